@@ -1,0 +1,76 @@
+"""Who may look at whom. One rule, said once: a query sees a key when both lie in the same segment, when the key
+is not later (causal models), and when it is not further back than the window (sliding layers).
+
+Segment 0 is padding; padding sees only padding, so no row of a softmax is ever empty. Knows nothing of attention
+or caches: it takes positions and segments of queries and keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Who sees whom in one forward pass, in the cheapest form that says it exactly.
+
+    Attributes:
+        causal: whether a key must not be later than its query.
+        spans: lengths of the documents that lie one after another in a flat row (B = 1); each sees itself alone.
+        query_positions, key_positions: (B, T) and (B, S) position inside the own document.
+        query_segments, key_segments: (B, T) and (B, S) document numbers; None when all tokens are one document.
+        step: True when every query may see every key: nothing needs masking (one new token after a plain cache).
+    """
+
+    causal: bool
+    query_positions: torch.Tensor
+    key_positions: torch.Tensor
+    query_segments: torch.Tensor | None = None
+    key_segments: torch.Tensor | None = None
+    spans: tuple[int, ...] = ()
+    step: bool = False
+    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def aligned(self) -> bool:
+        """Queries and keys are the same tokens of whole documents: masks need no matrix, only order."""
+        return bool(self.spans) or (self.query_segments is None and not self.step and self._same_tokens)
+
+    @property
+    def _same_tokens(self) -> bool:
+        return self.query_positions.shape[1] == self.key_positions.shape[1]
+
+    def within(self, window: int | None) -> bool:
+        """Whether a sliding window of that many tokens hides nothing here."""
+        if window is None:
+            return True
+        longest = max(self.spans) if self.spans else self.key_positions.shape[1]
+        return longest <= window
+
+    def mask(self, window: int | None = None) -> torch.Tensor:
+        """(B, 1, T, S) bool: True where the query may look at the key. Kept for the other layers of the pass."""
+        key = None if self.within(window) else window
+        if key not in self._masks:
+            self._masks[key] = self._build(key)
+        return self._masks[key]
+
+    def _build(self, window: int | None) -> torch.Tensor:
+        query, keys = self.query_positions[:, :, None], self.key_positions[:, None, :]
+        seen = torch.ones_like(query == keys)
+        if self.query_segments is not None and self.key_segments is not None:
+            seen = self.query_segments[:, :, None] == self.key_segments[:, None, :]
+        if self.causal:
+            seen = seen & (keys <= query)
+        if window is not None:
+            seen = seen & (query - keys < window)
+            if not self.causal:
+                seen = seen & (keys - query < window)
+        return seen[:, None]
+
+
+def spans_of(segments: torch.Tensor) -> tuple[int, ...]:
+    """Lengths of the runs of equal numbers in a flat row (1, T) of whole documents."""
+    _, counts = torch.unique_consecutive(segments[0], return_counts=True)
+    return tuple(counts.tolist())

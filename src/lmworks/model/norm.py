@@ -1,0 +1,63 @@
+"""LayerNorm and RMSNorm, computed in float32 whatever the width of the activations."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lmworks.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang & Sennrich 2019, eq. 4)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _ScaledByRMS.apply(x, self.weight, self.eps)
+
+
+class _ScaledByRMS(torch.autograd.Function):
+    """RMSNorm that keeps its input and one number a row, not the four tensors that autograd would."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
+        wide = x.float()
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, weight, scale = ctx.saved_tensors
+        grad, unit = grad.float(), x.float() * scale
+        weight_grad = None
+        if ctx.needs_input_grad[1]:
+            weight_grad = (grad * unit).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
+        inner = grad * weight
+        along = (inner * unit).mean(-1, keepdim=True)
+        x_grad = inner.sub_(unit.mul_(along)).mul_(scale).to(x.dtype)
+        return x_grad, weight_grad, None
+
+
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimension (Ba et al. 2016)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        bias = None if self.bias is None else self.bias.float()
+        wide = functional.layer_norm(x.float(), self.normalized_shape, self.weight.float(), bias, self.eps)
+        return wide.to(x.dtype)
+
+
+def make_norm(config: ModelConfig, size: int | None = None) -> nn.Module:
+    """The config's norm over ``size`` elements (default: hidden_size)."""
+    return NORMS[config.norm](size or config.hidden_size, config.norm_eps)
+
+
+NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
