@@ -120,7 +120,7 @@ class Transformer(Stack):
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if both else None
         tied = config.tie_word_embeddings
-        self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head: nn.Module | None = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rotary = Rotary(config) if config.positions == "rotary" else None
 
     def forward(
@@ -208,7 +208,7 @@ class Transformer(Stack):
     @property
     def head_weight(self) -> torch.Tensor:
         """(V, E): the head's matrix, which is the embedding's where they are tied."""
-        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw every matrix anew from N(0, initializer_range); norms become 1, biases 0."""
