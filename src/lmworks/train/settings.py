@@ -1,0 +1,63 @@
+"""What can be said about a training run. Imports no torch, so that recipes and help texts cost nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lmworks.base.settings import Settings
+
+DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5}
+
+
+class OptimizerSettings(Settings):
+    """AdamW (Loshchilov & Hutter 2019) and how its learning rate moves."""
+
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description=f"Peak learning rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full.",
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the rate falls to zero after the warm-up; constant: it does not."
+    )
+    warmup: float = Field(
+        0.05, ge=0, description="Steps in which the rate rises from zero; below 1: a fraction of all steps."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decay of the linears' matrices; nothing else decays.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Memory of AdamW's mean of gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Memory of AdamW's mean of squared gradients.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to AdamW's denominator.")
+    clip: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
+
+
+class TrainSettings(OptimizerSettings):
+    """A training run: how long, in what portions, how exactly, and what is kept on the way."""
+
+    epochs: float = Field(1.0, gt=0, description="Passes over the data; the last may be part of one.")
+    steps: int | None = Field(None, gt=0, description="Optimizer steps in place of epochs.")
+    batch_size: int = Field(8, gt=0, description="Documents an optimizer step.")
+    row_tokens: int = Field(
+        1024, gt=0, description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory."
+    )
+    packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
+    )
+    recompute: bool = Field(
+        False, description="Keep only each block's input and compute the rest again: less memory, more time."
+    )
+    evaluate_every: int | None = Field(
+        None, gt=0, description="Steps between evaluations on held-out rows. None: at the end of each epoch."
+    )
+    patience: int | None = Field(
+        None, gt=0, description="Stop after this many evaluations without a better one. None: never stop early."
+    )
+    checkpoint_every: int | None = Field(
+        None, gt=0, description="Steps between checkpoints. None: by time, so that saving stays a small part of it."
+    )
+    keep_checkpoints: int = Field(2, gt=0, description="Newest checkpoints kept, besides the best one.")
+    seed: int = Field(0, ge=0, description="Of shuffling, of dropout, of adapters' start.")
+    threads: int | None = Field(None, gt=0, description="Threads of the matrix products. None: one a core.")
+    tensorboard: bool = Field(False, description="Also write TensorBoard events into the run's folder.")
