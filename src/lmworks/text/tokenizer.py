@@ -1,0 +1,340 @@
+"""Text -> token ids and back: the `tokenizers` library with the special tokens and template of one model.
+
+Opens and writes the files of a Hugging Face folder. Knows nothing of messages (text/chat.py) nor of models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import processors
+
+from lmworks.base.errors import InputError
+
+ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
+"""Special tokens that tokenizer_config.json names as ``<role>_token``."""
+
+
+class Tokenizer:
+    """A tokenizer core and what its model says about it.
+
+    Args:
+        core: the `tokenizers` object. Its own truncation and padding are switched off: nothing is cut silently.
+        bos_id, eos_id, pad_id, unk_id, mask_id: ids of the special tokens, or None where the model has none.
+        chat_template: the model's Jinja template, or None.
+        adds_bos: whether ``encode(text, special=True)`` begins with BOS; None takes the core's post-processor as it is.
+        end_ids: further ids that end a turn or a text; eos_id is always among them.
+        config: what tokenizer_config.json held beside all this; written back by `save`.
+    """
+
+    def __init__(
+        self,
+        core: tokenizers.Tokenizer,
+        *,
+        bos_id: int | None = None,
+        eos_id: int | None = None,
+        pad_id: int | None = None,
+        unk_id: int | None = None,
+        mask_id: int | None = None,
+        chat_template: str | None = None,
+        adds_bos: bool | None = None,
+        end_ids: Iterable[int] = (),
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        core.no_truncation()
+        core.no_padding()
+        self.core = core
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id = bos_id, eos_id, pad_id, unk_id, mask_id
+        self.chat_template = chat_template
+        self.end_ids = set(end_ids) | ({eos_id} if eos_id is not None else set())
+        self.config = dict(config or {})
+        self.opening, self.closing = self._added()
+        has_bos = bos_id is not None and self.opening[:1] == [bos_id]
+        if adds_bos is not None and bos_id is not None and adds_bos != has_bos:
+            self._set_opening([bos_id] if adds_bos else [])
+            has_bos = adds_bos
+        self.adds_bos = has_bos
+
+    # Opening and saving
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer of a Hugging Face folder.
+
+        Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and the end ids of
+        generation_config.json.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise InputError(
+                "there is no tokenizer.json here",
+                str(folder),
+                "write one with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+            )
+        try:
+            core = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(f"not a tokenizer that can be read ({error})", str(path), "fetch the file again") from error
+        config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+        _add_missing(core, config.pop("added_tokens_decoder", {}), folder)
+        ids = {role: _id_of(core, config.get(f"{role}_token")) for role in ROLES}
+        template_file = folder / "chat_template.jinja"
+        templates = config.pop("chat_template", None)
+        if template_file.is_file():
+            templates = template_file.read_text(encoding="utf-8")
+        if isinstance(templates, list):  # several named ones: the default serves chat, all are kept for saving
+            config["named_templates"] = templates
+        return cls(
+            core,
+            **{f"{role}_id": ids[role] for role in ("bos", "eos", "pad", "unk", "mask")},
+            chat_template=_default_template(templates),
+            adds_bos=config.get("add_bos_token"),
+            end_ids=_end_ids(_json(folder / "generation_config.json")),
+            config=config,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json; `transformers` opens them to the same ids and template.
+
+        Further end ids belong into generation_config.json, which whoever saves the model writes.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self.core.to_str(pretty=True), encoding="utf-8")
+        # What the post-processor adds stands in tokenizer.json; said twice, the two could disagree.
+        dropped = {"add_bos_token", "add_eos_token", "added_tokens_decoder", "named_templates", "name_or_path"}
+        config = {key: value for key, value in self.config.items() if key not in dropped}
+        for role, token_id in self._roles().items():
+            config[f"{role}_token"] = self.core.id_to_token(token_id) if token_id is not None else None
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        config.setdefault("clean_up_tokenization_spaces", False)
+        named = self.config.get("named_templates")
+        if named or self.chat_template is not None:
+            config["chat_template"] = named or self.chat_template
+        text = json.dumps(config, ensure_ascii=False, indent=2)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+    def _roles(self) -> dict[str, int | None]:
+        ids = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
+        for role in ("cls", "sep"):
+            if self.config.get(f"{role}_token") is not None:
+                ids[role] = _id_of(self.core, self.config[f"{role}_token"])
+        return ids
+
+    # Text -> ids
+
+    def encode(self, text: str, special: bool = False, after: str = "") -> list[int]:
+        """The ids of a text.
+
+        Args:
+            text: what to encode. Special tokens written out in it become those tokens, as everywhere.
+            special: add what the post-processor adds (BOS, or [CLS] and [SEP]).
+            after: the text that stands before this one, if any. Some tokenizers put a space before the beginning of
+                a text; a piece that continues another must not get one.
+        """
+        core = self.core if not after or special else self._core_after(after)
+        return core.encode(text, add_special_tokens=special).ids
+
+    def encode_many(self, texts: Sequence[str], after: Sequence[str] | None = None) -> list[list[int]]:
+        """The same as ``encode(text, after=...)`` one by one, on all cores."""
+        result: list[list[int]] = [[] for _ in texts]
+        groups: dict[int, list[int]] = {}
+        cores = [self._core_after(before) if before else self.core for before in after] if after else None
+        for index in range(len(texts)):
+            groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
+        for indices in groups.values():
+            core = cores[indices[0]] if cores else self.core
+            encoded = core.encode_batch_fast([texts[index] for index in indices], add_special_tokens=False)
+            for index, encoding in zip(indices, encoded, strict=True):
+                result[index] = encoding.ids
+        return result
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """A prompt without template as ids: BOS where the family has it, and no end. Used for training and generation."""
+        return [*self.opening, *self.encode(text)]
+
+    def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """For each text its ids and the character at which each token begins; nothing is added."""
+        encoded = self.core.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encoded]
+
+    # Ids -> text
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of ids. Bytes that are not whole characters become U+FFFD."""
+        return self.core.decode(list(ids), skip_special_tokens=skip_special)
+
+    def piece(self, token_id: int) -> str:
+        """One token as a person reads it: spaces as spaces, bytes of a split character as ``\\xe2``."""
+        token = self.core.id_to_token(token_id)
+        if token is None:
+            return f"<no token {token_id}>"
+        if token in self.specials:
+            return token
+        if self._byte_level:
+            raw = bytearray()
+            for sign in token:
+                raw += _SIGN_TO_BYTE[sign].to_bytes(1, "big") if sign in _SIGN_TO_BYTE else sign.encode()
+            return raw.decode("utf-8", errors="backslashreplace")
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)]).decode("utf-8", errors="backslashreplace")
+        return token.replace("▁", " ")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens among them. A model's embedding may have more rows."""
+        return self.core.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def specials(self) -> dict[str, int]:
+        """Added tokens that are special: text -> id."""
+        return {token.content: index for index, token in self.core.get_added_tokens_decoder().items() if token.special}
+
+    # Inside
+
+    def _added(self) -> tuple[list[int], list[int]]:
+        """What special=True puts before and after a text."""
+        plain = self.core.encode("a", add_special_tokens=False).ids
+        full = self.core.encode("a", add_special_tokens=True).ids
+        for start in range(len(full) - len(plain) + 1):
+            if full[start : start + len(plain)] == plain:
+                return full[:start], full[start + len(plain) :]
+        return [], []
+
+    def _set_opening(self, ids: list[int]) -> None:
+        """Change what special=True puts before a text; what it puts after stays."""
+        before, after = ([self.core.id_to_token(index) for index in part] for part in (ids, self.closing))
+        single = " ".join([*before, "$A", *after])
+        named = [(self.core.id_to_token(index), index) for index in dict.fromkeys([*ids, *self.closing])]
+        if named:
+            pair = f"{single} {' '.join([*before, '$B:1', *after])}"
+            template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=named)
+            self.core.post_processor = template
+        else:
+            self.core.post_processor = processors.ByteLevel(trim_offsets=False)  # adds nothing
+        self.opening = list(ids)
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return '"ByteLevel"' in _state(self.core.decoder)
+
+    def _core_after(self, before: str) -> tokenizers.Tokenizer:
+        """The core for a text that continues another one."""
+        continuing, at_specials = self._continuing
+        return self.core if at_specials and before.endswith(tuple(self.specials)) else continuing
+
+    @cached_property
+    def _continuing(self) -> tuple[tokenizers.Tokenizer, bool]:
+        """A core that puts no space before a text, and whether the ordinary one would put it after special tokens too.
+
+        SentencePiece-like cores do it by a Prepend normalizer or by Metaspace; byte-level ones by add_prefix_space.
+        """
+        steps = [step for part in ("normalizer", "pre_tokenizer") for step in _steps(_part(self.core, part))]
+        if not any(_puts_space(step) for step in steps):
+            return self.core, True
+        state = json.loads(self.core.to_str())
+        for part in ("normalizer", "pre_tokenizer"):
+            state[part] = _without_space(state[part])
+        first_only = any(step.get("prepend_scheme") == "first" for step in steps)
+        return tokenizers.Tokenizer.from_str(json.dumps(state)), not first_only
+
+
+def _sign_to_byte() -> dict[str, int]:
+    """GPT-2's table: printable bytes stand for themselves, the others for signs from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_SIGN_TO_BYTE = _sign_to_byte()
+
+
+def _state(part: Any) -> str:
+    return part.__getstate__().decode() if part is not None else ""
+
+
+def _part(core: tokenizers.Tokenizer, name: str) -> dict[str, Any] | None:
+    text = _state(getattr(core, name))
+    return json.loads(text) if text else None
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if part is None:
+        return []
+    if part.get("type") == "Sequence":
+        return [step for inner in part.get("normalizers") or part.get("pretokenizers") or [] for step in _steps(inner)]
+    return [part]
+
+
+def _puts_space(step: dict[str, Any]) -> bool:
+    scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space") else "never")
+    return step["type"] == "Prepend" or (step["type"] in ("Metaspace", "ByteLevel") and scheme != "never")
+
+
+def _without_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    if part is None or part["type"] == "Prepend":
+        return None
+    changed = dict(part)
+    for key in ("normalizers", "pretokenizers"):
+        if key in part:
+            changed[key] = [step for step in map(_without_space, part[key]) if step is not None]
+    if "prepend_scheme" in part:
+        changed["prepend_scheme"] = "never"
+    if "add_prefix_space" in part:
+        changed["add_prefix_space"] = False
+    return changed
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not JSON ({error})", str(path), "repair the file, or fetch it again") from error
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", str(path), "repair the file, or fetch it again")
+    return value
+
+
+def _id_of(core: tokenizers.Tokenizer, token: str | dict[str, Any] | None) -> int | None:
+    """The id of a token given as text or as {"content": text}; None where there is none."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return core.token_to_id(text) if text is not None else None
+
+
+def _add_missing(core: tokenizers.Tokenizer, decoder: dict[str, Any], folder: Path) -> None:
+    """Add tokens that tokenizer_config.json knows and tokenizer.json does not; their ids must come out as said."""
+    for index, token in sorted(((int(key), value) for key, value in decoder.items()), key=lambda pair: pair[0]):
+        if core.token_to_id(token["content"]) is not None:
+            continue
+        fields = {key: bool(token.get(key, False)) for key in ("single_word", "lstrip", "rstrip", "special")}
+        added = tokenizers.AddedToken(token["content"], normalized=bool(token.get("normalized", True)), **fields)
+        core.add_tokens([added])
+        if core.token_to_id(token["content"]) != index:
+            raise InputError(
+                f"token {token['content']!r} is said to have id {index}, but tokenizer.json leaves no room for it",
+                str(folder / "tokenizer_config.json"),
+                "fetch tokenizer.json and tokenizer_config.json of the same model again",
+            )
+
+
+def _default_template(templates: str | list[dict[str, str]] | None) -> str | None:
+    if isinstance(templates, list):
+        named = {entry["name"]: entry["template"] for entry in templates}
+        return named.get("default", next(iter(named.values()), None))
+    return templates
+
+
+def _end_ids(generation: dict[str, Any]) -> list[int]:
+    ends = generation.get("eos_token_id")
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
