@@ -1,0 +1,173 @@
+"""A language model: a network with its adapter, tokenizer and chat template, and what one does with it.
+
+Knows all the parts and does nothing itself: every method is a few lines over generate/, evaluate/ or families/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from lmworks.adapt import attach
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build
+from lmworks.evaluate.scoring import Score, score_texts
+from lmworks.families.family import Family
+from lmworks.families.folder import save_folder
+from lmworks.generate.packed import can_pack, pack
+from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.text import Reply, complete, stream
+from lmworks.model.config import ModelConfig
+from lmworks.model.transformer import Transformer
+from lmworks.text import chat
+from lmworks.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+Message = dict[str, str]
+
+
+@dataclass
+class LanguageModel:
+    """A network with all that is needed to speak with it.
+
+    Attributes:
+        network: the torch module: ``network(ids)`` with ids (B, T) gives an output with ``.logits`` (B, T, V).
+        tokenizer: text <-> ids, and the chat template.
+        family: how its config and tensors are called on disk.
+        source: what the person named.
+        base: the source of the model that an adapter sits on; equal to ``source`` without one.
+        hf_config: keys of the published config that are kept when the model is saved.
+        generation: the published generation_config, kept too.
+        notes: what opening it had to say.
+    """
+
+    network: Transformer
+    tokenizer: Tokenizer
+    family: Family
+    source: str
+    base: str
+    hf_config: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and words of the network."""
+        return self.network.config
+
+    @overload
+    def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Any) -> str: ...
+    @overload
+    def generate(self, prompt: str, *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
+    @overload
+    def generate(self, prompt: Sequence[str], *, stream: Literal[False] = False, **sampling: Any) -> list[str]: ...
+
+    def generate(
+        self, prompt: str | Sequence[str], *, stream: bool = False, **sampling: Any
+    ) -> str | list[str] | Iterator[str]:
+        """Continue a text, or each of several.
+
+        Args:
+            prompt: a text, or a list of them (continued together; each gets what it would get alone).
+            stream: yield the new text piece by piece (one prompt only).
+            **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
+                seed, stop.
+
+        Returns:
+            The new text alone, without the prompt; a list for a list.
+        """
+        settings = build(SamplingSettings, sampling, "generate")
+        if isinstance(prompt, str):
+            return self._answer(self.tokenizer.encode(prompt, special=True), settings, stream)
+        if stream:
+            raise InputError("streaming takes one prompt", "stream", "give a single text, or leave out stream=True")
+        return [reply.text for reply in self.complete(prompt, settings)]
+
+    def complete(self, prompts: Sequence[str], settings: SamplingSettings) -> list[Reply]:
+        """Continue texts; each Reply has text, ids and the reason why it stopped."""
+        ids = [self.tokenizer.encode(prompt, special=True) for prompt in prompts]
+        return complete(self.network.eval(), self.tokenizer, ids, settings)
+
+    @overload
+    def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **sampling: Any) -> str: ...
+    @overload
+    def chat(self, messages: Sequence[Message], *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
+
+    def chat(self, messages: Sequence[Message], *, stream: bool = False, **sampling: Any) -> str | Iterator[str]:
+        """Answer a conversation.
+
+        Args:
+            messages: dicts with ``role`` (system, user, assistant) and ``content``; the last one is the user's.
+            stream: yield the answer piece by piece.
+            **sampling: as in :meth:`generate`.
+        """
+        settings = build(SamplingSettings, sampling, "chat")
+        ids, _ = chat.encode(self.tokenizer, list(messages), reply=True)
+        return self._answer(ids, settings, stream)
+
+    def score(self, texts: str | Sequence[str]) -> list[Score]:
+        """How likely each text is: nats, tokens and bits per byte."""
+        return score_texts(self.network.eval(), self.tokenizer, [texts] if isinstance(texts, str) else list(texts))
+
+    def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
+        """The likeliest next tokens after a text, each with its probability."""
+        import torch
+
+        ids = self.tokenizer.encode(text, special=True)
+        if not ids:
+            raise InputError("the text is empty", "text", "give at least one token to continue from")
+        with torch.inference_mode():
+            last = torch.tensor([len(ids) - 1], device=self.device)
+            logits = self.network.eval()(torch.tensor([ids], device=self.device), only=last).logits[0]
+        best = logits.float().softmax(-1).topk(min(top, len(logits)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.tokenizer.piece(token), probability) for token, probability in pairs]
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
+        """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
+        folder = Path(folder)
+        with attach.merged(self.network) as network:
+            save_folder(
+                folder,
+                network=network,
+                family=self.family,
+                tokenizer=self.tokenizer,
+                hf_config=self.hf_config,
+                generation=self.generation,
+                dtype=dtype,
+            )
+        return folder
+
+    def prepare(self, precision: str = "auto") -> LanguageModel:
+        """Make it fast for generation, in place: adapters merged, half-width weights repacked where they pay.
+
+        Args:
+            precision: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
+
+        Returns:
+            Itself. It can generate and score, but no longer be trained or saved.
+        """
+        import torch
+
+        chosen, _ = machine.choose_precision(precision, self.device.type)
+        attach.merge(self.network)
+        self.network.eval().requires_grad_(False)
+        if chosen != "float32":
+            self.network.to(getattr(torch, chosen))
+            if self.device.type == "cpu" and chosen == "bfloat16" and can_pack():
+                pack(self.network)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.network.embed_tokens.weight.device
+
+    def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
+        pieces = stream(self.network.eval(), self.tokenizer, ids, settings)
+        return pieces if streaming else "".join(pieces)

