@@ -12,67 +12,64 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from lmworks.model.config import ModelConfig
-
-ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One matrix of every layer of a stack.
+    """One matrix of one layer.
 
     Attributes:
-        name: dotted name inside the layer, as the model's modules call it.
+        name: dotted name in the model, as ``named_modules`` gives it.
         inputs, outputs: its shape.
-        layers: how many layers have it.
         bias: whether it has one.
-        stack: "layers" for the one stack there usually is; "decoder" for the second one of an encoder-decoder.
-        side: "own" where it reads the stack's own tokens, "memory" where it reads the encoder's.
+        reads: whose tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
     """
 
     name: str
     inputs: int
     outputs: int
-    layers: int
     bias: bool
-    stack: str = "layers"
-    side: str = "own"
+    reads: str = "own"
 
     @property
     def weights(self) -> int:
-        """Weights in all layers together, biases left out."""
-        return self.inputs * self.outputs * self.layers
+        """Weights, the bias left out."""
+        return self.inputs * self.outputs
 
     @property
     def parameters(self) -> int:
-        """Weights and biases in all layers together."""
-        return self.weights + (self.outputs * self.layers if self.bias else 0)
+        """Weights and bias."""
+        return self.weights + (self.outputs if self.bias else 0)
 
 
 def linears(config: ModelConfig) -> list[Linear]:
-    """Every matrix of the stacks; embeddings and head are not among them."""
-    found = _stack(config, config.num_hidden_layers, "layers", cross=False)
-    if config.architecture == "encoder-decoder":
-        found += _stack(config, config.num_decoder_layers or 0, "decoder", cross=True)
-    return found
+    """Every matrix of the stacks, by its name in the model; embeddings and head are not among them."""
+    if config.architecture != "encoder-decoder":
+        return [m for n in range(config.num_hidden_layers) for m in _layer(config, f"layers.{n}", "own")]
+    encoder = (f"encoder.layers.{n}" for n in range(config.num_hidden_layers))
+    decoder = (f"layers.{n}" for n in range(config.num_decoder_layers or config.num_hidden_layers))
+    return [
+        *(m for name in encoder for m in _layer(config, name, "memory")),
+        *(m for name in decoder for m in _layer(config, name, "own", cross=True)),
+    ]
 
 
-def _stack(config: ModelConfig, layers: int, stack: str, cross: bool) -> list[Linear]:
+def _layer(config: ModelConfig, layer: str, reads: str, cross: bool = False) -> list[Linear]:
     hidden, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     found = []
-    for block, side in [("self_attn", "own")] + ([("cross_attn", "memory")] if cross else []):
+    for block, read in [("self_attn", reads)] + ([("cross_attn", "memory")] if cross else []):
         found += [
-            Linear(f"{block}.q_proj", hidden, queries, layers, config.qkv_bias, stack),
-            Linear(f"{block}.k_proj", hidden, keys, layers, config.qkv_bias, stack, side),
-            Linear(f"{block}.v_proj", hidden, keys, layers, config.qkv_bias, stack, side),
-            Linear(f"{block}.o_proj", queries, hidden, layers, config.output_bias, stack),
+            Linear(f"{layer}.{block}.q_proj", hidden, queries, config.qkv_bias, reads),
+            Linear(f"{layer}.{block}.k_proj", hidden, keys, config.qkv_bias, read),
+            Linear(f"{layer}.{block}.v_proj", hidden, keys, config.qkv_bias, read),
+            Linear(f"{layer}.{block}.o_proj", queries, hidden, config.output_bias, reads),
         ]
-    for name in ["gate_proj", "up_proj"] if config.gated else ["up_proj"]:
-        found.append(Linear(f"mlp.{name}", hidden, inner, layers, config.mlp_bias, stack))
-    return [*found, Linear("mlp.down_proj", inner, hidden, layers, config.mlp_bias, stack)]
+    ups = ["gate_proj", "up_proj"] if config.gated else ["up_proj"]
+    found += [Linear(f"{layer}.mlp.{name}", hidden, inner, config.mlp_bias, reads) for name in ups]
+    return [*found, Linear(f"{layer}.mlp.down_proj", inner, hidden, config.mlp_bias, reads)]
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -83,8 +80,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     parts = {
         "embed_tokens": config.vocab_size * hidden,
         "embed_positions": positions,
-        "attention": sum(m.parameters for m in matrices if "attn" in m.name),
-        "feedforward": sum(m.parameters for m in matrices if m.name.startswith("mlp.")),
+        "attention": sum(m.parameters for m in matrices if "_attn." in m.name),
+        "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
         "norms": _norms(config),
         "lm_head": 0 if config.tie_word_embeddings else config.vocab_size * hidden,
     }
@@ -93,33 +90,18 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 def _norms(config: ModelConfig) -> int:
     each = 2 if config.norm == "layer" else 1  # weight and bias, or weight alone
-    layers = 2 * config.num_hidden_layers
-    attentions = config.num_hidden_layers
-    final = 1
+    final = 1 if config.norm_position == "pre" else 0  # a post-norm stack ends normalised already
+    norms, attentions = 2 * config.num_hidden_layers + final, config.num_hidden_layers
     if config.architecture == "encoder-decoder":
-        layers += 3 * (config.num_decoder_layers or 0)
-        attentions += 2 * (config.num_decoder_layers or 0)
-        final = 2
-    count = each * config.hidden_size * (layers + final)
-    return count + (2 * each * config.head_size * attentions if config.qk_norm else 0)
+        layers = config.num_decoder_layers or config.num_hidden_layers
+        norms, attentions = norms + 3 * layers + final, attentions + 2 * layers
+    heads = 2 * attentions * config.head_size if config.qk_norm else 0
+    return each * (norms * config.hidden_size + heads)
 
 
-def targeted(config: ModelConfig, targets: str | Iterable[str]) -> list[Linear]:
-    """The matrices that LoRA targets name: ``all-linear``, last names (``q_proj``) or patterns (``*.mlp.*``)."""
-    if targets == "all-linear":
-        return linears(config)
-    wanted = [targets] if isinstance(targets, str) else list(targets)
-    return [m for m in linears(config) if any(_matches(m, pattern) for pattern in wanted)]
-
-
-def _matches(matrix: Linear, pattern: str) -> bool:
-    full = f"layers.0.{matrix.name}"
-    return matrix.name.rsplit(".", 1)[-1] == pattern or any(fnmatchcase(n, pattern) for n in (matrix.name, full))
-
-
-def lora_parameters(config: ModelConfig, rank: int, targets: str | Iterable[str] = ATTENTION_TARGETS) -> int:
-    """Parameters of the two low-rank factors beside every target. Exact."""
-    return sum(rank * (m.inputs + m.outputs) * m.layers for m in targeted(config, targets))
+def lora_parameters(adapted: Iterable[Linear], rank: int) -> int:
+    """Parameters of the two low-rank factors beside each of these matrices. Exact."""
+    return sum(rank * (m.inputs + m.outputs) for m in adapted)
 
 
 def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: bool = True) -> int:
@@ -132,12 +114,9 @@ def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: boo
     """
     total = 0
     for length in lengths:
-        if not causal:
-            total += length * length
-        elif window is None or window >= length:
-            total += length * (length + 1) // 2
-        else:
-            total += window * (window + 1) // 2 + (length - window) * window
+        reach = length if window is None else min(window, length)
+        back = reach * (reach + 1) // 2 + (length - reach) * reach  # keys not later than their query
+        total += back if causal else 2 * back - length
     return total
 
 
@@ -185,23 +164,20 @@ def forward_flops(
     lengths = [tokens] if document_lengths is None else [int(n) for n in document_lengths]
     if sum(lengths) != tokens:
         raise ValueError(f"document_lengths sum to {sum(lengths)}, not to tokens {tokens}")
-    wide = 4 * config.num_attention_heads * config.head_size  # scores and mix: 2 FLOPs each
-    both = config.architecture == "encoder-decoder"
-    if both and memory_lengths is None:
-        raise ValueError("an encoder-decoder needs memory_lengths")
     source = [int(n) for n in memory_lengths or []]
-    own = {"layers": sum(source) if both else tokens, "decoder": tokens}
-    matrix = sum(2 * m.weights * (sum(source) if m.side == "memory" else own[m.stack]) for m in linears(config))
-    if both:
-        pairs = config.num_hidden_layers * visible_pairs(source, causal=False)
-        cross = sum(t * s for t, s in zip(lengths, source, strict=True))
-        pairs += (config.num_decoder_layers or 0) * (visible_pairs(lengths) + cross)
+    reads = {"own": tokens, "memory": sum(source)}
+    matrices = sum(2 * m.weights * reads[m.reads] for m in linears(config))
+    pairs = 0
+    causal = config.architecture != "encoder"
+    if config.architecture == "encoder-decoder":
+        pairs += sum(t * s for t, s in zip(lengths, source, strict=True)) * (config.num_decoder_layers or 0)
+        pairs += sum(visible_pairs(source, config.window_of(n), False) for n in range(config.num_hidden_layers))
+        pairs += sum(visible_pairs(lengths, config.window_of(n)) for n in range(config.num_decoder_layers or 0))
     else:
-        causal = config.architecture == "decoder"
-        layers = range(config.num_hidden_layers)
-        pairs = sum(visible_pairs(lengths, config.window_of(layer), causal) for layer in layers)
-    heads = tokens if head_tokens is None else head_tokens
-    return Flops(matrix, wide * pairs, 2 * config.vocab_size * config.hidden_size * heads)
+        pairs += sum(visible_pairs(lengths, config.window_of(n), causal) for n in range(config.num_hidden_layers))
+    wide = 4 * config.num_attention_heads * config.head_size  # a score and its share of the mix: 2 FLOPs each
+    places = tokens if head_tokens is None else head_tokens
+    return Flops(matrices, wide * pairs, 2 * config.vocab_size * config.hidden_size * places)
 
 
 def training_flops(
@@ -210,23 +186,21 @@ def training_flops(
     head_tokens: int | None = None,
     document_lengths: Sequence[int] | None = None,
     *,
-    method: str = "full",
-    rank: int = 0,
-    targets: str | Iterable[str] = ATTENTION_TARGETS,
+    adapter_parameters: int | None = None,
     recompute: bool = False,
 ) -> Flops:
     """FLOPs of forward and backward over the tokens; one decoder or encoder stack.
 
-    full: 6 a weight and token. lora: 4 a frozen weight (forward, and the gradient of its input) and 6 an adapter's.
-    Attention has no weights: three times its forward. recompute: the stack's forward runs once more.
+    With every weight trained: 6 a weight and token. With adapters (``adapter_parameters`` of them) beside frozen
+    weights: 4 a frozen weight, namely forward and the gradient of its input, and 6 an adapter's. Attention has no
+    weights: three times its forward. recompute: the stack's forward runs once more.
     """
     once = forward_flops(config, tokens, head_tokens, document_lengths)
     again = 1 if recompute else 0
-    if method == "full":
+    if adapter_parameters is None:
         return once.times(3 + again, 3 + again, 3)
-    adapters = 2 * lora_parameters(config, rank, targets) * tokens
-    with_adapters = Flops(once.linears, once.attention, once.head, adapters)
-    return with_adapters.times(2 + again, 3 + again, 2, 3 + again)
+    beside = Flops(once.linears, once.attention, once.head, 2 * adapter_parameters * tokens)
+    return beside.times(2 + again, 3 + again, 2, 3 + again)
 
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4) -> int:
