@@ -1,0 +1,217 @@
+"""Metrics of answers against references, and how sure their means are. Knows no model and no file.
+
+A metric gives one number a row, so that every mean has a bootstrap interval and two runs over the same rows can be
+compared in pairs (Efron & Tibshirani 1993, chapter 13, percentile intervals; Koehn 2004 for pairs). Its signature
+says what was counted, so that two numbers are compared only when they mean the same. Macro-F1 alone has no number a
+row: its interval resamples rows and counts anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+DRAWS = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Interval(NamedTuple):
+    """A figure and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the data say which side of zero the figure lies on."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one answer is judged.
+
+    Attributes:
+        name: short name.
+        title: the name as a person reads it.
+        signature: what is compared, how it is normalised and by which version: equal signatures, comparable numbers.
+        row: (answer, reference) -> number.
+        top: the best number there is; more is better for all of them.
+    """
+
+    name: str
+    title: str
+    signature: str
+    row: Callable[[str, str], float]
+    top: float = 1.0
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1.0 where both are the same string once white space at the ends is cut off, else 0.0."""
+    return float(answer.strip() == reference.strip())
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """Harmonic mean of precision and recall over the words two strings share, in 0..1.
+
+    Words as SQuAD's evaluation takes them (Rajpurkar et al. 2016): lower case, no punctuation, no articles, split at
+    white space. Two strings without words are equal (1.0); one without words shares nothing (0.0).
+    """
+    ours, theirs = _words(answer), _words(reference)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+def _words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def chrf(answer: str, reference: str) -> float:
+    """Character n-gram F-score of one answer, 0..100 (Popovic 2015): sacrebleu's sentence chrF2."""
+    return float(_sacrebleu_chrf().sentence_score(answer, [reference]).score)
+
+
+@functools.cache
+def _sacrebleu_chrf() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
+
+
+def _chrf_signature() -> str:
+    import sacrebleu
+
+    return f"chrF2|mean-of-rows|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|sacrebleu:{sacrebleu.__version__}"
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name: ``exact_match``, ``token_f1``, ``chrf`` or ``accuracy``."""
+    if name == "chrf":
+        return Metric("chrf", "chrF", _chrf_signature(), chrf, top=100.0)
+    known = {
+        "exact_match": Metric("exact_match", "exact match", "exact-match|strip|case:mixed|nrefs:1|v1", exact_match),
+        "token_f1": Metric(
+            "token_f1", "token F1", "token-f1|words:squad(lower,no-punctuation,no-articles)|nrefs:1|v1", token_f1
+        ),
+        "accuracy": Metric("accuracy", "accuracy", "accuracy|label-equal|v1", exact_match),
+    }
+    if name not in known:
+        raise ValueError(f"no metric {name!r}; there are chrf, {', '.join(known)}")
+    return known[name]
+
+
+def accuracy(answers: Sequence[object], references: Sequence[object]) -> np.ndarray:
+    """(n,) float64: 1.0 where the answer is the reference."""
+    return np.array([float(a == r) for a, r in zip(answers, references, strict=True)])
+
+
+def macro_f1(answers: Sequence[object], references: Sequence[object], labels: Sequence[object] | None = None) -> float:
+    """Mean over labels of each label's F1, in 0..1; a label on neither side counts 0, as in scikit-learn.
+
+    Args:
+        answers, references: one label a row.
+        labels: the labels to average over; None: those that occur on either side.
+    """
+    if labels is None:
+        labels = sorted({*answers, *references}, key=str)
+    number = {label: place for place, label in enumerate(labels)}
+    ours = np.array([number.get(a, len(number)) for a in answers], dtype=np.int64)
+    theirs = np.array([number.get(r, len(number)) for r in references], dtype=np.int64)
+    return _macro_f1(ours, theirs, len(number))
+
+
+def _macro_f1(ours: np.ndarray, theirs: np.ndarray, labels: int) -> float:
+    hits = np.bincount(ours[ours == theirs], minlength=labels + 1)[:labels]
+    both = np.bincount(ours, minlength=labels + 1)[:labels] + np.bincount(theirs, minlength=labels + 1)[:labels]
+    return float(np.mean(2 * hits / np.maximum(both, 1))) if labels else 0.0
+
+
+def macro_f1_interval(
+    answers: Sequence[object], references: Sequence[object], seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Macro-F1 over the labels that occur, with its bootstrap interval over rows."""
+    labels = sorted({*answers, *references}, key=str)
+    number = {label: place for place, label in enumerate(labels)}
+    ours = np.array([number[a] for a in answers], dtype=np.int64)
+    theirs = np.array([number[r] for r in references], dtype=np.int64)
+    random = np.random.default_rng(seed)
+    draws = np.empty(DRAWS)
+    for draw in range(DRAWS):
+        rows = random.integers(0, len(ours), len(ours))
+        draws[draw] = _macro_f1(ours[rows], theirs[rows], len(labels))
+    return _interval(macro_f1(answers, references, labels), draws, level)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    seed: int = 0,
+    level: float = 0.95,
+    weights: Sequence[float] | np.ndarray | None = None,
+) -> Interval:
+    """Mean of rows, and the interval in which it would lie were other rows drawn from the same source.
+
+    Args:
+        values: (n,) one number a row.
+        seed: of the resampling; the same seed gives the same interval.
+        level: share of resamples inside the interval.
+        weights: (n,) denominators: the figure is then sum(values) / sum(weights), for instance nats over tokens.
+
+    Raises:
+        ValueError: no rows.
+    """
+    tops, bottoms = _columns(values, weights)
+    figures = _resampled(tops, bottoms, seed)
+    return _interval(float(tops.sum() / bottoms.sum()), figures, level)
+
+
+def paired_difference(
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    seed: int = 0,
+    level: float = 0.95,
+    weights: Sequence[float] | np.ndarray | None = None,
+) -> Interval:
+    """After minus before over the same rows, resampled as pairs.
+
+    Because both sides keep their row, what makes a row hard for both cancels: the interval is as narrow as the data
+    allow. Arguments as in :func:`bootstrap_interval`.
+    """
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need the same rows on both sides, not {len(first)} and {len(second)}")
+    return bootstrap_interval(second - first, seed, level, weights)
+
+
+def _columns(values: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
+    tops = np.asarray(values, dtype=np.float64)
+    bottoms = np.ones_like(tops) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(tops):
+        raise ValueError("an interval needs at least one row")
+    if tops.shape != bottoms.shape:
+        raise ValueError(f"{len(tops)} values need as many weights, not {len(bottoms)}")
+    return tops, bottoms
+
+
+def _resampled(tops: np.ndarray, bottoms: np.ndarray, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    figures = np.empty(DRAWS)
+    for draw in range(DRAWS):  # row by row: a matrix of all draws would take DRAWS times the memory
+        rows = random.integers(0, len(tops), len(tops))
+        figures[draw] = tops[rows].sum() / bottoms[rows].sum()
+    return figures
+
+
+def _interval(value: float, figures: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,112 @@
+"""Metrics against their reference implementations and definitions; intervals against exact answers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from lmworks.evaluate import metrics
+
+LABELS = some.lists(some.tuples(some.sampled_from("abc"), some.sampled_from("abcd")), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "f1"),
+    [
+        ("The cat sat.", "a cat sat", 1.0),
+        ("cat", "the black cat", 2 * (1 / 1) * (1 / 2) / (1 / 1 + 1 / 2)),
+        ("dog dog", "dog", 2 / 3),
+        ("", "", 1.0),
+        ("", "dog", 0.0),
+        ("the", "dog", 0.0),
+    ],
+)
+def test_token_f1(answer: str, reference: str, f1: float) -> None:
+    assert metrics.token_f1(answer, reference) == pytest.approx(f1)
+
+
+def test_exact_match_ignores_only_the_ends() -> None:
+    assert metrics.exact_match(" a b\n", "a b") == 1.0
+    assert metrics.exact_match("A b", "a b") == 0.0
+    assert metrics.exact_match("a  b", "a b") == 0.0
+
+
+@pytest.mark.parametrize("answer", ["Join paths.", "", "Joins one or more path segments", "été naïf"])
+def test_chrf_is_sacrebleus(answer: str) -> None:
+    reference = "Join one or more path segments."
+    assert metrics.chrf(answer, reference) == sacrebleu.sentence_chrf(answer, [reference]).score
+
+
+def test_chrf_signature_says_what_sacrebleu_says() -> None:
+    scorer = sacrebleu.CHRF()
+    scorer.corpus_score(["a"], [["a"]])
+    theirs = dict(part.split(":") for part in str(scorer.get_signature()).split("|"))
+    said = dict(part.split(":") for part in metrics.metric("chrf").signature.split("|") if ":" in part)
+    assert theirs.pop("version") == said["sacrebleu"]
+    assert theirs.items() <= said.items()
+
+
+def test_unknown_metric_is_named() -> None:
+    with pytest.raises(ValueError, match="bleurt"):
+        metrics.metric("bleurt")
+
+
+@settings(max_examples=20, deadline=None)
+@given(LABELS)
+def test_macro_f1_is_its_definition(pairs: list[tuple[str, str]]) -> None:
+    answers, references = zip(*pairs, strict=True)
+    each = []
+    for label in {*answers, *references}:
+        hits = sum(a == r == label for a, r in pairs)
+        precision = hits / max(answers.count(label), 1)
+        recall = hits / max(references.count(label), 1)
+        each.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+    assert metrics.macro_f1(answers, references) == pytest.approx(np.mean(each))
+    found = metrics.macro_f1_interval(answers, references)
+    assert found.value == pytest.approx(np.mean(each))
+    assert found.low <= found.high
+
+
+def test_bootstrap_of_few_rows_is_near_the_exact_one() -> None:
+    """Four rows have 4^4 resamples: all of them give the exact distribution of the resampled mean."""
+    values = np.array([0.0, 1.0, 4.0, 11.0])
+    exact = [np.mean(draw) for draw in itertools.product(values, repeat=4)]
+    low, high = np.quantile(exact, [0.1, 0.9])
+    found = metrics.bootstrap_interval(values, seed=1, level=0.8)
+    assert found.value == 4.0
+    assert found.low == pytest.approx(low, abs=0.5)
+    assert found.high == pytest.approx(high, abs=0.5)
+
+
+def test_bootstrap_of_a_ratio_weighs_rows() -> None:
+    found = metrics.bootstrap_interval([2.0, 30.0], weights=[1.0, 10.0])
+    assert found.value == pytest.approx(32 / 11)
+    assert (found.low, found.high) == (2.0, 3.0)
+
+
+def test_same_seed_same_interval() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    assert metrics.bootstrap_interval(values, 3) == metrics.bootstrap_interval(values, 3)
+    assert metrics.bootstrap_interval(values, 3) != metrics.bootstrap_interval(values, 4)
+
+
+def test_pairs_cancel_what_makes_rows_hard() -> None:
+    random = np.random.default_rng(0)
+    before = random.normal(scale=10, size=200)
+    after = before - 0.5 + random.normal(scale=0.1, size=200)
+    change = metrics.paired_difference(before, after)
+    assert change.value == pytest.approx(-0.5, abs=0.05)
+    assert change.excludes_zero
+    assert not metrics.paired_difference(before, before + random.normal(size=200) * 0.1 - 0).excludes_zero
+
+
+def test_no_rows_no_interval() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        metrics.bootstrap_interval([])
+    with pytest.raises(ValueError, match="same rows"):
+        metrics.paired_difference([1.0], [1.0, 2.0])
