@@ -1,0 +1,230 @@
+"""Messages -> token ids and the mask of what the model is to say: the model's own Jinja template.
+
+`encode` is the only path from messages to ids, at training time and at chat time. It cuts the rendered text at the
+borders where the assistant begins and ends to speak and encodes each piece alone, so the ids of a conversation opened
+for a reply are, by construction, the beginning of the ids of the conversation that has the reply. Where the loss lies is
+decided by position in the text, never by looking for token ids. Knows nothing of rows, lengths or batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+import jinja2
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from lmworks.base.errors import InputError
+from lmworks.text.tokenizer import ROLES, Tokenizer
+
+Message = dict[str, Any]
+KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
+NO_TEMPLATE = "give the model a chat template (chat_template.jinja in its folder), or use prompt and completion columns"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the rendered conversation that is encoded alone.
+
+    Attributes:
+        text: what it says.
+        after: what stands before it ("" at the beginning).
+        loss: whether its tokens are to be learned.
+        content: the part of it that is the message itself; the rest is the template's.
+        ended: an end-of-turn token closes it; only pieces with loss have one.
+    """
+
+    text: str
+    after: str
+    loss: bool
+    content: str = ""
+    ended: bool = False
+
+
+def encode(
+    tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False, turns: Literal["all", "last"] = "all"
+) -> tuple[list[int], list[bool]]:
+    """The ids of a conversation and, aligned with them, which tokens carry loss.
+
+    Args:
+        tokenizer: has the template.
+        messages: ``{"role": ..., "content": ...}`` each.
+        reply: end with the opening of the assistant's turn, as a chat does before the model speaks.
+        turns: loss lies on the content of every assistant turn and the end-of-turn token after it, or of the last alone.
+
+    Raises:
+        InputError: no template; messages that it or we refuse; a template that rewrites earlier turns.
+    """
+    cut = pieces(tokenizer, messages, reply, turns)
+    ids: list[int] = []
+    loss: list[bool] = []
+    for piece, part in zip(cut, tokenizer.encode_many([p.text for p in cut], [p.after for p in cut]), strict=True):
+        ids += part
+        loss += [piece.loss] * len(part)
+    return ids, loss
+
+
+def pieces(
+    tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False, turns: Literal["all", "last"] = "all"
+) -> list[Piece]:
+    """The rendered conversation, cut where the assistant begins and ends to speak. Raises as `encode` does."""
+    validate(messages)
+    text = render(tokenizer, messages, reply)
+    speakers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    openings = {index: render(tokenizer, messages[:index], True) for index in speakers}
+    cut: list[Piece] = []
+    done = 0
+    for order, index in enumerate(speakers):
+        opening, last = openings[index], order == len(speakers) - 1
+        wanted = not reply and (turns == "all" or last)
+        following = len(text) if last else min(len(text), len(openings[speakers[order + 1]]))
+        begin, end, ended = len(opening), -1, False
+        if begin >= done and text.startswith(opening):
+            end, ended = _end_of(tokenizer, messages[index]["content"], text, begin, following)
+        if end < 0:
+            if wanted:
+                raise InputError(
+                    f"the chat template rewrites what message {index + 1} (assistant) said or how its turn opens",
+                    mend='let only the last turn carry loss (turns: "last"), or use a template that keeps the history',
+                )
+            continue
+        cut.append(Piece(text[done:begin], text[:done], False))
+        content = messages[index]["content"].strip() if wanted else ""
+        cut.append(Piece(text[begin:end], text[:begin], wanted, content, ended))
+        done = end
+    cut.append(Piece(text[done:], text[:done], False))
+    return [piece for piece in cut if piece.text]
+
+
+def _end_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: int) -> tuple[int, bool]:
+    """Where an assistant's turn ends in the text (-1: its content is not there), and whether a token ends it.
+
+    Templates often strip the content, or put a space or an empty thinking block before it.
+    """
+    closing = _turn_closing(tokenizer.chat_template or "", tuple(tokenizer.specials), _special_texts(tokenizer))
+    for said in dict.fromkeys((content, content.strip())):
+        place = text.find(said + closing, begin, limit)
+        if place >= 0:
+            return place + len(said) + len(closing), bool(closing)
+        if closing and (place := text.find(said, begin, limit)) == begin:
+            return place + len(said), False
+    return -1, False
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
+    """The id of the special token that closes an assistant's turn under this template, or None."""
+    if tokenizer.chat_template is None:
+        return None
+    closing = _turn_closing(tokenizer.chat_template, tuple(tokenizer.specials), _special_texts(tokenizer))
+    ends = [token for token in tokenizer.specials if closing.endswith(token)]
+    return tokenizer.specials[max(ends, key=len)] if ends else None
+
+
+@lru_cache(maxsize=32)
+def _turn_closing(template: str, specials: tuple[str, ...], texts: tuple[tuple[str, str], ...]) -> str:
+    """What the template writes from the end of an assistant's content to its end-of-turn token; "" without one.
+
+    Found by rendering a probe: the special token may have any name.
+    """
+    said = "PROBE-OF-THE-REPLY"
+    probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": said}]
+    try:
+        text = _compiled(template).render(messages=probe, add_generation_prompt=False, **dict(texts))
+    except (jinja2.TemplateError, TypeError):
+        return ""
+    rest = text.partition(said)[2]
+    found = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
+    if not found:
+        return ""
+    place, _, token = min(found)
+    return rest[: place + len(token)]
+
+
+def validate(messages: Any) -> None:
+    """Refuse what is not a conversation: a non-empty list of known roles with texts.
+
+    Raises:
+        InputError: its place is the message's number, from 1.
+    """
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise InputError("messages must be a list with at least one message")
+    for number, message in enumerate(messages, 1):
+        place = f"message {number}"
+        if not isinstance(message, dict) or "role" not in message:
+            raise InputError("not a message", place, 'write it as {"role": "user", "content": "..."}')
+        if message["role"] not in KNOWN_ROLES:
+            mend = f"roles are {', '.join(KNOWN_ROLES)}"
+            raise InputError(f"unknown role {message['role']!r}", place, mend)
+        if not isinstance(message.get("content"), str):
+            kind = type(message.get("content")).__name__
+            raise InputError(f"content must be text, not {kind}", place, "give the content as one string")
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False) -> str:
+    """The conversation as the template writes it.
+
+    Raises:
+        InputError: no template, or the template refuses the messages.
+    """
+    if tokenizer.chat_template is None:
+        raise InputError("this model has no chat template", mend=NO_TEMPLATE)
+    try:
+        return _compiled(tokenizer.chat_template).render(
+            messages=list(messages), add_generation_prompt=reply, **dict(_special_texts(tokenizer))
+        )
+    except (jinja2.TemplateError, TypeError) as error:  # TypeError: a template that joins what is no text
+        mend = "change the messages as the template asks (many want user and assistant in turns, user first)"
+        raise InputError(f"the model's chat template refuses these messages: {error}", mend=mend) from error
+
+
+def _special_texts(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
+    """bos_token, eos_token ... as templates name them."""
+    texts = []
+    for role in ROLES:
+        token_id = getattr(tokenizer, f"{role}_id", None)
+        if token_id is not None:
+            texts.append((f"{role}_token", tokenizer.core.id_to_token(token_id)))
+    return tuple(texts)
+
+
+class _Generation(Extension):
+    """``{% generation %} ... {% endgeneration %}`` marks what an assistant says; here its inside is simply written."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 reads it from the class)
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=32)
+def _compiled(template: str) -> jinja2.Template:
+    """The template in a sandbox, with the functions that Hugging Face's chat templates may call."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = _now
+    try:
+        return environment.from_string(template)
+    except jinja2.TemplateError as error:
+        raise InputError(f"the model's chat template does not parse: {error}", mend=NO_TEMPLATE) from error
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **others: Any) -> str:
+    """JSON as it is; Jinja's own filter would escape HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **others)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
