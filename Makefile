@@ -1,0 +1,50 @@
+# Each target makes the virtual environment and installs what it needs on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all lint bench clean
+
+$(VENV)/base: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'lmworks needs Python 3.11 or newer; set PYTHON=python3.11')"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing lmworks into $(VENV) (PyTorch is the large part)"
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/base
+	@echo "installing what the tests compare with"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/lint: $(VENV)/base
+	@$(PIP) --editable '.[lint]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/test
+	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/base
+	@sh examples/demo.sh $(BIN)/lmworks
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/test
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+
+lint: $(VENV)/lint
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/opening.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/lora.py $(if $(GSM8K),--data $(GSM8K))
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,82 @@
+"""Arms of a comparison: fresh processes that take turns, medians, ratios, and a result that is kept."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lmworks.base import machine
+
+RESULTS = Path(__file__).parent / "results"
+MODEL = "smollm2-135m-instruct"
+
+
+def reference_folder() -> Path:
+    """SmolLM2 as a Hugging Face folder, for the peers to open; made once and kept in the cache."""
+    import lmworks
+    from lmworks.base.files import cache_folder
+
+    folder = cache_folder() / "benchmarks" / MODEL
+    if not (folder / "config.json").is_file():
+        lmworks.load(MODEL).save(folder)
+    return folder
+
+
+def run_arm(script: str, arguments: list[str]) -> dict[str, float]:
+    """Run one arm in a process of its own; its last line of output is JSON."""
+    command = [sys.executable, script, *arguments]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def take_turns(script: str, arms: dict[str, list[str]], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Every arm once a round, in turn; the figures of each round by arm."""
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name, arguments in arms.items():
+            started = time.perf_counter()
+            figures[name].append(run_arm(script, arguments))
+            seconds = time.perf_counter() - started
+            shown = ", ".join(f"{key} {value:,.4g}" for key, value in figures[name][-1].items())
+            print(f"round {number + 1}/{rounds}  {name:<34} {shown}  ({seconds:.0f} s in all)", flush=True)
+    return figures
+
+
+def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Median of every figure of every arm."""
+    return {
+        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        for name, rounds in figures.items()
+    }
+
+
+def keep(name: str, result: dict) -> Path:
+    """Write the result with date and machine."""
+    processor = machine.processor()
+    RESULTS.mkdir(exist_ok=True)
+    today = datetime.date.today().isoformat()
+    kind = processor.name.lower().replace("(r)", "").replace("(tm)", "")
+    label = "-".join("".join(c if c.isalnum() else " " for c in kind).split())
+    path = RESULTS / f"{today}-{name}-{label}.json"
+    whole = {"date": today, "benchmark": name, "machine": machine.describe(), **result}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(f"kept in {path.relative_to(Path(__file__).parent.parent)}")
+    return path
+
+
+def parser(about: str) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    options = argparse.ArgumentParser(description=about)
+    options.add_argument("--arm", help=argparse.SUPPRESS)
+    options.add_argument("--rounds", type=int, default=3, help="how often each arm takes its turn (default 3)")
+    return options

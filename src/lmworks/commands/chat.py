@@ -1,0 +1,77 @@
+"""lmworks chat: talk with a model in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build, parse_overrides
+from lmworks.commands.generate import add_precision
+
+ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is set
+by further options, as for generate."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, a system prompt, questions to ask and leave."""
+    parser.description = ABOUT
+    parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
+    parser.add_argument("--system", help="what the model is told before the conversation")
+    parser.add_argument("--ask", action="append", metavar="QUESTION", help="ask this, print the answer and leave")
+    add_precision(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Ask and answer until the person leaves."""
+    from lmworks.generate.sampling import SamplingSettings
+    from lmworks.opening import load
+
+    settings = build(SamplingSettings, parse_overrides(rest), "the command line").model_dump()
+    model = load(args.model).prepare(args.precision)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    opening = [{"role": "system", "content": args.system}] if args.system else []
+    if args.ask:
+        for question in args.ask:
+            print(f"> {question}")
+            _answer(model, [*opening, {"role": "user", "content": question}], settings)
+        return 0
+    messages = list(opening)
+    while (said := _hear()) is not None:
+        if said == "/new":
+            messages = list(opening)
+            continue
+        messages.append({"role": "user", "content": said})
+        try:
+            messages.append({"role": "assistant", "content": _answer(model, messages, settings)})
+        except InputError as error:
+            print(f"error: {error}\n  /new starts another conversation", file=sys.stderr)
+            messages.pop()
+    return 0
+
+
+def _hear() -> str | None:
+    """The person's next line; None when they leave."""
+    while True:
+        try:
+            said = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return None
+        if said == "/quit":
+            return None
+        if said:
+            return said
+
+
+def _answer(model, messages: list[dict[str, str]], settings: dict) -> str:  # type: ignore[no-untyped-def]
+    """Stream the answer; Ctrl-C ends it, not the conversation."""
+    parts = []
+    try:
+        for piece in model.chat(messages, stream=True, **settings):
+            parts.append(piece)
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" ...", end="")
+    print("\n" if sys.stdin.isatty() else "")
+    return "".join(parts)

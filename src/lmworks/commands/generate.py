@@ -1,0 +1,60 @@
+"""lmworks generate: continue a text with a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build, parse_overrides
+
+ABOUT = """Continue a text with a model. Sampling is set by further options: --max-tokens 64 --temperature 0.7 --top-k 50
+--top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --stop "[END]"; temperature 0, the default, is greedy."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, prompts, precision."""
+    parser.description = ABOUT
+    parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
+    parser.add_argument("prompt", nargs="*", help="texts to continue, all at once; none or -: standard input")
+    add_precision(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """The option that generate and chat share."""
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "auto"],
+        default="float32",
+        help="float32 (default): exact; auto: the faster one as measured on this machine, answers may differ slightly",
+    )
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Print the continuation; one prompt streams, several are printed one after another."""
+    from lmworks.generate.sampling import SamplingSettings
+    from lmworks.opening import load
+
+    settings = build(SamplingSettings, _listed(parse_overrides(rest)), "the command line")
+    prompts = args.prompt or ["-"]
+    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    if not all(prompts):
+        raise InputError("the prompt is empty", "PROMPT", 'give a text, as in: lmworks generate MODEL "The sky is"')
+    model = load(args.model).prepare(args.precision)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if len(prompts) == 1:
+        for piece in model.generate(prompts[0], stream=True, **settings.model_dump()):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    for prompt, reply in zip(prompts, model.complete(prompts, settings), strict=True):
+        print(f"{prompt}{reply.text}\n")
+    return 0
+
+
+def _listed(values: dict) -> dict:
+    """A single --stop is a list of one."""
+    if "stop" in values and not isinstance(values["stop"], list):
+        values["stop"] = [str(values["stop"])]
+    return values
