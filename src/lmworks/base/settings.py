@@ -1,11 +1,313 @@
-"""Typed settings: one schema for YAML recipes, command-line overrides, help texts and JSON Schema."""
+"""Typed settings: one schema for YAML recipes, command-line overrides, help texts and JSON Schema.
+
+A group of settings is a pydantic model; groups nest, and a dotted name (``train.learning_rate``) is the path to
+one setting. Values come from a YAML file and from options; what is wrong with them becomes one InputError that
+lists every fault and names the nearest known setting. Knows no setting by name.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import types
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from lmworks.base.errors import InputError
+from lmworks.base.notation import line_numbers, parse_value, read_yaml, write_yaml
+
+__all__ = [
+    "SettingRow",
+    "Settings",
+    "build",
+    "changed",
+    "describe",
+    "groups",
+    "merge",
+    "nearest",
+    "parse_overrides",
+    "parse_value",
+    "read_yaml",
+    "to_yaml",
+]
 
 
 class Settings(BaseModel):
     """A group of settings. Unknown keys are errors; values are checked when set."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
+    )
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """Options such as ``--train.epochs 3 --train.schedule=cosine --recompute`` as nested values.
+
+    An option that no value follows is True. A value that begins with ``--`` needs the ``=`` form.
+
+    Raises:
+        InputError: a word that is no option and follows none, a name that is empty, or one that is both a setting
+            and a group.
+    """
+    values: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not word.startswith("--"):
+            raise InputError("belongs to no option", repr(word), "write --name value, and quote texts with spaces")
+        name, equals, text = word[2:].partition("=")
+        if equals:
+            value = parse_value(text)
+        elif position < len(words) and not words[position].startswith("--"):
+            value = parse_value(words[position])
+            position += 1
+        else:
+            value = True
+        _place(values, name.replace("-", "_"), value)
+    return values
+
+
+def _place(values: dict[str, Any], name: str, value: Any) -> None:
+    """Sets values[a][b] for the name ``a.b``."""
+    parts = name.split(".")
+    if not all(parts):
+        raise InputError(
+            "is no name of a setting", f"--{name}", "write --group.name value, for example --train.epochs 3"
+        )
+    for depth, part in enumerate(parts[:-1]):
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            group = ".".join(parts[: depth + 1])
+            raise InputError(
+                f"{group} has a value already and cannot hold {parts[-1]}", f"--{name}", f"leave out --{group}"
+            )
+    if isinstance(value, dict) and isinstance(values.get(parts[-1]), dict):
+        value = merge(values[parts[-1]], value)
+    elif isinstance(values.get(parts[-1]), dict):
+        raise InputError("is a group of settings and has been used as one", f"--{name}", f"leave out --{name}")
+    values[parts[-1]] = value
+
+
+def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both, nested; where both have a value, the second's. Neither is changed."""
+    result = dict(first)
+    for key, value in second.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def changed(first: BaseModel | dict, second: BaseModel | dict) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, by dotted name, with both values; a missing one counts as None."""
+    one, two = _flat(first), _flat(second)
+    names = list(one) + [name for name in two if name not in one]
+    return {name: (one.get(name), two.get(name)) for name in names if one.get(name) != two.get(name)}
+
+
+def _flat(values: BaseModel | dict, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, BaseModel):
+        values = values.model_dump(mode="json")
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict | BaseModel):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def to_yaml(instance: BaseModel | dict) -> str:
+    """YAML in the order of the fields; read_yaml and build give the same settings back."""
+    values = instance.model_dump(mode="json", serialize_as_any=True) if isinstance(instance, BaseModel) else instance
+    return write_yaml(values)
+
+
+class SettingRow(NamedTuple):
+    """One setting, for help texts. ``default`` is as it would be written in YAML; None where it must be given."""
+
+    name: str
+    kind: str
+    default: str | None
+    help: str
+
+
+def describe(cls: type[BaseModel]) -> list[SettingRow]:
+    """Every setting of a schema, in order, groups opened."""
+    return list(_rows(cls, ""))
+
+
+def groups(cls: type[BaseModel]) -> list[str]:
+    """The dotted names of the groups of a schema, outer ones first."""
+    names = []
+    for name, field in cls.model_fields.items():
+        inner = _group(field.annotation)
+        if inner is not None:
+            names += [name, *(f"{name}.{below}" for below in groups(inner))]
+    return names
+
+
+def _rows(cls: type[BaseModel], prefix: str) -> Any:
+    for name, field in cls.model_fields.items():
+        inner = _group(field.annotation)
+        if inner is not None:
+            yield from _rows(inner, f"{prefix}{name}.")
+        else:
+            yield SettingRow(prefix + name, _kind(field.annotation), _default(field), field.description or "")
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    """The settings class that an annotation names, alone or beside None; None for anything else."""
+    choices = [choice for choice in _choices(annotation) if choice is not type(None)]
+    if len(choices) == 1 and isinstance(choices[0], type) and issubclass(choices[0], BaseModel):
+        return choices[0]
+    return None
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _kind(annotation: Any) -> str:
+    """A type as people say it: ``a | b | c`` for words, ``int or null``, ``list of str``."""
+    choices = _choices(annotation)
+    if len(choices) > 1:
+        return " or ".join(_kind(choice) for choice in choices)
+    if annotation is type(None):
+        return "null"
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(word) for word in arguments)
+    if origin in (list, tuple, set, frozenset) and arguments:
+        return f"list of {_kind(arguments[0])}"
+    if origin is dict and arguments:
+        return f"mapping of {_kind(arguments[1])}"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _default(field: FieldInfo) -> str | None:
+    if field.is_required():
+        return None
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None:
+        return "null"
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, tuple | set | frozenset):
+        value = list(value)
+    return write_yaml(value, flow=True)
+
+
+def nearest(name: str, known: list[str], most: int = 1) -> list[str]:
+    """The known dotted names that a mistyped one probably means, best first; empty when none is near.
+
+    The last part counts by itself, so that ``learning_rate`` finds ``train.learning_rate``; the whole counts where
+    the last parts begin alike, so that ``lora.r`` finds ``lora.rank``.
+    """
+    name = name.lower()
+    own = name.split(".")[-1]
+
+    def closeness(other: str) -> float:
+        last = other.lower().split(".")[-1]
+        whole = difflib.SequenceMatcher(None, name, other.lower()).ratio()
+        part = difflib.SequenceMatcher(None, own, last).ratio()
+        return max(part, whole if last[:1] == own[:1] else 0.0) + whole / 1000
+
+    ranked = sorted(((closeness(other), other) for other in known), key=lambda pair: (-pair[0], pair[1]))
+    return [other for score, other in ranked[:most] if score >= 0.6]
+
+
+def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
+    """Checked settings from plain values.
+
+    Args:
+        cls: the schema.
+        values: nested plain values, as from read_yaml, parse_overrides or both merged.
+        origin: where they come from, for the error: a file, or words such as "the command line". Where it is a YAML
+            file, the error names the line of each fault too.
+
+    Raises:
+        InputError: with every fault in it: the dotted name, what is wrong, and the nearest known name.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(cls, dict(one)) for one in error.errors()]
+    lines = line_numbers(origin)
+    for fault in faults:
+        fault.line = lines.get(fault.name)
+    if len(faults) == 1:
+        only = faults[0]
+        place = f"{origin}:{only.line}" if only.line else str(origin)
+        raise InputError(f"{only.name}: {only.text}" if only.name else only.text, place, only.mend)
+    text = "".join(
+        f"\n  {fault.name or 'settings'}{f' (line {fault.line})' if fault.line else ''}: {fault.text}; {fault.mend}"
+        for fault in faults
+    )
+    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "mend each of these")
+
+
+class _Fault:
+    """One thing that is wrong: the dotted name, what, the mend, and the line in the file where it is known."""
+
+    def __init__(self, name: str, text: str, mend: str) -> None:
+        self.name, self.text, self.mend = name, text, mend
+        self.line: int | None = None
+
+
+def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
+    """One of pydantic's errors in the words of this house."""
+    name = _dotted(cls, error["loc"])
+    if error["type"] == "extra_forbidden":
+        rows = [row.name for row in describe(cls)]
+        near = nearest(name, rows + groups(cls), most=1)
+        mend = f"did you mean {near[0]}?" if near else f"leave it out; known here: {', '.join(_siblings(cls, name))}"
+        return _Fault(name, "is no known setting", mend)
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        text = "is missing"
+    elif error["type"] != "value_error":
+        text = f"{text[:1].lower()}{text[1:]}, not {_short(error['input'])}"
+    row = next((row for row in describe(cls) if row.name == name.split("[")[0]), None)
+    if row is None:
+        return _Fault(
+            name, text, "give values that go together" if error["type"] == "value_error" else "mend the value"
+        )
+    default = "" if row.default is None else f", by default {row.default}"
+    return _Fault(name, text, f"give {row.name} a value ({row.kind}{default})" + (f": {row.help}" if row.help else ""))
+
+
+def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """pydantic's location as a dotted name, without the names of union members that pydantic puts in between."""
+    name, here = "", cls
+    inside = True
+    for depth, part in enumerate(loc):
+        last = depth == len(loc) - 1
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif inside and (part in here.model_fields or last):
+            name += f".{part}" if name else part
+            field = here.model_fields.get(part)
+            inner = _group(field.annotation) if field else None
+            inside = inner is not None
+            here = inner or here
+    return name
+
+
+def _siblings(cls: type[BaseModel], name: str) -> list[str]:
+    """The settings and groups that stand where an unknown name was put."""
+    group, _, _ = name.rpartition(".")
+    prefix = f"{group}." if group else ""
+    names = [row.name for row in describe(cls)] + groups(cls)
+    here = dict.fromkeys(prefix + other[len(prefix) :].split(".")[0] for other in names if other.startswith(prefix))
+    return list(here) or names[:12]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,189 @@
+"""YAML as settings are written in it: the core schema of YAML 1.2, read with line numbers, written for people.
+
+PyYAML reads YAML 1.1. Here (https://yaml.org/spec/1.2.2/, 10.3.2) ``2e-4`` is a number, ``no`` and ``on`` are
+words, and ``1:30`` is not ninety. A key given twice is an error. Knows nothing of settings or their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmworks.base.errors import InputError
+
+_PLAIN = {
+    "null": re.compile(r"^(?:~|null|Null|NULL|)$"),
+    "bool": re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+    "int": re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+    "float": re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+
+
+def _scalar(kind: str, text: str) -> Any:
+    """The value of a plain scalar of a known kind."""
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    word = text.lower().lstrip("+-")
+    return float(text.replace(".", "", 1) if word in (".inf", ".nan") else text)
+
+
+def _constructor(kind: str) -> Callable[[yaml.SafeLoader, yaml.ScalarNode], Any]:
+    return lambda loader, node: _scalar(kind, str(loader.construct_scalar(node)))
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's plain scalars; duplicate keys are errors."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen and key != "<<":
+                mark = key_node.start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands here again; first on line {seen[key]}", mark
+                )
+            seen[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes words which either version of YAML would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Loader.yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile(r"^(?:<<)$"))]}
+for _kind, _pattern in _PLAIN.items():
+    _tag = f"tag:yaml.org,2002:{_kind}"
+    _Loader.add_implicit_resolver(_tag, _pattern, None)
+    _Loader.add_constructor(_tag, _constructor(_kind))
+    _Dumper.add_implicit_resolver(_tag, _pattern, None)
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Texts of several lines stand as a block, so that a prompt can be read in the recipe; odd signs are escaped."""
+    style = None
+    if re.search("[\r\x85\u2028\u2029\ufeff]", text):
+        style = '"'
+    elif "\n" in text and not re.search(r"[ \t]\n|\t", text) and text[:1] not in (" ", "\n"):
+        style = "|"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file whose top is a mapping. An empty file is an empty mapping.
+
+    Raises:
+        InputError: naming ``file:line``, when the file is missing, not UTF-8, not YAML or not a mapping.
+    """
+    node, values = _parse(path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        line = node.start_mark.line + 1 if node is not None else 1
+        raise InputError(
+            f"a {type(values).__name__} stands here, not settings", f"{path}:{line}", "write one `name: value` a line"
+        )
+    return values
+
+
+def _parse(path: str | Path) -> tuple[yaml.Node | None, Any]:
+    """The node tree (it knows the lines) and the values of a YAML file."""
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"byte {error.object[error.start]:#04x} is not UTF-8", f"{path}:{line}", "save the file as UTF-8"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}", str(path), "give the path of a YAML file that can be read"
+        ) from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        fault = " ".join(part for part in (error.context, error.problem) if part)
+        raise InputError(f"not YAML: {fault}", place, "mend the line, or quote the text that stands on it") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {error}", str(path), "mend the file") from None
+    finally:
+        loader.dispose()
+
+
+def parse_value(text: str) -> Any:
+    """One value as typed on a command line.
+
+    Plain numbers, ``true``, ``false`` and ``null`` are what YAML says; ``[...]``, ``{...: ...}`` and quoted texts are
+    YAML too; all else is the text itself, unchanged, so that a prompt such as ``Question: {question}`` or ``### Input``
+    needs no quotes beside the shell's.
+    """
+    for kind, pattern in _PLAIN.items():
+        if pattern.match(text):
+            return "" if text == "" else _scalar(kind, text)
+    if text[:1] not in ("[", "{", '"', "'"):
+        return text
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if isinstance(node, yaml.MappingNode) and (
+            not node.flow_style or any(value.value == "" and not value.style for _, value in node.value)
+        ):
+            return text  # `{question}` is a template, not a mapping
+        return loader.construct_document(node)
+    except yaml.YAMLError:
+        return text
+    finally:
+        loader.dispose()
+
+
+def line_numbers(origin: str | Path) -> dict[str, int]:
+    """Line numbers of the keys of a YAML file, by dotted name; empty where the origin is no such file."""
+    try:
+        if not origin or not Path(origin).is_file():
+            return {}
+        node, _ = _parse(origin)
+    except (InputError, OSError):
+        return {}
+    lines: dict[str, int] = {}
+
+    def walk(node: yaml.Node | None, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = f"{prefix}.{key.value}" if prefix else str(key.value)
+                lines[name] = key.start_mark.line + 1
+                walk(value, name)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[f"{prefix}[{index}]"] = value.start_mark.line + 1
+                walk(value, f"{prefix}[{index}]")
+
+    walk(node, "")
+    return lines
+
+
+def write_yaml(values: Any, flow: bool = False) -> str:
+    """YAML text of plain values, in their order; ``flow`` puts all of it on one line."""
+    width = 10_000 if flow else 110
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width, default_flow_style=flow)
+    return text.removesuffix("\n").removesuffix("\n...") if flow else text

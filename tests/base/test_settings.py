@@ -1,0 +1,217 @@
+"""Settings: what goes in comes out, and every fault names the place and the mend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from lmworks.base.errors import InputError
+from lmworks.base.notation import read_yaml, write_yaml
+from lmworks.base.settings import (
+    Settings,
+    build,
+    changed,
+    describe,
+    merge,
+    nearest,
+    parse_overrides,
+    parse_value,
+    to_yaml,
+)
+
+
+class Window(Settings):
+    size: int = 4
+
+
+class Train(Settings):
+    learning_rate: float = Field(2e-4, gt=0, description="Peak rate.")
+    schedule: Literal["cosine", "linear"] = "cosine"
+    epochs: int | None = None
+    window: Window | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Recipe(Settings):
+    model: str
+    prompt: str = "Question: {question}\nAnswer:"
+    train: Train = Train()
+
+
+def fault(values: dict, origin: str = "here") -> str:
+    with pytest.raises(InputError) as caught:
+        build(Recipe, values, origin)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-4", 2e-4),
+        ("1e5", 1e5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-3", -3),
+        ("0x10", 16),
+        ("007", 7),
+        (".inf", float("inf")),
+        ("-.inf", float("-inf")),
+        ("true", True),
+        ("no", "no"),
+        ("on", "on"),
+        ("1:30", "1:30"),
+        ("2024-01-02", "2024-01-02"),
+        ("null", None),
+        ("~", None),
+        ("[1, 2e-1, a]", [1, 0.2, "a"]),
+        ("{a: 1}", {"a": 1}),
+        ('"12"', "12"),
+        ("'a: b'", "a: b"),
+        ("", ""),
+        # a prompt is the text that was typed
+        ("Question: {question}", "Question: {question}"),
+        ("{question}", "{question}"),
+        ("{question}: {answer}", "{question}: {answer}"),
+        ("### Input", "### Input"),
+        ("[INST] {prompt} [/INST]", "[INST] {prompt} [/INST]"),
+        ('"a" or "b"', '"a" or "b"'),
+    ],
+)
+def test_a_value_typed_on_the_command_line(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_overrides_nest_and_take_both_forms():
+    words = ["--train.learning_rate", "2e-4", "--train.window.size=8", "--quiet", "--train.epochs", "-1", "--last-flag"]
+    assert parse_overrides(words) == {
+        "train": {"learning_rate": 2e-4, "window": {"size": 8}, "epochs": -1},
+        "quiet": True,
+        "last_flag": True,
+    }
+    assert parse_overrides(["--a={b: 1}", "--a.c", "2"]) == {"a": {"b": 1, "c": 2}}
+
+
+@pytest.mark.parametrize(
+    "words", [["stray"], ["--=3"], ["--a..b", "1"], ["--a", "1", "--a.b", "2"], ["--a.b", "2", "--a", "1"]]
+)
+def test_overrides_that_make_no_sense(words):
+    with pytest.raises(InputError):
+        parse_overrides(words)
+
+
+def test_an_unknown_key_names_the_nearest_known_one():
+    assert "did you mean train.learning_rate?" in fault({"model": "m", "learning_rate": 1})
+    assert "did you mean train.learning_rate?" in fault({"model": "m", "train": {"learnin_rate": 1}})
+    assert "did you mean train.window.size?" in fault({"model": "m", "train": {"window": {"sise": 1}}})
+    assert "did you mean train?" in fault({"model": "m", "trian": {}})
+    assert "known here: learning_rate" not in fault({"model": "m", "qqqqq": 1})
+    assert "known here: model, prompt, train" in fault({"model": "m", "qqqqq": 1})
+    assert "known here: train.learning_rate, train.schedule" in fault({"model": "m", "train": {"qqqqq": 1}})
+
+
+def test_every_fault_is_listed_with_its_dotted_name_and_line(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\ntrain:\n  # a remark\n  learning_rate: -1\n  schedule: cosin\n  betas: [0.9, x]\n")
+    text = fault(read_yaml(path), str(path))
+    assert "3 settings cannot be used" in text
+    assert "train.learning_rate (line 4): input should be greater than 0, not -1" in text
+    assert "train.schedule (line 5): input should be 'cosine' or 'linear', not 'cosin'" in text
+    assert "train.betas[1] (line 6)" in text
+    path.write_text("model: m\ntrain:\n  epochs: many\n")
+    assert fault(read_yaml(path), str(path)).startswith(f"{path}:3: train.epochs: ")
+    assert "model: is missing" in fault({})
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        (b"a: 1\nb: [1, 2\nc: 3\n", 3, "not YAML"),
+        (b"a: 1\n\na: 2\n", 3, "first on line 1"),
+        (b"- 1\n- 2\n", 1, "a list stands here"),
+        (b"a: 1\nb: caf\xe9\n", 2, "not UTF-8"),
+        (b"a: 1\nb: !!python/object:os.system x\n", 2, "not YAML"),
+    ],
+)
+def test_a_bad_yaml_file_names_its_line(tmp_path, content, line, words):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_yaml(path)
+    assert f"{path}:{line}" in caught.value.place
+    assert words in caught.value.fault
+
+
+def test_a_missing_yaml_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.sampled_from(["no", "on", "2e-4", "1:30", "0x1", "~", "- a", "a\nb\n", "2024-01-02", "<<", "=", "a \nb"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(min_size=1), plain, max_size=3))
+def test_yaml_written_here_reads_back_here(tmp_path_factory, values):
+    path = tmp_path_factory.getbasetemp() / "round.yaml"
+    path.write_text(write_yaml(values), encoding="utf-8", newline="")
+    assert read_yaml(path) == values
+
+
+@given(st.text(), st.floats(min_value=1e-300, max_value=1e300), st.none() | st.integers())
+def test_settings_survive_yaml(tmp_path_factory, prompt, rate, epochs):
+    recipe = Recipe(model="m", prompt=prompt, train=Train(learning_rate=rate, epochs=epochs, window=Window(size=2)))
+    path = tmp_path_factory.getbasetemp() / "recipe.yaml"
+    path.write_text(to_yaml(recipe), encoding="utf-8", newline="")
+    assert build(Recipe, read_yaml(path), path) == recipe
+
+
+def test_other_readers_of_yaml_see_the_same_words():
+    values = {"a": "no", "b": "2e-4", "c": 0.0001, "d": "1:30", "e": "line\nline\n"}
+    assert yaml.safe_load(write_yaml(values)) == values
+
+
+def test_merge_prefers_the_second_and_changes_neither():
+    first, second = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}
+    assert merge(first, second) == {"a": {"b": 3, "c": 2}, "d": [2]}
+    assert first == {"a": {"b": 1, "c": 2}, "d": [1]}
+
+
+def test_changed_lists_both_values():
+    one, two = Recipe(model="m"), Recipe(model="m", train=Train(epochs=3))
+    assert changed(one, two) == {"train.epochs": (None, 3)}
+    assert changed(one, one) == {}
+
+
+def test_describe_gives_each_setting_once_in_order():
+    rows = {row.name: row for row in describe(Recipe)}
+    assert list(rows)[:4] == ["model", "prompt", "train.learning_rate", "train.schedule"]
+    assert "train.window.size" in rows
+    assert rows["model"].default is None
+    assert rows["train.learning_rate"][1:] == ("float", "0.0002", "Peak rate.")
+    assert rows["train.schedule"].kind == "cosine | linear"
+    assert rows["train.epochs"].kind == "int or null"
+    assert rows["train.betas"].kind == "list of float"
+
+
+def test_values_are_checked_when_set_later():
+    train = Train()
+    with pytest.raises(ValueError, match="greater than 0"):
+        train.learning_rate = -1
+
+
+def test_nearest_gives_nothing_for_something_far():
+    assert nearest("zzz", ["train.epochs"]) == []
