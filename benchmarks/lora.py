@@ -83,7 +83,7 @@ def peer(precision: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM"))
     data = []
     for prompt, completion in pairs:
-        head, tail = tokenizer(prompt).input_ids, tokenizer(completion).input_ids + [tokenizer.eos_token_id]
+        head, tail = tokenizer(prompt).input_ids, [*tokenizer(completion).input_ids, tokenizer.eos_token_id]
         data.append({"input_ids": head + tail, "labels": [-100] * len(head) + tail, "length": len(head) + len(tail)})
 
     def collate(items: list[dict]) -> dict[str, torch.Tensor]:
@@ -92,8 +92,12 @@ def peer(precision: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
         def padded(key: str, fill: int) -> torch.Tensor:
             return torch.tensor([item[key] + [fill] * (width - len(item[key])) for item in items])
 
-        mask = [[1] * len(item["input_ids"]) + [0] * (width - len(item["input_ids"])) for item in items]
-        return {"input_ids": padded("input_ids", 0), "labels": padded("labels", -100), "attention_mask": torch.tensor(mask)}
+        lengths = torch.tensor([len(item["input_ids"]) for item in items])
+        return {
+            "input_ids": padded("input_ids", 0),
+            "labels": padded("labels", -100),
+            "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        }
 
     times: list[float] = []
     counts: list[int] = []
@@ -143,8 +147,8 @@ def main() -> None:
     given = options.parse_args()
     if given.arm:
         pairs = rows(given.data, given.rows)
-        figures = ours(given.precision, pairs, given.row_tokens) if given.arm == "ours" else peer(given.precision, pairs)
-        print(json.dumps(figures))
+        mine = given.arm == "ours"
+        print(json.dumps(ours(given.precision, pairs, given.row_tokens) if mine else peer(given.precision, pairs)))
         return
     from lmworks.base import machine
 

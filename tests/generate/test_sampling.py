@@ -1,0 +1,57 @@
+"""Sampling follows the definitions, and transformers' own filters."""
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lmworks.generate.sampling import SamplingSettings, distribution, pick
+
+
+def logits_of(rows: int = 3, words: int = 50) -> torch.Tensor:
+    return torch.randn(rows, words, generator=torch.Generator().manual_seed(3)) * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        ({"temperature": 0.7}, [TemperatureLogitsWarper(0.7)]),
+        ({"temperature": 1, "top_k": 5}, [TopKLogitsWarper(5)]),
+        ({"temperature": 1, "top_p": 0.8}, [TopPLogitsWarper(0.8)]),
+        ({"temperature": 1, "min_p": 0.1}, [MinPLogitsWarper(0.1)]),
+        ({"temperature": 1, "repetition_penalty": 1.3}, [RepetitionPenaltyLogitsProcessor(1.3)]),
+        (
+            {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+            [TemperatureLogitsWarper(1.5), TopKLogitsWarper(20), TopPLogitsWarper(0.9), MinPLogitsWarper(0.02)],
+        ),
+    ],
+)
+def test_filters_equal_those_of_transformers(settings, theirs):
+    logits, earlier = logits_of(), [[1, 2, 2], [3, 4, 5], [0, 0, 49]]
+    ours = distribution(logits, SamplingSettings(**settings), earlier)
+    wanted = LogitsProcessorList(theirs)(torch.tensor(earlier), logits.clone()).softmax(-1)
+    torch.testing.assert_close(ours, wanted)
+
+
+def test_draws_have_the_distribution():
+    settings = SamplingSettings(temperature=1, top_k=4)
+    logits = logits_of(1, 8)
+    wanted = distribution(logits, settings, [[]])[0]
+    generator = torch.Generator().manual_seed(0)
+    draws = [pick(logits, settings, [generator], [[]])[0] for _ in range(4000)]
+    found = torch.bincount(torch.tensor(draws), minlength=8) / len(draws)
+    assert (found[wanted == 0] == 0).all()
+    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+
+
+def test_a_row_draws_the_same_in_any_batch():
+    settings, logits = SamplingSettings(temperature=1), logits_of()
+    together = pick(logits, settings, [torch.Generator().manual_seed(5) for _ in range(3)], [[], [], []])
+    alone = [pick(row[None], settings, [torch.Generator().manual_seed(5)], [[]])[0] for row in logits]
+    assert together == alone

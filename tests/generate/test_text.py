@@ -1,0 +1,54 @@
+"""Streaming gives whole characters only, and never the stop string nor a part of it."""
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmworks.generate.text import TextBuilder
+from lmworks.text.tokenizer import Tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Each byte is a token: the hardest case for whole characters."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    core = tokenizers.Tokenizer(tokenizers.models.BPE({sign: i for i, sign in enumerate(alphabet)}, []))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    return Tokenizer(core)
+
+
+TOKENIZER = byte_tokenizer()
+
+
+def pieces_of(text: str, stop: list[str]) -> list[str]:
+    builder = TextBuilder(TOKENIZER, stop)
+    pieces = []
+    for token in TOKENIZER.encode(text):
+        pieces.append(builder.add(token))
+        if builder.stopped:
+            break
+    return [*pieces, builder.finish()]
+
+
+@given(st.text(max_size=40))
+def test_pieces_join_to_the_text(text):
+    pieces = pieces_of(text, [])
+    assert "".join(pieces) == TOKENIZER.decode(TOKENIZER.encode(text))
+    assert "\ufffd" not in "".join(pieces[:-1]) or "\ufffd" in text
+
+
+@given(st.text(alphabet="abé", max_size=30), st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3))
+def test_a_stop_string_ends_the_text_before_it(text, stop):
+    given_out = "".join(pieces_of(text, stop))
+    ends = [text.find(one) for one in stop if one in text]
+    if not ends:
+        assert given_out == text
+    else:
+        assert text.startswith(given_out)
+        assert not any(one in given_out for one in stop)
+
+
+@pytest.mark.parametrize(("text", "stop", "wanted"), [("one END two", ["END"], "one "), ("EN", ["END"], "EN")])
+def test_examples(text, stop, wanted):
+    assert "".join(pieces_of(text, stop)) == wanted
