@@ -1,0 +1,285 @@
+"""Adapters on disk as ``peft`` writes and reads them: adapter_config.json and adapter_model.safetensors.
+
+Translates between that format and low-rank factors by our module names; changes no network. Where their model holds
+several of our linears in one (GPT-2's c_attn is our q, k and v), factors are fused: A's lie one under another and B
+is block-diagonal, so the rank is the sum, and alpha grows with it to keep the scale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.families.family import Family
+from lmworks.families.mapping import Row, our_modules, their_place
+from lmworks.model.config import ModelConfig
+
+CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
+# Keys of their config that are read here, or that change nothing once the adapter is trained.
+READ = frozenset("peft_type r lora_alpha lora_dropout use_rslora rank_pattern alpha_pattern target_modules".split())
+IDLE = frozenset(
+    """task_type auto_mapping peft_version base_model_name_or_path revision inference_mode fan_in_fan_out
+    exclude_modules layers_to_transform layers_pattern megatron_core runtime_config eva_config loftq_config
+    qalora_group_size ensure_weight_tying""".split()
+)
+# Starts that also change the base's own weights, so that the factors alone do not give the model that was trained.
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank update of one linear: scale * b @ a, with a (r, in) and b (out, r)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+
+def write(
+    folder: Path,
+    factors: Mapping[str, Factors],
+    outputs: Mapping[str, int],
+    family: Family,
+    config: ModelConfig,
+    dropout: float = 0.0,
+    base_source: str = "",
+) -> None:
+    """Write an adapter.
+
+    Args:
+        folder: made if it is not there; other files in it stay.
+        factors: updates by our module names.
+        outputs: out_features of every linear of the network by our names.
+        family: whose names the file shall have.
+        config: of the network.
+        dropout: kept for those who train on.
+        base_source: how to find the base model again.
+    """
+    rows = family.table(config)
+    theirs, transposed = _fuse(rows, factors, outputs)
+    everywhere = {place.module for name in outputs if (place := their_place(rows, name))}
+    kinds = {name: (len(one.a), _alpha(one)) for name, one in theirs.items()}
+    (rank, alpha), _ = Counter(kinds.values()).most_common(1)[0]
+    ranks, alphas = {}, {}
+    for kind in set(kinds.values()) - {(rank, alpha)}:
+        alike = {name for name, its in kinds.items() if its == kind}
+        for suffix in _suffixes(alike, set(theirs)):
+            ranks[suffix], alphas[suffix] = kind
+    told = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_source or None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "target_modules": _suffixes(set(theirs), everywhere),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "fan_in_fan_out": transposed,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+        "init_lora_weights": True,
+    }
+    tensors = {}
+    for name, one in theirs.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = one.a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = one.b.contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / WEIGHTS, to_bytes(tensors, {"format": "pt"}))
+    atomic_write(folder / CONFIG, json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, Factors], dict[str, Any]]:
+    """An adapter's updates by our module names, and its adapter_config.json.
+
+    Raises:
+        InputError: it is not a LoRA adapter, needs what we do not compute, or its tensors are not those of this model.
+    """
+    told = _read_config(folder)
+    rows = family.table(config)
+    factors: dict[str, Factors] = {}
+    for module, pair in _read_pairs(folder).items():
+        ours = our_modules(rows, module) or our_modules(rows, family.prefix + module)
+        if not ours:
+            raise InputError(
+                f"{module} is no linear of a {family.name} model of this size",
+                str(folder / WEIGHTS),
+                "load the adapter onto the base that it was trained on",
+            )
+        factors |= _split(pair, ours, _scale(module, len(pair["A"]), told, folder))
+    _check_complete(told, set(factors), rows, folder)
+    return factors, told
+
+
+def _fuse(
+    rows: Sequence[Row], factors: Mapping[str, Factors], outputs: Mapping[str, int]
+) -> tuple[dict[str, Factors], bool]:
+    """Updates by our names -> by theirs; and whether their weights are stored transposed."""
+    places = {name: their_place(rows, name) for name in factors}
+    fused: dict[str, Factors] = {}
+    transposed = False
+    for name, place in places.items():
+        if place is None:
+            raise InputError(f"the format has no place for an adapter on {name}")
+        transposed = transposed or place.transpose
+        if place.count == 1:
+            fused[place.module] = factors[name]
+        elif place.module not in fused:
+            fused[place.module] = _stack(our_modules(rows, place.module), factors, outputs)
+    return fused, transposed
+
+
+def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mapping[str, int]) -> Factors:
+    """Several of our linears, adapted or not, as one update of the linear that holds them all."""
+    present = [factors[part] for part in parts if part in factors]
+    scale = present[0].scale
+    if len(present) == len(parts) and all(torch.equal(one.a, present[0].a) for one in present):
+        return Factors(present[0].a, torch.cat([one.b * (one.scale / scale) for one in present]), scale)
+    blocks, width, rank = [], sum(len(one.a) for one in present), 0
+    for part in parts:
+        rowed = torch.zeros(outputs[part], width)
+        if part in factors:
+            one = factors[part]
+            rowed[:, rank : rank + len(one.a)] = one.b * (one.scale / scale)
+            rank += len(one.a)
+        blocks.append(rowed)
+    return Factors(torch.cat([one.a for one in present]), torch.cat(blocks), scale)
+
+
+def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) -> dict[str, Factors]:
+    """An update of one of theirs as updates of the linears that it holds; they share A until they are trained on.
+
+    A block-diagonal one, as :func:`_stack` writes it, falls apart into the factors that it was made from.
+    """
+    a, b = pair["A"].float(), pair["B"].float()
+    found: dict[str, Factors] = {}
+    for name, rows in zip(ours, b.chunk(len(ours)), strict=True):
+        used = rows.abs().amax(0) > 0
+        places = used.nonzero().squeeze(1)
+        if len(ours) > 1 and len(places) and len(a) % len(ours) == 0:
+            share = len(a) // len(ours)
+            first = int(places[0]) // share * share
+            if int(places[-1]) < first + share:
+                found[name] = Factors(a[first : first + share].clone(), rows[:, first : first + share].clone(), scale)
+                continue
+        found[name] = Factors(a.clone(), rows.clone(), scale)
+    return found
+
+
+def _alpha(one: Factors) -> int | float:
+    """The alpha that makes the scale at this rank; rounding of the division that made the scale is taken back."""
+    alpha = float(f"{one.scale * len(one.a):.12g}")
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
+    """The shortest ends of names that mean the chosen modules and no other."""
+    found = set()
+    for name in chosen:
+        words = name.split(".")
+        for count in range(1, len(words) + 1):
+            suffix = ".".join(words[-count:])
+            if all(other in chosen for other in everywhere if f".{other}".endswith(f".{suffix}")):
+                break
+        found.add(suffix)
+    return sorted(found)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved") from None
+    except ValueError as fault:
+        raise InputError(f"not JSON: {fault}", str(path), "fetch or save the adapter again") from None
+    if not isinstance(told, dict) or told.get("peft_type") != "LORA":
+        kind = told.get("peft_type") if isinstance(told, dict) else type(told).__name__
+        raise InputError(f"peft_type is {kind!r}", str(path), "lmworks loads LORA adapters")
+    start = told.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+        mend = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
+        raise InputError(f"init_lora_weights {start!r} changed the base's weights as well", str(path), mend)
+    if told.get("bias", "none") != "none":
+        raise InputError(f"bias {told['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
+    asked = [name for name, value in told.items() if value and name not in READ | IDLE | {"init_lora_weights", "bias"}]
+    if asked:
+        mend = "merge it into its base with peft, and load that"
+        raise InputError(f"{', '.join(sorted(asked))}: changes the result and is not computed here", str(path), mend)
+    return told
+
+
+def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Factors A and B by their module names."""
+    path = folder / WEIGHTS
+    if not path.exists():
+        pickled = (folder / "adapter_model.bin").exists()
+        mend = "convert adapter_model.bin: pickles are never opened here" if pickled else "give the folder peft saved"
+        raise InputError("the adapter's weights are missing", str(path), mend)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as fault:
+        raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise InputError(f"unexpected tensor {key}", str(path), "only LoRA factors of linears are loaded")
+        pairs.setdefault(match["module"], {})[match["factor"]] = tensor
+    for module, pair in pairs.items():
+        if set(pair) != {"A", "B"}:
+            raise InputError(f"{module} has lora_{next(iter(pair))} alone", str(path), "fetch or save the adapter again")
+        if pair["A"].shape[0] != pair["B"].shape[1]:
+            raise InputError(f"the factors of {module} have different ranks", str(path), "save the adapter again")
+    if not pairs:
+        raise InputError("the adapter holds no tensors", str(path), "save the adapter again")
+    return pairs
+
+
+def _scale(module: str, rank: int, told: Mapping[str, Any], folder: Path) -> float:
+    """alpha / r of a module, after the patterns; checks that the file's rank is the config's."""
+
+    def by_pattern(patterns: Mapping[str, Any] | None, default: Any) -> Any:
+        for pattern, value in (patterns or {}).items():
+            if re.match(rf"(?:.*\.)?(?:{pattern})$", module):
+                return value
+        return default
+
+    said = by_pattern(told.get("rank_pattern"), told.get("r", 8))
+    if said != rank:
+        raise InputError(f"{module} has rank {rank}, its config says {said}", str(folder / CONFIG), "save it again")
+    alpha = by_pattern(told.get("alpha_pattern"), told.get("lora_alpha", 8))
+    return float(alpha) / (rank**0.5 if told.get("use_rslora") else rank)
+
+
+def _check_complete(told: Mapping[str, Any], found: set[str], rows: Sequence[Row], folder: Path) -> None:
+    """Every module that the config's plain list of names means must have its factors."""
+    targets, layers = told.get("target_modules"), told.get("layers_to_transform")
+    if not isinstance(targets, list) or told.get("exclude_modules"):
+        return  # a regular expression or none: the tensors themselves say what is adapted
+    layers = [layers] if isinstance(layers, int) else layers
+    for row in rows:
+        module = row.theirs.removesuffix(".weight")
+        if module == row.theirs or not any(f".{module}".endswith(f".{target}") for target in targets):
+            continue
+        numbers = [int(word) for word in module.split(".") if word.isdigit()]
+        if layers is not None and not set(numbers) & set(layers):
+            continue
+        if not set(name.removesuffix(".weight") for name in row.parts) <= found:
+            raise InputError(f"no tensors for {module}", str(folder / WEIGHTS), "fetch or save the adapter again")

@@ -1,0 +1,153 @@
+"""What a run needs to go on as if it had never stopped: trainable weights, optimizer, stream position, best so far.
+
+A checkpoint is a folder ``checkpoint-<step>`` in the run: ``state.safetensors``, ``state.json`` and ``sums.json`` with
+the SHA-256 of both. It appears whole or not at all: written beside, flushed to the disk, renamed. Frozen weights are
+not copied. Knows no network and no loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from safetensors.torch import load_file, save_file
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_folder, need_room, sha256
+from lmworks.base.journal import RunFolder
+
+TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
+ROOM_MEND = "free some, or set train.keep_checkpoints lower; then resume the run: it goes on from its last checkpoint"
+
+
+@dataclass
+class State:
+    """What is kept: tensors by name, and values that JSON can hold exactly (numbers, words, lists, dicts)."""
+
+    tensors: dict[str, torch.Tensor]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def save(run: RunFolder, step: int, state: State) -> Path:
+    """Write a checkpoint; one of this step that is there already is replaced.
+
+    Raises:
+        InputError: the disk is full. Nothing half-written is left, and earlier checkpoints are untouched.
+    """
+    final = run.checkpoints / f"{NAME}{step}"
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    size = sum(tensor.nbytes for tensor in state.tensors.values())
+    need_room(run.checkpoints, size, f"the checkpoint of step {step}")
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()}
+    try:
+        with atomic_folder(final) as folder:
+            save_file(tensors, folder / TENSORS)
+            text = json.dumps({"step": step, **state.values}, indent=1)
+            (folder / VALUES).write_text(text, encoding="utf-8")
+            sums = {name: sha256(folder / name) for name in (TENSORS, VALUES)}
+            (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
+    except Exception as fault:
+        if disk_is_full(fault):
+            raise InputError(f"no room on the disk for checkpoint {step}", str(run.checkpoints), ROOM_MEND) from fault
+        raise
+    return final
+
+
+def disk_is_full(fault: BaseException) -> bool:
+    """Whether an error says that there is no room left; safetensors tells it in words only."""
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    words = str(fault)
+    return any(os.strerror(number) in words or f"os error {number}" in words for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def steps(run: RunFolder) -> list[int]:
+    """Steps of the checkpoints that are there, rising; whether they are sound is not looked at."""
+    found = (path.name.removeprefix(NAME) for path in run.checkpoints.glob(f"{NAME}*") if path.is_dir())
+    return sorted(int(step) for step in found if step.isdecimal())
+
+
+def read(run: RunFolder, step: int) -> State:
+    """The checkpoint of a step, its sums checked.
+
+    Raises:
+        InputError: a file is missing or is not what was written.
+    """
+    folder = run.checkpoints / f"{NAME}{step}"
+    mend = "delete this folder; the run goes on from the checkpoint before it"
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        for name in (TENSORS, VALUES):
+            if sha256(folder / name) != sums[name]:
+                raise InputError(f"{name} is damaged: it is not what was written", str(folder), mend)
+        values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+        return State(load_file(folder / TENSORS), values)
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise InputError(f"the checkpoint is incomplete or damaged: {fault}", str(folder), mend) from fault
+
+
+def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, State] | None:
+    """The newest sound checkpoint, or None where none was ever written.
+
+    Args:
+        run: the run.
+        say: told of every damaged checkpoint that is passed over.
+
+    Raises:
+        InputError: there are checkpoints, and none is sound.
+    """
+    found = steps(run)
+    for step in reversed(found):
+        try:
+            return step, read(run, step)
+        except InputError as fault:
+            say(f"{fault.place}: {fault.fault}; looking for the one before it")
+    if found:
+        raise InputError(
+            f"none of the {len(found)} checkpoints is sound", str(run.checkpoints), "start the run again in a new folder"
+        )
+    return None
+
+
+def prune(run: RunFolder, keep: int, best: int | None = None) -> None:
+    """Delete all but the newest ``keep`` checkpoints and the best one."""
+    for step in steps(run)[:-keep]:
+        if step != best:
+            shutil.rmtree(run.checkpoints / f"{NAME}{step}", ignore_errors=True)
+
+
+def capture(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Weights by name, and what the optimizer remembers of each."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in named.items():
+        tensors[f"parameter.{name}"] = parameter
+        tensors |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    return tensors
+
+
+def put_back(
+    tensors: Mapping[str, torch.Tensor],
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Give weights, and an optimizer its memory, the values that :func:`capture` took."""
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
+            if optimizer is None:
+                continue
+            # clones: memory of its own, laid out as in a run that never stopped
+            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            moments = {key: value.clone() for key, value in found.items() if value is not None}
+            if moments:
+                optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
+                }

@@ -1,0 +1,377 @@
+"""The loop: examples -> steps -> a network that has learned, a journal and checkpoints.
+
+Knows no file of data, no evaluation and no adapter: it trains what requires a gradient, on the examples it is handed,
+and calls the hooks it is given. Whatever it needs to go on after a kill stands in the run's checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.data.batch import Example
+from lmworks.data.stream import Stream
+from lmworks.model.transformer import Transformer
+from lmworks.train import checkpoint, optimizers
+from lmworks.train.checkpoint import State
+from lmworks.train.progress import TrainingProgress
+from lmworks.train.settings import TrainSettings
+from lmworks.train.step import Gradient, frozen_in, gradient, products_in
+from lmworks.train.stopping import asked_to_stop
+
+__all__ = ["Hooks", "Outcome", "TrainSettings", "train"]
+
+# Between checkpoints by time: at least this long, and so long that saving takes one part in SAVING_SHARE of it.
+CHECKPOINT_SECONDS, SAVING_SHARE = 30.0, 20.0
+# Settings that may differ between the sessions of one run: they change no loss.
+FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard"}
+
+
+@dataclass
+class Hooks:
+    """What the caller adds to the loop.
+
+    Attributes:
+        evaluate: (network in evaluation mode, step) -> numbers, among them ``loss`` on held-out rows.
+        stepped: told of every step's journal line.
+        console: where progress is written; None: standard error.
+        quiet: no progress lines.
+    """
+
+    evaluate: Callable[[Transformer, int], dict[str, float]] | None = None
+    stepped: Callable[[dict[str, Any]], None] | None = None
+    console: Console | None = None
+    quiet: bool = False
+
+
+@dataclass
+class Outcome:
+    """How training ended.
+
+    Attributes:
+        reason: "finished", "early" (no better evaluation for ``patience`` times) or "interrupted" (by a signal).
+        step: the last step made; steps: those planned.
+        loss: of the last step, None where none was made.
+        best_step, best_loss: of the best evaluation; the network holds these weights at the end of a run.
+        precision: of the products, and why.
+        session: seconds, tokens, FLOPs, peak memory and energy of this session alone.
+    """
+
+    reason: str
+    step: int
+    steps: int
+    loss: float | None
+    best_step: int | None
+    best_loss: float | None
+    precision: tuple[str, str]
+    session: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    network: Transformer,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    run: RunFolder,
+    hooks: Hooks | None = None,
+    device: str | torch.device = "cpu",
+) -> Outcome:
+    """Train whatever requires a gradient; go on from the run's newest checkpoint where there is one.
+
+    Args:
+        network: on ``device``; changed in place.
+        examples: documents as tokens.
+        settings: all of them.
+        run: the run's folder; gets a journal line a step, and checkpoints.
+        hooks: evaluation and the like.
+        device: where to train.
+
+    Returns:
+        How it ended. With an evaluation hook, the network then holds the weights of the best evaluation.
+
+    Raises:
+        InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
+    """
+    if not examples:
+        raise InputError("there are no examples to train on", mend="give more rows, or hold fewer out")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("nothing in this network requires a gradient", mend="attach an adapter, or unfreeze it")
+    machine.keep_memory()
+    machine.use_threads(settings.threads)
+    device = torch.device(device)
+    precision = machine.choose_precision(settings.precision, device.type)
+    was_training, was_recompute = network.training, network.recompute
+    network.recompute = settings.recompute
+    try:
+        with frozen_in(network, precision[0]), asked_to_stop() as asked, torch.random.fork_rng(devices=[]):
+            return _Training(network, examples, settings, run, hooks or Hooks(), device, precision).go(asked)
+    finally:
+        network.train(was_training)
+        network.recompute = was_recompute
+
+
+class _Training:
+    """One session of one run."""
+
+    def __init__(
+        self,
+        network: Transformer,
+        examples: Sequence[Example],
+        settings: TrainSettings,
+        run: RunFolder,
+        hooks: Hooks,
+        device: torch.device,
+        precision: tuple[str, str],
+    ) -> None:
+        self.network, self.examples, self.settings, self.run = network, examples, settings, run
+        self.hooks, self.device, self.precision = hooks, device, precision
+        each = math.ceil(len(examples) / settings.batch_size)
+        self.total = settings.steps or max(1, math.ceil(settings.epochs * each))
+        self.evaluate_every = settings.evaluate_every or each
+        self.stream = Stream(len(examples), settings.batch_size, settings.seed, steps=self.total)
+        self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.optimizer = optimizers.make(network, settings)
+        self.peak_rate = optimizers.peak_rate(network, settings)
+        self.identity = _identity(examples, settings)
+        self.step, self.loss, self.reason = 0, None, ""
+        self.best: dict[str, float] = {}
+        self.bad = 0
+        self.saved_at, self.saving_took = time.monotonic(), 0.0
+        self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
+        self.progress = TrainingProgress(self.total, self._limit(), hooks.console, hooks.quiet)
+        self.evaluated = {
+            int(event["step"]): event["metrics"] for event in run.events() if event["event"] == "evaluation"
+        }
+        self.board = _board(run) if settings.tensorboard else None
+
+    step: int
+    loss: float | None
+
+    def go(self, asked: Callable[[], bool]) -> Outcome:
+        """All steps that are left."""
+        self._resume()
+        self.run.write("session", **self._opening())
+        meter = machine.EnergyMeter()
+        meter.start()
+        first = self.step
+        try:
+            with self.progress:
+                self._steps(asked)
+        except Exception as fault:
+            self.reason = "failed"
+            if checkpoint.disk_is_full(fault) and not isinstance(fault, InputError):
+                raise InputError("no room on the disk", str(self.run.path), checkpoint.ROOM_MEND) from fault
+            raise
+        finally:
+            energy = meter.stop()
+            self.session |= {"first": first, "last": self.step, "peak_memory": machine.peak_memory()}
+            self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
+            if self.reason not in ("failed", ""):
+                self.run.write("session_end", reason=self.reason, **self.session)
+            if self.board is not None:
+                self.board.close()
+        if self.reason == "interrupted":
+            self.progress.say(f"stopped after step {self.step}; go on with: lmworks resume {self.run.path}")
+        else:
+            self._take_best()
+        best_step = int(self.best["step"]) if self.best else None
+        return Outcome(
+            self.reason,
+            self.step,
+            self.total,
+            self.loss,
+            best_step,
+            self.best.get("loss"),
+            self.precision,
+            self.session,
+        )
+
+    def _steps(self, asked: Callable[[], bool]) -> None:
+        if self.reason == "interrupted":
+            self.reason = ""  # of an earlier session
+        for chosen in self.stream:
+            if self.reason:
+                return
+            self._one([self.examples[index] for index in chosen])
+            better = self._evaluate_if_due()
+            if self.settings.patience is not None and self.bad >= self.settings.patience:
+                self.reason = "early"
+            elif self.step >= self.total:
+                self.reason = "finished"
+            elif asked():
+                self.reason = "interrupted"
+            if self.reason or better or self._checkpoint_is_due():
+                self._save()
+        self.reason = self.reason or "finished"
+
+    def _one(self, documents: Sequence[Example]) -> None:
+        started, step = time.perf_counter(), self.step + 1
+        self.network.train()
+        made = gradient(self.network, documents, self.settings, step, self.precision[0], self.device)
+        norm = 0.0
+        if made.targets:
+            norm = optimizers.clip(list(self.named.values()), self.settings.clip)
+            self._check(step, made.loss, norm)
+            rate = optimizers.rate(step, self.total, self.peak_rate, self.settings)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            rate = 0.0
+        self.step, self.loss = step, made.loss
+        self._tell(made, norm, rate, time.perf_counter() - started)
+
+    def _tell(self, made: Gradient, norm: float, rate: float, seconds: float) -> None:
+        """Journal, display and boards."""
+        line: dict[str, Any] = {
+            "step": self.step,
+            "loss": made.loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens": made.tokens,
+            "targets": made.targets,
+            "seconds": seconds,
+        }
+        self.run.write("step", **line)
+        for key, value in (("seconds", seconds), ("tokens", made.tokens), ("targets", made.targets)):
+            self.session[key] += value
+        self.session["flops"] += made.flops
+        self.progress.update(self.step, made.loss, made.tokens, seconds, made.flops, machine.peak_memory())
+        if self.board is not None:
+            for key in ("loss", "learning_rate", "gradient_norm"):
+                self.board.add_scalar(f"train/{key}", line[key], self.step)
+        if self.hooks.stepped is not None:
+            self.hooks.stepped(line)
+
+    def _check(self, step: int, loss: float, norm: float) -> None:
+        """Refuse to take a step that would make the weights worthless."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        self.run.write("failure", step=step, what=what, value=str(loss if what == "loss" else norm))
+        kept = checkpoint.steps(self.run)
+        good = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was written before it"
+        raise InputError(
+            f"the {what} of step {step} is not a number; training stopped before its update, and {good}",
+            str(self.run.path),
+            "lower train.learning_rate, lengthen train.warmup, or set train.precision float32; look at the step's rows",
+        )
+
+    def _evaluate_if_due(self) -> bool:
+        """Whether this step's evaluation is the best so far."""
+        if self.hooks.evaluate is None or (self.step % self.evaluate_every and self.step != self.total):
+            return False
+        metrics = self.evaluated.get(self.step)
+        if metrics is None:
+            self.network.eval()
+            with torch.no_grad(), products_in(self.precision[0], self.device):
+                metrics = self.hooks.evaluate(self.network, self.step)
+            self.run.write("evaluation", step=self.step, metrics=metrics)
+        said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.progress.say(f"step {self.step}: held out: {said}")
+        if self.board is not None:
+            for name, value in metrics.items():
+                self.board.add_scalar(f"held_out/{name}", value, self.step)
+        if not self.best or metrics["loss"] < self.best["loss"]:
+            self.best, self.bad = {"loss": metrics["loss"], "step": self.step}, 0
+            return True
+        self.bad += 1
+        return False
+
+    def _checkpoint_is_due(self) -> bool:
+        if self.settings.checkpoint_every is not None:
+            return self.step % self.settings.checkpoint_every == 0
+        gone = time.monotonic() - self.saved_at
+        return gone >= max(CHECKPOINT_SECONDS, SAVING_SHARE * self.saving_took)
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        values = {
+            "identity": self.identity,
+            "stream": self.stream.state(),
+            "loss": self.loss,
+            "best": self.best,
+            "bad": self.bad,
+            "reason": self.reason,
+        }
+        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
+        checkpoint.prune(self.run, self.settings.keep_checkpoints, int(self.best["step"]) if self.best else None)
+        self.saved_at = time.monotonic()
+        self.saving_took = self.saved_at - started
+        self.run.write("checkpoint", step=self.step, seconds=self.saving_took)
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self.run, self.progress.say)
+        if found is None:
+            return
+        step, state = found
+        for what, value in self.identity.items():
+            if state.values["identity"].get(what) != value:
+                raise InputError(
+                    f"the run was started with other {what}, so it cannot go on as if it had never stopped",
+                    str(self.run.path),
+                    f"restore the {what}, or start a new run",
+                )
+        checkpoint.put_back(state.tensors, self.named, self.optimizer)
+        self.stream.restore(state.values["stream"])
+        self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
+        self.best, self.bad = state.values["best"], state.values["bad"]
+        if self.reason != "finished":
+            self.progress.say(f"going on from the checkpoint of step {step}")
+
+    def _take_best(self) -> None:
+        if self.best and int(self.best["step"]) != self.step:
+            best = int(self.best["step"])
+            checkpoint.put_back(checkpoint.read(self.run, best).tensors, self.named)
+            self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
+
+    def _opening(self) -> dict[str, Any]:
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "from_step": self.step,
+            "steps": self.total,
+            "examples": len(self.examples),
+            "trainable": sum(parameter.numel() for parameter in self.named.values()),
+            "parameters": parameters,
+            "learning_rate": self.peak_rate,
+            "precision": self.precision[0],
+            "precision_reason": self.precision[1],
+            "threads": torch.get_num_threads(),
+        }
+
+    def _limit(self) -> float | None:
+        """FLOP/s that this machine was measured to reach in the precision used."""
+        if self.device.type != "cpu":
+            return None
+        rates = machine.rates()
+        return float(getattr(rates, self.precision[0])) * 1e9 or None
+
+
+def _identity(examples: Sequence[Example], settings: TrainSettings) -> dict[str, str]:
+    """What must be the same for a run to go on: the examples, token by token, and the settings that change losses."""
+    hashed = hashlib.sha256()
+    for example in examples:
+        hashed.update(len(example).to_bytes(8, "little") + example.ids.tobytes() + example.loss.tobytes())
+    told = settings.model_dump_json(exclude=FREE_SETTINGS)
+    return {"data": hashed.hexdigest(), "settings": hashlib.sha256(told.encode()).hexdigest()}
+
+
+def _board(run: RunFolder) -> Any:
+    """A writer of TensorBoard events into the run's folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "TensorBoard is not installed", "train.tensorboard", "pip install 'lmworks[tensorboard]', or set it false"
+        ) from None
+    return SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
