@@ -76,7 +76,7 @@ class Rotary:
         return angles.cos() * self.factor, angles.sin() * self.factor
 
     def _rates(self, theta: float) -> torch.Tensor:
-        return 1.0 / theta ** (torch.arange(0, self.size, 2, dtype=torch.int64).float() / self.size)
+        return 1.0 / theta ** (torch.arange(0, self.size, 2, dtype=torch.int64, device="cpu").float() / self.size)
 
     def _stretched(self, length: int) -> torch.Tensor:
         """Dynamic NTK: the base grows with the length once it passes the trained one."""
@@ -113,7 +113,7 @@ def _yarn(rates: torch.Tensor, scaling: RopeScaling, trained: int, theta: float)
     if scaling.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, size - 1)
-    ramp = (torch.arange(size // 2, dtype=torch.float32) - low) / max(high - low, 1e-3)
+    ramp = (torch.arange(size // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 1e-3)
     interpolated = ramp.clamp(0, 1)
     return rates / scaling.factor * interpolated + rates * (1 - interpolated)
 

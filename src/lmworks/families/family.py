@@ -1,0 +1,197 @@
+"""What a published family offers, and how its config.json is read so that no key goes unnoticed.
+
+Knows no family by name. Token ids, data types and the like in a config.json do not change logits; they are told here
+once, as knowingly ignored. Any key that nobody reads is an error that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build
+from lmworks.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from lmworks.families.mapping import Row
+
+# Keys that any config.json may carry and that do not change what the network computes.
+IGNORED = frozenset(
+    """_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation _name_or_path architectures
+    attn_implementation bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id dtype
+    eos_token_id experts_implementation finetuning_task forced_bos_token_id forced_eos_token_id id2label label2id model_type
+    name_or_path num_labels output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
+    return_dict return_dict_in_generate sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
+    tie_last_hidden_states tokenizer_class torch_dtype torchscript transformers.js_config transformers_version unk_token_id
+    unsloth_fixed unsloth_version use_bfloat16 use_cache is_decoder
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p
+    typical_p""".split()
+)
+# Keys that would change what the network computes, but not at these values.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "auto_map": (None, {}),
+    "is_encoder_decoder": (False, None),
+    "per_layer_config": (None, {}),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None, {}),
+}
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A published family: a config translation and a table of names.
+
+    Attributes:
+        name: its ``model_type``.
+        architecture: the class that ``transformers`` opens its causal language models with.
+        read: their config, key by key -> fields of a ModelConfig.
+        write: a ModelConfig -> their config's keys (without model_type and architectures).
+        table: a ModelConfig -> every tensor of the model, as rows.
+        prefix: what stands before every name but the head's; files saved without a head lack it.
+        ignored: regular expressions of tensors in their files that we compute ourselves.
+    """
+
+    name: str
+    architecture: str
+    read: Callable[[Keys], dict[str, Any]]
+    write: Callable[[ModelConfig], dict[str, Any]]
+    table: Callable[[ModelConfig], list[Row]]
+    prefix: str
+    ignored: tuple[str, ...] = ()
+
+    def read_config(self, hf_config: Mapping[str, Any], place: str = "config.json") -> ModelConfig:
+        """Their config.json as a dict -> ModelConfig.
+
+        Raises:
+            InputError: a key is missing, unknown, or has a value that we cannot compute with.
+        """
+        keys = Keys(hf_config, self.name, place)
+        fields = self.read(keys)
+        keys.finish()
+        return build(ModelConfig, fields, place)
+
+    def write_config(self, config: ModelConfig) -> dict[str, Any]:
+        """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
+
+        Raises:
+            InputError: this family cannot say what the config says; the fields are named.
+        """
+        keys = {"model_type": self.name, "architectures": [self.architecture], **self.write(config)}
+        said, meant = self.read_config(keys).model_dump(), _plain(config).model_dump()
+        if lost := sorted(name for name in meant if said[name] != meant[name]):
+            values = ", ".join(f"{name} = {meant[name]!r}" for name in lost)
+            raise InputError(f"a {self.name} config cannot say {values}", mend="save it as another family")
+        return keys
+
+
+def _plain(config: ModelConfig) -> ModelConfig:
+    """Two configs that compute the same compare equal: defaults that follow from other fields are written out."""
+    kinds = config.layer_kinds
+    window = config.sliding_window
+    if window is not None and kinds is not None and "sliding_attention" not in kinds:
+        window = None
+    if window is None or (kinds is not None and "full_attention" not in kinds):
+        kinds = None
+    return config.model_copy(
+        update={
+            "num_key_value_heads": config.key_value_heads,
+            "head_dim": config.head_size,
+            "sliding_window": window,
+            "layer_kinds": kinds,
+        }
+    )
+
+
+class Keys:
+    """A config.json from which every key is taken, or knowingly left.
+
+    Args:
+        values: the config.
+        family: the model_type, for errors.
+        place: the file, for errors.
+    """
+
+    def __init__(self, values: Mapping[str, Any], family: str, place: str = "config.json") -> None:
+        self._values, self._family, self.place = values, family, place
+        self._known = set(IGNORED)
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """The value of a key, or the family's default where the key is absent."""
+        self._known.add(name)
+        return self._values.get(name, default)
+
+    def need(self, name: str) -> Any:
+        """The value of a key that must be there."""
+        if self.take(name) is None:
+            raise InputError(f"{name} is missing", self.place, "is this the config.json of the model, and is it whole?")
+        return self._values[name]
+
+    def sizes(self, **theirs: str) -> dict[str, Any]:
+        """The sizes that every family must tell, by our names; ``theirs`` names those that they call otherwise."""
+        return {name: self.need(theirs.get(name, name)) for name in SIZES}
+
+    def activation(self, name: str, default: str) -> str:
+        """An activation by their word -> our word."""
+        word = self.take(name, default)
+        if word not in ACTIVATIONS:
+            raise InputError(f"{name}: {word!r} is not an activation we have", self.place, _one_of(ACTIVATIONS))
+        return ACTIVATIONS[word]
+
+    def only(self, name: str, *harmless: Any) -> None:
+        """Refuse the key unless it is absent or has one of these values."""
+        value = self.take(name, harmless[0])
+        if value not in harmless:
+            raise InputError(
+                f"{name}: {value!r} changes what the model computes, and lmworks does not compute that",
+                self.place,
+                f"only {harmless[0]!r} is understood for a {self._family}",
+            )
+
+    def ignore(self, *names: str) -> None:
+        """Knowingly leave these keys: they do not change what the network computes."""
+        self._known.update(names)
+
+    def finish(self) -> None:
+        """Refuse whatever nobody has taken."""
+        for name, values in HARMLESS.items():
+            self.only(name, *values)
+        for name in self._values:
+            if name not in self._known:
+                close = difflib.get_close_matches(name, sorted(self._known), 1)
+                raise InputError(
+                    f"unknown key {name!r} in the config of a {self._family}",
+                    self.place,
+                    (f"did you mean {close[0]!r}? " if close else "")
+                    + "a key that nobody reads may change what the model computes; remove it if you know it does not",
+                )
+
+
+def theirs_of(activation: str, words: Sequence[str] = ()) -> str:
+    """Our word for an activation -> theirs: the one among ``words`` that means it, else the first known one."""
+    for word in (*words, *ACTIVATIONS):
+        if ACTIVATIONS[word] == activation:
+            return word
+    raise KeyError(activation)
+
+
+def _one_of(names: Mapping[str, Any]) -> str:
+    return "known: " + ", ".join(names)

@@ -1,0 +1,288 @@
+"""A GGUF file -> config, network and tokenizer; the metadata is told as the config.json of the family it belongs to.
+
+llama.cpp's names differ from everyone's, and for its llama architecture it stores the rows of each query and key head
+in another order (pairs of neighbours rotate together there, not halves), which is undone here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.families.family import Family
+from lmworks.families.gguf_file import GGUFFile
+from lmworks.families.gguf_tokenizer import tokenizer_of
+from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
+from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
+from lmworks.families.registry import FAMILIES
+from lmworks.model.config import ModelConfig
+from lmworks.text.tokenizer import Tokenizer
+
+ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
+# Keys under the architecture's name that change nothing, or that say again what others say.
+IGNORED = ("vocab_size", "rope.scaling.finetuned", "tensor_data_layout")
+# Keys that would change what the model computes, but not at these values.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "attention.causal": (True,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "rope.scaling.yarn_ext_factor": (1.0,),
+    "use_parallel_residual": (False, True),  # written for every gpt2, read for none
+}
+FREQUENCIES = "rope_freqs.weight"
+TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
+
+
+def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+    """Open a GGUF file whole.
+
+    Args:
+        path: the file.
+        dtype: what the weights are held in: float32, bfloat16 or float16. Quantized ones are widened.
+        device: where to.
+
+    Raises:
+        InputError: damaged, or of an architecture, a quantization or a tokenizer that is not read here.
+    """
+    wanted, file = dtype_of(dtype), GGUFFile(path)
+    tokenizer = tokenizer_of(file.metadata, str(path))
+    family, hf_config = _config_of(file)
+    config = family.read_config(hf_config, str(path))
+    rows = _gpt2_rows(config) if family.name == "gpt2" else _llama_rows(config)
+    names = [name for name in file.tensors if name != FREQUENCIES]
+    if config.tie_word_embeddings and "output.weight" in names:
+        names.remove("output.weight")
+    network = empty_network(config)
+    tensors = to_ours(rows, file.read(names, wanted), shapes_of(network), place=str(path))
+    if file.metadata["general.architecture"] == "llama":
+        for name in tensors:
+            if ".q_proj." in name or ".k_proj." in name:
+                heads = config.num_attention_heads if ".q_proj." in name else config.key_value_heads
+                tensors[name] = _halves(tensors[name], heads)
+    generation = _generation(tokenizer)
+    hf_config |= {"torch_dtype": dtype, **generation}
+    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a GGUF file, without its weights."""
+    return tokenizer_of(GGUFFile(path).metadata, str(path))
+
+
+def read_config(path: str | Path) -> tuple[Family, dict[str, Any]]:
+    """The family of a GGUF file and the config.json that its metadata amounts to, without its weights."""
+    return _config_of(GGUFFile(path))
+
+
+def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
+    name = file.metadata.get("general.architecture")
+    if name not in ARCHITECTURES:
+        raise InputError(
+            f"a model of architecture {name!r} is not read here", str(file.path), "known: " + ", ".join(ARCHITECTURES)
+        )
+    if int(file.metadata.get("split.count", 1)) > 1:
+        raise InputError(
+            "this is one part of a model in several files", str(file.path), "join them with llama-gguf-split --merge"
+        )
+    for needed in ("token_embd.weight", "blk.0.attn_output.weight"):
+        if needed not in file.tensors:
+            raise InputError(f"tensor {needed} is missing", str(file.path), "take a GGUF file of a whole model")
+    told = _Told(file.metadata, name, str(file.path))
+    rotary = {} if name == "gpt2" else _rope(told, file)
+    hf_config = _gpt2_config(told) if name == "gpt2" else _llama_config(told, file) | rotary
+    told.finish()
+    vocabulary = file.tensors["token_embd.weight"].shape[0]
+    family = FAMILIES[name]
+    fixed = {"model_type": name, "architectures": [family.architecture], "vocab_size": vocabulary}
+    return family, fixed | hf_config | {"tie_word_embeddings": _tied(file)}
+
+
+class _Told:
+    """The metadata under the architecture's name; like a config.json, every key is taken or knowingly left."""
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str, place: str) -> None:
+        self.prefix, self.place = architecture + ".", place
+        self.values = {k.removeprefix(self.prefix): v for k, v in metadata.items() if k.startswith(self.prefix)}
+
+    def take(self, name: str, default: Any = None) -> Any:
+        value = self.values.pop(name, default)
+        if isinstance(value, np.ndarray):  # one number a layer
+            if len(set(value.tolist())) != 1:
+                raise InputError(f"{self.prefix}{name} differs from layer to layer", self.place, "not computed here")
+            value = value[0].item()
+        return value
+
+    def need(self, name: str) -> Any:
+        value = self.take(name)
+        if value is None:
+            raise InputError(f"{self.prefix}{name} is missing", self.place, "fetch or convert the file again")
+        return value
+
+    def finish(self) -> None:
+        for name, value in self.values.items():
+            if name not in IGNORED and value not in HARMLESS.get(name, ()):
+                raise InputError(
+                    f"{self.prefix}{name} = {value!r} may change what the model computes, and is not understood here",
+                    self.place,
+                    "convert the model from its Hugging Face folder, or open that",
+                )
+
+
+def _gpt2_config(told: _Told) -> dict[str, Any]:
+    return {
+        "n_positions": told.need("context_length"),
+        "n_embd": told.need("embedding_length"),
+        "n_layer": told.need("block_count"),
+        "n_head": told.need("attention.head_count"),
+        "n_inner": told.need("feed_forward_length"),
+        "layer_norm_epsilon": _short(told.need("attention.layer_norm_epsilon")),
+        "activation_function": "gelu_new",
+    }
+
+
+def _llama_config(told: _Told, file: GGUFFile) -> dict[str, Any]:
+    size, heads = told.need("embedding_length"), told.need("attention.head_count")
+    head = told.take("attention.key_length", size // heads)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if (other := told.take(name, head)) != head:
+            raise InputError(f"{told.prefix}{name} is {other}, but a head has {head}", told.place, "not computed here")
+    config = {
+        "hidden_size": size,
+        "intermediate_size": told.need("feed_forward_length"),
+        "num_hidden_layers": told.need("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": told.take("attention.head_count_kv", heads),
+        "head_dim": head,
+        "rms_norm_eps": _short(told.need("attention.layer_norm_rms_epsilon")),
+    }
+    if told.prefix != "qwen2.":
+        config["attention_bias"] = "blk.0.attn_output.bias" in file.tensors
+    return config
+
+
+def _rope(told: _Told, file: GGUFFile) -> dict[str, Any]:
+    theta, context = _short(told.take("rope.freq_base", 10_000.0)), told.need("context_length")
+    kind = told.take("rope.scaling.type", "none")
+    factor = told.take("rope.scaling.factor", told.take("rope.scale_linear", 1.0))
+    original = told.take("rope.scaling.original_context_length")
+    fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
+    yarn = {ours: told.take(f"rope.scaling.{theirs}") for ours, theirs in fields.items()}
+    keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
+    if FREQUENCIES in file.tensors:
+        divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy()
+        keys["rope_scaling"] = _llama3(divisors, theta, str(file.path))
+    elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):
+        keys["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    elif kind == "yarn":
+        scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context}
+        # llama.cpp's attn_factor multiplies the scale that transformers' attention_factor replaces
+        if (given := yarn.pop("attention_factor")) not in (None, 1.0):
+            yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
+        keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
+    elif kind != "none":
+        raise InputError(f"{told.prefix}rope.scaling.type {kind!r} is not computed here", told.place)
+    return keys
+
+
+def _llama3(divisors: np.ndarray, theta: float, place: str) -> dict[str, Any] | None:
+    """llama.cpp stores Llama 3.1's scaling as what each frequency is divided by; find the numbers that give those."""
+    factor = float(divisors.max())
+    if factor == 1.0:
+        return None
+    size = 2 * len(divisors)
+    wavelengths = 2 * math.pi * theta ** (np.arange(0, size, 2) / size)
+    low, high = 1.0, 4.0
+    for original in TRAINED_CONTEXTS:
+        blend = ((original / wavelengths - low) / (high - low)).clip(0, 1)
+        if np.allclose(divisors, 1 / ((1 - blend) / factor + blend), rtol=1e-4):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }
+    raise InputError(
+        f"{FREQUENCIES} is not a scaling of rotary positions that is known here", place, "open its Hugging Face folder"
+    )
+
+
+def _short(value: float) -> float:
+    """A float32 of the file as the decimal that was meant: 9.999999747378752e-06 -> 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def _tied(file: GGUFFile) -> bool:
+    """Whether the head is the embedding: it is absent, or the same bytes again."""
+    head, embedding = file.tensors.get("output.weight"), file.tensors["token_embd.weight"]
+    if head is None:
+        return True
+    alike = (head.kind, head.shape) == (embedding.kind, embedding.shape)
+    return alike and bool(np.array_equal(file.raw(head.name), file.raw(embedding.name)))
+
+
+def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What generation_config.json would say: which ids begin, pad and end a text (the main ending first)."""
+    first = tokenizer.eos_id
+    ends = ([] if first is None else [first]) + sorted(tokenizer.end_ids - {first})
+    told = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (H*D, ...) of neighbouring pairs -> first halves, then second halves of each head."""
+    return rows.view(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def _llama_rows(config: ModelConfig) -> list[Row]:
+    ours = {
+        "attn_norm": "input_layernorm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+        **{f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"},
+    }
+    if config.qk_norm:
+        ours |= {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+    biased = ["attn_q", "attn_k", "attn_v"] * config.qkv_bias + ["attn_output"] * config.output_bias
+    names = [(f"{name}.weight", f"{ours[name]}.weight") for name in ours]
+    names += [(f"{name}.bias", f"{ours[name]}.bias") for name in biased]
+    rows: list[Row] = [Rename(f"blk.{{i}}.{theirs}", f"layers.{{i}}.{mine}") for theirs, mine in names]
+    return _ends(config, ["weight"]) + expand(rows, config.num_hidden_layers)
+
+
+def _gpt2_rows(config: ModelConfig) -> list[Row]:
+    ours = {
+        "attn_norm": "input_layernorm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    rows: list[Row] = []
+    for part in ("weight", "bias"):
+        rows += [Rename(f"blk.{{i}}.{name}.{part}", f"layers.{{i}}.{mine}.{part}") for name, mine in ours.items()]
+        heads = tuple(f"layers.{{i}}.self_attn.{one}_proj.{part}" for one in "qkv")
+        rows.append(Split(f"blk.{{i}}.attn_qkv.{part}", heads))
+    rows.append(Rename("position_embd.weight", "embed_positions.weight"))
+    return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)
+
+
+def _ends(config: ModelConfig, parts: list[str]) -> list[Row]:
+    rows: list[Row] = [Rename("token_embd.weight", "embed_tokens.weight")]
+    rows += [Rename(f"output_norm.{part}", f"norm.{part}") for part in parts]
+    if not config.tie_word_embeddings:
+        rows.append(Rename("output.weight", "lm_head.weight"))
+    return rows

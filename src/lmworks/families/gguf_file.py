@@ -1,0 +1,236 @@
+"""A GGUF file: metadata and tensors, read from a memory map. Knows nothing of models or tokenizers.
+
+Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, counts, key-value pairs, one
+description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that a file
+cut short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own
+reader is not used, because it builds an array object for each of a vocabulary's strings, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from lmworks.base.errors import InputError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+CHUNK = 1 << 18  # elements dequantized at a time: their float32 form fits a core's cache
+AGAIN = "the file is damaged or was not fetched whole: fetch it again"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as it lies in the file.
+
+    Attributes:
+        name: its name.
+        shape: (rows, columns) or (size,); the order of PyTorch, which is the reverse of the file's.
+        kind: how its numbers are stored, such as Q4_1.
+        start, size: where its bytes begin in the file and how many they are.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+class GGUFFile:
+    """Metadata and tensors of one GGUF file.
+
+    Attributes:
+        metadata: values by key; arrays of numbers are numpy arrays, arrays of texts are lists.
+        tensors: where each tensor lies, by name.
+
+    Raises:
+        InputError: not GGUF, an unknown version, cut short, or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                # a private map: nothing that happens to the weights in memory reaches the file
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be opened: {error}", str(path), "give the path of a GGUF file") from error
+        cursor = _Cursor(self._map, str(path))
+        if cursor.take(4) != MAGIC:
+            raise InputError("is not a GGUF file: it does not begin with GGUF", str(path), "give a .gguf file")
+        version = cursor.number("I")
+        if version not in VERSIONS:
+            raise InputError(
+                f"GGUF version {version} is not read here", str(path), "convert it with a present-day llama.cpp"
+            )
+        tensors, pairs = cursor.number("Q"), cursor.number("Q")
+        self.metadata: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = cursor.text()
+            self.metadata[key] = cursor.value(cursor.number("I"))
+        self.tensors = {one.name: one for one in self._describe(cursor, tensors)}
+
+    def _describe(self, cursor: _Cursor, count: int) -> Iterator[Stored]:
+        listed = []
+        for _ in range(count):
+            name, dimensions = cursor.text(), cursor.number("I")
+            if dimensions > 4:
+                raise cursor.error(f"tensor {name!r} has {dimensions} dimensions")
+            shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
+            listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
+        alignment = int(self.metadata.get("general.alignment", 32))
+        if alignment <= 0:
+            raise cursor.error(f"general.alignment is {alignment}")
+        base = -(-cursor.at // alignment) * alignment
+        for name, shape, number, offset in listed:
+            try:
+                kind = GGMLQuantizationType(number)
+            except ValueError:
+                raise InputError(f"tensor {name!r} is of the unknown type {number}", str(self.path), AGAIN) from None
+            block, width = GGML_QUANT_SIZES[kind]
+            elements = 1
+            for size in shape:
+                elements *= size
+            stored = Stored(name, shape, kind.name, base + offset, elements // block * width)
+            if shape and shape[-1] % block:
+                raise InputError(f"tensor {name!r} has rows of {shape[-1]}, not whole blocks", str(self.path), AGAIN)
+            if stored.start + stored.size > len(self._map):
+                raise InputError(
+                    f"tensor {name!r} should end at byte {stored.start + stored.size:,}, "
+                    f"but the file has {len(self._map):,}",
+                    str(self.path),
+                    AGAIN,
+                )
+            yield stored
+
+    def raw(self, name: str) -> np.ndarray:
+        """The bytes of a tensor, as they lie in the file."""
+        stored = self.tensors[name]
+        return np.frombuffer(self._map, np.uint8, stored.size, stored.start)
+
+    def read(self, names: list[str], dtype: torch.dtype = torch.float32, threads: int = 2) -> dict[str, torch.Tensor]:
+        """Tensors as numbers. Those stored in float32 stay in the file's map, if that is the type asked for.
+
+        Raises:
+            InputError: a type of quantization that is not read here.
+        """
+        result: dict[str, torch.Tensor] = {}
+        tasks: list[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]] = []
+        for name in names:
+            stored = self.tensors[name]
+            if stored.kind not in READABLE:
+                raise InputError(
+                    f"tensor {name!r} is quantized as {stored.kind}, which is not read here",
+                    str(self.path),
+                    f"take a file quantized as one of {', '.join(READABLE)}",
+                )
+            if stored.kind == "F32" and dtype == torch.float32:
+                result[name] = torch.from_numpy(self.raw(name).view(np.float32)).view(stored.shape)
+                continue
+            result[name] = torch.empty(stored.shape, dtype=dtype)
+            tasks += _chunks(result[name], self.raw(name), GGMLQuantizationType[stored.kind])
+        # Freeing one big block makes glibc keep blocks up to its size; otherwise each chunk's intermediate results would
+        # go back to the system and be fetched again, page by page, which takes as long as the arithmetic.
+        np.empty(16 * 4 * CHUNK, np.uint8)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(_dequantize, *zip(*tasks, strict=True)) if tasks else ():
+                pass
+        return result
+
+
+def _chunks(
+    out: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType
+) -> Iterator[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]]:
+    block, width = GGML_QUANT_SIZES[kind]
+    flat, step = out.view(-1), max(CHUNK // block, 1)
+    for first in range(0, len(raw) // width, step):
+        yield flat[first * block : (first + step) * block], raw[first * width : (first + step) * width], kind
+
+
+def _dequantize(out: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType) -> None:
+    """One chunk: whole blocks in, numbers out."""
+    if kind == GGMLQuantizationType.BF16:  # the library widens it through integers; torch has the type itself
+        out.copy_(torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16))
+    elif kind == GGMLQuantizationType.F16:
+        out.copy_(torch.from_numpy(raw.view(np.float16)))
+    else:
+        out.copy_(torch.from_numpy(dequantize(raw.reshape(1, -1), kind).reshape(-1)))
+
+
+class _Cursor:
+    """Reads forward through the header, and never past the end of the file."""
+
+    def __init__(self, data: mmap.mmap, place: str) -> None:
+        self.data, self.place, self.at = data, place, 0
+
+    def error(self, fault: str) -> InputError:
+        return InputError(f"{fault} (at byte {self.at:,} of {len(self.data):,})", self.place, AGAIN)
+
+    def take(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self.data):
+            raise self.error(f"the file ends inside its header, where {count:,} more bytes should be")
+        part = self.data[self.at : end]
+        self.at = end
+        return part
+
+    def number(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def text(self) -> str:
+        return self._decode(self.take(self.number("Q")))
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.text()
+        if kind in NUMBERS:
+            return self.number(NUMBERS[kind])
+        if kind != ARRAY:
+            raise self.error(f"a value is of the unknown type {kind}")
+        inner, count = self.number("I"), self.number("Q")
+        if inner == STRING:
+            return self._texts(count)
+        if inner in NUMBERS:
+            dtype = np.dtype("<" + NUMBERS[inner])
+            return np.frombuffer(self.take(count * dtype.itemsize), dtype)
+        raise self.error(f"an array is of the unknown type {inner}")
+
+    def _texts(self, count: int) -> list[str]:
+        """Many strings. The plainest loop there is: a vocabulary has a hundred thousand of them."""
+        data, at, end = self.data, self.at, len(self.data)
+        if count * 8 > end - at:
+            raise self.error(f"an array of {count:,} texts does not fit in the file")
+        length_at, texts = struct.Struct("<Q").unpack_from, []
+        for _ in range(count):
+            if at + 8 > end or (stop := at + 8 + length_at(data, at)[0]) > end:
+                self.at = at
+                raise self.error("the file ends inside an array of texts")
+            texts.append(data[at + 8 : stop])
+            at = stop
+        self.at = at
+        return [self._decode(text) for text in texts]
+
+    def _decode(self, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise self.error("a text is not UTF-8") from None

@@ -1,0 +1,171 @@
+"""The tokenizer of a GGUF file, from its metadata alone.
+
+Two kinds serve the families here: ``gpt2``, byte-level BPE with merges, whose pre-tokenizer goes by a name; and
+``llama``, SentencePiece's BPE, whose merges follow from the scores of its pieces. Knows nothing of weights.
+Names and expressions: llama.cpp, src/llama-vocab.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Core
+
+from lmworks.base.errors import InputError
+from lmworks.text.tokenizer import Tokenizer
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
+
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+TIGHT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Each name's expressions: a text is cut by the first, what comes out by the second, and so on.
+SPLITS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("gpt-2", "mpt", "olmo", "jais", "phi-2"), (WORDS,)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), (r"\p{N}", WORDS)),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), (TIGHT.format(digits=r"\p{N}{1,3}"),)
+    ),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), (TIGHT.format(digits=r"\p{N}"),)),
+    "tekken": (CASED,),
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
+}
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token is not merged
+BOS_BY_DEFAULT = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")
+COMPOSED = ("qwen2", "deepseek-r1-qwen", "megrez")  # their texts are brought to Unicode's form NFC
+ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
+
+
+def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
+    """The tokenizer that a GGUF file's metadata describes.
+
+    Args:
+        metadata: keys ``tokenizer.*``.
+        place: the file, for errors.
+
+    Raises:
+        InputError: a kind of tokenizer or pre-tokenizer that is not known here, or parts that do not fit together.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    tokens: list[str] = list(metadata.get("tokenizer.ggml.tokens", ()))
+    if not tokens:
+        raise InputError("the file has no tokenizer", place, "take a GGUF file of a whole language model")
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        raise InputError("its vocabulary holds the same token twice", place, "fetch or convert the file again")
+    if kind == "gpt2":
+        core, default_bos = _byte_level(metadata, vocabulary, place)
+        defaults: dict[str, int] = {}
+    elif kind == "llama":
+        core, default_bos = _sentencepiece(metadata, tokens, vocabulary, place), True
+        defaults = {"bos": 1, "eos": 2, "unknown": 0}
+    else:
+        raise InputError(f"a tokenizer of kind {kind!r} is not read here", place, "known: gpt2, llama")
+    types = [int(number) for number in metadata.get("tokenizer.ggml.token_type", ())] or [NORMAL] * len(tokens)
+    _add_tokens(core, tokens, types)
+    ids = {role: _id(metadata, role, len(tokens), defaults) for role in ("bos", "eos", "padding", "unknown", "mask")}
+    adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default_bos)) and ids["bos"] is not None
+    return Tokenizer(
+        core,
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
+        pad_id=ids["padding"],
+        unk_id=ids["unknown"],
+        mask_id=ids["mask"],
+        chat_template=metadata.get("tokenizer.chat_template"),
+        adds_bos=adds_bos,
+        end_ids=_end_ids(metadata, vocabulary, types),
+    )
+
+
+def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: str) -> tuple[Core, bool]:
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    if name not in SPLITS:
+        raise InputError(
+            f"a pre-tokenizer named {name!r} is not known here", place, "known: " + ", ".join(sorted(SPLITS))
+        )
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata.get("tokenizer.ggml.merges", ())]
+    try:
+        core = Core(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=name in WHOLE_WORDS))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"its merges do not fit its vocabulary: {error}", place, "fetch the file again") from error
+    if name in COMPOSED:
+        core.normalizer = normalizers.NFC()
+    cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in SPLITS[name]]
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=_prefix(metadata, False), use_regex=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    return core, name in BOS_BY_DEFAULT
+
+
+def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], vocabulary: dict[str, int], place: str) -> Core:
+    scores = metadata.get("tokenizer.ggml.scores")
+    if scores is None or len(scores) != len(tokens):
+        raise InputError("its pieces have no scores", place, "fetch or convert the file again")
+    unknown = _id(metadata, "unknown", len(tokens), {"unknown": 0})
+    core = Core(
+        models.BPE(
+            vocab=vocabulary,
+            merges=_merges(tokens, vocabulary, scores),
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback="<0x0A>" in vocabulary,
+        )
+    )
+    spaced = normalizers.Replace(" ", "▁")
+    prefixed = _prefix(metadata, True)
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaced]) if prefixed else spaced
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
+    return core
+
+
+def _merges(tokens: list[str], vocabulary: dict[str, int], scores: Any) -> list[tuple[str, str]]:
+    """SentencePiece joins the pair that makes the piece of the highest score; as merges, best first.
+
+    Several pairs can make one piece; the one with the earlier left part comes first among them.
+    """
+    order = sorted(range(len(tokens)), key=lambda index: -float(scores[index]))
+    merges: list[tuple[str, str]] = []
+    for index in order:
+        token = tokens[index]
+        pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        pairs = [pair for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+        merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+    return merges
+
+
+def _add_tokens(core: Core, tokens: list[str], types: list[int]) -> None:
+    """Control tokens are special; user-defined ones are found whole in any text, and are text themselves."""
+    added = [
+        AddedToken(token, special=kind != USER_DEFINED, normalized=False)
+        for token, kind in zip(tokens, types, strict=True)
+        if kind in (CONTROL, USER_DEFINED, UNKNOWN)
+    ]
+    core.add_tokens(added)
+
+
+def _prefix(metadata: Mapping[str, Any], default: bool) -> bool:
+    return bool(metadata.get("tokenizer.ggml.add_space_prefix", default))
+
+
+def _id(metadata: Mapping[str, Any], role: str, size: int, defaults: Mapping[str, int]) -> int | None:
+    index = metadata.get(f"tokenizer.ggml.{role}_token_id", defaults.get(role))
+    return None if index is None or not 0 <= int(index) < size else int(index)
+
+
+def _end_ids(metadata: Mapping[str, Any], vocabulary: dict[str, int], types: list[int]) -> list[int]:
+    """Every token that ends a turn or a text: those told, and control tokens that go by a known name."""
+    told = [metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom")]
+    named = [vocabulary[name] for name in ENDINGS if name in vocabulary]
+    return [int(i) for i in told if i is not None] + [i for i in named if types[i] in (CONTROL, UNKNOWN)]

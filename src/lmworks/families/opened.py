@@ -1,0 +1,82 @@
+"""A model as it comes out of a file, of whatever format: config, network, tokenizer, and what else stood there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from lmworks.base.errors import InputError
+from lmworks.families.family import Family
+from lmworks.model.config import ModelConfig
+from lmworks.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from lmworks.text.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Opened:
+    """A model that was opened.
+
+    Attributes:
+        config: what it is.
+        network: its weights, in evaluation mode.
+        tokenizer: None where the folder has none.
+        hf_config: its config.json (made from the metadata where it came as GGUF).
+        generation: its generation_config.json (made from config.json or the metadata where there is none).
+        family: whose names it uses on disk.
+    """
+
+    config: ModelConfig
+    network: Transformer
+    tokenizer: Tokenizer | None
+    hf_config: dict[str, Any]
+    family: Family
+    generation: dict[str, Any] = field(default_factory=dict)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """A data type by its name.
+
+    Raises:
+        InputError: not one that weights can be held in.
+    """
+    if name not in DTYPES:
+        raise InputError(f"{name!r} is not a data type of weights", "dtype", "one of " + ", ".join(DTYPES))
+    return DTYPES[name]
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights undrawn. Numbers drawn for a tensor without memory are for nothing, and the first of them
+    makes torch import its compiler, which takes longer than opening a small model."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def empty_network(config: ModelConfig) -> Transformer:
+    """A network that takes no memory: every weight has a shape and no numbers."""
+    with torch.device("meta"), _Undrawn():
+        return Transformer(config)
+
+
+def shapes_of(network: Transformer) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by its name."""
+    return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+
+
+def fill(network: Transformer, tensors: Mapping[str, torch.Tensor], device: str) -> Transformer:
+    """Make ``tensors`` (by our names, all of them) the weights of an empty network, without copying them."""
+    network.load_state_dict(dict(tensors), assign=True)
+    if device != "cpu":
+        network.to(device)
+    return network.eval()

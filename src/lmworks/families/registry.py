@@ -1,0 +1,28 @@
+"""model_type -> family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.families.family import Family
+from lmworks.families.gpt2 import GPT2
+from lmworks.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)}
+
+
+def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Family:
+    """The family that a config.json belongs to, by its ``model_type``.
+
+    Raises:
+        InputError: there is no model_type, or none of ours; those known are listed.
+    """
+    name = hf_config.get("model_type")
+    known = "known: " + ", ".join(sorted(FAMILIES))
+    if name is None:
+        raise InputError("model_type is missing, so this is not a model's config", place, known)
+    if name not in FAMILIES:
+        raise InputError(f"model_type {name!r} is not a family that lmworks has", place, known)
+    return FAMILIES[name]
