@@ -1,0 +1,204 @@
+"""Files on the disk: the cache folder, writes that happen wholly or not at all, checksums, room.
+
+A file or folder is written beside its place under another name, brought to the disk, and then renamed; who looks
+at the place sees the old one or the new one, never half. Knows nothing of what stands in the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmworks.base.errors import InputError
+
+
+def cache_folder() -> Path:
+    """Where fetched models and measurements are kept.
+
+    ``$LMWORKS_CACHE``, else ``$XDG_CACHE_HOME/lmworks``, else ``~/.cache/lmworks``; it need not exist yet.
+    """
+    if chosen := os.environ.get("LMWORKS_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lmworks"
+
+
+def human(size: float) -> str:
+    """Bytes as people read them, in powers of 1000: ``98.4 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_size(path: str | Path) -> int:
+    """Bytes of all files below a folder, or of one file."""
+    path = Path(path)
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def free_room(path: str | Path) -> int:
+    """Bytes that this user may still write where ``path`` is or will be."""
+    return shutil.disk_usage(_existing(Path(path))).free
+
+
+def need_room(path: str | Path, size: int, what: str) -> None:
+    """Refuses to begin what cannot be finished.
+
+    Args:
+        path: where it will be written; need not exist.
+        size: bytes.
+        what: names it in the error: "the checkpoint of step 10".
+
+    Raises:
+        InputError: there is less room than that.
+    """
+    free = free_room(path)
+    if free < size:
+        raise InputError(
+            f"no room on the disk for {what}: it takes {human(size)}, {human(free)} are free",
+            str(path),
+            f"free at least {human(size - free)} there, or choose a folder on another disk",
+        )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, or this user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk(path: str | Path, size: int | None = None) -> InputError:
+    """The error for a disk that became full while ``path`` was written; ``size`` in bytes where it is known."""
+    needed = f"; it takes {human(size)}" if size else ""
+    return InputError(
+        f"no room left on the disk{needed}, {human(free_room(path))} are free; nothing half-written was left",
+        str(path),
+        f"free {human(size) if size else 'some room'} there, or choose a folder on another disk",
+    )
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> Path:
+    """Writes a file wholly or not at all, and to the disk itself; a text as UTF-8. Missing folders are made.
+
+    Raises:
+        InputError: no room, or the place cannot be written.
+    """
+    path, data = Path(path), content.encode("utf-8") if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    try:
+        with open(aside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException as error:
+        aside.unlink(missing_ok=True)
+        if is_full(error):
+            raise full_disk(path, len(data)) from error
+        raise
+    _sync_folder(path.parent)
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A folder that appears at ``path`` when the block ends well, and not at all when it fails.
+
+    A folder that stands there already is replaced. What a killed process left of the same folder is swept away.
+
+    Yields:
+        the folder to write into, a sibling with another name.
+
+    Raises:
+        InputError: no room, when the disk becomes full within the block.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    aside = _aside(path)
+    try:
+        aside.mkdir()
+        yield aside
+        for file in aside.rglob("*"):
+            _sync(file)
+        _put(aside, path)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if is_full(error):
+            raise full_disk(path) from error
+        raise
+    _sync_folder(path.parent)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Renames a folder into its place, and the one that stands there away."""
+    if not path.exists():
+        os.rename(aside, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(path, old)
+    os.rename(aside, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """A sibling's name that no other process, and no other write of this one, uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes that live no longer have left beside ``path``."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        parts = left.name[len(path.name) + 2 :].split(".")
+        if parts[-1] in ("tmp", "old") and parts[0].isdigit() and not _lives(int(parts[0])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _sync(path: Path) -> None:
+    """Brings a file or folder to the disk."""
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    """Brings the names in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        _sync(path)
