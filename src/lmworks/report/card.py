@@ -1,0 +1,352 @@
+"""The report card: a run folder's journal -> the numbers that say what the run was worth. Imports no model.
+
+It reads the recipe and the journal and nothing else, so a card can be made of a run that is still going, was killed,
+or was copied from another machine; it never writes into the journal. It prints no verdict that was not measured:
+"better" or "worse" stands only where the paired bootstrap interval over the same rows excludes zero.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.journal import RunFolder
+from lmworks.evaluate import metrics
+
+FORMAT = 1
+LEVEL = 0.95
+FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
+HOW = (
+    f"Intervals: {100 * LEVEL:g} % bootstrap over rows; changes in pairs over the same rows. "
+    "Better or worse is said only where the interval of the change excludes zero."
+)
+Event = dict[str, Any]
+
+
+def build(run: str | Path) -> dict[str, Any]:
+    """The report card of a run folder.
+
+    Args:
+        run: folder with ``journal.jsonl`` and, where there is one, ``recipe.yaml``.
+
+    Returns:
+        Plain values only (the content of report.json). What was not recorded is None or an empty list.
+
+    Raises:
+        InputError: the folder has no journal, or a line before the last is damaged.
+    """
+    folder = Path(run)
+    events, torn = read_journal(folder)
+    recipe = folder / "recipe.yaml"
+    start, finish = _last(events, "start"), _last(events, "finish")
+    steps = [e for e in events if e["event"] == "step"]
+    first, last = _evaluations(events)
+    card = {
+        "format": FORMAT,
+        "run": _run(folder, events, start, finish, torn),
+        "machine": start.get("machine") or {},
+        "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
+        "parameters": start.get("parameters") or {},
+        "compared": {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")},
+        "measures": _measures(first, last),
+        "how": HOW,
+        "training": _training(steps, finish),
+        "costs": _costs(events, steps, finish),
+        "planned": _planned(start.get("plan") or {}, events, steps, finish),
+        "artefact": finish.get("artefact") or {},
+        "samples": _samples(events),
+        "curves": _curves(steps, events),
+        "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+    }
+    return _finite(card)
+
+
+def _finite(value: Any) -> Any:
+    """The same without numbers that JSON has not: a loss that became NaN is a figure that there is not."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_journal(folder: Path) -> tuple[list[Event], bool]:
+    """The journal's events, and whether its last line is torn (the run writes it now, or was killed doing so)."""
+    run = RunFolder(folder)
+    written = run.journal.read_bytes()
+    return run.events(), bool(written) and not written.endswith(b"\n")
+
+
+def _last(events: list[Event], kind: str) -> Event:
+    return next((e for e in reversed(events) if e["event"] == kind), {})
+
+
+def _sessions(events: list[Event]) -> list[list[Event]]:
+    """The events of each process that worked on the run, in order; a killed run that was resumed has two."""
+    found: list[list[Event]] = [[]]
+    working = False
+    for event in events:
+        if event["event"] in ("resume", "session") and working:
+            found.append([])
+            working = False
+        working = working or event["event"] in ("session", "step")
+        found[-1].append(event)
+    return found
+
+
+def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: bool) -> dict[str, Any]:
+    sessions = _sessions(events)
+    finished = any(e["event"] == "finish" for e in sessions[-1])  # a finish before a resume is not the end
+    return {
+        "name": folder.resolve().name,
+        "state": "finished" if finished else "unfinished",
+        "stopped": finish.get("stopped") if finished else _last(sessions[-1], "session_end").get("reason"),
+        "resumed": len(sessions) - 1,
+        "model": start.get("model"),
+        "data": start.get("data"),
+        "method": start.get("method"),
+        "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
+        "started": start.get("time"),
+        "notes": _notes(events, start, finished, torn),
+    }
+
+
+def _notes(events: list[Event], start: Event, finished: bool, torn: bool) -> list[str]:
+    """What a reader must know before the figures."""
+    notes = []
+    if not finished:
+        notes.append("The run is not finished: figures after training are missing or are those of its last evaluation.")
+    for event in events:
+        if event["event"] == "failure":
+            notes.append(f"Training stopped at step {event.get('step')}: its {event.get('what')} was not a number.")
+    apart = sum(e["event"] == "divergence" for e in events)
+    if apart:
+        notes.append(f"{apart} steps were repeated after a resume and came out differently.")
+    if torn:
+        notes.append("The journal's last line is torn and was left out.")
+    said = [*(start.get("notes") or []), *(_last(events, "data").get("notes") or [])]
+    return notes + [str(note) for note in said]
+
+
+def _evaluations(events: list[Event]) -> tuple[Event, Event]:
+    """The evaluation before training and the one after it; while there is none after, the last on the way."""
+    found = [e for e in events if e["event"] == "evaluation"]
+    before = next((e for e in found if e.get("when") == "before"), {})
+    after = next((e for e in reversed(found) if e.get("when") == "after"), {})
+    on_the_way = next((e for e in reversed(found) if e.get("when", "step") == "step"), {})
+    if on_the_way:
+        on_the_way = {**on_the_way, "when": "step", "held_out": _held_out(on_the_way)}
+    return before, after or on_the_way
+
+
+def _held_out(event: Event) -> Event:
+    """The held-out part; what the loop evaluates on the way stands under ``metrics``."""
+    return event.get("held_out") or event.get("metrics") or {}
+
+
+# (key, part of the event, its figure, that figure's numerators and denominators by row, unit); less is better
+_FIGURES = (
+    ("held_out_loss", "held_out", "loss", "row_nats", "row_tokens", "nats a token"),
+    ("held_out_bits", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits a byte"),
+    ("general_bits", "general", "bits_per_byte", "row_bits", "row_bytes", "bits a byte"),
+)
+_TITLES = {
+    "held_out_loss": "Loss on held-out rows",
+    "held_out_bits": "Bits per byte on held-out rows",
+    "general_bits": "Forgetting: bits per byte of a text never tuned on",
+}
+
+
+def _measures(before: Event, after: Event) -> list[dict[str, Any]]:
+    found = []
+    for key, part, figure, tops, bottoms, unit in _FIGURES:
+        old, new = before.get(part) or {}, after.get(part) or {}
+        if figure not in old and figure not in new:
+            continue
+        sides = [_rows(side, tops, bottoms) for side in (old, new)]
+        measure = _measure(old.get(figure), new.get(figure), sides[0], sides[1], better="lower")
+        detail = old.get("name") or new.get("name") or ""
+        found.append({"key": key, "title": _TITLES[key], "unit": unit, "detail": detail, **measure})
+    old, new = before.get("task") or {}, after.get("task") or {}
+    if old or new:
+        found.insert(0, _task(old, new))
+    return found
+
+
+def _task(old: Event, new: Event) -> dict[str, Any]:
+    said = new or old
+    signatures = {side["signature"] for side in (old, new) if side.get("signature")}
+    sides = [_values(side) for side in (old, new)]
+    if len(signatures) > 1:  # two numbers that mean different things have no difference
+        sides = [None, None]
+    measure = _measure(old.get("value"), new.get("value"), sides[0], sides[1], better="higher")
+    for name, side in (("before", old), ("after", new)):
+        if measure[name]["interval"] is None and side.get("interval"):
+            measure[name]["interval"] = list(side["interval"])
+    if len(signatures) > 1:
+        measure["change"], measure["verdict"] = None, "measured in two ways: no comparison"
+    rows = said.get("n") or measure["rows"]
+    head = {"key": "task", "title": said.get("metric", "task"), "unit": "", "detail": " / ".join(sorted(signatures))}
+    return {**head, **measure, "rows": rows}
+
+
+def _values(side: Event) -> tuple[list[float], list[float]] | None:
+    values = side.get("values")
+    return (values, [1.0] * len(values)) if values else None
+
+
+def _rows(side: Event, tops: str, bottoms: str) -> tuple[list[float], list[float]] | None:
+    """Numerators and denominators of each row, where the journal has them (bits follow from nats)."""
+    values, weights = side.get(tops), side.get(bottoms)
+    if values is None and tops == "row_bits" and side.get("row_nats"):
+        values = [nats / math.log(2) for nats in side["row_nats"]]
+    return (values, weights) if values and weights and len(values) == len(weights) else None
+
+
+def _measure(
+    old: float | None,
+    new: float | None,
+    before: tuple[list[float], list[float]] | None,
+    after: tuple[list[float], list[float]] | None,
+    better: str,
+) -> dict[str, Any]:
+    """One figure on both sides, its change, and the verdict that the rows allow."""
+    change: dict[str, Any] | None = None
+    verdict = None
+    if old is not None and new is not None:
+        change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old if old else None}
+        verdict = "not tested: no figures by row"
+        # pairs need the same rows: as many, and weighing the same
+        if before and after and before[1] == after[1]:
+            if len(before[0]) < FEWEST_ROWS:
+                verdict = f"not tested: {len(before[0])} rows are too few"
+            else:
+                pairs = metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
+                change["interval"] = [pairs.low, pairs.high]
+                verdict = "no difference measured"
+                if pairs.excludes_zero:
+                    verdict = "better" if (pairs.value < 0) == (better == "lower") else "worse"
+    return {
+        "better": better,
+        "before": _side(old, before),
+        "after": _side(new, after),
+        "change": change,
+        "verdict": verdict,
+        "rows": len((after or before)[0]) if after or before else None,  # type: ignore[index]
+    }
+
+
+def _side(value: float | None, rows: tuple[list[float], list[float]] | None) -> dict[str, Any]:
+    interval = None
+    if rows and value is not None and len(rows[0]) >= FEWEST_ROWS:
+        found = metrics.bootstrap_interval(rows[0], level=LEVEL, weights=rows[1])
+        interval = [found.low, found.high]
+    return {"value": value, "interval": interval}
+
+
+def _training(steps: list[Event], finish: Event) -> dict[str, Any]:
+    tokens = sum(e.get("tokens") or 0 for e in steps)
+    seconds = sum(e.get("seconds") or 0.0 for e in steps)
+    return {
+        "steps": max((e["step"] for e in steps), default=0),
+        "first_loss": steps[0].get("loss") if steps else None,
+        "last_loss": steps[-1].get("loss") if steps else None,
+        "tokens": tokens,
+        "seconds": seconds or finish.get("training_seconds"),
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "share_of_limit": finish.get("share_of_limit"),
+    }
+
+
+def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, Any]:
+    """What it took, all sessions of a resumed run together as far as the journal has them."""
+    sessions = _sessions(events)
+    ends = [_last(session, "session_end") for session in sessions]
+    whole = all("flops" in end for end in ends)
+    return {
+        "seconds": sum(_seconds(session) for session in sessions) or None,
+        "training_seconds": sum(e.get("seconds") or 0.0 for e in steps) or finish.get("training_seconds"),
+        "peak_memory": max((e["peak_memory"] for e in events if e.get("peak_memory")), default=None),
+        "flops": sum(end["flops"] for end in ends) if whole else finish.get("flops"),
+        "energy": _energy(events, ends),
+    }
+
+
+def _seconds(session: list[Event]) -> float:
+    """From a session's first event to its last, or as its finish says; without times, that of its steps."""
+    said = _last(session, "finish").get("seconds")
+    times = [e["time"] for e in session if isinstance(e.get("time"), int | float)]
+    stepping = sum(e.get("seconds") or 0.0 for e in session if e["event"] == "step")
+    return float(said if said is not None else max(times[-1] - times[0], stepping) if times else stepping)
+
+
+def _energy(events: list[Event], ends: list[Event]) -> dict[str, Any] | None:
+    """Joules and how they are known; sessions that ended without saying are named."""
+    said = [dict(e["energy"]) for e in events if e["event"] == "finish" and e.get("energy")]
+    joules = [end["energy_joules"] for end in ends if end.get("energy_joules") is not None]
+    if said and len(ends) == 1:
+        return said[-1]
+    if not joules:
+        return {**said[-1], "note": "of the last session alone"} if said else None
+    how = {str(end.get("energy_how")) for end in ends if end.get("energy_joules") is not None}
+    energy: dict[str, Any] = {"joules": sum(joules), "how": " and ".join(sorted(how))}
+    if said and said[-1].get("assumption"):
+        energy["assumption"] = said[-1]["assumption"]
+    energy["note"] = "training alone" if len(joules) == len(ends) else "sessions that were killed are missing"
+    return energy
+
+
+def _planned(plan: Event, events: list[Event], steps: list[Event], finish: Event) -> list[dict[str, Any]]:
+    """What was expected beside what happened."""
+    costs = _costs(events, steps, finish)
+    happened = {
+        "training time": ("seconds", "training", costs["training_seconds"], "seconds"),
+        "time in all": ("seconds", "total", costs["seconds"], "seconds"),
+        "peak memory": ("memory", "total", costs["peak_memory"], "bytes"),
+        "arithmetic": ("flops", "total", costs["flops"], "flops"),
+        "size of the result": ("disk", "final", (finish.get("artefact") or {}).get("bytes"), "bytes"),
+    }
+    rows = []
+    for what, (part, key, real, unit) in happened.items():
+        expected = (plan.get(part) or {}).get(key)
+        if expected is None and real is None:
+            continue
+        ratio = real / expected if real and expected else None
+        rows.append({"what": what, "unit": unit, "planned": expected, "happened": real, "ratio": ratio})
+    return rows
+
+
+def _samples(events: list[Event]) -> list[dict[str, Any]]:
+    """The same prompts answered before and after, side by side, in the order they were first asked."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] != "samples":
+            continue
+        side = "before" if event.get("when") == "before" else "after"
+        for item in event.get("items") or []:
+            prompt = str(item.get("prompt", ""))
+            empty = {"prompt": prompt, "reference": item.get("reference"), "before": None, "after": None}
+            found.setdefault(prompt, empty)[side] = item.get("answer")
+    return list(found.values())
+
+
+def _curves(steps: list[Event], events: list[Event]) -> dict[str, list[list[float]]]:
+    """Points (step, figure) for drawing."""
+    held_out: dict[int, float] = {}
+    last = max((e["step"] for e in steps), default=0)
+    for event in events:
+        loss = _held_out(event).get("loss") if event["event"] == "evaluation" else None
+        if loss is not None and _real(loss):
+            default = {"before": 0, "after": last}.get(event.get("when", ""), 0)
+            step = event.get("step")
+            held_out[default if step is None else step] = loss
+    return {
+        "training": [[e["step"], e["loss"]] for e in steps if _real(e.get("loss"))],
+        "learning_rate": [[e["step"], e["learning_rate"]] for e in steps if e.get("learning_rate") is not None],
+        "held_out": [[step, loss] for step, loss in sorted(held_out.items())],
+    }
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,88 @@
+"""Numbers as a person reads them: units that fit, three digits that count, signs that are signs.
+
+Knows nothing of cards: the terminal, the page and the commands write their numbers through it, so that the same
+number looks the same everywhere. ``None`` is a number that was not measured.
+"""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "–"
+_DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """So many significant digits, written out: 1234.5 -> ``1,230``; 0.01234 -> ``0.0123``."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else "∞"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    if places > 9 or places < -12:
+        return f"{value:.{digits - 1}e}"
+    rounded = round(value, places)
+    return f"{rounded:,.{max(places, 0)}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """The same with its sign, for changes: ``+0.12``, ``−0.12``."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    text = number(abs(value), digits)
+    return f"±{text}" if value == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """Both ends to the two digits that their distance leaves meaning: ``13.1 … 16.8``, ``−0.88 … −0.84``."""
+    places = min(max(0, 1 - math.floor(math.log10(high - low))), 9) if high > low else 3
+    ends = [f"{abs(end):,.{places}f}" for end in (low, high)]
+    signs = [("−" if end < 0 else "+" if sign else "") for end in (low, high)]
+    return f"{signs[0]}{ends[0]} … {signs[1]}{ends[1]}"
+
+
+def count(value: float | None) -> str:
+    """A whole number in full below a million, else scaled: ``134.5 M``."""
+    if value is None:
+        return UNKNOWN
+    return f"{int(value):,}" if abs(value) < 1e6 else scaled(value)
+
+
+def scaled(value: float | None, unit: str = "", digits: int = 4) -> str:
+    """With a decimal prefix: 1.345e8 -> ``134.5 M``; with a unit, ``134.5 Mtok``."""
+    if value is None:
+        return UNKNOWN
+    power = 0
+    while abs(value) >= 999.95 and power < len(_DECIMAL) - 1:
+        value, power = value / 1000, power + 1
+    return f"{number(value, digits)} {_DECIMAL[power]}{unit}".rstrip()
+
+
+def storage(value: float | None) -> str:
+    """Bytes with decimal units: ``98.1 MB``."""
+    return UNKNOWN if value is None else scaled(value, "B", 3)
+
+
+def duration(seconds: float | None) -> str:
+    """``8.2 s``, ``3 min 05 s``, ``2 h 04 min``."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 100:
+        return f"{number(seconds, 2 if seconds < 10 else 3)} s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def percent(share: float | None, digits: int = 3) -> str:
+    """A fraction as percent: 0.0123 -> ``1.23 %``."""
+    return UNKNOWN if share is None else f"{number(100 * share, digits)} %"
+
+
+def energy(joules: float | None) -> str:
+    """Joules, and watt-hours from ten of them on."""
+    if joules is None:
+        return UNKNOWN
+    return f"{number(joules / 3600)} Wh" if joules >= 36_000 else f"{scaled(joules, 'J', 3)}"

@@ -1,0 +1,221 @@
+"""The card as one HTML file: no network, no other file, light and dark, a desk and a phone.
+
+It says what the card says and no more; everything that came from outside is escaped. Without its script the page is
+whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from html import escape
+from importlib import resources
+from typing import Any
+
+from lmworks.report import curves, figures
+
+Card = dict[str, Any]
+COST_FORMATS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda v: figures.scaled(v, "FLOP", 3)}
+
+
+def render(card: Card) -> str:
+    """The whole page for a card of :func:`lmworks.report.card.build`."""
+    style = resources.files("lmworks.report").joinpath("page.css").read_text(encoding="utf-8")
+    script = resources.files("lmworks.report").joinpath("page.js").read_text(encoding="utf-8")
+    body = "".join(
+        [
+            _header(card),
+            _notes(card),
+            _tiles(card),
+            _measures(card),
+            _curves(card),
+            f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
+            _samples(card),
+            _recipe(card),
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Report card: {_text(card['run']['name'])}</title>"
+        f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n{body}\n'
+        f"<footer>{_text(card['how'])}</footer>\n</main><script>\n{script}</script></body></html>\n"
+    )
+
+
+def _text(value: Any) -> str:
+    return figures.UNKNOWN if value is None else escape(str(value), quote=True)
+
+
+def _header(card: Card) -> str:
+    run = card["run"]
+    said = [run["method"], run["precision"], _state(run)]
+    when = run["started"]
+    if isinstance(when, int | float):
+        said.append(datetime.fromtimestamp(when, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"))
+    elif when:
+        said.append(when)
+    about = " · ".join(_text(part) for part in said if part)
+    return (
+        f'<header><p class="eyebrow">Report card of {_text(run["name"])}</p>'
+        f'<h1>{_text(run["model"])} <span class="soft">on</span> {_text(run["data"])}</h1>'
+        f'<p class="soft">{about}</p></header>\n'
+    )
+
+
+def _state(run: Card) -> str:
+    again = f", resumed {run['resumed']} time{'s' if run['resumed'] > 1 else ''}" if run["resumed"] else ""
+    early = f" ({run['stopped']})" if run["stopped"] else ""
+    return f"{run['state']}{early}{again}"
+
+
+def _notes(card: Card) -> str:
+    notes = "".join(f"<li>{_text(note)}</li>" for note in card["run"]["notes"])
+    return f'<section class="notes"><ul>{notes}</ul></section>\n' if notes else ""
+
+
+def _tiles(card: Card) -> str:
+    tiles = []
+    for measure in card["measures"]:
+        old, new = (figures.number(measure[side]["value"]) for side in ("before", "after"))
+        rows = f"{figures.count(measure['rows'])} rows" if measure["rows"] else ""
+        below = ", ".join(part for part in (measure["unit"], rows) if part)
+        tiles.append(
+            f"<section><h2>{_text(measure['title'])}</h2><div>"
+            f'<div class="pair">{old} → <b>{new}</b></div><div class="detail">{_text(below)}</div></div>'
+            f"{_verdict(measure)}</section>"
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div>\n' if tiles else ""
+
+
+def _verdict(measure: Card) -> str:
+    verdict = measure["verdict"]
+    kind = f" {verdict}" if verdict in ("better", "worse") else ""
+    return f'<span class="verdict{kind}">{_text(verdict)}</span>' if verdict else ""
+
+
+def _measures(card: Card) -> str:
+    if not card["measures"]:
+        return ""
+    rows = []
+    for measure in card["measures"]:
+        change = measure["change"] or {"value": None, "interval": None, "percent": None}
+        percent = change["percent"]
+        share = f'<span class="range">{figures.signed(percent, 2)} %</span>' if percent is not None else ""
+        rows.append(
+            f'<tr><th scope="row">{_text(measure["title"])}<span class="range">{_text(measure["unit"])}</span>'
+            f'<div class="detail">{_text(measure["detail"])}</div></th>'
+            f"<td>{figures.number(measure['before']['value'])}{_range(measure['before'])}</td>"
+            f"<td>{figures.number(measure['after']['value'])}{_range(measure['after'])}</td>"
+            f"<td>{figures.signed(change['value'])}{_range(change, sign=True)}{share}</td>"
+            f"<td>{figures.count(measure['rows'])}</td><td>{_verdict(measure)}</td></tr>"
+        )
+    after = "after" if card["compared"]["after"] != "step" else f"at step {figures.count(card['compared']['step'])}"
+    return (
+        "<section><h2>Before and after, on rows that were not trained on</h2>"
+        + _table(["", "before", after, "change", "rows", ""], rows)
+        + "</section>\n"
+    )
+
+
+def _range(side: Card, sign: bool = False) -> str:
+    ends = side.get("interval")
+    return f'<span class="range">{figures.interval(ends[0], ends[1], sign)}</span>' if ends else ""
+
+
+def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
+    head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _curves(card: Card) -> str:
+    points = card["curves"]
+    smoothed, width = curves.smooth(points["training"])
+    lines = [
+        curves.Line("training loss of each step", "raw", points["training"]),
+        curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed),
+        curves.Line("held-out loss", "held", points["held_out"], dots=True),
+    ]
+    drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats a token")
+    return f"<section><h2>Loss</h2>{drawn}</section>\n" if drawn else ""
+
+
+def _costs(card: Card) -> str:
+    rows = []
+    for line in card["planned"]:
+        form = COST_FORMATS[line["unit"]]
+        ratio = f"× {figures.number(line['ratio'])}" if line["ratio"] else ""
+        rows.append(
+            f'<tr><th scope="row">{_text(line["what"])}</th><td>{form(line["planned"])}</td>'
+            f"<td>{form(line['happened'])}</td><td>{ratio}</td></tr>"
+        )
+    table = _table(["", "planned", "happened", ""], rows) if rows else ""
+    return f"<section><h2>What it cost</h2>{table}{_list(cost_facts(card))}</section>"
+
+
+def cost_facts(card: Card) -> list[tuple[str, str]]:
+    """Speed and energy as (name, text) lines; what was not recorded is left out."""
+    energy, training = card["costs"]["energy"] or {}, card["training"]
+    speed, limit = training["tokens_per_second"], training["share_of_limit"]
+    how = ", ".join(str(energy[k]) for k in ("how", "assumption", "note") if energy.get(k))
+    lines = [
+        ("speed, no padding counted", f"{figures.number(speed)} tokens/s" if speed else None),
+        ("share of this machine's measured limit", figures.percent(limit, 2) if limit else None),
+        (f"energy ({how})" if how else "energy", figures.energy(energy["joules"]) if "joules" in energy else None),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def run_facts(card: Card) -> list[tuple[str, str]]:
+    """What else the run was, as (name, text) lines; what was not recorded is left out."""
+    numbers, training, data = card["parameters"], card["training"], card["data"]
+    total, trainable = numbers.get("total"), numbers.get("trainable")
+    share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
+    held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
+    size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
+    lines = [
+        ("parameters", figures.count(total) if total else None),
+        ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
+        ("rows", _rows(data) if data.get("rows") is not None else None),
+        ("rows held out", figures.count(held) if isinstance(held, int) else None),
+        ("rows cut / left out", f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None),
+        ("steps", figures.count(training["steps"]) if training["steps"] else None),
+        ("tokens trained on", figures.count(training["tokens"]) if training["tokens"] else None),
+        ("result", f"{artefact['path']}{size}" if artefact.get("path") else None),
+        ("machine", str(machine["name"]) if machine.get("name") else None),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _rows(data: Card) -> str:
+    with_loss = data.get("loss_tokens")
+    tokens = f", {figures.count(data['tokens'])} tokens" if data.get("tokens") is not None else ""
+    return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")
+
+
+def _facts(card: Card) -> str:
+    return f"<section><h2>The run</h2>{_list(run_facts(card))}</section>\n"
+
+
+def _list(lines: list[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_text(text)}</dd>' for name, text in lines)}</dl>"
+
+
+def _samples(card: Card) -> str:
+    blocks = []
+    for sample in card["samples"]:
+        answers = "".join(
+            f'<div class="{side}"><h4>{name}</h4><p>{_text(sample[side])}</p></div>'
+            for side, name in (("before", "before"), ("after", "after"), ("reference", "reference"))
+            if sample[side] is not None
+        )
+        blocks.append(
+            f'<div class="sample"><h3>{_text(sample["prompt"])}</h3><div class="answers">{answers}</div></div>'
+        )
+    return f"<section><h2>Sample answers</h2>{''.join(blocks)}</section>\n" if blocks else ""
+
+
+def _recipe(card: Card) -> str:
+    if not card["recipe"]:
+        return ""
+    return f"<section><details><summary>The recipe</summary><pre>{_text(card['recipe'])}</pre></details></section>\n"
