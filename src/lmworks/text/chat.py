@@ -2,8 +2,8 @@
 
 `encode` is the only path from messages to ids, at training time and at chat time. It cuts the rendered text at the
 borders where the assistant begins and ends to speak and encodes each piece alone, so the ids of a conversation opened
-for a reply are, by construction, the beginning of the ids of the conversation that has the reply. Where the loss lies is
-decided by position in the text, never by looking for token ids. Knows nothing of rows, lengths or batches.
+for a reply are, by construction, the beginning of the ids of the conversation that has the reply. Where the loss
+lies is decided by position in the text, never by looking for token ids. Knows nothing of rows, lengths or batches.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Piece:
         text: what it says.
         after: what stands before it ("" at the beginning).
         loss: whether its tokens are to be learned.
-        content: the part of it that is the message itself; the rest is the template's.
-        ended: an end-of-turn token closes it; only pieces with loss have one.
+        content: of an assistant's piece, the part before what closes the turn.
+        ended: an end-of-turn token closes it.
     """
 
     text: str
@@ -55,7 +55,7 @@ def encode(
         tokenizer: has the template.
         messages: ``{"role": ..., "content": ...}`` each.
         reply: end with the opening of the assistant's turn, as a chat does before the model speaks.
-        turns: loss lies on the content of every assistant turn and the end-of-turn token after it, or of the last alone.
+        turns: loss lies on the content and the end-of-turn token of every assistant turn, or of the last alone.
 
     Raises:
         InputError: no template; messages that it or we refuse; a template that rewrites earlier turns.
@@ -83,10 +83,10 @@ def pieces(
         opening, last = openings[index], order == len(speakers) - 1
         wanted = not reply and (turns == "all" or last)
         following = len(text) if last else min(len(text), len(openings[speakers[order + 1]]))
-        begin, end, ended = len(opening), -1, False
+        begin, ends = len(opening), None
         if begin >= done and text.startswith(opening):
-            end, ended = _end_of(tokenizer, messages[index]["content"], text, begin, following)
-        if end < 0:
+            ends = _ends_of(tokenizer, messages[index]["content"], text, begin, following)
+        if ends is None:
             if wanted:
                 raise InputError(
                     f"the chat template rewrites what message {index + 1} (assistant) said or how its turn opens",
@@ -94,15 +94,15 @@ def pieces(
                 )
             continue
         cut.append(Piece(text[done:begin], text[:done], False))
-        content = messages[index]["content"].strip() if wanted else ""
-        cut.append(Piece(text[begin:end], text[:begin], wanted, content, ended))
+        said, end = ends
+        cut.append(Piece(text[begin:end], text[:begin], wanted, text[begin:said], end > said))
         done = end
     cut.append(Piece(text[done:], text[:done], False))
     return [piece for piece in cut if piece.text]
 
 
-def _end_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: int) -> tuple[int, bool]:
-    """Where an assistant's turn ends in the text (-1: its content is not there), and whether a token ends it.
+def _ends_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: int) -> tuple[int, int] | None:
+    """Where an assistant's content and where its turn ends in the text; None: the content is not there.
 
     Templates often strip the content, or put a space or an empty thinking block before it.
     """
@@ -110,10 +110,10 @@ def _end_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: in
     for said in dict.fromkeys((content, content.strip())):
         place = text.find(said + closing, begin, limit)
         if place >= 0:
-            return place + len(said) + len(closing), bool(closing)
-        if closing and (place := text.find(said, begin, limit)) == begin:
-            return place + len(said), False
-    return -1, False
+            return place + len(said), place + len(said) + len(closing)
+        if text.startswith(said, begin):  # said, and not closed in the usual way
+            return begin + len(said), begin + len(said)
+    return None
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int | None:

@@ -83,7 +83,9 @@ class Tokenizer:
         try:
             core = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception
-            raise InputError(f"not a tokenizer that can be read ({error})", str(path), "fetch the file again") from error
+            raise InputError(
+                f"not a tokenizer that can be read ({error})", str(path), "fetch the file again"
+            ) from error
         config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
         _add_missing(core, config.pop("added_tokens_decoder", {}), folder)
         ids = {role: _id_of(core, config.get(f"{role}_token")) for role in ROLES}
@@ -159,7 +161,7 @@ class Tokenizer:
         return result
 
     def encode_prompt(self, text: str) -> list[int]:
-        """A prompt without template as ids: BOS where the family has it, and no end. Used for training and generation."""
+        """A prompt without template as ids: BOS where the family has it, no end. For training and generation alike."""
         return [*self.opening, *self.encode(text)]
 
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:

@@ -1,0 +1,388 @@
+"""Rows -> examples: token ids, and which of them are to be learned.
+
+Texts are learned as a whole (long ones in chunks); of prompt and completion, chats and labels only what the model is
+to say, told by its position. Counts everything that a person should know before training. Knows nothing of batches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.text import chat
+from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.tokenizer import Tokenizer
+
+ROWS_AT_ONCE = 512
+"""Rows encoded in one call, so that all cores work and memory stays small."""
+
+
+@dataclass
+class Report:
+    """What became of the rows.
+
+    Attributes:
+        kind: of the table.
+        template: "chat template" or "plain".
+        rows: rows of the table.
+        examples: examples made (long texts make several).
+        tokens, loss_tokens: of all examples; loss_tokens counts what is predicted and learned.
+        longest: tokens of the longest example.
+        truncated, dropped_tokens: rows cut at the end, and what was cut off.
+        too_long: rows left out because they were too long (on_long: skip).
+        chunked: texts divided into several examples.
+        no_trainable: rows without a token to learn; they are left out.
+        end_without_loss: whole rows in which no end-of-turn token is learned.
+        with_specials: rows whose own text writes out a special token.
+        skipped: bad rows left out while reading.
+        notes: how the rows were read, and what was decided here.
+        first_no_trainable, first_end_without_loss: the place of the first such row.
+    """
+
+    kind: str
+    template: str
+    rows: int = 0
+    examples: int = 0
+    tokens: int = 0
+    loss_tokens: int = 0
+    longest: int = 0
+    truncated: int = 0
+    dropped_tokens: int = 0
+    too_long: int = 0
+    chunked: int = 0
+    no_trainable: int = 0
+    end_without_loss: int = 0
+    with_specials: int = 0
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+    first_no_trainable: str = ""
+    first_end_without_loss: str = ""
+
+
+@dataclass
+class Examples:
+    """Examples, what was counted on the way, and the labels that may be chosen from (kind labels)."""
+
+    items: list[Example]
+    report: Report
+    choices: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given when it is to answer a row, and what the row says it should answer.
+
+    Attributes:
+        ids: exactly the beginning of the row's training example.
+        text: the question as a person reads it.
+        reference: the row's own answer.
+        place: where the row came from.
+        choices: kind labels: for each of the table's labels the ids that would follow, its end included.
+    """
+
+    ids: list[int]
+    text: str
+    reference: str
+    place: str
+    choices: list[list[int]] = field(default_factory=list)
+
+
+Part = tuple[str, str, bool, str, bool]
+"""text, text before it, loss, content, ended: as in chat.Piece"""
+
+
+def examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, context: int) -> Examples:
+    """All rows of a table as examples of at most `context` tokens (or `settings.max_tokens`, if that is less).
+
+    Raises:
+        InputError: max_tokens is more than the context, a chat without template, a row too long under on_long: stop.
+    """
+    limit = _limit(settings, context)
+    templated = uses_template(table, tokenizer, settings)
+    report = Report(table.kind, "chat template" if templated else "plain", rows=len(table), skipped=len(table.skipped))
+    report.notes = list(table.notes)
+    choices = table.labels
+    special = re.compile("|".join(map(re.escape, tokenizer.specials))) if tokenizer.specials else None
+    items: list[Example] = []
+    for begin in range(0, len(table), ROWS_AT_ONCE):
+        rows = table.rows[begin : begin + ROWS_AT_ONCE]
+        if special is not None:
+            report.with_specials += sum(any(special.search(text) for text in _texts_of(row)) for row in rows)
+        if table.kind == "text":
+            items += _text_examples(rows, tokenizer, limit, report)
+        else:
+            items += _answer_examples(rows, tokenizer, settings, templated, choices, limit, report)
+    _count(items, report)
+    _note(table, tokenizer, settings, templated, report)
+    return Examples(items, report, choices)
+
+
+def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:
+    """What to ask a model for each row, through the same path as the training examples; texts ask nothing.
+
+    Of a chat the last assistant turn is asked for.
+    """
+    if table.kind == "text":
+        return []
+    templated = uses_template(table, tokenizer, settings)
+    choices = table.labels
+    return [_prompt(row, tokenizer, settings, templated, choices) for row in table.rows]
+
+
+def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:
+    """Whether rows are written through the model's chat template.
+
+    Raises:
+        InputError: they must be, and there is none.
+    """
+    if table.kind == "text":
+        return False
+    must = table.kind == "chat" or settings.template == "on"
+    if must and tokenizer.chat_template is None:
+        raise InputError("this model has no chat template", table.name, chat.NO_TEMPLATE)
+    if table.kind == "chat" and settings.template == "off":
+        mend = "leave template at auto, or use prompt and completion columns"
+        raise InputError("conversations cannot be written without a chat template", "template", mend)
+    return tokenizer.chat_template is not None and settings.template != "off"
+
+
+def check(report: Report, settings: DataSettings) -> None:
+    """Refuse what would train badly without a word.
+
+    Raises:
+        InputError: nothing to learn at all, rows without a token to learn, or ends of turn that carry no loss.
+    """
+    if not report.loss_tokens:
+        raise InputError("no row has a token to learn", report.first_no_trainable, "look at them: lmworks data show")
+    if report.no_trainable and not settings.allow_no_loss:
+        raise InputError(
+            f"{report.no_trainable} of {report.rows} rows have no token to learn (their prompts fill all the room)",
+            report.first_no_trainable,
+            "raise max_tokens, shorten the prompts, or leave such rows out with allow_no_loss: true",
+        )
+    if report.end_without_loss and not settings.allow_no_end:
+        raise InputError(
+            f"in {report.end_without_loss} of {report.rows} rows the end of the turn carries no loss: "
+            "a model trained so does not learn to stop",
+            report.first_end_without_loss,
+            "use a chat template that ends turns with a special token, give the tokenizer an eos_token, "
+            "or go on with allow_no_end: true",
+        )
+
+
+def _limit(settings: DataSettings, context: int) -> int:
+    if settings.max_tokens is not None and settings.max_tokens > context:
+        mend = f"set max_tokens to at most {context}"
+        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", mend)
+    return settings.max_tokens or context
+
+
+def _texts_of(row: Row) -> list[str]:
+    if "messages" in row.values:
+        return [message["content"] for message in row.values["messages"]]
+    return [value for value in row.values.values() if isinstance(value, str)]
+
+
+# Whole texts
+
+
+def _text_examples(rows: Sequence[Row], tokenizer: Tokenizer, limit: int, report: Report) -> list[Example]:
+    """Each text begins and ends as the family's do. A chunk after the first begins with the last token of the one
+    before as its context, so every token is learned once."""
+    made = []
+    opening, closing = tokenizer.opening, _closing(tokenizer)
+    texts = [row.values["text"] for row in rows]
+    for row, text, (ids, starts) in zip(rows, texts, tokenizer.spans(texts), strict=True):
+        whole = np.array([*opening, *ids, *closing], dtype=np.int32)
+        first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
+        if len(whole) <= first:
+            _without_loss(row, report)
+            continue
+        report.chunked += len(whole) > limit
+        for begin in range(0, max(len(whole) - 1, 1), limit - 1):
+            part = whole[begin : begin + limit]
+            loss = np.ones(len(part), dtype=bool)
+            loss[: first if begin == 0 else 1] = False
+            borders = [max(begin, first - 1) + 1 - len(opening), begin + len(part) - len(opening)]
+            low, high = (starts[place] if place < len(starts) else len(text) for place in borders)
+            made.append(Example(part, loss, row.place, len(text[low:high].encode("utf-8", errors="replace"))))
+    return made
+
+
+def _closing(tokenizer: Tokenizer) -> list[int]:
+    if tokenizer.closing:
+        return tokenizer.closing
+    return [tokenizer.eos_id] if tokenizer.eos_id is not None else []
+
+
+# Prompts with answers
+
+
+def _answer_examples(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    settings: DataSettings,
+    templated: bool,
+    choices: list[str],
+    limit: int,
+    report: Report,
+) -> list[Example]:
+    parts = [_parts(row, tokenizer, settings, templated, choices) for row in rows]
+    flat = [part for row_parts in parts for part in row_parts]
+    encoded = iter(tokenizer.encode_many([part[0] for part in flat], [part[1] for part in flat]))
+    made = []
+    for row, row_parts in zip(rows, parts, strict=True):
+        ids, loss = _join(row_parts, encoded, tokenizer, templated)
+        ended = all(part[4] for part in row_parts if part[2])
+        size = sum(len(part[3].encode("utf-8", errors="replace")) for part in row_parts if part[2])
+        example = _fit(Example(ids, loss, row.place, size), ended, tokenizer, settings, limit, report)
+        if example is not None:
+            made.append(example)
+    return made
+
+
+def _parts(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bool, choices: list[str]) -> list[Part]:
+    """A row as stretches of text that are encoded alone."""
+    if not templated:
+        prompt, answer = _plain(row, settings)
+        return [(prompt, "", False, "", False), (answer, prompt, True, answer, tokenizer.eos_id is not None)]
+    try:
+        cut = chat.pieces(tokenizer, _messages(row, settings, choices), turns=settings.turns)
+    except InputError as error:
+        raise InputError(error.fault, row.place, error.mend) from error
+    return [(piece.text, piece.after, piece.loss, piece.content, piece.ended) for piece in cut]
+
+
+def _join(
+    parts: list[Part], encoded: Iterator[list[int]], tokenizer: Tokenizer, templated: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a row's parts one after the other; without a template BOS and EOS go around them."""
+    ids: list[int] = [] if templated else list(tokenizer.opening)
+    loss = [False] * len(ids)
+    for part in parts:
+        piece = next(encoded)
+        ids += piece
+        loss += [part[2]] * len(piece)
+    if not templated and tokenizer.eos_id is not None:
+        ids.append(tokenizer.eos_id)
+        loss.append(True)
+    return np.array(ids, dtype=np.int32), np.array(loss, dtype=bool)
+
+
+def _fit(
+    example: Example, ended: bool, tokenizer: Tokenizer, settings: DataSettings, limit: int, report: Report
+) -> Example | None:
+    """Cut or leave out what is too long, leave out what teaches nothing, and count it."""
+    dropped = len(example) - limit
+    if dropped > 0:
+        if settings.on_long == "stop":
+            mend = "raise max_tokens, shorten the row, or say on_long: cut or skip"
+            raise InputError(f"{len(example)} tokens, and there is room for {limit}", example.place, mend)
+        if settings.on_long == "skip":
+            report.too_long += 1
+            return None
+        report.truncated += 1
+        report.dropped_tokens += dropped
+        ids, loss = example.ids[:limit], example.loss[:limit]
+        size = len(tokenizer.decode(ids[loss].tolist()).encode("utf-8", errors="replace"))
+        example = Example(ids, loss, example.place, size, dropped)
+    if not example.loss[1:].any():
+        _without_loss(example, report)
+        return None
+    if not ended and dropped <= 0:
+        report.end_without_loss += 1
+        report.first_end_without_loss = report.first_end_without_loss or example.place
+    return example
+
+
+def _without_loss(row: Row | Example, report: Report) -> None:
+    report.no_trainable += 1
+    report.first_no_trainable = report.first_no_trainable or row.place
+
+
+def _plain(row: Row, settings: DataSettings) -> tuple[str, str]:
+    """Prompt and answer without a template. A pattern that the person gave is kept to the letter."""
+    if "label" in row.values:
+        prompt = row.values.get("prompt", f"{row.values.get('text', '')}\nLabel:")
+        answer = row.values["label"]
+        return prompt, answer if prompt[-1:].isspace() else f" {answer}"
+    prompt, answer = row.values["prompt"], row.values["completion"]
+    if settings.prompt is None and not prompt[-1:].isspace() and not answer[:1].isspace():
+        prompt += "\n"
+    return prompt, answer
+
+
+def _messages(row: Row, settings: DataSettings, choices: list[str]) -> list[dict[str, Any]]:
+    """A row as a conversation."""
+    if "messages" in row.values:
+        messages = list(row.values["messages"])
+    elif "label" in row.values:
+        asked = f"{row.values['text']}\n\nAnswer with one of: {', '.join(choices)}." if "text" in row.values else ""
+        prompt = row.values.get("prompt", asked)
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row.values["label"]}]
+    else:
+        messages = [
+            {"role": "user", "content": row.values["prompt"]},
+            {"role": "assistant", "content": row.values["completion"]},
+        ]
+    if settings.system is not None and messages[0]["role"] not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": settings.system})
+    return messages
+
+
+def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bool, choices: list[str]) -> Prompt:
+    if not templated:
+        text, _ = _plain(row, settings)
+        reference = row.values.get("completion", row.values.get("label"))
+        answers = [_plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
+        end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
+        follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
+        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, follow)
+    messages = _messages(row, settings, choices)
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
+    follow = []
+    for choice in choices:
+        full, loss = chat.encode(tokenizer, [*messages[:last], {"role": "assistant", "content": choice}])
+        follow.append([token for token, learned in zip(full, loss, strict=True) if learned])
+    asked = next((message["content"] for message in reversed(messages[:last]) if message["role"] == "user"), "")
+    return Prompt(ids, asked, messages[last]["content"], row.place, follow)
+
+
+# Counting
+
+
+def _count(items: list[Example], report: Report) -> None:
+    report.examples = len(items)
+    report.tokens = sum(len(example) for example in items)
+    report.loss_tokens = sum(int(example.loss[1:].sum()) for example in items)
+    report.longest = max((len(example) for example in items), default=0)
+
+
+def _note(table: Table, tokenizer: Tokenizer, settings: DataSettings, templated: bool, report: Report) -> None:
+    if table.kind == "text":
+        if not _closing(tokenizer):
+            report.notes.append("the tokenizer has no end-of-text token: texts end without one")
+        return
+    if templated:
+        report.notes.append("written through the model's chat template")
+    else:
+        why = "told so" if tokenizer.chat_template is not None else "the model has no chat template"
+        report.notes.append(f"prompt, answer and end-of-text token, without a template: {why}")
+    if report.with_specials:
+        report.notes.append(f"{report.with_specials} rows write out special tokens, which are read as such")

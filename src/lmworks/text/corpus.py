@@ -1,0 +1,199 @@
+"""A source of data -> a table of one kind, and its division into training and held-out rows.
+
+The kind is recognised by the columns, or told; either way it is said in the table's notes. Knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.text import datasets, formats, shapes
+from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table
+
+__all__ = ["DataSettings", "Kind", "Row", "Table", "read", "split"]
+
+CHARACTERS_A_ROW = 1000
+"""How much of one long text counts as a held-out row."""
+
+
+def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings | None = None) -> Table:
+    """All usable rows of a source.
+
+    Args:
+        source: a file, a folder of files of one format, a named data set (``lmworks data list``), ``hub:owner/name``,
+            or a list of dictionaries.
+        settings: how to read it.
+
+    Raises:
+        InputError: nothing is there, a row cannot be used, or the columns do not say what a row is.
+    """
+    settings = settings or DataSettings()
+    bad, notes = BadRows(settings.on_bad_row), []
+    raw, name = _open(source, settings, bad, notes)
+    first = next(raw, None)
+    if first is None:
+        reason = f" ({bad.reasons[0]})" if bad.reasons else ""
+        raise InputError(f"there is no usable row{reason}", name, "give a file with at least one row")
+    shape = shapes.recognise(first, settings, name)
+    notes.extend(shape.notes)
+    rows: list[Row] = []
+    unused: dict[str, None] = {}
+    for row in itertools.chain([first], raw):
+        if settings.limit is not None and len(rows) >= settings.limit:
+            notes.append(f"only the first {settings.limit} rows were read (limit)")
+            break
+        unused.update(dict.fromkeys(column for column in row.values if column not in shape.used))
+        try:
+            rows.append(Row(shape.build(row.values), row.place, row.key))
+        except shapes.BadRow as error:
+            bad.add(error.fault, row.place, error.mend)
+    if not rows:
+        raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "mend the rows, or tell --columns")
+    if unused:
+        notes.append(f"columns not used: {', '.join(unused)}")
+    if bad.reasons:
+        notes.append(f"{len(bad.reasons)} bad rows were skipped")
+    labels = sorted({row.values["label"] for row in rows}) if shape.kind == "labels" else []
+    if labels:
+        shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+        notes.append(f"{len(labels)} labels: {shown}")
+    return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
+
+
+def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Table]:
+    """Training and held-out rows.
+
+    A row's side follows from the SHA-256 of its key (its content, or the module for named sets made of modules), so it
+    depends neither on the order of the rows nor on chance, and duplicates stay together. Groups of one key are held out
+    in the order of their hashes while they fit into the share asked for. A table of a few long texts is divided inside
+    each text instead: its end is held out.
+
+    Returns:
+        (train, held_out); held_out is empty where ``held_out`` is 0 or nothing can be taken away.
+    """
+    settings = settings or DataSettings()
+    share = settings.held_out
+    if share == 0:
+        return table, _part(table, [], [])
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(table.rows):
+        groups.setdefault(_key(row), []).append(index)
+    if table.kind == "text" and len(groups) < 10:
+        return _split_inside(table, settings)
+    wanted = min(int(share) if share >= 1 else max(1, round(share * len(table))), settings.held_out_max)
+    if share >= 1 and wanted >= len(table):
+        raise InputError(f"held_out {int(share)} takes all {len(table)} rows", "held_out", "hold out fewer rows")
+    held: set[int] = set()
+    for key in sorted(groups)[: len(groups) - 1]:  # the last one stays, so that something is left to train on
+        if len(held) + len(groups[key]) <= wanted:
+            held.update(groups[key])
+    kept_rows = [row for index, row in enumerate(table.rows) if index not in held]
+    held_rows = [row for index, row in enumerate(table.rows) if index in held]
+    note = f"held out: {len(held_rows)} of {len(table)} rows, by the hash of their {_key_name(table)}"
+    if not held:
+        note = "nothing is held out: the rows that belong together are too many or too few to divide"
+    return _part(table, kept_rows, [note]), _part(table, held_rows, [])
+
+
+def _key(row: Row) -> str:
+    content = row.key or json.dumps(row.values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def _key_name(table: Table) -> str:
+    return "module" if table.rows[0].key else "content"
+
+
+def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:
+    return replace(table, rows=rows, notes=[*table.notes, *notes])
+
+
+def _split_inside(table: Table, settings: DataSettings) -> tuple[Table, Table]:
+    """Hold out the end of each long text, from a paragraph's (else a line's, else a word's) beginning on."""
+    if settings.held_out >= 1:
+        mend = 'give a share (0.1), or read the file with document: "paragraph" or "line"'
+        raise InputError("a number of rows cannot be held out of so few texts", "held_out", mend)
+    most = settings.held_out_max * CHARACTERS_A_ROW // len(table)
+    train, held = [], []
+    for row in table.rows:
+        text = row.values["text"]
+        place = len(text) - min(round(settings.held_out * len(text)), most)
+        for border in ("\n\n", "\n", " "):
+            found = text.rfind(border, len(text) // 2, place)
+            if found >= 0:
+                place = found + len(border)
+                break
+        line = text.count("\n", 0, place) + 1
+        train.append(Row({"text": text[:place]}, row.place, row.key))
+        if text[place:].strip():
+            where = f"{row.place.rpartition(':')[0]}:{line}" if row.place.endswith(":1") else row.place
+            held.append(Row({"text": text[place:]}, where, row.key))
+    count = sum(len(row.values["text"]) for row in held)
+    note = f"held out: the last {count} characters of {'the text' if len(table) == 1 else 'each text together'}"
+    return _part(table, train, [note]), _part(table, held, [])
+
+
+def _open(
+    source: str | Path | Sequence[dict[str, Any]], settings: DataSettings, bad: BadRows, notes: list[str]
+) -> tuple[Iterator[Row], str]:
+    """Raw rows of a source, and its name."""
+    if not isinstance(source, (str, Path)):
+        return iter([Row(values, f"row {number}") for number, values in enumerate(source, 1)]), "rows given"
+    name = str(source)
+    if name in datasets.NAMED:
+        return iter(datasets.rows(name, notes)), name
+    if name.startswith("hub:"):
+        return _hub(name.removeprefix("hub:"), settings), name
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = formats.files_in(path, settings)
+        notes.append(f"{len(files)} files of {path}")
+        return itertools.chain.from_iterable(formats.records(file, settings, bad, notes) for file in files), name
+    if not path.is_file():
+        raise InputError("there is no such file or data set", name, _nearest(path))
+    return formats.records(path, settings, bad, notes), name
+
+
+def _nearest(path: Path) -> str:
+    """Advice for a name that nothing has."""
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, [*beside, *datasets.NAMED], n=1)
+    if near:
+        return f"did you mean {path.parent / near[0] if near[0] in beside else near[0]}?"
+    return "give a file, a folder, hub:owner/name, or a named data set (lmworks data list)"
+
+
+def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
+    """Rows of a data set of the hub, through the `datasets` library."""
+    try:
+        import datasets as hub
+    except ImportError as error:
+        mend = "pip install 'lmworks[hub]'"
+        raise InputError("data sets of the hub need the datasets library", f"hub:{name}", mend) from error
+    repository, _, revision = name.partition("@")
+    try:
+        table = hub.load_dataset(repository, settings.subset, split=settings.split, revision=revision or None)
+    except Exception as error:  # the library raises dozens of kinds, network errors among them
+        mend = "check the name, --subset and --split, and that the hub can be reached; or give a local file"
+        raise InputError(f"cannot be loaded ({str(error).strip().splitlines()[0]})", f"hub:{name}", mend) from error
+    return hub_rows(table, f"hub:{name}")
+
+
+def hub_rows(table: Iterable[dict[str, Any]], name: str) -> Iterator[Row]:
+    """Rows of a `datasets` table; class numbers become the names that it gives them."""
+    features = getattr(table, "features", None) or {}
+    classes = {column: kind.names for column, kind in features.items() if getattr(kind, "names", None)}
+    for number, values in enumerate(table, 1):
+        named = {
+            column: names[values[column]] if isinstance(values[column], int) and values[column] >= 0 else None
+            for column, names in classes.items()
+        }
+        yield Row({**values, **named}, f"{name}: row {number}")

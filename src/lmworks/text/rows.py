@@ -1,0 +1,111 @@
+"""What a table of data is: rows that know their place, and the settings of reading them. Reads nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import Settings
+
+Kind = Literal["text", "labels", "completion", "chat"]
+Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
+
+
+class DataSettings(Settings):
+    """How a data file is read, shown to the model and divided."""
+
+    kind: Kind | None = Field(None, description="What a row is; default: recognised by the columns.")
+    format: Format | None = Field(None, description="Format of the file; default: by its name.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which column is what, e.g. {prompt: question, completion: answer}; without header: numbers.",
+    )
+    text: str | None = Field(None, description='Text made of columns, e.g. "{title}\\n{body}".')
+    prompt: str | None = Field(None, description='Prompt made of columns, e.g. "Question: {question}\\nAnswer:".')
+    completion: str | None = Field(None, description='Completion made of columns, e.g. " {answer}".')
+    label_names: dict[str, str] = Field(default_factory=dict, description="Names of labels, e.g. {'0': no, '1': yes}.")
+    header: bool = Field(True, description="Whether the first line of a CSV or TSV names the columns.")
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="Default: comma for CSV, tab for TSV.")
+    quotes: bool | None = Field(None, description="Whether fields may stand in quotes; default: in CSV, not in TSV.")
+    document: Literal["file", "paragraph", "line"] = Field("file", description="What one document of a txt file is.")
+    subset: str | None = Field(None, description="Configuration of a hub data set.")
+    split: str = Field("train", description="Split of a hub data set.")
+    limit: int | None = Field(None, gt=0, description="Only the first so many rows.")
+    on_bad_row: Literal["stop", "skip"] = Field("stop", description="Stop at a row that cannot be used, or count it.")
+
+    template: Literal["auto", "on", "off"] = Field("auto", description="The model's chat template, where it has one.")
+    system: str | None = Field(None, description="System message put before conversations that have none.")
+    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat carry loss.")
+    max_tokens: int | None = Field(None, gt=1, description="Longest example in tokens; default: the model's context.")
+    on_long: Literal["cut", "skip", "stop"] = Field(
+        "cut", description="What becomes of longer rows (texts are chunked)."
+    )
+    allow_no_loss: bool = Field(False, description="Go on when some rows have no token to learn; they are left out.")
+    allow_no_end: bool = Field(False, description="Go on when the end-of-turn token carries no loss in some rows.")
+
+    held_out: float = Field(0.1, ge=0, description="Share of the rows held out, or, from 1 on, their number.")
+    held_out_max: int = Field(200, gt=0, description="At most so many rows are held out.")
+
+    @field_validator("text", "prompt", "completion")
+    @classmethod
+    def _lines_and_tabs(cls, pattern: str | None) -> str | None:
+        """A shell hands on a backslash and an n where the person meant a new line."""
+        return pattern.replace("\\n", "\n").replace("\\t", "\t") if pattern is not None else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its fields under our names, where it came from, and what it must stay together with.
+
+    Attributes:
+        values: ``text``; ``text``, ``label`` (and ``prompt`` where told); ``prompt``, ``completion``; ``messages``.
+        place: ``file:line`` or ``file: row n``.
+        key: rows of one key fall on the same side of a split; empty: the content is the key.
+    """
+
+    values: dict[str, Any]
+    place: str = ""
+    key: str = ""
+
+
+@dataclass
+class Table:
+    """Rows of one kind, and what was noticed on the way.
+
+    Attributes:
+        name: where they came from.
+        kind: text, labels, completion or chat.
+        rows: the usable ones.
+        columns: our field -> the column or pattern it was made from.
+        notes: what a person should know (how the kind was recognised, unused columns ...).
+        skipped: place and reason of each row left out.
+        labels: kind labels: every label of the source, sorted; both sides of a split know them all.
+    """
+
+    name: str
+    kind: Kind
+    rows: list[Row]
+    columns: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class BadRows:
+    """Rows that cannot be used: the first one stops the run, or all are counted."""
+
+    def __init__(self, on_bad_row: str) -> None:
+        self.skip = on_bad_row == "skip"
+        self.reasons: list[str] = []
+
+    def add(self, fault: str, place: str, mend: str) -> None:
+        """Count a bad row, or raise it as an InputError."""
+        if not self.skip:
+            raise InputError(fault, place, f"{mend}; or leave such rows out with --on-bad-row skip")
+        self.reasons.append(f"{place}: {fault}")
