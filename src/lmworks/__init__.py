@@ -1,0 +1,35 @@
+"""lmworks: language models on the machine you have.
+
+The public names, each imported when it is first used: load opens any model, tune adapts one to a file of yours,
+resume goes on with a run that was stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmworks.opening import load as load
+    from lmworks.tuning import resume as resume
+    from lmworks.tuning import tune as tune
+
+__all__ = ["__version__", "load", "resume", "tune"]
+
+_HOMES = {"load": "lmworks.opening", "tune": "lmworks.tuning", "resume": "lmworks.tuning"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, and the version of the installed distribution."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lmworks")
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lmworks' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,185 @@
+"""The lmworks command: finds the verb, imports its file and no other, and prints errors as a person can mend them.
+
+A verb's file offers ``add_arguments(parser)`` and ``run(args, rest) -> exit code``. Options that the verb does not
+know are settings (``--train.epochs 3``) where it takes settings: they reach ``run`` as ``rest``, each one word
+``--name=value`` or ``--name``, ready for base.settings.parse_overrides. Elsewhere they are errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+from lmworks.base.errors import InputError
+
+
+class Verb(NamedTuple):
+    """One word after ``lmworks``: the file in commands/, whether further options are settings, one line of help."""
+
+    file: str
+    settings: bool
+    help: str
+
+
+VERBS = {
+    "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
+    "resume": Verb("resume", True, "go on with a run that was stopped or killed"),
+    "plan": Verb("plan", True, "what a run will need, before it: parameters, FLOPs, memory, time, disk"),
+    "report": Verb("report", False, "the report card of a run: terminal, JSON, one HTML page"),
+    "data": Verb("data", True, "show what a model will see of a file; list the named data sets"),
+    "generate": Verb("generate", True, "continue a text"),
+    "chat": Verb("chat", True, "talk with a model"),
+    "next": Verb("next", False, "the likeliest next tokens after a text"),
+    "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
+    "save": Verb("save", False, "write a model as a Hugging Face folder"),
+    "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
+    "doctor": Verb("doctor", False, "which computer is this, and how fast is it"),
+    "recipe": Verb("recipes", True, "the schema of recipes for editors; a recipe with every default filled in"),
+}
+
+EXAMPLES = """\
+examples:
+  lmworks tune smollm2-135m-instruct faq.jsonl --method lora --train.epochs 3
+  lmworks chat runs/my-run
+  lmworks VERB --help tells the options of a verb; settings go by dotted names.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are InputErrors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, self.prog, f"{self.prog} --help tells how it is used")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0 when it did what was asked, 2 for what a person can mend, 130 when interrupted, 141 when nobody reads on.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except SystemExit as leave:  # argparse, after --help or --version
+        return leave.code if isinstance(leave.code, int) else 2
+    except InputError as error:
+        _tell(str(error))
+        return 2
+    except PermissionError as error:
+        _tell(f"{error.filename}: may not be read or written here\n  mend: change its permissions, or choose another")
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # or Python complains when it flushes at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    parser = Parser(
+        prog="lmworks",
+        description="Language models on the machine you have: adapt, measure, run.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
+    parsers = {name: verbs.add_parser(name, help=verb.help) for name, verb in VERBS.items()}
+    place = next((index for index, word in enumerate(words) if not word.startswith("-")), None)
+    if parser.parse_args(words[:place]).verb is None and place is None:
+        parser.print_help()
+        return 0
+    name, words = words[place or 0], words[(place or 0) + 1 :]
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        mend = f"did you mean lmworks {near[0]}?" if near else f"one of: {', '.join(VERBS)}"
+        raise InputError(f"there is no verb {name!r}", "lmworks", mend)
+    module = importlib.import_module(f"lmworks.commands.{VERBS[name].file}")
+    module.add_arguments(parsers[name])
+    words, settings = _part(words, parsers[name])
+    args, left = _parse(parsers[name], words)
+    args.verb = name
+    if left:
+        mend = f"lmworks {name} --help tells how it is used"
+        raise InputError(f"has no use for {' '.join(map(repr, left))}", f"lmworks {name}", mend)
+    if settings and not VERBS[name].settings:
+        raise _no_such_option(settings[0].split("=")[0], name, parsers[name])
+    return int(module.run(args, settings) or 0)
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parses with options anywhere between the arguments, which argparse offers where there are no verbs below."""
+    if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
+        return parser.parse_known_args(words)
+    return parser.parse_known_intermixed_args(words)
+
+
+def _part(words: list[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Parts what the verb's parser knows from settings, each of which becomes ``--name=value`` or ``--name``."""
+    known = _options(parser)
+    own: list[str] = []
+    settings: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "--":
+            return own + words[position - 1 :], settings
+        if not word.startswith("--") or word.split("=")[0] in known:
+            own.append(word)
+        elif "=" not in word and position < len(words) and not _is_option(words[position]):
+            settings.append(f"{word}={words[position]}")
+            position += 1
+        else:
+            settings.append(word)
+    return own, settings
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word begins another option; a negative number does not."""
+    return word.startswith("-") and word != "-" and not word[1:2].isdigit() and word[1:2] != "."
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of the parsers below it."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for below in action.choices.values() for option in _options(below)}
+    return found
+
+
+def _no_such_option(option: str, verb: str, parser: argparse.ArgumentParser) -> InputError:
+    known = sorted(word for word in _options(parser) if word.startswith("--"))
+    near = difflib.get_close_matches(option, known, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+    return InputError(f"there is no option {option}", f"lmworks {verb}", mend)
+
+
+def _version() -> str:
+    from lmworks import __version__
+
+    return f"lmworks {__version__}"
+
+
+def _tell(text: str) -> None:
+    """An error on standard error; its first word in red where that is a terminal and NO_COLOR is not set."""
+    red = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\033[31merror:\033[0m {text}" if red else f"error: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
