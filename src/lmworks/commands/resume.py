@@ -1,0 +1,19 @@
+"""lmworks resume: go on with a run that was killed or stopped."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's folder."""
+    parser.description = "Go on with a run that was killed or stopped, as if it had never been."
+    parser.add_argument("run", help="the run's folder")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Resume, then show the card."""
+    from lmworks.commands.tune import finish
+    from lmworks.tuning import resume
+
+    return finish(resume(args.run, print))

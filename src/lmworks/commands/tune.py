@@ -1,0 +1,62 @@
+"""lmworks tune: adapt a model to a data set and measure what it is worth."""
+
+from __future__ import annotations
+
+import argparse
+
+from lmworks import recipe as recipes
+from lmworks.base.errors import InputError
+from lmworks.base.settings import merge, parse_overrides, to_yaml
+from lmworks.recipe import Recipe
+
+ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
+can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL DATA, or a recipe."""
+    parser.description = ABOUT
+    parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
+    parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
+    parser.add_argument("--method", choices=["lora", "full"], help="default: lora")
+    parser.add_argument("--out", help="the run's folder; default: runs/<time>-<model>-<method>")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
+
+
+def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
+    """The recipe that the words on the command line mean."""
+    values = parse_overrides(rest)
+    if isinstance(values.get("data"), str):
+        raise InputError("the data set is the second word, not an option", "--data", "lmworks tune MODEL DATA")
+    for name in ("method", "out"):
+        if getattr(args, name, None) is not None:
+            values[name] = getattr(args, name)
+    if recipes.is_recipe(args.model):
+        if args.data is not None:
+            values = merge(values, {"data": {"source": args.data}})
+        return recipes.read(args.model, values)
+    if args.data is None:
+        raise InputError("no data set is named", "DATA", "lmworks tune MODEL DATA; lmworks data list names some")
+    return recipes.resolve(merge(values, {"model": args.model, "data": {"source": args.data}}))
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Tune, then show the card."""
+    recipe = recipe_of(args, rest)
+    if args.dry_run:
+        print(to_yaml(recipe), end="")
+        return 0
+    from lmworks.tuning import run_recipe
+
+    return finish(run_recipe(recipe, print))
+
+
+def finish(done) -> int:  # type: ignore[no-untyped-def]
+    """Show what came out; an interrupted run ends as Ctrl-C does."""
+    if done.stopped == "interrupted":
+        return 130
+    from lmworks.report import terminal
+
+    terminal.show(done.card)
+    print(f"model:  {done.folder / 'final'}\nreport: {done.folder / 'report.html'}")
+    return 0

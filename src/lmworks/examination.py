@@ -1,0 +1,140 @@
+"""What a model is measured by, before and after: held-out loss, the task's own metric, forgetting, sample answers.
+
+Knows no run folder and no training; the same examination is held twice, on the same rows, in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.data.objectives import Examples, Prompt, prompts
+from lmworks.evaluate import metrics, scoring
+from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.text import complete
+from lmworks.language_model import LanguageModel
+from lmworks.model.transformer import Transformer
+from lmworks.recipe import EvaluateSettings, Recipe
+from lmworks.text import datasets
+from lmworks.text.rows import Table
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class Examination:
+    """The questions, and the one who answers.
+
+    Attributes:
+        model: changed by training between two measurements.
+        held_out: examples never trained on.
+        questions: prompts of held-out rows with their references; none for plain texts.
+        choices: the labels to choose among; empty unless the rows have labels.
+        general: texts of another kind, never tuned on.
+        general_name: what they are.
+        settings: how much is measured.
+    """
+
+    model: LanguageModel
+    held_out: list[Example]
+    questions: list[Prompt]
+    choices: list[str]
+    general: list[str]
+    general_name: str
+    settings: EvaluateSettings
+
+    @classmethod
+    def of(cls, model: LanguageModel, held_out: Examples, rows: Table, recipe: Recipe) -> Examination:
+        """The examination that a recipe asks for, on its held-out rows."""
+        asked = prompts(rows, model.tokenizer, recipe.data)[: recipe.evaluate.task_rows]
+        name, general = _general(recipe.evaluate)
+        return cls(model, held_out.items, asked, held_out.choices, general, name, recipe.evaluate)
+
+    def measure(self) -> tuple[Figures, list[dict[str, str]]]:
+        """All figures, and sample answers (prompt, reference, answer)."""
+        figures: Figures = {}
+        samples: list[dict[str, str]] = []
+        if self.held_out:
+            figures["held_out"] = self.held_out_figures(self.model.network)
+        if self.general:
+            figures["general"] = self._general_figures()
+        if self.questions:
+            answers = self._chosen() if self.choices else self._written()
+            figures["task"] = self._task_figures(answers)
+            pairs = zip(self.questions[: self.settings.samples], answers, strict=False)
+            samples = [{"prompt": q.text, "reference": q.reference, "answer": answer} for q, answer in pairs]
+        return figures, samples
+
+    def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
+        """Loss in nats a token and bits a byte over the held-out rows, and each row's part in them."""
+        losses = scoring.row_losses(network, self.held_out)
+        return {"rows": len(self.held_out), **scoring.summary(losses, [one.bytes for one in self.held_out])}
+
+    def _general_figures(self) -> Figures:
+        scores = scoring.score_texts(self.model.network, self.model.tokenizer, self.general)
+        nats, size = sum(one.nats for one in scores), sum(one.bytes for one in scores)
+        return {
+            "name": self.general_name,
+            "bits_per_byte": scoring.bits_per_byte(nats, size),
+            "row_nats": [one.nats for one in scores],
+            "row_bytes": [one.bytes for one in scores],
+        }
+
+    def _written(self) -> list[str]:
+        """Greedy answers, all questions at once."""
+        settings = SamplingSettings(max_tokens=self.settings.max_tokens)
+        ids = [question.ids for question in self.questions]
+        replies = complete(self.model.network, self.model.tokenizer, ids, settings)
+        return [reply.text.strip() for reply in replies]
+
+    def _chosen(self) -> list[str]:
+        """The likeliest label of each question."""
+        network = self.model.network
+        best = [scoring.likeliest(network, question.ids, question.choices) for question in self.questions]
+        return [self.choices[index] for index in best]
+
+    def _task_figures(self, answers: list[str]) -> Figures:
+        references = [question.reference for question in self.questions]
+        judge = metrics.metric("accuracy" if self.choices else "chrf")
+        values = [judge.row(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        interval = metrics.bootstrap_interval(values)
+        return {
+            "metric": judge.title,
+            "signature": judge.signature,
+            "value": interval.value,
+            "interval": [interval.low, interval.high],
+            "n": len(values),
+            "values": values,
+        }
+
+
+def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
+    """The text that shows what was forgotten, in pieces of some thousand bytes."""
+    if settings.general_bytes == 0:
+        return "", []
+    if settings.general is None:
+        return "Python's documentation topics", _first_bytes(datasets.general_text(), settings.general_bytes)
+    path = Path(settings.general)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read as UTF-8 text: {error}", str(path), "give a plain text file") from error
+    if not text.strip():
+        raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
+    return path.name, _first_bytes(text.split("\n\n"), settings.general_bytes)
+
+
+def _first_bytes(texts: list[str], size: int) -> list[str]:
+    """Whole texts while there is room; the last one is cut at a character."""
+    chosen = []
+    for text in texts:
+        part = text.encode()[:size].decode(errors="ignore")
+        if part.strip():
+            chosen.append(part)
+        size -= len(part.encode())
+        if size <= 0:
+            break
+    return chosen
