@@ -29,7 +29,7 @@ def make_network(seed: int = 0, **changes) -> Transformer:
 
 
 def make_examples(count: int = 12, seed: int = 0, vocabulary: int = 61) -> list[Example]:
-    """Documents of 3 to 20 tokens with something to learn: each token follows from the one before. Loss on the later part."""
+    """Documents of 3 to 20 tokens in which each token follows from the one before; loss on the later part."""
     random = np.random.default_rng(seed)
     found = []
     for number in range(count):

@@ -54,8 +54,12 @@ def test_the_head_runs_only_where_a_weight_stands(make_network, monkeypatch):
     linear = functional.linear
     monkeypatch.setattr(losses.functional, "linear", lambda x, *a: seen.append(len(x)) or linear(x, *a))
     with torch.no_grad():
-        losses.head_loss(network, torch.randn(int((batch.weights > 0).sum()), 32), batch.targets[batch.weights > 0],
-                         batch.weights[batch.weights > 0])
+        losses.head_loss(
+            network,
+            torch.randn(int((batch.weights > 0).sum()), 32),
+            batch.targets[batch.weights > 0],
+            batch.weights[batch.weights > 0],
+        )
     assert sum(seen) == int((batch.weights > 0).sum()) < batch.tokens
 
 
@@ -73,7 +77,8 @@ def test_nothing_to_predict_is_zero(make_network):
     network, batch = make_network(), make_batch()
     nothing = Batch(batch.ids, batch.targets, batch.weights * 0, batch.positions, batch.segments, batch.tokens)
     loss, weight = next_token_loss(network, nothing)
-    assert float(loss) == 0 and weight == 0
+    assert loss.item() == 0
+    assert weight == 0
 
 
 def test_a_head_with_an_adapter_learns_too(make_network):

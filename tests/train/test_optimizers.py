@@ -27,7 +27,8 @@ def test_cosine_linear_and_constant():
     assert rates(schedule="linear", warmup=0, total=4) == pytest.approx([1.0, 0.75, 0.5, 0.25])
     assert rates(schedule="constant", warmup=2, total=4) == pytest.approx([0.5, 1, 1, 1])
     falling = rates(warmup=5)[5:]
-    assert falling == sorted(falling, reverse=True) and 0 < falling[-1] < 0.05
+    assert falling == sorted(falling, reverse=True)
+    assert 0 < falling[-1] < 0.05
 
 
 def test_a_warmup_longer_than_the_run_only_rises():

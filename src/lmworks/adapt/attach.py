@@ -1,4 +1,7 @@
-"""Put adapters on a network, switch them off, merge them, keep and load them. Knows the network's modules by name only."""
+"""Put adapters on a network, switch them off, merge them, keep and load them.
+
+Knows the network's modules by name only.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def attach(network: nn.Module, settings: LoRASettings, seed: int = 0) -> list[st
     for target in settings.targets:
         if not any(targeted(name, target) for name, _ in linears):
             known = ", ".join(sorted({name.rpartition(".")[2] for name, _ in linears}))
-            raise InputError(f"{target!r} means no linear of this network", "lora.targets", f"{ALL_LINEAR}, or: {known}")
+            raise InputError(
+                f"{target!r} means no linear of this network", "lora.targets", f"{ALL_LINEAR}, or: {known}"
+            )
     network.requires_grad_(False)
     names = []
     for name, module in linears:
@@ -177,7 +182,7 @@ def load_adapter(network: Transformer, folder: Path | str, family: Family, train
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A short hash of the base's weights, from a few of each; the same in float32 and bfloat16, with adapters or without."""
+    """A short hash of a few of each of the base's weights; the same in float32 and bfloat16, adapted or not."""
     hashed = hashlib.sha256()
     for name, tensor in sorted((name.replace(".base.", "."), tensor) for name, tensor in _base_tensors(network)):
         flat = tensor.detach().flatten()

@@ -29,12 +29,10 @@ from lmworks.model.config import ModelConfig
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
 # Keys of their config that are read here, or that change nothing once the adapter is trained.
-READ = frozenset("peft_type r lora_alpha lora_dropout use_rslora rank_pattern alpha_pattern target_modules".split())
-IDLE = frozenset(
-    """task_type auto_mapping peft_version base_model_name_or_path revision inference_mode fan_in_fan_out
-    exclude_modules layers_to_transform layers_pattern megatron_core runtime_config eva_config loftq_config
-    qalora_group_size ensure_weight_tying""".split()
-)
+READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
+IDLE = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
+IDLE |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
+IDLE |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
 # Starts that also change the base's own weights, so that the factors alone do not give the model that was trained.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -244,7 +242,9 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor
     for module, pair in pairs.items():
         if set(pair) != {"A", "B"}:
-            raise InputError(f"{module} has lora_{next(iter(pair))} alone", str(path), "fetch or save the adapter again")
+            raise InputError(
+                f"{module} has lora_{next(iter(pair))} alone", str(path), "fetch or save the adapter again"
+            )
         if pair["A"].shape[0] != pair["B"].shape[1]:
             raise InputError(f"the factors of {module} have different ranks", str(path), "save the adapter again")
     if not pairs:
@@ -281,5 +281,5 @@ def _check_complete(told: Mapping[str, Any], found: set[str], rows: Sequence[Row
         numbers = [int(word) for word in module.split(".") if word.isdigit()]
         if layers is not None and not set(numbers) & set(layers):
             continue
-        if not set(name.removesuffix(".weight") for name in row.parts) <= found:
+        if not {name.removesuffix(".weight") for name in row.parts} <= found:
             raise InputError(f"no tensors for {module}", str(folder / WEIGHTS), "fetch or save the adapter again")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, need_room, sha256
+from lmworks.base.files import atomic_folder, is_full, need_room, sha256
 from lmworks.base.journal import RunFolder
 
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
@@ -63,7 +63,7 @@ def save(run: RunFolder, step: int, state: State) -> Path:
 
 def disk_is_full(fault: BaseException) -> bool:
     """Whether an error says that there is no room left; safetensors tells it in words only."""
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(fault):
         return True
     words = str(fault)
     return any(os.strerror(number) in words or f"os error {number}" in words for number in (errno.ENOSPC, errno.EDQUOT))
@@ -112,7 +112,9 @@ def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, Sta
             say(f"{fault.place}: {fault.fault}; looking for the one before it")
     if found:
         raise InputError(
-            f"none of the {len(found)} checkpoints is sound", str(run.checkpoints), "start the run again in a new folder"
+            f"none of the {len(found)} checkpoints is sound",
+            str(run.checkpoints),
+            "start the run again in a new folder",
         )
     return None
 

@@ -134,23 +134,21 @@ class _Training:
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.precision = hooks, device, precision
-        each = math.ceil(len(examples) / settings.batch_size)
-        self.total = settings.steps or max(1, math.ceil(settings.epochs * each))
-        self.evaluate_every = settings.evaluate_every or each
-        self.stream = Stream(len(examples), settings.batch_size, settings.seed, steps=self.total)
+        epochs = settings.epochs if settings.steps is None else None
+        self.stream = Stream(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
+        self.total = len(self.stream)
+        self.evaluate_every = settings.evaluate_every or self.stream.steps_per_epoch
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
         self.peak_rate = optimizers.peak_rate(network, settings)
         self.identity = _identity(examples, settings)
         self.step, self.loss, self.reason = 0, None, ""
         self.best: dict[str, float] = {}
-        self.bad = 0
+        self.bad, self.diverged = 0, False
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
         self.progress = TrainingProgress(self.total, self._limit(), hooks.console, hooks.quiet)
-        self.evaluated = {
-            int(event["step"]): event["metrics"] for event in run.events() if event["event"] == "evaluation"
-        }
+        self.evaluated = {int(event["step"]): event["metrics"] for event in run.events("evaluation")}
         self.board = _board(run) if settings.tensorboard else None
 
     step: int
@@ -242,7 +240,9 @@ class _Training:
             "targets": made.targets,
             "seconds": seconds,
         }
-        self.run.write("step", **line)
+        if self.run.write("step", **line)["event"] == "divergence" and not self.diverged:
+            self.diverged = True
+            self.progress.say(f"step {self.step} came out otherwise than before the interruption: see the journal")
         for key, value in (("seconds", seconds), ("tokens", made.tokens), ("targets", made.targets)):
             self.session[key] += value
         self.session["flops"] += made.flops
@@ -374,4 +374,4 @@ def _board(run: RunFolder) -> Any:
         raise InputError(
             "TensorBoard is not installed", "train.tensorboard", "pip install 'lmworks[tensorboard]', or set it false"
         ) from None
-    return SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run.path / "tensorboard"))

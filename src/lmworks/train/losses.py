@@ -36,9 +36,7 @@ def next_token_loss(network: Transformer, batch: Batch) -> tuple[torch.Tensor, f
     return head_loss(network, picked, batch.targets.flatten()[places], weights), float(weights.sum())
 
 
-def head_loss(
-    network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def head_loss(network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Sum of weight * -log p(target) over picked places.
 
     Args:
@@ -46,10 +44,10 @@ def head_loss(
         targets: (N,) int64 ids.
         weights: (N,) float32.
     """
-    if network.lm_head is None or type(network.lm_head) is nn.Linear and network.lm_head.bias is None:
+    if network.lm_head is None or (type(network.lm_head) is nn.Linear and network.lm_head.bias is None):
         if torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-        return _ChunkedCrossEntropy.apply(hidden, network.head_weight, targets, weights)  # type: ignore[no-any-return]
+        return _ChunkedCrossEntropy.apply(hidden, network.head_weight, targets, weights)
     # A head that is more than a matrix (an adapter on it, say): autograd has to know what is in it.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
@@ -64,7 +62,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         wants_hidden, wants_matrix = ctx.needs_input_grad[:2]
@@ -91,7 +89,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_grad, matrix_grad = ctx.saved_tensors
         return (
             None if hidden_grad is None else hidden_grad * grad.to(hidden_grad.dtype),

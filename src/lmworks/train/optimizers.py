@@ -45,7 +45,8 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     shrink what is rarely seen.
     """
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in network.parameters():
         if parameter.requires_grad:
             matrix = parameter.ndim >= 2 and id(parameter) not in tables

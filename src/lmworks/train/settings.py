@@ -17,7 +17,7 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description=f"Peak learning rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full.",
+        description=f"Peak rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full tuning.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls to zero after the warm-up; constant: it does not."

@@ -102,7 +102,7 @@ def gradient(
             continue
         with products_in(precision, device):
             loss_sum, _ = next_token_loss(network, _to(batch, device))
-        (loss_sum / targets).backward()  # type: ignore[no-untyped-call]
+        (loss_sum / targets).backward()
         loss += loss_sum.detach().item()
     lengths = [int(n) for batch in batches for n in _lengths(batch)]
     flops = training_flops(network, network.config, lengths, targets, settings.recompute)

@@ -13,7 +13,8 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Within this block, Ctrl-C and SIGTERM are noted, not obeyed; a second one interrupts at once.
 
     Yields:
-        A function: whether the process was asked to stop. Always False outside the main thread, which alone can be asked.
+        A function: whether the process was asked to stop. Always False outside the main
+        thread, which alone can be asked.
     """
     asked: list[int] = []
 
