@@ -113,7 +113,7 @@ def test_long_texts_in_windows(network: Transformer, length: int) -> None:
     assert score.nats == pytest.approx(expected, abs=1e-3)
 
 
-def test_held_out_loss_counts_where_loss_lies(network: Transformer) -> None:
+def test_row_losses_count_where_loss_lies(network: Transformer) -> None:
     random = np.random.default_rng(0)
     examples = []
     for length in (5, 9, 30, 2):
@@ -121,7 +121,7 @@ def test_held_out_loss_counts_where_loss_lies(network: Transformer) -> None:
         loss[1] = length != 2
         examples.append(Example(random.integers(0, 256, length).astype(np.int32), loss, bytes=int(loss[1:].sum())))
     examples[3].loss[:] = False
-    losses = scoring.held_out_loss(network.train(), examples)
+    losses = scoring.row_losses(network.train(), examples)
     assert network.training
     network.eval()
     for example, nats, tokens in zip(examples, losses.nats, losses.tokens, strict=True):
@@ -129,10 +129,11 @@ def test_held_out_loss_counts_where_loss_lies(network: Transformer) -> None:
         each = [_plain(network, ids[: place + 1], place) for place in range(1, len(ids)) if example.loss[place]]
         assert nats == pytest.approx(sum(each), abs=1e-4)
         assert tokens == len(each)
-    assert losses.loss == pytest.approx(losses.nats.sum() / losses.tokens.sum())
-    kept = losses.summary()
+    sizes = [example.bytes for example in examples]
+    kept = scoring.summary(losses, sizes)
+    assert kept["loss"] == pytest.approx(losses.nats.sum() / losses.tokens.sum())
+    assert kept["bits_per_byte"] == pytest.approx(losses.nats.sum() / math.log(2) / sum(sizes))
     assert kept["row_nats"] == losses.nats.tolist()
-    assert kept["rows"] == 4
 
 
 def test_choices_are_as_likely_as_their_tokens(network: Transformer) -> None:
@@ -141,7 +142,9 @@ def test_choices_are_as_likely_as_their_tokens(network: Transformer) -> None:
     found = scoring.choice_likelihoods(network, prompts, choices)
     for prompt, answers, likelihoods in zip(prompts, choices, found, strict=True):
         for answer, likelihood in zip(answers, likelihoods, strict=True):
+            assert likelihood <= 0
             assert likelihood == pytest.approx(-_plain(network, prompt + answer, len(prompt)), abs=1e-4)
+        assert scoring.likeliest(network, prompt, answers) == likelihoods.argmax()
 
 
 def test_choices_that_do_not_fit_are_named(network: Transformer) -> None:

@@ -112,7 +112,9 @@ def events(steps: int = 120, rows: int = 80, effect: float = -0.9) -> list[dict[
         if n % 30 == 0 and n < steps:
             found.append(_evaluation(random, "step", n, learnt[n], rows))
             found.append({"event": "checkpoint", "step": n})
-    session = {"seconds": 108.0, "flops": 14.9e12, "peak_memory": 2_210_000_000, "energy_joules": 4800.0}
+    tokens = sum(event.get("tokens", 0) for event in found if event["event"] == "step")
+    session = {"seconds": 108.0, "tokens": tokens, "flops": 14.9e12, "peak_memory": 2_210_000_000}
+    session["energy_joules"] = 4800.0
     found += [
         {"event": "session_end", "reason": "finished", **session, "energy_how": "estimated"},
         _evaluation(random, "after", steps, learnt[steps], rows),

@@ -124,6 +124,7 @@ def test_a_resumed_run_adds_its_times(make_run, run_events) -> None:
     cut = next(n for n, e in enumerate(events) if e.get("step") == 60 and e["event"] == "step") + 1
     for place, event in enumerate(events[:cut]):
         event["time"] = 1000.0 + place
+    next(e for e in events if e["event"] == "session_end").update(flops=6e12, tokens=24_000)
     again = [{"event": "resume", "time": 9000.0}, {"event": "session", "from_step": 60, "time": 9001.0}]
     built = card.build(make_run([*events[:cut], *again, *events[cut:]]))
     assert built["run"]["state"] == "finished"
@@ -131,6 +132,7 @@ def test_a_resumed_run_adds_its_times(make_run, run_events) -> None:
     assert built["costs"]["training_seconds"] == pytest.approx(120 * 0.9)
     assert built["costs"]["seconds"] == pytest.approx((cut - 1) + 131.0)
     assert built["costs"]["energy"]["joules"] == 4800.0
+    assert built["costs"]["flops"] == pytest.approx(6e12 / 24_000 * built["training"]["tokens"])
     assert "killed" in built["costs"]["energy"]["note"]
     unfinished = card.build(make_run([*events, *again], name="again"))
     assert unfinished["run"]["state"] == "unfinished"

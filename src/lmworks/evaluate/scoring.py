@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Score:
     @property
     def bits_per_byte(self) -> float:
         """Comparable across tokenizers; NaN where nothing could be scored."""
-        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+        return bits_per_byte(self.nats, self.bytes)
 
     @property
     def nats_per_token(self) -> float:
@@ -53,42 +54,20 @@ class Score:
         return self.nats / self.tokens if self.tokens else math.nan
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The nats of several examples, row by row; every array is (n,).
+class Losses(NamedTuple):
+    """The nats of several examples, row by row.
 
     Attributes:
-        nats: -log p of each example's tokens that carry loss, float64.
-        tokens: how many those are.
-        bytes: bytes of their text.
+        nats: (n,) float64, -log p of each example's tokens that carry loss.
+        tokens: (n,) int64, how many those are.
     """
 
     nats: np.ndarray
     tokens: np.ndarray
-    bytes: np.ndarray
-
-    @property
-    def loss(self) -> float:
-        """Nats a token over all rows; NaN without tokens."""
-        return float(self.nats.sum() / self.tokens.sum()) if self.tokens.sum() else math.nan
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits a byte over all rows; NaN without bytes."""
-        return float(self.nats.sum() / math.log(2) / self.bytes.sum()) if self.bytes.sum() else math.nan
-
-    def summary(self, rows: bool = True) -> dict[str, object]:
-        """What the journal keeps; ``rows`` adds the figures of each row, which paired comparisons need."""
-        found: dict[str, object] = {"loss": self.loss, "bits_per_byte": self.bits_per_byte}
-        found |= {"tokens": int(self.tokens.sum()), "rows": len(self.nats)}
-        if rows:
-            found |= {"row_nats": self.nats.tolist(), "row_tokens": self.tokens.tolist()}
-            found["row_bytes"] = self.bytes.tolist()
-        return found
 
 
-def held_out_loss(network: Transformer, examples: Sequence[Example], row_tokens: int = ROW_TOKENS) -> Losses:
-    """The losses of examples that the network was not trained on.
+def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: int = ROW_TOKENS) -> Losses:
+    """What each example costs a network, for instance rows that it was not trained on.
 
     Args:
         network: a decoder; its mode (training or not) is the same afterwards, dropout is off meanwhile.
@@ -96,8 +75,30 @@ def held_out_loss(network: Transformer, examples: Sequence[Example], row_tokens:
         row_tokens: tokens that pass through at a time; a longer example passes alone.
     """
     tokens = np.array([int(example.loss[1:].sum()) for example in examples], dtype=np.int64)
-    size = np.array([example.bytes for example in examples], dtype=np.int64)
-    return Losses(_nats(network, examples, row_tokens), tokens, size)
+    return Losses(_nats(network, examples, row_tokens), tokens)
+
+
+def summary(losses: Losses, sizes: Sequence[int]) -> dict[str, Any]:
+    """Loss in nats a token and bits a byte over all rows, and each row's part in them, as the journal keeps it.
+
+    Args:
+        losses: of the rows.
+        sizes: bytes of each row's scored text (Example.bytes).
+    """
+    nats, tokens = float(losses.nats.sum()), int(losses.tokens.sum())
+    return {
+        "loss": nats / tokens if tokens else math.nan,
+        "bits_per_byte": bits_per_byte(nats, sum(sizes)),
+        "tokens": tokens,
+        "row_nats": losses.nats.tolist(),
+        "row_tokens": losses.tokens.tolist(),
+        "row_bytes": [int(size) for size in sizes],
+    }
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Nats of a text of so many bytes as bits a byte: comparable across tokenizers; NaN where nothing was scored."""
+    return nats / math.log(2) / size if size else math.nan
 
 
 def score_texts(
@@ -146,6 +147,11 @@ def choice_likelihoods(
             examples.append(Example(ids, np.arange(length) >= len(prompt)))
     nats = iter(_nats(network, examples, row_tokens))
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
+
+
+def likeliest(network: Transformer, prompt: Sequence[int], choices: Sequence[Sequence[int]]) -> int:
+    """Which of a prompt's choices has the largest likelihood; the first of equals."""
+    return int(choice_likelihoods(network, [prompt], [choices])[0].argmax())
 
 
 def _spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, tuple[list[int], list[int]]]]:

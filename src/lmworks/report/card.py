@@ -87,10 +87,10 @@ def _sessions(events: list[Event]) -> list[list[Event]]:
     found: list[list[Event]] = [[]]
     working = False
     for event in events:
-        if event["event"] in ("resume", "session") and working:
+        if event["event"] == "resume" or (event["event"] == "session" and working):
             found.append([])
             working = False
-        working = working or event["event"] in ("session", "step")
+        working = working or event["event"] == "session"
         found[-1].append(event)
     return found
 
@@ -263,14 +263,23 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
     """What it took, all sessions of a resumed run together as far as the journal has them."""
     sessions = _sessions(events)
     ends = [_last(session, "session_end") for session in sessions]
-    whole = all("flops" in end for end in ends)
     return {
         "seconds": sum(_seconds(session) for session in sessions) or None,
         "training_seconds": sum(e.get("seconds") or 0.0 for e in steps) or finish.get("training_seconds"),
         "peak_memory": max((e["peak_memory"] for e in events if e.get("peak_memory")), default=None),
-        "flops": sum(end["flops"] for end in ends) if whole else finish.get("flops"),
+        "flops": _flops(ends, steps, finish),
         "energy": _energy(events, ends),
     }
+
+
+def _flops(ends: list[Event], steps: list[Event], finish: Event) -> float | None:
+    """Of all sessions; a killed one that did not say is taken to have spent as much a token as the others."""
+    said = [end for end in ends if end.get("flops")]
+    if not said:
+        return finish.get("flops")
+    spent = float(sum(end["flops"] for end in said))
+    counted, tokens = sum(end.get("tokens") or 0 for end in said), sum(e.get("tokens") or 0 for e in steps)
+    return spent * tokens / counted if len(said) < len(ends) and counted else spent
 
 
 def _seconds(session: list[Event]) -> float:

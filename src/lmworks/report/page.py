@@ -6,12 +6,15 @@ whole.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from lmworks.base.files import atomic_write
 from lmworks.report import curves, figures
 
 Card = dict[str, Any]
@@ -41,6 +44,14 @@ def render(card: Card) -> str:
         f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n{body}\n'
         f"<footer>{_text(card['how'])}</footer>\n</main><script>\n{script}</script></body></html>\n"
     )
+
+
+def write(folder: str | Path, card: Card) -> Path:
+    """Write report.json and report.html into a run's folder, each whole or not at all; gives the page's path."""
+    folder = Path(folder)
+    atomic_write(folder / "report.json", json.dumps(card, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    atomic_write(folder / "report.html", render(card))
+    return folder / "report.html"
 
 
 def _text(value: Any) -> str:
