@@ -19,19 +19,23 @@ if TYPE_CHECKING:
     from lmworks.families.mapping import Row
 
 # Keys that any config.json may carry and that do not change what the network computes.
-IGNORED = frozenset(
-    """_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation _name_or_path architectures
-    attn_implementation bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id dtype
-    eos_token_id experts_implementation finetuning_task forced_bos_token_id forced_eos_token_id id2label label2id model_type
-    name_or_path num_labels output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
-    return_dict return_dict_in_generate sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
-    tie_last_hidden_states tokenizer_class torch_dtype torchscript transformers.js_config transformers_version unk_token_id
-    unsloth_fixed unsloth_version use_bfloat16 use_cache is_decoder
-    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
-    exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p
-    typical_p""".split()
-)
+# fmt: off
+IGNORED = {
+    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_experts_implementation",
+    "_name_or_path", "architectures", "attn_implementation", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty",
+    "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "experts_implementation",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label",
+    "is_decoder", "label2id", "length_penalty", "max_length", "min_length", "model_type", "name_or_path",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels", "num_return_sequences", "output_attentions",
+    "output_hidden_states", "output_scores", "pad_token_id", "prefix", "problem_type", "remove_invalid_values",
+    "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens",
+    "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tie_last_hidden_states",
+    "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
+    "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+    "use_cache",
+}
+# fmt: on
 # Keys that would change what the network computes, but not at these values.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),

@@ -1,9 +1,9 @@
 """A GGUF file: metadata and tensors, read from a memory map. Knows nothing of models or tokenizers.
 
 Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, counts, key-value pairs, one
-description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that a file
-cut short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own
-reader is not used, because it builds an array object for each of a vocabulary's strings, which takes seconds.
+description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that one cut
+short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own reader
+is not used, because it builds an array object for each of a vocabulary's strings, which takes seconds.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ class GGUFFile:
                 continue
             result[name] = torch.empty(stored.shape, dtype=dtype)
             tasks += _chunks(result[name], self.raw(name), GGMLQuantizationType[stored.kind])
-        # Freeing one big block makes glibc keep blocks up to its size; otherwise each chunk's intermediate results would
-        # go back to the system and be fetched again, page by page, which takes as long as the arithmetic.
+        # Freeing one big block makes glibc keep blocks up to its size; otherwise each chunk's intermediate results
+        # would go back to the system and be fetched again, page by page, which takes as long as the arithmetic.
         np.empty(16 * 4 * CHUNK, np.uint8)
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(_dequantize, *zip(*tasks, strict=True)) if tasks else ():

@@ -1,4 +1,4 @@
-"""Llama 1, 2, 3 (Touvron et al. 2023) and those that differ from it in a flag: SmolLM2, Mistral, Qwen2, Qwen2.5, Qwen3."""
+"""Llama 1, 2, 3 (Touvron et al. 2023) and what differs from it in a flag: SmolLM2, Mistral, Qwen2, Qwen2.5, Qwen3."""
 
 from __future__ import annotations
 

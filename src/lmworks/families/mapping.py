@@ -66,7 +66,7 @@ Row = Rename | Split
 
 @dataclass(frozen=True)
 class Place:
-    """Where one of our modules lies in their model: ``module``, part ``index`` of ``count``, stored transposed or not."""
+    """Where one of our modules lies in their model: part ``index`` of ``count`` of ``module``, perhaps transposed."""
 
     module: str
     index: int = 0

@@ -56,7 +56,7 @@ class _Undrawn(TorchFunctionMode):
     """Leaves new weights undrawn. Numbers drawn for a tensor without memory are for nothing, and the first of them
     makes torch import its compiler, which takes longer than opening a small model."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]

@@ -1,0 +1,255 @@
+"""A Hugging Face folder <-> config, network and tokenizer.
+
+Weights are read from and written to safetensors, never pickle. Those that already have the data type asked for stay in
+the file's memory map and are not copied; what happens to them in memory does not reach the file.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_folder, need_room
+from lmworks.families.family import Family
+from lmworks.families.mapping import to_ours, to_theirs
+from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
+from lmworks.families.registry import family_of
+from lmworks.model.config import ModelConfig
+from lmworks.model.transformer import Transformer
+from lmworks.text.tokenizer import Tokenizer
+
+CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
+INDEX = WEIGHTS + ".index.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# What a saved model consists of; a folder that holds anything else is not replaced by one.
+OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
+OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
+HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
+SHARD_BYTES = 5_000_000_000
+
+
+def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+    """Open a model folder whole.
+
+    Args:
+        path: holds config.json, model.safetensors (or its index and shards), and mostly tokenizer.json.
+        dtype: what the weights are held in: float32, bfloat16 or float16.
+        device: where to.
+
+    Raises:
+        InputError: a file is missing or damaged, the family is not known, or config and weights do not fit together.
+    """
+    folder, wanted = Path(path), dtype_of(dtype)
+    hf_config = _config(folder)
+    family = family_of(hf_config, str(folder / CONFIG))
+    config = family.read_config(hf_config, str(folder / CONFIG))
+    network = empty_network(config)
+    weights = _Weights(_weight_files(folder), wanted, family.prefix)
+    _leave_tied_head(weights, config, family, folder)
+    tensors = to_ours(family.table(config), weights, shapes_of(network), family.ignored, str(folder))
+    generation = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    told = {name: hf_config[name] for name in TOKEN_IDS if hf_config.get(name) is not None}
+    generation = generation or told
+    tokenizer = open_tokenizer(folder)
+    if tokenizer is not None:
+        ends = generation.get("eos_token_id", told.get("eos_token_id"))
+        tokenizer.end_ids.update(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
+
+
+def open_tokenizer(path: str | Path) -> Tokenizer | None:
+    """The tokenizer of a model folder; None where the folder shows no trace of one.
+
+    Raises:
+        InputError: there is a tokenizer, but in none of the forms read here.
+    """
+    traces = ("tokenizer*", "vocab.*", "spiece.model")
+    return Tokenizer.open(path) if any(any(Path(path).glob(trace)) for trace in traces) else None
+
+
+def save_folder(
+    path: str | Path,
+    network: Transformer,
+    config: ModelConfig,
+    family: Family,
+    tokenizer: Tokenizer | None = None,
+    hf_config: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Write a model folder that ``transformers`` and lmworks open to the same logits; wholly or not at all.
+
+    Args:
+        path: the folder. One that holds a saved model is replaced, one that holds anything else is refused.
+        network: without adapters or quantized linears.
+        config, family: what it is and whose names it is written in.
+        tokenizer: None: none is written.
+        hf_config: the config.json it came with; its token ids are kept.
+        generation: generation_config.json, as it shall be.
+        dtype: what the weights are written in; None: as they are.
+        shard_bytes: no file of weights grows beyond this, unless one tensor alone does.
+
+    Raises:
+        InputError: the folder holds other things, there is no room, or the family cannot say what the config says.
+    """
+    folder = Path(path)
+    _refuse_strangers(folder)
+    weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    kept = dtype_of(dtype) if dtype else next(iter(weights.values())).dtype
+    told = {name: (hf_config or {}).get(name) for name in TOKEN_IDS}
+    keys = family.write_config(config) | {name: value for name, value in told.items() if value is not None}
+    keys["torch_dtype"] = str(kept).removeprefix("torch.")
+    theirs = to_theirs(family.table(config), weights)
+    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * kept.itemsize, "the model's weights")
+    with atomic_folder(folder) as aside:
+        _write_json(aside / CONFIG, keys)
+        if generation:
+            _write_json(aside / GENERATION, generation)
+        if tokenizer is not None:
+            tokenizer.save(aside)
+        _save_weights(aside, theirs, kept, shard_bytes)
+    return folder
+
+
+class _Weights(Mapping[str, torch.Tensor]):
+    """The tensors of some safetensors files by their full names, each read when it is asked for."""
+
+    def __init__(self, files: list[Path], dtype: torch.dtype, prefix: str) -> None:
+        self.dtype = dtype
+        self._where: dict[str, tuple[Any, str, Path]] = {}
+        for path in files:
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise InputError(
+                    f"not a whole safetensors file: {error}", str(path), "it was not fetched whole: fetch it again"
+                ) from error
+            self._where |= {name: (file, name, path) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if not any(name.startswith(prefix) for name in self._where):  # saved without its head
+            self._where = {name if name == HEAD else prefix + name: where for name, where in self._where.items()}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        file, stored, path = self._where[name]
+        try:
+            tensor = file.get_tensor(stored)
+        except SafetensorError as error:
+            raise InputError(f"{stored} cannot be read: {error}", str(path), "fetch the file again") from error
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{stored} holds {tensor.dtype}, not weights", str(path), "take the model that was not quantized"
+            )
+        return tensor.to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def drop(self, name: str) -> None:
+        """Leave a tensor out."""
+        del self._where[name]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if (folder / CONFIG).is_file():
+        return _read_json(folder / CONFIG)
+    if not folder.is_dir():
+        raise InputError("there is no such folder", str(folder), "give the path of a model folder")
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            "this is an adapter, not a model", str(folder), "open its base model and give this folder as its adapter"
+        )
+    raise InputError("this is not a model folder: it has no config.json", str(folder), "give a folder that has one")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
+        for name in names:
+            if not (folder / name).is_file():
+                raise InputError(f"{name} is missing", str(folder / INDEX), "fetch the model again, whole")
+        if names:
+            return [folder / name for name in names]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        raise InputError(
+            "its weights are pickled, and opening a pickle runs whatever code it holds",
+            str(folder),
+            "take a version with model.safetensors, or write one with transformers: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)",
+        )
+    raise InputError("it has no weights: model.safetensors is missing", str(folder), "fetch the model again, whole")
+
+
+def _leave_tied_head(weights: _Weights, config: ModelConfig, family: Family, folder: Path) -> None:
+    """Where the head is the embedding, files may hold it a second time."""
+    if not config.tie_word_embeddings or HEAD not in weights:
+        return
+    embedding = next(row.theirs for row in family.table(config) if row.parts == (EMBEDDING,))
+    if embedding in weights and not torch.equal(weights[HEAD], weights[embedding]):
+        raise InputError(
+            "the config ties the head to the embedding, but the file holds two that differ",
+            str(folder),
+            'write "tie_word_embeddings": false into config.json if the head is meant to be its own',
+        )
+    weights.drop(HEAD)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError("a file of this name stands in the way", str(folder), "choose another name")
+    strange = [one.name for one in folder.iterdir() if not any(fnmatch.fnmatch(one.name, known) for known in OURS)]
+    if strange:
+        raise InputError(
+            f"the folder holds what is not part of a model: {', '.join(sorted(strange)[:5])}",
+            str(folder),
+            "choose a new or empty folder",
+        )
+
+
+def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dtype, shard_bytes: int) -> None:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in theirs.items():
+        size = tensor.numel() * dtype.itemsize
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    where: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {name: theirs[name].to("cpu", dtype).contiguous() for name in names}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        size = sum(tensor.numel() for tensor in theirs.values()) * dtype.itemsize
+        _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not JSON: {error}", str(path), "repair the file, or fetch it again") from error
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", str(path), "repair the file, or fetch it again")
+    return value
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
