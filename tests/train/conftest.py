@@ -40,6 +40,15 @@ def make_examples(count: int = 12, seed: int = 0, vocabulary: int = 61) -> list[
     return found
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny products are not worth a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(name="make_network")
 def _make_network():
     return make_network

@@ -120,7 +120,9 @@ def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, Sta
 
 
 def prune(run: RunFolder, keep: int, best: int | None = None) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the best one."""
+    """Delete all but the newest ``keep`` checkpoints and the best one, and what a killed process left half-written."""
+    for left in run.checkpoints.glob(f".{NAME}*"):
+        shutil.rmtree(left, ignore_errors=True)
     for step in steps(run)[:-keep]:
         if step != best:
             shutil.rmtree(run.checkpoints / f"{NAME}{step}", ignore_errors=True)
