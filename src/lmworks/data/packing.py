@@ -76,5 +76,5 @@ def _columns(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 def _batch(
     ids: np.ndarray, targets: np.ndarray, weights: np.ndarray, positions: np.ndarray, segments: np.ndarray
 ) -> Batch:
-    arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, targets, weights, positions, segments))
-    return Batch(*arrays, tokens=int((segments > 0).sum()))
+    ready = [torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, targets, weights, positions, segments)]
+    return Batch(ready[0], ready[1], ready[2], ready[3], ready[4], int((segments > 0).sum()))

@@ -187,8 +187,9 @@ def _special_texts(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
     texts = []
     for role in ROLES:
         token_id = getattr(tokenizer, f"{role}_id", None)
-        if token_id is not None:
-            texts.append((f"{role}_token", tokenizer.core.id_to_token(token_id)))
+        token = tokenizer.core.id_to_token(token_id) if token_id is not None else None
+        if token is not None:
+            texts.append((f"{role}_token", token))
     return tuple(texts)
 
 

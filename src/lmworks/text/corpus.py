@@ -36,7 +36,8 @@ def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings |
         InputError: nothing is there, a row cannot be used, or the columns do not say what a row is.
     """
     settings = settings or DataSettings()
-    bad, notes = BadRows(settings.on_bad_row), []
+    bad = BadRows(settings.on_bad_row)
+    notes: list[str] = []
     raw, name = _open(source, settings, bad, notes)
     first = next(raw, None)
     if first is None:
@@ -137,7 +138,7 @@ def _split_inside(table: Table, settings: DataSettings) -> tuple[Table, Table]:
             where = f"{row.place.rpartition(':')[0]}:{line}" if row.place.endswith(":1") else row.place
             held.append(Row({"text": text[place:]}, where, row.key))
     count = sum(len(row.values["text"]) for row in held)
-    note = f"held out: the last {count} characters of {'the text' if len(table) == 1 else 'each text together'}"
+    note = f"held out: the end of {'the text' if len(table) == 1 else 'each text'}, {count:,} characters"
     return _part(table, train, [note]), _part(table, held, [])
 
 

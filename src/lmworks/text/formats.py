@@ -122,7 +122,8 @@ def _texts(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) -
             if line.strip():
                 yield Row({"text": line}, f"{path}:{number}")
     else:
-        begin, held = 0, []
+        begin = 0
+        held: list[str] = []
         for number, line in [*lines, (0, "")]:
             if line.strip():
                 begin = begin if held else number

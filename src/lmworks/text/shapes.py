@@ -69,7 +69,7 @@ def recognise(first: Row, settings: DataSettings, name: str) -> Shape:
     needed = FIELDS.get(kind or "", ())
     missing = [field for field in needed if field not in guessed and field not in patterns]
     if kind is None or missing:
-        _refuse(first, name, kind, missing)
+        raise _refusal(first, name, kind, missing)
     columns = {field: guessed[field] for field in needed if field not in patterns}
     if kind == "completion" and "context" in guessed and "prompt" in columns:
         columns["context"] = guessed["context"]
@@ -150,12 +150,12 @@ def _names_in(pattern: str) -> list[str]:
         raise InputError(f"not a pattern: {pattern!r} ({error})", mend=mend) from error
 
 
-def _refuse(first: Row, name: str, kind: str | None, missing: list[str]) -> None:
+def _refusal(first: Row, name: str, kind: str | None, missing: list[str]) -> InputError:
     columns = list(first.values)
     listed = ", ".join(repr(column if len(column) < 40 else column[:37] + "...") for column in columns)
     if kind is not None:
         fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
-        raise InputError(fault, name, f"tell it: --columns '{{{missing[0]}: COLUMN}}'")
+        return InputError(fault, name, f"tell it: --columns '{{{missing[0]}: COLUMN}}'")
     fault = f"the columns ({listed}) do not say what a row is"
     examples = ("{prompt: COLUMN, completion: COLUMN}", "{text: COLUMN, label: COLUMN}", "{text: COLUMN}")
     mend = (
@@ -173,7 +173,7 @@ def _refuse(first: Row, name: str, kind: str | None, missing: list[str]) -> None
         longest = max(range(len(columns)), key=lambda index: len(columns[index])) + 1
         other = 1 if longest != 1 else 2
         mend = f"if that is a row and no header: --header false --columns '{{text: {longest}, label: {other}}}'"
-    raise InputError(fault, first.place, mend)
+    return InputError(fault, first.place, mend)
 
 
 def _build(
@@ -215,9 +215,8 @@ def _text(values: dict[str, Any], column: str) -> str:
 
 
 def _messages(values: dict[str, Any], column: str) -> list[dict[str, str]]:
-    messages = values.get(column)
-    if isinstance(messages, list):
-        messages = [_message(message) for message in messages]
+    given = values.get(column)
+    messages: list[Any] = [_message(message) for message in given] if isinstance(given, list) else []
     try:
         chat.validate(messages)
     except InputError as error:

@@ -214,9 +214,9 @@ class Tokenizer:
 
     def _set_opening(self, ids: list[int]) -> None:
         """Change what special=True puts before a text; what it puts after stays."""
-        before, after = ([self.core.id_to_token(index) for index in part] for part in (ids, self.closing))
+        before, after = ([self._token(index) for index in part] for part in (ids, self.closing))
         single = " ".join([*before, "$A", *after])
-        named = [(self.core.id_to_token(index), index) for index in dict.fromkeys([*ids, *self.closing])]
+        named = [(self._token(index), index) for index in dict.fromkeys([*ids, *self.closing])]
         if named:
             pair = f"{single} {' '.join([*before, '$B:1', *after])}"
             template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=named)
@@ -224,6 +224,12 @@ class Tokenizer:
         else:
             self.core.post_processor = processors.ByteLevel(trim_offsets=False)  # adds nothing
         self.opening = list(ids)
+
+    def _token(self, token_id: int) -> str:
+        token = self.core.id_to_token(token_id)
+        if token is None:
+            raise InputError(f"the tokenizer has no token with id {token_id}", mend="check the ids of special tokens")
+        return token
 
     @cached_property
     def _byte_level(self) -> bool:
