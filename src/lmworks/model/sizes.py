@@ -207,3 +207,40 @@ def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4) -> 
     """Bytes of the cached keys and values of so many tokens in every layer (self-attention). Exact."""
     layers = config.num_decoder_layers or config.num_hidden_layers
     return round(2 * layers * config.key_value_heads * config.head_size * tokens * bytes_each)
+
+
+def activation_bytes(
+    config: ModelConfig,
+    adapted: Iterable[Linear] | None = None,
+    rank: int = 0,
+    bytes_each: float = 4,
+) -> int:
+    """Bytes a token and layer that autograd keeps from forward to backward, in training one stack without dropout.
+
+    Counted tensor by tensor as this house's modules keep them (a test compares): the inputs of both norms; queries,
+    keys and values as attention sees them, keys and values once a query head; its output, and that output laid out for
+    the next product; what activation and gate need; and the input of each matrix that is trained or has an adapter.
+
+    Args:
+        config: the model.
+        adapted: matrices with LoRA beside them, all else frozen; None: every weight is trained.
+        rank: of the adapters.
+        bytes_each: bytes of one activation.
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads, size = config.num_attention_heads, config.head_size
+    layers = config.num_hidden_layers
+    kept = 2 * hidden + 2 * (2 if config.norm == "layer" else 1) + 5 * heads * size + heads
+    kept += 3 * inner if config.gated else inner
+    if config.qk_norm:
+        kept += (heads + config.key_value_heads) * (size + 1)
+    if adapted is None:
+        return round((kept + 2 * hidden + inner) * bytes_each)
+    names = [matrix.name for matrix in adapted]
+    low = rank * len(names) / layers
+    attention = any(name.endswith(("q_proj", "k_proj", "v_proj")) for name in names)
+    feedforward = any(name.endswith(("gate_proj", "up_proj")) for name in names)
+    down = any(name.endswith("down_proj") for name in names)
+    if not any(name.endswith("o_proj") for name in names):
+        kept -= heads * size
+    return round((kept + low + hidden * (attention + feedforward) + inner * down) * bytes_each)

@@ -14,8 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lmworks.base import figures
 from lmworks.base.files import atomic_write
-from lmworks.report import curves, figures
+from lmworks.report import curves
 
 Card = dict[str, Any]
 COST_FORMATS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda v: figures.scaled(v, "FLOP", 3)}

@@ -1,7 +1,7 @@
 """Numbers as a person reads them: units that fit, three digits that count, signs that are signs.
 
-Knows nothing of cards: the terminal, the page and the commands write their numbers through it, so that the same
-number looks the same everywhere. ``None`` is a number that was not measured.
+Terminal, page and commands write their numbers through it, so that the same number looks the same everywhere.
+``None`` is a number that was not measured.
 """
 
 from __future__ import annotations
