@@ -39,7 +39,7 @@ def make_theirs(model_type: str, **changes: Any) -> Any:
     return model.float().eval()
 
 
-@pytest.fixture()
+@pytest.fixture
 def theirs() -> Callable[..., Any]:
     """``theirs("llama", num_key_value_heads=2)``: a tiny random model of ``transformers``."""
     return make_theirs

@@ -69,7 +69,7 @@ def ids_of(*shape: int) -> torch.Tensor:
     return torch.randint(3, 101, shape, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(case: str, theirs: Callable[..., Any], tmp_path: Path) -> tuple[Any, Path]:
     """A model of transformers, and the folder that it wrote."""
     model_type, changes = CASES[case]

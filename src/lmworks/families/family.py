@@ -91,7 +91,7 @@ class Family:
         keys = Keys(hf_config, self.name, place)
         fields = self.read(keys)
         keys.finish()
-        return build(ModelConfig, fields, place)
+        return _plain(build(ModelConfig, fields, place))
 
     def write_config(self, config: ModelConfig) -> dict[str, Any]:
         """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
@@ -151,7 +151,14 @@ class Keys:
 
     def sizes(self, **theirs: str) -> dict[str, Any]:
         """The sizes that every family must tell, by our names; ``theirs`` names those that they call otherwise."""
-        return {name: self.need(theirs.get(name, name)) for name in SIZES}
+        return {name: self.count(theirs.get(name, name)) for name in SIZES}
+
+    def count(self, name: str) -> int:
+        """A number of things that must be told: at least one."""
+        value = self.need(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name} is {value!r}, not a number of at least one", self.place, "repair the config")
+        return value
 
     def activation(self, name: str, default: str) -> str:
         """An activation by their word -> our word."""

@@ -16,7 +16,7 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
-from lmworks.families.gguf_file import GGUFFile
+from lmworks.families.gguf_file import AGAIN, GGUFFile, told
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
 from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
@@ -86,17 +86,18 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
         raise InputError(
             f"a model of architecture {name!r} is not read here", str(file.path), "known: " + ", ".join(ARCHITECTURES)
         )
-    if int(file.metadata.get("split.count", 1)) > 1:
+    if told(file.metadata, "split.count", int, str(file.path), 1) > 1:
         raise InputError(
             "this is one part of a model in several files", str(file.path), "join them with llama-gguf-split --merge"
         )
-    for needed in ("token_embd.weight", "blk.0.attn_output.weight"):
-        if needed not in file.tensors:
-            raise InputError(f"tensor {needed} is missing", str(file.path), "take a GGUF file of a whole model")
-    told = _Told(file.metadata, name, str(file.path))
-    rotary = {} if name == "gpt2" else _rope(told, file)
-    hf_config = _gpt2_config(told) if name == "gpt2" else _llama_config(told, file) | rotary
-    told.finish()
+    last = told(file.metadata, f"{name}.block_count", int, str(file.path), 1) - 1
+    for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
+        if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
+            raise InputError(f"tensor {needed} is missing", str(file.path), AGAIN)
+    said = _Told(file.metadata, name, str(file.path))
+    rotary = {} if name == "gpt2" else _rope(said, file)
+    hf_config = _gpt2_config(said) if name == "gpt2" else _llama_config(said, file) | rotary
+    said.finish()
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     family = FAMILIES[name]
     fixed = {"model_type": name, "architectures": [family.architecture], "vocab_size": vocabulary}
@@ -108,73 +109,86 @@ class _Told:
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str, place: str) -> None:
         self.prefix, self.place = architecture + ".", place
-        self.values = {k.removeprefix(self.prefix): v for k, v in metadata.items() if k.startswith(self.prefix)}
+        self.values = {key: value for key, value in metadata.items() if key.startswith(self.prefix)}
 
-    def take(self, name: str, default: Any = None) -> Any:
-        value = self.values.pop(name, default)
-        if isinstance(value, np.ndarray):  # one number a layer
-            if len(set(value.tolist())) != 1:
-                raise InputError(f"{self.prefix}{name} differs from layer to layer", self.place, "not computed here")
-            value = value[0].item()
+    def take(self, name: str, kind: type, default: Any = None) -> Any:
+        key = self.prefix + name
+        if isinstance(array := self.values.get(key), np.ndarray):  # one number a layer
+            if len(set(array.tolist())) != 1:
+                raise InputError(f"{key} differs from layer to layer", self.place, "open its Hugging Face folder")
+            self.values[key] = array[0].item()
+        value = told(self.values, key, kind, self.place, default)
+        self.values.pop(key, None)
         return value
 
-    def need(self, name: str) -> Any:
-        value = self.take(name)
+    def count(self, name: str, default: int | None = None) -> int:
+        """A number of things: at least one."""
+        value = self.take(name, int, default)
+        if value is None or value < 1:
+            raise InputError(f"{self.prefix}{name} is {'missing' if value is None else value}", self.place, AGAIN)
+        return value
+
+    def small(self, name: str) -> float:
+        """A small number that must be there, as the decimal that was meant."""
+        value = self.take(name, float)
         if value is None:
-            raise InputError(f"{self.prefix}{name} is missing", self.place, "fetch or convert the file again")
-        return value
+            raise InputError(f"{self.prefix}{name} is missing", self.place, AGAIN)
+        return _short(value)
 
     def finish(self) -> None:
-        for name, value in self.values.items():
-            if name not in IGNORED and value not in HARMLESS.get(name, ()):
+        for key, value in self.values.items():
+            name = key.removeprefix(self.prefix)
+            if name not in IGNORED and (isinstance(value, np.ndarray) or value not in HARMLESS.get(name, ())):
                 raise InputError(
-                    f"{self.prefix}{name} = {value!r} may change what the model computes, and is not understood here",
+                    f"{key} = {value!r} may change what the model computes, and is not understood here",
                     self.place,
                     "convert the model from its Hugging Face folder, or open that",
                 )
 
 
-def _gpt2_config(told: _Told) -> dict[str, Any]:
+def _gpt2_config(said: _Told) -> dict[str, Any]:
     return {
-        "n_positions": told.need("context_length"),
-        "n_embd": told.need("embedding_length"),
-        "n_layer": told.need("block_count"),
-        "n_head": told.need("attention.head_count"),
-        "n_inner": told.need("feed_forward_length"),
-        "layer_norm_epsilon": _short(told.need("attention.layer_norm_epsilon")),
+        "n_positions": said.count("context_length"),
+        "n_embd": said.count("embedding_length"),
+        "n_layer": said.count("block_count"),
+        "n_head": said.count("attention.head_count"),
+        "n_inner": said.count("feed_forward_length"),
+        "layer_norm_epsilon": said.small("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
     }
 
 
-def _llama_config(told: _Told, file: GGUFFile) -> dict[str, Any]:
-    size, heads = told.need("embedding_length"), told.need("attention.head_count")
-    head = told.take("attention.key_length", size // heads)
+def _llama_config(said: _Told, file: GGUFFile) -> dict[str, Any]:
+    size, heads = said.count("embedding_length"), said.count("attention.head_count")
+    head = said.count("attention.key_length", size // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
-        if (other := told.take(name, head)) != head:
-            raise InputError(f"{told.prefix}{name} is {other}, but a head has {head}", told.place, "not computed here")
+        if (other := said.take(name, int, head)) != head:
+            raise InputError(f"{said.prefix}{name} is {other}, but a head has {head}", said.place, "not computed here")
     config = {
         "hidden_size": size,
-        "intermediate_size": told.need("feed_forward_length"),
-        "num_hidden_layers": told.need("block_count"),
+        "intermediate_size": said.count("feed_forward_length"),
+        "num_hidden_layers": said.count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": told.take("attention.head_count_kv", heads),
+        "num_key_value_heads": said.count("attention.head_count_kv", heads),
         "head_dim": head,
-        "rms_norm_eps": _short(told.need("attention.layer_norm_rms_epsilon")),
+        "rms_norm_eps": said.small("attention.layer_norm_rms_epsilon"),
     }
-    if told.prefix != "qwen2.":
+    if said.prefix != "qwen2.":
         config["attention_bias"] = "blk.0.attn_output.bias" in file.tensors
     return config
 
 
-def _rope(told: _Told, file: GGUFFile) -> dict[str, Any]:
-    theta, context = _short(told.take("rope.freq_base", 10_000.0)), told.need("context_length")
-    kind = told.take("rope.scaling.type", "none")
-    factor = told.take("rope.scaling.factor", told.take("rope.scale_linear", 1.0))
-    original = told.take("rope.scaling.original_context_length")
+def _rope(said: _Told, file: GGUFFile) -> dict[str, Any]:
+    theta, context = _short(said.take("rope.freq_base", float, 10_000.0)), said.count("context_length")
+    kind = said.take("rope.scaling.type", str, "none")
+    factor = _short(said.take("rope.scaling.factor", float, said.take("rope.scale_linear", float, 1.0)))
+    original = said.take("rope.scaling.original_context_length", int)
     fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
-    yarn = {ours: told.take(f"rope.scaling.{theirs}") for ours, theirs in fields.items()}
+    yarn = {ours: said.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
     keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
     if FREQUENCIES in file.tensors:
+        if kind != "none":
+            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", said.place, AGAIN)
         divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy()
         keys["rope_scaling"] = _llama3(divisors, theta, str(file.path))
     elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):
@@ -186,7 +200,7 @@ def _rope(told: _Told, file: GGUFFile) -> dict[str, Any]:
             yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
         keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
     elif kind != "none":
-        raise InputError(f"{told.prefix}rope.scaling.type {kind!r} is not computed here", told.place)
+        raise InputError(f"{said.prefix}rope.scaling.type {kind!r} is not computed here", said.place)
     return keys
 
 
@@ -231,12 +245,12 @@ def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
     """What generation_config.json would say: which ids begin, pad and end a text (the main ending first)."""
     first = tokenizer.eos_id
     ends = ([] if first is None else [first]) + sorted(tokenizer.end_ids - {first})
-    told = {
+    ids = {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": tokenizer.pad_id,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in ids.items() if value is not None}
 
 
 def _halves(rows: torch.Tensor, heads: int) -> torch.Tensor:

@@ -1,16 +1,16 @@
 """A GGUF file: metadata and tensors, read from a memory map. Knows nothing of models or tokenizers.
 
 Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, counts, key-value pairs, one
-description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that one cut
-short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own reader
-is not used, because it builds an array object for each of a vocabulary's strings, which takes seconds.
+description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that one
+cut short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own
+reader is not used, as it builds an array object for each of a vocabulary's strings, which takes seconds.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,21 @@ class Stored:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
+def told(metadata: Mapping[str, Any], key: str, kind: type, place: str, default: Any = None) -> Any:
+    """The value of a key, which must be of one kind: int, float, bool, str, list (of texts) or numpy.ndarray.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    value = metadata.get(key)
+    if value is None:
+        return default
+    right = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{key} is a {type(value).__name__}, not a {kind.__name__}", place, AGAIN)
+    return value
+
+
 class GGUFFile:
     """Metadata and tensors of one GGUF file.
 
@@ -97,7 +112,7 @@ class GGUFFile:
                 raise cursor.error(f"tensor {name!r} has {dimensions} dimensions")
             shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
             listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
-        alignment = int(self.metadata.get("general.alignment", 32))
+        alignment = told(self.metadata, "general.alignment", int, cursor.place, 32)
         if alignment <= 0:
             raise cursor.error(f"general.alignment is {alignment}")
         base = -(-cursor.at // alignment) * alignment

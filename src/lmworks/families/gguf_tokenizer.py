@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Core
 
 from lmworks.base.errors import InputError
+from lmworks.families.gguf_file import told
 from lmworks.text.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
@@ -56,7 +58,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         InputError: a kind of tokenizer or pre-tokenizer that is not known here, or parts that do not fit together.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    tokens: list[str] = list(metadata.get("tokenizer.ggml.tokens", ()))
+    tokens: list[str] = told(metadata, "tokenizer.ggml.tokens", list, place, [])
     if not tokens:
         raise InputError("the file has no tokenizer", place, "take a GGUF file of a whole language model")
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -70,10 +72,13 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         defaults = {"bos": 1, "eos": 2, "unknown": 0}
     else:
         raise InputError(f"a tokenizer of kind {kind!r} is not read here", place, "known: gpt2, llama")
-    types = [int(number) for number in metadata.get("tokenizer.ggml.token_type", ())] or [NORMAL] * len(tokens)
+    types = told(metadata, "tokenizer.ggml.token_type", np.ndarray, place, np.full(len(tokens), NORMAL)).tolist()
+    if len(types) != len(tokens):
+        raise InputError(f"it has {len(tokens)} tokens, but types of {len(types)}", place, "fetch the file again")
     _add_tokens(core, tokens, types)
-    ids = {role: _id(metadata, role, len(tokens), defaults) for role in ("bos", "eos", "padding", "unknown", "mask")}
-    adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default_bos)) and ids["bos"] is not None
+    roles = ("bos", "eos", "padding", "unknown", "mask")
+    ids = {role: _id(metadata, role, len(tokens), place, defaults.get(role)) for role in roles}
+    adds_bos = told(metadata, "tokenizer.ggml.add_bos_token", bool, place, default_bos) and ids["bos"] is not None
     return Tokenizer(
         core,
         bos_id=ids["bos"],
@@ -81,19 +86,19 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         pad_id=ids["padding"],
         unk_id=ids["unknown"],
         mask_id=ids["mask"],
-        chat_template=metadata.get("tokenizer.chat_template"),
+        chat_template=told(metadata, "tokenizer.chat_template", str, place),
         adds_bos=adds_bos,
-        end_ids=_end_ids(metadata, vocabulary, types),
+        end_ids=_end_ids(metadata, vocabulary, types, place),
     )
 
 
 def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: str) -> tuple[Core, bool]:
-    name = metadata.get("tokenizer.ggml.pre", "default")
+    name = told(metadata, "tokenizer.ggml.pre", str, place, "default")
     if name not in SPLITS:
         raise InputError(
             f"a pre-tokenizer named {name!r} is not known here", place, "known: " + ", ".join(sorted(SPLITS))
         )
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata.get("tokenizer.ggml.merges", ())]
+    merges = [tuple(merge.split(" ", 1)) for merge in told(metadata, "tokenizer.ggml.merges", list, place, [])]
     try:
         core = Core(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=name in WHOLE_WORDS))
     except Exception as error:  # the library raises bare Exception
@@ -102,17 +107,17 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: 
         core.normalizer = normalizers.NFC()
     cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in SPLITS[name]]
     core.pre_tokenizer = pre_tokenizers.Sequence(
-        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=_prefix(metadata, False), use_regex=False)]
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=_prefix(metadata, False, place), use_regex=False)]
     )
     core.decoder = decoders.ByteLevel()
     return core, name in BOS_BY_DEFAULT
 
 
 def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], vocabulary: dict[str, int], place: str) -> Core:
-    scores = metadata.get("tokenizer.ggml.scores")
+    scores = told(metadata, "tokenizer.ggml.scores", np.ndarray, place)
     if scores is None or len(scores) != len(tokens):
         raise InputError("its pieces have no scores", place, "fetch or convert the file again")
-    unknown = _id(metadata, "unknown", len(tokens), {"unknown": 0})
+    unknown = _id(metadata, "unknown", len(tokens), place, 0)
     core = Core(
         models.BPE(
             vocab=vocabulary,
@@ -123,7 +128,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], vocabulary: d
         )
     )
     spaced = normalizers.Replace(" ", "▁")
-    prefixed = _prefix(metadata, True)
+    prefixed = _prefix(metadata, True, place)
     core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaced]) if prefixed else spaced
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefixed else steps)
@@ -155,17 +160,17 @@ def _add_tokens(core: Core, tokens: list[str], types: list[int]) -> None:
     core.add_tokens(added)
 
 
-def _prefix(metadata: Mapping[str, Any], default: bool) -> bool:
-    return bool(metadata.get("tokenizer.ggml.add_space_prefix", default))
+def _prefix(metadata: Mapping[str, Any], default: bool, place: str) -> bool:
+    return told(metadata, "tokenizer.ggml.add_space_prefix", bool, place, default)
 
 
-def _id(metadata: Mapping[str, Any], role: str, size: int, defaults: Mapping[str, int]) -> int | None:
-    index = metadata.get(f"tokenizer.ggml.{role}_token_id", defaults.get(role))
-    return None if index is None or not 0 <= int(index) < size else int(index)
+def _id(metadata: Mapping[str, Any], role: str, size: int, place: str, default: int | None = None) -> int | None:
+    index = told(metadata, f"tokenizer.ggml.{role}_token_id", int, place, default)
+    return index if index is not None and 0 <= index < size else None
 
 
-def _end_ids(metadata: Mapping[str, Any], vocabulary: dict[str, int], types: list[int]) -> list[int]:
+def _end_ids(metadata: Mapping[str, Any], vocabulary: dict[str, int], types: list[int], place: str) -> list[int]:
     """Every token that ends a turn or a text: those told, and control tokens that go by a known name."""
-    told = [metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom")]
+    given = [_id(metadata, role, len(vocabulary), place) for role in ("eos", "eot", "eom")]
     named = [vocabulary[name] for name in ENDINGS if name in vocabulary]
-    return [int(i) for i in told if i is not None] + [i for i in named if types[i] in (CONTROL, UNKNOWN)]
+    return [i for i in given if i is not None] + [i for i in named if types[i] in (CONTROL, UNKNOWN)]

@@ -23,8 +23,6 @@ def _read(keys: Keys) -> dict[str, Any]:
     keys.only("scale_attn_by_inverse_layer_idx", False)
     return sizes | {
         "intermediate_size": keys.take("n_inner") or 4 * sizes["hidden_size"],
-        "num_key_value_heads": sizes["num_attention_heads"],
-        "head_dim": sizes["hidden_size"] // sizes["num_attention_heads"],
         "max_position_embeddings": keys.take("n_positions", 1024),
         "positions": "learned",
         "norm": "layer",

@@ -16,17 +16,16 @@ MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 def _read(model_type: str, keys: Keys) -> dict[str, Any]:
     sizes = keys.sizes()
-    size, heads, layers = sizes["hidden_size"], sizes["num_attention_heads"], sizes["num_hidden_layers"]
     keys.only("pretraining_tp", 1, None)
     keys.only("rope_interleaved", False)
     keys.only("use_mrope", False)
     keys.ignore("is_llama_config", "max_sequence_length")
     bias = keys.take("attention_bias", False) if model_type in ("llama", "qwen3") else False
     return sizes | {
-        "intermediate_size": keys.need("intermediate_size"),
-        "num_key_value_heads": keys.take("num_key_value_heads", 8 if model_type == "mistral" else None) or heads,
-        "head_dim": keys.take("head_dim", 128 if model_type == "qwen3" else None) or size // heads,
-        "max_position_embeddings": keys.need("max_position_embeddings"),
+        "intermediate_size": keys.count("intermediate_size"),
+        "num_key_value_heads": keys.take("num_key_value_heads", 8 if model_type == "mistral" else None),
+        "head_dim": keys.take("head_dim", 128 if model_type == "qwen3" else None),
+        "max_position_embeddings": keys.count("max_position_embeddings"),
         **read_rope(keys),
         "norm_eps": keys.take("rms_norm_eps", 1e-6),
         "activation": keys.activation("hidden_act", "silu"),
@@ -34,7 +33,7 @@ def _read(model_type: str, keys: Keys) -> dict[str, Any]:
         "qkv_bias": bias or model_type == "qwen2",
         "output_bias": bias,
         "mlp_bias": keys.take("mlp_bias", False) if model_type == "llama" else False,
-        **_read_windows(model_type, keys, layers),
+        **_read_windows(model_type, keys, sizes["num_hidden_layers"]),
         "tie_word_embeddings": keys.take("tie_word_embeddings", False),
         "attention_dropout": keys.take("attention_dropout", 0.0) or 0.0,
         "initializer_range": keys.take("initializer_range", 0.02),

@@ -38,7 +38,7 @@ def read_rope(keys: Keys) -> dict[str, Any]:
         InputError: a kind of scaling that we do not have, or one without its numbers.
     """
     newer, older = keys.take("rope_parameters"), keys.take("rope_scaling")
-    theta, context = keys.take("rope_theta"), keys.need("max_position_embeddings")
+    theta, context = keys.take("rope_theta"), keys.count("max_position_embeddings")
     keys.only("partial_rotary_factor", 1.0, None)
     told = _one_for_all_layers(dict(older or newer or {}), keys.place)
     theta = told.pop("rope_theta", None) or theta or 10_000.0
