@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, shapes
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table
 
@@ -174,6 +176,8 @@ def _nearest(path: Path) -> str:
 
 def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
     """Rows of a data set of the hub, through the `datasets` library."""
+    if is_offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read by the library when it is imported
     try:
         import datasets as hub
     except ImportError as error:

