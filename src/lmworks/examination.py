@@ -92,9 +92,10 @@ class Examination:
 
     def _chosen(self) -> list[str]:
         """The likeliest label of each question."""
-        network = self.model.network
-        best = [scoring.likeliest(network, question.ids, question.choices) for question in self.questions]
-        return [self.choices[index] for index in best]
+        ids = [question.ids for question in self.questions]
+        choices = [question.choices for question in self.questions]
+        found = scoring.choice_likelihoods(self.model.network, ids, choices)
+        return [self.choices[int(likelihoods.argmax())] for likelihoods in found]
 
     def _task_figures(self, answers: list[str]) -> Figures:
         references = [question.reference for question in self.questions]
@@ -116,7 +117,7 @@ def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
     if settings.general_bytes == 0:
         return "", []
     if settings.general is None:
-        return "Python's documentation topics", _first_bytes(datasets.general_text(), settings.general_bytes)
+        return "Python's documentation topics", _first_bytes(datasets.general_text(settings.general_bytes), settings.general_bytes)
     path = Path(settings.general)
     try:
         text = path.read_text(encoding="utf-8")

@@ -135,6 +135,7 @@ class LanguageModel:
             save_folder(
                 folder,
                 network=network,
+                config=self.config,
                 family=self.family,
                 tokenizer=self.tokenizer,
                 hf_config=self.hf_config,

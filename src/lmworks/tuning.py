@@ -166,6 +166,7 @@ def prepare(recipe: Recipe) -> Prepared:
         recipe.lora,
         [len(example) for example in examples],
         loss_tokens=examples.report.loss_tokens,
+        evaluation_tokens=2 * held_out.report.tokens,
     )
     notes = [*model.notes, *examples.report.notes]
     return Prepared(recipe, model, examples, held_out, held_out_rows, plan, notes)
@@ -187,7 +188,7 @@ def _go(run: RunFolder, prepared: Prepared, say: Say) -> Run:
     else:
         network.requires_grad_(True)
     say(f"training: {recipe.method}, into {run.path}")
-    hooks = Hooks(evaluate=exam.held_out_figures if prepared.held_out.items else None)
+    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(prepared) else None)
     outcome = train(network, prepared.train.items, recipe.train, run, hooks)
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
@@ -200,6 +201,13 @@ def _go(run: RunFolder, prepared: Prepared, say: Say) -> Run:
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
+
+
+def _chooses(prepared: Prepared) -> bool:
+    """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
+    settings, rows = prepared.recipe.train, len(prepared.train)
+    every = settings.evaluate_every or -(-rows // settings.batch_size)
+    return bool(prepared.held_out.items) and (every < prepared.plan.steps or settings.patience is not None)
 
 
 def _measure(run: RunFolder, exam: Examination, when: str, step: int) -> None:

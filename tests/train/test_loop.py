@@ -176,7 +176,7 @@ def test_patience_ends_it_and_the_best_weights_are_there(go):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept[2], strict=True))
     assert checkpoint.steps(run) == [2, 4]
     told = [event for event in run.events() if event["event"] == "evaluation"]
-    assert [event["metrics"]["loss"] for event in told] == [3.0, 1.0, 2.0, 1.5]
+    assert [event["held_out"]["loss"] for event in told] == [3.0, 1.0, 2.0, 1.5]
 
 
 def test_it_evaluates_each_epoch_and_at_the_end(go):

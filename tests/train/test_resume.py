@@ -42,7 +42,7 @@ def check_equal(killed: RunFolder, whole: RunFolder, steps: int) -> None:
     assert [step for step, _, _ in told[0]] == list(range(1, steps + 1))
     assert told[0] == told[1]
     assert not killed.events("divergence")
-    evaluations = [[(e["step"], e["metrics"]) for e in run.events("evaluation")] for run in (killed, whole)]
+    evaluations = [[(e["step"], e["held_out"]) for e in run.events("evaluation")] for run in (killed, whole)]
     assert evaluations[0] == evaluations[1]
     last = [run.checkpoints / f"checkpoint-{steps}" / "state.safetensors" for run in (killed, whole)]
     assert sha256(last[0]) == sha256(last[1])

@@ -105,6 +105,22 @@ def merge(network: nn.Module) -> int:
     return len(found)
 
 
+@contextmanager
+def merged(network: Transformer) -> Iterator[Transformer]:
+    """Within this block every adapter is part of its base's weight and its module is gone, as in a plain model."""
+    found = [(name, module, module.merged) for name, module in adapters(network)]
+    for name, module, _ in found:
+        module.merge()
+        put(network, name, module.base)
+    try:
+        yield network
+    finally:
+        for name, module, before in found:
+            put(network, name, module)
+            if not before:
+                module.unmerge()
+
+
 def detach(network: nn.Module) -> int:
     """Take the adapters off: the base is there again, bit for bit. Gives how many there were."""
     found = list(adapters(network))

@@ -42,13 +42,13 @@ class Hooks:
     """What the caller adds to the loop.
 
     Attributes:
-        evaluate: (network in evaluation mode, step) -> numbers, among them ``loss`` on held-out rows.
+        evaluate: (network in evaluation mode, step) -> figures of the held-out rows, among them ``loss``.
         stepped: told of every step's journal line.
         console: where progress is written; None: standard error.
         quiet: no progress lines.
     """
 
-    evaluate: Callable[[Transformer, int], dict[str, float]] | None = None
+    evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
     stepped: Callable[[dict[str, Any]], None] | None = None
     console: Console | None = None
     quiet: bool = False
@@ -148,7 +148,7 @@ class _Training:
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
         self.progress = TrainingProgress(self.total, self._limit(), hooks.console, hooks.quiet)
-        self.evaluated = {int(event["step"]): event["metrics"] for event in run.events("evaluation")}
+        self.evaluated = {e["step"]: e["held_out"] for e in run.events("evaluation") if e["when"] == "step"}
         self.board = _board(run) if settings.tensorboard else None
 
     step: int
@@ -276,11 +276,12 @@ class _Training:
             self.network.eval()
             with torch.no_grad(), products_in(self.precision[0], self.device):
                 metrics = self.hooks.evaluate(self.network, self.step)
-            self.run.write("evaluation", step=self.step, metrics=metrics)
-        said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            self.run.write("evaluation", when="step", step=self.step, held_out=metrics)
+        shown = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        said = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         self.progress.say(f"step {self.step}: held out: {said}")
         if self.board is not None:
-            for name, value in metrics.items():
+            for name, value in shown.items():
                 self.board.add_scalar(f"held_out/{name}", value, self.step)
         if not self.best or metrics["loss"] < self.best["loss"]:
             self.best, self.bad = {"loss": metrics["loss"], "step": self.step}, 0
