@@ -64,13 +64,15 @@ def test_absent_keys_have_the_familys_defaults() -> None:
     """The defaults that transformers gives, which old config.json files rely on."""
     from transformers import AutoConfig
 
-    for base in (LLAMA, *(LLAMA | {"model_type": name} for name in ("mistral", "qwen2", "qwen3")), GPT2):
+    qwens = [LLAMA | {"model_type": name, "num_key_value_heads": 2} for name in ("qwen2", "qwen3")]
+    for base in (LLAMA, LLAMA | {"model_type": "mistral"}, *qwens, GPT2):
         full = AutoConfig.for_model(**base).to_dict()
         assert read(base) == read(full)
 
 
 def test_sliding_layers_of_qwen() -> None:
-    config = LLAMA | {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    config = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
+    config |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     told = read(config)
     assert [told.window_of(layer) for layer in range(2)] == [None, 8]
     assert read(config | {"max_window_layers": 2}).sliding_window is None
@@ -80,7 +82,7 @@ def test_sliding_layers_of_qwen() -> None:
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_written_and_read_is_the_same(name: str) -> None:
-    config = read((GPT2 if name == "gpt2" else LLAMA) | {"model_type": name})
+    config = read(GPT2 if name == "gpt2" else LLAMA | {"model_type": name, "num_key_value_heads": 4})
     written = FAMILIES[name].write_config(config)
     assert written["model_type"] == name
     assert read(written) == config

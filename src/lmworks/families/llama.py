@@ -11,6 +11,7 @@ from lmworks.families.rope import read_rope, write_rope
 from lmworks.model.config import ModelConfig
 
 MODULES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+KEY_VALUE_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}  # what their configs mean where they do not say; llama: all
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
@@ -23,7 +24,7 @@ def _read(model_type: str, keys: Keys) -> dict[str, Any]:
     bias = keys.take("attention_bias", False) if model_type in ("llama", "qwen3") else False
     return sizes | {
         "intermediate_size": keys.count("intermediate_size"),
-        "num_key_value_heads": keys.take("num_key_value_heads", 8 if model_type == "mistral" else None),
+        "num_key_value_heads": keys.take("num_key_value_heads", KEY_VALUE_HEADS.get(model_type)),
         "head_dim": keys.take("head_dim", 128 if model_type == "qwen3" else None),
         "max_position_embeddings": keys.count("max_position_embeddings"),
         **read_rope(keys),

@@ -1,0 +1,126 @@
+"""GGUF files as the gguf library writes them, and as damage leaves them."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.families import gguf_file
+from lmworks.families.gguf_file import READABLE, GGUFFile
+
+TYPES = gguf.GGMLQuantizationType
+
+
+def write(path: Path, tensors: dict[str, tuple[np.ndarray, TYPES]]) -> Path:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("llama.block_count", 2)
+    writer.add_float32("llama.small", 1e-5)
+    writer.add_bool("yes", True)
+    writer.add_array("texts", ["a", "", "ü€"])
+    writer.add_array("numbers", [1, 2, 3])
+    for name, (data, kind) in tensors.items():
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_metadata_is_what_was_written(tmp_path: Path) -> None:
+    file = GGUFFile(write(tmp_path / "m.gguf", {"t": (np.ones((2, 3), np.float32), TYPES.F32)}))
+    assert file.metadata["general.architecture"] == "llama"
+    assert file.metadata["llama.block_count"] == 2
+    assert file.metadata["llama.small"] == np.float32(1e-5)
+    assert file.metadata["yes"] is True
+    assert file.metadata["texts"] == ["a", "", "ü€"]
+    assert file.metadata["numbers"].tolist() == [1, 2, 3]
+    assert file.tensors["t"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_every_type_is_read_as_the_library_reads_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantized by the library where it can, else random bytes with halves as scales that are numbers."""
+    kind = TYPES[name]
+    generator = np.random.default_rng(5)
+    values = generator.standard_normal((6, 512), np.float32)
+    try:
+        stored = gguf.quantize(values, kind)
+        wanted = gguf.dequantize(stored, kind)
+        assert np.abs(wanted - values).max() < 0.5
+    except NotImplementedError:
+        block, width = gguf.GGML_QUANT_SIZES[kind]
+        halves = generator.uniform(-2, 2, (6, 512 // block * width // 2)).astype(np.float16)
+        stored = halves.view(np.uint8)
+        wanted = gguf.dequantize(stored, kind)
+    monkeypatch.setattr(gguf_file, "CHUNK", 1024)  # several chunks
+    file = GGUFFile(write(tmp_path / "m.gguf", {"t": (stored, kind), "u": (values, TYPES.F32)}))
+    read = file.read(["t", "u"])
+    assert read["t"].shape == (6, 512)
+    np.testing.assert_array_equal(read["t"].numpy(), wanted)
+    np.testing.assert_array_equal(read["u"].numpy(), values)
+    half = file.read(["t"], torch.bfloat16)["t"]
+    torch.testing.assert_close(half, torch.from_numpy(wanted.astype(np.float32)).bfloat16(), equal_nan=True)
+
+
+def test_other_types_are_refused_by_name(tmp_path: Path) -> None:
+    stored = np.zeros((1, gguf.GGML_QUANT_SIZES[TYPES.IQ4_XS][1]), np.uint8)
+    file = GGUFFile(write(tmp_path / "m.gguf", {"t": (stored, TYPES.IQ4_XS)}))
+    with pytest.raises(InputError, match="IQ4_XS"):
+        file.read(["t"])
+
+
+def test_weights_in_memory_do_not_reach_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", {"t": (np.ones((2, 3), np.float32), TYPES.F32)})
+    before = path.read_bytes()
+    GGUFFile(path).read(["t"])["t"].add_(1.0)
+    assert path.read_bytes() == before
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", {"t": (np.ones((4, 8), np.float32), TYPES.F32)})
+    whole = path.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in range(0, len(whole), 3):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(InputError) as caught:
+            GGUFFile(cut)
+        assert "cut.gguf" in str(caught.value)
+
+
+def test_random_damage_gives_nothing_but_input_errors(tmp_path: Path) -> None:
+    whole = write(tmp_path / "m.gguf", {"t": (np.ones((4, 8), np.float32), TYPES.F32)}).read_bytes()
+    path, chance = tmp_path / "bad.gguf", random.Random(11)
+    refused = 0
+    for _ in range(300):
+        bad = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            bad[chance.randrange(len(bad) - 128)] = chance.randrange(256)
+        path.write_bytes(bad)
+        try:
+            file = GGUFFile(path)
+            file.read(list(file.tensors))
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+def test_what_is_not_gguf_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(InputError, match="does not begin with GGUF"):
+        GGUFFile(path)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 1, 0, 0))
+    with pytest.raises(InputError, match="version 1"):
+        GGUFFile(path)
+    with pytest.raises(InputError, match="cannot be opened"):
+        GGUFFile(tmp_path / "none.gguf")
