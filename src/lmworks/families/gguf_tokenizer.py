@@ -75,9 +75,12 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
     types = told(metadata, "tokenizer.ggml.token_type", np.ndarray, place, np.full(len(tokens), NORMAL)).tolist()
     if len(types) != len(tokens):
         raise InputError(f"it has {len(tokens)} tokens, but types of {len(types)}", place, "fetch the file again")
-    _add_tokens(core, tokens, types)
     roles = ("bos", "eos", "padding", "unknown", "mask")
     ids = {role: _id(metadata, role, len(tokens), place, defaults.get(role)) for role in roles}
+    for index in (ids["bos"], ids["eos"]):
+        if index is not None:
+            types[index] = CONTROL  # old files do not say so
+    _add_tokens(core, tokens, types)
     adds_bos = told(metadata, "tokenizer.ggml.add_bos_token", bool, place, default_bos) and ids["bos"] is not None
     return Tokenizer(
         core,
