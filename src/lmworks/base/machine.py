@@ -1,0 +1,422 @@
+"""Which computer is this: processor, threads, memory, and how fast it really multiplies and reads.
+
+Processors differ more than their names say (one runs bfloat16 at a thousandth of another's speed), so what ``auto``
+settings choose and every share of the machine's limit rest on a short measurement, made once and kept in the cache.
+Knows nothing of models. PyTorch is imported only where something is measured or set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.energy import Energy, EnergyMeter
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write, cache_folder
+
+__all__ = [
+    "Energy",
+    "EnergyMeter",
+    "Processor",
+    "Rates",
+    "choose_precision",
+    "describe",
+    "keep_memory",
+    "measure",
+    "memory",
+    "peak_memory",
+    "processor",
+    "rates",
+    "reset_peak_memory",
+    "use_threads",
+]
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+INSTRUCTIONS = (
+    *(
+        "sse4_2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx_vnni",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx512_vbmi",
+    ),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "avx10_1"),
+    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+"""The instruction sets that matter to matrix products, as Linux names them."""
+
+TOKENS, WIDTH, WIDER, WEIGHTS = 512, 576, 1536, 16
+"""The measured product: (TOKENS, WIDTH) x (WIDTH, WIDER), going round so many weights, as the layers of a model do."""
+
+QUIET, TRIES = 0.85, 3
+"""A measurement that got a smaller share of the processor is repeated by the next process, at most so often."""
+
+WORTH = 1.2
+"""How much faster bfloat16 products must be before auto gives up float32's digits for them."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The processor.
+
+    Attributes:
+        name, vendor: as it calls itself.
+        kind: "x86_64", "aarch64" ...
+        instructions: those of INSTRUCTIONS that it has.
+        cores: physical cores that this process may use (affinity and cgroup quota counted), at least 1.
+        logical: hardware threads that it may use.
+    """
+
+    name: str
+    vendor: str
+    kind: str
+    instructions: tuple[str, ...]
+    cores: int
+    logical: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured.
+
+    Attributes:
+        float32, bfloat16, float16: GFLOP/s of matrix products; 0 where PyTorch has none.
+        memory: GB/s of reading.
+        threads, torch: with how many threads, with which version of PyTorch.
+        seconds: that the measurement took.
+        share: of the threads' time that the measurement got; the rest went to other programs.
+        tries: measurements of which this is the best.
+    """
+
+    float32: float
+    bfloat16: float
+    float16: float
+    memory: float
+    threads: int
+    torch: str
+    seconds: float
+    share: float
+    tries: int = 1
+
+
+@cache
+def processor() -> Processor:
+    """The processor of this machine."""
+    told = _cpuinfo()
+    name = told.get("model name") or told.get("Hardware") or told.get("brand_raw", "")
+    flags = set((told.get("flags") or told.get("Features") or "").split())
+    logical = _allowed()
+    quota = _quota()
+    cores = len({_siblings(cpu) for cpu in logical}) if logical else (os.cpu_count() or 1)
+    return Processor(
+        name=" ".join(name.split()) or platform.processor() or "unknown",
+        vendor=told.get("vendor_id") or told.get("CPU implementer") or told.get("vendor_id_raw", ""),
+        kind=platform.machine(),
+        instructions=tuple(word for word in INSTRUCTIONS if word in flags),
+        cores=max(1, min(cores, quota or cores)),
+        logical=len(logical) or os.cpu_count() or 1,
+    )
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; elsewhere what py-cpuinfo finds (it takes a second)."""
+    place = Path("/proc/cpuinfo")
+    if place.is_file():
+        lines = place.read_text(errors="replace").split("\n\n")[0].splitlines()
+        pairs = (line.partition(":") for line in lines)
+        return {key.strip(): value.strip() for key, _, value in pairs}
+    import cpuinfo
+
+    found = cpuinfo.get_cpu_info()
+    return {**{key: str(value) for key, value in found.items()}, "flags": " ".join(found.get("flags", ()))}
+
+
+def _allowed() -> list[int]:
+    """The hardware threads that this process may run on; empty where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads of one core, as text; the thread itself where the system does not tell."""
+    place = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        return place.read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """The control groups of this process, inner ones first, in version 2 and in version 1's ``controller``."""
+    found = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, names, inner = line.split(":", 2)
+        if names and controller not in names.split(","):
+            continue
+        root = Path("/sys/fs/cgroup") if not names else Path("/sys/fs/cgroup") / controller
+        place = root / inner.lstrip("/")
+        found += [place, *[above for above in place.parents if above.is_relative_to(root)]]
+    return found
+
+
+def _quota() -> int | None:
+    """Whole cores that the control groups grant, or None where they set no limit."""
+    shares = []
+    for group in _control_groups("cpu"):
+        try:
+            if (group / "cpu.max").is_file():
+                granted, period = (group / "cpu.max").read_text().split()
+            else:
+                granted = (group / "cpu.cfs_quota_us").read_text().strip()
+                period = (group / "cpu.cfs_period_us").read_text().strip()
+            if granted not in ("max", "-1"):
+                shares.append(math.ceil(int(granted) / int(period)))
+        except (OSError, ValueError):
+            continue
+    return max(1, min(shares)) if shares else None
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory that this process may use in all, and that are free for it now; control groups counted."""
+    import psutil
+
+    whole = psutil.virtual_memory()
+    total, free = whole.total, whole.available
+    for group in _control_groups("memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            try:
+                most = int((group / limit).read_text())
+                free = min(free, max(0, most - int((group / used).read_text())))
+                total = min(total, most)
+            except (OSError, ValueError):
+                continue
+    return total, free
+
+
+def use_threads(count: int | None = None) -> int:
+    """Sets how many threads PyTorch computes with; None: one for each physical core. Returns the number set."""
+    import torch
+
+    chosen = processor().cores if count is None else count
+    if chosen < 1:
+        raise InputError(
+            f"{chosen} threads cannot compute", "threads", "give a number from 1 on, or null for all cores"
+        )
+    torch.set_num_threads(chosen)
+    return chosen
+
+
+def rates(refresh: bool = False) -> Rates:
+    """How fast this machine multiplies and reads, from the cache; measured first (some seconds) where it is not there.
+
+    The measurement holds for this processor, its instructions, the number of threads and the version of PyTorch. One
+    that other programs disturbed is used, and improved by the next processes that ask.
+    """
+    key = _key()
+    if key in _known and not refresh:
+        return _known[key]
+    place = cache_folder() / "machine.json"
+    kept: dict[str, Any] = {}
+    old: Rates | None = None
+    try:
+        kept = json.loads(place.read_text(encoding="utf-8"))
+        old = Rates(**kept[key]) if not refresh else None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if old is not None and (old.share >= QUIET or old.tries >= TRIES):
+        _known[key] = old
+        return old
+    found = measure()
+    if old is not None:
+        best = {name: max(getattr(old, name), getattr(found, name)) for name in (*PRECISIONS, "memory", "share")}
+        found = replace(found, **best, tries=old.tries + 1)
+    with contextlib.suppress(OSError, InputError):  # a cache that cannot be written is no reason to stop
+        atomic_write(place, json.dumps({**kept, key: asdict(found)}, indent=1) + "\n")
+    _known[key] = found
+    return found
+
+
+_known: dict[str, Rates] = {}
+
+
+def _key() -> str:
+    from importlib.metadata import version
+
+    one = processor()
+    return "; ".join((one.name, " ".join(one.instructions), f"{_threads()} threads", f"torch {version('torch')}"))
+
+
+def _threads() -> int:
+    """Threads that PyTorch computes with, or will, once it is imported."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else processor().cores
+
+
+def measure() -> Rates:
+    """Measures now: some rounds over everything, of each the best round's median, since other programs only slow it."""
+    threads, started = _threads(), time.perf_counter()
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            probes = {name: _product(getattr(torch, name)) for name in PRECISIONS}
+            probes["memory"] = _reading()
+            best = dict.fromkeys(probes, 0.0)
+            clock, busy = time.perf_counter(), time.process_time()
+            for _ in range(3):
+                for name, (probe, amount) in probes.items():
+                    if probe is not None:
+                        best[name] = max(best[name], amount / _median(probe) / 1e9)
+            share = (time.process_time() - busy) / (time.perf_counter() - clock) / threads
+    finally:
+        torch.set_num_threads(before)
+    rounded = {name: float(f"{value:.4g}") for name, value in best.items()}
+    seconds = round(time.perf_counter() - started, 2)
+    share = round(min(share, 1.0), 2)
+    return Rates(**rounded, threads=threads, torch=torch.__version__, seconds=seconds, share=share)
+
+
+def _median(probe: Callable[[], object], budget: float = 0.2) -> float:
+    """Seconds that a call takes: the median of as many as fit into the budget, at least one."""
+    taken: list[float] = []
+    while not taken or sum(taken) < budget:
+        start = time.perf_counter()
+        probe()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def _product(dtype: Any) -> tuple[Callable[[], object] | None, float]:
+    """A matrix product to time, and its FLOPs; as small as it must be to end soon where the precision is emulated."""
+    import torch
+
+    try:
+        weights = torch.randn(WIDER, WIDTH).to(dtype)
+        few = torch.randn(4, WIDTH).to(dtype)
+        taken = []
+        while len(taken) < 9 and sum(taken) < 0.1:
+            start = time.perf_counter()
+            torch.nn.functional.linear(few, weights)
+            taken.append(time.perf_counter() - start)
+        slow = min(taken) / 4 * TOKENS > 1.0
+    except RuntimeError:  # this PyTorch has no such product
+        return None, 0.0
+    if slow:
+        return (lambda: torch.nn.functional.linear(few, weights)), 2.0 * 4 * WIDTH * WIDER
+    many = torch.randn(TOKENS, WIDTH).to(dtype)
+    layers = [weights.clone() for _ in range(WEIGHTS)]
+    turn = iter(range(sys.maxsize))
+    return (lambda: torch.nn.functional.linear(many, layers[next(turn) % WEIGHTS])), 2.0 * TOKENS * WIDTH * WIDER
+
+
+def _reading() -> tuple[Callable[[], object], float]:
+    """A pass over more memory than caches hold (a matrix times a vector), and its bytes."""
+    import torch
+
+    size = min(512 << 20, memory()[1] // 8)
+    matrix = torch.ones(max(1, size // (4096 * 4)), 4096)
+    vector = torch.ones(4096)
+    return (lambda: torch.mv(matrix, vector)), float(matrix.nbytes)
+
+
+def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str]:
+    """The precision of matrix products, and the reason as a sentence with the numbers that decided.
+
+    Args:
+        asked: "auto", "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda", "mps", with or without an index.
+    """
+    if asked in PRECISIONS:
+        return asked, f"{asked}, as asked"
+    if asked != "auto":
+        raise InputError(f"{asked!r} is no precision", "precision", f"one of: auto, {', '.join(PRECISIONS)}")
+    if device.startswith("cuda"):
+        import torch
+
+        has = torch.cuda.is_bf16_supported()
+        chosen = "bfloat16" if has else "float32"
+        return chosen, f"{chosen}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
+    if device != "cpu":
+        return "float32", f"float32: bfloat16 was not measured on {device}"
+    found = rates()
+    chosen = "bfloat16" if found.bfloat16 >= WORTH * found.float32 else "float32"
+    told = f"bfloat16 {found.bfloat16:,.4g} and float32 {found.float32:,.4g} GFLOP/s in matrix products"
+    return chosen, f"{chosen}: {told}, as measured on this machine with {found.threads} threads"
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held, since it began or since reset_peak_memory."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def reset_peak_memory() -> bool:
+    """Lets peak_memory count anew from here; returns whether the system permits it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def keep_memory() -> bool:
+    """Makes glibc keep big blocks that were freed for the next step, instead of giving them back and faulting them in.
+
+    Returns:
+        whether it held; it cannot where another C library is used.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version()
+        mallopt = library.mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    trim, pad, threshold = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+    held = [mallopt(threshold, 1 << 30), mallopt(trim, (1 << 31) - 1), mallopt(pad, 64 << 20)]
+    return all(held)
+
+
+def describe() -> dict[str, Any]:
+    """The machine in a few words and numbers, for results; memory in bytes."""
+    from importlib.metadata import version
+
+    one = processor()
+    told = {"name": one.name, "vendor": one.vendor, "kind": one.kind, "cores": one.cores}
+    told |= {"instructions": list(one.instructions), "memory": memory()[0], "system": platform.system()}
+    return {**told, "python": platform.python_version(), "torch": version("torch")}
