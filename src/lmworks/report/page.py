@@ -16,10 +16,9 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
-from lmworks.report import curves
+from lmworks.report import curves, facts
 
 Card = dict[str, Any]
-COST_FORMATS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda v: figures.scaled(v, "FLOP", 3)}
 
 
 def render(card: Card) -> str:
@@ -61,7 +60,7 @@ def _text(value: Any) -> str:
 
 def _header(card: Card) -> str:
     run = card["run"]
-    said = [run["method"], run["precision"], _state(run)]
+    said = [run["method"], run["precision"], facts.state(run)]
     when = run["started"]
     if isinstance(when, int | float):
         said.append(datetime.fromtimestamp(when, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"))
@@ -73,12 +72,6 @@ def _header(card: Card) -> str:
         f'<h1>{_text(run["model"])} <span class="soft">on</span> {_text(run["data"])}</h1>'
         f'<p class="soft">{about}</p></header>\n'
     )
-
-
-def _state(run: Card) -> str:
-    again = f", resumed {run['resumed']} time{'s' if run['resumed'] > 1 else ''}" if run["resumed"] else ""
-    early = f" ({run['stopped']})" if run["stopped"] else ""
-    return f"{run['state']}{early}{again}"
 
 
 def _notes(card: Card) -> str:
@@ -120,12 +113,12 @@ def _measures(card: Card) -> str:
             f"<td>{figures.number(measure['before']['value'])}{_range(measure['before'])}</td>"
             f"<td>{figures.number(measure['after']['value'])}{_range(measure['after'])}</td>"
             f"<td>{figures.signed(change['value'])}{_range(change, sign=True)}{share}</td>"
-            f"<td>{figures.count(measure['rows'])}</td><td>{_verdict(measure)}</td></tr>"
+            f'<td class="rows">{figures.count(measure["rows"])}</td><td class="said">{_verdict(measure)}</td></tr>'
         )
     after = "after" if card["compared"]["after"] != "step" else f"at step {figures.count(card['compared']['step'])}"
     return (
         "<section><h2>Before and after, on rows that were not trained on</h2>"
-        + _table(["", "before", after, "change", "rows", ""], rows)
+        + _table(["", "before", after, "change", "rows", ""], rows, "stacked")
         + "</section>\n"
     )
 
@@ -135,9 +128,10 @@ def _range(side: Card, sign: bool = False) -> str:
     return f'<span class="range">{figures.interval(ends[0], ends[1], sign)}</span>' if ends else ""
 
 
-def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
+def _table(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
     head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
 
 
 def _curves(card: Card) -> str:
@@ -155,58 +149,18 @@ def _curves(card: Card) -> str:
 def _costs(card: Card) -> str:
     rows = []
     for line in card["planned"]:
-        form = COST_FORMATS[line["unit"]]
+        form = facts.FORMS[line["unit"]]
         ratio = f"× {figures.number(line['ratio'])}" if line["ratio"] else ""
         rows.append(
             f'<tr><th scope="row">{_text(line["what"])}</th><td>{form(line["planned"])}</td>'
             f"<td>{form(line['happened'])}</td><td>{ratio}</td></tr>"
         )
     table = _table(["", "planned", "happened", ""], rows) if rows else ""
-    return f"<section><h2>What it cost</h2>{table}{_list(cost_facts(card))}</section>"
-
-
-def cost_facts(card: Card) -> list[tuple[str, str]]:
-    """Speed and energy as (name, text) lines; what was not recorded is left out."""
-    energy, training = card["costs"]["energy"] or {}, card["training"]
-    speed, limit = training["tokens_per_second"], training["share_of_limit"]
-    how = ", ".join(str(energy[k]) for k in ("how", "assumption", "note") if energy.get(k))
-    lines = [
-        ("speed, no padding counted", f"{figures.number(speed)} tokens/s" if speed else None),
-        ("share of this machine's measured limit", figures.percent(limit, 2) if limit else None),
-        (f"energy ({how})" if how else "energy", figures.energy(energy["joules"]) if "joules" in energy else None),
-    ]
-    return [(name, text) for name, text in lines if text]
-
-
-def run_facts(card: Card) -> list[tuple[str, str]]:
-    """What else the run was, as (name, text) lines; what was not recorded is left out."""
-    numbers, training, data = card["parameters"], card["training"], card["data"]
-    total, trainable = numbers.get("total"), numbers.get("trainable")
-    share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
-    held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
-    size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
-    lines = [
-        ("parameters", figures.count(total) if total else None),
-        ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
-        ("rows", _rows(data) if data.get("rows") is not None else None),
-        ("rows held out", figures.count(held) if isinstance(held, int) else None),
-        ("rows cut / left out", f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None),
-        ("steps", figures.count(training["steps"]) if training["steps"] else None),
-        ("tokens trained on", figures.count(training["tokens"]) if training["tokens"] else None),
-        ("result", f"{artefact['path']}{size}" if artefact.get("path") else None),
-        ("machine", str(machine["name"]) if machine.get("name") else None),
-    ]
-    return [(name, text) for name, text in lines if text]
-
-
-def _rows(data: Card) -> str:
-    with_loss = data.get("loss_tokens")
-    tokens = f", {figures.count(data['tokens'])} tokens" if data.get("tokens") is not None else ""
-    return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")
+    return f"<section><h2>What it cost</h2>{table}{_list(facts.of_cost(card))}</section>"
 
 
 def _facts(card: Card) -> str:
-    return f"<section><h2>The run</h2>{_list(run_facts(card))}</section>\n"
+    return f"<section><h2>The run</h2>{_list(facts.of_run(card))}</section>\n"
 
 
 def _list(lines: list[tuple[str, str]]) -> str:

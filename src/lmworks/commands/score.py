@@ -1,0 +1,81 @@
+"""lmworks score: how well a model predicts texts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from lmworks.base.errors import InputError
+
+ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
+can be compared across models). The first token of a text counts only where the model opens texts with a token of its own."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, texts or files of them."""
+    parser.description = ABOUT
+    parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
+    parser.add_argument("text", nargs="*", help="texts to score; -: standard input")
+    parser.add_argument("--file", action="append", default=[], metavar="F", help="score a UTF-8 file as one text")
+    parser.add_argument("--lines", action="store_true", help="each line that is not empty is a text of its own")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Print a line a text, and a total where there are several."""
+    texts = _texts(args)
+    from lmworks.opening import load
+
+    model = load(args.model)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    scores = model.score(texts)
+    rows = [(one.nats, one.tokens, one.bytes) for one in scores]
+    if args.json:
+        found = [
+            {"text": text, "nats": row[0], "tokens": row[1], "bytes": row[2], "bits_per_byte": _bits(row)}
+            for text, row in zip(texts, rows, strict=True)
+        ]
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return 0
+    print(f"{'nats':>12}  {'tokens':>7}  {'bits/byte':>9}  text")
+    for row, text in zip(rows, texts, strict=True):
+        print(_line(row, _short(text)))
+    if len(rows) > 1:
+        print(_line((sum(r[0] for r in rows), sum(r[1] for r in rows), sum(r[2] for r in rows)), "(all)"))
+    return 0
+
+
+def _texts(args: argparse.Namespace) -> list[str]:
+    found = [sys.stdin.read() if text == "-" else text for text in args.text]
+    for name in args.file:
+        try:
+            found.append(Path(name).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            fault = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+            raise InputError(fault, name, "save the file as UTF-8") from None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", name, "give a text file") from None
+    if args.lines:
+        found = [line for text in found for line in text.splitlines() if line.strip()]
+    if not any(found):
+        raise InputError("there is no text to score", "TEXT", 'lmworks score MODEL "The sky is blue." or --file F')
+    return found
+
+
+def _bits(row: tuple[float, int, int]) -> float | None:
+    return row[0] / math.log(2) / row[2] if row[2] else None
+
+
+def _line(row: tuple[float, int, int], text: str) -> str:
+    bits = _bits(row)
+    said = "-" if bits is None else f"{bits:.4f}"
+    return f"{row[0]:12.4f}  {row[1]:7d}  {said:>9}  {text}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"

@@ -1,0 +1,57 @@
+"""What the card says beside its tables, as (name, text) lines; terminal and page say the same. Knows no layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmworks.base import figures
+
+Card = dict[str, Any]
+FORMS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda value: figures.scaled(value, "FLOP", 3)}
+
+
+def state(run: Card) -> str:
+    """How far the run came, in words."""
+    again = f", resumed {run['resumed']} time{'s' if run['resumed'] > 1 else ''}" if run["resumed"] else ""
+    early = f" ({run['stopped']})" if run["stopped"] else ""
+    return f"{run['state']}{early}{again}"
+
+
+def of_cost(card: Card) -> list[tuple[str, str]]:
+    """Speed and energy as (name, text) lines; what was not recorded is left out."""
+    energy, training = card["costs"]["energy"] or {}, card["training"]
+    speed, limit = training["tokens_per_second"], training["share_of_limit"]
+    how = ", ".join(str(energy[k]) for k in ("how", "assumption", "note") if energy.get(k))
+    lines = [
+        ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
+        ("share of the machine's limit", figures.percent(limit, 2) if limit else None),
+        (f"energy ({how})" if how else "energy", figures.energy(energy["joules"]) if "joules" in energy else None),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def of_run(card: Card) -> list[tuple[str, str]]:
+    """What else the run was, as (name, text) lines; what was not recorded is left out."""
+    numbers, training, data = card["parameters"], card["training"], card["data"]
+    total, trainable = numbers.get("total"), numbers.get("trainable")
+    share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
+    held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
+    size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
+    lines = [
+        ("parameters", figures.count(total) if total else None),
+        ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
+        ("rows", _rows(data) if data.get("rows") is not None else None),
+        ("rows held out", figures.count(held) if isinstance(held, int) else None),
+        ("rows cut / left out", f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None),
+        ("steps", figures.count(training["steps"]) if training["steps"] else None),
+        ("tokens trained on", figures.count(training["tokens"]) if training["tokens"] else None),
+        ("result", f"{artefact['path']}{size}" if artefact.get("path") else None),
+        ("machine", str(machine["name"]) if machine.get("name") else None),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _rows(data: Card) -> str:
+    with_loss = data.get("loss_tokens")
+    tokens = f", {figures.count(data['tokens'])} tokens" if data.get("tokens") is not None else ""
+    return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")

@@ -1,0 +1,125 @@
+"""The card on a terminal: two small tables, the curves as one line each, sample answers side by side.
+
+On a terminal with colours and rules; elsewhere (a file, a pipe) plain text of the same words. Says what the card says.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lmworks.base import figures
+from lmworks.report import facts
+
+Card = dict[str, Any]
+_BARS = "▁▂▃▄▅▆▇█"
+_COLOURS = {"better": "green", "worse": "red"}
+
+
+def show(card: Card, console: Console | None = None) -> None:
+    """Print a card of :func:`lmworks.report.card.build`."""
+    (console or Console(highlight=False)).print(render(card))
+
+
+def render(card: Card) -> RenderableType:
+    """The card as something that rich prints."""
+    parts: list[RenderableType] = [_title(card)]
+    parts += [Text(f"! {note}", style="yellow") for note in card["run"]["notes"]]
+    if card["measures"]:
+        parts += [Text(), _measures(card)]
+    parts += [Text(), _costs(card)]
+    parts += _curves(card)
+    if card["samples"]:
+        parts += [Text(), *(_sample(sample) for sample in card["samples"])]
+    if card["measures"]:
+        parts += [Text(card["how"], style="dim")]
+    return Group(*parts)
+
+
+def _title(card: Card) -> Text:
+    run = card["run"]
+    title = Text()
+    title.append(f"{run['model'] or figures.UNKNOWN}", style="bold").append(" on ")
+    title.append(f"{run['data'] or figures.UNKNOWN}", style="bold")
+    said = [run["method"], run["precision"], facts.state(run)]
+    return title.append(" · " + " · ".join(str(part) for part in said if part))
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for place, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if place else "left", no_wrap=place > 0)
+    return table
+
+
+def _measures(card: Card) -> Table:
+    after = "after" if card["compared"]["after"] != "step" else f"step {figures.count(card['compared']['step'])}"
+    table = _table("on rows not trained on", "before", after, "change", "95 % interval", "rows", "")
+    table.columns[-1].justify = "left"
+    table.columns[-1].no_wrap = False
+    for measure in card["measures"]:
+        change = measure["change"] or {"value": None, "interval": None}
+        ends = change["interval"]
+        name = Text(measure["title"])
+        if measure["unit"]:
+            name.append(f", {measure['unit']}", style="dim")
+        table.add_row(
+            name,
+            figures.number(measure["before"]["value"]),
+            Text(figures.number(measure["after"]["value"]), style="bold"),
+            figures.signed(change["value"]),
+            figures.interval(ends[0], ends[1], True) if ends else figures.UNKNOWN,
+            figures.count(measure["rows"]),
+            Text(measure["verdict"] or "", style=_COLOURS.get(measure["verdict"], "")),
+        )
+    return table
+
+
+def _costs(card: Card) -> RenderableType:
+    costs = _table("cost", "planned", "happened", "ratio")
+    for line in card["planned"]:
+        form = facts.FORMS[line["unit"]]
+        ratio = figures.number(line["ratio"]) if line["ratio"] else ""
+        costs.add_row(line["what"], form(line["planned"]), form(line["happened"]), ratio)
+    list_ = Table.grid(padding=(0, 2))
+    list_.add_column(style="dim")
+    list_.add_column()
+    for name, text in (*facts.of_cost(card), *facts.of_run(card)):
+        list_.add_row(Text(name), Text(text))
+    return Columns([costs, list_] if card["planned"] else [list_], padding=(1, 4))  # side by side where there is room
+
+
+def _curves(card: Card) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for name, key in (("training loss", "training"), ("held-out loss", "held_out")):
+        points = [value for _, value in card["curves"][key]]
+        if len(points) > 1:
+            ends = f"{figures.number(points[0])} → {figures.number(points[-1])}"
+            lines.append(Text.assemble((f"{name:<14}", "dim"), sparkline(points), (f"  {ends}", "dim")))
+    return [Text(), *lines] if lines else []
+
+
+def sparkline(values: list[float], width: int = 60) -> str:
+    """Values as bars of eight heights, each bar the mean of its share where there are more values than bars."""
+    bars = min(width, len(values))
+    borders = [place * len(values) // bars for place in range(bars + 1)]
+    means = [sum(values[low:high]) / (high - low) for low, high in pairwise(borders)]
+    low, high = min(means), max(means)
+    room = (high - low) or 1
+    return "".join(_BARS[round((mean - low) / room * (len(_BARS) - 1))] for mean in means)
+
+
+def _sample(sample: Card) -> RenderableType:
+    sides = [side for side in ("before", "after", "reference") if sample[side] is not None]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", expand=True)
+    for side in sides:
+        table.add_column(side, ratio=1)
+    table.add_row(*(Text(str(sample[side]).strip()) for side in sides))
+    return Group(Text(sample["prompt"], style="bold"), Padding(table, (0, 0, 1, 0)))

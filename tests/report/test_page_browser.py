@@ -1,0 +1,80 @@
+"""The page in a real browser: no script error, the curves are seen, in light and dark and on a phone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmworks.report import card, page
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="needs chromium and chromedriver (apt install chromium-driver)"
+    ),
+]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture(params=["light", "dark"])
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    features = [{"name": "prefers-color-scheme", "value": request.param}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def test_a_person_sees_the_curves(make_run, browser: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    folder = make_run()
+    browser.set_window_size(1180, 2000)
+    browser.get(page.write(folder, card.build(folder)).resolve().as_uri())
+    for kind in ("raw", "smooth", "held"):
+        box = browser.find_element(By.CSS_SELECTOR, f"path.{kind}").rect
+        assert box["width"] > 300
+        assert box["height"] > 20
+    point = browser.find_elements(By.CSS_SELECTOR, "circle.held")[1]
+    ActionChains(browser).move_to_element(point).perform()
+    told = browser.find_element(By.ID, "say")
+    assert told.is_displayed()
+    assert told.text == point.get_attribute("data-say")
+    assert "held-out loss, step 30" in told.text
+    assert browser.get_log("browser") == []
+
+
+def test_nothing_is_wider_than_a_phone(make_run, browser: Any) -> None:
+    folder = make_run()
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    browser.get(page.write(folder, card.build(folder)).resolve().as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.get_log("browser") == []
+
+
+def test_light_and_dark_are_two_papers(make_run, browser: Any, request: pytest.FixtureRequest) -> None:
+    folder = make_run()
+    browser.get(page.write(folder, card.build(folder)).resolve().as_uri())
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    red = int(paper.removeprefix("rgb(").split(",")[0])
+    assert (red > 200) == (browser.execute_script("return matchMedia('(prefers-color-scheme: light)').matches"))
