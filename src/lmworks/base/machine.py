@@ -13,10 +13,7 @@ import json
 import math
 import os
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +22,7 @@ from typing import Any
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
+from lmworks.base.probes import PRECISIONS, Rates, measure
 
 __all__ = [
     "Energy",
@@ -34,7 +32,6 @@ __all__ = [
     "choose_precision",
     "describe",
     "keep_memory",
-    "measure",
     "memory",
     "peak_memory",
     "processor",
@@ -42,8 +39,6 @@ __all__ = [
     "reset_peak_memory",
     "use_threads",
 ]
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 INSTRUCTIONS = (
     *(
@@ -63,9 +58,6 @@ INSTRUCTIONS = (
     *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 """The instruction sets that matter to matrix products, as Linux names them."""
-
-TOKENS, WIDTH, WIDER, WEIGHTS = 512, 576, 1536, 16
-"""The measured product: (TOKENS, WIDTH) x (WIDTH, WIDER), going round so many weights, as the layers of a model do."""
 
 QUIET, TRIES = 0.85, 3
 """A measurement that got a smaller share of the processor is repeated by the next process, at most so often."""
@@ -92,30 +84,6 @@ class Processor:
     instructions: tuple[str, ...]
     cores: int
     logical: int
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What was measured.
-
-    Attributes:
-        float32, bfloat16, float16: GFLOP/s of matrix products; 0 where PyTorch has none.
-        memory: GB/s of reading.
-        threads, torch: with how many threads, with which version of PyTorch.
-        seconds: that the measurement took.
-        share: of the threads' time that the measurement got; the rest went to other programs.
-        tries: measurements of which this is the best.
-    """
-
-    float32: float
-    bfloat16: float
-    float16: float
-    memory: float
-    threads: int
-    torch: str
-    seconds: float
-    share: float
-    tries: int = 1
 
 
 @cache
@@ -248,7 +216,7 @@ def rates(refresh: bool = False) -> Rates:
     if old is not None and (old.share >= QUIET or old.tries >= TRIES):
         _known[key] = old
         return old
-    found = measure()
+    found = measure(_threads(), memory()[1])
     if old is not None:
         best = {name: max(getattr(old, name), getattr(found, name)) for name in (*PRECISIONS, "memory", "share")}
         found = replace(found, **best, tries=old.tries + 1)
@@ -272,75 +240,6 @@ def _threads() -> int:
     """Threads that PyTorch computes with, or will, once it is imported."""
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch else processor().cores
-
-
-def measure() -> Rates:
-    """Measures now: some rounds over everything, of each the best round's median, since other programs only slow it."""
-    threads, started = _threads(), time.perf_counter()
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            probes = {name: _product(getattr(torch, name)) for name in PRECISIONS}
-            probes["memory"] = _reading()
-            best = dict.fromkeys(probes, 0.0)
-            clock, busy = time.perf_counter(), time.process_time()
-            for _ in range(3):
-                for name, (probe, amount) in probes.items():
-                    if probe is not None:
-                        best[name] = max(best[name], amount / _median(probe) / 1e9)
-            share = (time.process_time() - busy) / (time.perf_counter() - clock) / threads
-    finally:
-        torch.set_num_threads(before)
-    rounded = {name: float(f"{value:.4g}") for name, value in best.items()}
-    seconds = round(time.perf_counter() - started, 2)
-    share = round(min(share, 1.0), 2)
-    return Rates(**rounded, threads=threads, torch=torch.__version__, seconds=seconds, share=share)
-
-
-def _median(probe: Callable[[], object], budget: float = 0.2) -> float:
-    """Seconds that a call takes: the median of as many as fit into the budget, at least one."""
-    taken: list[float] = []
-    while not taken or sum(taken) < budget:
-        start = time.perf_counter()
-        probe()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
-def _product(dtype: Any) -> tuple[Callable[[], object] | None, float]:
-    """A matrix product to time, and its FLOPs; as small as it must be to end soon where the precision is emulated."""
-    import torch
-
-    try:
-        weights = torch.randn(WIDER, WIDTH).to(dtype)
-        few = torch.randn(4, WIDTH).to(dtype)
-        taken = []
-        while len(taken) < 9 and sum(taken) < 0.1:
-            start = time.perf_counter()
-            torch.nn.functional.linear(few, weights)
-            taken.append(time.perf_counter() - start)
-        slow = min(taken) / 4 * TOKENS > 1.0
-    except RuntimeError:  # this PyTorch has no such product
-        return None, 0.0
-    if slow:
-        return (lambda: torch.nn.functional.linear(few, weights)), 2.0 * 4 * WIDTH * WIDER
-    many = torch.randn(TOKENS, WIDTH).to(dtype)
-    layers = [weights.clone() for _ in range(WEIGHTS)]
-    turn = iter(range(sys.maxsize))
-    return (lambda: torch.nn.functional.linear(many, layers[next(turn) % WEIGHTS])), 2.0 * TOKENS * WIDTH * WIDER
-
-
-def _reading() -> tuple[Callable[[], object], float]:
-    """A pass over more memory than caches hold (a matrix times a vector), and its bytes."""
-    import torch
-
-    size = min(512 << 20, memory()[1] // 8)
-    matrix = torch.ones(max(1, size // (4096 * 4)), 4096)
-    vector = torch.ones(4096)
-    return (lambda: torch.mv(matrix, vector)), float(matrix.nbytes)
 
 
 def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str]:

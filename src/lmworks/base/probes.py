@@ -1,0 +1,120 @@
+"""How fast this machine multiplies matrices, in each precision, and reads memory: a short measurement.
+
+What is timed is the work of a language model: (512, 576) x (576, 1536) products that go round many weights, and a
+vector times a matrix too big for the caches. Other programs can only slow a measurement, so the fast calls count.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+TOKENS, WIDTH, WIDER, WEIGHTS = 512, 576, 1536, 16
+FEW = 4
+ROUNDS, BUDGET = 3, 0.2
+"""Rounds over all probes, and seconds for a probe in each."""
+
+Probe = tuple[Callable[[], object], float]
+"""What is timed, and its amount of work: FLOPs or bytes."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured.
+
+    Attributes:
+        float32, bfloat16, float16: GFLOP/s of matrix products; 0 where PyTorch has none.
+        memory: GB/s of reading.
+        threads, torch: with how many threads, with which version of PyTorch.
+        seconds: that the measurement took.
+        share: of the threads' time that the measurement got; the rest went to other programs.
+        tries: measurements of which this is the best.
+    """
+
+    float32: float
+    bfloat16: float
+    float16: float
+    memory: float
+    threads: int
+    torch: str
+    seconds: float
+    share: float
+    tries: int = 1
+
+
+def measure(threads: int, free: int) -> Rates:
+    """Measures now.
+
+    Args:
+        threads: that PyTorch computes with meanwhile.
+        free: bytes of memory that may be used; an eighth of it is, at most.
+    """
+    import torch
+
+    started = time.perf_counter()
+    before = torch.get_num_threads()
+    best = dict.fromkeys((*PRECISIONS, "memory"), 0.0)
+    try:
+        with torch.inference_mode():
+            torch.set_num_threads(1)
+            probes = {name: _product(getattr(torch, name), threads) for name in PRECISIONS}
+            probes["memory"] = _reading(min(512 << 20, free // 8))
+            torch.set_num_threads(threads)
+            clock, busy = time.perf_counter(), time.process_time()
+            for _ in range(ROUNDS):
+                for name, probe in probes.items():
+                    if probe is not None:
+                        best[name] = max(best[name], probe[1] / _seconds(probe[0]) / 1e9)
+            share = (time.process_time() - busy) / (time.perf_counter() - clock) / threads
+    finally:
+        torch.set_num_threads(before)
+    figures = [float(f"{best[name]:.4g}") for name in (*PRECISIONS, "memory")]
+    took = round(time.perf_counter() - started, 2)
+    return Rates(*figures, threads, torch.__version__, took, round(min(share, 1.0), 2))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """How long a call takes: the tenth part of as many calls as fit into the budget is faster."""
+    taken: list[float] = []
+    while not taken or sum(taken) < BUDGET:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 10]
+
+
+def _product(dtype: Any, threads: int) -> Probe | None:
+    """A matrix product; a small one where the precision is emulated and a whole one would take seconds; None: none."""
+    import torch
+
+    linear = torch.nn.functional.linear
+    weights = torch.randn(WIDER, WIDTH).to(dtype)
+    few = torch.randn(FEW, WIDTH).to(dtype)
+    taken: list[float] = []
+    try:
+        while len(taken) < 9 and sum(taken) < 0.1:
+            start = time.perf_counter()
+            linear(few, weights)
+            taken.append(time.perf_counter() - start)
+    except RuntimeError:
+        return None
+    if min(taken) / FEW * TOKENS / threads > 0.5:
+        return (lambda: linear(few, weights)), 2.0 * FEW * WIDTH * WIDER
+    many = torch.randn(TOKENS, WIDTH).to(dtype)
+    layers = [weights.clone() for _ in range(WEIGHTS)]
+    turn = iter(range(sys.maxsize))
+    return (lambda: linear(many, layers[next(turn) % WEIGHTS])), 2.0 * TOKENS * WIDTH * WIDER
+
+
+def _reading(size: int) -> Probe:
+    """A matrix of so many bytes times a vector."""
+    import torch
+
+    matrix = torch.ones(max(1, size // (4096 * 4)), 4096)
+    vector = torch.ones(4096)
+    return (lambda: torch.mv(matrix, vector)), float(matrix.nbytes)
