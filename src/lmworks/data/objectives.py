@@ -14,10 +14,12 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.data.prompts import as_messages, plain, uses_template
+from lmworks.data.prompts import Prompt, as_messages, plain, prompts, uses_template
 from lmworks.text import chat
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
+
+__all__ = ["Examples", "Prompt", "Report", "check", "examples", "prompts"]
 
 ROWS_AT_ONCE = 512
 """Rows encoded in one call, so that all cores work and memory stays small."""

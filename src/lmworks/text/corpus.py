@@ -50,14 +50,14 @@ def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings |
     rows: list[Row] = []
     unused: dict[str, None] = {}
     for row in itertools.chain([first], raw):
-        if settings.limit is not None and len(rows) >= settings.limit:
-            notes.append(f"only the first {settings.limit} rows were read (limit)")
-            break
         unused.update(dict.fromkeys(column for column in row.values if column not in shape.used))
         try:
             rows.append(Row(shape.build(row.values), row.place, row.key))
         except shapes.BadRow as error:
             bad.add(error.fault, row.place, error.mend)
+        if len(rows) == settings.limit:
+            notes.append(f"only the first {settings.limit} rows are read (limit)")
+            break
     if not rows:
         raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "mend the rows, or tell --columns")
     if unused:
@@ -76,7 +76,8 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
 
     A row's side follows from the SHA-256 of its key (its content, or the module for named sets made of modules), so it
     depends neither on the order of the rows nor on chance, and duplicates stay together. Groups of one key are held out
-    in the order of their hashes while they fit into the share asked for. A table of a few long texts is divided inside
+    in the order of their hashes while they fit into the share asked for; the first few held-out rows are a fair sample
+    of all. A table of a few long texts is divided inside
     each text instead: its end is held out.
 
     Returns:
@@ -99,7 +100,8 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
         if len(held) + len(groups[key]) <= wanted:
             held.update(groups[key])
     kept_rows = [row for index, row in enumerate(table.rows) if index not in held]
-    held_rows = [row for index, row in enumerate(table.rows) if index in held]
+    # In the order of their hashes, so that the first few of them are a fair sample of all.
+    held_rows = sorted((table.rows[index] for index in held), key=_content)
     note = f"held out: {len(held_rows)} of {len(table)} rows, by the hash of their {_key_name(table)}"
     if not held:
         note = "nothing is held out: the rows that belong together are too many or too few to divide"
@@ -107,8 +109,15 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
 
 
 def _key(row: Row) -> str:
-    content = row.key or json.dumps(row.values, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", errors="surrogatepass")).hexdigest()
+    return _hash(row.key) if row.key else _content(row)
+
+
+def _content(row: Row) -> str:
+    return _hash(json.dumps(row.values, sort_keys=True, ensure_ascii=False))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def _key_name(table: Table) -> str:

@@ -1,0 +1,331 @@
+"""Corpus: what is read from which file, what is refused with which place and mend, how it is divided."""
+
+import gzip
+import json
+import random
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.text import corpus, datasets, stdlib
+from lmworks.text.corpus import DataSettings, Row, Table
+
+QA = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(30)]
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read(source, **settings):
+    return corpus.read(source, DataSettings(**settings))
+
+
+def values(table):
+    return [row.values for row in table.rows]
+
+
+PAIRS = [{"prompt": row["question"], "completion": row["answer"]} for row in QA]
+
+
+def test_every_format_gives_the_same_rows(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    csv = "question,answer\n" + "".join(f'"{row["question"]}",{row["answer"]}\n' for row in QA)
+    parquet.write_table(pyarrow.Table.from_pylist(QA), tmp_path / "a.parquet")
+    files = [
+        write(tmp_path / "a.jsonl", lines(QA)),
+        write(tmp_path / "a.json", json.dumps(QA, indent=2)),
+        write(tmp_path / "held.json", json.dumps({"version": 1, "data": QA})),
+        write(tmp_path / "lines.json", lines(QA)),
+        write(tmp_path / "a.csv", csv),
+        write(tmp_path / "bom.csv", b"\xef\xbb\xbf" + csv.replace("\n", "\r\n").encode()),
+        write(tmp_path / "a.tsv", csv.replace(",", "\t").replace('"', "")),
+        write(tmp_path / "a.jsonl.gz", gzip.compress(lines(QA).encode())),
+        tmp_path / "a.parquet",
+    ]
+    for file in files:
+        table = corpus.read(file)
+        assert (table.kind, values(table)) == ("completion", PAIRS), file
+        assert str(file) in table.rows[0].place
+    assert values(corpus.read(QA)) == PAIRS
+    folder = tmp_path / "both"
+    folder.mkdir()
+    write(folder / "1.jsonl", lines(QA[:10]))
+    write(folder / "2.jsonl", lines(QA[10:]))
+    assert values(corpus.read(folder)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "expected"),
+    [
+        (
+            {"instruction": "Add", "input": "1 2", "output": "3"},
+            "completion",
+            {"prompt": "Add\n\n1 2", "completion": "3"},
+        ),
+        ({"instruction": "Go", "context": "", "response": "ok"}, "completion", {"prompt": "Go", "completion": "ok"}),
+        ({"Prompt": "a", "Completion": "b", "id": 3}, "completion", {"prompt": "a", "completion": "b"}),
+        ({"text": "a", "label": 1}, "labels", {"text": "a", "label": "1"}),
+        ({"sentence": "a", "label": True}, "labels", {"text": "a", "label": "True"}),
+        ({"content": "a"}, "text", {"text": "a"}),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1}]},
+            "chat",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "chat",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        ),
+    ],
+)
+def test_columns_are_recognised_by_their_usual_names(row, kind, expected):
+    table = corpus.read([row])
+    assert (table.kind, values(table)) == (kind, [expected])
+    assert any(kind in note for note in table.notes)
+
+
+def test_columns_kinds_and_patterns_can_be_told():
+    row = {"a": "one", "b": "two", "text": "three", "label": "x"}
+    assert values(read([row], columns={"prompt": "a", "completion": "b"})) == [{"prompt": "one", "completion": "two"}]
+    assert values(read([row], kind="text")) == [{"text": "three"}]
+    assert values(read([row], prompt="Q: {a}\\nA:", completion=" {b}")) == [
+        {"prompt": "Q: one\nA:", "completion": " two"}
+    ]
+    assert values(read([row], text="{a} {b}")) == [{"text": "one two", "label": "x"}]
+    assert values(read([row], label_names={"x": "yes"})) == [{"text": "three", "label": "yes"}]
+    table = read([row], columns={"text": "a"})
+    assert table.kind == "text"
+    assert any("columns not used: b, text, label" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"columns": {"text": "bodi"}}, "no column 'bodi'.*\n.*did you mean 'body'"),
+        ({"columns": {"txt": "body"}}, "unknown field 'txt'"),
+        ({"prompt": "{bodi}", "completion": "{body}"}, "no column 'bodi'.*\n.*did you mean 'body'"),
+        ({"text": "{body"}, "not a pattern"),
+        ({"kind": "labels"}, "needs label"),
+        ({"kind": "chat"}, "needs messages"),
+    ],
+)
+def test_what_is_told_wrongly_names_the_nearest(settings, fault):
+    with pytest.raises(InputError, match=fault):
+        read([{"body": "a", "other": "b"}], **settings)
+
+
+TALKS = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 2
+BAD = {
+    "cut": ("a.jsonl", lines(QA[:2]) + '{"question": "What', "a.jsonl:3: JSON that ends in the middle"),
+    "no object": ("a.jsonl", lines(QA[:2]) + "[1]\n", "a.jsonl:3: a JSON list, not an object"),
+    "encoding": ("a.jsonl", lines(QA[:2]).encode() + b'{"question": "\xe9"}\n', "a.jsonl:3: not UTF-8: byte 15.*0xe9"),
+    "missing": ("a.jsonl", lines([*QA[:2], {"question": "a"}]), "a.jsonl:3: field 'answer' is missing"),
+    "null": ("a.jsonl", lines([*QA[:2], {"question": None, "answer": "a"}]), "a.jsonl:3: field 'question' is null"),
+    "empty": ("a.jsonl", lines([*QA[:2], {"question": " ", "answer": "a"}]), "a.jsonl:3: field 'question' is empty"),
+    "number": ("a.jsonl", lines([*QA[:2], {"question": "a", "answer": 5}]), "a.jsonl:3: field 'answer' is a int"),
+    "ragged": ("a.csv", "question,answer\na,b\nc,d\ne\n", "a.csv:4: 1 fields where 2 are expected"),
+    "ragged after lines": ("a.csv", 'question,answer\n"a\nb",b\nc,d\ne,f,g\n', "a.csv:5: 3 fields where 2"),
+    "quote": ("a.csv", 'question,answer\na,b\nc,d\n"e,f\n', "a.csv:4: not a CSV record"),
+    "messages": ("a.jsonl", lines([*TALKS, {"messages": [{"role": "usr", "content": "a"}]}]), ":3: .* unknown role"),
+    "silent": ("a.jsonl", lines([*TALKS, {"messages": [{"role": "user", "content": "a"}]}]), ":3: .* no assistant"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path):
+    file, content, fault = BAD[name]
+    path = write(tmp_path / file, content)
+    with pytest.raises(InputError, match=fault) as caught:
+        corpus.read(path)
+    assert "--on-bad-row skip" in str(caught.value)
+    table = read(path, on_bad_row="skip")
+    assert len(table) == 2
+    assert len(table.skipped) == 1
+    assert "1 bad rows were skipped" in table.notes
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fault"),
+    [
+        ("a.jsonl", "", "the file is empty"),
+        ("a.txt", " \n", "no usable row"),
+        ("a.csv", "question,answer\n", "no usable row"),
+        ("a.json", "[{]", "a.json:1: not JSON"),
+        ("a.json", '{"a": 1}', "not a list of objects"),
+        ("a.xyz", "a", "does not say what format"),
+        ("a.csv", "question,question\na,b\n", "names 'question' twice"),
+        ("a.csv", b"\xff\xfea\x00", "UTF-16"),
+        ("a.jsonl.gz", b"no gzip", "not a whole gzip file"),
+        ("a.parquet", b"PAR1", "not a Parquet file"),
+        ("a.tsv", "ham\tGo until jurong point, crazy..\nspam\tFree entry in 2 a weekly comp\n", "--header false"),
+        ("a.jsonl", lines([{"chosen": "a", "rejected": "b"}]), "preferences"),
+        ("a.jsonl", lines([{"premise": "a", "hypothesis": "b"}]), "do not say what a row is"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(file, content, fault, tmp_path):
+    with pytest.raises(InputError, match=fault):
+        corpus.read(write(tmp_path / file, content))
+
+
+def test_a_missing_source_names_the_nearest(tmp_path):
+    write(tmp_path / "train.jsonl", lines(QA))
+    with pytest.raises(InputError, match=r"did you mean .*train\.jsonl"):
+        corpus.read(tmp_path / "trian.jsonl")
+    with pytest.raises(InputError, match="did you mean python-help"):
+        corpus.read("python-hlep")
+    write(tmp_path / "b.csv", "text\na\n")
+    with pytest.raises(InputError, match="mixes formats"):
+        corpus.read(tmp_path)
+
+
+def test_without_header_columns_have_numbers(tmp_path):
+    path = write(tmp_path / "a.tsv", 'ham\tHe said "hi\nspam\t"Free" entry\n')
+    table = read(path, header=False, columns={"text": 2, "label": 1})
+    assert values(table) == [{"text": 'He said "hi', "label": "ham"}, {"text": '"Free" entry', "label": "spam"}]
+    assert table.labels == ["ham", "spam"]
+    text = write(tmp_path / "a.txt", "good\t1\nbad\t0\n" * 3)
+    assert any("--format tsv" in note for note in corpus.read(text).notes)
+
+
+def test_documents_of_a_text(tmp_path):
+    path = write(tmp_path / "a.txt", "one\ntwo\n\n\nthree\x85still\n")
+    assert [(row.values["text"], row.place[-2:]) for row in corpus.read(path).rows] == [
+        ("one\ntwo\n\n\nthree\x85still", ":1")
+    ]
+    found = [(row.values["text"], row.place[-2:]) for row in read(path, document="paragraph").rows]
+    assert found == [("one\ntwo", ":1"), ("three\x85still", ":5")]
+    found = [(row.values["text"], row.place[-2:]) for row in read(path, document="line").rows]
+    assert found == [("one", ":1"), ("two", ":2"), ("three\x85still", ":5")]
+
+
+def test_limit_reads_no_further(tmp_path):
+    path = write(tmp_path / "a.jsonl", lines(QA[:5]) + "not JSON\n")
+    assert values(read(path, limit=5)) == PAIRS[:5]
+
+
+def test_hub_tables_name_their_classes():
+    hub = pytest.importorskip("datasets")
+    features = hub.Features({"text": hub.Value("string"), "label": hub.ClassLabel(names=["neg", "pos"])})
+    table = hub.Dataset.from_list([{"text": "a", "label": 1}, {"text": "b", "label": 0}], features=features)
+    rows = list(corpus.hub_rows(table, "hub:made/up"))
+    assert [row.values for row in rows] == [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]
+
+
+# Division
+
+
+def sides(table, **settings):
+    train, held = corpus.split(table, DataSettings(**settings))
+    return [json.dumps(row.values) for row in train.rows], [json.dumps(row.values) for row in held.rows]
+
+
+def test_a_split_is_whole_disjoint_and_independent_of_order():
+    table = corpus.read(QA)
+    train, held = sides(table)
+    assert len(held) == 3
+    assert sorted(train + held) == sorted(json.dumps(row) for row in PAIRS)
+    random.Random(0).shuffle(table.rows)
+    again, held_again = sides(table)
+    assert (set(again), held_again) == (set(train), held)
+    assert [len(side) for side in sides(table, held_out=7)] == [23, 7]
+    assert [len(side) for side in sides(table, held_out=0.5, held_out_max=4)] == [26, 4]
+    assert [len(side) for side in sides(table, held_out=0)] == [30, 0]
+    with pytest.raises(InputError, match="takes all"):
+        sides(table, held_out=30)
+
+
+def test_duplicates_and_rows_of_one_key_stay_together():
+    train, held = sides(corpus.read(QA * 3), held_out=0.3)
+    assert not set(train) & set(held)
+    assert len(held) == 27
+    rows = [Row({"text": str(number)}, "", f"module {number % 12}") for number in range(60)]
+    train, held = sides(Table("made", "text", rows), held_out=0.25)
+    assert len(held) == 15
+    assert not {int(json.loads(row)["text"]) % 12 for row in train} & {
+        int(json.loads(row)["text"]) % 12 for row in held
+    }
+
+
+def test_one_long_text_is_divided_at_a_paragraph(tmp_path):
+    path = write(tmp_path / "a.txt", "\n\n".join(f"Paragraph {number} of many." for number in range(100)))
+    train, held = corpus.split(corpus.read(path))
+    assert train.rows[0].values["text"] + held.rows[0].values["text"] == path.read_text()
+    assert held.rows[0].values["text"].startswith("Paragraph ")
+    assert 0.05 < len(held.rows[0].values["text"]) / len(path.read_text()) < 0.15
+    number = int(held.rows[0].place.rpartition(":")[2])
+    assert path.read_text().split("\n")[number - 1] == held.rows[0].values["text"].split("\n")[0]
+    with pytest.raises(InputError, match="so few texts"):
+        corpus.split(corpus.read(path), DataSettings(held_out=2))
+
+
+def test_labels_are_known_to_both_sides():
+    rows = [{"text": f"text {n}", "label": "rare" if n == 0 else "common"} for n in range(20)]
+    train, held = corpus.split(corpus.read(rows))
+    assert train.labels == held.labels == ["common", "rare"]
+
+
+# Named sets
+
+
+def test_python_help_is_cached_whole_and_split_by_module(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    table = corpus.read("python-help")
+    assert len(table) > 3000
+    assert values(corpus.read("python-help")) == values(table)
+    assert datasets.cached_rows("python-help") == len(table)
+    known = {row.values["prompt"]: row.values["completion"] for row in table.rows}
+    assert known["What does os.path.join do?"] == "Join two or more pathname components, inserting '/' as needed."
+    assert known["What does math.sqrt do?"] == "Return the square root of x."
+    train, held = corpus.split(table)
+    assert not {row.key for row in train.rows} & {row.key for row in held.rows}
+    assert 50 < len(held) <= 200
+    assert not {row.values["completion"] for row in train.rows} & {row.values["completion"] for row in held.rows}
+
+
+def test_general_text_is_not_in_python_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    if not stdlib.topics():
+        pytest.skip("this Python has no documentation topics")
+    general = datasets.general_text()
+    source = {row.values["text"] for row in corpus.read("python-source").rows}
+    assert len(general) > 20
+    assert not set(general) & source
+    assert sum(map(len, datasets.general_text(10_000))) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("doc", "sentence"),
+    [
+        ("Return the sum.  More.", None),
+        ("Return the sum of all.  More of it.", "Return the sum of all."),
+        (
+            "Return the value\n    of this thing (e.g. a\n    number).\n\nMore.",
+            "Return the value of this thing (e.g. a number).",
+        ),
+        ("return what it has,\n\nNext", "Return what it has."),
+        ("os.path of this machine here", "os.path of this machine here."),
+        ("f(x) -> y of all things", None),
+        (">>> one two three four", None),
+    ],
+)
+def test_first_sentences(doc, sentence):
+    expected = sentence if sentence is None or len(sentence) >= 20 else None
+    assert stdlib.first_sentence(doc) == expected
+
+
+def test_review_rows_leave_the_near_zero_out():
+    rows, notes = datasets.review_rows("1\t2.5\tGood film\n2\t-0.2\tA film\n3\t-3.0\tBad film\n")
+    assert [row.values for row in rows] == [
+        {"text": "Good film", "label": "pos", "rating": 2.5},
+        {"text": "Bad film", "label": "neg", "rating": -3.0},
+    ]
+    assert notes[0].startswith("1 reviews")
