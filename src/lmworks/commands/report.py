@@ -8,7 +8,7 @@ import sys
 import webbrowser
 
 ABOUT = """What a run was worth: quality before and after with intervals, what was forgotten, what it cost beside what
-was planned, sample answers. Writes report.json and report.html (one file that needs no network) into the run's folder."""
+was planned, sample answers. Writes report.json and report.html (one file, no network) into the run's folder."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lmworks.base.errors import InputError
 
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
-can be compared across models). The first token of a text counts only where the model opens texts with a token of its own."""
+can be compared across models). A text's first token counts only where the model opens texts with a token of its own."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
