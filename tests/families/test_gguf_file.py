@@ -46,9 +46,7 @@ def test_metadata_is_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_every_type_is_read_as_the_library_reads_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_type_is_read_as_the_library_reads_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quantized by the library where it can, else random bytes with halves as scales that are numbers."""
     kind = TYPES[name]
     generator = np.random.default_rng(5)

@@ -59,6 +59,7 @@ def reference(cuts: pre_tokenizers.PreTokenizer, ignore_merges: bool = False) ->
     merges = [tuple(merge.split(" ")) for merge in TRAINED["tokenizer.ggml.merges"]]
     core = Core(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
     core.pre_tokenizer = cuts
+    core.add_special_tokens(["<|im_start|>", "<|im_end|>", "<tool>"])  # hypothesis tries the words of this file too
     return core
 
 
@@ -185,7 +186,9 @@ def by_score(text: str) -> list[int]:
     rank = {token: (-scores[index], index) for index, token in enumerate(tokens) if index > 258}
     parts = list(("▁" + text.replace(" ", "▁")) if text else "")
     while True:
-        joined = [(rank[a + b][0], at) for at, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in rank]
+        joined = [
+            (rank[a + b][0], at) for at, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in rank
+        ]
         if not joined:
             break
         at = min(joined)[1]
