@@ -219,8 +219,8 @@ def test_what_is_not_computed_is_refused_by_name(theirs: Callable[..., Any], tmp
     }.items():
         with pytest.raises(InputError, match=rf"{key.replace('__', '.')}|several files"):
             open_gguf(write(tmp_path / "m.gguf", model, **{key: value}))
+    model.config.model_type = "mistral"
     with pytest.raises(InputError, match="'mistral'"):
-        model.config.model_type = "mistral"
         open_gguf(write(tmp_path / "m.gguf", model))
 
 
@@ -248,7 +248,7 @@ def test_the_real_model_continues_sensibly(smollm2: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_answers_as_in_transformers(smollm2: Path, tmp_path: Path) -> None:
-    """Fifty tokens, greedy, ten prompts, on the folder that we save."""
+    """Greedily, on the folder that we save: the same prompts, logits and tokens."""
     opened = open_gguf(smollm2)
     tokenizer = opened.tokenizer
     assert tokenizer is not None
@@ -263,15 +263,15 @@ def test_the_real_model_answers_as_in_transformers(smollm2: Path, tmp_path: Path
     )
     there, their_tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     assert there.generation_config.eos_token_id == opened.generation["eos_token_id"]
-    topics = ("the sky", "France", "tea", "the sea", "a cat", "numbers", "rain", "music", "bread", "Python")
-    for topic in topics:
+    for topic in ("the sky", "tea", "a number"):
         messages = [{"role": "user", "content": f"Tell me one thing about {topic}."}]
         told = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         text = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert tokenizer.encode(text) == list(told["input_ids"])
         ids = torch.tensor([told["input_ids"]])
         with torch.no_grad():
-            theirs = there.generate(ids, max_new_tokens=50, do_sample=False)
-            torch.testing.assert_close(opened.network(theirs).logits, there(theirs).logits, rtol=0, atol=1e-3)
-            best = opened.network(theirs).logits[0, ids.shape[1] - 1 : -1].argmax(-1)
+            theirs = there.generate(ids, max_new_tokens=30, do_sample=False)
+            ours = opened.network(theirs).logits
+            torch.testing.assert_close(ours, there(theirs).logits, rtol=0, atol=1e-3)
+        best = ours[0, ids.shape[1] - 1 : -1].argmax(-1)
         assert best.tolist() == theirs[0, ids.shape[1] :].tolist()

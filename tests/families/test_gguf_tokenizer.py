@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +187,7 @@ def by_score(text: str) -> list[int]:
     rank = {token: (-scores[index], index) for index, token in enumerate(tokens) if index > 258}
     parts = list(("▁" + text.replace(" ", "▁")) if text else "")
     while True:
-        joined = [
-            (rank[a + b][0], at) for at, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in rank
-        ]
+        joined = [(rank[a + b][0], at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in rank]
         if not joined:
             break
         at = min(joined)[1]
