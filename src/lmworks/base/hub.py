@@ -124,7 +124,14 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
         )
     except Exception as error:  # its errors come from several libraries
         raise Unreachable(f"fetching broke off: {_sentence(error)}") from error
-    record = {"source": f"hub:{text}", "path": str(folder), "files": files, "commit": told.sha, "size": size}
+    record = {
+        "source": f"hub:{text}",
+        "what": what,
+        "path": str(folder),
+        "files": files,
+        "commit": told.sha,
+        "size": size,
+    }
     atomic_write(name.record(what), json.dumps(record, indent=1) + "\n")
     return folder / name.file if name.file else _opened(folder)
 
@@ -133,6 +140,17 @@ def records() -> list[dict[str, Any]]:
     """What was fetched from the hub, one mapping each: source, path, files, commit, size in bytes."""
     places = sorted((cache_folder() / "hub").glob("*.json"))
     return [{**json.loads(place.read_text(encoding="utf-8")), "record": str(place)} for place in places]
+
+
+def remove(record: dict[str, Any]) -> None:
+    """Takes one of ``records`` out of the cache, and its revision out of the hub's own."""
+    from huggingface_hub import scan_cache_dir
+
+    cache = scan_cache_dir(_cache())
+    commits = {one.commit_hash for repo in cache.repos for one in repo.revisions}
+    if record["commit"] in commits:
+        cache.delete_revisions(record["commit"]).execute()
+    Path(record["record"]).unlink(missing_ok=True)
 
 
 def _ask(name: HubName, what: What) -> Any:

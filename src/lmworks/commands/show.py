@@ -47,7 +47,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str =
         shown.add_row(*row)
     if title:
         to.print(Text(title, style="bold"))
-    to.print(shown)
+    if to.is_terminal:
+        to.print(shown)
+        return
+    with to.capture() as lines:
+        to.print(shown)
+    for line in lines.get().splitlines():  # without the spaces that fill a line up
+        to.print(Text(line.rstrip()))
 
 
 def bar(fraction: float, width: int = 30) -> str:

@@ -1,0 +1,138 @@
+"""lmworks models: what is cached, which short names there are; fetch one, remove one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmworks.base import hub, packages
+from lmworks.base.errors import InputError
+from lmworks.base.files import cache_folder, folder_size, human
+from lmworks.base.sources import aliases, cached_alias, find, is_offline
+from lmworks.commands import show
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something fetched that lies in the cache; ``size`` in bytes, ``hash`` of the wheel or the hub's commit."""
+
+    source: str
+    what: str
+    size: int
+    hash: str
+    path: Path
+    remove: Callable[[], None]
+
+    def told(self) -> dict[str, Any]:
+        """The same in what JSON has."""
+        told = {"source": self.source, "what": self.what, "size": self.size, "hash": self.hash}
+        return {**told, "path": shown(self.path)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing, or get / remove and a name."""
+    parser.description = "List the models that are in the cache and the short names that can be fetched."
+    parser.add_argument("action", nargs="?", choices=["list", "get", "remove"], default="list")
+    parser.add_argument("name", nargs="?", help="for get and remove: an alias, hub:owner/name or pypi:distribution")
+    parser.add_argument("--json", action="store_true", help="the list as JSON")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Print the list, fetch, or remove."""
+    if args.action == "list":
+        if args.name:
+            raise InputError(
+                f"has no use for {args.name!r}", "lmworks models list", "lmworks models get NAME fetches one"
+            )
+        return _list(args.json)
+    if not args.name:
+        raise InputError("says not which model", f"lmworks models {args.action}", f"lmworks models {args.action} NAME")
+    if args.action == "remove":
+        return _remove(args.name)
+    found = find(args.name)
+    if found.note:
+        print(found.note)
+    print(f"{found.path}  {human(folder_size(found.path))}")
+    return 0
+
+
+def kept() -> list[Kept]:
+    """Everything fetched that lies in the cache."""
+    found = []
+    for one in packages.all_cached():
+        what = "model" if any(one.path.rglob("*.gguf")) or any(one.path.rglob("*.safetensors")) else "data"
+        source = f"pypi:{packages.canonical(one.name)}=={one.version}"
+        remove = _bound(packages.remove, one)
+        found.append(Kept(source, what, folder_size(one.path), one.sha256, one.path, remove))
+    for record in hub.records():
+        path = Path(record["path"])
+        if path.is_dir():
+            remove = _bound(hub.remove, record)
+            found.append(Kept(record["source"], record["what"], record["size"], record["commit"], path, remove))
+    return found
+
+
+def shown(path: Path) -> str:
+    """A path without the person's name in it, where it lies in their home."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def names() -> list[dict[str, Any]]:
+    """The short names, each with what is cached of it."""
+    found = []
+    for alias in aliases().values():
+        here = cached_alias(alias)
+        told = {"name": alias.name, "about": alias.about, "licence": alias.licence}
+        places = [{"source": place.source, "weights": place.weights} for place in alias.places]
+        found.append({**told, "sources": places, "cached": here.origin if here else None})
+    return found
+
+
+def _bound(function: Callable[[Any], None], one: Any) -> Callable[[], None]:
+    return lambda: function(one)
+
+
+def _list(as_json: bool) -> int:
+    here, known = kept(), names()
+    if as_json:
+        told = {"cache": shown(cache_folder()), "cached": [one.told() for one in here], "aliases": known}
+        print(json.dumps(told, indent=2))
+        return 0
+    rows = [(one.source, one.what, human(one.size), one.hash[:12], shown(one.path)) for one in here]
+    if rows:
+        show.table(("source", "what", "size", "hash", "path"), rows, title="cached")
+    else:
+        print(f"nothing is cached yet in {shown(cache_folder())}")
+    print()
+    short = [(one["name"], one["cached"] or "not here yet", one["licence"], one["about"]) for one in known]
+    show.table(("alias", "cached", "licence", "about"), short, title="short names")
+    print(
+        "\nlmworks models get NAME fetches one" + ("; but nothing may be fetched now (offline)" if is_offline() else "")
+    )
+    return 0
+
+
+def _remove(name: str) -> int:
+    """Removes what an alias or a source has in the cache."""
+    sources = [place.source for place in aliases()[name].places] if name in aliases() else [name]
+    found = [one for one in kept() if any(_is(one.source, source) for source in sources)]
+    if not found:
+        raise InputError("is not in the cache", name, "lmworks models lists what is there")
+    for one in found:
+        one.remove()
+        print(f"removed {one.source}: {human(one.size)}")
+    return 0
+
+
+def _is(kept_source: str, asked: str) -> bool:
+    """Whether a cached source is the one asked for; a distribution may be named without its version."""
+    if not asked.startswith("pypi:"):
+        return kept_source == asked
+    name, _, version = asked.removeprefix("pypi:").partition("==")
+    whole = f"pypi:{packages.canonical(name)}=="
+    return kept_source == whole + version if version else kept_source.startswith(whole)
