@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
+from lmworks.commands import show
 
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
     from lmworks.data.objectives import Examples
+    from lmworks.text.rows import DataSettings
     from lmworks.text.tokenizer import Tokenizer
 
 CONTEXT = 10**9
@@ -29,7 +31,7 @@ GIVEN = "dim"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """list; show MODEL DATA."""
     parser.description = "Show what a model sees of a data file, or list the named data sets."
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(dest="what", metavar="list | show", required=True)
     listing = verbs.add_parser("list", help="the named data sets", allow_abbrev=False)
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was asked for."""
-    return _list(args, rest) if args.verb == "list" else _show(args, rest)
+    return _list(args, rest) if args.what == "list" else _show(args, rest)
 
 
 def data_overrides(rest: list[str]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     for number, example in enumerate(made.items[: args.examples], 1):
         _print_example(number, example, tokenizer, args)
-    _print_report(made)
+    _print_report(made, settings)
     try:
         objectives.check(made.report, settings)
     except InputError as error:
@@ -105,10 +107,9 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
     """One example. Its first token never carries loss: nothing stands before it."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = show.console()
     learned = example.loss.copy()
     learned[:1] = False
     cut = f", cut by {example.dropped}" if example.dropped else ""
@@ -123,12 +124,12 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
         for token, loss in pairs:
             piece = tokenizer.piece(token)
             text.append(f"[{piece}]" if brackets and loss else piece, style=LEARNED if loss else GIVEN)
-        console.print(text)
+        console.print(text, soft_wrap=True)
     if len(example) > args.tokens:
         print(f"... and {len(example) - args.tokens} more tokens (--tokens)")
 
 
-def _print_report(made: Examples) -> None:
+def _print_report(made: Examples, settings: DataSettings) -> None:
     """The counts; those of things that should not be are said only where there are any."""
     report = made.report
     print(f"\n{report.rows:,} rows of kind {report.kind} ({report.template}) make {report.examples:,} examples")
@@ -150,3 +151,5 @@ def _print_report(made: Examples) -> None:
         print(f"{what}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")
+    if settings.max_tokens is None:
+        print("note: nothing is cut or chunked here; --max-tokens N shows what a context of N tokens leaves")

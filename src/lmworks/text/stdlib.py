@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -104,8 +105,8 @@ def _question(module: str, kind: str, name: str) -> str:
 
 def _documented() -> Iterator[tuple[str, str, str, str]]:
     """(module, kind, dotted name, docstring) of everything public that has one."""
-    for module, path in sources():
-        shown = SHOWN_AS.get(module, module)
+    for source, path in sources():
+        shown = SHOWN_AS.get(source, source)
         if any(part.startswith("_") for part in shown.split(".")):
             continue
         try:
@@ -117,7 +118,12 @@ def _documented() -> Iterator[tuple[str, str, str, str]]:
             yield shown, "module", shown, doc
         yield from ((shown, *found) for found in _in_tree(tree, shown))
     for name, shown in _extensions():
-        yield from ((shown, *found) for found in _in_module(importlib.import_module(name), shown))
+        try:
+            with warnings.catch_warnings(action="ignore"):  # some are deprecated, which is no news here
+                module = importlib.import_module(name)
+        except ImportError:  # built without a library that it needs
+            continue
+        yield from ((shown, *found) for found in _in_module(module, shown))
 
 
 def _in_tree(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
