@@ -1,4 +1,4 @@
-"""A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS"""
+"""A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS THREADS"""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from lmworks.train.settings import TrainSettings
 from lmworks.train.step import rows_of
 
 
-def main(folder: str, steps: str) -> None:
+def main(folder: str, steps: str, threads: str) -> None:
     settings = TrainSettings(
         batch_size=4,
         steps=int(steps),
@@ -25,7 +25,7 @@ def main(folder: str, steps: str) -> None:
         checkpoint_every=3,
         evaluate_every=7,
         precision="bfloat16",
-        threads=2,
+        threads=int(threads),
     )
     network = make_network()
     attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.1))

@@ -106,9 +106,8 @@ def train(
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", mend="attach an adapter, or unfreeze it")
     machine.keep_memory()
-    machine.use_threads(settings.threads)
     device = torch.device(device)
-    precision = machine.choose_precision(settings.precision, device.type)
+    precision = _as_it_began(run, settings, device)
     was_training, was_recompute = network.training, network.recompute
     network.recompute = settings.recompute
     try:
@@ -147,7 +146,8 @@ class _Training:
         self.bad, self.diverged = 0, False
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.progress = TrainingProgress(self.total, self._limit(), hooks.console, hooks.quiet)
+        limit = None if hooks.quiet else self._limit()
+        self.progress = TrainingProgress(self.total, limit, hooks.console, hooks.quiet)
         self.evaluated = {e["step"]: e["held_out"] for e in run.events("evaluation") if e["when"] == "step"}
         self.board = _board(run) if settings.tensorboard else None
 
@@ -354,8 +354,20 @@ class _Training:
         """FLOP/s that this machine was measured to reach in the precision used."""
         if self.device.type != "cpu":
             return None
-        rates = machine.rates()
-        return float(getattr(rates, self.precision[0])) * 1e9 or None
+        return float(getattr(machine.rates(), self.precision[0])) * 1e9 or None
+
+
+def _as_it_began(run: RunFolder, settings: TrainSettings, device: torch.device) -> tuple[str, str]:
+    """Set the threads and choose the precision; what is left open stays what the run's first session chose.
+
+    Sums depend on both, and a measurement may come out otherwise another time.
+    """
+    before = next(iter(run.events("session")), None)
+    if before is None:
+        machine.use_threads(settings.threads)
+        return machine.choose_precision(settings.precision, device.type)
+    machine.use_threads(settings.threads or before["threads"])
+    return str(before["precision"]), str(before["precision_reason"])
 
 
 def _identity(examples: Sequence[Example], settings: TrainSettings) -> dict[str, str]:
