@@ -177,17 +177,12 @@ def _ask(name: HubName, what: What) -> Any:
     if not isinstance(answer[0], Exception):
         return answer[0]
     error = answer[0]
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403, 404):
-        place, kind = f"hub:{name.repo}", type(error).__name__
-        if kind == "RevisionNotFoundError":
-            raise InputError(
-                f"has no revision {name.revision!r}", place, "leave out @revision, or name one that it has"
-            )
-        if kind == "GatedRepoError":
-            raise InputError(
-                "is given only to people who were granted access", place, "ask for it on its page; hf auth login"
-            )
+    place, kind = f"hub:{name.repo}", type(error).__name__  # a proxy's own 403 is none of these kinds
+    if kind == "RevisionNotFoundError":
+        raise InputError(f"has no revision {name.revision!r}", place, "leave out @revision, or name one that it has")
+    if kind == "GatedRepoError":
+        raise InputError("is given only to people who were granted access", place, "ask on its page; hf auth login")
+    if kind == "RepositoryNotFoundError":
         raise InputError(
             "is not on the hub, or not for you", place, "check owner/name; for a private one: hf auth login"
         )

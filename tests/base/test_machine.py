@@ -1,0 +1,198 @@
+"""The machine: what it says of itself is so, and what is measured is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from lmworks.base import machine, probes
+from lmworks.base.energy import EnergyMeter
+from lmworks.base.errors import InputError
+from lmworks.base.probes import Rates
+
+MADE = Rates(100.0, 300.0, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """An empty cache, and a measurement that the test decides; counts how often it was made."""
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    monkeypatch.setattr(machine, "_known", {})
+    made: list[Rates] = [MADE]
+    calls: list[int] = []
+
+    def measure(threads: int, free: int) -> Rates:
+        calls.append(threads)
+        return made[0]
+
+    monkeypatch.setattr(machine, "measure", measure)
+    return made, calls, tmp_path / "machine.json"
+
+
+def test_the_processor_says_what_linux_says():
+    one = machine.processor()
+    assert one.name
+    assert 1 <= one.cores <= one.logical
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo") as file:
+            text = file.read()
+        assert all(word in text for word in one.instructions)
+        assert one.logical == len(os.sched_getaffinity(0))
+
+
+def test_threads_follow_the_affinity():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system has no processor affinity")
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from lmworks.base import machine; print(machine.processor().cores, machine.processor().logical)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1", "1"]
+
+
+def test_use_threads():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert machine.use_threads(1) == torch.get_num_threads() == 1
+        assert machine.use_threads(None) == torch.get_num_threads() == machine.processor().cores
+        with pytest.raises(InputError):
+            machine.use_threads(0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_control_group_limits_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_control_groups", lambda controller: [tmp_path / "inner", tmp_path])
+    assert machine._quota() is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert machine._quota() == 2
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "inner" / "cpu.cfs_period_us").write_text("100000\n")
+    assert machine._quota() == 1
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert machine.memory() == (1_000_000, 600_000)
+
+
+def test_rates_are_measured_once_and_kept(measured, monkeypatch):
+    _, calls, place = measured
+    assert machine.rates() == MADE
+    assert machine.rates() == MADE
+    monkeypatch.setattr(machine, "_known", {})  # another process
+    assert machine.rates() == MADE
+    assert len(calls) == 1
+    assert machine.rates(refresh=True) == MADE
+    assert len(calls) == 2
+    (key,) = json.loads(place.read_text())
+    assert machine.processor().name in key
+    place.write_text("damaged")
+    monkeypatch.setattr(machine, "_known", {})
+    assert machine.rates() == MADE
+
+
+def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkeypatch):
+    made, calls, _ = measured
+    for share, speed, expected in [(0.3, 10.0, 10.0), (0.5, 50.0, 50.0), (0.4, 30.0, 50.0), (1.0, 99.0, 50.0)]:
+        monkeypatch.setattr(machine, "_known", {})
+        made[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
+        assert machine.rates().float32 == expected
+    assert len(calls) == machine.TRIES
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "chosen"), [(300.0, "bfloat16"), (125.0, "bfloat16"), (110.0, "float32"), (0.3, "float32")]
+)
+def test_auto_follows_the_measurement_and_says_it(measured, bfloat16, chosen):
+    made, _, _ = measured
+    made[0] = Rates(100.0, bfloat16, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
+    name, reason = machine.choose_precision("auto")
+    assert name == chosen
+    assert f"bfloat16 {bfloat16:,.4g} and float32 100 GFLOP/s" in reason
+    assert machine.choose_precision("float16") == ("float16", "float16, as asked")
+    assert machine.choose_precision("auto", "mps")[0] == "float32"
+    with pytest.raises(InputError, match="is no precision"):
+        machine.choose_precision("bf16")
+
+
+def test_a_real_measurement(monkeypatch):
+    monkeypatch.setattr(probes, "BUDGET", 0.01)
+    monkeypatch.setattr(probes, "ROUNDS", 1)
+    import torch
+
+    before = torch.get_num_threads()
+    found = probes.measure(1, 64 << 20)
+    assert torch.get_num_threads() == before
+    assert found.threads == 1
+    assert found.float32 > 0
+    assert found.memory > 0
+    assert 0 < found.share <= 1
+
+
+def test_peak_memory_counts_and_can_begin_anew():
+    before = machine.peak_memory()
+    block = bytearray(60_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    assert machine.peak_memory() >= before
+    high = machine.peak_memory()
+    del block
+    if not machine.reset_peak_memory():
+        pytest.skip("this system does not let the peak begin anew")
+    assert machine.peak_memory() < high
+
+
+def test_keep_memory_holds_where_glibc_is():
+    code = (
+        "import os, resource, torch\nfrom lmworks.base import machine\nheld = machine.keep_memory()\n"
+        "def work(): [torch.ones(5_000_000) for _ in range(4)]\n"
+        "for _ in range(3): work()\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(5): work()\n"
+        "print(held, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    held, faults = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    if held != "True":
+        pytest.skip("this C library is not glibc")
+    assert int(faults) < 5 * 4 * 5_000_000 * 4 // 4096 / 10
+
+
+def test_describe_is_json():
+    told = json.loads(json.dumps(machine.describe()))
+    assert told["name"] == machine.processor().name
+    assert told["memory"] == machine.memory()[0]
+
+
+def test_energy_is_estimated_where_nothing_counts(tmp_path):
+    meter = EnergyMeter(tmp_path, watts_per_core=10.0)
+    meter.start()
+    sum(range(1_000_000))
+    told = meter.stop()
+    assert told.how == "estimated"
+    assert told.joules > 0
+    assert "10 W" in told.assumption
+
+
+def test_energy_is_read_where_the_processor_counts(tmp_path):
+    for name, kind, count in (
+        ("intel-rapl:0", "package-0", 900),
+        ("intel-rapl:0:0", "core", 5),
+        ("amd:1", "package-1", 0),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(f"{kind}\n")
+        (tmp_path / name / "energy_uj").write_text(f"{count}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("1000\n")
+    meter = EnergyMeter(tmp_path)
+    meter.start()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100\n")  # began anew at 1000
+    (tmp_path / "amd:1" / "energy_uj").write_text("50\n")
+    told = meter.stop()
+    assert told.how == "measured"
+    assert told.joules == pytest.approx((200 + 50) / 1e6)
+    assert all(not thread.name.startswith("energy") or not thread.is_alive() for thread in threading.enumerate())
