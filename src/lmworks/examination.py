@@ -117,7 +117,9 @@ def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
     if settings.general_bytes == 0:
         return "", []
     if settings.general is None:
-        return "Python's documentation topics", _first_bytes(datasets.general_text(settings.general_bytes), settings.general_bytes)
+        return "Python's documentation topics", _first_bytes(
+            datasets.general_text(settings.general_bytes), settings.general_bytes
+        )
     path = Path(settings.general)
     try:
         text = path.read_text(encoding="utf-8")

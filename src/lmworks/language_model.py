@@ -37,7 +37,7 @@ class LanguageModel:
 
     Attributes:
         network: the torch module: ``network(ids)`` with ids (B, T) gives an output with ``.logits`` (B, T, V).
-        tokenizer: text <-> ids, and the chat template.
+        words: its tokenizer, where it came with one; ``tokenizer`` is the same, or says what is missing.
         family: how its config and tensors are called on disk.
         source: what the person named.
         base: the source of the model that an adapter sits on; equal to ``source`` without one.
@@ -47,7 +47,7 @@ class LanguageModel:
     """
 
     network: Transformer
-    tokenizer: Tokenizer
+    words: Tokenizer | None
     family: Family
     source: str
     base: str
@@ -59,6 +59,22 @@ class LanguageModel:
     def config(self) -> ModelConfig:
         """Sizes and words of the network."""
         return self.network.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text <-> ids, and the chat template."""
+        if self.words is None:
+            raise InputError("this model came without a tokenizer", self.source, "put its tokenizer.json beside it")
+        return self.words
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self.words = tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it came with one."""
+        return self.words is not None
 
     @overload
     def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Any) -> str: ...
@@ -137,7 +153,7 @@ class LanguageModel:
                 network=network,
                 config=self.config,
                 family=self.family,
-                tokenizer=self.tokenizer,
+                tokenizer=self.words,
                 hf_config=self.hf_config,
                 generation=self.generation,
                 dtype=dtype,

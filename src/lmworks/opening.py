@@ -12,9 +12,10 @@ from pathlib import Path
 from lmworks.adapt import attach
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
-from lmworks.families.folder import open_folder
-from lmworks.families.gguf import open_gguf, read_tokenizer
+from lmworks.families import folder, gguf
 from lmworks.language_model import LanguageModel
+from lmworks.model.config import ModelConfig
+from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
 
 
@@ -38,15 +39,21 @@ def load(
     if (found.path / "adapter_config.json").is_file():
         base = _base_of(found.path)
         model = load(base, dtype=dtype, device=device, offline=offline)
-        attach.load_adapter(model.network, found.path, model.family)
+        loaded = attach.load_adapter(model.network, found.path, model.family)
         if (found.path / "tokenizer.json").is_file():
+            ends = model.tokenizer.end_ids if model.has_tokenizer else set()
             model.tokenizer = Tokenizer.open(found.path)
-        model.source, model.notes = str(source), [*notes, *model.notes]
+            model.tokenizer.end_ids |= ends
+        model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
-    opened = open_gguf(found.path, dtype) if found.path.suffix == ".gguf" else open_folder(found.path, dtype)
+    open_file = gguf.open_gguf if found.path.suffix == ".gguf" else folder.open_folder
+    opened = open_file(found.path, dtype)
+    tokenizer = opened.tokenizer
+    if tokenizer is not None and (end := chat.end_of_turn(tokenizer)) is not None:
+        tokenizer.end_ids.add(end)
     return LanguageModel(
         network=opened.network.to(device).eval(),
-        tokenizer=opened.tokenizer,
+        words=tokenizer,
         family=opened.family,
         source=str(source),
         base=str(source),
@@ -61,7 +68,18 @@ def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokeni
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
         return load_tokenizer(_base_of(path), offline=offline)
-    return read_tokenizer(path) if path.suffix == ".gguf" else Tokenizer.open(path)
+    return gguf.read_tokenizer(path) if path.suffix == ".gguf" else Tokenizer.open(path)
+
+
+def read_config(source: str | Path, *, offline: bool | None = None) -> ModelConfig:
+    """Read only what a model is: its sizes and words, without weights."""
+    path = _resolve(source, offline).path
+    if (path / "adapter_config.json").is_file():
+        return read_config(_base_of(path), offline=offline)
+    if path.suffix == ".gguf":
+        family, told = gguf.read_config(path)
+        return family.read_config(told, str(path))
+    return folder.read_config(path)
 
 
 def _resolve(source: str | Path, offline: bool | None) -> Found:

@@ -65,7 +65,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe from a YAML file; overrides win."""
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
-        raise InputError("is no recipe", str(path), "write settings as name: value; lmworks recipe show prints them all")
+        raise InputError("is no recipe", str(path), "write settings as name: value; see lmworks recipe show")
     if isinstance(values.get("data"), str):
         values["data"] = {"source": values["data"]}
     return resolve(merge(values, overrides or {}), str(path))

@@ -224,7 +224,8 @@ def _save(run: RunFolder, model: LanguageModel, recipe: Recipe) -> None:
         model.save(run.final)
         return
     with atomic_folder(run.final) as folder:
-        attach.save_adapter(model.network, folder, model.family, recipe.model)
+        base = str(Path(recipe.model).resolve()) if Path(recipe.model).exists() else recipe.model
+        attach.save_adapter(model.network, folder, model.family, base)
         model.tokenizer.save(folder)
 
 

@@ -19,7 +19,9 @@ def model(tmp_path):
     """A folder that has a tokenizer, and no weights."""
     folder = tmp_path / "model"
     byte_level(CHATML).save(folder)
-    (folder / "config.json").write_text('{"model_type": "llama"}')
+    sizes = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = {"model_type": "llama", "num_attention_heads": 1, "max_position_embeddings": 64, **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

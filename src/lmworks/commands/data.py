@@ -18,11 +18,7 @@ from lmworks.commands import show
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
     from lmworks.data.objectives import Examples
-    from lmworks.text.rows import DataSettings
     from lmworks.text.tokenizer import Tokenizer
-
-CONTEXT = 10**9
-"""Without --max-tokens nothing is cut: the tokenizer does not know the model's context."""
 
 LEARNED = "bold green"
 GIVEN = "dim"
@@ -85,19 +81,20 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.data import objectives
-    from lmworks.opening import load_tokenizer
+    from lmworks.opening import load_tokenizer, read_config
     from lmworks.text import corpus
 
     settings = build(corpus.DataSettings, data_overrides(rest), "the command line")
     table = corpus.read(args.data, settings)
     tokenizer = load_tokenizer(args.model)
-    made = objectives.examples(table, tokenizer, settings, settings.max_tokens or CONTEXT)
+    context = read_config(args.model).max_position_embeddings
+    made = objectives.examples(table, tokenizer, settings, context)
     if args.json:
         print(json.dumps(asdict(made.report), indent=2))
         return 0
     for number, example in enumerate(made.items[: args.examples], 1):
         _print_example(number, example, tokenizer, args)
-    _print_report(made, settings)
+    _print_report(made)
     try:
         objectives.check(made.report, settings)
     except InputError as error:
@@ -129,7 +126,7 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
         print(f"... and {len(example) - args.tokens} more tokens (--tokens)")
 
 
-def _print_report(made: Examples, settings: DataSettings) -> None:
+def _print_report(made: Examples) -> None:
     """The counts; those of things that should not be are said only where there are any."""
     report = made.report
     print(f"\n{report.rows:,} rows of kind {report.kind} ({report.template}) make {report.examples:,} examples")
@@ -151,5 +148,3 @@ def _print_report(made: Examples, settings: DataSettings) -> None:
         print(f"{what}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")
-    if settings.max_tokens is None:
-        print("note: nothing is cut or chunked here; --max-tokens N shows what a context of N tokens leaves")

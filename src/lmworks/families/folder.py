@@ -65,6 +65,13 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
     return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
 
 
+def read_config(path: str | Path) -> ModelConfig:
+    """What the model in a folder is, without its weights. Raises as :func:`open_folder` does."""
+    place = str(Path(path) / CONFIG)
+    hf_config = _config(Path(path))
+    return family_of(hf_config, place).read_config(hf_config, place)
+
+
 def open_tokenizer(path: str | Path) -> Tokenizer | None:
     """The tokenizer of a model folder; None where the folder shows no trace of one.
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lmworks.text.tokenizer import Tokenizer
-
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.model.transformer import Transformer
+from lmworks.text.tokenizer import Tokenizer
 
 StopReason = Literal["end", "stop", "length"]
 
