@@ -9,8 +9,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.generate import add_precision
 
-ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is set
-by further options, as for generate."""
+ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is
+set by further options, as for generate."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
