@@ -1,0 +1,71 @@
+"""lmworks doctor: what it tells is what is so."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from lmworks.base import machine
+from lmworks.base.probes import Rates
+from lmworks.commands import doctor
+from lmworks.commands.main import main
+
+MADE = Rates(100.0, 300.0, 90.0, 20.0, threads=2, torch=version("torch"), seconds=1.0, share=0.5)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch, tmp_path):
+    """An empty cache in a home of its own; the measurement itself has its own test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LMWORKS_OFFLINE", "1")
+    monkeypatch.setattr(machine, "_known", {})
+    monkeypatch.setattr(machine, "measure", lambda threads, free: MADE)
+
+
+def test_json_tells_what_is_so(capsys, tmp_path):
+    assert main(["doctor", "--json"]) == 0
+    text = capsys.readouterr().out
+    told = json.loads(text)
+    assert told["processor"]["name"] == machine.processor().name
+    assert told["rates"]["bfloat16"] == 300.0
+    assert told["precision"]["auto"] == "bfloat16"
+    assert told["packages"]["torch"] == version("torch")
+    assert set(told["extras"]) == {"hub", "tensorboard"}
+    assert told["offline"] is True
+    assert told["disk"]["cache"] == "~/cache"
+    assert str(tmp_path) not in text  # a bug report holds no names of the person's
+
+
+def test_the_table_tells_the_same(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for words in (machine.processor().name, "300", "GFLOP/s", "GB/s", "the measurement got 50%", "nothing is cached"):
+        assert words in shown
+
+
+def test_a_missing_extra_says_how_to_get_it(monkeypatch, capsys):
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "tensorboard" else real(name))
+    assert main(["doctor"]) == 0
+    assert "missing tensorboard: pip install 'lmworks[tensorboard]'" in capsys.readouterr().out
+
+
+def test_refresh_measures_again(monkeypatch):
+    assert main(["doctor", "--json"]) == 0
+    calls: list[int] = []
+    monkeypatch.setattr(machine, "measure", lambda threads, free: calls.append(threads) or MADE)
+    assert main(["doctor", "--json"]) == 0
+    assert calls == []
+    assert main(["doctor", "--refresh"]) == 0
+    assert len(calls) == 1
+
+
+def test_paths_outside_of_the_home_stay(tmp_path):
+    from lmworks.commands.models import shown
+
+    assert shown(Path("/somewhere/else")) == "/somewhere/else"
+    assert shown(tmp_path / "a") == "~/a"

@@ -1,0 +1,180 @@
+"""The command's skeleton: light, and every error says where and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import parse_overrides
+from lmworks.commands import main as command
+from lmworks.commands.main import VERBS, Verb, main
+
+HEAVY = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "rich", "yaml")
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A verb of the test's own: takes MODEL, texts, --top and --flag; gives back what reached it."""
+    got: list[tuple[argparse.Namespace, list[str]]] = []
+    module = types.ModuleType("lmworks.commands.probe")
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("model")
+        parser.add_argument("texts", nargs="*")
+        parser.add_argument("--top", type=int, default=3)
+        parser.add_argument("--flag", action="store_true")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> int:
+        got.append((args, rest))
+        return 0
+
+    module.add_arguments, module.run = add_arguments, run
+    monkeypatch.setitem(sys.modules, "lmworks.commands.probe", module)
+    monkeypatch.setitem(VERBS, "probe", Verb("probe", True, "of the test"))
+    return got, module
+
+
+@pytest.mark.parametrize("words", ["import lmworks", "from lmworks.commands.main import main; main(['--help'])"])
+def test_the_beginning_imports_nothing_heavy(words):
+    code = f"{words}\nimport sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1] == "[]"
+
+
+def test_the_public_names_are_offered_lazily():
+    import lmworks
+
+    assert {"load", "tune", "resume", "__version__"} <= set(dir(lmworks))
+    assert lmworks.__version__[0].isdigit()
+    with pytest.raises(AttributeError):
+        _ = lmworks.nothing
+
+
+def test_help_names_every_verb(capsys):
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name} " in shown for name in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("lmworks ")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_help(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: lmworks {name}")
+
+
+@pytest.mark.parametrize(
+    ("words", "mend"),
+    [
+        (["gnerate"], "did you mean lmworks generate?"),
+        (["zzzz"], "one of: tune, resume"),
+        (["next", "--modle", "x", "text"], "did you mean --model?"),
+        (["next"], "lmworks next --help"),
+        (["next", "a", "b"], "lmworks next --help"),
+        (["next", "a", "--top", "many"], "lmworks next --help"),
+        (["--frob"], "lmworks --help"),
+    ],
+)
+def test_a_wrong_word_exits_with_2_and_a_mend(words, mend, capsys):
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert f"mend: {mend}" in shown.err
+    assert shown.out == ""
+
+
+def test_settings_are_parted_from_what_a_verb_knows(verb):
+    got, _ = verb
+    words = [
+        "probe",
+        "--train.rate",
+        "2e-4",
+        "MODEL",
+        "--top",
+        "5",
+        "one",
+        "--a.b=c",
+        "--x",
+        "-1",
+        "two",
+        "--flag",
+        "--last",
+    ]
+    assert main(words) == 0
+    args, rest = got[0]
+    assert (args.verb, args.model, args.texts, args.top, args.flag) == ("probe", "MODEL", ["one", "two"], 5, True)
+    assert parse_overrides(rest) == {"train": {"rate": 2e-4}, "a": {"b": "c"}, "x": -1, "last": True}
+
+
+def test_after_two_dashes_nothing_is_an_option(verb):
+    got, _ = verb
+    assert main(["probe", "MODEL", "--", "--a.b", "-x"]) == 0
+    assert (got[0][0].texts, got[0][1]) == (["--a.b", "-x"], [])
+
+
+def test_values_keep_every_sign(verb):
+    got, _ = verb
+    prompt = "Question: {question}\nA=b --c"
+    assert main(["probe", "MODEL", "--data.prompt", prompt, f"--data.other={prompt}"]) == 0
+    assert parse_overrides(got[0][1]) == {"data": {"prompt": prompt, "other": prompt}}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InputError("is broken", "here:3", "mend it"), 2, "error: here:3: is broken\n  mend: mend it\n"),
+        (PermissionError(13, "denied", "there"), 2, "error: there: may not be read or written"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ],
+)
+def test_errors_are_told_without_a_traceback(verb, capsys, error, code, words):
+    def fail(args, rest):
+        raise error
+
+    verb[1].run = fail
+    assert main(["probe", "MODEL"]) == code
+    assert capsys.readouterr().err.startswith(words)
+
+
+def test_a_fault_of_ours_is_not_hidden(verb):
+    def fail(args, rest):
+        raise RuntimeError("ours")
+
+    verb[1].run = fail
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["probe", "MODEL"])
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = (
+        "import sys, types; from lmworks.commands.main import VERBS, Verb, main\n"
+        "m = types.ModuleType('lmworks.commands.probe'); m.add_arguments = lambda p: None\n"
+        "m.run = lambda a, r: [print('x' * 100) for _ in range(10000)] and 0\n"
+        "sys.modules['lmworks.commands.probe'] = m; VERBS['probe'] = Verb('probe', False, '')\n"
+        "sys.exit(main(['probe']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(("colourless", "red"), [("", True), ("1", False)])
+def test_no_color_is_respected(monkeypatch, capsys, colourless, red):
+    monkeypatch.setenv("NO_COLOR", colourless)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    command._tell("a")
+    assert ("\033[31m" in capsys.readouterr().err) == red
+
+
+def test_every_verb_is_a_file():
+    folder = os.path.dirname(command.__file__)
+    assert [name for name, verb in VERBS.items() if not os.path.isfile(f"{folder}/{verb.file}.py")] == []
