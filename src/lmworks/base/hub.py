@@ -87,8 +87,8 @@ def cached(text: str, what: What = "model") -> Path | None:
         if all((folder / file).is_file() for file in told["files"]):
             return folder / name.file if name.file else _opened(folder)
         return None
-    folder = _by_others(name, what)
-    return None if folder is None else _opened(folder)
+    theirs = _by_others(name, what)
+    return None if theirs is None else _opened(theirs)
 
 
 def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:

@@ -57,7 +57,7 @@ class Archive:
             name, version = (*stem.split("-"), "")[:2]
             return cls(file, name, version)
         parts = re.match(f"^({re.sub('-', '[-_.]+', distribution)})-(.+)$", stem, re.IGNORECASE)
-        return cls(file, *(parts.groups() if parts else (stem, "")))
+        return cls(file, parts[1], parts[2]) if parts else cls(file, stem, "")
 
 
 def archives(distribution: str) -> tuple[list[Archive], list[str]]:

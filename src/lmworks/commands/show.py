@@ -18,11 +18,18 @@ from rich.text import Text
 NUMBER = re.compile(r"^[-+~]?[\d.,]+([eE][-+]?\d+)?( ?[%×x]| [A-Za-z/]+)?$")
 
 
+class _Console(Console):
+    """A console that leaves it to the command what happens when nobody reads on."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(stderr: bool = False) -> Console:
     """A console; colours only on a terminal without NO_COLOR, lines cut off nowhere else than there."""
     stream = sys.stderr if stderr else sys.stdout
     terminal = bool(getattr(stream, "isatty", lambda: False)())
-    return Console(
+    return _Console(
         stderr=stderr, width=None if terminal else 10_000, highlight=False, markup=False, emoji=False, soft_wrap=False
     )
 
