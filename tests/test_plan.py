@@ -27,7 +27,7 @@ LENGTHS = [10, 20, 30, 15, 5]
 
 def _rates(**changes: float) -> Rates:
     values = dict.fromkeys(Rates.__dataclass_fields__, 0)
-    return Rates(**(values | {"float32": 100.0, "bfloat16": 0.5} | changes))  # type: ignore[arg-type]
+    return Rates(**(values | {"float32": 100.0, "bfloat16": 0.5, "share": 1.0} | changes))  # type: ignore[arg-type]
 
 
 def _plan(method: str = "lora", lora: LoRASettings | None = None, **changes: object) -> plan.Plan:
@@ -51,7 +51,7 @@ def test_full_trains_everything() -> None:
     made = _plan("full")
     assert made.trainable == made.parameters == sizes.parameters(CONFIG)["total"]
     assert made.memory["optimizer"] == 8 * made.parameters
-    assert made.disk["final"] == 4 * made.parameters
+    assert made.disk["final"] == 4 * made.parameters + plan.TOKENIZER_BYTES * CONFIG.vocab_size
 
 
 def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
@@ -71,6 +71,13 @@ def test_time_is_work_over_the_rate_reached() -> None:
     made = _plan()
     assert made.rate == 100e9 * plan.EFFICIENCY["float32"]
     assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate)}
+
+
+def test_a_rate_measured_on_a_busy_machine_is_said_to_be_one() -> None:
+    train = TrainSettings(precision="float32")
+    quiet, busy = (plan.make(CONFIG, "lora", train, LoRASettings(), LENGTHS, rates=_rates(share=s)) for s in (1.0, 0.2))
+    assert "other programs" in busy.note
+    assert quiet.note == ""
 
 
 def test_an_unknown_rate_gives_no_time() -> None:

@@ -21,6 +21,8 @@ from lmworks.train.settings import TrainSettings
 # Share of the measured matrix rate that a whole step reaches: a flat packed loop on SmolLM2-135M did 357 of the 690
 # tokens/s that arithmetic allows in float32, and 592 of 4,000 in bfloat16, where element-wise passes are the cost.
 EFFICIENCY = {"float32": 0.52, "bfloat16": 0.15}
+# tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
+TOKENIZER_BYTES = 72
 # Interpreter, torch, tokenizers and Arrow resident before a model is opened.
 LIBRARY_BYTES = 400_000_000
 HEAD_PLACES = 256  # places whose logits exist at a time, in float32: themselves, their softmax, their gradient
@@ -39,6 +41,7 @@ class Plan:
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
         seconds: "training", and "evaluation" and "total" where tokens to evaluate were given.
         memory, disk: bytes by part, and their total.
+        note: what to know about the time.
     """
 
     parameters: int
@@ -52,6 +55,7 @@ class Plan:
     seconds: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     disk: dict[str, int] = field(default_factory=dict)
+    note: str = ""
 
     def event(self) -> dict[str, Any]:
         """What the journal keeps, so that the report card can set it beside what happened."""
@@ -69,7 +73,7 @@ class Plan:
             f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({share})",
             f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens "
             f"({figures.count(self.loss_tokens)} with loss), {figures.scaled(self.flops['total'], 'FLOP', 3)}",
-            f"time        {time} ({self.precision}, {at})",
+            f"time        {time} ({self.precision}, {at}{', ' + self.note if self.note else ''})",
             f"memory      {_parts(self.memory)}",
             f"disk        {_parts(self.disk)}",
         ]
@@ -121,7 +125,9 @@ def make(
         recompute=train.recompute,
     )
     work = once.times(passes, passes, passes, passes)
-    rate = _rate(precision, rates or machine.rates())
+    rates = rates or machine.rates()
+    rate = _rate(precision, rates)
+    note = "" if rates.share >= machine.QUIET else "a rate measured while other programs ran: time may be much shorter"
     seconds = {"training": work.total / rate} if rate else {}
     if rate and evaluation_tokens:
         mean = max(1, total // len(lengths))
@@ -139,7 +145,8 @@ def make(
         rate,
         seconds,
         _summed(_memory(config, train, lora, adapted, parameters, trainable, precision, largest_row(lengths, train))),
-        _summed(_disk(train, adapted is None, parameters, trainable)),
+        _summed(_disk(config, train, adapted is None, parameters, trainable)),
+        note,
     )
 
 
@@ -194,12 +201,12 @@ def _memory(
     }
 
 
-def _disk(train: TrainSettings, whole: bool, parameters: int, trainable: int) -> dict[str, int]:
+def _disk(config: ModelConfig, train: TrainSettings, whole: bool, parameters: int, trainable: int) -> dict[str, int]:
     """Bytes by part: checkpoints hold trained weights and AdamW's two moments; one more exists while it is written."""
     checkpoint = 12 * trainable
     return {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
-        "final": 4 * (parameters if whole else trainable),
+        "final": 4 * (parameters if whole else trainable) + TOKENIZER_BYTES * config.vocab_size,
     }
 
 

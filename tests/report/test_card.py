@@ -75,7 +75,7 @@ def test_an_effect_for_the_worse_is_called_worse(make_run) -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_few_rows_give_no_verdict(make_run, rows: int) -> None:
     loss = _measure(card.build(make_run(rows=rows)), "held_out_loss")
-    assert loss["verdict"] == f"not tested: {rows} rows are too few"
+    assert loss["verdict"] == f"not tested: too few rows ({rows})"
     assert loss["change"]["interval"] is None
 
 
@@ -113,7 +113,7 @@ def test_a_killed_run_has_a_card_that_says_so(make_run, run_events) -> None:
             journal.write('{"event": "step", "st')
         built = card.build(folder)
         assert built["run"]["state"] == "unfinished"
-        assert "not finished" in built["run"]["notes"][0]
+        assert "not finished" in built["run"]["warnings"][0]
         assert built["curves"]["training"] == [[e["step"], e["loss"]] for e in whole[:cut] if e["event"] == "step"]
     assert built["compared"]["after"] in ("step", "after")
 
@@ -151,7 +151,7 @@ def test_two_whole_sessions_are_added(make_run, run_events) -> None:
 
 def test_a_failed_run_says_what_failed(make_run, run_events) -> None:
     events = [*run_events()[:20], {"event": "failure", "step": 15, "what": "loss", "value": "nan"}]
-    notes = card.build(make_run(events))["run"]["notes"]
+    notes = card.build(make_run(events))["run"]["warnings"]
     assert "Training stopped at step 15: its loss was not a number." in notes
 
 

@@ -101,18 +101,25 @@ def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: b
     return {
         "name": folder.resolve().name,
         "state": "finished" if finished else "unfinished",
-        "stopped": finish.get("stopped") if finished else _last(sessions[-1], "session_end").get("reason"),
+        "stopped": _stopped(sessions[-1]),
         "resumed": len(sessions) - 1,
         "model": start.get("model"),
         "data": start.get("data"),
         "method": start.get("method"),
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
         "started": start.get("time"),
-        "notes": _notes(events, start, finished, torn),
+        "warnings": _warnings(events, finished, torn),
+        "notes": [str(note) for e in (start, _last(events, "data")) for note in e.get("notes") or []],
     }
 
 
-def _notes(events: list[Event], start: Event, finished: bool, torn: bool) -> list[str]:
+def _stopped(session: list[Event]) -> str | None:
+    """Why training ended, where it did not end by doing all its steps."""
+    reason = _last(session, "finish").get("stopped") or _last(session, "session_end").get("reason")
+    return None if reason == "finished" else reason
+
+
+def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
     """What a reader must know before the figures."""
     notes = []
     if not finished:
@@ -125,8 +132,7 @@ def _notes(events: list[Event], start: Event, finished: bool, torn: bool) -> lis
         notes.append(f"{apart} steps were repeated after a resume and came out differently.")
     if torn:
         notes.append("The journal's last line is torn and was left out.")
-    said = [*(start.get("notes") or []), *(_last(events, "data").get("notes") or [])]
-    return notes + [str(note) for note in said]
+    return notes
 
 
 def _evaluations(events: list[Event]) -> tuple[Event, Event]:
@@ -153,8 +159,8 @@ _FIGURES = (
 )
 _TITLES = {
     "held_out_loss": "Loss on held-out rows",
-    "held_out_bits": "Bits per byte on held-out rows",
-    "general_bits": "Forgetting: bits per byte of a text never tuned on",
+    "held_out_bits": "The same for any tokenizer",
+    "general_bits": "Forgetting: a text never tuned on",
 }
 
 
@@ -220,7 +226,7 @@ def _measure(
         # pairs need the same rows: as many, and weighing the same
         if before and after and before[1] == after[1]:
             if len(before[0]) < FEWEST_ROWS:
-                verdict = f"not tested: {len(before[0])} rows are too few"
+                verdict = f"not tested: too few rows ({len(before[0])})"
             else:
                 pairs = metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
                 change["interval"] = [pairs.low, pairs.high]
@@ -300,8 +306,6 @@ def _energy(events: list[Event], ends: list[Event]) -> dict[str, Any] | None:
         return {**said[-1], "note": "of the last session alone"} if said else None
     how = {str(end.get("energy_how")) for end in ends if end.get("energy_joules") is not None}
     energy: dict[str, Any] = {"joules": sum(joules), "how": " and ".join(sorted(how))}
-    if said and said[-1].get("assumption"):
-        energy["assumption"] = said[-1]["assumption"]
     energy["note"] = "training alone" if len(joules) == len(ends) else "sessions that were killed are missing"
     return energy
 

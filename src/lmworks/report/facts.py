@@ -10,6 +10,11 @@ Card = dict[str, Any]
 FORMS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda value: figures.scaled(value, "FLOP", 3)}
 
 
+def title(source: str | None) -> str:
+    """A model or data set as a heading names it: of a path its last part."""
+    return figures.UNKNOWN if source is None else str(source).rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+
+
 def state(run: Card) -> str:
     """How far the run came, in words."""
     again = f", resumed {run['resumed']} time{'s' if run['resumed'] > 1 else ''}" if run["resumed"] else ""
@@ -21,11 +26,13 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     """Speed and energy as (name, text) lines; what was not recorded is left out."""
     energy, training = card["costs"]["energy"] or {}, card["training"]
     speed, limit = training["tokens_per_second"], training["share_of_limit"]
-    how = ", ".join(str(energy[k]) for k in ("how", "assumption", "note") if energy.get(k))
+    counted = ", ".join(str(energy[key]) for key in ("assumption", "note") if energy.get(key))
+    joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
         ("share of the machine's limit", figures.percent(limit, 2) if limit else None),
-        (f"energy ({how})" if how else "energy", figures.energy(energy["joules"]) if "joules" in energy else None),
+        ("energy", joules),
+        ("energy counts", counted if joules else None),
     ]
     return [(name, text) for name, text in lines if text]
 
@@ -38,6 +45,8 @@ def of_run(card: Card) -> list[tuple[str, str]]:
     held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
     size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
     lines = [
+        ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
+        ("data", str(card["run"]["data"]) if card["run"]["data"] else None),
         ("parameters", figures.count(total) if total else None),
         ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
         ("rows", _rows(data) if data.get("rows") is not None else None),

@@ -28,7 +28,7 @@ def render(card: Card) -> str:
     body = "".join(
         [
             _header(card),
-            _notes(card),
+            _warnings(card),
             _tiles(card),
             _measures(card),
             _curves(card),
@@ -69,14 +69,18 @@ def _header(card: Card) -> str:
     about = " · ".join(_text(part) for part in said if part)
     return (
         f'<header><p class="eyebrow">Report card of {_text(run["name"])}</p>'
-        f'<h1>{_text(run["model"])} <span class="soft">on</span> {_text(run["data"])}</h1>'
+        f'<h1>{_text(facts.title(run["model"]))} <span class="soft">on</span> {_text(facts.title(run["data"]))}</h1>'
         f'<p class="soft">{about}</p></header>\n'
     )
 
 
-def _notes(card: Card) -> str:
-    notes = "".join(f"<li>{_text(note)}</li>" for note in card["run"]["notes"])
-    return f'<section class="notes"><ul>{notes}</ul></section>\n' if notes else ""
+def _warnings(card: Card) -> str:
+    listed = _bullets(card["run"]["warnings"])
+    return f'<section class="notes">{listed}</section>\n' if listed else ""
+
+
+def _bullets(lines: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _tiles(card: Card) -> str:
@@ -160,7 +164,8 @@ def _costs(card: Card) -> str:
 
 
 def _facts(card: Card) -> str:
-    return f"<section><h2>The run</h2>{_list(facts.of_run(card))}</section>\n"
+    notes = _bullets(card["run"]["notes"])
+    return f'<section class="run"><h2>The run</h2>{_list(facts.of_run(card))}{notes}</section>\n'
 
 
 def _list(lines: list[tuple[str, str]]) -> str:

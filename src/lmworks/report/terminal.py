@@ -5,6 +5,7 @@ On a terminal with colours and rules; elsewhere (a file, a pipe) plain text of t
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -19,22 +20,26 @@ from lmworks.base import figures
 from lmworks.report import facts
 
 Card = dict[str, Any]
+PLAIN_WIDTH = 120  # of lines that no terminal bounds
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"better": "green", "worse": "red"}
 
 
 def show(card: Card, console: Console | None = None) -> None:
     """Print a card of :func:`lmworks.report.card.build`."""
-    (console or Console(highlight=False)).print(render(card))
+    if console is None:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(render(card))
 
 
 def render(card: Card) -> RenderableType:
     """The card as something that rich prints."""
     parts: list[RenderableType] = [_title(card)]
-    parts += [Text(f"! {note}", style="yellow") for note in card["run"]["notes"]]
+    parts += [Text(f"! {warning}", style="yellow") for warning in card["run"]["warnings"]]
     if card["measures"]:
         parts += [Text(), _measures(card)]
     parts += [Text(), _costs(card)]
+    parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
     parts += _curves(card)
     if card["samples"]:
         parts += [Text(), *(_sample(sample) for sample in card["samples"])]
@@ -46,8 +51,8 @@ def render(card: Card) -> RenderableType:
 def _title(card: Card) -> Text:
     run = card["run"]
     title = Text()
-    title.append(f"{run['model'] or figures.UNKNOWN}", style="bold").append(" on ")
-    title.append(f"{run['data'] or figures.UNKNOWN}", style="bold")
+    title.append(facts.title(run["model"]), style="bold").append(" on ")
+    title.append(facts.title(run["data"]), style="bold")
     said = [run["method"], run["precision"], facts.state(run)]
     return title.append(" · " + " · ".join(str(part) for part in said if part))
 
