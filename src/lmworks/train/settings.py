@@ -39,7 +39,7 @@ class TrainSettings(OptimizerSettings):
     steps: int | None = Field(None, gt=0, description="Optimizer steps in place of epochs.")
     batch_size: int = Field(8, gt=0, description="Documents an optimizer step.")
     row_tokens: int = Field(
-        1024, gt=0, description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory."
+        512, gt=0, description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory."
     )
     packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
