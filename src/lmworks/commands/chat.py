@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.generate import add_precision
+
+if TYPE_CHECKING:
+    from lmworks.language_model import LanguageModel
 
 ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is
 set by further options, as for generate."""
@@ -64,7 +68,7 @@ def _hear() -> str | None:
             return said
 
 
-def _answer(model, messages: list[dict[str, str]], settings: dict) -> str:  # type: ignore[no-untyped-def]
+def _answer(model: LanguageModel, messages: list[dict[str, str]], settings: dict) -> str:
     """Stream the answer; Ctrl-C ends it, not the conversation."""
     parts = []
     try:

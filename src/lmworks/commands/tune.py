@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from lmworks import recipe as recipes
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lmworks.tuning import Run
 
 ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
 can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return finish(run_recipe(recipe, print))
 
 
-def finish(done) -> int:  # type: ignore[no-untyped-def]
+def finish(done: Run) -> int:
     """Show what came out; an interrupted run ends as Ctrl-C does."""
     if done.stopped == "interrupted":
         return 130

@@ -27,14 +27,14 @@ class _ScaledByRMS(torch.autograd.Function):
     """RMSNorm that keeps its input and one number a row, not the four tensors that autograd would."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, weight, eps):
         wide = x.float()
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
         return (wide * scale).mul_(weight).to(x.dtype)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         grad, unit = grad.float(), x.float() * scale
         weight_grad = None

@@ -11,6 +11,7 @@ losses or adapters; its openings serve those: input embeddings in place of ids (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -76,7 +77,7 @@ class Block(nn.Module):
             )
         return self._residual(x, self.post_attention_layernorm, self.mlp)
 
-    def _residual(self, x: torch.Tensor, norm: nn.Module, part) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    def _residual(self, x: torch.Tensor, norm: nn.Module, part: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         y = part(norm(x)) if self.pre_norm else part(x)
         if self.dropout and self.training:
             y = functional.dropout(y, self.dropout)
