@@ -9,7 +9,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 
 ABOUT = """Continue a text with a model. Sampling is set by further options: --max-tokens 64 --temperature 0.7
---top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --stop "[END]"; temperature 0, the default, is greedy."""
+--top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --stop "[END]";
+temperature 0, the default, is greedy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
