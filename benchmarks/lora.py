@@ -7,8 +7,11 @@ everyone (they warm up). Peak memory: the process's own high-water mark.
 
 from __future__ import annotations
 
+import argparse
 import json
+import statistics
 import sys
+import tempfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -36,35 +39,38 @@ def rows(path: str | None, count: int) -> list[tuple[str, str]]:
     return [(f"Question: {row['question']}\nAnswer:", f" {row['answer']}") for row in found]
 
 
-def ours(precision: str, pairs: list[tuple[str, str]], row_tokens: int) -> dict[str, float]:
+def ours(precision: str, pairs: list[tuple[str, str]], row_tokens: int | None) -> dict[str, float]:
     """lmworks: the same loop that `lmworks tune` runs, without the report round it."""
-    import tempfile
-
     import lmworks
     from lmworks.adapt.attach import attach
     from lmworks.adapt.settings import LoRASettings
     from lmworks.base import machine
     from lmworks.base.journal import RunFolder
-    from lmworks.data.objectives import completion_example
-    from lmworks.train.loop import train
+    from lmworks.data import objectives
+    from lmworks.text import corpus
+    from lmworks.text.rows import DataSettings
+    from lmworks.train.loop import Hooks, train
     from lmworks.train.settings import TrainSettings
 
     model = lmworks.load(arms.MODEL)
-    examples = [completion_example(model.tokenizer, *pair) for pair in pairs]
+    table = corpus.read([{"prompt": prompt, "completion": completion} for prompt, completion in pairs])
+    plain = DataSettings(template="off")
+    examples = objectives.examples(table, model.tokenizer, plain, model.config.max_position_embeddings).items
     attach(model.network, LoRASettings(rank=16, alpha=32))
+    rows = {} if row_tokens is None else {"row_tokens": row_tokens}
     settings = TrainSettings(
-        epochs=1, batch_size=8, learning_rate=2e-4, precision=precision, row_tokens=row_tokens, checkpoint_every=10_000
+        epochs=1, batch_size=8, learning_rate=2e-4, precision=precision, checkpoint_every=10_000, **rows
     )
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", "")
-        train(model.network, examples, settings, run)
+        train(model.network, examples, settings, run, Hooks(quiet=True))
         steps = [event for event in run.events() if event["event"] == "step"]
     tokens = sum(step["tokens"] for step in steps[WARM:])
     seconds = sum(step["seconds"] for step in steps[WARM:])
     return {
         "tokens_per_second": tokens / seconds,
         "peak_gb": machine.peak_memory() / 1e9,
-        "last_loss": steps[-1]["loss"],
+        "mean_loss": statistics.mean(step["loss"] for step in steps),
     }
 
 
@@ -114,7 +120,7 @@ def peer(precision: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return collate(items)
 
     arguments = TrainingArguments(
-        output_dir="/tmp/peer",
+        output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=8,
         num_train_epochs=1,
         learning_rate=2e-4,
@@ -129,21 +135,21 @@ def peer(precision: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=data, data_collator=counting, callbacks=[Clock()])
     trainer.train()
-    last = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1]
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
         "tokens_per_second": sum(counts[WARM : len(times)]) / sum(times[WARM:]),
         "peak_gb": peak,
-        "last_loss": float(last),
+        "mean_loss": statistics.mean(losses),
     }
 
 
 def main() -> None:
     options = arms.parser(__doc__.splitlines()[0])
-    options.add_argument("precision", nargs="?", default="auto", help=__import__("argparse").SUPPRESS)
+    options.add_argument("precision", nargs="?", default="auto", help=argparse.SUPPRESS)
     options.add_argument("--data", help="a JSONL file with question and answer (default: openai/gsm8k)")
     options.add_argument("--rows", type=int, default=160)
-    options.add_argument("--row-tokens", type=int, default=1024, help="tokens of one of lmworks' packed rows")
+    options.add_argument("--row-tokens", type=int, help="tokens of one of lmworks' packed rows (default: its own)")
     given = options.parse_args()
     if given.arm:
         pairs = rows(given.data, given.rows)
@@ -152,8 +158,10 @@ def main() -> None:
         return
     from lmworks.base import machine
 
-    shared = ["--rows", str(given.rows), "--row-tokens", str(given.row_tokens)]
+    shared = ["--rows", str(given.rows)]
+    shared += ["--row-tokens", str(given.row_tokens)] if given.row_tokens else []
     shared += ["--data", given.data] if given.data else []
+    arms.reference_folder()
     bfloat16_pays = machine.choose_precision("auto")[0] == "bfloat16"
     chosen = {
         name: ["--arm", *words, *shared] for name, words in ARMS.items() if bfloat16_pays or "bfloat16" not in name
@@ -168,7 +176,7 @@ def main() -> None:
         ratios[name] = {key: one[key] / peers[best][key] for key in ("tokens_per_second", "peak_gb")}
         print(
             f"{name:<34} {one['tokens_per_second']:8.0f} tok/s  {ratios[name]['tokens_per_second']:5.2f}x"
-            f"   {one['peak_gb']:5.2f} GB  {ratios[name]['peak_gb']:5.2f}x   last loss {one['last_loss']:.4f}"
+            f"   {one['peak_gb']:5.2f} GB  {ratios[name]['peak_gb']:5.2f}x   mean loss {one['mean_loss']:.4f}"
         )
     arms.keep("lora", {"rows": given.rows, "rounds": figures, "medians": middle, "best_peer": best, "ratios": ratios})
 

@@ -22,6 +22,7 @@ from lmworks.text import datasets
 from lmworks.text.rows import Table
 
 Figures = dict[str, Any]
+PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
     if settings.general_bytes == 0:
         return "", []
     if settings.general is None:
-        return "Python's documentation topics", _first_bytes(
+        return "Python's documentation topics", _pieces(
             datasets.general_text(settings.general_bytes), settings.general_bytes
         )
     path = Path(settings.general)
@@ -127,17 +128,23 @@ def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
         raise InputError(f"cannot be read as UTF-8 text: {error}", str(path), "give a plain text file") from error
     if not text.strip():
         raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
-    return path.name, _first_bytes(text.split("\n\n"), settings.general_bytes)
+    return path.name, _pieces(text.split("\n\n"), settings.general_bytes)
 
 
-def _first_bytes(texts: list[str], size: int) -> list[str]:
-    """Whole texts while there is room; the last one is cut at a character."""
-    chosen = []
+def _pieces(texts: list[str], size: int) -> list[str]:
+    """The first ``size`` bytes as pieces of some two thousand, cut between lines where they can be.
+
+    Several pieces, since how sure a change is can only be told from several.
+    """
+    pieces: list[str] = []
     for text in texts:
-        part = text.encode()[:size].decode(errors="ignore")
-        if part.strip():
-            chosen.append(part)
-        size -= len(part.encode())
-        if size <= 0:
-            break
-    return chosen
+        for line in text.splitlines(keepends=True):
+            part = line.encode()[:size].decode(errors="ignore")
+            size -= len(line.encode())
+            if not pieces or len(pieces[-1].encode()) + len(part.encode()) > PIECE_BYTES:
+                pieces.append("")
+            pieces[-1] += part
+            if size <= 0:
+                return [piece for piece in pieces if piece.strip()]
+        pieces.append("")
+    return [piece for piece in pieces if piece.strip()]
