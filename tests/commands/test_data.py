@@ -2,16 +2,12 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from tiny_tokenizers import CHATML, byte_level
 
 from lmworks.base.errors import InputError
 from lmworks.commands import data
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "text"))
-from tiny_tokenizers import CHATML, byte_level
 
 
 @pytest.fixture
