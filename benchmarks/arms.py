@@ -52,6 +52,14 @@ def take_turns(script: str, arms: dict[str, list[str]], rounds: int) -> dict[str
     return figures
 
 
+def worth_running(precision: str) -> bool:
+    """Whether an arm in this precision says something here: bfloat16 where the processor has it at all (elsewhere it
+    is emulated, a thousand times slower), "auto" where it is not float32 once more."""
+    if precision == "auto":
+        return machine.choose_precision("auto")[0] != "float32"
+    return precision == "float32" or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.processor().instructions))
+
+
 def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
     """Median of every figure of every arm."""
     return {

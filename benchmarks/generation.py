@@ -72,11 +72,8 @@ def main() -> None:
     if given.arm:
         print(json.dumps(ours(given.precision) if given.arm == "ours" else peer(given.precision)))
         return
-    from lmworks.base import machine
-
     arms.reference_folder()
-    bfloat16_pays = machine.choose_precision("auto")[0] == "bfloat16"
-    chosen = {name: ["--arm", *words] for name, words in ARMS.items() if bfloat16_pays or "bfloat16" not in name}
+    chosen = {name: ["--arm", *words] for name, words in ARMS.items() if arms.worth_running(words[1])}
     figures = arms.take_turns(__file__, chosen, given.rounds)
     middle = arms.medians(figures)
     best = {

@@ -156,16 +156,11 @@ def main() -> None:
         mine = given.arm == "ours"
         print(json.dumps(ours(given.precision, pairs, given.row_tokens) if mine else peer(given.precision, pairs)))
         return
-    from lmworks.base import machine
-
     shared = ["--rows", str(given.rows)]
     shared += ["--row-tokens", str(given.row_tokens)] if given.row_tokens else []
     shared += ["--data", given.data] if given.data else []
     arms.reference_folder()
-    bfloat16_pays = machine.choose_precision("auto")[0] == "bfloat16"
-    chosen = {
-        name: ["--arm", *words, *shared] for name, words in ARMS.items() if bfloat16_pays or "bfloat16" not in name
-    }
+    chosen = {name: ["--arm", *words, *shared] for name, words in ARMS.items() if arms.worth_running(words[1])}
     figures = arms.take_turns(__file__, chosen, given.rounds)
     middle = arms.medians(figures)
     peers = {name: one for name, one in middle.items() if name.startswith("Trainer")}

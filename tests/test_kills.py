@@ -12,20 +12,8 @@ from lmworks.base.journal import RunFolder
 
 KILLS = 20
 OPTIONS = [
-    "--train.steps",
-    "40",
-    "--train.batch_size",
-    "2",
-    "--train.checkpoint_every",
-    "3",
-    "--lora.dropout",
-    "0.05",
-    "--data.held_out",
-    "2",
-    "--evaluate.task_rows",
-    "0",
-    "--evaluate.general_bytes",
-    "0",
+    *("--train.steps", "40", "--train.batch_size", "2", "--train.checkpoint_every", "3", "--lora.dropout", "0.05"),
+    *("--data.held_out", "2", "--evaluate.task_rows", "0", "--evaluate.general_bytes", "0"),
 ]
 
 
