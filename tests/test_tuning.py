@@ -28,8 +28,9 @@ def _data(tmp_path):
 def test_a_run_learns_and_its_card_says_so(model, data, tmp_path, method):
     rates = {"learning_rate": 5e-3, "epochs": 2}
     values = settings()
+    given = {"source": str(data), **values.pop("data")}
     values["train"] |= rates
-    run = lmworks.tune(str(model), str(data), method=method, out=tmp_path / "run", **values)
+    run = lmworks.tune(str(model), given, method=method, out=tmp_path / "run", **values)
     assert run.stopped == "finished"
     card = run.card
     measures = {measure["key"]: measure for measure in card["measures"]}
@@ -48,8 +49,9 @@ def test_the_result_opens_here_and_in_transformers_and_peft_alike(model, data, t
     from transformers import AutoModelForCausalLM
 
     values = settings()
+    given = {"source": str(data), **values.pop("data")}
     values["train"]["learning_rate"] = 1e-2
-    run = lmworks.tune(str(model), str(data), out=tmp_path / "run", **values)
+    run = lmworks.tune(str(model), given, out=tmp_path / "run", **values)
     merged = run.model.save(tmp_path / "merged")
     ids = torch.tensor([run.model.tokenizer.encode("What is 7 and 7?")])
     with torch.no_grad():
@@ -81,8 +83,9 @@ def test_the_prompt_of_training_is_the_prompt_of_the_chat(model, data, tmp_path)
 
 def test_full_tuning_in_more_steps_stops_early_and_keeps_the_best(model, data, tmp_path):
     values = settings()
+    given = {"source": str(data), **values.pop("data")}
     values["train"] |= {"learning_rate": 0.3, "epochs": 6, "evaluate_every": 5, "patience": 2, "schedule": "constant"}
-    run = lmworks.tune(str(model), str(data), method="full", out=tmp_path / "run", **values)
+    run = lmworks.tune(str(model), given, method="full", out=tmp_path / "run", **values)
     events = RunFolder(run.folder)
     seen = [event["held_out"]["loss"] for event in events.events("evaluation") if event["when"] == "step"]
     after = next(event for event in events.events("evaluation") if event["when"] == "after")
@@ -92,7 +95,9 @@ def test_full_tuning_in_more_steps_stops_early_and_keeps_the_best(model, data, t
 
 @pytest.mark.parametrize("stage", ["before training", "training", "measuring after"])
 def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
-    whole = lmworks.tune(str(model), str(data), out=tmp_path / "whole", **settings())
+    values = settings()
+    given = {"source": str(data), **values.pop("data")}
+    whole = lmworks.tune(str(model), given, out=tmp_path / "whole", **values)
     command = [sys.executable, "-c", KILLED, stage, str(model), str(data), str(tmp_path / "killed"), *options()]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9
     resumed = lmworks.resume(tmp_path / "killed")

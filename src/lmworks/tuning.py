@@ -21,7 +21,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import merge, to_yaml
+from lmworks.base.settings import to_yaml
 from lmworks.data import objectives
 from lmworks.data.objectives import Examples
 from lmworks.examination import Examination
@@ -76,7 +76,7 @@ class Prepared:
 
 def tune(
     model: str,
-    data: str,
+    data: str | dict[str, Any],
     *,
     method: str = "lora",
     out: str | Path | None = None,
@@ -87,18 +87,16 @@ def tune(
 
     Args:
         model: any source of a model.
-        data: a file, a named data set or ``hub:owner/name``.
+        data: a file, a named data set or ``hub:owner/name``; or a dict of data settings with it as ``source``.
         method: "lora" or "full".
         out: the run's folder; must be new. Default: runs/<time>-<model>-<method>.
         say: told each line of progress; default: silent but for the progress of training.
-        **settings: further groups of the recipe: ``train={"epochs": 3}``, ``lora={...}``, ``data={...}``.
+        **settings: further groups of the recipe: ``train={"epochs": 3}``, ``lora={...}``, ``evaluate={...}``.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
-    values = merge(settings, {"model": model, "data": {"source": data}, "method": method})
-    if isinstance(settings.get("data"), dict):
-        values["data"] = {**settings["data"], "source": data}
+    values = {**settings, "model": model, "data": data, "method": method}
     if out is not None:
         values["out"] = str(out)
     return run_recipe(recipes.resolve(values, "tune"), say)
@@ -153,6 +151,8 @@ def prepare(recipe: Recipe) -> Prepared:
         InputError: they do not.
     """
     model = load(recipe.model)
+    if recipe.method == "lora":
+        attach.meant_by(model.network, recipe.lora)
     table = corpus.read(recipe.data.source, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     context = model.config.max_position_embeddings

@@ -51,21 +51,27 @@ def attach(network: nn.Module, settings: LoRASettings, seed: int = 0) -> list[st
     """
     if next(adapters(network), None) is not None:
         raise InputError("this network has an adapter already", mend="merge or detach it first")
-    linears = list(named_linears(network))
-    for target in settings.targets:
-        if not any(targeted(name, target) for name, _ in linears):
-            known = ", ".join(sorted({name.rpartition(".")[2] for name, _ in linears}))
-            raise InputError(
-                f"{target!r} means no linear of this network", "lora.targets", f"{ALL_LINEAR}, or: {known}"
-            )
+    names = meant_by(network, settings)
     network.requires_grad_(False)
-    names = []
-    for name, module in linears:
-        if any(targeted(name, target) for target in settings.targets):
-            generator = torch.Generator().manual_seed(_seed_of(name, seed))
-            put(network, name, LoRALinear(module, settings.rank, settings.scale, settings.dropout, generator))
-            names.append(name)
+    for name in names:
+        generator = torch.Generator().manual_seed(_seed_of(name, seed))
+        module = network.get_submodule(name)
+        put(network, name, LoRALinear(module, settings.rank, settings.scale, settings.dropout, generator))
     return names
+
+
+def meant_by(network: nn.Module, settings: LoRASettings) -> list[str]:
+    """The dotted names of the linears that the targets mean.
+
+    Raises:
+        InputError: a target means none.
+    """
+    names = [name for name, _ in named_linears(network)]
+    for target in settings.targets:
+        if not any(targeted(name, target) for name in names):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+            raise InputError(f"{target!r} means no linear of this network", "lora.targets", f"{ALL_LINEAR}, or: {known}")
+    return [name for name in names if any(targeted(name, target) for target in settings.targets)]
 
 
 def adapters(network: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
