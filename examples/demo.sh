@@ -12,13 +12,10 @@ rm -rf "$run"
 say lmworks data show smollm2-135m-instruct python-help --examples 2
 "$lmworks" data show smollm2-135m-instruct python-help --examples 2
 
-say lmworks tune smollm2-135m-instruct python-help --train.steps 60 --out "$run"
-"$lmworks" tune smollm2-135m-instruct python-help --train.steps 60 --out "$run"
+say lmworks tune smollm2-135m-instruct python-help --train.steps 48 --out "$run"
+"$lmworks" tune smollm2-135m-instruct python-help --train.steps 48 --out "$run"
 
-set -- --ask "What does textwrap.dedent do?" \
-       --ask "What does shutil.copytree do?" \
-       --ask "What does fractions.Fraction.limit_denominator do?"
-say lmworks chat "$run" "$@"
-"$lmworks" chat "$run" "$@"
+say lmworks chat "$run" --held-out 3
+"$lmworks" chat "$run" --held-out 3
 
 printf '\nThe report card as a page: %s\n' "$PWD/$run/report.html"

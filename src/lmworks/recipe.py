@@ -25,7 +25,7 @@ class RecipeData(DataSettings):
 class EvaluateSettings(Settings):
     """What is measured before and after, on rows that were never trained on."""
 
-    task_rows: int = Field(32, ge=0, description="Held-out rows answered to measure the task's own metric.")
+    task_rows: int = Field(48, ge=0, description="Held-out rows answered to measure the task's own metric.")
     samples: int = Field(3, ge=0, description="Answers shown side by side in the report.")
     max_tokens: int = Field(64, gt=0, description="Longest answer.")
     general: str | None = Field(

@@ -111,7 +111,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     recipe.train.precision, why = machine.choose_precision(recipe.train.precision, "cpu")  # type: ignore[assignment]
     _refuse_existing(Path(recipe.out))
     prepared = prepare(recipe)
-    say(f"{recipe.train.precision}: {why}")
+    say(f"precision {why}")
     for line in (*prepared.notes, *prepared.plan.lines()):
         say(line)
     run = RunFolder.create(recipe.out, to_yaml(recipe))

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     parser.add_argument("--system", help="what the model is told before the conversation")
     parser.add_argument("--ask", action="append", metavar="QUESTION", help="ask this, print the answer and leave")
+    parser.add_argument(
+        "--held-out", type=int, metavar="N", help="of a run: ask N questions that it was never trained on, and leave"
+    )
     add_precision(parser)
 
 
@@ -36,10 +39,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     opening = [{"role": "system", "content": args.system}] if args.system else []
-    if args.ask:
-        for question in args.ask:
-            print(f"> {question}")
-            _answer(model, [*opening, {"role": "user", "content": question}], settings)
+    asked = [(question, "") for question in args.ask or []]
+    if args.held_out:
+        asked += _held_out(args.model, args.held_out)
+    for question, reference in asked:
+        print(f"> {question}")
+        _answer(model, [*opening, {"role": "user", "content": question}], settings)
+        if reference:
+            print(f"(the row says: {reference})\n")
+    if asked:
         return 0
     messages = list(opening)
     while (said := _hear()) is not None:
@@ -53,6 +61,20 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             print(f"error: {error}\n  /new starts another conversation", file=sys.stderr)
             messages.pop()
     return 0
+
+
+def _held_out(run: str, count: int) -> list[tuple[str, str]]:
+    """Prompts and references of rows that the run held out; the report's samples are not among them."""
+    from lmworks import recipe as recipes
+    from lmworks.base.journal import RunFolder
+    from lmworks.text import corpus
+
+    recipe = recipes.read(RunFolder(run).recipe)
+    _, rows = corpus.split(corpus.read(recipe.data.source, recipe.data), recipe.data)
+    if rows.kind != "completion":
+        raise InputError(f"rows of kind {rows.kind} hold no single questions", "--held-out", "ask with --ask")
+    after = recipe.evaluate.samples
+    return [(row.values["prompt"], row.values["completion"]) for row in rows.rows[after : after + count]]
 
 
 def _hear() -> str | None:
