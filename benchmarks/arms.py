@@ -57,7 +57,7 @@ def worth_running(precision: str) -> bool:
     is emulated, a thousand times slower), "auto" where it is not float32 once more."""
     if precision == "auto":
         return machine.choose_precision("auto")[0] != "float32"
-    return precision == "float32" or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.processor().instructions))
+    return precision != "bfloat16" or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.processor().instructions))
 
 
 def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:

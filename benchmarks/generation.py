@@ -13,8 +13,8 @@ import arms
 
 PROMPT, NEW, LONG = 16, 128, 512
 ARMS = {
-    "lmworks float32": ["ours", "float32"],
-    "lmworks auto": ["ours", "auto"],
+    "lmworks plain": ["ours", "float32"],
+    "lmworks --fast": ["ours", "fast"],
     "transformers float32": ["peer", "float32"],
     "transformers bfloat16": ["peer", "bfloat16"],
 }
@@ -25,7 +25,9 @@ def ours(precision: str) -> dict[str, float]:
     from lmworks.generate.decode import decode
     from lmworks.generate.sampling import SamplingSettings
 
-    model = lmworks.load(arms.MODEL).prepare(precision)
+    model = lmworks.load(arms.MODEL)
+    if precision == "fast":
+        model.prepare()
 
     def decoded(prompt: int, new: int) -> float:
         steps = decode(model.network, [list(range(100, 100 + prompt))], SamplingSettings(max_tokens=new), set())
@@ -67,7 +69,7 @@ def peer(precision: str) -> dict[str, float]:
 
 def main() -> None:
     options = arms.parser(__doc__.splitlines()[0])
-    options.add_argument("precision", nargs="?", default="auto")
+    options.add_argument("precision", nargs="?", default="fast")
     given = options.parse_args()
     if given.arm:
         print(json.dumps(ours(given.precision) if given.arm == "ours" else peer(given.precision)))

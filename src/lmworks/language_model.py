@@ -17,7 +17,8 @@ from lmworks.base.settings import build
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
-from lmworks.generate.packed import can_pack, pack
+from lmworks.families.opened import dtype_of
+from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import Reply, complete, stream
 from lmworks.model.config import ModelConfig
@@ -161,23 +162,24 @@ class LanguageModel:
         return folder
 
     def prepare(self, precision: str = "auto") -> LanguageModel:
-        """Make it fast for generation, in place: adapters merged, half-width weights repacked where they pay.
+        """Make it fast for generation, in place.
+
+        Adapters are merged. On a CPU, weights that came in four bits are kept in four bits; answers may then differ in
+        the last digits of a probability, and so, rarely, in a word.
 
         Args:
-            precision: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
+            precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
 
         Returns:
             Itself. It can generate and score, but no longer be trained or saved.
         """
-        import torch
-
         chosen, _ = machine.choose_precision(precision, self.device.type)
         attach.merge(self.network)
         self.network.eval().requires_grad_(False)
-        if chosen != "float32":
-            self.network.to(getattr(torch, chosen))
-            if self.device.type == "cpu" and chosen == "bfloat16" and can_pack():
-                pack(self.network)
+        if self.device.type == "cpu":
+            make_fast(self.network, chosen)
+        elif chosen != "float32":
+            self.network.to(dtype_of(chosen))
         return self
 
     @property

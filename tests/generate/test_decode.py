@@ -1,12 +1,14 @@
 """Decoding: batches give what each prompt gives alone; the cache changes nothing; the ends are where they belong."""
 
+import gguf
 import pytest
 import torch
 
 from lmworks.base.errors import InputError
 from lmworks.generate.decode import decode
-from lmworks.generate.packed import can_pack, pack
+from lmworks.generate.packed import lattice, make_fast
 from lmworks.generate.sampling import SamplingSettings
+from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
@@ -64,13 +66,49 @@ def test_the_context_is_the_end(network):
         run(network, [[]])
 
 
-@pytest.mark.skipif(not can_pack(), reason="this PyTorch or processor has no packed bfloat16 product")
-def test_packed_linears_give_the_same_as_plain_bfloat16(network):
-    twin = Transformer(network.config).eval()
+def twin_of(network: Transformer) -> Transformer:
+    twin = Transformer(network.config).eval().requires_grad_(False)
     twin.load_state_dict(network.state_dict())
-    twin.bfloat16()
+    return twin
+
+
+def test_a_bfloat16_network_made_fast_gives_the_same_as_plain_bfloat16(network):
+    plain, fast = twin_of(network).bfloat16(), twin_of(network)
+    assert make_fast(fast, "bfloat16") == 0
     ids = torch.tensor([PROMPTS[2]])
     with torch.no_grad():
-        plain = twin(ids).logits
-        assert pack(twin) == 2 * 7
-        torch.testing.assert_close(twin(ids).logits, plain, atol=5e-2, rtol=5e-2)
+        torch.testing.assert_close(fast(ids).logits.float(), plain(ids).logits.float(), atol=8e-2, rtol=8e-2)
+
+
+class TestFourBits:
+    @pytest.fixture(name="rounded")
+    def _rounded(self, network) -> Transformer:
+        """A network whose linears went through a Q4_1 file."""
+        twin = twin_of(network)
+        for module in twin.modules():
+            if isinstance(module, torch.nn.Linear):
+                blocks = gguf.quantize(module.weight.numpy(), gguf.GGMLQuantizationType.Q4_1)
+                kept = gguf.dequantize(blocks, gguf.GGMLQuantizationType.Q4_1)
+                module.weight.data = torch.from_numpy(kept).view_as(module.weight).clone()
+        return twin
+
+    def test_weights_of_a_four_bit_file_are_found_again(self, rounded):
+        for module in rounded.modules():
+            if isinstance(module, torch.nn.Linear):
+                levels, scales, lowest = lattice(module.weight)
+                again = levels.view(len(levels), -1, 32) * scales[..., None] + lowest[..., None]
+                torch.testing.assert_close(again.view_as(module.weight), module.weight, atol=2e-4, rtol=2e-3)
+
+    def test_other_weights_are_not_rounded(self, network):
+        assert all(lattice(m.weight) is None for m in network.modules() if isinstance(m, torch.nn.Linear))
+
+    def test_one_token_at_a_time_gives_the_same_within_bfloat16(self, rounded):
+        fast = twin_of(rounded)
+        assert make_fast(fast, "float32") == 14
+        ids = torch.tensor([PROMPTS[2]])
+        with torch.no_grad():
+            wanted = rounded(ids).logits
+            torch.testing.assert_close(fast(ids).logits, wanted, atol=1e-5, rtol=1e-5)  # many rows: the plain product
+            cache = Cache(fast.config, 1, 8)
+            stepped = torch.cat([fast(token, cache=cache).logits for token in ids.split(1, dim=1)], 1)
+        torch.testing.assert_close(stepped, wanted, atol=0.1, rtol=0.1)

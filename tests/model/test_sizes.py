@@ -7,9 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmworks.adapt.lora import LoRALinear
+from lmworks.adapt.settings import targeted
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.surgery import matches, named_linears, replace
+from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
 
 SMALL = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}
@@ -115,7 +116,9 @@ def _kept_for_backward(config: ModelConfig, adapted: list[str] | None, rank: int
     network = Transformer(config)
     if adapted is not None:
         network.requires_grad_(False)
-        replace(network, adapted, lambda name, base: LoRALinear(base, rank, 1.0))
+        for name, base in list(named_linears(network)):
+            if any(targeted(name, target) for target in adapted):
+                put(network, name, LoRALinear(base, rank, 1.0))
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     found: dict[int, torch.Tensor] = {}
 
@@ -142,5 +145,5 @@ def test_activations_are_those_that_autograd_keeps(name: str, adapted: list[str]
     more = _kept_for_backward(longer, adapted, rank, tokens) - _kept_for_backward(config, adapted, rank, tokens)
     chosen = None
     if adapted is not None:
-        chosen = [m for m in sizes.linears(config) if matches(m.name, adapted)]
+        chosen = [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in adapted)]
     assert more == tokens * sizes.activation_bytes(config, chosen, rank)

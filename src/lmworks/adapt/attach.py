@@ -70,7 +70,8 @@ def meant_by(network: nn.Module, settings: LoRASettings) -> list[str]:
     for target in settings.targets:
         if not any(targeted(name, target) for name in names):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-            raise InputError(f"{target!r} means no linear of this network", "lora.targets", f"{ALL_LINEAR}, or: {known}")
+            fault = f"{target!r} means no linear of this network"
+            raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {known}")
     return [name for name in names if any(targeted(name, target) for target in settings.targets)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
-from lmworks.commands.generate import add_precision
+from lmworks.commands.generate import add_fast, open_model
 
 if TYPE_CHECKING:
     from lmworks.language_model import LanguageModel
@@ -26,16 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out", type=int, metavar="N", help="of a run: ask N questions that it was never trained on, and leave"
     )
-    add_precision(parser)
+    add_fast(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Ask and answer until the person leaves."""
     from lmworks.generate.sampling import SamplingSettings
-    from lmworks.opening import load
 
     settings = build(SamplingSettings, parse_overrides(rest), "the command line").model_dump()
-    model = load(args.model).prepare(args.precision)
+    model = open_model(args)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     opening = [{"role": "system", "content": args.system}] if args.system else []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
+
+if TYPE_CHECKING:
+    from lmworks.language_model import LanguageModel
 
 ABOUT = """Continue a text with a model. Sampling is set by further options: --max-tokens 64 --temperature 0.7
 --top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --stop "[END]";
@@ -14,34 +18,40 @@ temperature 0, the default, is greedy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, prompts, precision."""
+    """MODEL, prompts, speed."""
     parser.description = ABOUT
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     parser.add_argument("prompt", nargs="*", help="texts to continue, all at once; none or -: standard input")
-    add_precision(parser)
+    add_fast(parser)
 
 
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """The option that generate and chat share."""
+def add_fast(parser: argparse.ArgumentParser) -> None:
+    """The option that generate and chat share: as other libraries answer, or fast."""
     parser.add_argument(
-        "--precision",
-        choices=["float32", "bfloat16", "auto"],
-        default="float32",
-        help="float32 (default): exact; auto: the faster one as measured on this machine, answers may differ slightly",
+        "--fast",
+        action="store_true",
+        help="read fewer bytes a token; an answer may differ in a word",
     )
+
+
+def open_model(args: argparse.Namespace) -> LanguageModel:
+    """The model, made fast where that is asked for."""
+    from lmworks.opening import load
+
+    model = load(args.model)
+    return model.prepare() if args.fast else model
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the continuation; one prompt streams, several are printed one after another."""
     from lmworks.generate.sampling import SamplingSettings
-    from lmworks.opening import load
 
     settings = build(SamplingSettings, _listed(parse_overrides(rest)), "the command line")
     prompts = args.prompt or ["-"]
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     if not all(prompts):
         raise InputError("the prompt is empty", "PROMPT", 'give a text, as in: lmworks generate MODEL "The sky is"')
-    model = load(args.model).prepare(args.precision)
+    model = open_model(args)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     if len(prompts) == 1:

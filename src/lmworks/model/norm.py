@@ -20,7 +20,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():
             return _ScaledByRMS.apply(x, self.weight, self.eps)
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        wide = x.float()
+        if x.numel() == self.weight.numel() and x.is_cpu:  # one token: a product and a number, no passes over tensors
+            flat = wide.view(-1)
+            return (wide * (float(flat.dot(flat)) / flat.numel() + self.eps) ** -0.5).mul_(self.weight).to(x.dtype)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale).mul_(self.weight).to(x.dtype)
 
 
 class _ScaledByRMS(torch.autograd.Function):

@@ -91,7 +91,8 @@ def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.T
     """Rotate x (B, T, H, D) by ``turns`` from :meth:`Rotary.turns`."""
     cos, sin = turns
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(turned, dim=-1)
 
 
 def _llama3(rates: torch.Tensor, scaling: RopeScaling, trained: int) -> torch.Tensor:
