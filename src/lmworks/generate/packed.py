@@ -13,6 +13,8 @@ Knows no file format: it looks at the numbers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -23,6 +25,8 @@ from lmworks.model.transformer import Transformer
 GROUP = 32  # weights that share a scale in llama.cpp's four-bit formats
 LEVELS = 15
 FEW_ROWS = 4  # from here on the plain product, which reads weights once for all rows, is the faster one
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("up_proj",), ("down_proj",))
+Lattice = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 LATTICE_ERROR = 2e-3  # of a group's range: the rounding of scales to half width, far below a four-bit step (1 / 15)
 
 
@@ -45,33 +49,51 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
 
 
-class FourBitLinear(nn.Module):
-    """A frozen float32 linear that reads four bits a weight where few rows come, and its plain weight where many do.
+class FourBits(nn.Module):
+    """Frozen float32 linears that read the same input, as one: four bits a weight where few rows come, the plain
+    weights where many do.
 
     Args:
-        linear: the linear it stands for; kept for many rows.
-        levels: (out_features, in_features) int32 in 0..15.
-        scales: (out_features, groups) the lattice's step.
-        lowest: (out_features, groups) the lattice's smallest value.
+        linears: linears of equal in_features; kept for many rows.
+        lattices: of each: levels, steps and smallest values, as :func:`lattice` gives them.
     """
 
-    def __init__(self, linear: nn.Linear, levels: torch.Tensor, scales: torch.Tensor, lowest: torch.Tensor) -> None:
+    def __init__(self, linears: list[nn.Linear], lattices: list[Lattice]) -> None:
         super().__init__()
-        self.out_features, self.in_features = linear.out_features, linear.in_features
-        self.linear = linear
+        self.linears = nn.ModuleList(linears)
+        levels, scales, lowest = (torch.cat(parts) for parts in zip(*lattices, strict=True))
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
         # the kernel's weight is (level - 8) * scale + zero, with scale and zero as (groups, out_features, 2)
         pairs = torch.stack((scales, lowest + 8 * scales), dim=-1)
         self._pairs = pairs.transpose(0, 1).contiguous().bfloat16()
+        self._sizes = [linear.out_features for linear in linears]
+        # what was read last and what it gave, in a list: setting a module's attribute costs as much as a small product
+        self._last: list[Any] = [None, ()]
+
+    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Each linear's output for x (..., in_features), a few rows; computed once while x is the same tensor."""
+        last = self._last
+        if last[0] is not x:
+            half = x.reshape(-1, x.shape[-1]).bfloat16()
+            y = torch.ops.aten._weight_int4pack_mm_for_cpu(half, self._packed, GROUP, self._pairs)
+            last[:] = x, y.to(x.dtype).view(*x.shape[:-1], -1).split_with_sizes(self._sizes, -1)
+        return last[1]
+
+
+class FourBitLinear(nn.Module):
+    """One of the linears that :class:`FourBits` joins, in its old place."""
+
+    def __init__(self, joined: FourBits, index: int) -> None:
+        super().__init__()
+        self.joined, self.index = joined, index
+        self.plain: nn.Linear = joined.linears[index]  # type: ignore[assignment]
+        self.in_features, self.out_features = self.plain.in_features, self.plain.out_features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = x.numel() // self.in_features
-        if rows > FEW_ROWS:
-            return self.linear(x)
-        half = x.reshape(rows, self.in_features).bfloat16()
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(half, self._packed, GROUP, self._pairs)
-        y = y.view(*x.shape[:-1], self.out_features).to(x.dtype)
-        return y if self.linear.bias is None else y + self.linear.bias
+        if x.numel() > FEW_ROWS * self.in_features:
+            return self.plain(x)
+        y = self.joined.outputs(x)[self.index]
+        return y if self.plain.bias is None else y + self.plain.bias
 
 
 class HalfHead(nn.Module):
@@ -97,7 +119,7 @@ class HalfHead(nn.Module):
         return torch.ops.quantized.linear_dynamic_fp16(x.float(), self._packed)
 
 
-def lattice(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+def lattice(weight: torch.Tensor) -> Lattice | None:
     """The sixteen-valued lattice that each group of a matrix lies on; None where it lies on none.
 
     Args:
@@ -126,25 +148,36 @@ def make_fast(network: Transformer, precision: str) -> int:
         network: float32, without adapters.
         precision: "float32" or "bfloat16": of everything but the single rows of four-bit linears.
     """
-    four_bits = 0
-    for name, module in _plain_linears(network):
-        if (parts := lattice(module.weight)) is not None:
-            put(network, name, FourBitLinear(module, *parts))
-            four_bits += 1
+    four_bits = _keep_four_bits(network)
     if four_bits or precision == "bfloat16":
         network.lm_head = HalfHead(network.lm_head, network.head_weight)
     if precision == "bfloat16":
         network.bfloat16()
         for name, module in _plain_linears(network) if can_pack() else []:
-            if not name.endswith(".linear"):  # the plain side of a four-bit one
-                put(network, name, PackedLinear(module.weight, module.bias))
+            put(network, name, PackedLinear(module.weight, module.bias))
     return four_bits
 
 
+def _keep_four_bits(network: Transformer) -> int:
+    """Join and keep in four bits those linears that read the same input and all lie on a lattice; gives how many."""
+    kept = 0
+    for parent in list(network.modules()):
+        for names in TOGETHER:
+            linears = [part for name in names if type(part := getattr(parent, name, None)) is nn.Linear]
+            lattices = [found for linear in linears if (found := lattice(linear.weight)) is not None]
+            if len(lattices) < len(names):
+                continue
+            joined = FourBits(linears, lattices)
+            for index, name in enumerate(names):
+                put(parent, name, FourBitLinear(joined, index))
+            kept += len(names)
+    return kept
+
+
 def _plain_linears(network: Transformer) -> list[tuple[str, nn.Linear]]:
-    """Linears of the blocks, not the head."""
+    """Linears of the blocks that nothing has taken the place of."""
     found = [(name, module) for name, module in network.named_modules() if type(module) is nn.Linear]
-    return [(name, module) for name, module in found if not name.startswith("lm_head")]
+    return [(name, module) for name, module in found if "lm_head" not in name and "joined" not in name]
 
 
 def can_pack() -> bool:
