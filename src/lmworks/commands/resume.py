@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
-    from lmworks.commands.tune import finish
+    from lmworks.commands.tune import finish, tell
     from lmworks.tuning import resume
 
-    return finish(resume(args.run, print))
+    return finish(resume(args.run, tell))

@@ -52,7 +52,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     from lmworks.tuning import run_recipe
 
-    return finish(run_recipe(recipe, print))
+    return finish(run_recipe(recipe, tell))
+
+
+def tell(line: str) -> None:
+    """A line of progress, in its order with those on standard error."""
+    print(line, flush=True)
 
 
 def finish(done: Run) -> int:
