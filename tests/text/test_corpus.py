@@ -146,7 +146,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
     path = write(tmp_path / file, content)
     with pytest.raises(InputError, match=fault) as caught:
         corpus.read(path)
-    assert "--on-bad-row skip" in str(caught.value)
+    assert "--data.on_bad_row skip" in str(caught.value)
     table = read(path, on_bad_row="skip")
     assert len(table) == 2
     assert len(table.skipped) == 1

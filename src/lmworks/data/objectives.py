@@ -280,6 +280,10 @@ def _count(items: list[Example], report: Report) -> None:
 
 
 def _note(table: Table, tokenizer: Tokenizer, settings: DataSettings, templated: bool, report: Report) -> None:
+    if report.truncated:
+        report.notes.append(f"{report.truncated} rows are cut at the end, {report.dropped_tokens} tokens in all")
+    left_out = {"too long": report.too_long, "without a token to learn": report.no_trainable}
+    report.notes += [f"{count} rows are left out: {why}" for why, count in left_out.items() if count]
     if table.kind == "text":
         if not _closing(tokenizer):
             report.notes.append("the tokenizer has no end-of-text token: texts end without one")

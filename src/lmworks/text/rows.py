@@ -107,5 +107,5 @@ class BadRows:
     def add(self, fault: str, place: str, mend: str) -> None:
         """Count a bad row, or raise it as an InputError."""
         if not self.skip:
-            raise InputError(fault, place, f"{mend}; or leave such rows out with --on-bad-row skip")
+            raise InputError(fault, place, f"{mend}; or leave such rows out with --data.on_bad_row skip")
         self.reasons.append(f"{place}: {fault}")
