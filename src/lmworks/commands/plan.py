@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
-from lmworks.commands.tune import recipe_of
+from lmworks.commands.tune import add_recipe, recipe_of
 
 ABOUT = """What a run will need: parameters, work, time, memory, disk. Opens model and data, trains nothing, writes
 nothing. Words and settings are those of lmworks tune."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """As tune's, so that a command line becomes a plan by changing one word."""
+    """As tune's."""
     parser.description = ABOUT
-    parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
-    parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
-    parser.add_argument("--method", choices=["lora", "full"], help="default: lora")
-    parser.add_argument("--out", help="the run's folder; not made here")
+    add_recipe(parser)
     parser.add_argument("--json", action="store_true", help="every part as a number")
 
 

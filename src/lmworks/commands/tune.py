@@ -20,11 +20,16 @@ can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL DATA, or a recipe."""
     parser.description = ABOUT
+    add_recipe(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """What names a run, for tune and plan alike: a command line becomes a plan by changing one word."""
     parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
     parser.add_argument("--method", choices=["lora", "full"], help="default: lora")
     parser.add_argument("--out", help="the run's folder; default: runs/<time>-<model>-<method>")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
 
 
 def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
