@@ -149,11 +149,6 @@ def choice_likelihoods(
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
 
 
-def likeliest(network: Transformer, prompt: Sequence[int], choices: Sequence[Sequence[int]]) -> int:
-    """Which of a prompt's choices has the largest likelihood; the first of equals."""
-    return int(choice_likelihoods(network, [prompt], [choices])[0].argmax())
-
-
 def _spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, tuple[list[int], list[int]]]]:
     return list(zip(texts, tokenizer.spans(texts), strict=True))
 

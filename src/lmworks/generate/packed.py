@@ -67,7 +67,7 @@ class FourBits(nn.Module):
         pairs = torch.stack((scales, lowest + 8 * scales), dim=-1)
         self._pairs = pairs.transpose(0, 1).contiguous().bfloat16()
         self._sizes = [linear.out_features for linear in linears]
-        # what was read last and what it gave, in a list: setting a module's attribute costs as much as a small product
+        # what was read last and what it gave, in a list: a module's own attributes are slow to set
         self._last: list[Any] = [None, ()]
 
     def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
