@@ -14,19 +14,22 @@ from lmworks.base.settings import Settings
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "gelu_tanh", "silu"]
 LayerKind = Literal["full_attention", "sliding_attention"]
+Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
+Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
 
 
 class RopeScaling(Settings):
     """How rotary positions stretch beyond the context the model was trained with.
 
     linear: Chen et al. 2023 (position interpolation). dynamic: NTK-aware base, chosen by the length seen.
-    yarn: Peng et al. 2023. llama3: Llama 3.1's three bands of wavelengths.
+    yarn: Peng et al. 2023. llama3: Llama 3.1's three bands of wavelengths. longrope: Ding et al. 2024, one factor a
+    dimension, others for short texts than for long ones.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["linear", "dynamic", "yarn", "llama3"]
-    factor: float = Field(gt=0, description="How many times longer the context becomes.")
+    kind: Literal["linear", "dynamic", "yarn", "llama3", "longrope"]
+    factor: float = Field(1.0, gt=0, description="How many times longer the context becomes.")
     original_max_position_embeddings: int | None = Field(None, description="Context length before scaling.")
     low_freq_factor: float = Field(1.0, description="llama3: wavelengths above original/low are fully interpolated.")
     high_freq_factor: float = Field(4.0, description="llama3: wavelengths below original/high stay as they are.")
@@ -36,6 +39,8 @@ class RopeScaling(Settings):
     mscale: float | None = Field(None, description="yarn: DeepSeek's numerator of the attention factor.")
     mscale_all_dim: float | None = Field(None, description="yarn: DeepSeek's denominator of the attention factor.")
     truncate: bool = Field(True, description="yarn: round the borders of its bands to whole dimensions.")
+    short_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors of the rates, short texts.")
+    long_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors beyond the original context.")
 
 
 class ModelConfig(Settings):
@@ -48,20 +53,42 @@ class ModelConfig(Settings):
     hidden_size: int = Field(gt=0)
     intermediate_size: int = Field(gt=0)
     num_hidden_layers: int = Field(gt=0, description="Layers of the stack (of the encoder, where there are two).")
-    num_decoder_layers: int | None = Field(None, description="Layers of the decoder of an encoder-decoder.")
+    num_decoder_layers: int | None = Field(None, gt=0, description="Layers of the decoder of an encoder-decoder.")
+    num_layer_groups: int | None = Field(None, gt=0, description="Blocks that the layers share; None: one each.")
     num_attention_heads: int = Field(gt=0)
-    num_key_value_heads: int | None = Field(None, description="Fewer than heads: grouped-query; 1: multi-query.")
-    head_dim: int | None = Field(None, description="Default: hidden_size / num_attention_heads.")
+    num_key_value_heads: int | None = Field(
+        None, gt=0, description="Fewer than heads: grouped-query; 1: multi-query; None: one each."
+    )
+    head_dim: int | None = Field(None, gt=0, description="Default: hidden_size / num_attention_heads.")
     max_position_embeddings: int = Field(gt=0, description="The longest context, in tokens.")
 
-    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "rotary"
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    embedding_size: int | None = Field(None, gt=0, description="Narrower embeddings, widened by a matrix; None: none.")
+    embedding_scale: float = Field(1.0, gt=0, description="Token embeddings are multiplied by it.")
+    embedding_norm: bool = Field(False, description="Normalise the sum of the embeddings.")
+    type_vocab_size: int = Field(
+        0, ge=0, description="Kinds of tokens that have an embedding (first, second sentence)."
+    )
 
-    norm: Literal["layer", "rms"] = "rms"
-    norm_eps: float = 1e-5
-    norm_position: Literal["pre", "post"] = "pre"
+    positions: Positions = Field("rotary", description="sinusoidal_halves: all sines, then all cosines.")
+    position_offset: int = Field(0, ge=0, description="Rows of the position table before that of position 0.")
+    relative_buckets: int = Field(32, gt=1, description="relative: distances that have a bias of their own.")
+    relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances are one.")
+    rope_theta: float = Field(10_000.0, gt=0)
+    rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: as all others.")
+    rope_scaling: RopeScaling | None = None
+    rotary_fraction: float = Field(1.0, gt=0, le=1, description="Part of each head that is rotated.")
+
+    norm: Literal["layer", "rms", "rms_offset"] = Field(
+        "rms", description="rms_offset: its weights are 1 + those kept."
+    )
+    norm_eps: float = Field(1e-5, gt=0)
+    norm_position: Literal["pre", "post", "both"] = Field("pre", description="both: each part's input and its output.")
     qk_norm: bool = Field(False, description="Normalise each head's queries and keys before rotation.")
+
+    attention_scale: float | None = Field(None, gt=0, description="Of the scores; None: 1 / sqrt(head_dim).")
+    attention_softcap: float | None = Field(None, gt=0, description="Scores become cap * tanh(score / cap).")
+    sliding_window: int | None = Field(None, gt=0, description="Tokens that a sliding layer looks back, with itself.")
+    layer_kinds: tuple[LayerKind, ...] | None = Field(None, description="One a layer; None: all alike.")
 
     activation: Activation = "silu"
     gated: bool = Field(True, description="down(act(gate(x)) * up(x)) instead of down(act(up(x))).")
@@ -69,14 +96,21 @@ class ModelConfig(Settings):
     output_bias: bool = Field(False, description="Bias of the attention's output projection.")
     mlp_bias: bool = False
 
-    sliding_window: int | None = Field(None, description="Tokens that a sliding layer looks back, itself included.")
-    layer_kinds: tuple[LayerKind, ...] | None = Field(None, description="One a layer; None: all alike.")
-
     tie_word_embeddings: bool = True
+    language_head: bool = Field(True, description="False: the model ends with hidden states.")
+    head_transform: bool = Field(False, description="A linear, the activation and a norm before the head.")
+    head_bias: bool = Field(False, description="A bias of each word's logit.")
+    head_scale: float = Field(1.0, gt=0, description="Hidden states are multiplied by it before the head.")
+    logit_softcap: float | None = Field(None, gt=0, description="Logits become cap * tanh(logit / cap).")
+    pooler: bool = Field(False, description="tanh of a linear over the first token, for whole texts.")
+    pair_head: bool = Field(False, description="Two classes from the pooled text: does the second sentence follow?")
+
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     hidden_dropout: float = Field(0.0, ge=0, lt=1, description="After each attention and feed-forward.")
-    initializer_range: float = 0.02
+    mlp_dropout: float = Field(0.0, ge=0, lt=1, description="Inside the feed-forward, after the activation.")
+    initialization: Initialization = Field("normal", description="How weights are drawn; see model/initialization.")
+    initializer_range: float = Field(0.02, gt=0)
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -89,18 +123,32 @@ class ModelConfig(Settings):
                 f"num_key_value_heads {self.key_value_heads} does not divide "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        if self.positions == "rotary" and self.head_size % 2:
-            raise ValueError(f"rotary positions need an even head_dim, not {self.head_size}")
+        if self.positions == "rotary" and (self.rotary_size < 2 or self.rotary_size % 2):
+            raise ValueError(f"rotary positions turn an even number of dimensions, not {self.rotary_size} of each head")
         if self.layer_kinds is not None and len(self.layer_kinds) != self.num_hidden_layers:
             raise ValueError(f"layer_kinds names {len(self.layer_kinds)} layers, not {self.num_hidden_layers}")
         if self.architecture == "encoder-decoder" and self.num_decoder_layers is None:
             raise ValueError("an encoder-decoder needs num_decoder_layers")
+        if self.num_layer_groups is not None and self.num_layer_groups > self.num_hidden_layers:
+            raise ValueError(f"num_layer_groups {self.num_layer_groups} is more than the layers that share them")
+        if self.pair_head and not self.pooler:
+            raise ValueError("pair_head reads the pooled text: set pooler")
         return self
 
     @property
     def head_size(self) -> int:
         """D, the size of one head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def rotary_size(self) -> int:
+        """Dimensions of each head that are rotated."""
+        return int(self.head_size * self.rotary_fraction)
+
+    @property
+    def word_size(self) -> int:
+        """Width of the embeddings and of what the head reads."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def key_value_heads(self) -> int:
@@ -112,3 +160,7 @@ class ModelConfig(Settings):
         if self.layer_kinds is None:
             return self.sliding_window
         return self.sliding_window if self.layer_kinds[layer] == "sliding_attention" else None
+
+    def is_local(self, layer: int) -> bool:
+        """Whether a layer is a sliding one that has rotary rates of its own."""
+        return self.rope_local_theta is not None and self.window_of(layer) is not None
