@@ -6,6 +6,9 @@ of texts: masks.Sight says who sees whom, cache.LayerCache holds what came befor
 
 from __future__ import annotations
 
+from itertools import groupby
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,6 +20,25 @@ from lmworks.model.norm import make_norm
 from lmworks.model.positions import rotate
 
 Turns = tuple[torch.Tensor, torch.Tensor]
+
+
+class Rotation(NamedTuple):
+    """Rotary cosines and sines of the queries and their own keys; those of all cached keys where they change with the
+    length (dynamic NTK, longrope)."""
+
+    own: Turns | None = None
+    keys: Turns | None = None
+
+
+UNTURNED = Rotation()
+
+
+class How(NamedTuple):
+    """How scores are made: their scale (None: 1 / sqrt(D)), their soft cap, dropout of the weights."""
+
+    scale: float | None
+    softcap: float | None
+    dropout: float
 
 
 class Attention(nn.Module):
@@ -31,7 +53,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, window: int | None = None, cross: bool = False) -> None:
         super().__init__()
         self.size, self.window, self.cross = config.head_size, window, cross
-        self.dropout = config.attention_dropout
+        self.how = How(config.attention_scale, config.attention_softcap, config.attention_dropout)
         queries, keys = config.num_attention_heads * self.size, config.key_value_heads * self.size
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
@@ -44,9 +66,9 @@ class Attention(nn.Module):
         self,
         x: torch.Tensor,
         sight: Sight,
-        turns: Turns | None = None,
-        key_turns: Turns | None = None,
+        rotation: Rotation = UNTURNED,
         bias: torch.Tensor | None = None,
+        relative: torch.Tensor | None = None,
         cache: LayerCache | None = None,
         memory: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -55,31 +77,26 @@ class Attention(nn.Module):
         Args:
             x: (B, T, E).
             sight: who sees whom.
-            turns: rotary cosines and sines of the queries (and of their own keys); None: no rotation.
-            key_turns: rotations of all cached keys, where these change with the length (dynamic NTK).
+            rotation: of queries and keys.
             bias: (B or 1, H or 1, T, S) added to the scores.
+            relative: the same by distance; where a row holds several documents, (1, H, L, L) of the longest.
             cache: keys and values of earlier tokens; extended by this call.
             memory: (B, S, E) what cross-attention looks at.
         """
         query = self._heads(self.q_proj(x))
         if self.q_norm is not None:
             query = self.q_norm(query)
-        if turns is not None:
-            query = rotate(query, turns)
-        keys, values = self._keys_and_values(x, turns, key_turns, cache, memory)
-        mixed = self._mix(query.transpose(1, 2), keys, values, sight, bias)
+        if rotation.own is not None:
+            query = rotate(query, rotation.own)
+        keys, values = self._keys_and_values(x, rotation, cache, memory)
+        mixed = self._mix(query.transpose(1, 2), keys, values, sight, bias, relative)
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(*x.shape[:2], -1, self.size)
 
     def _keys_and_values(
-        self,
-        x: torch.Tensor,
-        turns: Turns | None,
-        key_turns: Turns | None,
-        cache: LayerCache | None,
-        memory: torch.Tensor | None,
+        self, x: torch.Tensor, rotation: Rotation, cache: LayerCache | None, memory: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.cross and cache is not None and cache.cross is not None:
             return cache.cross
@@ -87,34 +104,44 @@ class Attention(nn.Module):
         keys, values = self._heads(self.k_proj(source)), self._heads(self.v_proj(source)).transpose(1, 2)
         if self.k_norm is not None:
             keys = self.k_norm(keys)
-        if turns is not None and key_turns is None:
-            keys = rotate(keys, turns)
+        if rotation.own is not None and rotation.keys is None:
+            keys = rotate(keys, rotation.own)
         keys = keys.transpose(1, 2)
         if self.cross:
             if cache is not None:
                 cache.cross = (keys, values)
         elif cache is not None:
             keys, values = cache.append(keys, values)
-        if key_turns is not None:
-            keys = rotate(keys.transpose(1, 2), key_turns).transpose(1, 2)
+        if rotation.keys is not None:
+            keys = rotate(keys.transpose(1, 2), rotation.keys).transpose(1, 2)
         return keys, values
 
     def _mix(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, bias: torch.Tensor | None
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        sight: Sight,
+        bias: torch.Tensor | None,
+        relative: torch.Tensor | None,
     ) -> torch.Tensor:
         """(B, H, T, D) queries, (B, K, S, D) keys and values -> (B, H, T, D)."""
-        dropout = self.dropout if self.training else 0.0
+        how = self.how if self.training else self.how._replace(dropout=0.0)
         if bias is None and sight.within(self.window):
             if sight.spans:
-                return _by_document(query, keys, values, sight.spans, sight.causal, dropout)
-            if sight.step:
-                return _step(query, keys, values)
-            if sight.aligned:
-                return _attend(query, keys, values, None, sight.causal, dropout)
+                return _by_document(query, keys, values, sight, relative, how)
+            if relative is None and sight.step and how.softcap is None:
+                return _step(query, keys, values, how)
+            if relative is None and sight.aligned:
+                return _attend(query, keys, values, None, sight.causal, how)
+        if relative is not None:
+            if sight.spans:
+                raise ValueError("relative positions of several documents in a row take neither bias nor window")
+            bias = relative if bias is None else bias + relative
         mask = sight.mask(self.window)
         if bias is not None:
             mask = bias.to(query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-        return _attend(query, keys, values, mask, False, dropout)
+        return _attend(query, keys, values, mask, False, how)
 
 
 def _attend(
@@ -123,31 +150,82 @@ def _attend(
     values: torch.Tensor,
     mask: torch.Tensor | None,
     causal: bool,
-    dropout: float,
+    how: How,
 ) -> torch.Tensor:
+    """softmax over the keys that may be seen; ``mask``: bool (True: seen) or added to the scores."""
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
+    causal = causal and query.shape[2] > 1
+    if how.softcap is not None:
+        return _capped(query, keys, values, mask, causal, how)
     return functional.scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, dropout_p=dropout, is_causal=causal and query.shape[2] > 1
+        query, keys, values, attn_mask=mask, dropout_p=how.dropout, is_causal=causal, scale=how.scale
     )
+
+
+def _capped(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    how: How,
+) -> torch.Tensor:
+    """The definition written out, with scores that a tanh keeps within the cap (Gemma 2), which SDPA does not offer."""
+    cap = how.softcap or 1.0
+    scores = query @ keys.transpose(2, 3) * (how.scale or query.shape[3] ** -0.5)
+    scores = torch.tanh(scores / cap) * cap
+    if causal:
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        hidden = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
+    weights = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout)
+    return weights @ values
 
 
 def _by_document(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    spans: tuple[int, ...],
-    causal: bool,
-    dropout: float,
+    sight: Sight,
+    relative: torch.Tensor | None,
+    how: How,
 ) -> torch.Tensor:
-    """Documents one after another in a flat row: each attends to itself, and nothing is computed between them."""
-    parts = zip(*(part.split(spans, dim=2) for part in (query, keys, values)), strict=True)
-    return torch.cat([_attend(q, k, v, None, causal, dropout) for q, k, v in parts], dim=2)
+    """Documents one after another in a flat row: each sees itself (or its own source), and nothing is computed
+    between them. Neighbours of equal length pass as a batch."""
+    sizes = list(zip(sight.spans, sight.key_spans or sight.spans, strict=True))
+    runs = [(size, len(list(same))) for size, same in groupby(sizes)]
+    queries = query.split([size[0] * count for size, count in runs], dim=2)
+    others = [part.split([size[1] * count for size, count in runs], dim=2) for part in (keys, values)]
+    mixed = []
+    for (size, count), own, theirs, contents in zip(runs, queries, *others, strict=True):
+        mask, causal = None, sight.causal
+        if relative is not None:
+            mask, causal = relative[:, :, : size[0], : size[1]], False
+            if sight.causal:
+                later = torch.ones(size, dtype=torch.bool, device=mask.device).triu(1)
+                mask = mask.masked_fill(later, torch.finfo(mask.dtype).min)
+            mask = mask.to(own.dtype)
+        stacked = (_stacked(own, count), _stacked(theirs, count), _stacked(contents, count))
+        mixed.append(_unstacked(_attend(*stacked, mask, causal, how)))
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
 
 
-def _step(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def _stacked(x: torch.Tensor, count: int) -> torch.Tensor:
+    """(1, H, count * L, D) -> (count, H, L, D)."""
+    return x if count == 1 else x.transpose(1, 2).reshape(count, -1, x.shape[1], x.shape[3]).transpose(1, 2)
+
+
+def _unstacked(x: torch.Tensor) -> torch.Tensor:
+    """(count, H, L, D) -> (1, H, count * L, D)."""
+    return x if len(x) == 1 else x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
+
+
+def _step(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: How) -> torch.Tensor:
     """One new token that sees every key: heads that share keys become rows of one product, nothing is repeated."""
     batch, heads, _, size = query.shape
     grouped = query.reshape(batch, keys.shape[1], heads // keys.shape[1], size)
-    return functional.scaled_dot_product_attention(grouped, keys, values).reshape(batch, heads, 1, size)
+    mixed = functional.scaled_dot_product_attention(grouped, keys, values, scale=how.scale)
+    return mixed.reshape(batch, heads, 1, size)

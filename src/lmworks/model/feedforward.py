@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.dropout = ACTIVATIONS[config.activation], config.mlp_dropout
         inner, bias = config.intermediate_size, config.mlp_bias
         self.gate_proj = nn.Linear(config.hidden_size, inner, bias=bias) if config.gated else None
         self.up_proj = nn.Linear(config.hidden_size, inner, bias=bias)
@@ -43,5 +43,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.gate_proj is None:
-            return self.down_proj(self.activation(self.up_proj(x)))
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+            inner = self.activation(self.up_proj(x))
+        else:
+            inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
+        if self.dropout and self.training:
+            inner = functional.dropout(inner, self.dropout)
+        return self.down_proj(inner)

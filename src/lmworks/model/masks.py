@@ -19,6 +19,7 @@ class Sight:
     Attributes:
         causal: whether a key must not be later than its query.
         spans: lengths of the documents that lie one after another in a flat row (B = 1); each sees itself alone.
+        key_spans: lengths of what each of them sees, where that is another row (cross-attention); else as spans.
         query_positions, key_positions: (B, T) and (B, S) position inside the own document.
         query_segments, key_segments: (B, T) and (B, S) document numbers; None when all tokens are one document.
         step: True when every query may see every key: nothing needs masking (one new token after a plain cache).
@@ -30,17 +31,16 @@ class Sight:
     query_segments: torch.Tensor | None = None
     key_segments: torch.Tensor | None = None
     spans: tuple[int, ...] = ()
+    key_spans: tuple[int, ...] = ()
     step: bool = False
     _masks: dict[int | None, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def aligned(self) -> bool:
-        """Queries and keys are the same tokens of whole documents: masks need no matrix, only order."""
-        return bool(self.spans) or (self.query_segments is None and not self.step and self._same_tokens)
-
-    @property
-    def _same_tokens(self) -> bool:
-        return self.query_positions.shape[1] == self.key_positions.shape[1]
+        """Masks need no matrix, only order: queries and keys are the same tokens, or every key may be seen."""
+        if self.query_segments is not None or self.step:
+            return bool(self.spans)
+        return not self.causal or self.query_positions.shape[1] == self.key_positions.shape[1]
 
     def within(self, window: int | None) -> bool:
         """Whether a sliding window of that many tokens hides nothing here."""

@@ -18,14 +18,20 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            return _ScaledByRMS.apply(x, self.weight, self.eps)
-        wide = x.float()
-        if x.numel() == self.weight.numel() and x.is_cpu:  # one token: a product and a number, no passes over tensors
-            flat = wide.view(-1)
-            return (wide * (float(flat.dot(flat)) / flat.numel() + self.eps) ** -0.5).mul_(self.weight).to(x.dtype)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale).mul_(self.weight).to(x.dtype)
+        """(..., size) -> (..., size)."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
+    if torch.is_grad_enabled():
+        return _ScaledByRMS.apply(x, weight, eps)
+    wide = x.float()
+    if x.numel() == weight.numel() and x.is_cpu:  # one token: a product and a number, no passes over tensors
+        flat = wide.view(-1)
+        return (wide * (float(flat.dot(flat)) / flat.numel() + eps) ** -0.5).mul_(weight).to(x.dtype)
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * scale).mul_(weight).to(x.dtype)
 
 
 class _ScaledByRMS(torch.autograd.Function):
@@ -51,6 +57,18 @@ class _ScaledByRMS(torch.autograd.Function):
         return x_grad, weight_grad, None
 
 
+class OffsetRMSNorm(RMSNorm):
+    """RMSNorm whose weights are kept as their distance from 1 (Gemma)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__(size, eps)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> (..., size)."""
+        return rms_norm(x, 1.0 + self.weight.float(), self.eps)
+
+
 class LayerNorm(nn.LayerNorm):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimension (Ba et al. 2016)."""
 
@@ -67,4 +85,4 @@ def make_norm(config: ModelConfig, size: int | None = None) -> nn.Module:
     return NORMS[config.norm](size or config.hidden_size, config.norm_eps)
 
 
-NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
+NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "rms_offset": OffsetRMSNorm}

@@ -1,12 +1,13 @@
 """The one transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
 
 Reads as the model does: embeddings, a stack of blocks, a norm, a head. Knows nothing of published families, texts,
-losses or adapters; its openings serve those: input embeddings in place of ids (soft prompts), additive attention bias
-(relative positions), a cache with a prefix, segments (documents packed in a row), logits for picked places only.
+losses or adapters; its openings serve those: input embeddings in place of ids (soft prompts), additive attention bias,
+a cache with a prefix, segments (documents packed in a row), logits for picked places only.
 
     pre-norm block                          post-norm block
     x -+- norm - attention -- + -           x -+- attention -- + - norm -
        +----------------------+                +---------------+
+    "both": a norm before and one after each part, the second before the residual is added.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lmworks.model.attention import Attention, Turns
+from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
-from lmworks.model.feedforward import FeedForward
+from lmworks.model.feedforward import ACTIVATIONS, FeedForward
 from lmworks.model.masks import Sight, spans_of
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
+from lmworks.model.relative import RelativeBias
 
 
 class Output(NamedTuple):
@@ -39,9 +41,10 @@ class Pass(NamedTuple):
     """What every block of one forward pass shares."""
 
     sight: Sight
-    turns: Turns | None = None
-    key_turns: Turns | None = None
+    rotation: Rotation = Rotation()
+    local_rotation: Rotation = Rotation()
     bias: torch.Tensor | None = None
+    relative: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     memory_sight: Sight | None = None
 
@@ -51,57 +54,112 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int, cross: bool = False) -> None:
         super().__init__()
-        self.pre_norm = config.norm_position == "pre"
-        self.dropout = config.hidden_dropout
+        self.before, after = config.norm_position != "post", config.norm_position == "both"
+        self.dropout, self.local = config.hidden_dropout, config.is_local(layer)
         self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, window=config.window_of(layer))
+        self.attention_output_layernorm = make_norm(config) if after else None
         self.cross_attention_layernorm = make_norm(config) if cross else None
         self.cross_attn = Attention(config, cross=True) if cross else None
         self.post_attention_layernorm = make_norm(config)
         self.mlp = FeedForward(config)
+        self.mlp_output_layernorm = make_norm(config) if after else None
 
     def forward(self, x: torch.Tensor, shared: Pass, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, E) -> (B, T, E)."""
-        attend = self.self_attn
+        attend, cross = self.self_attn, self.cross_attn
+        rotation = shared.local_rotation if self.local else shared.rotation
         x = self._residual(
             x,
             self.input_layernorm,
-            lambda y: attend(y, shared.sight, shared.turns, shared.key_turns, shared.bias, cache),
+            lambda y: attend(y, shared.sight, rotation, shared.bias, shared.relative, cache),
+            self.attention_output_layernorm,
         )
-        cross = self.cross_attn
         if cross is not None and self.cross_attention_layernorm is not None:
             sight = shared.memory_sight
             assert sight is not None, "a block with cross-attention needs memory"
             x = self._residual(
                 x, self.cross_attention_layernorm, lambda y: cross(y, sight, cache=cache, memory=shared.memory)
             )
-        return self._residual(x, self.post_attention_layernorm, self.mlp)
+        return self._residual(x, self.post_attention_layernorm, self.mlp, self.mlp_output_layernorm)
 
-    def _residual(self, x: torch.Tensor, norm: nn.Module, part: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        y = part(norm(x)) if self.pre_norm else part(x)
+    def _residual(
+        self,
+        x: torch.Tensor,
+        norm: nn.Module,
+        part: Callable[[torch.Tensor], torch.Tensor],
+        output_norm: nn.Module | None = None,
+    ) -> torch.Tensor:
+        y = part(norm(x)) if self.before else part(x)
+        if output_norm is not None:
+            y = output_norm(y)
         if self.dropout and self.training:
             y = functional.dropout(y, self.dropout)
-        return x + y if self.pre_norm else norm(x + y)
+        return x + y if self.before else norm(x + y)
 
 
 class Stack(nn.Module):
-    """Blocks one upon another, and the norm that ends a pre-norm stack."""
+    """Positions, blocks one upon another, and the norm that ends a stack whose blocks do not end with one."""
 
     def __init__(self, config: ModelConfig, layers: int, causal: bool, cross: bool = False) -> None:
         super().__init__()
-        self.causal = causal
+        self.config, self.causal, self.depth = config, causal, layers
         self.recompute = False  # activation checkpointing: keep each block's input, compute the rest again
-        self.layers = nn.ModuleList(Block(config, layer, cross) for layer in range(layers))
-        self.norm = make_norm(config) if config.norm_position == "pre" else None
+        learned, places = config.positions == "learned", config.max_position_embeddings + config.position_offset
+        self.embed_positions = nn.Embedding(places, config.word_size) if learned else None
+        self.embed_norm = make_norm(config, config.word_size) if config.embedding_norm else None
+        self.relative_bias = RelativeBias(config, causal) if config.positions == "relative" else None
+        groups = config.num_layer_groups or layers
+        self.layers = nn.ModuleList(Block(config, layer, cross) for layer in range(groups))
+        self.norm = make_norm(config) if config.norm_position != "post" else None
+        self._sinusoids = torch.empty(0, 0)
+
+    def enter(self, words: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Embeddings of tokens (B, T, word_size) -> with their positions (B, T), normalised, dropped out."""
+        x = words
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(positions + self.config.position_offset)
+        elif self.config.positions in ("sinusoidal", "sinusoidal_halves"):
+            x = x + self._sines(positions).to(x)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        if self.config.embedding_dropout and self.training:
+            x = functional.dropout(x, self.config.embedding_dropout)
+        return x
 
     def run(self, x: torch.Tensor, shared: Pass, cache: Cache | None = None) -> torch.Tensor:
         """Input embeddings (B, T, E) -> hidden states (B, T, E)."""
-        for index, layer in enumerate(self.layers):
+        if self.relative_bias is not None:
+            shared = shared._replace(relative=self.relative_bias.of(shared.sight))
+        for index in range(self.depth):
+            layer = self.layers[index * len(self.layers) // self.depth]
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(layer, x, shared, use_reentrant=False)
             else:
                 x = layer(x, shared, None if cache is None else cache.layers[index])
         return x if self.norm is None else self.norm(x)
+
+    def _sines(self, positions: torch.Tensor) -> torch.Tensor:
+        length = int(positions.max()) + 1
+        if len(self._sinusoids) < length or self._sinusoids.device != positions.device:
+            table = sinusoids(1 << (length - 1).bit_length(), self.config.word_size)
+            if self.config.positions == "sinusoidal_halves":
+                table = torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
+            self._sinusoids = table.to(positions.device)
+        return self._sinusoids[positions]
+
+
+class HeadTransform(nn.Module):
+    """norm(act(dense(x))) before the head, as BERT's masked-word head has it: (..., E) -> (..., word_size)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.dense = nn.Linear(config.hidden_size, config.word_size)
+        self.norm = make_norm(config, config.word_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.activation(self.dense(x)))
 
 
 class Transformer(Stack):
@@ -115,14 +173,21 @@ class Transformer(Stack):
         both = config.architecture == "encoder-decoder"
         layers = (config.num_decoder_layers if both else None) or config.num_hidden_layers
         super().__init__(config, layers, causal=config.architecture != "encoder", cross=both)
-        self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        learned = config.positions == "learned"
-        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        hidden, words, wide = config.hidden_size, config.vocab_size, config.word_size
+        self.embed_tokens = nn.Embedding(words, wide)
+        self.embed_types = nn.Embedding(config.type_vocab_size, wide) if config.type_vocab_size else None
+        self.embed_project = nn.Linear(wide, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if both else None
-        tied = config.tie_word_embeddings
-        self.lm_head: nn.Module | None = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.rotary = Rotary(config) if config.positions == "rotary" else None
+        headed = config.language_head
+        self.head_transform = HeadTransform(config) if headed and config.head_transform else None
+        untied = headed and not config.tie_word_embeddings
+        self.lm_head: nn.Module | None = nn.Linear(wide, words, bias=False) if untied else None
+        self.head_bias = nn.Parameter(torch.zeros(words)) if headed and config.head_bias else None
+        self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
+        self.pair_head = nn.Linear(hidden, 2) if config.pair_head else None
+        rotary = config.positions == "rotary"
+        self.rotary = Rotary(config) if rotary else None
+        self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
 
     def forward(
         self,
@@ -131,6 +196,7 @@ class Transformer(Stack):
         embeddings: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
         segments: torch.Tensor | None = None,
+        types: torch.Tensor | None = None,
         attention_bias: torch.Tensor | None = None,
         cache: Cache | None = None,
         memory: torch.Tensor | None = None,
@@ -144,10 +210,11 @@ class Transformer(Stack):
             embeddings: (B, T, E) in place of ids.
             positions: (B, T) int64; default: counted from the end of the cache.
             segments: (B, T) int64: equal numbers see each other, 0 is padding; default: each row is one document.
+            types: (B, T) int64 kind of each token (first or second sentence), where the model has such; default 0.
             attention_bias: (B or 1, H or 1, T, S) added to the scores of self-attention.
             cache: what came before; extended by this call.
             memory: (B, S, E) output of :meth:`encode`, for an encoder-decoder.
-            memory_segments: (B, S): 0 is padding.
+            memory_segments: (B, S): 0 is padding; in flat rows of several documents each sees its own source.
             only: (N,) int64 flat indices into B*T: make logits there alone.
         """
         hidden = self.hidden_states(
@@ -155,6 +222,7 @@ class Transformer(Stack):
             embeddings=embeddings,
             positions=positions,
             segments=segments,
+            types=types,
             attention_bias=attention_bias,
             cache=cache,
             memory=memory,
@@ -170,6 +238,7 @@ class Transformer(Stack):
         embeddings: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
         segments: torch.Tensor | None = None,
+        types: torch.Tensor | None = None,
         attention_bias: torch.Tensor | None = None,
         cache: Cache | None = None,
         memory: torch.Tensor | None = None,
@@ -183,32 +252,63 @@ class Transformer(Stack):
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + length, device=device).expand(batch, length)
-        x = self._embed(ids, embeddings, positions)
+        x = self._embed(self, ids, embeddings, positions, types)
         sight = self._sight(positions, segments, cache)
-        turns, key_turns = self._turns(positions, cache, x.dtype)
         memory_sight = None
         if memory is not None:
             memory_sight = _memory_sight(positions, segments, memory, memory_segments)
-        shared = Pass(sight, turns, key_turns, attention_bias, memory, memory_sight)
+        shared = Pass(sight, *self._rotations(positions, cache, x.dtype), attention_bias, None, memory, memory_sight)
         return self.run(x, shared, cache)
 
-    def encode(self, ids: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
+    def encode(
+        self, ids: torch.Tensor, segments: torch.Tensor | None = None, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(B, S) source ids -> (B, S, E) memory for the decoder."""
         if self.encoder is None:
             raise ValueError(f"a {self.config.architecture} has no encoder beside it")
-        positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-        x = self._embed(ids, None, positions)
-        sight = Sight(False, positions, positions, segments, segments)
-        turns, _ = self._turns(positions, None, x.dtype)
-        return self.encoder.run(x, Pass(sight, turns))
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        x = self._embed(self.encoder, ids, None, positions, None)
+        spans = spans_of(segments) if segments is not None and len(segments) == 1 else ()
+        sight = Sight(False, positions, positions, segments, segments, spans)
+        return self.encoder.run(x, Pass(sight, *self._rotations(positions, None, x.dtype)))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., E) hidden states -> (..., V) logits."""
-        return functional.linear(hidden, self.head_weight) if self.lm_head is None else self.lm_head(hidden)
+        """(..., E) hidden states -> (..., V) logits; the hidden states themselves where there is no head."""
+        if not self.config.language_head:
+            return hidden
+        rows = self.before_head(hidden)
+        if self.lm_head is None:
+            return self.softcap(functional.linear(rows, self.embed_tokens.weight, self.head_bias))
+        logits = self.lm_head(rows)
+        return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
+
+    def before_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., E) hidden states -> (..., word_size) what the head's matrix reads."""
+        if self.head_transform is not None:
+            hidden = self.head_transform(hidden)
+        return hidden if self.config.head_scale == 1.0 else hidden * self.config.head_scale
+
+    def softcap(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits kept within the config's cap by a tanh."""
+        cap = self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def pooled(self, first: torch.Tensor) -> torch.Tensor:
+        """(N, E) hidden states of first tokens -> (N, E) vectors of their texts."""
+        if self.pooler is None:
+            raise ValueError("this model has no pooler")
+        return torch.tanh(self.pooler(first))
+
+    def pair_logits(self, first: torch.Tensor) -> torch.Tensor:
+        """(N, E) hidden states of first tokens -> (N, 2): the second sentence follows the first, or does not."""
+        if self.pair_head is None:
+            raise ValueError("this model has no head for pairs of sentences")
+        return self.pair_head(self.pooled(first))
 
     @property
     def head_weight(self) -> torch.Tensor:
-        """(V, E): the head's matrix, which is the embedding's where they are tied."""
+        """(V, word_size): the head's matrix, which is the embedding's where they are tied."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -220,17 +320,23 @@ class Transformer(Stack):
                 nn.init.zeros_(module.bias)
 
     def _embed(
-        self, ids: torch.Tensor | None, embeddings: torch.Tensor | None, positions: torch.Tensor
+        self,
+        stack: Stack,
+        ids: torch.Tensor | None,
+        embeddings: torch.Tensor | None,
+        positions: torch.Tensor,
+        types: torch.Tensor | None,
     ) -> torch.Tensor:
-        x = self.embed_tokens(ids) if embeddings is None else embeddings
-        if self.embed_positions is not None:
-            x = x + self.embed_positions(positions)
-        elif self.config.positions == "sinusoidal":
-            table = sinusoids(int(positions.max()) + 1, x.shape[-1]).to(x)
-            x = x + table[positions]
-        if self.config.embedding_dropout and self.training:
-            x = functional.dropout(x, self.config.embedding_dropout)
-        return x
+        """What the first block of a stack reads: (B, T, E)."""
+        x = embeddings
+        if x is None:
+            x = self.embed_tokens(ids)
+            if self.config.embedding_scale != 1.0:
+                x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
+        if self.embed_types is not None:
+            x = x + (self.embed_types.weight[0] if types is None else self.embed_types(types))
+        x = stack.enter(x, positions)
+        return x if self.embed_project is None else self.embed_project(x)
 
     def _sight(self, positions: torch.Tensor, segments: torch.Tensor | None, cache: Cache | None) -> Sight:
         if cache is None:
@@ -248,17 +354,20 @@ class Transformer(Stack):
         step = positions.shape[1] == 1 and cache.segments is None
         return Sight(self.causal, positions, cache.positions, query_segments, cache.segments, step=step)
 
-    def _turns(
-        self, positions: torch.Tensor, cache: Cache | None, dtype: torch.dtype
-    ) -> tuple[Turns | None, Turns | None]:
-        if self.rotary is None:
-            return None, None
-        if cache is None or not self.rotary.depends_on_length:
-            return self.rotary.turns(positions, dtype), None
-        # Dynamic NTK: queries and all keys turn by the rates of the longest position seen by now.
-        everywhere = self.rotary.turns(cache.positions, dtype)
-        here = (everywhere[0][:, -positions.shape[1] :], everywhere[1][:, -positions.shape[1] :])
-        return here, everywhere
+    def _rotations(self, positions: torch.Tensor, cache: Cache | None, dtype: torch.dtype) -> tuple[Rotation, Rotation]:
+        """Of the layers that see everything, and of the sliding ones where those have rates of their own."""
+        return tuple(_rotation(rotary, positions, cache, dtype) for rotary in (self.rotary, self.local_rotary))  # type: ignore[return-value]
+
+
+def _rotation(rotary: Rotary | None, positions: torch.Tensor, cache: Cache | None, dtype: torch.dtype) -> Rotation:
+    if rotary is None:
+        return Rotation()
+    if cache is None or not rotary.depends_on_length:
+        return Rotation(rotary.turns(positions, dtype))
+    # Queries and all keys turn by the rates of the longest position seen by now.
+    everywhere = rotary.turns(cache.positions, dtype)
+    here = (everywhere[0][:, -positions.shape[1] :], everywhere[1][:, -positions.shape[1] :])
+    return Rotation(here, everywhere)
 
 
 def _memory_sight(
@@ -267,8 +376,11 @@ def _memory_sight(
     memory: torch.Tensor,
     memory_segments: torch.Tensor | None,
 ) -> Sight:
+    """Who of the decoder sees what of the source: its own, and never its padding."""
     places = torch.arange(memory.shape[1], device=memory.device).expand(memory.shape[:2])
     if memory_segments is None:
-        memory_segments = torch.ones_like(places)
-    # every query, padding too, looks at the real tokens of the source
-    return Sight(False, positions, places, torch.ones_like(positions), memory_segments)
+        return Sight(False, positions, places)
+    own = torch.ones_like(positions) if segments is None else segments.clamp(min=1)  # padding, too, looks somewhere
+    if segments is None or len(segments) > 1:
+        return Sight(False, positions, places, own, memory_segments)
+    return Sight(False, positions, places, own, memory_segments, spans_of(segments), spans_of(memory_segments))
