@@ -31,12 +31,12 @@ class RelativeBias(nn.Embedding):
         """The bias of one pass: (B or 1, H, T, S); of the longest document (1, H, L, L) where a row holds several."""
         if sight.spans:
             places = torch.arange(max(sight.spans), device=self.weight.device)[None]
-            return self(places, places)
-        return self(_once(sight.query_positions), _once(sight.key_positions))
+            return self.between(places, places)
+        return self.between(_once(sight.query_positions), _once(sight.key_positions))
 
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def between(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Positions (B, T) and (B, S) -> (B, H, T, S)."""
-        return super().forward(self.buckets(keys[:, None, :] - queries[:, :, None])).permute(0, 3, 1, 2)
+        return self(self.buckets(keys[:, None, :] - queries[:, :, None])).permute(0, 3, 1, 2)
 
     def buckets(self, distances: torch.Tensor) -> torch.Tensor:
         """Key position minus query position, int64 -> number of the bucket."""
