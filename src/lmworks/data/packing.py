@@ -1,7 +1,7 @@
 """Examples -> batches: whole documents in flat rows without padding, or a document a row with it.
 
-Targets are shifted here and nowhere else: the target of a place is the next token of the same document, so no token
-is predicted from another document. Knows nothing of text.
+Targets are shifted here and nowhere else, and only for examples that say none: the target of a place is then the next
+token of the same document, so no token is predicted from another document. Knows nothing of text.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ from typing import Literal
 import numpy as np
 import torch
 
-from lmworks.data.batch import Batch, Example
+from lmworks.data.batch import Batch, Example, Source
 
 
 def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
     """Fill flat rows with whole documents.
 
     Longest first, each into the first row that has room (first-fit decreasing: Johnson 1973, at most 11/9 of the fewest
-    rows). Documents of one row keep the order in which they were given.
+    rows). Documents of one row keep the order in which they were given. A document counts with its source: both pass
+    through the network and take room beside each other.
 
     Args:
-        examples: documents.
-        row_tokens: tokens a row may hold; a longer document gets a row of its own.
+        examples: documents; all with a source, or none.
+        row_tokens: tokens a row may hold, with those of its source; a longer document gets a row of its own.
 
     Returns:
-        Batches of shape (1, T) with segments 1, 2, ... and positions that begin at 0 in each document.
+        Batches of shape (1, T) with segments 1, 2, ... and positions that begin at 0 in each document; their source of
+        shape (1, S) has the same documents in the same order under the same segments.
     """
     rows: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(examples)), key=lambda index: -len(examples[index])):
-        size = len(examples[index])
+    for index in sorted(range(len(examples)), key=lambda index: -examples[index].size):
+        size = examples[index].size
         place = next((row for row, left in enumerate(room) if left >= size), None)
         if place is None:
             rows.append([])
@@ -44,37 +46,107 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
 
 def _flat(documents: Sequence[Example]) -> Batch:
     columns = [_columns(example) for example in documents]
-    segments = [np.full(len(example), number, dtype=np.int64) for number, example in enumerate(documents, 1)]
-    ids, targets, weights, positions = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
-    return _batch(ids, targets, weights, positions, np.concatenate(segments)[None])
+    ids, targets, weights, types = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
+    lengths = [len(example) for example in documents]
+    positions, segments = _numbered(lengths)
+    source = None
+    if _has_sources(documents):
+        source_ids = np.concatenate([_source_of(example) for example in documents])[None]
+        source = (source_ids, *_numbered([len(_source_of(example)) for example in documents]))
+    begins = np.cumsum([0, *lengths[:-1]])
+    return _batch(documents, ids, targets, weights, types, positions, segments, begins, source)
+
+
+def _numbered(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and segments, (1, T) each, of documents that stand one after another."""
+    positions = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
+    segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int64), lengths)
+    return positions[None], segments[None]
 
 
 def pad(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"] = "right") -> Batch:
-    """A document a row, filled with `pad_id` to the length of the longest: shape (B, T), segment 0 where filled."""
-    shape = (len(examples), max(len(example) for example in examples))
+    """A document a row, filled with `pad_id` to the length of the longest: shape (B, T), segment 0 where filled.
+
+    Sources are filled likewise, to the longest source: shape (B, S).
+    """
+    slots, shape = _slots([len(example) for example in examples], side)
     ids = np.full(shape, pad_id, dtype=np.int64)
-    targets, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    targets, types, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     weights = np.zeros(shape, dtype=np.float32)
-    for row, example in enumerate(examples):
-        begin = shape[1] - len(example) if side == "left" else 0
-        here = slice(begin, begin + len(example))
-        ids[row, here], targets[row, here], weights[row, here], positions[row, here] = _columns(example)
-        segments[row, here] = 1
-    return _batch(ids, targets, weights, positions, segments)
+    for row, (example, here) in enumerate(zip(examples, slots, strict=True)):
+        ids[row, here], targets[row, here], weights[row, here], types[row, here] = _columns(example)
+        positions[row, here], segments[row, here] = np.arange(len(example)), 1
+    begins = np.array([row * shape[1] + here.start for row, here in enumerate(slots)])
+    source = None
+    if _has_sources(examples):
+        slots, shape = _slots([len(_source_of(example)) for example in examples], side)
+        source = (np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+        for row, (example, here) in enumerate(zip(examples, slots, strict=True)):
+            read = _source_of(example)
+            source[0][row, here], source[1][row, here], source[2][row, here] = read, np.arange(len(read)), 1
+    return _batch(examples, ids, targets, weights, types, positions, segments, begins, source)
+
+
+def _slots(lengths: list[int], side: str) -> tuple[list[slice], tuple[int, int]]:
+    """Where each document stands in its row, and the shape of all rows."""
+    width = max(lengths)
+    begins = [width - length if side == "left" else 0 for length in lengths]
+    return [slice(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)], (len(lengths), width)
 
 
 def _columns(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ids, targets, weights and positions of one document; its last place predicts nothing."""
+    """ids, targets, weights and types of one document; without targets of its own its last place predicts nothing."""
     length = len(example)
+    types = np.zeros(length, dtype=np.int64) if example.types is None else example.types.astype(np.int64)
+    ids = example.ids.astype(np.int64)
+    if example.targets is not None:
+        return ids, example.targets.astype(np.int64), example.loss.astype(np.float32), types
     targets = np.zeros(length, dtype=np.int64)
     weights = np.zeros(length, dtype=np.float32)
     targets[:-1] = example.ids[1:]
     weights[:-1] = example.loss[1:]
-    return example.ids.astype(np.int64), targets, weights, np.arange(length, dtype=np.int64)
+    return ids, targets, weights, types
+
+
+def _has_sources(examples: Sequence[Example]) -> bool:
+    count = sum(example.source is not None for example in examples)
+    if count not in (0, len(examples)):
+        raise ValueError("examples with a source and examples without one cannot stand in one batch")
+    return count > 0
+
+
+def _source_of(example: Example) -> np.ndarray:
+    assert example.source is not None
+    return example.source
 
 
 def _batch(
-    ids: np.ndarray, targets: np.ndarray, weights: np.ndarray, positions: np.ndarray, segments: np.ndarray
+    examples: Sequence[Example],
+    ids: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    types: np.ndarray,
+    positions: np.ndarray,
+    segments: np.ndarray,
+    begins: np.ndarray,
+    source: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
 ) -> Batch:
-    ready = [torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, targets, weights, positions, segments)]
-    return Batch(ready[0], ready[1], ready[2], ready[3], ready[4], int((segments > 0).sum()))
+    """The arrays as tensors; types and pairs only where an example has them."""
+    tokens = int((segments > 0).sum()) + (int((source[2] > 0).sum()) if source is not None else 0)
+    paired = [number for number, example in enumerate(examples) if example.pair is not None]
+    return Batch(
+        ids=_tensor(ids),
+        targets=_tensor(targets),
+        weights=_tensor(weights),
+        positions=_tensor(positions),
+        segments=_tensor(segments),
+        tokens=tokens,
+        types=_tensor(types) if any(example.types is not None for example in examples) else None,
+        source=Source(*(_tensor(array) for array in source)) if source is not None else None,
+        pair_places=torch.from_numpy(begins[paired].astype(np.int64)) if paired else None,
+        pair_labels=torch.tensor([examples[number].pair for number in paired], dtype=torch.int64) if paired else None,
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
