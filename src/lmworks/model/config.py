@@ -131,6 +131,8 @@ class ModelConfig(Settings):
             raise ValueError("an encoder-decoder needs num_decoder_layers")
         if self.num_layer_groups is not None and self.num_layer_groups > self.num_hidden_layers:
             raise ValueError(f"num_layer_groups {self.num_layer_groups} is more than the layers that share them")
+        if self.embedding_size is not None and self.language_head and not self.head_transform:
+            raise ValueError("embedding_size needs head_transform: the head reads as narrow rows as the embeddings are")
         if self.pair_head and not self.pooler:
             raise ValueError("pair_head reads the pooled text: set pooler")
         return self

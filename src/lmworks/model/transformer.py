@@ -207,7 +207,7 @@ class Transformer(Stack):
 
         Args:
             ids: (B, T) int64 token ids, or give ``embeddings``.
-            embeddings: (B, T, E) in place of ids.
+            embeddings: (B, T, word_size) in place of those of ids.
             positions: (B, T) int64; default: counted from the end of the cache.
             segments: (B, T) int64: equal numbers see each other, 0 is padding; default: each row is one document.
             types: (B, T) int64 kind of each token (first or second sentence), where the model has such; default 0.
@@ -328,11 +328,9 @@ class Transformer(Stack):
         types: torch.Tensor | None,
     ) -> torch.Tensor:
         """What the first block of a stack reads: (B, T, E)."""
-        x = embeddings
-        if x is None:
-            x = self.embed_tokens(ids)
-            if self.config.embedding_scale != 1.0:
-                x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
+        x = self.embed_tokens(ids) if embeddings is None else embeddings
+        if self.config.embedding_scale != 1.0:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:
             x = x + (self.embed_types.weight[0] if types is None else self.embed_types(types))
         x = stack.enter(x, positions)
