@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn import functional
 
+from lmworks.base.errors import InputError
 from lmworks.model.config import ModelConfig, RopeScaling
 
 
@@ -30,69 +32,121 @@ class Rotary:
     """Turns positions into rotations. Not a module: it has no weights, only numbers that follow from the config.
 
     Args:
-        config: reads head size, rope_theta, rope_scaling and max_position_embeddings.
+        config: reads the rotated size of a head, rope_theta, rope_scaling and max_position_embeddings.
+        local: the rotation of sliding layers that have rates of their own: rope_local_theta, never stretched.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.size = config.head_size
-        self.theta = config.rope_theta
-        self.scaling = config.rope_scaling
+    def __init__(self, config: ModelConfig, local: bool = False) -> None:
+        theta = config.rope_local_theta if local else config.rope_theta
+        assert theta is not None
+        self.size, self.theta = config.rotary_size, theta
+        self.scaling = None if local else config.rope_scaling
         self.trained = config.max_position_embeddings
         if self.scaling and self.scaling.original_max_position_embeddings:
             self.trained = self.scaling.original_max_position_embeddings
+        self.rates = self.long_rates = 1.0 / theta ** (torch.arange(0, self.size, 2, device="cpu").float() / self.size)
         self.factor = 1.0
-        rates = self._rates(self.theta)
-        if self.scaling and self.scaling.kind == "linear":
-            rates = rates / self.scaling.factor
-        elif self.scaling and self.scaling.kind == "llama3":
-            rates = _llama3(rates, self.scaling, self.trained)
-        elif self.scaling and self.scaling.kind == "yarn":
-            rates = _yarn(rates, self.scaling, self.trained, self.theta)
-            self.factor = _yarn_factor(self.scaling)
-        self.rates = rates
-        self._table: tuple[torch.Tensor, torch.Tensor] | None = None
+        if self.scaling is not None:
+            self._stretch(self.scaling)
+        self._tables: dict[bool, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def depends_on_length(self) -> bool:
-        """Dynamic NTK: earlier keys turn differently once the text is longer, so caches keep them unturned."""
-        return self.scaling is not None and self.scaling.kind == "dynamic"
+        """Earlier keys turn differently once the text is longer, so caches keep them unturned."""
+        return self.scaling is not None and self.scaling.kind in ("dynamic", "longrope")
+
+    def outgrows(self, before: int, after: int) -> bool:
+        """Whether a text that grows from ``before`` to ``after`` tokens passes from longrope's short rates to its long
+        ones. What deeper layers cached by then was computed with the short ones: only reading the text anew gives what
+        the whole text gives without a cache."""
+        return self.scaling is not None and self.scaling.kind == "longrope" and before <= self.trained < after
 
     def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines, each (B, T, 1, D/2) of ``dtype``, for positions (B, T)."""
-        if self.depends_on_length:
-            cos, sin = self._angles(positions.float(), self._stretched(int(positions.max()) + 1))
+        """Cosines and sines, each (B, T, 1, R/2) of ``dtype``, for positions (B, T); R is the rotated size of a head.
+
+        Where the rates depend on the length, it is that of each document: packed or padded it turns as alone.
+        """
+        if not self.depends_on_length:
+            cos, sin = self._tabled(positions, False)
+        elif self.scaling is not None and self.scaling.kind == "dynamic":
+            cos, sin = self._angles(positions, self._dynamic(_lengths(positions)))
         else:
-            cos, sin = (part[positions] for part in self._tabled(int(positions.max()) + 1, positions.device))
+            long = _lengths(positions) > self.trained
+            cos, sin = self._tabled(positions, bool(long.any()))
+            if long.any() and not long.all():
+                short = self._tabled(positions, False)
+                cos, sin = (torch.where(long[..., None], *pair) for pair in zip((cos, sin), short, strict=True))
         return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
 
-    def _tabled(self, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._table is None or len(self._table[0]) < length or self._table[0].device != device:
-            places = torch.arange(max(256, 1 << (length - 1).bit_length()), device=device)
-            self._table = self._angles(places.float(), self.rates)
-        return self._table
+    def _stretch(self, scaling: RopeScaling) -> None:
+        if scaling.kind == "linear":
+            self.rates = self.rates / scaling.factor
+        elif scaling.kind == "llama3":
+            self.rates = _llama3(self.rates, scaling, self.trained)
+        elif scaling.kind == "yarn":
+            self.rates, self.factor = _yarn(self.rates, scaling, self.trained, self.theta), _yarn_factor(scaling)
+        elif scaling.kind == "longrope":
+            rates = self.rates
+            self.rates, self.long_rates = (
+                _divided(rates, divisors) for divisors in (scaling.short_factor, scaling.long_factor)
+            )
+            self.factor = _longrope_factor(scaling, self.trained)
+
+    def _tabled(self, positions: torch.Tensor, long: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        length, table = int(positions.max()) + 1, self._tables.get(long)
+        if table is None or len(table[0]) < length or table[0].device != positions.device:
+            places = torch.arange(max(256, 1 << (length - 1).bit_length()), device=positions.device)
+            table = self._tables[long] = self._angles(places, self.long_rates if long else self.rates)
+        return table[0][positions], table[1][positions]
 
     def _angles(self, positions: torch.Tensor, rates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = positions[..., None] * rates.to(positions.device)
+        angles = positions[..., None].float() * rates.to(positions.device)
         return angles.cos() * self.factor, angles.sin() * self.factor
 
-    def _rates(self, theta: float) -> torch.Tensor:
-        return 1.0 / theta ** (torch.arange(0, self.size, 2, dtype=torch.int64, device="cpu").float() / self.size)
-
-    def _stretched(self, length: int) -> torch.Tensor:
-        """Dynamic NTK: the base grows with the length once it passes the trained one."""
+    def _dynamic(self, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, T, R/2) rates of dynamic NTK: the base grows with the length (B, T) once it passes the trained one."""
         assert self.scaling is not None
-        if length <= self.trained:
-            return self._rates(self.theta)
-        growth = self.scaling.factor * length / self.trained - (self.scaling.factor - 1)
-        return self._rates(self.theta * growth ** (self.size / (self.size - 2)))
+        growth = self.scaling.factor * lengths.clamp(min=self.trained).double() / self.trained
+        theta = self.theta * (growth - (self.scaling.factor - 1)) ** (self.size / (self.size - 2))
+        exponents = torch.arange(0, self.size, 2, device=lengths.device).float() / self.size
+        return 1.0 / theta[..., None].float() ** exponents
 
 
 def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotate x (B, T, H, D) by ``turns`` from :meth:`Rotary.turns`."""
+    """Rotate x (B, T, H, D) by ``turns`` from :meth:`Rotary.turns`; of each head the first R, the rest passes."""
     cos, sin = turns
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
-    return torch.cat(turned, dim=-1)
+    rotated = 2 * cos.shape[-1]
+    first, second = x[..., :rotated].chunk(2, dim=-1)
+    parts = [torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)]
+    if rotated < x.shape[-1]:
+        parts.append(x[..., rotated:])
+    return torch.cat(parts, dim=-1)
+
+
+def _lengths(positions: torch.Tensor) -> torch.Tensor:
+    """(B, T): how long the document is that stands at each place; one begins where positions do not go on counting."""
+    begins = functional.pad(positions.diff(dim=1) != 1, (1, 0))
+    number = begins.cumsum(1)
+    ends = positions.new_zeros(len(positions), positions.shape[1] + 1)
+    return ends.scatter_reduce(1, number, positions + 1, "amax").gather(1, number)
+
+
+def _divided(rates: torch.Tensor, divisors: tuple[float, ...] | None) -> torch.Tensor:
+    """Each rate by its own divisor."""
+    if divisors is None or len(divisors) != len(rates):
+        raise InputError(
+            f"longrope has {len(divisors or ())} factors, but {len(rates)} pairs of each head are rotated",
+            "rope_scaling",
+            "give short_factor and long_factor one number a pair",
+        )
+    return 1.0 / (torch.tensor(divisors, dtype=torch.float32, device="cpu") / rates)
+
+
+def _longrope_factor(scaling: RopeScaling, trained: int) -> float:
+    """LongRoPE (Ding et al. 2024): longer contexts spread attention thin, so that scores grow with the stretch."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return 1.0 if scaling.factor <= 1 else math.sqrt(1 + math.log(scaling.factor) / math.log(trained))
 
 
 def _llama3(rates: torch.Tensor, scaling: RopeScaling, trained: int) -> torch.Tensor:
