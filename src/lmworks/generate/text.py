@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lmworks.generate.decode import decode
-from lmworks.generate.sampling import SamplingSettings
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.generate.beam import decode_best
+from lmworks.generate.decode import Steps, check_prompts, decode
+from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
 StopReason = Literal["end", "stop", "length"]
+Way = Callable[[Transformer, Sequence[Sequence[int]], SamplingSettings, set[int], Rules | None], Steps]
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,23 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def stream(
-    network: Transformer, tokenizer: Tokenizer, prompt_ids: Sequence[int], settings: SamplingSettings
+    network: Transformer,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    settings: SamplingSettings,
+    rules: Rules | None = None,
 ) -> Iterator[str]:
-    """Continue one prompt; yield its text piece by piece."""
+    """Continue one prompt, or answer one source; yield the text piece by piece (with beams: when all of it is found).
+
+    Args:
+        network: a decoder or an encoder-decoder.
+        tokenizer: its own.
+        prompt_ids: ids of the prompt; of an encoder-decoder those of the source.
+        settings: how tokens are chosen.
+        rules: what the model's publisher demands.
+    """
     builder = TextBuilder(tokenizer, settings.stop)
-    steps = decode(network, [prompt_ids], settings, tokenizer.end_ids)
+    steps = _way(settings)(network, [prompt_ids], settings, tokenizer.end_ids, rules)
     for (token,) in steps:
         assert token is not None
         if token in tokenizer.end_ids:
@@ -99,13 +116,17 @@ def stream(
 
 
 def complete(
-    network: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], settings: SamplingSettings
+    network: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    rules: Rules | None = None,
 ) -> list[Reply]:
-    """Continue many prompts at once; each gets what it would get alone."""
+    """Continue many prompts, or answer many sources, at once; each gets what it would get alone."""
     builders = [TextBuilder(tokenizer, settings.stop) for _ in prompts]
     texts, ids = [""] * len(prompts), [list[int]() for _ in prompts]
     reasons: list[StopReason] = ["length"] * len(prompts)
-    steps = decode(network, prompts, settings, tokenizer.end_ids)
+    steps = _way(settings)(network, prompts, settings, tokenizer.end_ids, rules)
     try:
         tokens = next(steps)
         while True:
@@ -126,3 +147,27 @@ def complete(
         pass
     texts = [text + builder.finish() for text, builder in zip(texts, builders, strict=True)]
     return [Reply(*parts) for parts in zip(texts, ids, reasons, strict=True)]
+
+
+def next_tokens(network: Transformer, tokenizer: Tokenizer, text: str, top: int) -> list[tuple[str, float]]:
+    """The likeliest next tokens after a text, each with its probability.
+
+    Raises:
+        InputError: the text is empty or too long, or the network does not continue texts.
+    """
+    if network.config.architecture == "encoder-decoder":
+        mend = "lmworks generate answers it; lmworks fill fills its blanks"
+        raise InputError("an encoder-decoder answers a text and does not continue it", "text", mend)
+    ids = tokenizer.encode(text, special=True)
+    check_prompts(network, [ids])
+    device = network.embed_tokens.weight.device
+    with torch.inference_mode():
+        last = torch.tensor([len(ids) - 1], device=device)
+        logits = network(torch.tensor([ids], device=device), only=last).logits[0]
+    best = logits.float().softmax(-1).topk(min(top, len(logits)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(tokenizer.piece(token), probability) for token, probability in pairs]
+
+
+def _way(settings: SamplingSettings) -> Way:
+    return decode if settings.num_beams == 1 else decode_best

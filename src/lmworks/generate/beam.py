@@ -1,0 +1,165 @@
+"""Beam search: the likeliest texts rather than the likeliest next token, by Hugging Face's names and rules.
+
+Each prompt keeps its ``num_beams`` best unfinished texts and its ``num_beams`` best finished ones; all prompts step
+through the network together. Knows ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from lmworks.generate.decode import Rows, Steps
+from lmworks.generate.sampling import Rules, SamplingSettings, penalised, ruled
+from lmworks.model.transformer import Transformer
+
+
+class Hypothesis(NamedTuple):
+    """A finished text: what it is judged by, log p / length ** length_penalty; log p; its new ids, the end's too."""
+
+    score: float
+    log_probability: float
+    ids: list[int]
+
+
+class Choice(NamedTuple):
+    """One way to go on: from which beam, with which token, and log p of the text so far."""
+
+    beam: int
+    token: int
+    log_probability: float
+
+
+@dataclass
+class Search:
+    """The beams of one prompt.
+
+    Attributes:
+        settings: num_beams, length_penalty, early_stopping.
+        end_ids: what ends a text.
+        limit: new tokens that a text may have.
+        running: log p of each unfinished text, the best first; empty when the search has ended.
+        finished: the best finished texts, the best first.
+        length: new tokens of the unfinished texts.
+    """
+
+    settings: SamplingSettings
+    end_ids: set[int]
+    limit: int
+    running: list[float] = field(default_factory=lambda: [0.0])
+    finished: list[Hypothesis] = field(default_factory=list)
+    length: int = 0
+
+    def step(self, scores: torch.Tensor, new_ids: Sequence[Sequence[int]]) -> list[Choice]:
+        """Let each beam grow by one token.
+
+        Args:
+            scores: (beams, V) log-probabilities of each beam's next token.
+            new_ids: for each beam its new ids so far.
+
+        Returns:
+            How the texts that go on do so, as in ``running``; none where the search has ended.
+        """
+        self.length += 1
+        width, last = self.settings.num_beams, self.length == self.limit
+        goes_on: list[Choice] = []
+        # as many candidates as leave enough beams even where all the best ones end
+        for rank, choice in enumerate(self._best(scores, max(2, 1 + len(self.end_ids)) * width)):
+            if not last and choice.token not in self.end_ids:
+                goes_on.append(choice)
+            elif rank < width:  # an end that is not among the best would not have been kept as a beam either
+                self._finish(choice, [*new_ids[choice.beam], choice.token])
+        goes_on = goes_on[:width]
+        self.running = [choice.log_probability for choice in goes_on]
+        if not self._can_improve():
+            self.running, goes_on = [], []
+        return goes_on
+
+    def _best(self, scores: torch.Tensor, count: int) -> list[Choice]:
+        total = (scores + scores.new_tensor(self.running)[:, None]).flatten()
+        best = total.topk(min(count, len(total)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        words = scores.shape[1]
+        return [Choice(place // words, place % words, value) for place, value in pairs if value != -torch.inf]
+
+    def _finish(self, choice: Choice, ids: list[int]) -> None:
+        score = choice.log_probability / self.length**self.settings.length_penalty
+        self.finished.append(Hypothesis(score, choice.log_probability, ids))
+        self.finished.sort(key=lambda one: -one.score)
+        del self.finished[self.settings.num_beams :]
+
+    def _can_improve(self) -> bool:
+        """Whether an unfinished text may still come out better than the worst finished one.
+
+        As ``early_stopping`` says; False supposes, as Hugging Face does, that what comes has the length of now.
+        """
+        if not self.running:
+            return False
+        if len(self.finished) < self.settings.num_beams:
+            return True
+        if self.settings.early_stopping is True:
+            return False
+        penalty = self.settings.length_penalty
+        length = self.limit if self.settings.early_stopping == "never" and penalty > 0 else self.length
+        return self.running[0] / length**penalty > self.finished[-1].score
+
+
+@torch.inference_mode()
+def search(
+    network: Transformer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    end_ids: set[int],
+    rules: Rules | None = None,
+    begun: Sequence[Sequence[int]] | None = None,
+) -> list[list[Hypothesis]]:
+    """For each prompt its best texts, at most ``num_beams``, the best first.
+
+    Args:
+        network, prompts, settings, end_ids, rules: as in generate/decode.py.
+        begun: of an encoder-decoder: ids after its start that each text begins with; not among the new ones.
+
+    Raises:
+        InputError: as decode does.
+    """
+    rules = rules or Rules()
+    rows = Rows(network, prompts, rules, settings.max_tokens, begun)
+    searches = [Search(settings, end_ids, limit) for limit in rows.limits]
+    alive = searches
+    while alive:
+        scores = rows.logits.float().log_softmax(-1)
+        scores = ruled(scores, settings, rules, rows.texts, rows.new, rows.limits, end_ids)
+        scores = penalised(scores, settings.repetition_penalty, rows.texts)
+        new_ids = [text[len(text) - count :] for text, count in zip(rows.texts, rows.new, strict=True)]
+        parents: list[int] = []
+        tokens: list[int] = []
+        first = 0
+        for one in alive:
+            beams = slice(first, first + len(one.running))
+            for choice in one.step(scores[beams], new_ids[beams]):
+                parents.append(first + choice.beam)
+                tokens.append(choice.token)
+            first = beams.stop
+        alive = [one for one in alive if one.running]
+        if alive:
+            rows.step(parents, tokens)
+    return [one.finished for one in searches]
+
+
+def decode_best(
+    network: Transformer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    end_ids: set[int],
+    rules: Rules | None = None,
+) -> Steps:
+    """The best text of each prompt, id by id as generate/decode.py yields them; only that all are known beforehand."""
+    best = [found[0].ids if found else [] for found in search(network, prompts, settings, end_ids, rules)]
+    ended: set[int] = set()
+    for place in range(max(map(len, best), default=0)):
+        step = [ids[place] if place < len(ids) and row not in ended else None for row, ids in enumerate(best)]
+        if any(token is not None for token in step):
+            ended |= (yield step) or set()
