@@ -7,8 +7,8 @@ once, as knowingly ignored. Any key that nobody reads is an error that names it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
@@ -45,6 +45,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "pruned_heads": (None, {}),
     "quantization_config": (None, {}),
 }
+UNSAID = {"initialization"}  # of a ModelConfig, what no config.json says: it is over once the weights are drawn
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -66,42 +67,72 @@ class Family:
 
     Attributes:
         name: its ``model_type``.
-        architecture: the class that ``transformers`` opens its causal language models with.
+        architecture: the class that ``transformers`` opens its models with, or which one by their config.
         read: their config, key by key -> fields of a ModelConfig.
         write: a ModelConfig -> their config's keys (without model_type and architectures).
-        table: a ModelConfig -> every tensor of the model, as rows.
-        prefix: what stands before every name but the head's; files saved without a head lack it.
+        rows: a ModelConfig -> every tensor of the model, as rows, by the names of the model with its heads.
+        prefix: what stands before every name but the heads'; files of models without heads lack it.
         ignored: regular expressions of tensors in their files that we compute ourselves.
+        duplicates: regular expressions of tensors that files may hold a second time, each with our name of what it
+            must equal. Only those that the table does not tell are taken for duplicates.
+        older: regular expressions in names that older files have, each with what stands there now.
     """
 
     name: str
-    architecture: str
+    architecture: str | Callable[[ModelConfig], str]
     read: Callable[[Keys], dict[str, Any]]
     write: Callable[[ModelConfig], dict[str, Any]]
-    table: Callable[[ModelConfig], list[Row]]
+    rows: Callable[[ModelConfig], list[Row]]
     prefix: str
     ignored: tuple[str, ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ((r"lm_head\.weight", "embed_tokens.weight"),)
+    older: tuple[tuple[str, str], ...] = ()
 
-    def read_config(self, hf_config: Mapping[str, Any], place: str = "config.json") -> ModelConfig:
+    def table(self, config: ModelConfig) -> list[Row]:
+        """Every tensor of the model as rows, by the names that its file has."""
+        rows = self.rows(config)
+        if self.is_bare(config):
+            rows = [replace(row, theirs=row.theirs.removeprefix(self.prefix)) for row in rows]
+        return rows
+
+    def is_bare(self, config: ModelConfig) -> bool:
+        """Whether the model has no head, so that no name in its file has the prefix."""
+        return not (config.language_head or config.pair_head)
+
+    def read_config(
+        self, hf_config: Mapping[str, Any], place: str = "config.json", tensors: Collection[str] = ()
+    ) -> ModelConfig:
         """Their config.json as a dict -> ModelConfig.
+
+        Args:
+            hf_config: the dict.
+            place: the file, for errors.
+            tensors: names in the model's file, with the prefix, which tell heads that the config does not; where
+                nothing is known of a file, ``architectures`` alone tells them.
 
         Raises:
             InputError: a key is missing, unknown, or has a value that we cannot compute with.
         """
-        keys = Keys(hf_config, self.name, place)
+        keys = Keys(hf_config, self.name, place, tensors)
         fields = self.read(keys)
         keys.finish()
         return _plain(build(ModelConfig, fields, place))
 
-    def write_config(self, config: ModelConfig) -> dict[str, Any]:
+    def write_config(self, config: ModelConfig, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
+
+        Args:
+            config: what the model is.
+            told: keys that the model came with or its tokenizer tells (ids of special tokens); they win.
 
         Raises:
             InputError: this family cannot say what the config says; the fields are named.
         """
-        keys = {"model_type": self.name, "architectures": [self.architecture], **self.write(config)}
-        said, meant = self.read_config(keys).model_dump(), _plain(config).model_dump()
-        if lost := sorted(name for name in meant if said[name] != meant[name]):
+        architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
+        keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(told or {})}
+        tensors = {row.theirs for row in self.rows(config)}
+        said, meant = self.read_config(keys, tensors=tensors).model_dump(), _plain(config).model_dump()
+        if lost := sorted(name for name in meant if said[name] != meant[name] and name not in UNSAID):
             values = ", ".join(f"{name} = {meant[name]!r}" for name in lost)
             raise InputError(f"a {self.name} config cannot say {values}", mend="save it as another family")
         return keys
@@ -109,20 +140,22 @@ class Family:
 
 def _plain(config: ModelConfig) -> ModelConfig:
     """Two configs that compute the same compare equal: defaults that follow from other fields are written out."""
-    kinds = config.layer_kinds
+    kinds, groups = config.layer_kinds, config.num_layer_groups
     window = config.sliding_window
     if window is not None and kinds is not None and "sliding_attention" not in kinds:
         window = None
     if window is None or (kinds is not None and "full_attention" not in kinds):
         kinds = None
-    return config.model_copy(
-        update={
-            "num_key_value_heads": config.key_value_heads,
-            "head_dim": config.head_size,
-            "sliding_window": window,
-            "layer_kinds": kinds,
-        }
-    )
+    plain: dict[str, Any] = {
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.head_size,
+        "sliding_window": window,
+        "layer_kinds": kinds,
+        "num_layer_groups": None if groups == config.num_hidden_layers else groups,
+    }
+    if not config.language_head:
+        plain |= {"tie_word_embeddings": True, "head_transform": False, "head_bias": False}
+    return config.model_copy(update=plain)
 
 
 class Keys:
@@ -132,10 +165,13 @@ class Keys:
         values: the config.
         family: the model_type, for errors.
         place: the file, for errors.
+        tensors: names in the model's file, with the family's prefix; empty: nothing is known of it.
     """
 
-    def __init__(self, values: Mapping[str, Any], family: str, place: str = "config.json") -> None:
-        self._values, self._family, self.place = values, family, place
+    def __init__(
+        self, values: Mapping[str, Any], family: str, place: str = "config.json", tensors: Collection[str] = ()
+    ) -> None:
+        self._values, self._family, self.place, self._tensors = values, family, place, tensors
         self._known = set(IGNORED)
 
     def take(self, name: str, default: Any = None) -> Any:
@@ -159,6 +195,14 @@ class Keys:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} is {value!r}, not a number of at least one", self.place, "repair the config")
         return value
+
+    def promised(self, tensor: str, *architectures: str) -> bool:
+        """Whether the model has a head: its file holds this tensor, or it says to be one of these architectures."""
+        return tensor in self._tensors or any(name in architectures for name in self._values.get("architectures") or ())
+
+    def held(self, tensor: str, *architectures: str) -> bool:
+        """Whether the model has a part that its architecture leaves open: as its file has it, where that is known."""
+        return tensor in self._tensors if self._tensors else self.promised(tensor, *architectures)
 
     def activation(self, name: str, default: str) -> str:
         """An activation by their word -> our word."""
@@ -184,7 +228,8 @@ class Keys:
     def finish(self) -> None:
         """Refuse whatever nobody has taken."""
         for name, values in HARMLESS.items():
-            self.only(name, *values)
+            if name not in self._known:  # a family that takes such a key computes it
+                self.only(name, *values)
         for name in self._values:
             if name not in self._known:
                 close = difflib.get_close_matches(name, sorted(self._known), 1)

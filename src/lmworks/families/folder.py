@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
 from lmworks.families.family import Family
-from lmworks.families.mapping import to_ours, to_theirs
+from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
 from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
 from lmworks.families.registry import family_of
 from lmworks.model.config import ModelConfig
@@ -28,11 +29,10 @@ from lmworks.text.tokenizer import Tokenizer
 
 CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
 INDEX = WEIGHTS + ".index.json"
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
 OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
-HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
 SHARD_BYTES = 5_000_000_000
 
 
@@ -50,11 +50,13 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
     folder, wanted = Path(path), dtype_of(dtype)
     hf_config = _config(folder)
     family = family_of(hf_config, str(folder / CONFIG))
-    config = family.read_config(hf_config, str(folder / CONFIG))
-    network = empty_network(config)
-    weights = _Weights(_weight_files(folder), wanted, family.prefix)
-    _leave_tied_head(weights, config, family, folder)
-    tensors = to_ours(family.table(config), weights, shapes_of(network), family.ignored, str(folder))
+    weights = _Weights(_weight_files(folder), wanted, family)
+    config = family.read_config(hf_config, str(folder / CONFIG), set(weights))
+    network, rows = empty_network(config), family.table(config)
+    if family.is_bare(config):
+        weights.strip(family.prefix)
+    _leave_duplicates(weights, rows, family, folder)
+    tensors = to_ours(rows, weights, shapes_of(network), family.ignored, str(folder))
     generation = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     told = {name: hf_config[name] for name in TOKEN_IDS if hf_config.get(name) is not None}
     generation = generation or told
@@ -66,10 +68,18 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """What the model in a folder is, without its weights. Raises as :func:`open_folder` does."""
-    place = str(Path(path) / CONFIG)
-    hf_config = _config(Path(path))
-    return family_of(hf_config, place).read_config(hf_config, place)
+    """What the model in a folder is, by its config and, where they are there, the names of its weights.
+
+    Raises as :func:`open_folder` does for all but weights.
+    """
+    folder = Path(path)
+    place, hf_config = str(folder / CONFIG), _config(folder)
+    family = family_of(hf_config, place)
+    try:
+        names = set(_Weights(_weight_files(folder), torch.float32, family))
+    except InputError:
+        names = set()
+    return family.read_config(hf_config, place, names)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer | None:
@@ -113,7 +123,7 @@ def save_folder(
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     kept = dtype_of(dtype) if dtype else next(iter(weights.values())).dtype
     told = {name: (hf_config or {}).get(name) for name in TOKEN_IDS}
-    keys = family.write_config(config) | {name: value for name, value in told.items() if value is not None}
+    keys = family.write_config(config, {name: value for name, value in told.items() if value is not None})
     keys["torch_dtype"] = str(kept).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)
     need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * kept.itemsize, "the model's weights")
@@ -128,9 +138,9 @@ def save_folder(
 
 
 class _Weights(Mapping[str, torch.Tensor]):
-    """The tensors of some safetensors files by their full names, each read when it is asked for."""
+    """The tensors of some safetensors files by their full names of today, each read when it is asked for."""
 
-    def __init__(self, files: list[Path], dtype: torch.dtype, prefix: str) -> None:
+    def __init__(self, files: list[Path], dtype: torch.dtype, family: Family) -> None:
         self.dtype = dtype
         self._where: dict[str, tuple[Any, str, Path]] = {}
         for path in files:
@@ -140,9 +150,10 @@ class _Weights(Mapping[str, torch.Tensor]):
                 raise InputError(
                     f"not a whole safetensors file: {error}", str(path), "it was not fetched whole: fetch it again"
                 ) from error
-            self._where |= {name: (file, name, path) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if not any(name.startswith(prefix) for name in self._where):  # saved without its head
-            self._where = {name if name == HEAD else prefix + name: where for name, where in self._where.items()}
+            self._where |= {_newer(name, family): (file, name, path) for name in file.keys()}  # noqa: SIM118
+        if not any(name.startswith(family.prefix) for name in self._where):  # saved without its head
+            full = {name: name if _is_duplicate(name, family) else family.prefix + name for name in self._where}
+            self._where = {full[name]: where for name, where in self._where.items()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         file, stored, path = self._where[name]
@@ -165,6 +176,20 @@ class _Weights(Mapping[str, torch.Tensor]):
     def drop(self, name: str) -> None:
         """Leave a tensor out."""
         del self._where[name]
+
+    def strip(self, prefix: str) -> None:
+        """Take what stands before the names away."""
+        self._where = {name.removeprefix(prefix): where for name, where in self._where.items()}
+
+
+def _newer(name: str, family: Family) -> str:
+    for old, new in family.older:
+        name = re.sub(old, new, name)
+    return name
+
+
+def _is_duplicate(name: str, family: Family) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern, _ in family.duplicates)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -199,18 +224,22 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError("it has no weights: model.safetensors is missing", str(folder), "fetch the model again, whole")
 
 
-def _leave_tied_head(weights: _Weights, config: ModelConfig, family: Family, folder: Path) -> None:
-    """Where the head is the embedding, files may hold it a second time."""
-    if not config.tie_word_embeddings or HEAD not in weights:
-        return
-    embedding = next(row.theirs for row in family.table(config) if row.parts == (EMBEDDING,))
-    if embedding in weights and not torch.equal(weights[HEAD], weights[embedding]):
-        raise InputError(
-            "the config ties the head to the embedding, but the file holds two that differ",
-            str(folder),
-            'write "tie_word_embeddings": false into config.json if the head is meant to be its own',
-        )
-    weights.drop(HEAD)
+def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, folder: Path) -> None:
+    """Files may hold what is tied a second time: the head's matrix beside the embedding, and the like."""
+    told = {row.theirs for row in rows}
+    theirs = {row.ours: row.theirs for row in rows if isinstance(row, Rename)}
+    for pattern, ours in family.duplicates:
+        for name in [name for name in weights if name not in told and re.fullmatch(pattern, name)]:
+            original = theirs.get(ours)
+            if original is None or original not in weights:
+                continue
+            if not torch.equal(weights[name], weights[original]):
+                raise InputError(
+                    f"the config ties {name} to {original}, but the file holds two that differ",
+                    str(folder),
+                    'write "tie_word_embeddings": false into config.json if the head is meant to be its own',
+                )
+            weights.drop(name)
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -27,11 +27,13 @@ class Rename:
         theirs: their tensor's name.
         ours: our tensor's name.
         transpose: theirs is stored (in, out), as GPT-2's Conv1D does; ours is (out, in).
+        single: theirs has a first dimension of size 1 that ours lacks, as BART's bias of the logits does.
     """
 
     theirs: str
     ours: str
     transpose: bool = False
+    single: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ def to_ours(
         if row.transpose:
             tensor = tensor.t()
         if isinstance(row, Rename):
-            pieces: Sequence[torch.Tensor] = (tensor,)
+            pieces: Sequence[torch.Tensor] = (tensor[0] if row.single and len(tensor) == 1 else tensor,)
         else:
             sizes = row.sizes or _equal(row, len(tensor), place)
             if sum(sizes) != len(tensor):
@@ -152,6 +154,8 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     for row in rows:
         pieces = [ours[name] for name in row.parts]
         tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if isinstance(row, Rename) and row.single:
+            tensor = tensor[None]
         theirs[row.theirs] = (tensor.t() if row.transpose else tensor).contiguous()
     return theirs
 
