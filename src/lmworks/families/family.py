@@ -47,6 +47,8 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 }
 UNSAID = {"initialization"}  # of a ModelConfig, what no config.json says: it is over once the weights are drawn
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+NEEDED = object()  # in a Fields: a number of at least one, which the config must tell
+Fields = Mapping[str, tuple[str, Any]]  # our field -> their key, and its value where the key is absent
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -189,6 +191,11 @@ class Keys:
         """The sizes that every family must tell, by our names; ``theirs`` names those that they call otherwise."""
         return {name: self.count(theirs.get(name, name)) for name in SIZES}
 
+    def fields(self, alike: Fields) -> dict[str, Any]:
+        """The fields that differ from theirs by name alone; :func:`keys_of` is the way back."""
+        told = {ours: self.count(key) if absent is NEEDED else self.take(key) for ours, (key, absent) in alike.items()}
+        return {ours: alike[ours][1] if value is None else value for ours, value in told.items()}
+
     def count(self, name: str) -> int:
         """A number of things that must be told: at least one."""
         value = self.need(name)
@@ -239,6 +246,11 @@ class Keys:
                     (f"did you mean {close[0]!r}? " if close else "")
                     + "a key that nobody reads may change what the model computes; remove it if you know it does not",
                 )
+
+
+def keys_of(config: ModelConfig, alike: Fields) -> dict[str, Any]:
+    """Their keys that differ from our fields by name alone."""
+    return {key: getattr(config, ours) for ours, (key, _) in alike.items()}
 
 
 def theirs_of(activation: str, words: Sequence[str] = ()) -> str:

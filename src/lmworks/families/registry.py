@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.families.albert import ALBERT
+from lmworks.families.bart import BART
+from lmworks.families.bert import BERT
+from lmworks.families.distilbert import DISTILBERT
 from lmworks.families.family import Family
 from lmworks.families.gpt2 import GPT2
 from lmworks.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from lmworks.families.marian import MARIAN
+from lmworks.families.roberta import ROBERTA, XLM_ROBERTA
+from lmworks.families.t5 import T5
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)}
+DECODERS = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)
+ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT)
+ENCODER_DECODERS = (BART, MARIAN, T5)
+FAMILIES: dict[str, Family] = {family.name: family for family in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
 
 
 def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Family:
