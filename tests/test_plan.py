@@ -63,7 +63,8 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
 
 def test_flops_are_those_of_sizes() -> None:
     made = _plan()
-    expected = sizes.training_flops(CONFIG, 80, 40, LENGTHS, adapter_parameters=made.trainable)
+    adapted = plan.adapted_by(CONFIG, LoRASettings(rank=4))
+    expected = sizes.training_flops(CONFIG, 80, 40, LENGTHS, adapted=adapted, rank=4)
     assert made.flops == {**vars(expected), "total": expected.total}
 
 

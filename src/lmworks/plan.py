@@ -121,7 +121,8 @@ def make(
         total,
         head,
         lengths,
-        adapter_parameters=None if adapted is None else trainable,
+        adapted=adapted,
+        rank=lora.rank,
         recompute=train.recompute,
     )
     work = once.times(passes, passes, passes, passes)

@@ -90,10 +90,11 @@ def test_training_flops_of_every_weight_are_three_forwards() -> None:
 def test_frozen_weights_cost_four_and_adapters_six() -> None:
     config = _config("llama")
     weights = sum(m.weights for m in sizes.linears(config))
-    flops = sizes.training_flops(config, 12, 2, adapter_parameters=100)
+    adapted = [m for m in sizes.linears(config) if m.name.endswith("q_proj")]
+    flops = sizes.training_flops(config, 12, 2, adapted=adapted, rank=2)
     assert flops.linears == 4 * weights * 12
-    assert flops.adapters == 6 * 100 * 12
-    assert sizes.training_flops(config, 12, 2, adapter_parameters=100, recompute=True).linears == 6 * weights * 12
+    assert flops.adapters == 6 * 3 * 2 * (24 + 24) * 12
+    assert sizes.training_flops(config, 12, 2, adapted=adapted, rank=2, recompute=True).linears == 6 * weights * 12
 
 
 def test_documents_packed_cost_what_they_cost_alone() -> None:

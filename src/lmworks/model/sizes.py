@@ -1,8 +1,8 @@
 """Parameters, FLOPs and bytes of a model, from its config alone: nothing is built and torch is not imported.
 
-Counts are exact where arithmetic can be exact (parameters, FLOPs of matrix products, keys and values) and
-estimates where they depend on what autograd keeps (activations); the docstrings say which. Element-wise work
-(norms, activations, rotations, softmax) is not counted as FLOPs: it is bound by memory, not by arithmetic.
+Counts are exact: parameters, FLOPs of matrix products, keys and values, and what autograd keeps as this house's modules
+are written. Element-wise work (norms, activations, rotations, softmax) is not counted as FLOPs: it is bound by memory,
+not by arithmetic.
 
 Sources: 2 FLOPs a weight and token forward, 4 backward (Kaplan et al. 2020, section 2.1); a frozen weight needs
 only the gradient of its input (2 of the 4).
@@ -18,13 +18,14 @@ from lmworks.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class Linear:
-    """One matrix of one layer.
+    """One matrix of one block.
 
     Attributes:
         name: dotted name in the model, as ``named_modules`` gives it.
         inputs, outputs: its shape.
         bias: whether it has one.
         reads: whose tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
+        times: how often each token passes through it: the layers that share its block.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Linear:
     outputs: int
     bias: bool
     reads: str = "own"
+    times: int = 1
 
     @property
     def weights(self) -> int:
@@ -44,59 +46,113 @@ class Linear:
         return self.weights + (self.outputs if self.bias else 0)
 
 
-def linears(config: ModelConfig) -> list[Linear]:
-    """Every matrix of the stacks, by its name in the model; embeddings and head are not among them."""
+@dataclass(frozen=True)
+class _Stack:
+    """A stack of layers: the top one, or an encoder-decoder's encoder.
+
+    Attributes:
+        prefix: of its names.
+        layers: passes through a block.
+        reads: whose tokens run through it.
+        causal: whether tokens see only earlier ones.
+        cross: whether it looks at another stack's output.
+    """
+
+    prefix: str
+    layers: int
+    reads: str
+    causal: bool
+    cross: bool = False
+
+    def blocks(self, config: ModelConfig) -> list[int]:
+        """The block of each layer; fewer blocks than layers where layers share them."""
+        groups = config.num_layer_groups or self.layers
+        return [layer * groups // self.layers for layer in range(self.layers)]
+
+
+def _stacks(config: ModelConfig) -> list[_Stack]:
+    layers = config.num_hidden_layers
     if config.architecture != "encoder-decoder":
-        return [m for n in range(config.num_hidden_layers) for m in _layer(config, f"layers.{n}", "own")]
-    encoder = (f"encoder.layers.{n}" for n in range(config.num_hidden_layers))
-    decoder = (f"layers.{n}" for n in range(config.num_decoder_layers or config.num_hidden_layers))
+        return [_Stack("", layers, "own", config.architecture == "decoder")]
     return [
-        *(m for name in encoder for m in _layer(config, name, "memory")),
-        *(m for name in decoder for m in _layer(config, name, "own", cross=True)),
+        _Stack("encoder.", layers, "memory", causal=False),
+        _Stack("", config.num_decoder_layers or layers, "own", causal=True, cross=True),
     ]
 
 
-def _layer(config: ModelConfig, layer: str, reads: str, cross: bool = False) -> list[Linear]:
-    hidden, inner = config.hidden_size, config.intermediate_size
+def linears(config: ModelConfig) -> list[Linear]:
+    """Every matrix of the blocks, by its name in the model; embeddings and heads are not among them."""
+    found = []
+    for stack in _stacks(config):
+        blocks = stack.blocks(config)
+        for block in range(config.num_layer_groups or stack.layers):
+            found += _block(config, f"{stack.prefix}layers.{block}", stack, blocks.count(block))
+    return found
+
+
+def _block(config: ModelConfig, name: str, stack: _Stack, times: int) -> list[Linear]:
+    hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     found = []
-    for block, read in [("self_attn", reads)] + ([("cross_attn", "memory")] if cross else []):
+    for part, read in [("self_attn", reads)] + ([("cross_attn", "memory")] if stack.cross else []):
         found += [
-            Linear(f"{layer}.{block}.q_proj", hidden, queries, config.qkv_bias, reads),
-            Linear(f"{layer}.{block}.k_proj", hidden, keys, config.qkv_bias, read),
-            Linear(f"{layer}.{block}.v_proj", hidden, keys, config.qkv_bias, read),
-            Linear(f"{layer}.{block}.o_proj", queries, hidden, config.output_bias, reads),
+            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, times),
+            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, read, times),
+            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, read, times),
+            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, times),
         ]
     ups = ["gate_proj", "up_proj"] if config.gated else ["up_proj"]
-    found += [Linear(f"{layer}.mlp.{name}", hidden, inner, config.mlp_bias, reads) for name in ups]
-    return [*found, Linear(f"{layer}.mlp.down_proj", inner, hidden, config.mlp_bias, reads)]
+    found += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, times) for up in ups]
+    return [*found, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, times)]
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
-    """Number of parameters by part, and under ``total`` all of them; a tied head counts as 0. Exact."""
-    hidden = config.hidden_size
+    """Number of parameters by part, and under ``total`` all of them; what is tied or shared counts once. Exact.
+
+    Parts: embed_tokens, embed_types, embed_positions (learned ones and biases of distances, of each stack),
+    embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler (with the
+    head for pairs).
+    """
+    hidden, wide, stacks = config.hidden_size, config.word_size, len(_stacks(config))
     matrices = linears(config)
-    positions = config.max_position_embeddings * hidden if config.positions == "learned" else 0
     parts = {
-        "embed_tokens": config.vocab_size * hidden,
-        "embed_positions": positions,
+        "embed_tokens": config.vocab_size * wide,
+        "embed_types": config.type_vocab_size * wide,
+        "embed_positions": stacks * _positions(config),
+        "embed_project": (wide + 1) * hidden if config.embedding_size else 0,
         "attention": sum(m.parameters for m in matrices if "_attn." in m.name),
         "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
         "norms": _norms(config),
-        "lm_head": 0 if config.tie_word_embeddings else config.vocab_size * hidden,
+        "lm_head": _head(config),
+        "pooler": config.pooler * hidden * (hidden + 1) + config.pair_head * 2 * (hidden + 1),
     }
     return {**parts, "total": sum(parts.values())}
 
 
+def _positions(config: ModelConfig) -> int:
+    if config.positions == "learned":
+        return (config.max_position_embeddings + config.position_offset) * config.word_size
+    return config.relative_buckets * config.num_attention_heads if config.positions == "relative" else 0
+
+
+def _head(config: ModelConfig) -> int:
+    if not config.language_head:
+        return 0
+    matrix = 0 if config.tie_word_embeddings else config.vocab_size * config.word_size
+    before = (config.hidden_size + 1) * config.word_size if config.head_transform else 0
+    return matrix + before + (config.vocab_size if config.head_bias else 0)
+
+
 def _norms(config: ModelConfig) -> int:
-    each = 2 if config.norm == "layer" else 1  # weight and bias, or weight alone
-    final = 1 if config.norm_position == "pre" else 0  # a post-norm stack ends normalised already
-    norms, attentions = 2 * config.num_hidden_layers + final, config.num_hidden_layers
-    if config.architecture == "encoder-decoder":
-        layers = config.num_decoder_layers or config.num_hidden_layers
-        norms, attentions = norms + 3 * layers + final, attentions + 2 * layers
-    heads = 2 * attentions * config.head_size if config.qk_norm else 0
-    return each * (norms * config.hidden_size + heads)
+    elements = config.word_size if config.language_head and config.head_transform else 0
+    for stack in _stacks(config):
+        blocks = config.num_layer_groups or stack.layers
+        each = {"pre": 2, "post": 2, "both": 4}[config.norm_position] + stack.cross
+        final = config.norm_position != "post"  # a post-norm stack ends normalised already
+        elements += (blocks * each + final) * config.hidden_size
+        elements += config.word_size if config.embedding_norm else 0
+        elements += 2 * blocks * (1 + stack.cross) * config.head_size if config.qk_norm else 0
+    return elements * (2 if config.norm == "layer" else 1)  # weight and bias, or weight alone
 
 
 def lora_parameters(adapted: Iterable[Linear], rank: int) -> int:
@@ -122,7 +178,7 @@ def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: boo
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations by what they are spent on."""
+    """Floating-point operations by what they are spent on; the head's include what widens narrow embeddings."""
 
     linears: int
     attention: int
@@ -150,6 +206,7 @@ def forward_flops(
     head_tokens: int | None = None,
     document_lengths: Sequence[int] | None = None,
     memory_lengths: Sequence[int] | None = None,
+    pairs: int = 0,
 ) -> Flops:
     """FLOPs of one pass without gradients. Exact for the matrix products.
 
@@ -160,24 +217,38 @@ def forward_flops(
         document_lengths: lengths of the documents, summing to tokens; None: one document. Tokens of different
             documents do not see each other, and pairs that cannot see each other cost nothing.
         memory_lengths: for an encoder-decoder: the source lengths, one a document.
+        pairs: texts that are pooled, or asked whether their second sentence follows.
     """
     lengths = [tokens] if document_lengths is None else [int(n) for n in document_lengths]
     if sum(lengths) != tokens:
         raise ValueError(f"document_lengths sum to {sum(lengths)}, not to tokens {tokens}")
     source = [int(n) for n in memory_lengths or []]
+    if config.architecture == "encoder-decoder" and len(source) != len(lengths):
+        raise ValueError(f"memory_lengths tells {len(source)} sources of {len(lengths)} documents")
     reads = {"own": tokens, "memory": sum(source)}
-    matrices = sum(2 * m.weights * reads[m.reads] for m in linears(config))
-    pairs = 0
-    causal = config.architecture != "encoder"
-    if config.architecture == "encoder-decoder":
-        pairs += sum(t * s for t, s in zip(lengths, source, strict=True)) * (config.num_decoder_layers or 0)
-        pairs += sum(visible_pairs(source, config.window_of(n), False) for n in range(config.num_hidden_layers))
-        pairs += sum(visible_pairs(lengths, config.window_of(n)) for n in range(config.num_decoder_layers or 0))
-    else:
-        pairs += sum(visible_pairs(lengths, config.window_of(n), causal) for n in range(config.num_hidden_layers))
+    matrices = sum(2 * m.weights * m.times * reads[m.reads] for m in linears(config))
+    if config.embedding_size:
+        matrices += 2 * config.word_size * config.hidden_size * sum(reads.values())
+    seen = 0
+    for stack in _stacks(config):
+        own = lengths if stack.reads == "own" else source
+        seen += sum(visible_pairs(own, config.window_of(block), stack.causal) for block in stack.blocks(config))
+        if stack.cross:
+            seen += stack.layers * sum(t * s for t, s in zip(lengths, source, strict=True))
     wide = 4 * config.num_attention_heads * config.head_size  # a score and its share of the mix: 2 FLOPs each
     places = tokens if head_tokens is None else head_tokens
-    return Flops(matrices, wide * pairs, 2 * config.vocab_size * config.hidden_size * places)
+    return Flops(matrices, wide * seen, places * _head_flops(config) + pairs * _pair_flops(config))
+
+
+def _head_flops(config: ModelConfig) -> int:
+    if not config.language_head:
+        return 0
+    before = config.hidden_size if config.head_transform else 0
+    return 2 * config.word_size * (config.vocab_size + before)
+
+
+def _pair_flops(config: ModelConfig) -> int:
+    return 2 * config.hidden_size * (config.pooler * config.hidden_size + config.pair_head * 2)
 
 
 def training_flops(
@@ -185,28 +256,38 @@ def training_flops(
     tokens: int,
     head_tokens: int | None = None,
     document_lengths: Sequence[int] | None = None,
+    memory_lengths: Sequence[int] | None = None,
     *,
-    adapter_parameters: int | None = None,
+    pairs: int = 0,
+    adapted: Sequence[Linear] | None = None,
+    rank: int = 0,
     recompute: bool = False,
 ) -> Flops:
-    """FLOPs of forward and backward over the tokens; one decoder or encoder stack.
+    """FLOPs of forward and backward over the tokens. Arguments as of :func:`forward_flops`, and:
 
-    With every weight trained: 6 a weight and token. With adapters (``adapter_parameters`` of them) beside frozen
-    weights: 4 a frozen weight, namely forward and the gradient of its input, and 6 an adapter's. Attention has no
-    weights: three times its forward. recompute: the stack's forward runs once more.
+    Args:
+        adapted: matrices with low-rank adapters beside them, all else frozen; None: every weight is trained.
+        rank: of the adapters.
+        recompute: the stacks' forward runs once more.
+
+    With every weight trained: 6 a weight and token. With adapters: 4 a frozen weight, namely forward and the gradient
+    of its input, and 6 an adapter's. Attention has no weights: three times its forward.
     """
-    once = forward_flops(config, tokens, head_tokens, document_lengths)
+    once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, pairs)
     again = 1 if recompute else 0
-    if adapter_parameters is None:
+    if adapted is None:
         return once.times(3 + again, 3 + again, 3)
-    beside = Flops(once.linears, once.attention, once.head, 2 * adapter_parameters * tokens)
+    reads = {"own": tokens, "memory": sum(memory_lengths or [])}
+    low = sum(2 * lora_parameters([m], rank) * m.times * reads[m.reads] for m in adapted)
+    beside = Flops(once.linears, once.attention, once.head, low)
     return beside.times(2 + again, 3 + again, 2, 3 + again)
 
 
-def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4) -> int:
-    """Bytes of the cached keys and values of so many tokens in every layer (self-attention). Exact."""
+def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:
+    """Bytes of the keys and values in a cache: of so many tokens in every layer, and of so many source tokens in every
+    layer of an encoder-decoder's decoder. Exact."""
     layers = config.num_decoder_layers or config.num_hidden_layers
-    return round(2 * layers * config.key_value_heads * config.head_size * tokens * bytes_each)
+    return round(2 * layers * config.key_value_heads * config.head_size * (tokens + memory_tokens) * bytes_each)
 
 
 def activation_bytes(

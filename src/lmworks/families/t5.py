@@ -1,0 +1,106 @@
+"""T5 (Raffel et al. 2020), T5 v1.1 and Flan-T5: encoder and decoder, RMSNorm first, relative positions, no biases,
+scores that are not scaled. v1.0 is plain and ties its head, scaling what it reads; v1.1 is gated with a head of its own.
+
+In training theirs also drops out what leaves a stack; ours drops out within it alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.families.family import ACTIVATIONS, Family, Keys, theirs_of
+from lmworks.families.mapping import Rename, Row, expand
+from lmworks.model.config import ModelConfig
+
+THEIRS = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "head_dim": "d_kv",
+    "intermediate_size": "d_ff",
+    "relative_buckets": "relative_attention_num_buckets",
+    "relative_max_distance": "relative_attention_max_distance",
+    "norm_eps": "layer_norm_epsilon",
+    "hidden_dropout": "dropout_rate",
+    "max_position_embeddings": "n_positions",
+}
+DROPOUTS = ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout")
+GATED = "gated-"
+EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
+TIED = ((r"(en|de)coder\.embed_tokens\.weight", EMBEDDING), (r"lm_head\.weight", EMBEDDING))
+UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+
+
+def _read(keys: Keys) -> dict[str, Any]:
+    sizes = keys.sizes(**{ours: THEIRS[ours] for ours in ("hidden_size", "num_hidden_layers", "num_attention_heads")})
+    keys.only("is_encoder_decoder", True)
+    keys.ignore("initializer_factor", "classifier_dropout", "dense_act_fn", "is_gated_act", "output_past")
+    keys.ignore("gradient_checkpointing")
+    word = keys.take("feed_forward_proj", "relu")
+    activation = "gelu_new" if word == "gated-gelu" else word.removeprefix(GATED)
+    if activation not in ACTIVATIONS:
+        raise InputError(f"feed_forward_proj: {word!r} is not a feed-forward we have", keys.place, "relu or gated-gelu")
+    # transformers 5 always says that the head is tied, and tells v1.0 from v1.1 by the scale alone
+    scaled = keys.take("scale_decoder_outputs", None)
+    tied = keys.take("tie_word_embeddings", True)
+    scaled = tied is not False if scaled is None else scaled
+    return sizes | {
+        "architecture": "encoder-decoder",
+        "num_decoder_layers": keys.take("num_decoder_layers") or sizes["num_hidden_layers"],
+        "intermediate_size": keys.take("d_ff", 2048),
+        "head_dim": keys.take("d_kv", 64),
+        "max_position_embeddings": keys.take("n_positions", 512),
+        "positions": "relative",
+        "relative_buckets": keys.take("relative_attention_num_buckets", 32),
+        "relative_max_distance": keys.take("relative_attention_max_distance", 128),
+        "norm": "rms",
+        "norm_eps": keys.take("layer_norm_epsilon", 1e-6),
+        "attention_scale": 1.0,
+        "activation": ACTIVATIONS[activation],
+        "gated": word.startswith(GATED),
+        "tie_word_embeddings": scaled or not keys.held(HEAD, "T5ForConditionalGeneration"),
+        "head_scale": sizes["hidden_size"] ** -0.5 if scaled else 1.0,
+        **dict.fromkeys(DROPOUTS, keys.take("dropout_rate", 0.1)),
+        "initialization": "t5",
+    }
+
+
+def _write(config: ModelConfig) -> dict[str, Any]:
+    word = theirs_of(config.activation, ("relu", "gelu_new"))
+    return {
+        "vocab_size": config.vocab_size,
+        **{theirs: getattr(config, ours) for ours, theirs in THEIRS.items()},
+        "d_kv": config.head_size,
+        "num_decoder_layers": config.num_decoder_layers,
+        "feed_forward_proj": word if not config.gated else GATED + word.replace("gelu_new", "gelu"),
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": config.head_scale != 1.0,
+    }
+
+
+def _rows(config: ModelConfig) -> list[Row]:
+    told: list[Row] = [Rename("shared.weight", EMBEDDING)]
+    if not config.tie_word_embeddings:
+        told.append(Rename(HEAD, HEAD))
+    ups = {"wi_0": "gate_proj", "wi_1": "up_proj"} if config.gated else {"wi": "up_proj"}
+    for theirs, ours, last, layers in (
+        ("encoder.", "encoder.", 1, config.num_hidden_layers),
+        ("decoder.", "", 2, config.num_decoder_layers or 0),
+    ):
+        block = {"layer.0.layer_norm": "input_layernorm", f"layer.{last}.layer_norm": "post_attention_layernorm"}
+        block |= {f"layer.0.SelfAttention.{name}": f"self_attn.{name}_proj" for name in "qkvo"}
+        if not ours:
+            block |= {f"layer.1.EncDecAttention.{name}": f"cross_attn.{name}_proj" for name in "qkvo"}
+            block["layer.1.layer_norm"] = "cross_attention_layernorm"
+        block |= {f"layer.{last}.DenseReluDense.{name}": f"mlp.{other}" for name, other in ups.items()}
+        block[f"layer.{last}.DenseReluDense.wo"] = "mlp.down_proj"
+        names = {f"block.{{i}}.{name}": f"layers.{{i}}.{other}" for name, other in block.items()}
+        names |= {"final_layer_norm": "norm"}
+        names["block.0.layer.0.SelfAttention.relative_attention_bias"] = "relative_bias"
+        pairs = [(f"{theirs}{name}.weight", f"{ours}{other}.weight") for name, other in names.items()]
+        told += expand([Rename(*pair) for pair in pairs], layers)
+    return told
+
+
+T5 = Family("t5", "T5ForConditionalGeneration", _read, _write, _rows, "", (UNUSED,), TIED)
