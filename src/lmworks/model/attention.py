@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lmworks.model.cache import LayerCache
 from lmworks.model.config import ModelConfig
+from lmworks.model.dropout import dropout
 from lmworks.model.masks import Sight
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import rotate
@@ -157,14 +158,14 @@ def _attend(
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
     causal = causal and query.shape[2] > 1
-    if how.softcap is not None:
-        return _capped(query, keys, values, mask, causal, how)
+    if how.softcap is not None or (how.dropout and query.is_cpu):
+        return _written_out(query, keys, values, mask, causal, how)
     return functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, dropout_p=how.dropout, is_causal=causal, scale=how.scale
     )
 
 
-def _capped(
+def _written_out(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -172,17 +173,17 @@ def _capped(
     causal: bool,
     how: How,
 ) -> torch.Tensor:
-    """The definition written out, with scores that a tanh keeps within the cap (Gemma 2), which SDPA does not offer."""
-    cap = how.softcap or 1.0
+    """The definition itself, for what SDPA does not offer: scores that a tanh keeps within a cap (Gemma 2); and for
+    dropout of the weights on a CPU, where SDPA would write it out too, with slower dropout."""
     scores = query @ keys.transpose(2, 3) * (how.scale or query.shape[3] ** -0.5)
-    scores = torch.tanh(scores / cap) * cap
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap) * how.softcap
+    hidden = torch.finfo(scores.dtype).min
     if causal:
-        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        hidden = torch.finfo(scores.dtype).min
+        scores = scores + torch.full(scores.shape[2:], hidden, dtype=scores.dtype, device=scores.device).triu(1)
+    elif mask is not None:
         scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
-    weights = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout)
-    return weights @ values
+    return dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout) @ values
 
 
 def _by_document(

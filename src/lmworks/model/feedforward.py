@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from lmworks.model.config import ModelConfig
+from lmworks.model.dropout import dropout
 
 
 def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
@@ -47,5 +48,5 @@ class FeedForward(nn.Module):
         else:
             inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
         if self.dropout and self.training:
-            inner = functional.dropout(inner, self.dropout)
+            inner = dropout(inner, self.dropout)
         return self.down_proj(inner)

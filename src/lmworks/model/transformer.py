@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
+from lmworks.model.dropout import dropout
 from lmworks.model.feedforward import ACTIVATIONS, FeedForward
 from lmworks.model.masks import Sight, spans_of
 from lmworks.model.norm import make_norm
@@ -94,7 +95,7 @@ class Block(nn.Module):
         if output_norm is not None:
             y = output_norm(y)
         if self.dropout and self.training:
-            y = functional.dropout(y, self.dropout)
+            y = dropout(y, self.dropout)
         return x + y if self.before else norm(x + y)
 
 
@@ -124,7 +125,7 @@ class Stack(nn.Module):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.config.embedding_dropout and self.training:
-            x = functional.dropout(x, self.config.embedding_dropout)
+            x = dropout(x, self.config.embedding_dropout)
         return x
 
     def run(self, x: torch.Tensor, shared: Pass, cache: Cache | None = None) -> torch.Tensor:
