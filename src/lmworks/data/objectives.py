@@ -14,6 +14,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
+from lmworks.data.documents import Document, Window
 from lmworks.data.prompts import Prompt, as_messages, plain, prompts, uses_template
 from lmworks.text import chat
 from lmworks.text.rows import DataSettings, Row, Table
@@ -85,6 +86,9 @@ class Examples:
         return iter(self.items)
 
 
+_FULL = "their prompts fill all the room"
+_NOTHING = {"text": "their texts are empty or too short"}
+
 Part = tuple[str, str, bool, str, bool]
 """text, text before it, loss, content, ended: as in chat.Piece"""
 
@@ -95,7 +99,11 @@ def examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, context
     Raises:
         InputError: max_tokens is more than the context, a chat without template, a row too long under on_long: stop.
     """
-    limit = _limit(settings, context)
+    limit = limit_of(settings, context)
+    if table.kind == "pairs":
+        fault = "rows of source and target train an encoder-decoder (objective seq2seq), not a decoder"
+        mend = "name the columns --columns '{prompt: SOURCE, completion: TARGET}', or take another model"
+        raise InputError(fault, table.name, mend)
     templated = uses_template(table, tokenizer, settings)
     report = Report(table.kind, "chat template" if templated else "plain", rows=len(table), skipped=len(table.skipped))
     report.notes = list(table.notes)
@@ -110,7 +118,7 @@ def examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, context
             items += _text_examples(rows, tokenizer, limit, report)
         else:
             items += _answer_examples(rows, tokenizer, settings, templated, choices, limit, report)
-    _count(items, report)
+    count(items, report)
     _note(table, tokenizer, settings, templated, report)
     return Examples(items, report, choices)
 
@@ -125,9 +133,9 @@ def check(report: Report, settings: DataSettings) -> None:
         raise InputError("no row has a token to learn", report.first_no_trainable, "look at them: lmworks data show")
     if report.no_trainable and not settings.allow_no_loss:
         raise InputError(
-            f"{report.no_trainable} of {report.rows} rows have no token to learn (their prompts fill all the room)",
+            f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
             report.first_no_trainable,
-            "raise max_tokens, shorten the prompts, or leave such rows out with allow_no_loss: true",
+            "raise max_tokens, mend such rows, or leave them out with allow_no_loss: true",
         )
     if report.end_without_loss and not settings.allow_no_end:
         raise InputError(
@@ -139,7 +147,12 @@ def check(report: Report, settings: DataSettings) -> None:
         )
 
 
-def _limit(settings: DataSettings, context: int) -> int:
+def limit_of(settings: DataSettings, context: int) -> int:
+    """The longest example in tokens.
+
+    Raises:
+        InputError: more is asked for than the model's context.
+    """
     if settings.max_tokens is not None and settings.max_tokens > context:
         mend = f"set max_tokens to at most {context}"
         raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", mend)
@@ -160,22 +173,29 @@ def _text_examples(rows: Sequence[Row], tokenizer: Tokenizer, limit: int, report
     before as its context, so every token is learned once."""
     made = []
     opening, closing = tokenizer.opening, _closing(tokenizer)
+    first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
     texts = [row.values["text"] for row in rows]
     for row, text, (ids, starts) in zip(rows, texts, tokenizer.spans(texts), strict=True):
         whole = np.array([*opening, *ids, *closing], dtype=np.int32)
-        first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
         if len(whole) <= first:
             _without_loss(row, report)
             continue
         report.chunked += len(whole) > limit
+        characters = np.array([*([0] * len(opening)), *starts, *([len(text)] * len(closing))], dtype=np.int32)
+        document = Document(whole, characters, text, row.place)
         for begin in range(0, max(len(whole) - 1, 1), limit - 1):
-            part = whole[begin : begin + limit]
-            loss = np.ones(len(part), dtype=bool)
-            loss[: first if begin == 0 else 1] = False
-            borders = [max(begin, first - 1) + 1 - len(opening), begin + len(part) - len(opening)]
-            low, high = (starts[place] if place < len(starts) else len(text) for place in borders)
-            made.append(Example(part, loss, row.place, len(text[low:high].encode("utf-8", errors="replace"))))
+            made.append(chunk(Window(document, begin, min(begin + limit, len(whole))), first))
     return made
+
+
+def chunk(window: Window, first: int) -> Example:
+    """A stretch of a text as an example: its first token is context alone, as are those before `first` in the text."""
+    document, given = window.document, max(1, first - window.begin)
+    ids = document.ids[window.begin : window.end]
+    loss = np.ones(len(ids), dtype=bool)
+    loss[:given] = False
+    size = document.bytes(window.begin + given, window.end)
+    return Example(ids, loss, document.place, size, origin=window)
 
 
 def _closing(tokenizer: Tokenizer) -> list[int]:
@@ -272,11 +292,12 @@ def _without_loss(row: Row | Example, report: Report) -> None:
 # Counting
 
 
-def _count(items: list[Example], report: Report) -> None:
+def count(items: list[Example], report: Report) -> None:
+    """Count examples, their tokens (with those of sources) and those that carry loss."""
     report.examples = len(items)
-    report.tokens = sum(len(example) for example in items)
-    report.loss_tokens = sum(int(example.loss[1:].sum()) for example in items)
-    report.longest = max((len(example) for example in items), default=0)
+    report.tokens = sum(example.size for example in items)
+    report.loss_tokens = sum(example.learned for example in items)
+    report.longest = max((example.size for example in items), default=0)
 
 
 def _note(table: Table, tokenizer: Tokenizer, settings: DataSettings, templated: bool, report: Report) -> None:
