@@ -48,7 +48,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 UNSAID = {"initialization"}  # of a ModelConfig, what no config.json says: it is over once the weights are drawn
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 NEEDED = object()  # in a Fields: a number of at least one, which the config must tell
-Fields = Mapping[str, tuple[str, Any]]  # our field -> their key, and its value where the key is absent
+Fields = dict[str, tuple[str, Any]]  # our field -> their key, and its value where the key is absent
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -130,10 +130,11 @@ class Family:
         Raises:
             InputError: this family cannot say what the config says; the fields are named.
         """
+        config = _plain(config)
         architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
         keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(told or {})}
         tensors = {row.theirs for row in self.rows(config)}
-        said, meant = self.read_config(keys, tensors=tensors).model_dump(), _plain(config).model_dump()
+        said, meant = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
         if lost := sorted(name for name in meant if said[name] != meant[name] and name not in UNSAID):
             values = ", ".join(f"{name} = {meant[name]!r}" for name in lost)
             raise InputError(f"a {self.name} config cannot say {values}", mend="save it as another family")
