@@ -329,3 +329,33 @@ def test_review_rows_leave_the_near_zero_out():
         {"text": "Bad film", "label": "neg", "rating": -3.0},
     ]
     assert notes[0].startswith("1 reviews")
+
+
+def test_sources_and_targets(tmp_path):
+    rows = [{"source": "the cat", "target": "le chat"}, {"source": "a dog", "target": "un chien"}]
+    table = corpus.read(rows)
+    assert (table.kind, values(table)) == ("pairs", rows)
+    path = write(tmp_path / "a.tsv", "id\ten\tfr\n1\tthe cat\tle chat\n2\ta dog\tun chien\n")
+    table = read(path, columns={"source": "en", "target": "fr"})
+    assert (table.kind, values(table)) == ("pairs", rows)
+    assert "columns not used: id" in table.notes
+    with pytest.raises(InputError, match="kind pairs needs target"):
+        read(path, columns={"source": "en"})
+    several = [{"source": ["One.", "Two."], "target": ["Short.", "Brief."]}]
+    assert values(corpus.read(several)) == [
+        {"source": "One. Two.", "target": "Short.", "references": ["Short.", "Brief."]}
+    ]
+
+
+@pytest.mark.parametrize("line", ["2\ta dog\t", "2\t \tun chien"])
+def test_a_side_that_is_missing_is_named_with_its_line(line, tmp_path):
+    path = write(tmp_path / "a.tsv", f"id\ten\tfr\n1\tthe cat\tle chat\n{line}\n")
+    with pytest.raises(InputError, match=r"a\.tsv:3: field '(fr|en)' is empty"):
+        read(path, columns={"source": "en", "target": "fr"})
+    table = read(path, columns={"source": "en", "target": "fr"}, on_bad_row="skip")
+    assert (len(table), len(table.skipped)) == (1, 1)
+
+
+def test_a_source_beside_a_text_is_no_side():
+    rows = [{"text": "good", "source": "web", "target": "1"}, {"text": "bad", "source": "web", "target": "0"}]
+    assert corpus.read(rows).kind == "labels"

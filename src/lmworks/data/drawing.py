@@ -191,9 +191,10 @@ class Masked(Objective):
     def __init__(self, settings: ObjectiveSettings, tokenizer: Tokenizer, model: Model) -> None:
         super().__init__(settings, tokenizer, model)
         mask = need(tokenizer, "mask", "objective masked")
-        special = special_ids(tokenizer)
         every = np.array(sorted(tokenizer.core.get_vocab(with_added_tokens=True).values()), dtype=np.int32)
-        plain = every[~np.isin(every, special)]
+        special = np.zeros(int(every[-1]) + 1, dtype=bool)
+        special[special_ids(tokenizer)] = True
+        plain = every[~special[every]]
         if not len(plain):
             raise InputError("the tokenizer has special tokens alone", "tokenizer", "train it on a text")
         self.hiding = masked.Hiding(settings.rate, mask, plain, special)

@@ -27,7 +27,7 @@ class Hiding:
         rate: share of the words (or tokens, where words are not numbered) that is hidden.
         mask_id: the mask token.
         plain: (N,) ids that may stand in the place of a hidden token: all but special ones.
-        special: (M,) ids that are never hidden.
+        special: (V,) bool by id: never hidden.
     """
 
     rate: float
@@ -37,7 +37,7 @@ class Hiding:
 
     def may(self, ids: np.ndarray) -> np.ndarray:
         """(T,) bool: where a token is no special one."""
-        return ~np.isin(ids, self.special)
+        return ~self.special[ids]
 
     def hide(self, example: Example, words: np.ndarray | None, rng: np.random.Generator) -> Example:
         """Hide some of what `example.loss` allows.
@@ -53,8 +53,9 @@ class Hiding:
         may = np.flatnonzero(example.loss)
         units = may if words is None else np.unique(words[may])
         count = min(len(units), max(1, int(self.rate * len(units) + rng.random())))
-        chosen = rng.choice(units, count, replace=False, shuffle=False)
-        places = np.sort(chosen) if words is None else may[np.isin(words[may], chosen)]
+        chosen = np.zeros(int(units[-1]) + 1, dtype=bool)
+        chosen[rng.choice(units, count, replace=False, shuffle=False)] = True
+        places = np.flatnonzero(chosen) if words is None else may[chosen[words[may]]]
         fate = rng.random(len(places))
         ids, loss = example.ids.copy(), np.zeros(len(example), dtype=bool)
         loss[places] = True

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings
 
-Kind = Literal["text", "labels", "completion", "chat"]
+Kind = Literal["text", "labels", "completion", "pairs", "chat"]
 Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
 
 
@@ -61,7 +61,8 @@ class Row:
     """One row: its fields under our names, where it came from, and what it must stay together with.
 
     Attributes:
-        values: ``text``; ``text``, ``label`` (and ``prompt`` where told); ``prompt``, ``completion``; ``messages``.
+        values: ``text``; ``text``, ``label`` (and ``prompt`` where told); ``prompt``, ``completion``; ``source``,
+            ``target`` (and ``references``, where the row has several targets); ``messages``.
         place: ``file:line`` or ``file: row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
     """
@@ -77,7 +78,7 @@ class Table:
 
     Attributes:
         name: where they came from.
-        kind: text, labels, completion or chat.
+        kind: text, labels, completion, pairs or chat.
         rows: the usable ones.
         columns: our field -> the column or pattern it was made from.
         notes: what a person should know (how the kind was recognised, unused columns ...).

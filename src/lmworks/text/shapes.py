@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeGuard
 
 from lmworks.base.errors import InputError
 from lmworks.text import chat
@@ -18,10 +18,13 @@ MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output", "reply")
 CONTEXT = ("context", "input")
+SOURCE = ("source", "src")
+TARGET = ("target", "tgt")
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 FIELDS: dict[str, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
+    "pairs": ("source", "target"),
     "labels": ("text", "label"),
     "text": ("text",),
 }
@@ -40,7 +43,7 @@ class Shape:
     """How raw rows become rows of a kind.
 
     Attributes:
-        kind: text, labels, completion or chat.
+        kind: text, labels, completion, pairs or chat.
         columns: our field -> the column or pattern it is made from.
         used: columns of the source that are read.
         notes: how this was decided.
@@ -66,6 +69,8 @@ def recognise(first: Row, settings: DataSettings, name: str) -> Shape:
     _check_told(told, patterns, available, name)
     guessed = {field: column for field, column in _guess(available, told, settings).items() if field not in patterns}
     kind = settings.kind or _kind_of({**guessed, **patterns}, first.values)
+    if kind is None and {"source", "target"} & set(told):
+        kind = "pairs"  # one side is told; the refusal names the other
     needed = FIELDS.get(kind or "", ())
     missing = [field for field in needed if field not in guessed and field not in patterns]
     if kind is None or missing:
@@ -106,10 +111,21 @@ def _guess(available: list[str], told: dict[str, str], settings: DataSettings) -
     find("completion", COMPLETION)
     find("prompt", PROMPT)
     find("context", CONTEXT)
-    if settings.kind not in ("completion", "chat"):
+    if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, told, settings)):
+        find("source", SOURCE)
+        find("target", TARGET)
+    if settings.kind not in ("completion", "chat", "pairs"):
         find("text", TEXT)
         find("label", LABEL)
     return fields
+
+
+def _has_sides(by_name: dict[str, str], told: dict[str, str], settings: DataSettings) -> bool:
+    """Whether the columns are source and target: beside a text, source is where it came from, and target a label."""
+    if {"source", "target"} & set(told):
+        return True
+    both = all(any(name in by_name for name in names) for names in (SOURCE, TARGET))
+    return both and settings.text is None and "text" not in told and not any(name in by_name for name in TEXT)
 
 
 def _kind_of(fields: dict[str, str], values: dict[str, Any]) -> Kind | None:
@@ -117,6 +133,8 @@ def _kind_of(fields: dict[str, str], values: dict[str, Any]) -> Kind | None:
         return "chat"
     if "prompt" in fields and "completion" in fields:
         return "completion"
+    if "source" in fields and "target" in fields:
+        return "pairs"
     if "text" in fields and "label" in fields:
         return "labels"
     if "text" in fields:
@@ -157,7 +175,12 @@ def _refusal(first: Row, name: str, kind: str | None, missing: list[str]) -> Inp
         fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
         return InputError(fault, name, f"tell it: --columns '{{{missing[0]}: COLUMN}}'")
     fault = f"the columns ({listed}) do not say what a row is"
-    examples = ("{prompt: COLUMN, completion: COLUMN}", "{text: COLUMN, label: COLUMN}", "{text: COLUMN}")
+    examples = (
+        "{prompt: COLUMN, completion: COLUMN}",
+        "{source: COLUMN, target: COLUMN}",
+        "{text: COLUMN, label: COLUMN}",
+        "{text: COLUMN}",
+    )
     mend = (
         "tell it: --columns with one of "
         + " or ".join(f"'{example}'" for example in examples)
@@ -181,6 +204,8 @@ def _build(
 ) -> dict[str, Any]:
     if kind == "chat":
         return {"messages": _messages(values, columns["messages"])}
+    if kind == "pairs":
+        return _pair(values, columns["source"], columns["target"])
     row = {field: _text(values, column) for field, column in columns.items() if field not in ("label", "context")}
     for field, pattern in patterns.items():
         used = _names_in(pattern)
@@ -212,6 +237,23 @@ def _text(values: dict[str, Any], column: str) -> str:
     if not value.strip():
         raise BadRow(f"field {column!r} is empty", "give every row a text in this field")
     return value
+
+
+def _pair(values: dict[str, Any], source: str, target: str) -> dict[str, Any]:
+    """Source and target. Where they are lists of texts, the source is all of its sentences, the target the first of
+    several that say the same; all of them are kept as references."""
+    read, said = values.get(source), values.get(target)
+    row: dict[str, Any] = {}
+    if _is_texts(read):
+        values = {**values, source: " ".join(read)}
+    if _is_texts(said):
+        values = {**values, target: next((text for text in said if text.strip()), "")}
+        row["references"] = list(said)
+    return {"source": _text(values, source), "target": _text(values, target), **row}
+
+
+def _is_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def _messages(values: dict[str, Any], column: str) -> list[dict[str, str]]:
