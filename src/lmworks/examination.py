@@ -1,18 +1,26 @@
 """What a model is measured by, before and after: held-out loss, the task's own metric, forgetting, sample answers.
 
-Knows no run folder and no training; the same examination is held twice, on the same rows, in float32.
+Knows no run folder and no training; the same examination is held each time, on the same rows, in float32. One that is
+adapted answers questions; one that is trained from scratch (Trial) does what its objective asks of it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.objectives import Examples, Prompt, prompts
+from lmworks.data.packing import pack
 from lmworks.evaluate import metrics, scoring
+from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.language_model import LanguageModel
@@ -21,7 +29,11 @@ from lmworks.recipe import EvaluateSettings, Recipe
 from lmworks.text import datasets
 from lmworks.text.rows import Table
 
+if TYPE_CHECKING:
+    from lmworks.scratch import PretrainEvaluate
+
 Figures = dict[str, Any]
+MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
@@ -111,6 +123,117 @@ class Examination:
             "n": len(values),
             "values": values,
         }
+
+
+@dataclass
+class Trial:
+    """The examination of a model from scratch: it predicts what was never trained on, and shows what it writes.
+
+    Attributes:
+        model: changed by training between two measurements.
+        held_out: examples never trained on, with what is hidden in them drawn once: each time the same is measured.
+        settings: how much is shown.
+    """
+
+    model: LanguageModel
+    held_out: list[Example]
+    settings: PretrainEvaluate
+
+    def measure(self) -> tuple[Figures, list[dict[str, str]]]:
+        """Loss, perplexity, accuracy, bits a byte; and samples."""
+        figures = {"held_out": self.held_out_figures(self.model.network)} if self.held_out else {}
+        return figures, self.samples()
+
+    def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
+        """Figures over the held-out rows, and what each row (or each of some hundred parts of a text) has in them."""
+        losses = scoring.row_losses(network, self.held_out)
+        sizes = [one.bytes for one in self.held_out]
+        parts = {"nats": losses.nats, "tokens": losses.tokens, "bytes": np.array(sizes), "correct": losses.correct}
+        rows = {f"row_{name}": _summed(values).tolist() for name, values in parts.items()}
+        return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
+
+    def samples(self) -> list[dict[str, str]]:
+        """What the model makes of some texts (prompt, reference, answer): those of the settings, else held-out ones."""
+        network = self.model.network
+        training = network.training
+        network.eval()
+        try:
+            if self.settings.prompts:
+                return [{"prompt": text, "answer": self._answer(text)} for text in self.settings.prompts]
+            chosen = _spread(self.held_out, self.settings.samples)
+            show = {"decoder": self._continued, "encoder": self._filled, "encoder-decoder": self._rewritten}
+            return [show[self.model.config.architecture](example) for example in chosen]
+        finally:
+            network.train(training)
+
+    def _answer(self, text: str) -> str:
+        """A person's own text, filled where it has blanks, else continued or answered."""
+        if self.model.config.architecture == "encoder" or _BLANK.search(text):
+            return self.model.fill(text).text
+        return self.model.generate(text, **self._sampling().model_dump())
+
+    def _sampling(self) -> SamplingSettings:
+        """A decoder's continuation is drawn; the answer of an encoder-decoder is the likeliest."""
+        told, drawn = self.settings, self.model.config.architecture == "decoder"
+        temperature, top_k = (told.temperature, told.top_k) if drawn else (0.0, 0)
+        return SamplingSettings(max_tokens=told.max_tokens, temperature=temperature, top_k=top_k)
+
+    def _continued(self, example: Example) -> dict[str, str]:
+        """The first half of a text, and how it goes on."""
+        ids, tokenizer = example.ids.tolist(), self.model.tokenizer
+        half = max(1, len(ids) // 2)
+        return {
+            "prompt": tokenizer.decode(ids[:half]),
+            "reference": tokenizer.decode(ids[half : half + self.settings.max_tokens]),
+            "answer": self._written(ids[:half]),
+        }
+
+    def _rewritten(self, example: Example) -> dict[str, str]:
+        """What the encoder reads, and what the decoder writes."""
+        tokenizer, source = self.model.tokenizer, [] if example.source is None else example.source.tolist()
+        plain = not any(token in tokenizer.decode(source, skip_special=False) for token in ("<extra_id_", "<mask>"))
+        return {
+            "prompt": tokenizer.decode(source, skip_special=plain),
+            "reference": tokenizer.decode(example.ids[1:].tolist(), skip_special=plain),
+            "answer": self._written(source, skip_special=plain),
+        }
+
+    def _written(self, ids: list[int], skip_special: bool = True) -> str:
+        model = self.model
+        (reply,) = complete(model.network, model.tokenizer, [ids], self._sampling(), model.rules)
+        return reply.text if skip_special else model.tokenizer.decode(reply.ids, skip_special=False)
+
+    @torch.no_grad()
+    def _filled(self, example: Example) -> dict[str, str]:
+        """A text with hidden words, and the likeliest word in the place of each."""
+        network, decode = self.model.network, self.model.tokenizer.decode
+        (batch,) = pack([example], len(example))
+        places = batch.weights.flatten().nonzero().squeeze(1)
+        logits = network(
+            batch.ids, positions=batch.positions, segments=batch.segments, types=batch.types, only=places
+        ).logits
+        filled, original = batch.ids.flatten().clone(), batch.ids.flatten().clone()
+        filled[places], original[places] = logits.argmax(-1), batch.targets.flatten()[places]
+        return {
+            "prompt": decode(example.ids.tolist(), skip_special=False),
+            "reference": decode(original.tolist()),
+            "answer": decode(filled.tolist()),
+        }
+
+
+_BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
+
+
+def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """So many examples, spread evenly."""
+    count = min(count, len(examples))
+    return [examples[number * len(examples) // count] for number in range(count)]
+
+
+def _summed(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (MEASURED_ROWS,) sums over neighbours, where there are more."""
+    groups = min(len(values), MEASURED_ROWS)
+    return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
 def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:

@@ -92,6 +92,7 @@ def make(
     lora: LoRASettings,
     lengths: Sequence[int],
     *,
+    sources: Sequence[int] = (),
     loss_tokens: int | None = None,
     evaluation_tokens: int = 0,
     rates: machine.Rates | None = None,
@@ -103,7 +104,8 @@ def make(
         method: "lora" or "full".
         train: steps, batch, rows, precision ("auto": as this machine measured).
         lora: rank and targets, for method lora.
-        lengths: tokens of each training document.
+        lengths: tokens of each training document; those of the decoder, where there are two stacks.
+        sources: tokens that the encoder of an encoder-decoder reads, for each document.
         loss_tokens: how many of them carry loss; None: all.
         evaluation_tokens: tokens that pass through without training, all measurements together.
         rates: this machine's; None: asked of base/machine.
@@ -114,13 +116,16 @@ def make(
     precision = machine.choose_precision(train.precision, "cpu")[0]
     steps = train.steps or max(1, math.ceil(train.epochs * math.ceil(len(lengths) / train.batch_size)))
     passes = steps * train.batch_size / len(lengths) if train.steps else train.epochs
-    total = sum(lengths)
+    own, read = sum(lengths), sum(sources)
+    whole = [length + source for length, source in zip(lengths, sources or [0] * len(lengths), strict=True)]
+    total = own + read
     head = total if loss_tokens is None else loss_tokens
     once = sizes.training_flops(
         config,
-        total,
+        own,
         head,
         lengths,
+        sources or None,
         adapted=adapted,
         rank=lora.rank,
         recompute=train.recompute,
@@ -131,8 +136,9 @@ def make(
     note = "" if rates.share >= machine.QUIET else "a rate measured while other programs ran: time may be much shorter"
     seconds = {"training": work.total / rate} if rate else {}
     if rate and evaluation_tokens:
-        mean = max(1, total // len(lengths))
-        forward = sizes.forward_flops(config, mean).total * evaluation_tokens / mean
+        mean, mean_read = max(1, own // len(lengths)), read // len(lengths)
+        forward = sizes.forward_flops(config, mean, memory_lengths=[mean_read] if sources else None).total
+        forward = forward * evaluation_tokens / (mean + mean_read)
         seconds["evaluation"] = forward / rate
         seconds["total"] = seconds["training"] + seconds["evaluation"]
     return Plan(
@@ -145,7 +151,11 @@ def make(
         {**vars(work), "total": work.total},
         rate,
         seconds,
-        _summed(_memory(config, train, lora, adapted, parameters, trainable, precision, largest_row(lengths, train))),
+        _summed(
+            _memory(
+                config, train, lora, adapted, parameters, trainable, precision, largest_row(whole, train), read / total
+            )
+        ),
         _summed(_disk(config, train, adapted is None, parameters, trainable)),
         note,
     )
@@ -178,14 +188,20 @@ def _memory(
     trainable: int,
     precision: str,
     row: int,
+    read: float,
 ) -> dict[str, int]:
-    """Bytes by part at the worst moment: backward at the largest row."""
+    """Bytes by part at the worst moment: backward at the largest row, of which an encoder may read a share."""
     each = _BYTES[precision]
     frozen = 0 if adapted is None else parameters
     block = sizes.activation_bytes(config, adapted, lora.rank, each)
     kept = config.num_hidden_layers * block
+    if config.architecture == "encoder-decoder":
+        layers, wide = config.num_decoder_layers or 0, config.num_attention_heads * config.head_size
+        crossing = (1 - read) * (2 * config.hidden_size + 3 * wide) + read * 2 * wide
+        kept = round(read * kept + layers * ((1 - read) * block + crossing * each))
     if train.recompute:  # every block's input, and one block at a time
-        kept = config.num_hidden_layers * config.hidden_size * each + block
+        layers = config.num_hidden_layers + (config.num_decoder_layers or 0)
+        kept = layers * config.hidden_size * each + block
     # Gradients that run through one block while its activations are still held, and the last norm with its input.
     passing = (4 * config.intermediate_size + 7 * config.hidden_size) * each
     head = 3 * HEAD_PLACES * config.vocab_size * 4

@@ -12,15 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.journal import RunFolder
-from lmworks.evaluate import metrics
+from lmworks.report.measures import HOW, measures
 
 FORMAT = 1
-LEVEL = 0.95
-FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
-HOW = (
-    f"Intervals: {100 * LEVEL:g} % bootstrap over rows; changes in pairs over the same rows. "
-    "Better or worse is said only where the interval of the change excludes zero."
-)
 Event = dict[str, Any]
 
 
@@ -49,13 +43,14 @@ def build(run: str | Path) -> dict[str, Any]:
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
         "parameters": start.get("parameters") or {},
         "compared": {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")},
-        "measures": _measures(first, last),
+        "measures": measures(first, last, scratch="objective" in start),
         "how": HOW,
         "training": _training(steps, finish),
         "costs": _costs(events, steps, finish),
         "planned": _planned(start.get("plan") or {}, events, steps, finish),
         "artefact": finish.get("artefact") or {},
         "samples": _samples(events),
+        "progress": _progress(events),
         "curves": _curves(steps, events),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
@@ -106,6 +101,8 @@ def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: b
         "model": start.get("model"),
         "data": start.get("data"),
         "method": start.get("method"),
+        "objective": start.get("objective"),
+        "tokenizer": start.get("tokenizer"),
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
         "started": start.get("time"),
         "warnings": _warnings(events, finished, torn),
@@ -149,106 +146,6 @@ def _evaluations(events: list[Event]) -> tuple[Event, Event]:
 def _held_out(event: Event) -> Event:
     """The held-out part; what the loop evaluates on the way stands under ``metrics``."""
     return event.get("held_out") or event.get("metrics") or {}
-
-
-# (key, part of the event, its figure, that figure's numerators and denominators by row, unit); less is better
-_FIGURES = (
-    ("held_out_loss", "held_out", "loss", "row_nats", "row_tokens", "nats a token"),
-    ("held_out_bits", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits a byte"),
-    ("general_bits", "general", "bits_per_byte", "row_bits", "row_bytes", "bits a byte"),
-)
-_TITLES = {
-    "held_out_loss": "Loss on held-out rows",
-    "held_out_bits": "The same for any tokenizer",
-    "general_bits": "Forgetting: a text never tuned on",
-}
-
-
-def _measures(before: Event, after: Event) -> list[dict[str, Any]]:
-    found = []
-    for key, part, figure, tops, bottoms, unit in _FIGURES:
-        old, new = before.get(part) or {}, after.get(part) or {}
-        if figure not in old and figure not in new:
-            continue
-        sides = [_rows(side, tops, bottoms) for side in (old, new)]
-        measure = _measure(old.get(figure), new.get(figure), sides[0], sides[1], better="lower")
-        detail = old.get("name") or new.get("name") or ""
-        found.append({"key": key, "title": _TITLES[key], "unit": unit, "detail": detail, **measure})
-    old, new = before.get("task") or {}, after.get("task") or {}
-    if old or new:
-        found.insert(0, _task(old, new))
-    return found
-
-
-def _task(old: Event, new: Event) -> dict[str, Any]:
-    said = new or old
-    signatures = {side["signature"] for side in (old, new) if side.get("signature")}
-    sides = [_values(side) for side in (old, new)]
-    if len(signatures) > 1:  # two numbers that mean different things have no difference
-        sides = [None, None]
-    measure = _measure(old.get("value"), new.get("value"), sides[0], sides[1], better="higher")
-    for name, side in (("before", old), ("after", new)):
-        if measure[name]["interval"] is None and side.get("interval"):
-            measure[name]["interval"] = list(side["interval"])
-    if len(signatures) > 1:
-        measure["change"], measure["verdict"] = None, "measured in two ways: no comparison"
-    rows = said.get("n") or measure["rows"]
-    head = {"key": "task", "title": said.get("metric", "task"), "unit": "", "detail": " / ".join(sorted(signatures))}
-    return {**head, **measure, "rows": rows}
-
-
-def _values(side: Event) -> tuple[list[float], list[float]] | None:
-    values = side.get("values")
-    return (values, [1.0] * len(values)) if values else None
-
-
-def _rows(side: Event, tops: str, bottoms: str) -> tuple[list[float], list[float]] | None:
-    """Numerators and denominators of each row, where the journal has them (bits follow from nats)."""
-    values, weights = side.get(tops), side.get(bottoms)
-    if values is None and tops == "row_bits" and side.get("row_nats"):
-        values = [nats / math.log(2) for nats in side["row_nats"]]
-    return (values, weights) if values and weights and len(values) == len(weights) else None
-
-
-def _measure(
-    old: float | None,
-    new: float | None,
-    before: tuple[list[float], list[float]] | None,
-    after: tuple[list[float], list[float]] | None,
-    better: str,
-) -> dict[str, Any]:
-    """One figure on both sides, its change, and the verdict that the rows allow."""
-    change: dict[str, Any] | None = None
-    verdict = None
-    if old is not None and new is not None:
-        change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old if old else None}
-        verdict = "not tested: no figures by row"
-        # pairs need the same rows: as many, and weighing the same
-        if before and after and before[1] == after[1]:
-            if len(before[0]) < FEWEST_ROWS:
-                verdict = f"not tested: too few rows ({len(before[0])})"
-            else:
-                pairs = metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
-                change["interval"] = [pairs.low, pairs.high]
-                verdict = "no difference measured"
-                if pairs.excludes_zero:
-                    verdict = "better" if (pairs.value < 0) == (better == "lower") else "worse"
-    return {
-        "better": better,
-        "before": _side(old, before),
-        "after": _side(new, after),
-        "change": change,
-        "verdict": verdict,
-        "rows": len((after or before)[0]) if after or before else None,  # type: ignore[index]
-    }
-
-
-def _side(value: float | None, rows: tuple[list[float], list[float]] | None) -> dict[str, Any]:
-    interval = None
-    if rows and value is not None and len(rows[0]) >= FEWEST_ROWS:
-        found = metrics.bootstrap_interval(rows[0], level=LEVEL, weights=rows[1])
-        interval = [found.low, found.high]
-    return {"value": value, "interval": interval}
 
 
 def _training(steps: list[Event], finish: Event) -> dict[str, Any]:
@@ -342,6 +239,19 @@ def _samples(events: list[Event]) -> list[dict[str, Any]]:
             empty = {"prompt": prompt, "reference": item.get("reference"), "before": None, "after": None}
             found.setdefault(prompt, empty)[side] = item.get("answer")
     return list(found.values())
+
+
+def _progress(events: list[Event]) -> list[dict[str, Any]]:
+    """The same prompts answered again and again while the model learned: (step, answer) pairs, where there are any."""
+    found: dict[str, dict[str, Any]] = {}
+    told = [e for e in events if e["event"] == "samples" and e.get("step") is not None]
+    if not any(event.get("when") == "step" for event in told):
+        return []
+    for event in sorted(told, key=lambda event: event["step"]):  # a resumed run may have asked twice at one step
+        for item in event.get("items") or []:
+            empty = {"prompt": item["prompt"], "reference": item.get("reference"), "answers": {}}
+            found.setdefault(item["prompt"], empty)["answers"][event["step"]] = item.get("answer")
+    return [{**one, "answers": [[step, text] for step, text in one["answers"].items()]} for one in found.values()]
 
 
 def _curves(steps: list[Event], events: list[Event]) -> dict[str, list[list[float]]]:

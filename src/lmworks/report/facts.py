@@ -7,6 +7,13 @@ from typing import Any
 from lmworks.base import figures
 
 Card = dict[str, Any]
+_LEARNED = {
+    "causal": "the next token",
+    "masked": "hidden words",
+    "spans": "hidden spans",
+    "denoising": "the text from a damaged one",
+    "seq2seq": "the target of each source",
+}
 FORMS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda value: figures.scaled(value, "FLOP", 3)}
 
 
@@ -47,6 +54,8 @@ def of_run(card: Card) -> list[tuple[str, str]]:
     lines = [
         ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
         ("data", str(card["run"]["data"]) if card["run"]["data"] else None),
+        ("learns", _objective(card["run"].get("objective"))),
+        ("tokenizer", _tokenizer(card["run"].get("tokenizer"))),
         ("parameters", figures.count(total) if total else None),
         ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
         ("rows", _rows(data) if data.get("rows") is not None else None),
@@ -64,3 +73,26 @@ def _rows(data: Card) -> str:
     with_loss = data.get("loss_tokens")
     tokens = f", {figures.count(data['tokens'])} tokens" if data.get("tokens") is not None else ""
     return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")
+
+
+def _objective(told: Card | None) -> str | None:
+    """What a model from scratch learns, in a few words; None for one that is adapted."""
+    if not told:
+        return None
+    words = _LEARNED.get(told["name"])
+    beside = ", and next sentences" if told.get("next_sentence") else ""
+    return f"{told['name']}: {words}{beside}" if words else str(told["name"])
+
+
+def _tokenizer(told: Card | None) -> str | None:
+    if not told:
+        return None
+    kind = f"{told['kind']}, " if told.get("kind") else ""
+    return f"{kind}{figures.count(told['vocab_size'])} words, {told['source']}"
+
+
+def some(answers: list[list[Any]], most: int) -> list[list[Any]]:
+    """At most so many of (step, answer) pairs, the first and the last among them."""
+    if len(answers) <= most:
+        return answers
+    return [answers[round(place * (len(answers) - 1) / (most - 1))] for place in range(most)]

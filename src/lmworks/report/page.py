@@ -19,6 +19,7 @@ from lmworks.base.files import atomic_write
 from lmworks.report import curves, facts
 
 Card = dict[str, Any]
+ANSWERS = 12  # shown of one prompt, from the first to the last
 
 
 def render(card: Card) -> str:
@@ -33,7 +34,7 @@ def render(card: Card) -> str:
             _measures(card),
             _curves(card),
             f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
-            _samples(card),
+            _grown(card) or _samples(card),
             _recipe(card),
         ]
     )
@@ -184,6 +185,22 @@ def _samples(card: Card) -> str:
             f'<div class="sample"><h3>{_text(sample["prompt"])}</h3><div class="answers">{answers}</div></div>'
         )
     return f"<section><h2>Sample answers</h2>{''.join(blocks)}</section>\n" if blocks else ""
+
+
+def _grown(card: Card) -> str:
+    """How the answers to the same prompts changed while the model learned."""
+    blocks = []
+    for sample in card["progress"]:
+        rows = [
+            f'<tr><th scope="row">step {figures.count(step)}</th><td class="text">{_text(answer)}</td></tr>'
+            for step, answer in facts.some(sample["answers"], ANSWERS)
+        ]
+        if sample["reference"]:
+            rows.append(
+                f'<tr><th scope="row">the text</th><td class="text"><i>{_text(sample["reference"])}</i></td></tr>'
+            )
+        blocks.append(f'<div class="sample"><h3>{_text(sample["prompt"])}</h3>{_table([], rows, "grown")}</div>')
+    return f"<section><h2>How its answers changed</h2>{''.join(blocks)}</section>\n" if blocks else ""
 
 
 def _recipe(card: Card) -> str:

@@ -20,6 +20,7 @@ from lmworks.base import figures
 from lmworks.report import facts
 
 Card = dict[str, Any]
+ANSWERS = 6  # of one prompt, from the first to the last
 PLAIN_WIDTH = 120  # of lines that no terminal bounds
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"better": "green", "worse": "red"}
@@ -41,7 +42,9 @@ def render(card: Card) -> RenderableType:
     parts += [Text(), _costs(card)]
     parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
     parts += _curves(card)
-    if card["samples"]:
+    if card["progress"]:
+        parts += [Text(), *(_grown(sample) for sample in card["progress"])]
+    elif card["samples"]:
         parts += [Text(), *(_sample(sample) for sample in card["samples"])]
     if card["measures"]:
         parts += [Text(card["how"], style="dim")]
@@ -128,3 +131,15 @@ def _sample(sample: Card) -> RenderableType:
         table.add_column(side, ratio=1)
     table.add_row(*(Text(str(sample[side]).strip()) for side in sides))
     return Group(Text(sample["prompt"], style="bold"), Padding(table, (0, 0, 1, 0)))
+
+
+def _grown(sample: Card) -> RenderableType:
+    """One prompt, and what the model made of it at some steps."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column()
+    for step, answer in facts.some(sample["answers"], ANSWERS):
+        table.add_row(f"step {figures.count(step)}", Text(str(answer).strip()))
+    if sample["reference"]:
+        table.add_row("the text", Text(str(sample["reference"]).strip(), style="italic"))
+    return Group(Text(str(sample["prompt"]).strip(), style="bold"), Padding(table, (0, 0, 1, 0)))
