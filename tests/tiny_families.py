@@ -38,6 +38,22 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 MISTRAL, QWEN3 = {"num_key_value_heads": 2}, {"num_key_value_heads": 2, "head_dim": 16}
+BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 2,
+    "forced_bos_token_id": 1,
+    "forced_eos_token_id": 2,
+}
+MARIAN = BART | {"decoder_start_token_id": 0, "scale_embedding": True}
+T5 = {"d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
+T5 |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "decoder_start_token_id": 0}
 ALBERT = {"embedding_size": 16}
 GEMMA = {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 5}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [1.5, 2.0, 3.0, 4.0]}
@@ -132,6 +148,20 @@ CASES: dict[str, Case] = {
     "albert-groups": Case("AlbertForMaskedLM", ALBERT | {"num_hidden_layers": 4, "num_hidden_groups": 2}),
     "albert-groups-alone": Case("AlbertForMaskedLM", ALBERT | {"num_hidden_groups": 2, "hidden_act": "gelu"}),
     "albert-bare": Case("AlbertModel", ALBERT | {"num_hidden_layers": 3}),
+    "bart": Case("BartForConditionalGeneration", {}, BART),
+    "bart-scaled": Case(
+        "BartForConditionalGeneration",
+        {"scale_embedding": True, "activation_function": "gelu_new", "decoder_layers": 1},
+        BART,
+    ),
+    "marian": Case("MarianMTModel", {"activation_function": "swish"}, MARIAN),
+    "marian-original": Case("MarianMTModel", {"activation_function": "relu"}, MARIAN),
+    "t5": Case("T5ForConditionalGeneration", {}, T5),
+    "t5-wide-heads": Case("T5ForConditionalGeneration", {"d_kv": 16, "num_decoder_layers": None}, T5),
+    "t5-v1.1": Case(
+        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5
+    ),
+    "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5),
 }
 
 
@@ -144,13 +174,13 @@ def make(name: str) -> Any:
     told = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(5)
     model = kind(kind.config_class(**(told | case.sizes | case.changes)))
+    if not getattr(model.config, "scale_decoder_outputs", True):  # T5 v1.1's published files have a head of their own
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 0.5)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for weight in model.parameters():
+        learned = [weight for weight in model.parameters() if weight.requires_grad]  # Marian's sinusoids are not
+        for weight in learned + [buffer for name, buffer in model.named_buffers() if name == "final_logits_bias"]:
             weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
-        for name, buffer in model.named_buffers():
-            if name == "final_logits_bias":
-                buffer.add_(torch.randn(buffer.shape, generator=generator) * 0.2)
     return model.float().eval()
 
 
@@ -202,10 +232,7 @@ def ask_theirs(model: Any, asked: Question) -> dict[str, torch.Tensor]:
     if type(model).__name__.endswith("NextSentencePrediction"):
         hidden = model.base_model(**{name: value for name, value in told.items() if value is not None})[0]
         return {"logits": hidden, "pairs": answer.logits}
-    found = {}
-    for ours, names in THEIR_ANSWERS.items():
-        found |= {ours: answer[name] for name in names if name in answer}
-    return found
+    return {ours: answer[name] for ours, names in THEIR_ANSWERS.items() for name in names if name in answer}
 
 
 def ask_ours(network: Transformer, asked: Question) -> dict[str, torch.Tensor]:
