@@ -18,9 +18,11 @@ from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
+from lmworks.generate import fill
+from lmworks.generate.decode import check_writes
 from lmworks.generate.packed import make_fast
-from lmworks.generate.sampling import SamplingSettings
-from lmworks.generate.text import Reply, complete, stream
+from lmworks.generate.sampling import Rules, SamplingSettings, published
+from lmworks.generate.text import Reply, complete, next_tokens, stream
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
@@ -77,6 +79,11 @@ class LanguageModel:
         """Whether it came with one."""
         return self.words is not None
 
+    @property
+    def rules(self) -> Rules:
+        """What its publisher demands of every text that it writes."""
+        return Rules.of(self.generation, self.config.architecture == "encoder-decoder")
+
     @overload
     def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Any) -> str: ...
     @overload
@@ -87,13 +94,12 @@ class LanguageModel:
     def generate(
         self, prompt: str | Sequence[str], *, stream: bool = False, **sampling: Any
     ) -> str | list[str] | Iterator[str]:
-        """Continue a text, or each of several.
+        """Continue a text, or each of several; with an encoder-decoder: answer it.
 
         Args:
-            prompt: a text, or a list of them (continued together; each gets what it would get alone).
+            prompt: a text, or a list of them (all at once; each gets what it would get alone).
             stream: yield the new text piece by piece (one prompt only).
-            **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
-                seed, stop.
+            **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, num_beams, seed, stop ...
 
         Returns:
             The new text alone, without the prompt; a list for a list.
@@ -108,7 +114,41 @@ class LanguageModel:
     def complete(self, prompts: Sequence[str], settings: SamplingSettings) -> list[Reply]:
         """Continue texts; each Reply has text, ids and the reason why it stopped."""
         ids = [self.tokenizer.encode(prompt, special=True) for prompt in prompts]
-        return complete(self.network.eval(), self.tokenizer, ids, settings)
+        return complete(self.network.eval(), self.tokenizer, ids, settings, self.rules)
+
+    @overload
+    def translate(self, text: str, **sampling: Any) -> str: ...
+    @overload
+    def translate(self, text: Sequence[str], **sampling: Any) -> list[str]: ...
+
+    def translate(self, text: str | Sequence[str], **sampling: Any) -> str | list[str]:
+        """Answer texts with an encoder-decoder, by the beam search that its publisher advises; four beams without.
+
+        Args:
+            text: a text or a list of them, written as the model was taught ("translate English to French: ...").
+            **sampling: as in :meth:`generate`.
+        """
+        if self.config.architecture != "encoder-decoder":
+            mend = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
+            raise InputError("the model is no encoder-decoder, so it does not translate", self.source, mend)
+        advised = published(self.generation) if not sampling.get("temperature") else {}
+        found = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
+        return found[0] if isinstance(text, str) else found
+
+    def fill(self, text: str, top: int = 5) -> fill.Filled:
+        """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled."""
+        return fill.fill(self.network.eval(), self.tokenizer, text, top, self.rules)
+
+    def next_sentence(self, first: str, second: str) -> float:
+        """The probability that the second sentence follows the first, of a model trained on that."""
+        return fill.next_sentence(self.network.eval(), self.tokenizer, first, second)
+
+    def embed(
+        self, texts: str | Sequence[str], pooling: fill.Pooling = "mean", normalize: bool | None = None
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/fill.py."""
+        texts = [texts] if isinstance(texts, str) else texts
+        return fill.embed(self.network.eval(), self.tokenizer, texts, pooling, normalize)
 
     @overload
     def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **sampling: Any) -> str: ...
@@ -124,26 +164,21 @@ class LanguageModel:
             **sampling: as in :meth:`generate`.
         """
         settings = build(SamplingSettings, sampling, "chat")
+        check_writes(self.network)
         ids, _ = chat.encode(self.tokenizer, list(messages), reply=True)
         return self._answer(ids, settings, stream)
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte."""
+        if self.config.architecture != "decoder":
+            mend = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
+            fault = f"the model ({self.config.architecture}) gives no likelihood of a text by itself"
+            raise InputError(fault, self.source, mend)
         return score_texts(self.network.eval(), self.tokenizer, [texts] if isinstance(texts, str) else list(texts))
 
     def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
         """The likeliest next tokens after a text, each with its probability."""
-        import torch
-
-        ids = self.tokenizer.encode(text, special=True)
-        if not ids:
-            raise InputError("the text is empty", "text", "give at least one token to continue from")
-        with torch.inference_mode():
-            last = torch.tensor([len(ids) - 1], device=self.device)
-            logits = self.network.eval()(torch.tensor([ids], device=self.device), only=last).logits[0]
-        best = logits.float().softmax(-1).topk(min(top, len(logits)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(self.tokenizer.piece(token), probability) for token, probability in pairs]
+        return next_tokens(self.network.eval(), self.tokenizer, text, top)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
         """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
@@ -164,8 +199,8 @@ class LanguageModel:
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged. On a CPU, weights that came in four bits are kept in four bits; answers may then differ in
-        the last digits of a probability, and so, rarely, in a word.
+        Adapters are merged. On a CPU, a decoder's weights that came in four bits are kept in four bits; answers may
+        then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as they are there.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -177,7 +212,8 @@ class LanguageModel:
         attach.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
-            make_fast(self.network, chosen)
+            if self.config.architecture == "decoder":
+                make_fast(self.network, chosen)
         elif chosen != "float32":
             self.network.to(dtype_of(chosen))
         return self
@@ -188,5 +224,5 @@ class LanguageModel:
         return self.network.embed_tokens.weight.device
 
     def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
-        pieces = stream(self.network.eval(), self.tokenizer, ids, settings)
+        pieces = stream(self.network.eval(), self.tokenizer, ids, settings, self.rules)
         return pieces if streaming else "".join(pieces)

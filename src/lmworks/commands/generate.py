@@ -12,9 +12,9 @@ from lmworks.base.settings import build, parse_overrides
 if TYPE_CHECKING:
     from lmworks.language_model import LanguageModel
 
-ABOUT = """Continue a text with a model. Sampling is set by further options: --max-tokens 64 --temperature 0.7
---top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --stop "[END]";
-temperature 0, the default, is greedy."""
+ABOUT = """Continue a text with a model; an encoder-decoder answers it. How is set by further options: --max-tokens 64
+--temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --no-repeat-ngram-size 3 --seed 1
+--stop "[END]"; temperature 0, the default, is greedy. Beam search: --num-beams 4 --length-penalty 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,16 @@ def add_fast(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read fewer bytes a token; an answer may differ in a word",
     )
+
+
+def opened(source: str) -> LanguageModel:
+    """The model; what opening it had to say goes to standard error."""
+    from lmworks.opening import load
+
+    model = load(source)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return model
 
 
 def open_model(args: argparse.Namespace) -> LanguageModel:
@@ -60,7 +70,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print()
         return 0
     for prompt, reply in zip(prompts, model.complete(prompts, settings), strict=True):
-        print(f"{prompt}{reply.text}\n")
+        continues = model.config.architecture == "decoder"
+        print(f"{prompt if continues else ''}{reply.text}\n")
     return 0
 
 

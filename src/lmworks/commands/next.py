@@ -1,27 +1,35 @@
-"""lmworks next: what a model expects after a text, as a table with bars."""
+"""lmworks next: what a model expects after a text, as a table with bars: tokens, or which of some sentences."""
 
 from __future__ import annotations
 
 import argparse
 
 from lmworks.commands import show
+from lmworks.commands.generate import opened
 
 DEFAULT = "smollm2-135m-instruct"
+ABOUT = """Show the likeliest next tokens after a text, with their probabilities. With --sentence: how likely each of
+these sentences follows it, by a model that was trained to tell (as BERT was)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The text, how many, which model."""
-    parser.description = "Show the likeliest next tokens after a text, with their probabilities."
+    parser.description = ABOUT
     parser.add_argument("text", help='for example "The sky is"')
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
     parser.add_argument("--top", type=int, default=10, help="how many tokens (default 10)")
+    parser.add_argument("--sentence", action="append", metavar="S", help="does this sentence follow? may be repeated")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the distribution."""
-    from lmworks.opening import load
-
-    found = load(args.model).next(args.text, args.top)
+    model = opened(args.model)
+    if args.sentence:
+        follows = [(sentence, model.next_sentence(args.text, sentence)) for sentence in args.sentence]
+        rows = [(sentence, f"{value:.1%}", show.bar(value)) for sentence, value in follows]
+        show.table(("sentence", "it follows", ""), rows, title=f"after {args.text!r}")
+        return 0
+    found = model.next(args.text, args.top)
     rows = [(repr(piece), f"{probability:.1%}", show.bar(probability)) for piece, probability in found]
     show.table(("token", "probability", ""), rows, title=f"after {args.text!r}")
     print(f"the other tokens together: {1 - sum(probability for _, probability in found):.1%}")

@@ -97,7 +97,7 @@ class Rows:
         self.memory_segments: torch.Tensor | None = None
         self.texts = [list(prompt) for prompt in prompts]
         if network.config.architecture == "encoder-decoder":
-            start = _start(rules)
+            start = start_of(rules)
             self.texts = [[start, *part] for part in begun or [()] * len(prompts)]
             states = hidden_of(network, prompts)
             self.memory = pad_sequence(states, batch_first=True)
@@ -119,6 +119,10 @@ class Rows:
             text.append(token)
         self.new = [count + 1 for count in self.new]
         self.limits = [left - 1 for left in self.limits]
+        rotary = self.network.rotary
+        if rotary is not None and any(rotary.outgrows(place, place + 1) for place in places):
+            self.cache, self.logits = self._prefill()  # what was cached has been read as the beginning of short texts
+            return
         device = self.network.embed_tokens.weight.device
         output = self.network(
             torch.tensor(tokens, device=device)[:, None],
@@ -189,17 +193,28 @@ def longest(network: Transformer) -> int | None:
     return None if network.config.positions == "relative" else network.config.max_position_embeddings
 
 
-def check_prompts(network: Transformer, prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse what cannot be continued.
+def check_writes(network: Transformer) -> None:
+    """Refuse a network that writes no texts.
 
     Raises:
-        InputError: the network is an encoder; a prompt is empty or too long.
+        InputError: it is an encoder, or has no head.
     """
     if network.config.architecture == "encoder":
         raise InputError(
             "the model is an encoder: it reads texts and writes none",
             mend="lmworks fill fills its blanks, lmworks embed gives vectors of texts",
         )
+    if not network.config.language_head:
+        raise InputError("the model has no head for words, so it writes none", mend="take it with its head")
+
+
+def check_prompts(network: Transformer, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse what cannot be continued.
+
+    Raises:
+        InputError: the network writes no texts; a prompt is empty or too long.
+    """
+    check_writes(network)
     both, most = network.config.architecture == "encoder-decoder", longest(network)
     for number, prompt in enumerate(prompts):
         if not prompt:
@@ -225,7 +240,12 @@ def _groups(sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _start(rules: Rules) -> int:
+def start_of(rules: Rules) -> int:
+    """What the decoder of an encoder-decoder begins with.
+
+    Raises:
+        InputError: nothing says it.
+    """
     if rules.start is None:
         raise InputError(
             "it is not said what the decoder begins with",

@@ -1,0 +1,88 @@
+"""lmworks embed: vectors of texts, and how alike they are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmworks.base.errors import InputError
+from lmworks.commands import show
+from lmworks.commands.generate import opened
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT = "minilm-l6"
+WIDTH = 50  # signs of a text in the table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The texts, which model, what becomes of the vectors."""
+    parser.description = "Make vectors of texts; print their shape, and the cosine of the angle between each two."
+    parser.add_argument("text", nargs="+", help="texts; -: each line of standard input that is not empty")
+    parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
+    parser.add_argument(
+        "--pooling", choices=("mean", "first", "none"), default="mean", help="none: a vector for each token"
+    )
+    parser.add_argument("--json", action="store_true", help="print the vectors as JSON")
+    parser.add_argument("--out", metavar="F.npy", help="write the vectors for numpy.load (not with --pooling none)")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Print shapes and similarities, or the vectors."""
+    if args.out and args.pooling == "none":
+        raise InputError("texts have unequal numbers of tokens", "--out", "--pooling mean or first, or --json")
+    if args.out and not args.out.endswith(".npy"):
+        raise InputError(f"{args.out} is no .npy file", "--out", "name it so: numpy reads and writes that form")
+    texts = [line for text in args.text for line in _lines(text)]
+    if not texts:
+        raise InputError("there is no text", "standard input", 'give one, as in: lmworks embed "The sky is blue."')
+    model = opened(args.model)
+    vectors = model.embed(texts, args.pooling)
+    if args.json:
+        rows = zip(texts, vectors, strict=True)
+        print(json.dumps([{"text": text, "vector": one.tolist()} for text, one in rows], ensure_ascii=False))
+        return 0
+    if args.pooling == "none":
+        for text, states in zip(texts, vectors, strict=True):
+            print(f"{tuple(states.shape)}  {_short(text)}")
+            ids = model.tokenizer.encode(text, special=True)
+            print("  " + " | ".join(model.tokenizer.piece(token) for token in ids))
+        return 0
+    import numpy as np
+    import torch
+
+    matrix = torch.as_tensor(vectors)
+    print(f"shape: {tuple(matrix.shape)}")
+    if args.out:
+        try:
+            np.save(Path(args.out), matrix.numpy())
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", args.out, "choose another place") from None
+        print(f"written: {args.out}")
+    if len(texts) > 1:
+        _compare(texts, matrix)
+    return 0
+
+
+def _compare(texts: list[str], vectors: torch.Tensor) -> None:
+    """The cosine of each two texts."""
+    cosines = (vectors @ vectors.T).tolist()
+    headers = ["", "text", *(str(number) for number in range(1, len(texts) + 1))]
+    rows = [
+        (f"{number}.", _short(text), *(f"{value:.3f}" for value in row))
+        for number, (text, row) in enumerate(zip(texts, cosines, strict=True), 1)
+    ]
+    show.table(headers, rows)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in sys.stdin if line.strip()] if text == "-" else [text]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

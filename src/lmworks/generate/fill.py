@@ -1,0 +1,226 @@
+"""What one does with a model that reads a text whole: fill its blanks, tell whether a sentence follows, give vectors.
+
+A blank may be written as the tokenizer's own mask token, as [MASK], as <mask> or as three underscores or more. Models
+of masked words guess one token for each blank, all at once; models with sentinels (T5's <extra_id_0>) write what each
+blank hides, however long it is, one blank after another.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from lmworks.base.errors import InputError
+from lmworks.generate.beam import search
+from lmworks.generate.decode import hidden_of, longest, start_of
+from lmworks.generate.sampling import Rules, SamplingSettings
+from lmworks.model.transformer import Transformer
+from lmworks.text.tokenizer import Tokenizer
+
+Pooling = Literal["mean", "first", "none"]
+BLANKS = (r"\[MASK\]", "<mask>", "_{3,}")
+SENTINEL = re.compile(r"<extra_id_(\d+)>")
+SPAN_TOKENS = 16  # of what a model with sentinels writes into one blank
+
+
+class Filled(list[list[tuple[str, float]]]):
+    """For each blank its likeliest pieces with their probabilities, the likeliest first.
+
+    Attributes:
+        text: the text with the likeliest piece in each blank.
+    """
+
+    def __init__(self, blanks: list[list[tuple[str, float]]], text: str) -> None:
+        super().__init__(blanks)
+        self.text = text
+
+
+def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, rules: Rules | None = None) -> Filled:
+    """Guess what stands in the blanks of a text.
+
+    Args:
+        network: an encoder with a head for words, or an encoder-decoder.
+        tokenizer: its own; has a mask token or sentinels.
+        text: with blanks.
+        top: pieces for each blank.
+        rules: of an encoder-decoder: what its decoder starts with.
+
+    Returns:
+        Probabilities are of one token where the model has a mask token: each blank's on its own, the others hidden.
+        Of a model with sentinels they are of the whole span and its end; each blank's given the best of those before.
+
+    Raises:
+        InputError: the text has no blank or is too long; the model fills none.
+    """
+    architecture, sentinels = network.config.architecture, _sentinels(tokenizer)
+    if architecture == "decoder":
+        mend = "lmworks next shows what follows a text; take an encoder (as BERT) or an encoder-decoder (as T5) to fill"
+        raise InputError("a decoder reads from left to right and fills no blanks", mend=mend)
+    if not network.config.language_head:
+        mend = "take the model as it was trained on masked words (a ...ForMaskedLM)"
+        raise InputError("the model has no head for words, so it cannot fill blanks", mend=mend)
+    if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and sentinels):
+        mend = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
+        raise InputError("the tokenizer has no mask token, so the model cannot fill blanks", mend=mend)
+    if top < 1:
+        raise InputError(f"{top} pieces for each blank are none", "top", "ask for at least one")
+    parts = _parts(tokenizer, text)
+    with torch.inference_mode():
+        if tokenizer.mask_id is None:
+            return _spans(network, tokenizer, parts, sentinels, top, rules or Rules())
+        return _masked(network, tokenizer, parts, top, rules or Rules())
+
+
+def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second: str) -> float:
+    """The probability that the second sentence follows the first (Devlin et al. 2019, section 3.1).
+
+    Raises:
+        InputError: the model was not trained on pairs of sentences, or both together are too long.
+    """
+    if not network.config.pair_head:
+        mend = "take one that was (a BertForPreTraining); lmworks score compares sentences by a decoder"
+        raise InputError("the model was not trained to tell whether a sentence follows another", mend=mend)
+    pair = tokenizer.core.encode(first, second, add_special_tokens=True)
+    _check_length(network, pair.ids, "the two sentences")
+    device = network.embed_tokens.weight.device
+    types = torch.tensor([pair.type_ids], device=device) if network.config.type_vocab_size > 1 else None
+    with torch.inference_mode():
+        hidden = network.hidden_states(torch.tensor([pair.ids], device=device), types=types)
+        return float(network.pair_logits(hidden[:, 0]).float().softmax(-1)[0, 0])
+
+
+@torch.no_grad()
+def embed(
+    network: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pooling: Pooling = "mean",
+    normalize: bool | None = None,
+) -> torch.Tensor | list[torch.Tensor]:
+    """Vectors of texts: the last hidden states, of an encoder-decoder those of its encoder.
+
+    Args:
+        network: of any architecture.
+        tokenizer: its own.
+        texts: at most one context each.
+        pooling: "mean" over a text's tokens, its "first" token, or "none": all of them. Special tokens count.
+        normalize: to length 1; None: pooled vectors are, those of tokens are not.
+
+    Returns:
+        (n, E) float32; with "none" a list of (tokens, E).
+
+    Raises:
+        InputError: a text is empty or too long, or there is no such pooling.
+    """
+    if pooling not in ("mean", "first", "none"):
+        raise InputError(f"{pooling!r} is no way to pool tokens", "pooling", "mean, first or none")
+    ids = [tokenizer.encode(text, special=True) for text in texts]
+    for number, one in enumerate(ids, 1):
+        if not one:
+            raise InputError("the text is empty", f"text {number}", "give at least one token")
+        _check_length(network, one, f"text {number}")
+    states = [state.float().cpu() for state in hidden_of(network, ids)]
+    if pooling == "none":
+        return [functional.normalize(state, dim=-1) if normalize else state for state in states]
+    pooled = [state.mean(0) if pooling == "mean" else state[0] for state in states]
+    vectors = torch.stack(pooled) if pooled else torch.empty(0, network.config.hidden_size)
+    return vectors if normalize is False else functional.normalize(vectors, dim=-1)
+
+
+def _parts(tokenizer: Tokenizer, text: str) -> list[str]:
+    """What stands before, between and after the blanks."""
+    own = [] if tokenizer.mask_id is None else [re.escape(tokenizer.core.id_to_token(tokenizer.mask_id))]
+    parts = re.split("|".join([*own, *BLANKS]), text)
+    if len(parts) == 1:
+        raise InputError("the text has no blank", repr(text), 'write one as [MASK] or ___: "I love eating ___"')
+    return parts
+
+
+def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: int, rules: Rules) -> Filled:
+    mask = tokenizer.mask_id
+    assert mask is not None
+    token = tokenizer.core.id_to_token(mask)
+    ids = tokenizer.encode(token.join(parts), special=True)
+    places = [place for place, one in enumerate(ids) if one == mask]
+    if len(places) != len(parts) - 1:
+        raise InputError(f"the tokenizer does not keep its mask token {token} whole", mend="repair its tokenizer.json")
+    _check_length(network, ids, "the text")
+    device = network.embed_tokens.weight.device
+    memory, given = None, ids
+    if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
+        memory, given = hidden_of(network, [ids])[0][None], [start_of(rules), *ids[:-1]]
+    only = torch.tensor(places, device=device)
+    logits = network(torch.tensor([given], device=device), memory=memory, only=only).logits
+    best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))
+    filled = list(ids)
+    text = parts[0]
+    for place, chosen, part in zip(places, best.indices[:, 0].tolist(), parts[1:], strict=True):
+        filled[place] = chosen
+        text = _joined(text, _written(tokenizer, filled[:place], chosen)) + part
+    blanks = [
+        [(tokenizer.piece(token), value) for token, value in zip(*pair, strict=True)]
+        for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    return Filled(blanks, text)
+
+
+def _spans(
+    network: Transformer, tokenizer: Tokenizer, parts: list[str], sentinels: list[int], top: int, rules: Rules
+) -> Filled:
+    if len(parts) - 1 >= len(sentinels):
+        fault = f"the text has {len(parts) - 1} blanks, the model can tell {len(sentinels) - 1} apart"
+        raise InputError(fault, "the text", "leave fewer blanks at a time")
+    marks = [tokenizer.core.id_to_token(one) for one in sentinels]
+    source = parts[0] + "".join(mark + part for mark, part in zip(marks, parts[1:], strict=False))
+    ids = tokenizer.encode(source, special=True)
+    _check_length(network, ids, "the text")
+    # the likeliest spans themselves: no penalty of lengths, and on until nothing likelier can come
+    settings = SamplingSettings(
+        num_beams=max(top, 4), max_tokens=SPAN_TOKENS, length_penalty=0.0, early_stopping="never"
+    )
+    begun: list[int] = []
+    blanks, text = [], parts[0]
+    for number, part in enumerate(parts[1:]):
+        begun = [*begun, sentinels[number]]
+        ends = {sentinels[number + 1]} | tokenizer.end_ids
+        found = search(network, [ids], settings, ends, Rules(start=rules.start), [begun])[0]
+        found = [one for one in found if one.ids[-1] in ends] or found
+        spans = [one.ids[:-1] if one.ids[-1] in ends else one.ids for one in found[:top]]
+        blank = [
+            (tokenizer.decode(span), math.exp(one.log_probability)) for span, one in zip(spans, found, strict=False)
+        ]
+        blanks.append(blank)
+        begun += spans[0]
+        text = _joined(text, " " + blank[0][0].strip()) + part
+    return Filled(blanks, text)
+
+
+def _sentinels(tokenizer: Tokenizer) -> list[int]:
+    """The ids of <extra_id_0>, <extra_id_1> ..., in that order."""
+    found = {
+        int(match[1]): index for token, index in tokenizer.specials.items() if (match := SENTINEL.fullmatch(token))
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def _written(tokenizer: Tokenizer, before: list[int], token: int) -> str:
+    """A token's text as it stands after others: with its space, where it has one."""
+    if not before or before[-1] in tokenizer.specials.values():
+        return " " + tokenizer.decode([token]).lstrip()
+    return tokenizer.decode([before[-1], token])[len(tokenizer.decode([before[-1]])) :]
+
+
+def _joined(text: str, piece: str) -> str:
+    """A text and what fills the blank after it: spaces as the person wrote them, none before a part of a word."""
+    return text + piece.lstrip() if piece[:1].isspace() else text.rstrip() + piece
+
+
+def _check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
+    most = longest(network)
+    if most is not None and len(ids) > most:
+        raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", mend="give a shorter text")
