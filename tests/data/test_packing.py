@@ -1,6 +1,7 @@
 """Packing: no token lost, none predicted across documents, packed rows say the same as padded ones."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +74,85 @@ def test_padding_stands_where_it_is_asked_for():
 
 def test_few_rows_are_needed():
     assert [batch.tokens for batch in pack([document(size) for size in (6, 4, 5, 5, 3, 7)], 10)] == [10, 10, 10]
+
+
+# Sources, types, pairs, targets in their place
+
+
+def rich(size, source, first=0, pair=None, seed=0):
+    """A document with targets of its own (where there is no source), types and a pair label."""
+    rng = np.random.default_rng(seed)
+    ids = np.arange(first, first + size, dtype=np.int32)
+    return Example(
+        ids,
+        rng.random(size) < 0.5,
+        targets=None if source else ids + 1000,
+        source=np.arange(first + 500, first + 500 + source, dtype=np.int32) if source else None,
+        types=(np.arange(size) > size // 2).astype(np.int32),
+        pair=pair,
+    )
+
+
+def documents_of(batch):
+    """All that a batch says of each document, in order of their first ids."""
+    found = []
+    for row in range(batch.ids.shape[0]):
+        for segment in range(1, int(batch.segments[row].max()) + 1):
+            here = batch.segments[row] == segment
+            told = [values[row][here].tolist() for values in (batch.ids, batch.targets, batch.weights, batch.positions)]
+            told.append(batch.types[row][here].tolist())
+            if batch.source is not None:
+                there = batch.source.segments[row] == segment
+                told += [batch.source.ids[row][there].tolist(), batch.source.positions[row][there].tolist()]
+            if batch.pair_places is not None:
+                first = row * batch.ids.shape[1] + int(here.nonzero()[0])
+                told.append(int(batch.pair_labels[batch.pair_places.tolist().index(first)]))
+            found.append(told)
+    return sorted(found)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=10), st.integers(4, 30))
+def test_packed_says_of_every_kind_what_padded_says(sizes, room):
+    for with_source in (True, False):
+        documents = [
+            rich(size, source * with_source, 20 * number, None if with_source else number % 2, number)
+            for number, (size, source) in enumerate(sizes)
+        ]
+        batches = pack(documents, room)
+        packed = sorted(told for batch in batches for told in documents_of(batch))
+        for side in ("left", "right"):
+            assert documents_of(pad(documents, 7, side)) == packed
+        for batch in batches:
+            count = int(batch.segments.max())
+            sources = batch.source.ids.shape[1] if with_source else 0
+            assert batch.tokens == batch.ids.shape[1] + sources
+            assert batch.tokens <= room or count == 1
+            if with_source:
+                assert batch.source.segments[0].unique().tolist() == list(range(1, count + 1))
+        assert sum(batch.tokens for batch in batches) == sum(example.size for example in documents)
+
+
+def test_targets_of_an_example_stand_in_their_place():
+    example = rich(6, 0, seed=3)
+    (batch,) = pack([example, rich(3, 0, 50)], 20)
+    assert batch.targets[0, :6].tolist() == example.targets.tolist()
+    assert batch.weights[0, :6].tolist() == example.loss.astype(float).tolist()
+    assert example.learned == example.loss.sum()
+
+
+def test_documents_of_one_length_stay_in_their_order():
+    documents = [rich(5, 3, 10 * number) for number in range(6)]
+    (batch,) = pack(documents, 100)
+    assert batch.ids[0].tolist() == [token for example in documents for token in example.ids.tolist()]
+    assert batch.source.ids[0].tolist() == [token for example in documents for token in example.source.tolist()]
+
+
+def test_examples_with_and_without_source_are_not_mixed():
+    with pytest.raises(ValueError, match="cannot stand in one batch"):
+        pack([rich(3, 2), rich(3, 0)], 20)
+
+
+def test_documents_without_types_or_pairs_beside_others():
+    (batch,) = pack([document(4), rich(3, 0, 50, pair=1)], 20)
+    assert batch.types[0].tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert (batch.pair_places.tolist(), batch.pair_labels.tolist()) == ([4], [1])

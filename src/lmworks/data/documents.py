@@ -20,7 +20,7 @@ from lmworks.text.tokenizer import Tokenizer
 ROWS_AT_ONCE = 512
 """Rows encoded in one call, so that all cores work and memory stays small."""
 
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]*|\n+")
+SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?:[ \t]*\n+|(?=\s))|[。！？]+[」』”]*\n*|\n+")
 """Where a sentence ends: after full stops, question and exclamation marks (with what closes after them) before a space,
 after those of Chinese and Japanese, and at the end of a line. Abbreviations end sentences too: no language is known."""
 

@@ -51,11 +51,12 @@ class Hiding:
             rng: all that is random.
         """
         may = np.flatnonzero(example.loss)
-        units = may if words is None else np.unique(words[may])
-        count = min(len(units), max(1, int(self.rate * len(units) + rng.random())))
-        chosen = np.zeros(int(units[-1]) + 1, dtype=bool)
+        of_word = np.arange(len(may)) if words is None else np.unique(words[may], return_inverse=True)[1]
+        units = int(of_word.max()) + 1
+        count = min(units, max(1, int(self.rate * units + rng.random())))
+        chosen = np.zeros(units, dtype=bool)
         chosen[rng.choice(units, count, replace=False, shuffle=False)] = True
-        places = np.flatnonzero(chosen) if words is None else may[chosen[words[may]]]
+        places = may[chosen[of_word]]
         fate = rng.random(len(places))
         ids, loss = example.ids.copy(), np.zeros(len(example), dtype=bool)
         loss[places] = True

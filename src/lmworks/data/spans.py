@@ -30,8 +30,8 @@ def decoder_example(target: np.ndarray, start: int, source: np.ndarray, window: 
 def noise_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
     """(tokens that are hidden, spans they form) of a text of `length` tokens, which must be at least 2.
 
-    Both are rounded to the nearest number; something is hidden and something stays, and each span has something before
-    it.
+    Both are rounded to the nearest number (halves to the even one, as published); something is hidden and something
+    stays, and there are no more spans than tokens that stay.
     """
     noise = min(max(round(length * rate), 1), length - 1)
     return noise, min(max(round(noise / mean_span), 1), length - noise)
@@ -65,13 +65,23 @@ def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.diff(np.concatenate([[0], cuts, [total]]))
 
 
+def _placed(lengths: np.ndarray, kept: int, rng: np.random.Generator) -> np.ndarray:
+    """Where spans of these lengths begin among `kept` tokens that stay: no two touch, all ways equally likely."""
+    gaps = np.sort(rng.choice(kept + 1, len(lengths), replace=False))
+    return gaps + np.cumsum(lengths) - lengths
+
+
 def noise_spans(length: int, rate: float, mean_span: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where the hidden spans of a text begin and end: what stays and what is hidden are each divided at random into as
-    many parts, which take turns, beginning with what stays."""
-    noise, spans = noise_counts(length, rate, mean_span)
-    hidden, kept = _parts(noise, spans, rng), _parts(length - noise, spans, rng)
-    begins = np.cumsum(kept) + np.cumsum(hidden) - hidden
-    return begins, begins + hidden
+    """Where the hidden spans of a text begin and end.
+
+    The hidden tokens are divided into spans at random, and the spans stand at random places. (In the published program
+    a text always begins with something that stays and ends with something hidden; a short text with one span would
+    then lose its end each time. The lengths are the same.)
+    """
+    noise, count = noise_counts(length, rate, mean_span)
+    lengths = _parts(noise, count, rng)
+    begins = _placed(lengths, length - noise, rng)
+    return begins, begins + lengths
 
 
 def corrupt(
@@ -127,16 +137,15 @@ def infill(ids: np.ndarray, rate: float, mean_span: float, mask_id: int, rng: np
     lengths: list[int] = []
     while sum(lengths) < noise:
         lengths.append(min(int(rng.poisson(mean_span)), noise - sum(lengths)))
-    while len(lengths) > min(noise, length - noise + 1) and 0 in lengths:  # the source grows no longer than the text
+    while len(lengths) > min(noise, length - noise + 1) and 0 in lengths:  # no source is longer than its text
         lengths.remove(0)
-    gaps = length - noise + 1
-    while len(lengths) > gaps:  # too few tokens stay to hold the spans apart: they grow together
+    while len(lengths) > length - noise + 1:  # too few tokens stay to hold the spans apart: they grow together
         lengths[-2:] = [sum(lengths[-2:])]
-    where = np.sort(rng.choice(gaps, len(lengths), replace=False))
-    begins = where + np.cumsum([0, *lengths[:-1]]) if lengths else where
-    made, last = [], 0
+    begins = _placed(np.array(lengths, dtype=np.int64), length - noise, rng)
+    made: list[np.ndarray] = []
+    last = 0
     for begin, hidden in zip(begins, lengths, strict=True):
-        made += [ids[last:begin], [mask_id]]
+        made += [ids[last:begin], np.array([mask_id])]
         last = begin + hidden
     return np.concatenate([*made, ids[last:]]).astype(np.int32)
 

@@ -1,0 +1,123 @@
+"""Source and target: what the encoder reads, what the decoder learns to say, what is cut and refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pretraining import TEXTS, bert_like, model, roberta_like, t5_like
+
+from lmworks.base.errors import InputError
+from lmworks.data import drawing, objectives
+from lmworks.data.objective_settings import ObjectiveSettings
+from lmworks.data.packing import pack
+from lmworks.text import corpus
+from lmworks.text.corpus import DataSettings
+
+T5, BART = t5_like(), roberta_like()
+PAIRS = [{"source": "The sky is blue", "target": "Nobody is é"}, {"source": "Who?", "target": "you"}]
+PUD = Path(__file__).parents[3] / "shared" / "data" / "translation_pud" / "pud_en_fr_de.tsv"
+
+
+def make(rows, tokenizer=T5, context=64, told=None, **settings):
+    objective = drawing.make(ObjectiveSettings(name="seq2seq", **(told or {})), tokenizer, model("encoder-decoder"))
+    data = DataSettings(**settings)
+    return objective.examples(corpus.read(rows, data), data, context)
+
+
+def test_the_decoder_says_the_target_and_ends():
+    first, second = make(PAIRS)
+    assert first.source.tolist() == [*T5.encode("The sky is blue"), T5.eos_id]
+    assert first.ids.tolist() == [T5.pad_id, *T5.encode("Nobody is é"), T5.eos_id]
+    assert first.loss.tolist() == [False] + [True] * (len(first) - 1)
+    assert (first.bytes, second.bytes) == (len("Nobody is é".encode()), 3)
+    (example, _) = make(PAIRS, BART, told={"decoder_start": "eos"})
+    assert example.ids.tolist() == [2, 0, *BART.encode("Nobody is é"), 2]
+    assert example.source.tolist() == [0, *BART.encode("The sky is blue"), 2]
+
+
+def test_a_prefix_stands_before_each_source():
+    made = make(PAIRS, told={"prefix": "are you? "})
+    assert made[0].source.tolist() == [*T5.encode("are you? The sky is blue"), T5.eos_id]
+
+
+def test_the_causal_shift_serves_the_decoder():
+    (batch,) = pack(make(PAIRS).items, 1000)
+    weighted = batch.weights[0] > 0
+    assert batch.targets[0][weighted].tolist() == [
+        *T5.encode("Nobody is é"), T5.eos_id, *T5.encode("you"), T5.eos_id
+    ]  # fmt: skip
+    assert batch.source.segments.max() == 2
+
+
+def test_prompts_and_labels_are_pairs_too():
+    (one,) = make([{"prompt": "Who?", "completion": "you"}])
+    (two,) = make([{"text": "Who?", "label": "you"}])
+    (three,) = make([{"source": "Who?", "target": "you"}])
+    assert one.ids.tolist() == two.ids.tolist() == three.ids.tolist()
+    assert one.source.tolist() == two.source.tolist() == three.source.tolist()
+
+
+def test_long_sides_are_cut_skipped_or_refused():
+    long = {"source": TEXTS[0], "target": TEXTS[1]}
+    whole = make([long], context=500)[0]
+    made = make([long, *PAIRS], max_tokens=20)
+    cut = made[0]
+    assert cut.source.tolist() == [*whole.source[:19].tolist(), T5.eos_id]
+    assert cut.ids.tolist() == whole.ids[:20].tolist()
+    assert cut.dropped == len(whole.source) - 20 + len(whole) - 20
+    assert cut.bytes == len(T5.decode(cut.ids[1:].tolist()).encode())
+    assert made.report.truncated == 1
+    assert len(make([long, *PAIRS], max_tokens=20, on_long="skip")) == 2
+    with pytest.raises(InputError, match="row 1: its source is"):
+        make([long], max_tokens=20, on_long="stop")
+
+
+def test_what_does_not_go_together_is_refused():
+    with pytest.raises(InputError, match="rows of kind text have no source and target"):
+        make([{"text": "The sky"}])
+    with pytest.raises(InputError, match="row 2: field 'target' is empty"):
+        make([PAIRS[0], {"source": "a", "target": " "}])
+    with pytest.raises(InputError, match="needs a model that is: encoder-decoder; this one is: decoder"):
+        drawing.make(ObjectiveSettings(name="seq2seq"), T5, model("decoder"))
+    with pytest.raises(InputError, match="train an encoder-decoder"):
+        objectives.examples(corpus.read(PAIRS), T5, DataSettings(), 64)
+    with pytest.raises(InputError, match="no room for a text"):
+        make(PAIRS, context=1)
+
+
+def test_a_tokenizer_without_an_end_uses_what_closes_its_texts():
+    bert = bert_like()
+    (example, _) = make(PAIRS, bert)
+    assert example.ids[-1] == bert.closing[-1]
+
+
+def test_translations(tmp_path):
+    if not PUD.is_file():
+        pytest.skip("../shared/data/translation_pud is not here")
+    made = make(PUD, columns={"source": "en", "target": "fr"}, limit=20, context=400)
+    assert len(made) == 20
+    assert made.report.loss_tokens == sum(len(example) - 1 for example in made)
+    assert not made.report.truncated
+
+
+# Causal texts from random places
+
+
+def test_causal_windows_begin_anywhere_and_count_their_bytes():
+    objective = drawing.make(ObjectiveSettings(windows="random"), BART, model("decoder"))
+    made = objective.examples(corpus.read([{"text": TEXTS[0]}]), DataSettings(), 12)
+    still = drawing.make(ObjectiveSettings(), BART, model("decoder"))
+    rng = np.random.default_rng(0)
+    whole = [*BART.opening, *BART.encode(TEXTS[0]), *BART.closing]
+    seen = set()
+    for _ in range(2000):
+        drawn = objective.draw(made[0], rng)
+        assert len(drawn) == 12
+        learned = drawn.ids[drawn.loss].tolist()
+        assert drawn.bytes == len(BART.decode(learned).encode())
+        assert drawn.loss.tolist() == [False] + [True] * 11
+        seen.add(tuple(drawn.ids.tolist()))
+    assert seen == {tuple(whole[begin : begin + 12]) for begin in range(len(whole) - 11)}
+    for example in made:
+        assert objective.measure(example, rng) is example
+        assert still.draw(example, rng) is example
