@@ -23,6 +23,8 @@ DECODERS = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT)
 ENCODER_DECODERS = (BART, MARIAN, T5)
 FAMILIES: dict[str, Family] = {family.name: family for family in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
+# Models that people will try and that read more than text.
+PICTURES = {"gemma3": "gemma3_text", "gemma3n": "gemma3_text", "phi3_v": "phi3", "phi4_multimodal": "phi3"}
 
 
 def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Family:
@@ -35,6 +37,11 @@ def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Famil
     known = "known: " + ", ".join(sorted(FAMILIES))
     if name is None:
         raise InputError("model_type is missing, so this is not a model's config", place, known)
+    if name in PICTURES:
+        mend = f"take a model that reads text alone: its config says {PICTURES[name]!r}"
+        raise InputError(
+            f"model_type {name!r} reads pictures or sound beside text, which lmworks does not", place, mend
+        )
     if name not in FAMILIES:
         raise InputError(f"model_type {name!r} is not a family that lmworks has", place, known)
     return FAMILIES[name]

@@ -25,6 +25,7 @@ FIELDS = {
 NEEDED = {"yarn": (), "llama3": FIELDS["llama3"], "longrope": ("short_factor", "long_factor")}
 TRAINED = "original_max_position_embeddings"
 LOCAL = "rope_local_base_freq"
+_MEND = "compare with the config.json that the model was published with"
 
 
 def read_rope(
@@ -54,13 +55,13 @@ def read_rope(
         local = keys.take(LOCAL) or local
         fields["rope_local_theta"] = sliding.pop("rope_theta", local)
         if sliding.pop("rope_type", "default") != "default" or sliding:
-            raise InputError("stretched rotary positions of sliding layers are not computed here", keys.place)
+            raise InputError("stretched rotary positions of sliding layers are not computed here", keys.place, _MEND)
     told = _one_for_all_layers(told, keys.place)
     fields["rope_theta"] = told.pop("rope_theta", theta)
     whole = keys.take("partial_rotary_factor") or 1.0
     part = told.pop("partial_rotary_factor", whole)
     if part != 1.0 and not partial:
-        raise InputError("partial_rotary_factor: heads of this family are rotated whole", keys.place)
+        raise InputError("partial_rotary_factor: heads of this family are rotated whole", keys.place, _MEND)
     fields["rotary_fraction"] = part
     older_name = told.pop("type", "default")
     kind = told.pop("rope_type", older_name)
@@ -75,13 +76,13 @@ def _scaling(kind: str, told: dict[str, Any], trained: int, keys: Keys) -> dict[
     if kind in ("linear", "dynamic"):
         told.pop(TRAINED, None)  # transformers computes with max_position_embeddings
     if strange := sorted(set(told) - set(FIELDS[kind])):
-        raise InputError(f"rope_scaling has unknown keys for {kind!r}: {', '.join(strange)}", keys.place)
+        raise InputError(f"rope_scaling has unknown keys for {kind!r}: {', '.join(strange)}", keys.place, _MEND)
     if kind in ("yarn", "longrope"):
         told[TRAINED] = trained
         told.setdefault("factor", keys.count("max_position_embeddings") / trained)
     for name in NEEDED.get(kind, ("factor",)):
         if name not in told:
-            raise InputError(f"rope_scaling of kind {kind!r} lacks {name}", keys.place)
+            raise InputError(f"rope_scaling of kind {kind!r} lacks {name}", keys.place, _MEND)
     return {"kind": kind, **told}
 
 
@@ -115,5 +116,5 @@ def _one_for_all_layers(told: Mapping[str, Any], place: str) -> dict[str, Any]:
     if not kinds:
         return dict(told)
     if any(kind != kinds[0] for kind in kinds) or len(kinds) != len(told):
-        raise InputError("layers with different rotary positions are not computed here", place)
+        raise InputError("layers with different rotary positions are not computed here", place, _MEND)
     return kinds[0]
