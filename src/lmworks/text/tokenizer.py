@@ -25,7 +25,8 @@ class Tokenizer:
 
     Args:
         core: the `tokenizers` object. Its own truncation and padding are switched off: nothing is cut silently.
-        bos_id, eos_id, pad_id, unk_id, mask_id: ids of the special tokens, or None where the model has none.
+        bos_id, eos_id, pad_id, unk_id, mask_id, cls_id, sep_id: ids of the special tokens, or None where the model has
+            none.
         chat_template: the model's Jinja template, or None.
         adds_bos: whether ``encode(text, special=True)`` begins with BOS; None takes the core's post-processor as it is.
         end_ids: further ids that end a turn or a text; eos_id is always among them.
@@ -41,6 +42,8 @@ class Tokenizer:
         pad_id: int | None = None,
         unk_id: int | None = None,
         mask_id: int | None = None,
+        cls_id: int | None = None,
+        sep_id: int | None = None,
         chat_template: str | None = None,
         adds_bos: bool | None = None,
         end_ids: Iterable[int] = (),
@@ -50,6 +53,7 @@ class Tokenizer:
         core.no_padding()
         self.core = core
         self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id = bos_id, eos_id, pad_id, unk_id, mask_id
+        self.cls_id, self.sep_id = cls_id, sep_id
         self.chat_template = chat_template
         self.end_ids = set(end_ids) | ({eos_id} if eos_id is not None else set())
         self.config = dict(config or {})
@@ -97,7 +101,7 @@ class Tokenizer:
             config["named_templates"] = templates
         return cls(
             core,
-            **{f"{role}_id": ids[role] for role in ("bos", "eos", "pad", "unk", "mask")},
+            **{f"{role}_id": ids[role] for role in ROLES},
             chat_template=_default_template(templates),
             adds_bos=config.get("add_bos_token"),
             end_ids=_end_ids(_json(folder / "generation_config.json")),
@@ -115,8 +119,10 @@ class Tokenizer:
         # What the post-processor adds stands in tokenizer.json; said twice, the two could disagree.
         dropped = {"add_bos_token", "add_eos_token", "added_tokens_decoder", "named_templates", "name_or_path"}
         config = {key: value for key, value in self.config.items() if key not in dropped}
-        for role, token_id in self._roles().items():
-            config[f"{role}_token"] = self.core.id_to_token(token_id) if token_id is not None else None
+        for role in ROLES:
+            token_id = getattr(self, f"{role}_id")
+            if token_id is not None or role not in ("cls", "sep"):
+                config[f"{role}_token"] = self.core.id_to_token(token_id) if token_id is not None else None
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         config.setdefault("clean_up_tokenization_spaces", False)
         named = self.config.get("named_templates")
@@ -124,13 +130,6 @@ class Tokenizer:
             config["chat_template"] = named or self.chat_template
         text = json.dumps(config, ensure_ascii=False, indent=2)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
-
-    def _roles(self) -> dict[str, int | None]:
-        ids = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
-        for role in ("cls", "sep"):
-            if self.config.get(f"{role}_token") is not None:
-                ids[role] = _id_of(self.core, self.config[f"{role}_token"])
-        return ids
 
     # Text -> ids
 
@@ -163,6 +162,15 @@ class Tokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         """A prompt without template as ids: BOS where the family has it, no end. For training and generation alike."""
         return [*self.opening, *self.encode(text)]
+
+    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Two texts in one row with the special tokens around them, as the model's family writes pairs.
+
+        Returns:
+            ids, and the token type of each: BERT's families number the second text 1.
+        """
+        encoding = self.core.encode(first, second, add_special_tokens=True)
+        return encoding.ids, encoding.type_ids
 
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """For each text its ids and the character at which each token begins; nothing is added."""
