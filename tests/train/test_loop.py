@@ -11,11 +11,12 @@ from lmworks.adapt import attach
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
+from lmworks.model import sizes
 from lmworks.train import checkpoint
 from lmworks.train.loop import Hooks, train
-from lmworks.train.losses import next_token_loss
+from lmworks.train.losses import loss
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import frozen_in, gradient, rows_of, training_flops
+from lmworks.train.step import Passed, frozen_in, gradient, rows_of, training_flops
 
 CPU = torch.device("cpu")
 
@@ -261,11 +262,15 @@ def test_steps_without_targets_change_nothing(go, make_examples):
 
 def test_flops_count_less_where_weights_are_frozen(make_network):
     network = make_network()
-    full = training_flops(network, network.config, [10, 20], 12, False)
-    attach.attach(network, LoRASettings(rank=2))
-    lora = training_flops(network, network.config, [10, 20], 12, False)
+    passed = Passed([10, 20], [], 12)
+    full = training_flops(network, passed)
+    assert full == sizes.training_flops(network.config, 30, 12, [10, 20]).total
+    attach.attach(network, LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"]))
+    lora = training_flops(network, passed)
     assert 0.6 < lora / full < 0.8
-    assert training_flops(network, network.config, [10, 20], 12, True) > lora
+    adapted = [m for m in sizes.linears(network.config) if "_attn." in m.name]
+    assert lora == sizes.training_flops(network.config, 30, 12, [10, 20], adapted=adapted, rank=2).total
+    assert training_flops(network, passed, True) > lora
 
 
 def test_tensorboard_events_are_written(go):
@@ -278,6 +283,6 @@ def test_the_loss_is_what_the_function_says(go, make_network, make_examples):
     _, run, _ = go(steps=1, batch_size=12)
     network = make_network()
     batches = rows_of(make_examples(), settings())
-    parts = [next_token_loss(network, batch) for batch in batches]
+    parts = [loss(network, batch) for batch in batches]
     expected = sum(part[0].item() for part in parts) / sum(part[1] for part in parts)
     assert losses(run)[0] == pytest.approx(expected, rel=1e-6)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from lmworks.data.batch import Batch
 from lmworks.train import losses
-from lmworks.train.losses import head_loss, next_token_loss
+from lmworks.train.losses import head_loss
 
 
 def make_batch(seed: int = 0, length: int = 50) -> Batch:
@@ -29,7 +29,8 @@ def test_it_is_cross_entropy_with_all_gradients(make_network, monkeypatch, tied,
     (expected * 0.3).backward()
     gradients = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
     network.zero_grad()
-    loss, weight = next_token_loss(network, batch)
+    loss, weight, pairs, _ = losses.loss(network, batch)
+    assert pairs is None
     (loss * 0.3).backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-5)
     assert weight == pytest.approx(float(batch.weights.sum()))
@@ -76,7 +77,7 @@ def test_softmax_is_float32_in_bfloat16(make_network):
 def test_nothing_to_predict_is_zero(make_network):
     network, batch = make_network(), make_batch()
     nothing = Batch(batch.ids, batch.targets, batch.weights * 0, batch.positions, batch.segments, batch.tokens)
-    loss, weight = next_token_loss(network, nothing)
+    loss, weight, _, _ = losses.loss(network, nothing)
     assert loss.item() == 0
     assert weight == 0
 
@@ -86,6 +87,5 @@ def test_a_head_with_an_adapter_learns_too(make_network):
 
     network, batch = make_network(tie_word_embeddings=False), make_batch()
     network.lm_head = LoRALinear(network.lm_head, 4, 2.0)
-    loss, _ = next_token_loss(network, batch)
-    loss.backward()
+    losses.loss(network, batch).words.backward()
     assert network.lm_head.lora_B.grad.abs().sum() > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmworks.adapt.lora import LoRALinear
-from lmworks.train.optimizers import clip, groups, make, peak_rate, rate
+from lmworks.train.optimizers import gradient_norm, groups, make, peak_rate, rate
 from lmworks.train.settings import OptimizerSettings, TrainSettings
 
 
@@ -60,11 +60,30 @@ def test_frozen_weights_are_left_out_and_choose_the_adapters_rate(make_network):
     assert sum(len(group["params"]) for group in make(network, TrainSettings()).param_groups) == 2
 
 
-def test_clipping_shortens_to_the_norm_and_tells_what_it_was():
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.tensor([3.0, 0.0, 4.0])
-    assert clip([parameter], 1.0) == pytest.approx(5)
-    assert float(parameter.grad.norm()) == pytest.approx(1, rel=1e-5)
-    parameter.grad = torch.tensor([3.0, 0.0, 4.0])
-    assert clip([parameter], 0) == pytest.approx(5)
-    assert torch.equal(parameter.grad, torch.tensor([3.0, 0.0, 4.0]))
+@pytest.mark.parametrize("largest", [0.0, 1.0, 1e6])
+def test_a_step_is_torchs_clipping_and_torchs_adamw(make_network, largest):
+    networks = [make_network(), make_network()]
+    ours, theirs = (make(network, TrainSettings(weight_decay=0.1, learning_rate=1e-2)) for network in networks)
+    for step in range(1, 4):
+        for network in networks:
+            network(torch.arange(7)[None] + step).logits.square().mean().backward()
+        expected = torch.nn.utils.clip_grad_norm_(networks[1].parameters(), largest or math.inf)
+        for group in theirs.param_groups:
+            group["lr"] = 1e-2 / step
+        theirs.step()
+        theirs.zero_grad()
+        norm = gradient_norm(networks[0].parameters())
+        assert norm == pytest.approx(float(expected), rel=1e-6)
+        ours.advance(1e-2 / step, norm, largest)
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        assert one.grad is None
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        assert ours.state[one]["step"] == theirs.state[other]["step"] == 3
+
+
+def test_without_gradients_nothing_moves(make_network):
+    network = make_network()
+    before = [parameter.clone() for parameter in network.parameters()]
+    assert gradient_norm(network.parameters()) == 0
+    make(network, TrainSettings(weight_decay=0.1)).advance(1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))

@@ -11,7 +11,7 @@ from lmworks.adapt.attach import attach
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.train.loop import Hooks, train
-from lmworks.train.losses import next_token_loss
+from lmworks.train.losses import loss
 from lmworks.train.settings import TrainSettings
 from lmworks.train.step import rows_of
 
@@ -32,7 +32,7 @@ def main(folder: str, steps: str, threads: str) -> None:
     held_out = rows_of(make_examples(5, seed=9), settings)
 
     def evaluate(network, step):
-        parts = [next_token_loss(network, batch) for batch in held_out]
+        parts = [loss(network, batch) for batch in held_out]
         return {"loss": sum(float(part[0]) for part in parts) / sum(part[1] for part in parts)}
 
     path = Path(folder)

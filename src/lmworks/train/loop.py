@@ -6,52 +6,34 @@ and calls the hooks it is given. Whatever it needs to go on after a kill stands 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
 from lmworks.data.stream import Stream
+from lmworks.evaluate.scoring import Draw
 from lmworks.model.transformer import Transformer
-from lmworks.train import checkpoint, optimizers
+from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
-from lmworks.train.progress import TrainingProgress
+from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Gradient, frozen_in, gradient, products_in
+from lmworks.train.step import Gradient, Passed, drawn, frozen_in, gradient, products_in, training_flops
 from lmworks.train.stopping import asked_to_stop
+from lmworks.train.watching import Hooks, Watch
 
 __all__ = ["Hooks", "Outcome", "TrainSettings", "train"]
 
 # Between checkpoints by time: at least this long, and so long that saving takes one part in SAVING_SHARE of it.
 CHECKPOINT_SECONDS, SAVING_SHARE = 30.0, 20.0
-# Settings that may differ between the sessions of one run: they change no loss.
-FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard"}
-
-
-@dataclass
-class Hooks:
-    """What the caller adds to the loop.
-
-    Attributes:
-        evaluate: (network in evaluation mode, step) -> figures of the held-out rows, among them ``loss``.
-        stepped: told of every step's journal line.
-        console: where progress is written; None: standard error.
-        quiet: no progress lines.
-    """
-
-    evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
-    stepped: Callable[[dict[str, Any]], None] | None = None
-    console: Console | None = None
-    quiet: bool = False
 
 
 @dataclass
@@ -84,16 +66,19 @@ def train(
     run: RunFolder,
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
+    draw: Draw | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; go on from the run's newest checkpoint where there is one.
 
     Args:
         network: on ``device``; changed in place.
-        examples: documents as tokens.
+        examples: documents as tokens; with ``draw`` the fixed part of them.
         settings: all of them.
         run: the run's folder; gets a journal line a step, and checkpoints.
         hooks: evaluation and the like.
         device: where to train.
+        draw: an objective's random part, such as which words are hidden: (example, random numbers) -> example. Each
+            step draws anew, from random numbers that follow from (seed, step, index) alone.
 
     Returns:
         How it ended. With an evaluation hook, the network then holds the weights of the best evaluation.
@@ -112,7 +97,7 @@ def train(
     network.recompute = settings.recompute
     try:
         with frozen_in(network, precision[0]), asked_to_stop() as asked, torch.random.fork_rng(devices=[]):
-            return _Training(network, examples, settings, run, hooks or Hooks(), device, precision).go(asked)
+            return _Training(network, examples, settings, run, hooks or Hooks(), device, draw, precision).go(asked)
     finally:
         network.train(was_training)
         network.recompute = was_recompute
@@ -129,27 +114,28 @@ class _Training:
         run: RunFolder,
         hooks: Hooks,
         device: torch.device,
+        draw: Draw | None,
         precision: tuple[str, str],
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
-        self.hooks, self.device, self.precision = hooks, device, precision
+        self.hooks, self.device, self.draw, self.precision = hooks, device, draw, precision
         epochs = settings.epochs if settings.steps is None else None
         self.stream = Stream(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
         self.total = len(self.stream)
-        self.evaluate_every = settings.evaluate_every or self.stream.steps_per_epoch
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
         self.peak_rate = optimizers.peak_rate(network, settings)
-        self.identity = _identity(examples, settings)
+        self.identity = identity.of(examples, settings, draw)
         self.step, self.loss, self.reason = 0, None, ""
-        self.best: dict[str, float] = {}
-        self.bad, self.diverged = 0, False
+        self.diverged = False
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
+        self.passed = Passed()  # whose FLOPs are not counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total, limit, hooks.console, hooks.quiet)
-        self.evaluated = {e["step"]: e["held_out"] for e in run.events("evaluation") if e["when"] == "step"}
-        self.board = _board(run) if settings.tensorboard else None
+        inside = partial(products_in, precision[0], device)
+        epoch = self.stream.steps_per_epoch
+        self.watch = Watch(network, hooks, run, self.progress, settings, self.total, epoch, inside)
 
     step: int
     loss: float | None
@@ -157,6 +143,8 @@ class _Training:
     def go(self, asked: Callable[[], bool]) -> Outcome:
         """All steps that are left."""
         self._resume()
+        if self.settings.find_learning_rate:
+            self.peak_rate = self._found_rate()
         self.run.write("session", **self._opening())
         meter = machine.EnergyMeter()
         meter.start()
@@ -171,24 +159,23 @@ class _Training:
             raise
         finally:
             energy = meter.stop()
+            self._sums()
             self.session |= {"first": first, "last": self.step, "peak_memory": machine.peak_memory()}
             self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
             if self.reason not in ("failed", ""):
                 self.run.write("session_end", reason=self.reason, **self.session)
-            if self.board is not None:
-                self.board.close()
+            self.watch.close()
         if self.reason == "interrupted":
             self.progress.say(f"stopped after step {self.step}; go on with: lmworks resume {self.run.path}")
         else:
             self._take_best()
-        best_step = int(self.best["step"]) if self.best else None
         return Outcome(
             self.reason,
             self.step,
             self.total,
             self.loss,
-            best_step,
-            self.best.get("loss"),
+            self.watch.best_step,
+            self.watch.best.get("loss"),
             self.precision,
             self.session,
         )
@@ -199,9 +186,9 @@ class _Training:
         for chosen in self.stream:
             if self.reason:
                 return
-            self._one([self.examples[index] for index in chosen])
-            better = self._evaluate_if_due()
-            if self.settings.patience is not None and self.bad >= self.settings.patience:
+            self._one(chosen)
+            better = self.watch.look(self.step)
+            if self.settings.patience is not None and self.watch.bad >= self.settings.patience:
                 self.reason = "early"
             elif self.step >= self.total:
                 self.reason = "finished"
@@ -211,19 +198,17 @@ class _Training:
                 self._save()
         self.reason = self.reason or "finished"
 
-    def _one(self, documents: Sequence[Example]) -> None:
+    def _one(self, chosen: Sequence[int]) -> None:
         started, step = time.perf_counter(), self.step + 1
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
+        documents = drawn(self.examples, chosen, self.draw, self.settings.seed, step)
         made = gradient(self.network, documents, self.settings, step, self.precision[0], self.device)
-        norm = 0.0
-        if made.targets:
-            norm = optimizers.clip(list(self.named.values()), self.settings.clip)
-            self._check(step, made.loss, norm)
+        norm = optimizers.gradient_norm(self.named.values())
+        self._check(step, made.loss, norm)
+        if norm or made.targets:
             rate = optimizers.rate(step, self.total, self.peak_rate, self.settings)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.advance(rate, norm, self.settings.clip)
         else:
             rate = 0.0
         self.step, self.loss = step, made.loss
@@ -240,18 +225,23 @@ class _Training:
             "targets": made.targets,
             "seconds": seconds,
         }
+        if made.pair_loss is not None:
+            line["pair_loss"] = made.pair_loss
         if self.run.write("step", **line)["event"] == "divergence" and not self.diverged:
             self.diverged = True
             self.progress.say(f"step {self.step} came out otherwise than before the interruption: see the journal")
         for key, value in (("seconds", seconds), ("tokens", made.tokens), ("targets", made.targets)):
             self.session[key] += value
-        self.session["flops"] += made.flops
-        self.progress.update(self.step, made.loss, made.tokens, seconds, made.flops, machine.peak_memory())
-        if self.board is not None:
-            for key in ("loss", "learning_rate", "gradient_norm"):
-                self.board.add_scalar(f"train/{key}", line[key], self.step)
-        if self.hooks.stepped is not None:
-            self.hooks.stepped(line)
+        self.passed.add(made.passed)
+        self.progress.update(self.step, made.loss, self._sums)
+        self.watch.stepped(line)
+
+    def _sums(self) -> Sums:
+        """What all steps of this session took; counts the FLOPs of those since the last time."""
+        passed, self.passed = self.passed, Passed()
+        if passed.lengths:
+            self.session["flops"] += training_flops(self.network, passed, self.settings.recompute)
+        return Sums(self.session["seconds"], self.session["tokens"], self.session["flops"])
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         """Refuse to take a step that would make the weights worthless."""
@@ -267,28 +257,6 @@ class _Training:
             "lower train.learning_rate, lengthen train.warmup, or set train.precision float32; look at the step's rows",
         )
 
-    def _evaluate_if_due(self) -> bool:
-        """Whether this step's evaluation is the best so far."""
-        if self.hooks.evaluate is None or (self.step % self.evaluate_every and self.step != self.total):
-            return False
-        metrics = self.evaluated.get(self.step)
-        if metrics is None:
-            self.network.eval()
-            with torch.no_grad(), products_in(self.precision[0], self.device):
-                metrics = self.hooks.evaluate(self.network, self.step)
-            self.run.write("evaluation", when="step", step=self.step, held_out=metrics)
-        shown = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        said = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        self.progress.say(f"step {self.step}: held out: {said}")
-        if self.board is not None:
-            for name, value in shown.items():
-                self.board.add_scalar(f"held_out/{name}", value, self.step)
-        if not self.best or metrics["loss"] < self.best["loss"]:
-            self.best, self.bad = {"loss": metrics["loss"], "step": self.step}, 0
-            return True
-        self.bad += 1
-        return False
-
     def _checkpoint_is_due(self) -> bool:
         if self.settings.checkpoint_every is not None:
             return self.step % self.settings.checkpoint_every == 0
@@ -301,12 +269,12 @@ class _Training:
             "identity": self.identity,
             "stream": self.stream.state(),
             "loss": self.loss,
-            "best": self.best,
-            "bad": self.bad,
+            "best": self.watch.best,
+            "bad": self.watch.bad,
             "reason": self.reason,
         }
         checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
-        checkpoint.prune(self.run, self.settings.keep_checkpoints, int(self.best["step"]) if self.best else None)
+        checkpoint.prune(self.run, self.settings.keep_checkpoints, self.watch.best_step)
         self.saved_at = time.monotonic()
         self.saving_took = self.saved_at - started
         self.run.write("checkpoint", step=self.step, seconds=self.saving_took)
@@ -326,13 +294,25 @@ class _Training:
         checkpoint.put_back(state.tensors, self.named, self.optimizer)
         self.stream.restore(state.values["stream"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
-        self.best, self.bad = state.values["best"], state.values["bad"]
+        self.watch.best, self.watch.bad = state.values["best"], state.values["bad"]
         if self.reason != "finished":
             self.progress.say(f"going on from the checkpoint of step {step}")
 
+    def _found_rate(self) -> float:
+        """The peak rate by a range test; a run that goes on has it in its journal."""
+        told = self.run.events("rate_finder")
+        if told:
+            return float(told[0]["learning_rate"])
+        self.progress.say(f"looking for a learning rate: {rate_finder.STEPS} steps whose changes are taken back")
+        where = (self.precision[0], self.device, self.total)
+        found = rate_finder.find(self.network, self.examples, self.settings, self.draw, self.optimizer, *where)
+        self.run.write("rate_finder", learning_rate=found.rate, rates=found.rates, losses=found.losses)
+        self.progress.say(f"learning rate {found.rate:.2g}, where the loss fell fastest")
+        return found.rate
+
     def _take_best(self) -> None:
-        if self.best and int(self.best["step"]) != self.step:
-            best = int(self.best["step"])
+        best = self.watch.best_step
+        if best is not None and best != self.step:
             checkpoint.put_back(checkpoint.read(self.run, best).tensors, self.named)
             self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
 
@@ -368,23 +348,3 @@ def _as_it_began(run: RunFolder, settings: TrainSettings, device: torch.device) 
         return machine.choose_precision(settings.precision, device.type)
     machine.use_threads(settings.threads or before["threads"])
     return str(before["precision"]), str(before["precision_reason"])
-
-
-def _identity(examples: Sequence[Example], settings: TrainSettings) -> dict[str, str]:
-    """What must be the same for a run to go on: the examples, token by token, and the settings that change losses."""
-    hashed = hashlib.sha256()
-    for example in examples:
-        hashed.update(len(example).to_bytes(8, "little") + example.ids.tobytes() + example.loss.tobytes())
-    told = settings.model_dump_json(exclude=FREE_SETTINGS)
-    return {"data": hashed.hexdigest(), "settings": hashlib.sha256(told.encode()).hexdigest()}
-
-
-def _board(run: RunFolder) -> Any:
-    """A writer of TensorBoard events into the run's folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "TensorBoard is not installed", "train.tensorboard", "pip install 'lmworks[tensorboard]', or set it false"
-        ) from None
-    return SummaryWriter(str(run.path / "tensorboard"))

@@ -1,99 +1,148 @@
 """Losses: pure functions of a network and a batch. They know no optimizer, no loop and no objective.
 
 Causal, masked, span and instruction training are one weighted cross-entropy; what differs stands in the batch. The
-head runs only where a weight stands, and no more than a few hundred rows of logits exist at any time.
+head runs only where a weight stands, and no more than a few hundred rows of logits exist at any time, or few numbers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from lmworks.data.batch import Batch
+from lmworks.evaluate.scoring import hidden_states
 from lmworks.model.transformer import Transformer
 
 CHUNK = 256  # rows of logits that exist at a time: 50 MB in float32 at 49,152 words
+SMALL = 1 << 20  # so many logits may always exist: a small vocabulary is not cut into pieces for nothing
 
 
-def next_token_loss(network: Transformer, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Weighted cross-entropy of a batch's targets, summed.
+class Loss(NamedTuple):
+    """What a batch costs a network. Sums, so that several batches make one step.
+
+    Attributes:
+        words: sum of weight * -log p(target) in nats, a float32 scalar with gradient.
+        weight: sum of the weights.
+        pairs: sum of -log p over the documents that have a pair label, likewise; None where none has.
+        documents: how many those are.
+    """
+
+    words: torch.Tensor
+    weight: float
+    pairs: torch.Tensor | None = None
+    documents: int = 0
+
+
+def loss(network: Transformer, batch: Batch) -> Loss:
+    """Weighted cross-entropy of a batch's targets, and of its pairs of sentences (BERT: Devlin et al. 2019).
 
     Args:
-        network: gives hidden states (B, T, E) and a head.
+        network: a decoder, an encoder, or both with the batch's source in front.
         batch: on the network's device.
-
-    Returns:
-        The sum of weight * -log p(target) in nats, a float32 scalar with gradient; and the sum of weights.
     """
-    hidden = network.hidden_states(batch.ids, positions=batch.positions, segments=batch.segments)
-    weights = batch.weights.flatten()
+    hidden = hidden_states(network, batch).flatten(0, 1)
+    weights, targets = batch.weights.flatten(), batch.targets.flatten()
     places = weights.nonzero().squeeze(1)
-    weights = weights[places]
-    picked = hidden.flatten(0, 1).index_select(0, places)
-    return head_loss(network, picked, batch.targets.flatten()[places], weights), float(weights.sum())
+    picked = hidden
+    if len(places) < len(weights):
+        weights, targets, picked = weights[places], targets[places], hidden.index_select(0, places)
+    words = head_loss(network, picked, targets, weights)
+    weight = float(weights.sum())
+    if batch.pair_places is None or batch.pair_labels is None:
+        return Loss(words, weight)
+    judged = network.pair_logits(hidden.index_select(0, batch.pair_places)).float()
+    pairs = functional.cross_entropy(judged, batch.pair_labels, reduction="sum")
+    return Loss(words, weight, pairs, len(batch.pair_labels))
 
 
 def head_loss(network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Sum of weight * -log p(target) over picked places.
 
     Args:
+        network: whose head it is, with all that stands before and after its matrix.
         hidden: (N, E) hidden states.
         targets: (N,) int64 ids.
         weights: (N,) float32.
     """
     if network.lm_head is None or (type(network.lm_head) is nn.Linear and network.lm_head.bias is None):
-        if torch.is_autocast_enabled(hidden.device.type):
-            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-        return _ChunkedCrossEntropy.apply(hidden, network.head_weight, targets, weights)
+        rows = network.before_head(hidden)
+        if torch.is_autocast_enabled(rows.device.type):
+            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        cap = network.config.logit_softcap
+        return _ChunkedCrossEntropy.apply(rows, network.head_weight, network.head_bias, cap, targets, weights)
     # A head that is more than a matrix (an adapter on it, say): autograd has to know what is in it.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of softmax(hidden W^T), chunk by chunk, its gradient made in the same pass.
+    """Cross-entropy of softmax(cap(hidden W^T + b)), chunk by chunk, its gradient made in the same pass.
 
     With p the softmax of a row and y its one-hot target, d loss / d logits = weight * (p - y): it is known as soon as
-    the logits are, so each chunk is turned into its gradients and forgotten. Products run in the precision of
-    ``hidden``; softmax, sums and the matrix's gradient are float32.
+    the logits are, so each chunk is turned into its gradients and forgotten. A soft cap c * tanh(z / c) multiplies it
+    by 1 - tanh(z / c)^2. Products run in the precision of ``hidden``; softmax, sums and the gradients of matrix and
+    bias are float32.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        matrix: torch.Tensor,
+        bias: torch.Tensor | None,
+        cap: float | None,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
     ) -> torch.Tensor:
-        wants_hidden, wants_matrix = ctx.needs_input_grad[:2]
+        wants_hidden, wants_matrix, wants_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
         matrix_grad = torch.zeros_like(matrix, dtype=torch.float32) if wants_matrix else None
+        bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
+        size = max(CHUNK, SMALL // len(matrix))
         with torch.autocast(hidden.device.type, enabled=False):
             words = matrix.to(hidden.dtype)
-            for start in range(0, len(hidden), CHUNK):
-                part = slice(start, start + CHUNK)
+            offset = None if bias is None else bias.to(hidden.dtype)
+            for start in range(0, len(hidden), size):
+                part = slice(start, start + size)
                 rows, target, weight = hidden[part], targets[part, None], weights[part, None]
-                logits = functional.linear(rows, words).float()
+                logits = functional.linear(rows, words, offset).float()
+                bend = None
+                if cap is not None:
+                    turned = torch.tanh(logits / cap)
+                    logits, bend = turned * cap, 1 - turned.square()
                 normaliser = logits.logsumexp(1, keepdim=True)
                 total += ((normaliser - logits.gather(1, target)) * weight).sum()
-                if not (wants_hidden or wants_matrix):
+                if not (wants_hidden or wants_matrix or wants_bias):
                     continue
-                slope = logits.sub_(normaliser).exp_().mul_(weight).scatter_add_(1, target, -weight).to(rows.dtype)
+                slope = logits.sub_(normaliser).exp_().mul_(weight).scatter_add_(1, target, -weight)
+                if bend is not None:
+                    slope.mul_(bend)
+                if bias_grad is not None:
+                    bias_grad += slope.sum(0)
+                slope = slope.to(rows.dtype)
                 if hidden_grad is not None:
                     torch.mm(slope, words, out=hidden_grad[part])
                 if matrix_grad is not None:
-                    matrix_grad += slope.t() @ rows
-        ctx.save_for_backward(hidden_grad, matrix_grad)
-        ctx.matrix_dtype = matrix.dtype
+                    if rows.dtype == torch.float32:
+                        matrix_grad.addmm_(slope.t(), rows)
+                    else:
+                        matrix_grad += slope.t() @ rows
+        ctx.save_for_backward(hidden_grad, matrix_grad, bias_grad)
+        ctx.dtypes = (matrix.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden_grad, matrix_grad = ctx.saved_tensors
+        hidden_grad, matrix_grad, bias_grad = ctx.saved_tensors
         return (
             None if hidden_grad is None else hidden_grad * grad.to(hidden_grad.dtype),
-            None if matrix_grad is None else (matrix_grad * grad).to(ctx.matrix_dtype),
+            None if matrix_grad is None else (matrix_grad * grad).to(ctx.dtypes[0]),
+            None if bias_grad is None else (bias_grad * grad).to(ctx.dtypes[1]),
+            None,
             None,
             None,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from lmworks.train.settings import DEFAULT_RATES, OptimizerSettings
 
-__all__ = ["OptimizerSettings", "clip", "groups", "make", "peak_rate", "rate"]
+__all__ = ["AdamW", "OptimizerSettings", "gradient_norm", "groups", "make", "peak_rate", "rate"]
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
@@ -55,9 +57,58 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     return [group for group in found if group["params"]]
 
 
-def make(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over everything trainable, one fused pass over memory a step."""
-    return torch.optim.AdamW(
+class AdamW(torch.optim.AdamW):
+    """AdamW as torch computes it, in one fused pass over memory, clipping too.
+
+    A step of a small network takes a few milliseconds, so what torch's own step looks up anew each time is left out.
+    """
+
+    def advance(self, rate: float, norm: float = 0.0, largest: float = 0.0) -> None:
+        """One step with the gradients that are there; they are given back afterwards.
+
+        Args:
+            rate: learning rate.
+            norm: global norm of the gradients.
+            largest: they are shortened to this norm where theirs is larger; 0: never.
+        """
+        scale = torch.tensor(norm / largest) if 0 < largest < norm else None  # gradients are divided by it
+        for group in self.param_groups:
+            group["lr"] = rate
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            kept = [self.state[parameter] or self._begun(parameter) for parameter in parameters]
+            with torch.no_grad():
+                adamw(
+                    parameters,
+                    [parameter.grad for parameter in parameters],
+                    [state["exp_avg"] for state in kept],
+                    [state["exp_avg_sq"] for state in kept],
+                    [],
+                    [state["step"] for state in kept],
+                    fused=True,
+                    grad_scale=scale,
+                    amsgrad=False,
+                    beta1=group["betas"][0],
+                    beta2=group["betas"][1],
+                    lr=rate,
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    maximize=False,
+                )
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        self.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
+        return self.state[parameter]
+
+
+def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
+    """AdamW over everything trainable."""
+    return AdamW(
         groups(network, settings.weight_decay),
         lr=peak_rate(network, settings),
         betas=(settings.beta1, settings.beta2),
@@ -66,7 +117,7 @@ def make(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     )
 
 
-def clip(parameters: list[nn.Parameter], largest: float) -> float:
-    """Shorten the gradient to a global norm of ``largest`` at most (0: leave it); gives the norm it had."""
-    norm = nn.utils.clip_grad_norm_(parameters, largest if largest > 0 else math.inf)
-    return float(norm)
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
+    """Euclidean norm of all gradients together."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0

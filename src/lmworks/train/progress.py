@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-PLAIN_SECONDS = 10.0
-WINDOW = 10  # steps that speeds are taken over
+from lmworks.base import machine
+
+PLAIN_SECONDS = 10.0  # between lines where the screen is a file
+TOLD_SECONDS = 1.0  # between two evaluations that are told
+LIVE_SECONDS = 0.25  # between two looks at the live line
+WINDOW = 10  # looks that speeds are taken over
+
+
+class Sums(NamedTuple):
+    """What all steps by now took together: seconds, real tokens, floating-point operations."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    flops: float = 0.0
 
 
 class TrainingProgress:
     """Step, loss, real tokens a second, peak memory, time left, share of the machine's own limit.
+
+    A step of a small network takes milliseconds: it is told of each, and asks for figures only when it shows them.
 
     Args:
         total: steps of the run.
@@ -32,14 +48,19 @@ class TrainingProgress:
     ) -> None:
         self.total, self.limit, self.quiet = total, limit, quiet
         self.console = console or Console(stderr=True, highlight=False)
-        self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
-        self._said = float("-inf")
+        self._looks: deque[tuple[int, Sums]] = deque(maxlen=WINDOW)
+        self._looked = self._told = float("-inf")
+        self._left_out = 0
         self._live: Progress | None = None
 
     def __enter__(self) -> TrainingProgress:
         if self.console.is_terminal and not self.quiet:
             self._live = Progress(
-                BarColumn(bar_width=20), TextColumn("{task.description}"), console=self.console, transient=True
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}"),
+                console=self.console,
+                transient=True,
+                auto_refresh=False,
             )
             self._live.add_task("…", total=self.total)
             self._live.start()
@@ -51,34 +72,61 @@ class TrainingProgress:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, step: int, loss: float, tokens: int, seconds: float, flops: float, peak: int) -> None:
-        """A step is done: its loss, real tokens, seconds, FLOPs; and the peak memory so far in bytes."""
-        self._recent.append((seconds, tokens, flops))
-        if self.quiet:
+    def update(self, step: int, loss: float, sums: Callable[[], Sums]) -> None:
+        """A step is done.
+
+        Args:
+            step: its number.
+            loss: of it.
+            sums: asked only when the line is shown.
+        """
+        now = time.monotonic()
+        pause = PLAIN_SECONDS if self._live is None else LIVE_SECONDS
+        if self.quiet or (now - self._looked < pause and step != self.total):
             return
-        line = self._line(step, loss, peak)
-        if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=step, description=line)
-        elif step == self.total or time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._said = time.monotonic()
+        self._looked = now
+        if not self._looks:
+            self._looks.append((step - 1, Sums()))
+        self._looks.append((step, sums()))
+        line = self._line(step, loss)
+        if self._live is None:
             self.console.print(line, soft_wrap=True)
+        else:
+            self._live.update(self._live.task_ids[0], completed=step, description=line)
+            self._live.refresh()
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""
         self.console.print(escape(text), soft_wrap=True)
 
-    def _line(self, step: int, loss: float, peak: int) -> str:
-        seconds = sum(part[0] for part in self._recent) or 1e-9
-        speed = sum(part[1] for part in self._recent) / seconds
-        left = (self.total - step) * seconds / len(self._recent)
+    def tell(self, lines: Sequence[str], step: int) -> None:
+        """What was found at a step; where that happens more than once a second or so, some are left out, and counted.
+
+        Args:
+            lines: to be said.
+            step: the last of the run is always told.
+        """
+        now = time.monotonic()
+        if now - self._told < TOLD_SECONDS and step != self.total:
+            self._left_out += 1
+            return
+        if self._left_out:
+            self.say(f"({self._left_out} evaluations between are in the journal)")
+        self._told, self._left_out = now, 0
+        for line in lines:
+            self.say(line)
+
+    def _line(self, step: int, loss: float) -> str:
+        (first, before), (last, after) = self._looks[0], self._looks[-1]
+        seconds = max(after.seconds - before.seconds, 1e-9)
+        left = (self.total - step) * seconds / max(last - first, 1)
         parts = [
             f"step {step}/{self.total}",
             f"loss {loss:.4f}",
-            f"{speed:.0f} tokens/s",
-            f"{peak / 1e9:.2f} GB",
+            f"{(after.tokens - before.tokens) / seconds:.0f} tokens/s",
+            f"{machine.peak_memory() / 1e9:.2f} GB",
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]
         if self.limit:
-            share = sum(part[2] for part in self._recent) / seconds / self.limit
-            parts.append(f"{share:.0%} of this machine's limit")
+            parts.append(f"{(after.flops - before.flops) / seconds / self.limit:.0%} of this machine's limit")
         return "  ".join(parts)

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from lmworks.base.settings import Settings
 
-DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5}
+DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
+MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
 
 class OptimizerSettings(Settings):
@@ -17,7 +18,11 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description=f"Peak rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full tuning.",
+        description=f"Peak rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full tuning, "
+        f"{DEFAULT_RATES['scratch']:g} from scratch.",
+    )
+    find_learning_rate: bool = Field(
+        False, description="Find the peak rate by a range test before training; learning_rate is then not read."
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls to zero after the warm-up; constant: it does not."
@@ -49,7 +54,10 @@ class TrainSettings(OptimizerSettings):
         False, description="Keep only each block's input and compute the rest again: less memory, more time."
     )
     evaluate_every: int | None = Field(
-        None, gt=0, description="Steps between evaluations on held-out rows. None: at the end of each epoch."
+        None,
+        gt=0,
+        description="Steps between evaluations on held-out rows. None: at the end of each epoch, or of every few where "
+        f"there are more than {MOST_EVALUATIONS}.",
     )
     patience: int | None = Field(
         None, gt=0, description="Stop after this many evaluations without a better one. None: never stop early."

@@ -5,18 +5,49 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
 from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
-from lmworks.model.config import ModelConfig
+from lmworks.evaluate.scoring import Draw, lay, moved
 from lmworks.model.sizes import forward_flops
 from lmworks.model.transformer import Transformer
-from lmworks.train.losses import next_token_loss
+from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
+
+
+@dataclass
+class Passed:
+    """What passed through a network, as counting its floating-point operations needs it.
+
+    Attributes:
+        lengths: tokens of each document.
+        sources: tokens of each document's source, where there are any.
+        targets: places at which logits were made.
+        pairs: documents whose pair of sentences was judged.
+    """
+
+    lengths: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    targets: float = 0.0
+    pairs: int = 0
+
+    def add(self, other: Passed) -> None:
+        """Count another's documents too."""
+        self.lengths += other.lengths
+        self.sources += other.sources
+        self.targets += other.targets
+        self.pairs += other.pairs
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], targets: float, pairs: int) -> Passed:
+        """What these documents are."""
+        sources = [len(example.source) for example in examples if example.source is not None]
+        return cls([len(example) for example in examples], sources, targets, pairs)
 
 
 @dataclass(frozen=True)
@@ -24,16 +55,18 @@ class Gradient:
     """What a step's backward passes gave, besides the gradients in the parameters.
 
     Attributes:
-        loss: mean over the step's targets, in nats.
+        loss: mean over the step's targets, in nats, and that of its pairs of sentences where there are any.
         tokens: real tokens that passed through the network.
         targets: sum of the weights of the places that carry loss.
-        flops: floating-point operations of the matrix products, forward and backward.
+        passed: the documents, for counting floating-point operations.
+        pair_loss: the part of the loss that pairs of sentences are; None without.
     """
 
     loss: float
     tokens: int
     targets: float
-    flops: float
+    passed: Passed
+    pair_loss: float | None = None
 
 
 @contextmanager
@@ -66,9 +99,32 @@ def products_in(precision: str, device: torch.device) -> AbstractContextManager[
     return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
 
+def drawn(examples: Sequence[Example], chosen: Sequence[int], draw: Draw | None, seed: int, step: int) -> list[Example]:
+    """A step's examples, their random part drawn anew from (seed, step, index): a resumed run draws the same.
+
+    Args:
+        examples: the fixed part of all of them.
+        chosen: indices of this step's.
+        draw: an objective's (data/drawing); None: there is nothing to draw.
+        seed, step: of the run.
+    """
+    if draw is None:
+        return [examples[index] for index in chosen]
+    return [draw(examples[index], np.random.default_rng((seed, step, index))) for index in chosen]
+
+
 def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
-    """A step's documents as the batches that pass through the network one after another."""
-    return pack(examples, settings.row_tokens) if settings.packing else [pad(examples, 0)]
+    """A step's documents as the batches that pass through the network one after another.
+
+    Documents of one length stand a document a row, which is as free of padding as a flat row and asks for no borders.
+    """
+    if not settings.packing:
+        return [pad(examples, 0)]
+    shapes = {(len(example), example.size) for example in examples}
+    if len(shapes) > 1:
+        return pack(examples, settings.row_tokens)
+    at_once = max(1, settings.row_tokens // examples[0].size)
+    return [lay(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
 
 
 def gradient(
@@ -82,44 +138,52 @@ def gradient(
     """Add the gradient of the step's mean loss to the trainable parameters.
 
     The mean is over all targets of the step, however its documents are laid into rows: one row of eight documents
-    and eight rows of one give the same gradient.
+    and eight rows of one give the same gradient. Where there are pairs of sentences, the mean of their loss over the
+    step's documents is added.
 
     Args:
         network: in training mode, inside :func:`frozen_in`.
-        examples: the step's documents.
-        settings: packing, row_tokens, seed, recompute.
+        examples: the step's documents, drawn.
+        settings: packing, row_tokens, seed.
         step: number of the step; dropout follows from it and the seed alone, so that a resumed run draws the same.
         precision: of the products.
         device: the network's.
     """
-    torch.manual_seed(seed_of(settings.seed, step))
+    _seed(seed_of(settings.seed, step), device)
     batches = rows_of(examples, settings)
     targets = sum(float(batch.weights.sum()) for batch in batches)
-    tokens = sum(batch.tokens for batch in batches)
-    loss = 0.0
+    paired = sum(len(batch.pair_labels) for batch in batches if batch.pair_labels is not None)
+    words = pairs = 0.0
     for batch in batches:
-        if not batch.weights.any():
+        if batch.pair_labels is None and not targets:
             continue
         with products_in(precision, device):
-            loss_sum, _ = next_token_loss(network, _to(batch, device))
-        (loss_sum / targets).backward()
-        loss += loss_sum.detach().item()
-    lengths = [int(n) for batch in batches for n in _lengths(batch)]
-    flops = training_flops(network, network.config, lengths, targets, settings.recompute)
-    return Gradient(loss / targets if targets else 0.0, tokens, targets, flops)
+            found = losses.loss(network, moved(batch, device))
+        mean = found.words / (targets or 1.0)
+        words += float(mean.detach())
+        if found.pairs is not None:
+            pair_mean = found.pairs / paired
+            pairs += float(pair_mean.detach())
+            mean = mean + pair_mean
+        mean.backward()
+    tokens = sum(batch.tokens for batch in batches)
+    return Gradient(words + pairs, tokens, targets, Passed.of(examples, targets, paired), pairs if paired else None)
 
 
-def training_flops(
-    network: nn.Module, config: ModelConfig, lengths: Sequence[int], targets: float, recompute: bool
-) -> float:
+def training_flops(network: Transformer, passed: Passed, recompute: bool = False) -> float:
     """FLOPs of forward and backward: a frozen weight needs no gradient of its own, a trainable one does."""
-    tokens = sum(lengths)
-    once = forward_flops(config, tokens, round(targets), lengths)
+    tokens = sum(passed.lengths)
+    once = forward_flops(
+        network.config, tokens, round(passed.targets), passed.lengths, passed.sources, pairs=passed.pairs
+    )
     again = 1 if recompute else 0
     if all(parameter.requires_grad for parameter in network.parameters()):
         return float(once.times(3 + again, 3 + again, 3).total)
-    adapted = 2 * sum(p.numel() for p in network.parameters() if p.requires_grad) * tokens
-    return float(once.times(2 + again, 3 + again, 2).total + (3 + again) * adapted)
+    trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
+    beside = 2 * sum(
+        size * (sum(passed.sources) if name.startswith("encoder.") else tokens) for name, size in trained.items()
+    )
+    return float(once.times(2 + again, 3 + again, 2).total + (3 + again) * beside)
 
 
 def seed_of(seed: int, step: int) -> int:
@@ -127,16 +191,8 @@ def seed_of(seed: int, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "little") >> 1
 
 
-def _lengths(batch: Batch) -> list[int]:
-    """Tokens of each document of a batch."""
-    found: list[int] = []
-    for row in batch.segments:
-        found += torch.bincount(row)[1:].tolist()
-    return [length for length in found if length]
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    moved = {f.name: getattr(batch, f.name).to(device, non_blocking=True) for f in fields(batch) if f.name != "tokens"}
-    return replace(batch, **moved)
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that this device's dropout reads; torch.manual_seed would look for every other device too."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
