@@ -165,15 +165,26 @@ CASES: dict[str, Case] = {
 }
 
 
-def make(name: str) -> Any:
-    """The tiny model of a case, in float32; biases and norms are random too, so that every weight tells."""
+def their_class(name: str) -> Any:
+    """The class of ``transformers`` that a case is of."""
     import transformers
 
+    return getattr(transformers, CASES[name].architecture)
+
+
+def their_config(name: str) -> Any:
+    """The config of a case, as an object of theirs."""
     case = CASES[name]
-    kind = getattr(transformers, case.architecture)
     told = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = their_class(name).config_class(**(told | case.sizes | case.changes))
+    config.architectures = [case.architecture]
+    return config
+
+
+def make(name: str) -> Any:
+    """The tiny model of a case, in float32; biases and norms are random too, so that every weight tells."""
     torch.manual_seed(5)
-    model = kind(kind.config_class(**(told | case.sizes | case.changes)))
+    model = their_class(name)(their_config(name))
     if not getattr(model.config, "scale_decoder_outputs", True):  # T5 v1.1's published files have a head of their own
         model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 0.5)
     generator = torch.Generator().manual_seed(7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tiny_families import CASES, SIZES, their_config
 
 from lmworks.base.errors import InputError
 from lmworks.families.registry import FAMILIES, family_of
@@ -19,6 +20,7 @@ LLAMA: dict[str, Any] = {
     "num_attention_heads": 8,
     "max_position_embeddings": 128,
 }
+DISTILBERT = {"model_type": "distilbert", "vocab_size": 100, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4}
 GPT2: dict[str, Any] = {"model_type": "gpt2", "vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4}
 
 
@@ -55,7 +57,7 @@ def test_what_is_not_computed_is_refused_by_name(base: dict, change: dict, words
 
 
 def test_unknown_families_are_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"mamba(.|\n)*gpt2, llama, mistral, qwen2, qwen3"):
+    with pytest.raises(InputError, match=r"mamba(.|\n)*bert, (.|\n)*gpt2, llama, (.|\n)*qwen2, qwen3"):
         family_of({"model_type": "mamba"})
     with pytest.raises(InputError, match="model_type is missing"):
         family_of({})
@@ -66,7 +68,8 @@ def test_absent_keys_have_the_familys_defaults() -> None:
     from transformers import AutoConfig
 
     qwens = [LLAMA | {"model_type": name, "num_key_value_heads": 2} for name in ("qwen2", "qwen3")]
-    for base in (LLAMA, LLAMA | {"model_type": "mistral"}, *qwens, GPT2):
+    berts = [SIZES | {"vocab_size": 100, "model_type": name} for name in ("bert", "roberta", "xlm-roberta", "albert")]
+    for base in (LLAMA, LLAMA | {"model_type": "mistral"}, *qwens, GPT2, *berts, DISTILBERT):
         full = AutoConfig.for_model(**base).to_dict()
         assert read(base) == read(full)
 
@@ -81,11 +84,13 @@ def test_sliding_layers_of_qwen() -> None:
     assert read(config | {"use_sliding_window": False}).sliding_window is None
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_written_and_read_is_the_same(name: str) -> None:
-    config = read(GPT2 if name == "gpt2" else LLAMA | {"model_type": name, "num_key_value_heads": 4})
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_written_and_read_is_the_same(case: str) -> None:
+    told = their_config(case).to_dict()
+    config, name = read(told), told["model_type"]
     written = FAMILIES[name].write_config(config)
     assert written["model_type"] == name
+    assert written["architectures"] == told["architectures"]
     assert read(written) == config
 
 
