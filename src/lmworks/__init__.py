@@ -1,7 +1,7 @@
 """lmworks: language models on the machine you have.
 
 The public names, each imported when it is first used: load opens any model, tune adapts one to a file of yours,
-resume goes on with a run that was stopped.
+pretrain trains one from nothing, resume goes on with a run that was stopped.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.opening import load as load
-    from lmworks.tuning import resume as resume
+    from lmworks.pretraining import pretrain as pretrain
+    from lmworks.pretraining import resume as resume
     from lmworks.tuning import tune as tune
 
-__all__ = ["__version__", "load", "resume", "tune"]
+__all__ = ["__version__", "load", "pretrain", "resume", "tune"]
 
-_HOMES = {"load": "lmworks.opening", "tune": "lmworks.tuning", "resume": "lmworks.tuning"}
+_HOMES = {
+    "load": "lmworks.opening",
+    "tune": "lmworks.tuning",
+    "pretrain": "lmworks.pretraining",
+    "resume": "lmworks.pretraining",
+}
 
 
 def __getattr__(name: str) -> Any:

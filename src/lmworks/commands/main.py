@@ -28,13 +28,17 @@ class Verb(NamedTuple):
 
 VERBS = {
     "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
+    "pretrain": Verb("pretrain", True, "train a model from nothing on your text; ends with a report card"),
     "resume": Verb("resume", True, "go on with a run that was stopped or killed"),
     "plan": Verb("plan", True, "what a run will need, before it: parameters, FLOPs, memory, time, disk"),
     "report": Verb("report", False, "the report card of a run: terminal, JSON, one HTML page"),
     "data": Verb("data", True, "show what a model will see of a file; list the named data sets"),
     "generate": Verb("generate", True, "continue a text"),
     "chat": Verb("chat", True, "talk with a model"),
-    "next": Verb("next", False, "the likeliest next tokens after a text"),
+    "next": Verb("next", False, "the likeliest next tokens after a text, or which sentence follows it"),
+    "fill": Verb("fill", False, "fill the blanks of a text"),
+    "translate": Verb("translate", True, "answer texts with an encoder-decoder, by beam search"),
+    "embed": Verb("embed", False, "vectors of texts, and how alike they are"),
     "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
     "save": Verb("save", False, "write a model as a Hugging Face folder"),
     "models": Verb("models", False, "the models that are here, and the names that can be fetched"),

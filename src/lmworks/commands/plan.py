@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
-from lmworks.commands.tune import add_recipe, recipe_of
+from lmworks import scratch
+from lmworks.base.errors import InputError
+from lmworks.commands import pretrain, tune
+
+if TYPE_CHECKING:
+    from lmworks.plan import Plan
 
 ABOUT = """What a run will need: parameters, work, time, memory, disk. Opens model and data, trains nothing, writes
-nothing. Words and settings are those of lmworks tune."""
+nothing. Words and settings are those of lmworks tune, or, for a preset or its recipe, those of lmworks pretrain."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """As tune's."""
     parser.description = ABOUT
-    add_recipe(parser)
+    tune.add_recipe(parser)
     parser.add_argument("--json", action="store_true", help="every part as a number")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the plan."""
-    recipe = recipe_of(args, rest)
+    plan, notes = _of_scratch(args, rest) if scratch.is_scratch(args.model) else _of_tune(args, rest)
+    if args.json:
+        print(json.dumps(plan.event(), indent=1))
+        return 0
+    for line in (*notes, *plan.lines()):
+        print(line)
+    return 0
+
+
+def _of_tune(args: argparse.Namespace, rest: list[str]) -> tuple[Plan, list[str]]:
+    recipe = tune.recipe_of(args, rest)
     from lmworks.tuning import prepare
 
     prepared = prepare(recipe)
-    if args.json:
-        print(json.dumps(prepared.plan.event(), indent=1))
-        return 0
-    for line in (*prepared.notes, *prepared.plan.lines()):
-        print(line)
-    return 0
+    return prepared.plan, prepared.notes
+
+
+def _of_scratch(args: argparse.Namespace, rest: list[str]) -> tuple[Plan, list[str]]:
+    if args.method is not None:
+        raise InputError("a model from scratch has no method of adapting", "--method", "leave it out")
+    recipe = pretrain.recipe_of(args, rest)
+    from lmworks.pretraining import prepare
+
+    prepared = prepare(recipe)
+    return prepared.plan, prepared.notes

@@ -1,4 +1,4 @@
-"""lmworks resume: go on with a run that was killed or stopped."""
+"""lmworks resume: go on with a run of tune or pretrain that was killed or stopped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
     from lmworks.commands.tune import finish, tell
-    from lmworks.tuning import resume
+    from lmworks.pretraining import resume
 
     return finish(resume(args.run, tell))

@@ -1,0 +1,63 @@
+"""Models to train from scratch, by name: each the beginning of a recipe, with where its numbers come from.
+
+The presets themselves are data, in presets.yaml; nothing here knows what their settings mean. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import nearest, read_yaml
+
+ABOUT = ("about", "citation", "published")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model to train from scratch.
+
+    Attributes:
+        name: what it is called.
+        about: one line, and where it differs from what is published.
+        citation: where its numbers come from.
+        published: how long it was trained where it was published.
+        values: the settings, as a recipe has them.
+    """
+
+    name: str
+    about: str
+    citation: str
+    published: str
+    values: dict[str, Any]
+
+
+def preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        InputError: there is none; the nearest is named.
+    """
+    known = names()
+    if name not in known:
+        near = nearest(name, known)
+        mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+        raise InputError(f"there is no preset {name!r}", "", f"{mend} (lmworks recipe presets tells of them)")
+    values = dict(_all()[name])
+    told = {word: str(values.pop(word)) for word in ABOUT}
+    return Preset(name, **told, values={"name": name, **values})
+
+
+def names() -> list[str]:
+    """All names, in the order of the file."""
+    return list(_all())
+
+
+@cache
+def _all() -> dict[str, dict[str, Any]]:
+    with resources.as_file(resources.files("lmworks").joinpath("presets.yaml")) as path:
+        return dict(read_yaml(Path(path)))
