@@ -30,6 +30,9 @@ from lmworks.text.tokenizer import Tokenizer
 CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+# What generation_config.json says, and config.json said before there was one.
+RULES = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "max_length", "min_length")
+RULES += ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
 OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
@@ -58,7 +61,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
     _leave_duplicates(weights, rows, family, folder)
     tensors = to_ours(rows, weights, shapes_of(network), family.ignored, str(folder))
     generation = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    told = {name: hf_config[name] for name in TOKEN_IDS if hf_config.get(name) is not None}
+    told = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
     generation = generation or told
     tokenizer = open_tokenizer(folder)
     if tokenizer is not None:

@@ -1,5 +1,5 @@
-"""T5 (Raffel et al. 2020), T5 v1.1 and Flan-T5: encoder and decoder, RMSNorm first, relative positions, no biases,
-scores that are not scaled. v1.0 is plain and ties its head, scaling what it reads; v1.1 is gated with a head of its own.
+"""T5 (Raffel et al. 2020), T5 v1.1, Flan-T5: encoder and decoder, RMSNorm first, relative positions, no biases, scores
+that are not scaled. v1.0 is plain and ties its head, scaling what it reads; v1.1 is gated and has a head of its own.
 
 In training theirs also drops out what leaves a stack; ours drops out within it alone.
 """
@@ -13,17 +13,14 @@ from lmworks.families.family import ACTIVATIONS, Family, Keys, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
 from lmworks.model.config import ModelConfig
 
-THEIRS = {
-    "hidden_size": "d_model",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "head_dim": "d_kv",
-    "intermediate_size": "d_ff",
-    "relative_buckets": "relative_attention_num_buckets",
-    "relative_max_distance": "relative_attention_max_distance",
-    "norm_eps": "layer_norm_epsilon",
-    "hidden_dropout": "dropout_rate",
-    "max_position_embeddings": "n_positions",
+SIZES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
+FIELDS: dict[str, tuple[str, Any]] = {  # ours: theirs, and what it is where it is not told
+    "head_dim": ("d_kv", 64),
+    "intermediate_size": ("d_ff", 2048),
+    "max_position_embeddings": ("n_positions", 512),
+    "relative_buckets": ("relative_attention_num_buckets", 32),
+    "relative_max_distance": ("relative_attention_max_distance", 128),
+    "norm_eps": ("layer_norm_epsilon", 1e-6),
 }
 DROPOUTS = ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout")
 GATED = "gated-"
@@ -33,10 +30,10 @@ UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    sizes = keys.sizes(**{ours: THEIRS[ours] for ours in ("hidden_size", "num_hidden_layers", "num_attention_heads")})
+    sizes = keys.sizes(**SIZES)
     keys.only("is_encoder_decoder", True)
-    keys.ignore("initializer_factor", "classifier_dropout", "dense_act_fn", "is_gated_act", "output_past")
-    keys.ignore("gradient_checkpointing")
+    keys.ignore("initializer_factor", "classifier_dropout", "output_past", "gradient_checkpointing")
+    keys.ignore("dense_act_fn", "is_gated_act")  # both follow from feed_forward_proj
     word = keys.take("feed_forward_proj", "relu")
     activation = "gelu_new" if word == "gated-gelu" else word.removeprefix(GATED)
     if activation not in ACTIVATIONS:
@@ -48,14 +45,9 @@ def _read(keys: Keys) -> dict[str, Any]:
     return sizes | {
         "architecture": "encoder-decoder",
         "num_decoder_layers": keys.take("num_decoder_layers") or sizes["num_hidden_layers"],
-        "intermediate_size": keys.take("d_ff", 2048),
-        "head_dim": keys.take("d_kv", 64),
-        "max_position_embeddings": keys.take("n_positions", 512),
+        **{ours: keys.take(*theirs) for ours, theirs in FIELDS.items()},
         "positions": "relative",
-        "relative_buckets": keys.take("relative_attention_num_buckets", 32),
-        "relative_max_distance": keys.take("relative_attention_max_distance", 128),
         "norm": "rms",
-        "norm_eps": keys.take("layer_norm_epsilon", 1e-6),
         "attention_scale": 1.0,
         "activation": ACTIVATIONS[activation],
         "gated": word.startswith(GATED),
@@ -70,8 +62,10 @@ def _write(config: ModelConfig) -> dict[str, Any]:
     word = theirs_of(config.activation, ("relu", "gelu_new"))
     return {
         "vocab_size": config.vocab_size,
-        **{theirs: getattr(config, ours) for ours, theirs in THEIRS.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
+        **{theirs: getattr(config, ours) for ours, (theirs, _) in FIELDS.items()},
         "d_kv": config.head_size,
+        "dropout_rate": config.hidden_dropout,
         "num_decoder_layers": config.num_decoder_layers,
         "feed_forward_proj": word if not config.gated else GATED + word.replace("gelu_new", "gelu"),
         "is_encoder_decoder": True,

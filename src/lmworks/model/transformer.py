@@ -20,11 +20,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lmworks.kernels.activations import activate
+from lmworks.kernels.dropout import add_dropped, dropout
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
-from lmworks.model.dropout import dropout
-from lmworks.model.feedforward import ACTIVATIONS, FeedForward
+from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import Sight, spans_of
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
@@ -94,9 +95,8 @@ class Block(nn.Module):
         y = part(norm(x)) if self.before else part(x)
         if output_norm is not None:
             y = output_norm(y)
-        if self.dropout and self.training:
-            y = dropout(y, self.dropout)
-        return x + y if self.before else norm(x + y)
+        x = add_dropped(x, y, self.dropout if self.training else 0.0)
+        return x if self.before else norm(x)
 
 
 class Stack(nn.Module):
@@ -124,9 +124,7 @@ class Stack(nn.Module):
             x = x + self._sines(positions).to(x)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
-        if self.config.embedding_dropout and self.training:
-            x = dropout(x, self.config.embedding_dropout)
-        return x
+        return dropout(x, self.config.embedding_dropout) if self.training else x
 
     def run(self, x: torch.Tensor, shared: Pass, cache: Cache | None = None) -> torch.Tensor:
         """Input embeddings (B, T, E) -> hidden states (B, T, E)."""
@@ -155,12 +153,12 @@ class HeadTransform(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.dense = nn.Linear(config.hidden_size, config.word_size)
         self.norm = make_norm(config, config.word_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.activation(self.dense(x)))
+        return self.norm(activate(self.activation, self.dense(x)))
 
 
 class Transformer(Stack):
@@ -380,6 +378,6 @@ def _memory_sight(
     if memory_segments is None:
         return Sight(False, positions, places)
     own = torch.ones_like(positions) if segments is None else segments.clamp(min=1)  # padding, too, looks somewhere
-    if segments is None or len(segments) > 1:
-        return Sight(False, positions, places, own, memory_segments)
-    return Sight(False, positions, places, own, memory_segments, spans_of(segments), spans_of(memory_segments))
+    flat = len(own) == 1 and torch.equal(own.unique_consecutive(), memory_segments.unique_consecutive())
+    spans = (spans_of(own), spans_of(memory_segments)) if flat else ((), ())
+    return Sight(False, positions, places, own, memory_segments, *spans)
