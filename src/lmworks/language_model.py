@@ -18,8 +18,8 @@ from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
-from lmworks.generate import fill
 from lmworks.generate.decode import check_writes
+from lmworks.generate.fill import Filled, Pooling, embed, fill, next_sentence
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published
 from lmworks.generate.text import Reply, complete, next_tokens, stream
@@ -135,20 +135,20 @@ class LanguageModel:
         found = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
         return found[0] if isinstance(text, str) else found
 
-    def fill(self, text: str, top: int = 5) -> fill.Filled:
+    def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled."""
-        return fill.fill(self.network.eval(), self.tokenizer, text, top, self.rules)
+        return fill(self.network.eval(), self.tokenizer, text, top, self.rules)
 
     def next_sentence(self, first: str, second: str) -> float:
         """The probability that the second sentence follows the first, of a model trained on that."""
-        return fill.next_sentence(self.network.eval(), self.tokenizer, first, second)
+        return next_sentence(self.network.eval(), self.tokenizer, first, second)
 
     def embed(
-        self, texts: str | Sequence[str], pooling: fill.Pooling = "mean", normalize: bool | None = None
+        self, texts: str | Sequence[str], pooling: Pooling = "mean", normalize: bool | None = None
     ) -> torch.Tensor | list[torch.Tensor]:
         """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/fill.py."""
         texts = [texts] if isinstance(texts, str) else texts
-        return fill.embed(self.network.eval(), self.tokenizer, texts, pooling, normalize)
+        return embed(self.network.eval(), self.tokenizer, texts, pooling, normalize)
 
     @overload
     def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **sampling: Any) -> str: ...

@@ -12,7 +12,6 @@ from conftest import make_theirs
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
 from lmworks.families.folder import open_folder
-from lmworks.families.registry import FAMILIES
 from lmworks.generate.beam import decode_best, search
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
@@ -89,8 +88,6 @@ def best(
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3", *BOTH])
 def test_beams_are_those_of_transformers(model_type, tmp_path):
-    if model_type not in FAMILIES:
-        pytest.skip(f"no family {model_type} yet")
     both = model_type in BOTH
     theirs = make_both(model_type) if both else make_theirs(model_type)
     theirs.save_pretrained(tmp_path)
@@ -108,3 +105,96 @@ def test_beams_are_those_of_transformers(model_type, tmp_path):
         assert best(network, PROMPTS, rules, ends, max_tokens=12, **settings) == wanted
         ended += sum(text[-1] in ends and len(text) > 2 for text in wanted)
     assert ended >= 6
+
+
+RULES = {
+    "forced_bos_token_id": 7,
+    "forced_eos_token_id": 2,
+    "min_length": 6,
+    "bad_words_ids": [[28], [64, 3], [17, 17]],
+    "suppress_tokens": [40, 41],
+}
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_publishers_rules_are_kept_as_transformers_keeps_them(num_beams, tmp_path):
+    theirs = make_both("bart")
+    theirs.generation_config.update(**RULES)
+    theirs.save_pretrained(tmp_path)
+    opened = open_folder(tmp_path)
+    rules = Rules.of(opened.generation, True)
+    assert rules == Rules(start=2, first=7, last=2, least=5, never=((40,), (41,), (28,), (64, 3), (17, 17)))
+    # two of what it would write are ends, so that the least number of tokens matters
+    ends = {2, *best(opened.network, PROMPTS[:1], rules, set(), max_tokens=4)[0][1:3]}
+    for asked in ({}, VARIED):
+        settings = {"num_beams": num_beams, **asked}
+        wanted = [generated(theirs, prompt, 1, ends, max_new_tokens=9, **settings) for prompt in PROMPTS]
+        assert all(text[0] == 7 and text[-1] in ends for text in wanted)
+        assert best(opened.network, PROMPTS, rules, ends, max_tokens=9, **settings) == wanted
+
+
+def tiny(architecture: str = "decoder", words: int = 6) -> Transformer:
+    torch.manual_seed(1)
+    both = {"num_decoder_layers": 2} if architecture == "encoder-decoder" else {}
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=words,
+        max_position_embeddings=32,
+        tie_word_embeddings=False,
+        **sizes,
+        **both,
+    )
+    network = Transformer(config).eval()
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return network
+
+
+def test_with_enough_beams_the_likeliest_text_is_found():
+    """Against all texts of three tokens, 0 being the end."""
+    network, prompt = tiny(), [1, 2]
+
+    def log_probability(text: tuple[int, ...]) -> float:
+        with torch.no_grad():
+            logits = network(torch.tensor([[*prompt, *text]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return float(logits.gather(-1, torch.tensor(text)[:, None]).sum())
+
+    texts = [text for size in (1, 2, 3) for text in product(range(6), repeat=size)]
+    whole = [text for text in texts if 0 not in text[:-1] and (text[-1] == 0 or len(text) == 3)]
+    wanted = sorted(((log_probability(text), list(text)) for text in whole), reverse=True)
+    settings = SamplingSettings(num_beams=60, max_tokens=3, length_penalty=0.0, early_stopping="never")
+    found = search(network, [prompt], settings, {0})[0]
+    assert [one.ids for one in found[:20]] == [text for _, text in wanted[:20]]
+    assert [one.score for one in found[:20]] == pytest.approx([value for value, _ in wanted[:20]], rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_k": 12, "seed": 4}, {"num_beams": 3}])
+@pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
+def test_a_batch_of_unequal_prompts_equals_one_by_one(architecture, settings):
+    network, rules = tiny(architecture, 64), Rules(start=1)
+    together = best(network, PROMPTS, rules, {7, 9, 11}, max_tokens=12, **settings)
+    assert together == [best(network, [one], rules, {7, 9, 11}, max_tokens=12, **settings)[0] for one in PROMPTS]
+
+
+def test_the_source_is_read_once(monkeypatch):
+    network = tiny("encoder-decoder", 64)
+    assert network.encoder is not None
+    passes, keys = [], []
+    network.encoder.layers[0].register_forward_hook(lambda *_: passes.append(1))
+    network.layers[0].cross_attn.k_proj.register_forward_hook(lambda *_: keys.append(1))
+    for beams in (1, 3):
+        best(network, PROMPTS[:1], Rules(start=1), set(), max_tokens=6, num_beams=beams)
+    assert (len(passes), len(keys)) == (2, 2)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(InputError, match="temperature to 0"):
+        build(SamplingSettings, {"num_beams": 2, "temperature": 0.7}, "generate")
+    with pytest.raises(InputError, match="begins with"):
+        best(tiny("encoder-decoder"), [[1]], Rules(), set(), num_beams=2)
+    for beams in (1, 2):
+        with pytest.raises(InputError, match="lmworks fill"):
+            best(tiny("encoder"), [[1]], Rules(), set(), num_beams=beams)
+        with pytest.raises(InputError, match="context holds 32"):
+            best(tiny(), [[1] * 32], Rules(), set(), num_beams=beams)

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
+from lmworks.data.spans import sentinels
 from lmworks.generate.beam import search
 from lmworks.generate.decode import hidden_of, longest, start_of
 from lmworks.generate.sampling import Rules, SamplingSettings
@@ -24,7 +25,6 @@ from lmworks.text.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "first", "none"]
 BLANKS = (r"\[MASK\]", "<mask>", "_{3,}")
-SENTINEL = re.compile(r"<extra_id_(\d+)>")
 SPAN_TOKENS = 16  # of what a model with sentinels writes into one blank
 
 
@@ -57,14 +57,14 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
     Raises:
         InputError: the text has no blank or is too long; the model fills none.
     """
-    architecture, sentinels = network.config.architecture, _sentinels(tokenizer)
+    architecture, marks = network.config.architecture, sentinels(tokenizer).tolist()
     if architecture == "decoder":
         mend = "lmworks next shows what follows a text; take an encoder (as BERT) or an encoder-decoder (as T5) to fill"
         raise InputError("a decoder reads from left to right and fills no blanks", mend=mend)
     if not network.config.language_head:
         mend = "take the model as it was trained on masked words (a ...ForMaskedLM)"
         raise InputError("the model has no head for words, so it cannot fill blanks", mend=mend)
-    if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and sentinels):
+    if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and marks):
         mend = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
         raise InputError("the tokenizer has no mask token, so the model cannot fill blanks", mend=mend)
     if top < 1:
@@ -72,7 +72,7 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
     parts = _parts(tokenizer, text)
     with torch.inference_mode():
         if tokenizer.mask_id is None:
-            return _spans(network, tokenizer, parts, sentinels, top, rules or Rules())
+            return _spans(network, tokenizer, parts, marks, top, rules or Rules())
         return _masked(network, tokenizer, parts, top, rules or Rules())
 
 
@@ -134,7 +134,7 @@ def embed(
 
 def _parts(tokenizer: Tokenizer, text: str) -> list[str]:
     """What stands before, between and after the blanks."""
-    own = [] if tokenizer.mask_id is None else [re.escape(tokenizer.core.id_to_token(tokenizer.mask_id))]
+    own = [] if tokenizer.mask_id is None else [re.escape(_token(tokenizer, tokenizer.mask_id))]
     parts = re.split("|".join([*own, *BLANKS]), text)
     if len(parts) == 1:
         raise InputError("the text has no blank", repr(text), 'write one as [MASK] or ___: "I love eating ___"')
@@ -144,7 +144,7 @@ def _parts(tokenizer: Tokenizer, text: str) -> list[str]:
 def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: int, rules: Rules) -> Filled:
     mask = tokenizer.mask_id
     assert mask is not None
-    token = tokenizer.core.id_to_token(mask)
+    token = _token(tokenizer, mask)
     ids = tokenizer.encode(token.join(parts), special=True)
     places = [place for place, one in enumerate(ids) if one == mask]
     if len(places) != len(parts) - 1:
@@ -170,13 +170,13 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
 
 
 def _spans(
-    network: Transformer, tokenizer: Tokenizer, parts: list[str], sentinels: list[int], top: int, rules: Rules
+    network: Transformer, tokenizer: Tokenizer, parts: list[str], marks: list[int], top: int, rules: Rules
 ) -> Filled:
-    if len(parts) - 1 >= len(sentinels):
-        fault = f"the text has {len(parts) - 1} blanks, the model can tell {len(sentinels) - 1} apart"
+    if len(parts) > len(marks):
+        fault = f"the text has {len(parts) - 1} blanks, the model can tell {len(marks) - 1} apart"
         raise InputError(fault, "the text", "leave fewer blanks at a time")
-    marks = [tokenizer.core.id_to_token(one) for one in sentinels]
-    source = parts[0] + "".join(mark + part for mark, part in zip(marks, parts[1:], strict=False))
+    words = [_token(tokenizer, mark) for mark in marks]
+    source = parts[0] + "".join(word + part for word, part in zip(words, parts[1:], strict=False))
     ids = tokenizer.encode(source, special=True)
     _check_length(network, ids, "the text")
     # the likeliest spans themselves: no penalty of lengths, and on until nothing likelier can come
@@ -186,26 +186,22 @@ def _spans(
     begun: list[int] = []
     blanks, text = [], parts[0]
     for number, part in enumerate(parts[1:]):
-        begun = [*begun, sentinels[number]]
-        ends = {sentinels[number + 1]} | tokenizer.end_ids
+        begun.append(marks[number])
+        ends = {marks[number + 1]} | tokenizer.end_ids
         found = search(network, [ids], settings, ends, Rules(start=rules.start), [begun])[0]
-        found = [one for one in found if one.ids[-1] in ends] or found
+        found = [one for one in found if one.ids[-1] in ends] or found  # rather whole spans than cut ones
         spans = [one.ids[:-1] if one.ids[-1] in ends else one.ids for one in found[:top]]
-        blank = [
-            (tokenizer.decode(span), math.exp(one.log_probability)) for span, one in zip(spans, found, strict=False)
-        ]
-        blanks.append(blank)
+        likely = [math.exp(one.log_probability) for one in found[:top]]
+        blanks.append([(tokenizer.decode(span), value) for span, value in zip(spans, likely, strict=True)])
         begun += spans[0]
-        text = _joined(text, " " + blank[0][0].strip()) + part
+        text = _joined(text, " " + blanks[-1][0][0].strip()) + part
     return Filled(blanks, text)
 
 
-def _sentinels(tokenizer: Tokenizer) -> list[int]:
-    """The ids of <extra_id_0>, <extra_id_1> ..., in that order."""
-    found = {
-        int(match[1]): index for token, index in tokenizer.specials.items() if (match := SENTINEL.fullmatch(token))
-    }
-    return [found[number] for number in sorted(found)]
+def _token(tokenizer: Tokenizer, token_id: int) -> str:
+    token = tokenizer.core.id_to_token(token_id)
+    assert token is not None
+    return token
 
 
 def _written(tokenizer: Tokenizer, before: list[int], token: int) -> str:
