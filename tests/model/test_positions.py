@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lmworks.base.errors import InputError
+from lmworks.kernels.rotary import rotate
 from lmworks.model.config import ModelConfig, RopeScaling
-from lmworks.model.positions import Rotary, rotate
+from lmworks.model.positions import Rotary
 
 SHORT, LONG = (1.0, 1.5, 2.0, 2.5), (2.0, 3.0, 4.0, 5.0)
 LONGROPE = RopeScaling(
@@ -29,7 +30,7 @@ def turned(rotary: Rotary, x: torch.Tensor, positions: torch.Tensor | None = Non
     """x (B, T, H, D) rotated; positions counted from 0 unless told."""
     if positions is None:
         positions = torch.arange(x.shape[1]).expand(x.shape[:2])
-    return rotate(x, rotary.turns(positions, x.dtype))
+    return rotate(x, *rotary.turns(positions, x.dtype))
 
 
 def heads(length: int, seed: int = 0) -> torch.Tensor:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from lmworks.kernels.activations import ACTIVATIONS
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig, RopeScaling
-from lmworks.model.feedforward import ACTIVATIONS
 from lmworks.model.masks import Sight
 from lmworks.model.transformer import Transformer
 

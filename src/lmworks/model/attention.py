@@ -13,12 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lmworks.kernels import attention as native
+from lmworks.kernels.dropout import dropout
+from lmworks.kernels.rotary import rotate
 from lmworks.model.cache import LayerCache
 from lmworks.model.config import ModelConfig
-from lmworks.model.dropout import dropout
 from lmworks.model.masks import Sight
 from lmworks.model.norm import make_norm
-from lmworks.model.positions import rotate
 
 Turns = tuple[torch.Tensor, torch.Tensor]
 
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         if self.q_norm is not None:
             query = self.q_norm(query)
         if rotation.own is not None:
-            query = rotate(query, rotation.own)
+            query = rotate(query, *rotation.own)
         keys, values = self._keys_and_values(x, rotation, cache, memory)
         mixed = self._mix(query.transpose(1, 2), keys, values, sight, bias, relative)
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))
@@ -106,7 +107,7 @@ class Attention(nn.Module):
         if self.k_norm is not None:
             keys = self.k_norm(keys)
         if rotation.own is not None and rotation.keys is None:
-            keys = rotate(keys, rotation.own)
+            keys = rotate(keys, *rotation.own)
         keys = keys.transpose(1, 2)
         if self.cross:
             if cache is not None:
@@ -114,7 +115,7 @@ class Attention(nn.Module):
         elif cache is not None:
             keys, values = cache.append(keys, values)
         if rotation.keys is not None:
-            keys = rotate(keys.transpose(1, 2), rotation.keys).transpose(1, 2)
+            keys = rotate(keys.transpose(1, 2), *rotation.keys).transpose(1, 2)
         return keys, values
 
     def _mix(
@@ -129,6 +130,8 @@ class Attention(nn.Module):
         """(B, H, T, D) queries, (B, K, S, D) keys and values -> (B, H, T, D)."""
         how = self.how if self.training else self.how._replace(dropout=0.0)
         if bias is None and sight.within(self.window):
+            if sight.spans and relative is None and how.softcap is None and native.can_attend(query, keys, values):
+                return _natively(query, keys, values, sight, how)
             if sight.spans:
                 return _by_document(query, keys, values, sight, relative, how)
             if relative is None and sight.step and how.softcap is None:
@@ -184,6 +187,14 @@ def _written_out(
     elif mask is not None:
         scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
     return dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout) @ values
+
+
+def _natively(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, how: How) -> torch.Tensor:
+    """:func:`_by_document` as one kernel."""
+    flat = [part.transpose(1, 2).squeeze(0) for part in (query, keys, values)]
+    scale = how.scale or query.shape[3] ** -0.5
+    mixed = native.attend(*flat, sight.spans, sight.key_spans or sight.spans, scale, sight.causal, how.dropout)
+    return mixed[None].transpose(1, 2)
 
 
 def _by_document(

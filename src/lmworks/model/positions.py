@@ -112,17 +112,6 @@ class Rotary:
         return 1.0 / theta[..., None].float() ** exponents
 
 
-def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotate x (B, T, H, D) by ``turns`` from :meth:`Rotary.turns`; of each head the first R, the rest passes."""
-    cos, sin = turns
-    rotated = 2 * cos.shape[-1]
-    first, second = x[..., :rotated].chunk(2, dim=-1)
-    parts = [torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)]
-    if rotated < x.shape[-1]:
-        parts.append(x[..., rotated:])
-    return torch.cat(parts, dim=-1)
-
-
 def _lengths(positions: torch.Tensor) -> torch.Tensor:
     """(B, T): how long the document is that stands at each place; one begins where positions do not go on counting."""
     begins = functional.pad(positions.diff(dim=1) != 1, (1, 0))

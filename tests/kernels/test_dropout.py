@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmworks.model.dropout import dropout
+from lmworks.kernels.dropout import dropout
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
