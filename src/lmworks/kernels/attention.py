@@ -47,7 +47,7 @@ def _borders(spans: tuple[int, ...]) -> torch.Tensor:
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query, keys, values, spans, key_spans, scale, causal, rate):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, query, keys, values, spans, key_spans, scale, causal, rate):
         flat = [part.flatten(1) for part in (query, keys, values)]
         borders = _borders(spans)
         key_borders = borders if key_spans == spans else _borders(key_spans)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ capsule = torch._C._to_dlpack
 
 
 @cache
-def library() -> Any | None:
+def library() -> Any:
     """The module of kernels, its instruction set chosen; None where PyTorch computes."""
     return _loaded()[0]
 
@@ -34,7 +35,7 @@ def _loaded() -> tuple[Any | None, str]:
     if wanted == "off":
         return None, "switched off by LMWORKS_KERNELS=off"
     try:
-        from lmworks.kernels import _native
+        _native = import_module("lmworks.kernels._native")
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         why = "they were not built: there was no C++ compiler" if missing else f"they cannot be loaded: {error}"
