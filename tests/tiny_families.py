@@ -130,6 +130,9 @@ CASES: dict[str, Case] = {
         | {"original_max_position_embeddings": 16}
         | {"rope_scaling": LONGROPE | {"short_factor": [1.0, 1.1, 1.2], "long_factor": [1.5, 2.0, 3.0]}},
     ),
+    "starcoder2": Case("Starcoder2ForCausalLM", {}),
+    "starcoder2-window": Case("Starcoder2ForCausalLM", {"sliding_window": 5, "tie_word_embeddings": False}),
+    "starcoder2-no-biases": Case("Starcoder2ForCausalLM", {"use_bias": False, "num_key_value_heads": 1}),
     "bert": Case("BertForPreTraining", {}),
     "bert-masked": Case("BertForMaskedLM", {"hidden_act": "relu", "type_vocab_size": 3}),
     "bert-untied": Case("BertForMaskedLM", {"tie_word_embeddings": False}),

@@ -1,4 +1,4 @@
-"""Gemma 2, Gemma 3, Phi-3: configs as published and in every version's words; what is beyond a window or a border."""
+"""Gemma 2, Gemma 3, Phi-3, StarCoder2: configs as published and in the words of every version; beyond windows and borders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmworks.model.config import ModelConfig
 
 LONGROPE = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 BORDER = 16  # of the phi3 cases of tiny_families: where longrope's other factors begin
-NEW = ("gemma2", "gemma3_text", "phi3")
+DEFAULTS = ("gemma2", "gemma3_text", "phi3", "starcoder2")
 
 
 def read(model_type: str, /, **keys: Any) -> ModelConfig:
@@ -29,7 +29,7 @@ def read(model_type: str, /, **keys: Any) -> ModelConfig:
     return family_of(config).read_config(config)
 
 
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_absent_keys_have_the_familys_defaults(name: str) -> None:
     """Those of transformers, which a config.json may rely on."""
     told = {"model_type": name, "vocab_size": 101, **SIZES}
@@ -101,6 +101,23 @@ def test_phi3_in_older_and_newer_words() -> None:
     assert read("phi3", **written) == older
 
 
+def test_starcoder2_as_it_is_published() -> None:
+    """starcoder2-3b: keys of two generations of code, of which one is read."""
+    older = {
+        "activation_function": "gelu",
+        "layer_norm_epsilon": 1e-3,
+        "norm_type": "layer_norm",
+        "mlp_type": "default",
+    }
+    told = {"hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "rope_theta": 999999.4420358813, "use_bias": True}
+    config = read("starcoder2", sliding_window=4096, attention_softmax_in_fp32=True, **older, **told)
+    assert (config.activation, config.norm_eps, config.sliding_window) == ("gelu_tanh", 1e-5, 4096)
+    assert config.qkv_bias
+    assert config.output_bias
+    assert config.mlp_bias
+    assert read("starcoder2", **FAMILIES["starcoder2"].write_config(config)) == config
+
+
 def test_another_attention_factor_is_kept() -> None:
     scaling = LONGROPE | {"attention_factor": 1.3, "factor": 2.0}
     config = read("phi3", rope_scaling=scaling, original_max_position_embeddings=16)
@@ -123,6 +140,7 @@ def test_another_attention_factor_is_kept() -> None:
         ("gemma2", {"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
         ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, ["lacks long_factor"]),
         ("phi3", {"attention_bias": True}, ["attention_bias"]),
+        ("starcoder2", {"norm_type": "rms_norm"}, ["norm_type"]),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(name: str, keys: dict[str, Any], words: list[str]) -> None:
@@ -164,7 +182,7 @@ def test_written_beyond_windows_and_borders_as_transformers_writes(case: str, tm
         assert got == whole[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name.startswith(("gemma", "phi3"))])
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith(("gemma", "phi3", "starcoder2"))])
 def test_packed_and_padded_beyond_the_border(case: str, tmp_path: Path) -> None:
     network = open_case(case, tmp_path)[1].network
     lengths = (BORDER + 5, 7, BORDER)

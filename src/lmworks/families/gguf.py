@@ -84,7 +84,9 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     name = file.metadata.get("general.architecture")
     if name not in ARCHITECTURES:
         raise InputError(
-            f"a model of architecture {name!r} is not read here", str(file.path), "known: " + ", ".join(ARCHITECTURES)
+            f"a model of architecture {name!r} is not read here",
+            str(file.path),
+            f"known: {', '.join(ARCHITECTURES)}; of other families, open the Hugging Face folder",
         )
     if told(file.metadata, "split.count", int, str(file.path), 1) > 1:
         raise InputError(

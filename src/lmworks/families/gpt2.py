@@ -4,56 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.families.family import Family, Keys, theirs_of
+from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Rename, Row, Split, expand
 from lmworks.model.config import ModelConfig
 
-THEIRS = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
+FIELDS: Fields = {
+    "vocab_size": ("vocab_size", NEEDED),
+    "hidden_size": ("n_embd", NEEDED),
+    "intermediate_size": ("n_inner", None),
+    "num_hidden_layers": ("n_layer", NEEDED),
+    "num_attention_heads": ("n_head", NEEDED),
+    "max_position_embeddings": ("n_positions", 1024),
+    "norm_eps": ("layer_norm_epsilon", 1e-5),
+    "tie_word_embeddings": ("tie_word_embeddings", True),
+    "embedding_dropout": ("embd_pdrop", 0.1),
+    "attention_dropout": ("attn_pdrop", 0.1),
+    "hidden_dropout": ("resid_pdrop", 0.1),
+    "initializer_range": ("initializer_range", 0.02),
 }
+ALWAYS = {"positions": "learned", "norm": "layer", "gated": False}
+ALWAYS |= {"qkv_bias": True, "output_bias": True, "mlp_bias": True}
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    sizes = keys.sizes(**THEIRS)
     keys.ignore("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     keys.ignore("summary_first_dropout", "reorder_and_upcast_attn")  # the latter: rounding only, in half precision
     keys.only("scale_attn_weights", True)
     keys.only("scale_attn_by_inverse_layer_idx", False)
-    return sizes | {
-        "intermediate_size": keys.take("n_inner") or 4 * sizes["hidden_size"],
-        "max_position_embeddings": keys.take("n_positions", 1024),
-        "positions": "learned",
-        "norm": "layer",
-        "norm_eps": keys.take("layer_norm_epsilon", 1e-5),
-        "activation": keys.activation("activation_function", "gelu_new"),
-        "gated": False,
-        "qkv_bias": True,
-        "output_bias": True,
-        "mlp_bias": True,
-        "tie_word_embeddings": keys.take("tie_word_embeddings", True),
-        "embedding_dropout": keys.take("embd_pdrop", 0.1),
-        "attention_dropout": keys.take("attn_pdrop", 0.1),
-        "hidden_dropout": keys.take("resid_pdrop", 0.1),
-        "initializer_range": keys.take("initializer_range", 0.02),
-    }
+    fields = keys.fields(FIELDS)
+    fields["intermediate_size"] = fields["intermediate_size"] or 4 * fields["hidden_size"]
+    return ALWAYS | fields | {"activation": keys.activation("activation_function", "gelu_new")}
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        **{theirs: getattr(config, ours) for ours, theirs in THEIRS.items()},
-        "n_inner": config.intermediate_size,
-        "n_positions": config.max_position_embeddings,
-        "layer_norm_epsilon": config.norm_eps,
-        "activation_function": theirs_of(config.activation, ("gelu_new",)),
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "embd_pdrop": config.embedding_dropout,
-        "attn_pdrop": config.attention_dropout,
-        "resid_pdrop": config.hidden_dropout,
-        "initializer_range": config.initializer_range,
-    }
+    return keys_of(config, FIELDS) | {"activation_function": theirs_of(config.activation, ("gelu_new",))}
 
 
 def _table(config: ModelConfig) -> list[Row]:

@@ -17,9 +17,10 @@ from lmworks.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from lmworks.families.marian import MARIAN
 from lmworks.families.phi3 import PHI3
 from lmworks.families.roberta import ROBERTA, XLM_ROBERTA
+from lmworks.families.starcoder2 import STARCODER2
 from lmworks.families.t5 import T5
 
-DECODERS = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3)
+DECODERS = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, STARCODER2)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT)
 ENCODER_DECODERS = (BART, MARIAN, T5)
 FAMILIES: dict[str, Family] = {family.name: family for family in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
