@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import re
 
 import pytest
+from tiny_objectives import TEXTS, bert_like, t5_like
 from tiny_tokenizers import CHATML, byte_level
 
 from lmworks.base.errors import InputError
@@ -69,3 +71,87 @@ def test_list_names_every_set(capsys):
     assert all(name in out for name in ("python-help", "python-source", "movie-reviews", "PSF-2.0", "MIT"))
     run("list", "--json")
     assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+# Objectives
+
+
+def saved(tokenizer, folder, **config):
+    """A folder with a tokenizer and a config."""
+    tokenizer.save(folder)
+    sizes = {"vocab_size": 1000, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    heads = {"model_type": "llama", "num_attention_heads": 1, "max_position_embeddings": 48}
+    (folder / "config.json").write_text(json.dumps({**heads, **sizes, **config}))
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, capsys):
+    folder = saved(bert_like(), tmp_path / "bert")
+    words = ["show", folder, text, "--objective", "masked", "--objective.mask_rate", "0.5", "--draws", "2"]
+    assert run(*words) == 0
+    shown = capsys.readouterr()
+    assert "--- example 1, draw 2, " in shown.out
+    for drawn in re.findall(r"^ \[CLS\].*", shown.out, re.MULTILINE)[:2]:
+        meant = re.sub(r"\[(\[MASK\]|[^\s→\]]+)→(.)\]", r"\2", drawn)
+        meant = re.sub(r"\[(\[MASK\]|[^\s→\]]+)→([^\]]+)\]", r"\2", meant)
+        plain = re.sub(r"\[CLS\]|\[SEP\]|[^\w.,;'!?]", "", meant.replace("##", ""))
+        assert plain.startswith("Theskyisblue,andthesea")
+    assert "one draw hides" in shown.out
+    assert "needs a model that is: encoder; this one is: decoder" in shown.err
+    run(*words)
+    assert capsys.readouterr().out == shown.out
+
+
+def test_pairs_show_types_and_label(tmp_path, text, capsys):
+    folder = saved(bert_like(), tmp_path / "bert")
+    run("show", folder, text, "--objective", "masked", "--objective.next_sentence", "true", "--draws", "6")
+    out = capsys.readouterr().out
+    assert "pair 0: the second text follows the first" in out
+    assert "pair 1: the second text does not follow the first" in out
+    assert "\ntype 0:  [CLS]" in out
+    assert "\ntype 1: " in out
+
+
+def test_spans_show_source_and_target(tmp_path, text, capsys):
+    folder = saved(t5_like(), tmp_path / "t5")
+    text.write_text(TEXTS[2])
+    run("show", folder, text, "--objective", "spans", "--examples", "1")
+    out = capsys.readouterr().out
+    source, target = (re.search(rf"^{side}: (.*)", out, re.MULTILINE).group(1) for side in ("source", "target"))
+    assert target.startswith("[<pad>][<extra_id_0>]")
+    assert source.endswith("[</s>]")
+    assert target.endswith("[</s>]")
+    said = dict(re.findall(r"\[(<extra_id_\d+>)\]([^\[]+)", target))
+    mended = re.sub(r" ?\[(<extra_id_\d+>)\]", lambda found: said[found.group(1)], source.removesuffix("[</s>]"))
+    assert mended.strip() in TEXTS[2]
+
+
+def test_rows_of_source_and_target(tmp_path, capsys):
+    folder = saved(t5_like(), tmp_path / "t5")
+    (tmp_path / "a.tsv").write_text("en\tfr\nThe sky\tWho are you\n")
+    words = ["show", folder, tmp_path / "a.tsv", "--columns", "{source: en, target: fr}", "--objective", "seq2seq"]
+    run(*words)
+    out = capsys.readouterr().out
+    assert "source:  The sky[</s>]" in out
+    assert "target: [<pad>] Who are you[</s>]" in out
+    run(*words, "--ids")
+    assert re.search(r"1 target loss '</s>'", capsys.readouterr().out)
+    run(*words, "--json")
+    assert json.loads(capsys.readouterr().out)["kind"] == "pairs"
+
+
+def test_settings_of_an_objective_are_checked(tmp_path, text):
+    folder = saved(t5_like(), tmp_path / "t5")
+    with pytest.raises(InputError, match="mask_rate"):
+        run("show", folder, text, "--objective", "spans", "--objective.mask_rat", "0.2")
+    with pytest.raises(InputError, match="no mask token"):
+        run("show", folder, text, "--objective", "masked")
+    with pytest.raises(InputError, match="masked"):
+        run("show", folder, text, "--objective", "maskd")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretraining import TEXTS, bert_like, characters, model, roberta_like, t5_like
+from tiny_objectives import TEXTS, bert_like, characters, model, roberta_like, t5_like
 from tokenizers import normalizers
 
 from lmworks.base.errors import InputError

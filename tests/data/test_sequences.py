@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretraining import TEXTS, bert_like, model, roberta_like, t5_like
+from tiny_objectives import TEXTS, bert_like, model, roberta_like, t5_like
 
 from lmworks.base.errors import InputError
 from lmworks.data import drawing, objectives

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretraining import TEXTS, bert_like, model, roberta_like, t5_like
+from tiny_objectives import TEXTS, bert_like, model, roberta_like, t5_like
 
 from lmworks.base.errors import InputError
 from lmworks.data import drawing, spans

@@ -18,6 +18,8 @@ from lmworks.commands import show
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
     from lmworks.data.objectives import Examples
+    from lmworks.model.config import ModelConfig
+    from lmworks.text.corpus import DataSettings, Table
     from lmworks.text.tokenizer import Tokenizer
 
 LEARNED = "bold green"
@@ -33,12 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
     showing.description = (
         "Print examples as the model is trained on them: what carries loss is coloured (in plain text it stands in "
-        "[brackets], one pair a token). Any data setting is an option: --limit 5 or --data.limit 5."
+        "[brackets], one pair a token). Any data setting is an option: --limit 5 or --data.limit 5. With --objective: "
+        "examples of training from scratch: what is masked, replaced or left, sources and targets, pairs of sentences."
     )
     showing.add_argument("model", help="a folder, GGUF file, alias, hub:owner/name or pypi:distribution")
     showing.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     showing.add_argument("--examples", type=int, default=2, metavar="N", help="how many to print (default 2)")
     showing.add_argument("--tokens", type=int, default=400, metavar="N", help="how many of each (default 400)")
+    showing.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="causal, masked, spans, denoising or seq2seq; its settings are options: --objective.next_sentence true",
+    )
+    showing.add_argument("--draws", type=int, default=1, metavar="N", help="how often each is drawn (default 1)")
+    showing.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     showing.add_argument("--ids", action="store_true", help="a line a token: id, loss, text")
     showing.add_argument("--json", action="store_true", help="the counts as JSON, and no examples")
 
@@ -84,10 +94,15 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.opening import load_tokenizer, read_config
     from lmworks.text import corpus
 
-    settings = build(corpus.DataSettings, data_overrides(rest), "the command line")
+    values = data_overrides(rest)
+    told = values.pop("objective", {})
+    settings = build(corpus.DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
     tokenizer = load_tokenizer(args.model)
-    context = read_config(args.model).max_position_embeddings
+    config = read_config(args.model)
+    context = config.max_position_embeddings
+    if args.objective or told:
+        return _show_drawn(args, told, table, tokenizer, config, settings)
     made = objectives.examples(table, tokenizer, settings, context)
     if args.json:
         print(json.dumps(asdict(made.report), indent=2))
@@ -124,6 +139,45 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
         console.print(text, soft_wrap=True)
     if len(example) > args.tokens:
         print(f"... and {len(example) - args.tokens} more tokens (--tokens)")
+
+
+def _show_drawn(
+    args: argparse.Namespace,
+    told: dict[str, Any],
+    table: Table,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    settings: DataSettings,
+) -> int:
+    """Examples of an objective as they are drawn; whether this very model could be trained on them is said last."""
+    import numpy as np
+
+    from lmworks.commands import drawn
+    from lmworks.data import drawing, objectives
+    from lmworks.data.objective_settings import ObjectiveSettings
+
+    values = {**told, "name": args.objective} if args.objective else told
+    chosen = build(ObjectiveSettings, values, "the command line: objective")
+    heads = {"language_head": True, "pair_head": True, "type_vocab_size": max(config.type_vocab_size, 2)}
+    fitting = config.model_copy(update={"architecture": chosen.architecture, **heads})
+    objective = drawing.make(chosen, tokenizer, fitting)
+    made = objective.examples(table, settings, config.max_position_embeddings)
+    if args.json:
+        print(json.dumps(asdict(made.report), indent=2))
+        return 0
+    shown = drawn.Printer(tokenizer, args.tokens, args.ids)
+    for number, example in enumerate(made.items[: args.examples], 1):
+        for draw in range(args.draws):
+            rng = np.random.default_rng((args.seed, draw, number - 1))
+            shown.example(objective.draw(example, rng), f"{number}, draw {draw + 1}" if args.draws > 1 else str(number))
+    _print_report(made)
+    drawn.counts(objective, made, args.seed)
+    try:
+        drawing.make(chosen, tokenizer, config)
+        objectives.check(made.report, settings)
+    except InputError as error:
+        print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
+    return 0
 
 
 def _print_report(made: Examples) -> None:
