@@ -31,7 +31,14 @@ CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.sa
 INDEX = WEIGHTS + ".index.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # What generation_config.json says, and config.json said before there was one.
-RULES = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "max_length", "min_length")
+RULES: tuple[str, ...] = (
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "suppress_tokens",
+    "max_length",
+    "min_length",
+)
 RULES += ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
