@@ -18,12 +18,13 @@ def tiny_config(**changes) -> ModelConfig:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
+        "initializer_range": 0.2,
     }
     return ModelConfig(**(values | changes))
 
 
 def make_network(seed: int = 0, **changes) -> Transformer:
-    network = Transformer(tiny_config(initializer_range=0.2, **changes))
+    network = Transformer(tiny_config(**changes))
     network.reset_parameters(torch.Generator().manual_seed(seed))
     return network
 

@@ -1,18 +1,20 @@
 """The loop: what must be equal is equal, and what must stop it stops it."""
 
+import io
 import math
 import os
 import signal
 
 import pytest
 import torch
+from rich.console import Console
 
 from lmworks.adapt import attach
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
-from lmworks.train import checkpoint
+from lmworks.train import checkpoint, watching
 from lmworks.train.loop import Hooks, train
 from lmworks.train.losses import loss
 from lmworks.train.settings import TrainSettings
@@ -286,3 +288,39 @@ def test_the_loss_is_what_the_function_says(go, make_network, make_examples):
     parts = [loss(network, batch) for batch in batches]
     expected = sum(part[0].item() for part in parts) / sum(part[1] for part in parts)
     assert losses(run)[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_are_asked_after_each_evaluation_and_once(go):
+    def sampled(network, step):
+        assert not network.training
+        return [{"prompt": "a", "answer": str(step)}]
+
+    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sampled=sampled)
+    _, run, _ = go(hooks, steps=4, evaluate_every=2)
+    found = run.events("samples")
+    assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in found] == [
+        ("step", 2, "2"),
+        ("step", 4, "4"),
+    ]
+    go(hooks, run=run, steps=4, evaluate_every=2)
+    assert len(run.events("samples")) == 2
+
+
+def test_many_short_epochs_are_measured_twenty_times(go, make_examples):
+    seen = []
+    hooks = Hooks(evaluate=lambda network, step: seen.append(step) or {"loss": 1.0})
+    go(hooks, steps=100, batch_size=4, examples=make_examples(4))
+    assert seen == list(range(5, 101, 5))
+    assert watching.spacing(7, 3) == 3
+    assert watching.spacing(100, 3) == 6
+
+
+def test_quick_evaluations_do_not_flood_the_screen(go):
+    console = Console(file=io.StringIO(), width=200)
+    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.5, "accuracy": 0.5}, console=console)
+    _, run, _ = go(hooks, steps=40, evaluate_every=1)
+    assert len(run.events("evaluation")) == 40
+    said = console.file.getvalue().splitlines()
+    assert len(said) < 30
+    assert "step 40: held out: loss 1.5000  accuracy 0.5000" in said[-1]
+    assert any("in the journal" in line for line in said)

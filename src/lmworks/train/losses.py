@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lmworks.data.batch import Batch
 from lmworks.evaluate.scoring import hidden_states
+from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.transformer import Transformer
 
 CHUNK = 256  # rows of logits that exist at a time: 50 MB in float32 at 49,152 words
@@ -108,19 +109,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             offset = None if bias is None else bias.to(hidden.dtype)
             for start in range(0, len(hidden), size):
                 part = slice(start, start + size)
-                rows, target, weight = hidden[part], targets[part, None], weights[part, None]
+                rows, target, weight = hidden[part], targets[part], weights[part]
                 logits = functional.linear(rows, words, offset).float()
                 bend = None
                 if cap is not None:
                     turned = torch.tanh(logits / cap)
                     logits, bend = turned * cap, 1 - turned.square()
-                normaliser = logits.logsumexp(1, keepdim=True)
-                total += ((normaliser - logits.gather(1, target)) * weight).sum()
-                if not (wants_hidden or wants_matrix or wants_bias):
+                wants = wants_hidden or wants_matrix or wants_bias
+                total += cross_entropy_(logits, target, weight, slopes=wants).sum()
+                if not wants:
                     continue
-                slope = logits.sub_(normaliser).exp_().mul_(weight).scatter_add_(1, target, -weight)
-                if bend is not None:
-                    slope.mul_(bend)
+                slope = logits if bend is None else logits.mul_(bend)
                 if bias_grad is not None:
                     bias_grad += slope.sum(0)
                 slope = slope.to(rows.dtype)

@@ -106,6 +106,8 @@ class TrainingProgress:
             lines: to be said.
             step: the last of the run is always told.
         """
+        if not lines:
+            return
         now = time.monotonic()
         if now - self._told < TOLD_SECONDS and step != self.total:
             self._left_out += 1

@@ -110,7 +110,12 @@ def drawn(examples: Sequence[Example], chosen: Sequence[int], draw: Draw | None,
     """
     if draw is None:
         return [examples[index] for index in chosen]
-    return [draw(examples[index], np.random.default_rng((seed, step, index))) for index in chosen]
+    random = np.random.default_rng
+    if len(set(chosen)) == len(chosen):
+        return [draw(examples[index], random((seed, step, index))) for index in chosen]
+    earlier = [chosen[:place].count(index) for place, index in enumerate(chosen)]  # an example that comes again
+    seeds = [(seed, step, index, *([times] if times else [])) for index, times in zip(chosen, earlier, strict=True)]
+    return [draw(examples[index], random(told)) for index, told in zip(chosen, seeds, strict=True)]
 
 
 def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:

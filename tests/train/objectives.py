@@ -1,0 +1,72 @@
+"""Every kind of objective with a tiny network for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+from conftest import make_network
+from tiny_objectives import TEXTS, bert_like, roberta_like, t5_like
+
+from lmworks.data import drawing
+from lmworks.data.batch import Example
+from lmworks.data.objective_settings import ObjectiveSettings
+from lmworks.evaluate.scoring import Draw
+from lmworks.model.transformer import Transformer
+from lmworks.text import corpus
+from lmworks.text.corpus import DataSettings
+
+BERT = {
+    "architecture": "encoder",
+    "positions": "learned",
+    "norm": "layer",
+    "norm_position": "post",
+    "activation": "gelu",
+    "gated": False,
+    "qkv_bias": True,
+    "type_vocab_size": 2,
+    "head_transform": True,
+    "head_bias": True,
+}
+T5 = {"architecture": "encoder-decoder", "num_decoder_layers": 3, "positions": "relative", "head_scale": 0.2}
+BART = BERT | {"architecture": "encoder-decoder", "num_decoder_layers": 2, "type_vocab_size": 0}
+BART |= {"head_transform": False}
+PAIRED = {"pooler": True, "pair_head": True}
+KINDS = {
+    "causal": (t5_like, {"architecture": "decoder", "tie_word_embeddings": False}, {}),
+    "masked": (bert_like, BERT, {}),
+    "pairs": (bert_like, BERT | PAIRED, {"next_sentence": True}),
+    "spans": (t5_like, T5, {}),
+    "denoising": (roberta_like, BART, {}),
+    "seq2seq": (t5_like, T5, {}),
+}
+
+
+class Task(NamedTuple):
+    """What is trained, on what, and what is drawn."""
+
+    make: Callable[..., Transformer]
+    examples: list[Example]
+    draw: Draw
+    measure: Draw
+
+
+def task(kind: str, **settings) -> Task:
+    """The task of one kind; settings change its objective."""
+    make_tokenizer, shape, told = KINDS[kind]
+    tokenizer = make_tokenizer()
+    shape = shape | {"vocab_size": tokenizer.vocab_size, "num_key_value_heads": 4}
+    name = "masked" if kind == "pairs" else kind
+    rows = [{"text": text} for text in TEXTS * 2]
+    if kind == "seq2seq":
+        pieces = [text.split(". ") for text in TEXTS]
+        rows = [{"source": one, "target": other} for text in pieces for one, other in pairwise(text)]
+    objective = drawing.make(ObjectiveSettings(name=name, **(told | settings)), tokenizer, make_network(**shape).config)
+    data = DataSettings()
+    made = objective.examples(corpus.read(rows, data), data, 24)
+
+    def make(seed: int = 0, **changes) -> Transformer:
+        return make_network(seed, **(shape | changes))
+
+    return Task(make, made.items, objective.draw, objective.measure)
