@@ -60,11 +60,16 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.5], "long
 
 
 class Case(NamedTuple):
-    """A class of ``transformers``, the sizes of its config in its own words, and what is particular about this one."""
+    """A class of ``transformers``, the sizes of its config in its own words, and what is particular about this one.
+
+    ``noise`` is added to every weight, so that those which begin as 0 or 1 tell too: less where scores are not scaled,
+    as T5's, since a softmax of large scores makes rounding large.
+    """
 
     architecture: str
     changes: dict[str, Any]
     sizes: dict[str, Any] = SIZES
+    noise: float = 0.2
 
 
 def _scaled(**scaling: Any) -> Case:
@@ -159,12 +164,12 @@ CASES: dict[str, Case] = {
     ),
     "marian": Case("MarianMTModel", {"activation_function": "swish"}, MARIAN),
     "marian-original": Case("MarianMTModel", {"activation_function": "relu"}, MARIAN),
-    "t5": Case("T5ForConditionalGeneration", {}, T5),
-    "t5-wide-heads": Case("T5ForConditionalGeneration", {"d_kv": 16, "num_decoder_layers": None}, T5),
+    "t5": Case("T5ForConditionalGeneration", {}, T5, 0.05),
+    "t5-wide-heads": Case("T5ForConditionalGeneration", {"d_kv": 16, "num_decoder_layers": None}, T5, 0.05),
     "t5-v1.1": Case(
-        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5
+        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5, 0.05
     ),
-    "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5),
+    "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5, 0.05),
 }
 
 
@@ -187,6 +192,7 @@ def their_config(name: str) -> Any:
 def make(name: str) -> Any:
     """The tiny model of a case, in float32; biases and norms are random too, so that every weight tells."""
     torch.manual_seed(5)
+    case = CASES[name]
     model = their_class(name)(their_config(name))
     if not getattr(model.config, "scale_decoder_outputs", True):  # T5 v1.1's published files have a head of their own
         model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 0.5)
@@ -194,7 +200,7 @@ def make(name: str) -> Any:
     with torch.no_grad():
         learned = [weight for weight in model.parameters() if weight.requires_grad]  # Marian's sinusoids are not
         for weight in learned + [buffer for name, buffer in model.named_buffers() if name == "final_logits_bias"]:
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
+            weight.add_(torch.randn(weight.shape, generator=generator) * case.noise)
     return model.float().eval()
 
 
