@@ -175,7 +175,8 @@ def frame(tokenizer: Tokenizer) -> Frame:
 
 def role_id(tokenizer: Tokenizer, role: str) -> int | None:
     """The id of a special token by its role (cls, sep, mask, pad, bos, eos), or None."""
-    return getattr(tokenizer, f"{role}_id", None)
+    found: int | None = getattr(tokenizer, f"{role}_id")
+    return found
 
 
 def need(tokenizer: Tokenizer, role: str, what: str) -> int:
@@ -186,7 +187,8 @@ def need(tokenizer: Tokenizer, role: str, what: str) -> int:
     """
     found = role_id(tokenizer, role)
     if found is None:
-        mend = f"name one as {role}_token in tokenizer_config.json, or train a tokenizer: lmworks tokenizer train"
+        style = "bert, roberta or bart" if role == "mask" else "t5 or bart"
+        mend = f"name one as {role}_token in tokenizer_config.json, or train a tokenizer of style {style}"
         raise InputError(f"the tokenizer has no {role} token, and {what} needs one", "tokenizer", mend)
     return found
 
@@ -202,8 +204,3 @@ def special_ids(tokenizer: Tokenizer) -> np.ndarray:
     """Ids that are no words: never hidden, never put in a word's place."""
     roles = {role_id(tokenizer, role) for role in ("bos", "eos", "pad", "unk", "mask", "cls", "sep")} - {None}
     return np.array(sorted({*tokenizer.specials.values(), *(index for index in roles if index is not None)}), np.int32)
-
-
-def start_id(tokenizer: Tokenizer, role: str, what: str) -> int:
-    """What the decoder reads before its first prediction (T5 and Marian: pad; BART: eos)."""
-    return need(tokenizer, role, f"the decoder's beginning of {what}")

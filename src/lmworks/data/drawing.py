@@ -16,7 +16,18 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data import masked, objectives, sequences, spans
 from lmworks.data.batch import Example
-from lmworks.data.documents import Document, Frame, Window, documents, end_id, frame, need, special_ids, windows
+from lmworks.data.documents import (
+    Document,
+    Frame,
+    Window,
+    documents,
+    end_id,
+    frame,
+    need,
+    role_id,
+    special_ids,
+    windows,
+)
 from lmworks.data.objective_settings import ObjectiveSettings
 from lmworks.data.objectives import Examples, Report
 from lmworks.text.rows import DataSettings, Table
@@ -103,8 +114,18 @@ def make(settings: ObjectiveSettings, tokenizer: Tokenizer, config: Model) -> Ob
 
 
 def decoder_start(settings: ObjectiveSettings, tokenizer: Tokenizer) -> int:
-    """The id that a decoder beside an encoder reads first; generation must begin with it too."""
-    return need(tokenizer, settings.start_role, f"the beginning of the decoder ({settings.name})")
+    """The id that a decoder beside an encoder reads first; generation must begin with it too.
+
+    Raises:
+        InputError: the tokenizer has no such token.
+    """
+    found = role_id(tokenizer, settings.start_role)
+    if found is None:
+        has = [role for role in ("pad", "bos", "eos") if role_id(tokenizer, role) is not None]
+        mend = f"take another one (decoder_start {' or '.join(has)}), or train" if has else "train"
+        fault = f"the tokenizer has no {settings.start_role} token for a decoder to begin with"
+        raise InputError(fault, "objective.decoder_start", f"{mend} a tokenizer of style t5 or bart")
+    return found
 
 
 # What objectives of texts share
