@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_kinds import save_both, save_encoder
 from tiny_model import save_tiny
 
 import lmworks
@@ -73,6 +74,90 @@ def test_prepared_for_speed_it_answers_alike(tiny, tmp_path):
     shutil.copytree(tiny.save(tmp_path / "saved"), tmp_path / "again")
     fast = lmworks.load(tmp_path / "again").prepare("float32")
     assert fast.generate("Who are", max_tokens=12) == tiny.generate("Who are", max_tokens=12)
+
+
+class TestOtherKinds:
+    """Encoders and encoder-decoders: what they do, and what they refuse by name."""
+
+    @pytest.fixture(name="encoder", scope="class")
+    def _encoder(self, tmp_path_factory):
+        return lmworks.load(save_encoder(tmp_path_factory.mktemp("kinds") / "encoder"))
+
+    @pytest.fixture(name="both", scope="class")
+    def _both(self, tmp_path_factory):
+        return lmworks.load(save_both(tmp_path_factory.mktemp("kinds") / "both"))
+
+    def test_an_encoder_fills_compares_and_gives_vectors(self, encoder):
+        filled = encoder.fill("i love [MASK] in my ___", top=3)
+        assert [len(blank) for blank in filled] == [3, 3]
+        assert filled.text.startswith("i love ")
+        assert 0 < encoder.next_sentence("i love tea", "my cat") < 1
+        assert encoder.embed(["i love tea", "my cat"]).shape == (2, 32)
+        assert [len(states) for states in encoder.embed("i love tea", pooling="none")] == [5]
+
+    def test_an_encoder_writes_nothing(self, encoder):
+        for call in (
+            lambda: encoder.generate("i love"),
+            lambda: list(encoder.generate("i love", stream=True)),
+            lambda: encoder.generate(["i love"], num_beams=3),
+            lambda: encoder.chat([{"role": "user", "content": "i"}]),
+            lambda: encoder.next("i love"),
+        ):
+            with pytest.raises(InputError, match="lmworks fill"):
+                call()
+        with pytest.raises(InputError, match="no encoder-decoder"):
+            encoder.translate("i love")
+        with pytest.raises(InputError, match="likelihood"):
+            encoder.score("i love tea")
+
+    def test_an_encoder_decoder_answers(self, both):
+        whole = both.generate("i love tea", max_tokens=9)
+        assert "".join(both.generate("i love tea", max_tokens=9, stream=True)) == whole
+        texts = ["i love tea", "my cat", "fresh fruit salad in my tea"]
+        for settings in ({}, {"temperature": 1.0, "seed": 3}, {"num_beams": 3}):
+            together = both.generate(texts, max_tokens=9, **settings)
+            assert together == [both.generate(text, max_tokens=9, **settings) for text in texts]
+        beams = both.generate("i love tea", max_tokens=9, num_beams=3)
+        assert "".join(both.generate("i love tea", max_tokens=9, num_beams=3, stream=True)) == beams
+        assert both.embed(texts).shape == (3, 32)
+        assert len(both.fill("i love ___ in my ___", top=2)) == 2
+        with pytest.raises(InputError, match="answers a text"):
+            both.next("i love")
+        with pytest.raises(InputError, match="likelihood"):
+            both.score("i love tea")
+
+    def test_translating_is_beam_search_as_the_publisher_advises(self, both, tmp_path):
+        text = "i love fruit salad"
+        assert both.translate(text, max_tokens=8) == both.generate(text, max_tokens=8, num_beams=4)
+        advised = {"num_beams": 3, "length_penalty": 0.5, "max_length": 7, "no_repeat_ngram_size": 2}
+        told = lmworks.load(save_both(tmp_path / "told", {"decoder_start_token_id": 0, "eos_token_id": 4, **advised}))
+        settings = {"num_beams": 3, "length_penalty": 0.5, "max_tokens": 6, "no_repeat_ngram_size": 2}
+        assert told.translate([text, "my cat"]) == told.generate([text, "my cat"], **settings)
+        assert told.translate(text, temperature=1.0, seed=1, max_tokens=6) == told.generate(
+            text, temperature=1.0, seed=1, max_tokens=6
+        )
+
+    def test_what_the_decoder_begins_with_may_stand_in_either_file(self, both, tmp_path):
+        folder = both.save(tmp_path / "saved")
+        again = lmworks.load(folder)
+        assert again.rules == both.rules
+        assert again.rules.start == 0
+        (folder / "generation_config.json").unlink()
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": 5}))
+        older = lmworks.load(folder)
+        assert older.rules.start == 5
+        assert lmworks.load(older.save(tmp_path / "newer")).rules.start == 5
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_prepared_for_speed_they_answer_alike(self, encoder, both, tmp_path, precision):
+        text = "i love tea"
+        fast = lmworks.load(both.save(tmp_path / "both")).prepare(precision)
+        assert fast.translate(text, max_tokens=8) == both.translate(text, max_tokens=8)
+        assert fast.generate(text, max_tokens=8) == both.generate(text, max_tokens=8)
+        quick = lmworks.load(encoder.save(tmp_path / "encoder")).prepare(precision)
+        assert quick.fill("i love ___") == encoder.fill("i love ___")
+        torch.testing.assert_close(quick.embed(text), encoder.embed(text))
 
 
 class TestRealModel:

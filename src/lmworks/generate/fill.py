@@ -188,7 +188,8 @@ def _spans(
     for number, part in enumerate(parts[1:]):
         begun.append(marks[number])
         ends = {marks[number + 1]} | tokenizer.end_ids
-        found = search(network, [ids], settings, ends, Rules(start=rules.start), [begun])[0]
+        never = tuple((token,) for token in tokenizer.specials.values() if token not in ends)
+        found = search(network, [ids], settings, ends, Rules(start=rules.start, never=never), [begun])[0]
         found = [one for one in found if one.ids[-1] in ends] or found  # rather whole spans than cut ones
         spans = [one.ids[:-1] if one.ids[-1] in ends else one.ids for one in found[:top]]
         likely = [math.exp(one.log_probability) for one in found[:top]]
