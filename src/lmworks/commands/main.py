@@ -40,6 +40,7 @@ VERBS = {
     "translate": Verb("translate", True, "answer texts with an encoder-decoder, by beam search"),
     "embed": Verb("embed", False, "vectors of texts, and how alike they are"),
     "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
+    "tokenizer": Verb("tokenizer", True, "train a tokenizer, see how one cuts a text, compare several"),
     "save": Verb("save", False, "write a model as a Hugging Face folder"),
     "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
     "doctor": Verb("doctor", False, "which computer is this, and how fast is it"),
