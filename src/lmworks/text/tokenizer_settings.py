@@ -14,11 +14,11 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings
 
 Kind = Literal["word", "char", "bpe", "byte-bpe", "wordpiece", "unigram"]
-Style = Literal["gpt2", "llama", "gemma", "bert", "albert", "roberta", "bart", "marian", "t5"]
+Style = Literal["gpt2", "qwen2", "llama", "gemma", "bert", "albert", "roberta", "bart", "marian", "t5"]
 
 FAMILY_STYLES: dict[str, Style] = {
     **dict.fromkeys(("mistral", "phi3"), "llama"),
-    **dict.fromkeys(("qwen2", "qwen3"), "gpt2"),
+    "qwen3": "gpt2",
     **dict.fromkeys(("gemma2", "gemma3", "gemma3_text"), "gemma"),
     "distilbert": "bert",
     "xlm-roberta": "roberta",
@@ -109,6 +109,7 @@ _END_ROLES = {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
 
 STYLES: dict[Style, Specials] = {
     "gpt2": Specials(("<|endoftext|>",), {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}),
+    "qwen2": Specials(("<|endoftext|>",), dict.fromkeys(("bos", "eos", "pad"), "<|endoftext|>")),
     "llama": Specials(("<unk>", "<s>", "</s>"), _S_ROLES, ("<s>", "$A"), ("<s>", "$A", "<s>", "$B")),
     "gemma": Specials(
         ("<pad>", "<eos>", "<bos>", "<unk>"),
@@ -162,6 +163,11 @@ def check(settings: TokenizerSettings) -> None:
     if settings.byte_fallback and kind not in ("bpe", "unigram"):
         mend = "leave it out" + (": byte-bpe is made of bytes anyway" if kind == "byte-bpe" else ", or choose kind bpe")
         raise InputError(f"kind {kind} cannot write unknown characters as bytes", "byte_fallback", mend)
+    if style_of(settings) == "qwen2" and (kind != "byte-bpe" or settings.lowercase):
+        fault = (
+            "transformers reads every tokenizer of a Qwen2 as byte-level BPE that keeps its case, whatever is written"
+        )
+        raise InputError(fault, "kind", "--kind byte-bpe without --lowercase, or --style gpt2")
     if settings.min_frequency is not None and kind == "unigram":
         fault = "kind unigram weighs pieces by likelihood and knows no smallest frequency"
         raise InputError(fault, "min_frequency", "leave it out, or choose kind bpe")

@@ -17,12 +17,18 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Core
 
 from lmworks.base.errors import InputError
+from lmworks.base.settings import build
 from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_settings import Specials, TokenizerSettings, check, gguf_fault, specials_of, style_of
 
 ANY_CHARACTER = r"[\s\S]"
 RUNS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\s\p{L}\p{M}\p{N}]+|▁+(?=▁)|▁+|\s+"
 """Where pieces of bpe and unigram may not cross while they are learnt: words, numbers, other signs, white space."""
+QWEN2_CUTS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Where Qwen2 cuts texts: digits one by one, line ends with what stands before them."""
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 EVERYTHING = 1 << 40
 GRAIN = 4096
@@ -67,7 +73,7 @@ def train(
             or above what the text can fill.
     """
     if style is not None and settings.style is None:
-        settings = TokenizerSettings.model_validate({**settings.model_dump(), "style": style})
+        settings = build(TokenizerSettings, {**settings.model_dump(), "style": style})
     check(settings)
     kept, notes = _limited(texts, settings.limit)
     characters = sum(map(len, kept))
@@ -282,6 +288,11 @@ def _prepare(core: Core, settings: TokenizerSettings) -> None:
         core.decoder = decoders.Fuse()
     elif settings.kind == "byte-bpe":
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if style_of(settings) == "qwen2":
+            steps = [normalizers.NFC()]
+            cut = pre_tokenizers.Split(Regex(QWEN2_CUTS), "isolated")
+            unite = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            core.pre_tokenizer = pre_tokenizers.Sequence([cut, unite])
         core.decoder = decoders.ByteLevel()
     elif settings.kind == "wordpiece":
         steps = [normalizers.BertNormalizer(lowercase=settings.lowercase)]
