@@ -1,0 +1,134 @@
+"""Presets: each can be written out, changed, and said in its family's names, with as many parameters as theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lmworks import presets, scratch
+from lmworks.base.errors import InputError
+from lmworks.base.settings import read_yaml, to_yaml
+from lmworks.data.objective_settings import ARCHITECTURES
+from lmworks.families.registry import FAMILIES
+from lmworks.model import sizes
+
+NAMES = presets.names()
+WORDS = 300  # of a tokenizer that is trained on whatever text
+SPECIALS = {"marian": {"pad_token_id": 2, "eos_token_id": 0, "decoder_start_token_id": 2}}
+# Published counts: papers, and the models' cards; ours are with the heads that the objectives need.
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "llama-15m": 15_191_712,
+    "bert-base": 110_106_428,
+    "roberta-base": 124_697_433,
+    "t5-small": 60_506_624,
+    "bart-base": 139_420_416,
+}
+
+
+def made(name: str, **changes):
+    return scratch.of_preset(name, {"data": "-", **changes})
+
+
+def config_of(recipe):
+    return recipe.model.config(recipe.tokenizer.vocab_size or WORDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_said_in_the_names_of_its_family(name):
+    recipe = made(name)
+    config, family = config_of(recipe), FAMILIES[recipe.family]
+    told = family.write_config(config)
+    again = family.read_config(told, tensors={row.theirs for row in family.rows(config)})
+    for field, value in again.model_dump().items():
+        if field not in ("initialization", "num_key_value_heads", "head_dim"):
+            assert value == getattr(config, field), field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_count_as_many_parameters(name):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    recipe = made(name)
+    config = config_of(recipe)
+    told = FAMILIES[recipe.family].write_config(config, SPECIALS.get(recipe.family))
+    kind = getattr(transformers, told["architectures"][0])
+    with torch.device("meta"):
+        theirs = kind(transformers.AutoConfig.for_model(**told))
+    computed = "embed_positions" if recipe.family == "marian" else "nothing"  # sinusoids, not learned
+    counted = sum(weight.numel() for name, weight in theirs.named_parameters() if computed not in name)
+    if recipe.family == "t5" and not config.tie_word_embeddings:
+        counted += config.vocab_size * config.hidden_size  # theirs has a head of its own only where the file holds one
+    assert sizes.parameters(config)["total"] == counted
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_size_is_the_published_one(name):
+    assert sizes.parameters(config_of(made(name)))["total"] == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_written_out_and_read_again_it_is_the_same(name, tmp_path):
+    recipe = made(name)
+    path = tmp_path / "my.yaml"
+    path.write_text(to_yaml(recipe))
+    assert scratch.read(path) == recipe
+    assert scratch.is_scratch(str(path))
+    assert ARCHITECTURES[recipe.objective.name] == recipe.model.architecture
+
+
+def test_everything_can_be_changed(tmp_path):
+    recipe = made("tinygpt", model={"num_hidden_layers": 2}, train={"steps": 7}, tokenizer="some/folder")
+    assert (recipe.model.num_hidden_layers, recipe.model.hidden_size) == (2, 128)
+    assert (recipe.train.steps, recipe.train.batch_size) == (7, 32)
+    assert recipe.tokenizer.source == "some/folder"
+    path = tmp_path / "my.yaml"
+    path.write_text(to_yaml(recipe))
+    assert scratch.read(path, {"data": "x.txt", "train": {"steps": 9}}).train.steps == 9
+
+
+def test_embeddings_follow_the_hidden_size():
+    config = config_of(made("transformer-tiny", model={"hidden_size": 64}))
+    assert config.embedding_scale == 8
+    config = config_of(made("t5-small", model={"hidden_size": 64, "num_attention_heads": 1}))
+    assert config.head_scale == 1 / 8
+
+
+def test_the_vocabulary_follows_the_tokenizer():
+    model = made("tinygpt", model={"vocab_multiple": 64}).model
+    assert model.config(65).vocab_size == 128
+    assert made("t5-small").model.config(32_100).vocab_size == 32_128  # as published
+    assert made("tinygpt", model={"vocab_size": 100}).model.config(65).vocab_size == 100
+    with pytest.raises(InputError, match=r"65 words"):
+        made("tinygpt", model={"vocab_size": 64}).model.config(65)
+
+
+class TestErrors:
+    def test_an_unknown_preset_names_the_nearest(self):
+        with pytest.raises(InputError, match="tinybert"):
+            made("tinybret")
+
+    def test_heads_must_divide_the_hidden_size(self):
+        with pytest.raises(InputError, match="num_attention_heads 5 does not divide hidden_size 128"):
+            made("tinygpt", model={"num_attention_heads": 5})
+
+    def test_an_unknown_setting_names_the_nearest(self):
+        with pytest.raises(InputError, match=r"model\.num_hidden_layers"):
+            made("tinygpt", model={"num_hidden_layer": 2})
+
+
+def test_no_torch_is_imported():
+    code = (
+        "import sys, lmworks.scratch, lmworks.presets, lmworks.commands.pretrain, lmworks.commands.recipes;"
+        "lmworks.scratch.of_preset('tinygpt', {'data': '-'}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_number_of_a_file_is_a_text():
+    path = presets.__file__.replace(".py", ".yaml")
+    for name, values in read_yaml(path).items():
+        for setting, value in {**values["model"], **values["train"]}.items():
+            assert not isinstance(value, str) or not value[:1].isdigit(), (name, setting)

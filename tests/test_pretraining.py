@@ -1,0 +1,215 @@
+"""Models from nothing: from a text to a card and a model that everyone opens, and the same again after a kill."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_scratch import KINDS, options, save_pairs, save_text, small
+
+import lmworks
+from lmworks import pretraining, scratch
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.base.settings import merge
+from lmworks.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(name="text")
+def _text(tmp_path):
+    return save_text(tmp_path / "text.txt")
+
+
+def data_of(preset, folder):
+    if preset == "transformer-tiny":
+        return {"source": str(save_pairs(folder / "pairs.tsv")), "held_out": 6}
+    return {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 4}
+
+
+def run_of(preset, folder, **changes):
+    values = merge(small(preset), changes)
+    return lmworks.pretrain(preset, data_of(preset, folder), out=folder / "run", **values)
+
+
+@pytest.mark.parametrize("preset", KINDS)
+def test_a_run_learns_and_transformers_open_it(preset, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    run = run_of(preset, tmp_path, train={"steps": 60, "batch_size": 8, "evaluate_every": 30, "learning_rate": 5e-3})
+    assert run.stopped == "finished"
+    measures = {measure["key"]: measure for measure in run.card["measures"]}
+    for key, sign in (("held_out_loss", -1), ("held_out_perplexity", -1), ("held_out_accuracy", 1)):
+        assert measures[key]["change"]["value"] * sign > 0, key
+    model = run.model
+    told = json.loads((run.folder / "final" / "config.json").read_text())
+    kind = getattr(transformers, told["architectures"][0])
+    theirs = kind.from_pretrained(run.folder / "final").eval()
+    text = "The cat found a red box."
+    assert transformers.AutoTokenizer.from_pretrained(run.folder / "final")(text).input_ids == model.tokenizer.encode(
+        text, special=True
+    )
+    ids = torch.tensor([model.tokenizer.encode(text, special=True)[:20]])
+    with torch.no_grad():
+        if model.config.architecture == "encoder-decoder":
+            ours = model.network(ids[:, :5], memory=model.network.encode(ids)).logits
+            output = theirs(input_ids=ids, decoder_input_ids=ids[:, :5])
+        else:
+            ours, output = model.network(ids).logits, theirs(ids)
+    logits = output.prediction_logits if hasattr(output, "prediction_logits") else output.logits
+    torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_samples_show_how_the_model_changes(tmp_path):
+    run = run_of("tinybert", tmp_path)
+    (told,) = run.card["progress"]
+    assert [step for step, _ in told["answers"]] == [0, 4, 8]
+    assert "[MASK]" in told["prompt"]
+    assert "How its answers changed" in (run.folder / "report.html").read_text()
+
+
+def test_a_persons_own_prompts_are_answered(tmp_path):
+    run = run_of("tinybert", tmp_path, evaluate={"prompts": ["The cat [MASK] the moon."]})
+    (told,) = run.card["progress"]
+    assert told["prompt"] == "The cat [MASK] the moon."
+    assert all(answer.startswith("The cat ") for _, answer in told["answers"])
+
+
+def test_the_tokenizer_is_trained_on_the_training_rows_alone(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": f"a plain row, number {n}" + chr(0x3B1 + n)}) + "\n" for n in range(20))
+    )
+    data = {"source": str(tmp_path / "rows.jsonl"), "held_out": 5}
+    run = lmworks.pretrain("tinygpt", data, out=tmp_path / "run", **small("tinygpt"))
+    known = Tokenizer.open(run.folder / "tokenizer").core.get_vocab()
+    assert sum(chr(0x3B1 + n) in known for n in range(20)) == 15
+
+
+def test_a_tokenizer_that_there_is_serves(tmp_path):
+    first = run_of("tinygpt", tmp_path)
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = run_of("tinygpt", folder, tokenizer={"source": str(first.folder)})
+    assert second.model.tokenizer.core.get_vocab() == first.model.tokenizer.core.get_vocab()
+
+
+def test_the_learning_rate_can_be_found(tmp_path):
+    run = run_of("tinygpt", tmp_path, train={"find_learning_rate": True, "evaluate_every": 8})
+    (found,) = RunFolder(run.folder).events("rate_finder")
+    assert max(e["learning_rate"] for e in RunFolder(run.folder).events("step")) == found["learning_rate"]
+
+
+def test_nothing_held_out_is_nothing_measured(text, tmp_path):
+    values = small("tinygpt")
+    run = lmworks.pretrain("tinygpt", {"source": str(text), "held_out": 0}, out=tmp_path / "run", **values)
+    assert run.card["measures"] == []
+    assert run.card["training"]["steps"] == 8
+
+
+def test_a_plan_counts_what_the_run_does(tmp_path):
+    for preset in ("tinygpt", "transformer-tiny"):
+        folder = tmp_path / preset
+        folder.mkdir()
+        data = data_of(preset, folder)
+        values = merge(small(preset), {"data": data, "train": {"steps": None, "epochs": 1}})
+        recipe = scratch.of_preset(preset, values)
+        plan = pretraining.prepare(recipe).plan
+        run = lmworks.pretrain(preset, out=folder / "run", **values)
+        assert run.card["costs"]["flops"] == pytest.approx(plan.flops["total"], rel=0.02)
+        assert run.card["training"]["tokens"] == plan.tokens
+
+
+KILLED = """
+import os, signal, sys
+from lmworks.base.journal import RunFolder
+stage, write = sys.argv[1], RunFolder.write
+def kill(self, event, **fields):
+    written = write(self, event, **fields)
+    at = {"before training": event == "data", "training": event == "step" and fields["step"] == 7,
+          "sampling": event == "samples" and fields.get("step") == 4, "measuring after": event == "session_end"}
+    if at[stage]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+RunFolder.write = kill
+from lmworks.commands.main import main
+main(["pretrain", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("preset", "stage"),
+    [
+        ("tinygpt", "training"),
+        ("tinybert", "before training"),
+        ("tinybert", "sampling"),
+        ("tinyt5", "training"),
+        ("tinyt5", "measuring after"),
+    ],
+)
+def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(preset, stage, text, tmp_path):
+    words = [preset, str(text), *options(preset), "--train.checkpoint_every", "3", "--model.hidden_dropout", "0.1"]
+    words += ["--data.document", "paragraph", "--data.held_out", "4"]
+    assert (
+        subprocess.run(command(stage, *words, tmp_path / "killed"), check=False, capture_output=True).returncode == -9
+    )
+    recipe = scratch.read(tmp_path / "killed" / "recipe.yaml", {"out": str(tmp_path / "whole")})
+    whole = pretraining.run_recipe(recipe)
+    resumed = lmworks.resume(tmp_path / "killed")
+    told = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 8
+    assert not RunFolder(resumed.folder).events("divergence")
+    figures = [[m["after"]["value"] for m in run.card["measures"]] for run in (resumed, whole)]
+    assert figures[0] == figures[1]
+    weights = [load_file(run.folder / "final" / "model.safetensors") for run in (resumed, whole)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def command(stage, *words):
+    return [sys.executable, "-c", KILLED, stage, *words[:-1], "--out", str(words[-1])]
+
+
+class TestErrors:
+    """What a person can mend is said before anything is written."""
+
+    def refused(self, text, tmp_path, match, preset="tinygpt", **changes):
+        values = merge(small(preset), {"data": {"source": str(text)}, **changes})
+        with pytest.raises(InputError, match=match) as told:
+            lmworks.pretrain(preset, out=tmp_path / "run", **values)
+        assert told.value.mend
+        assert not (tmp_path / "run").exists()
+        return told.value
+
+    def test_a_text_shorter_than_one_context(self, tmp_path):
+        short = tmp_path / "short.txt"
+        short.write_text("Too short a text.\n")
+        told = self.refused(short, tmp_path, "shorter than one context of 32")
+        assert "--model.max_position_embeddings" in told.mend
+
+    def test_a_vocabulary_that_the_text_cannot_fill(self, text, tmp_path):
+        told = self.refused(text, tmp_path, "more than the text can fill", "llama-1m", tokenizer={"vocab_size": 5000})
+        assert "--tokenizer.vocab-size" in told.mend
+
+    def test_an_empty_file(self, tmp_path):
+        empty = tmp_path / "empty.txt"
+        empty.write_text("")
+        self.refused(empty, tmp_path, "empty")
+
+    def test_a_mask_that_the_tokenizer_lacks(self, text, tmp_path):
+        first = run_of("tinygpt", tmp_path)
+        (tmp_path / "other").mkdir()
+        self.refused(text, tmp_path / "other", "mask", "tinybert", tokenizer={"source": str(first.folder)})
+
+    def test_a_row_with_one_side_missing(self, tmp_path):
+        pairs = tmp_path / "pairs.tsv"
+        pairs.write_text("source\ttarget\nA cat.\tUn chat.\nA dog.\t\n")
+        self.refused(pairs, tmp_path, "target", "transformer-tiny")
+
+    def test_an_objective_of_another_architecture(self, text, tmp_path):
+        self.refused(text, tmp_path, "objective masked", objective={"name": "masked"})
+
+    def test_what_the_family_cannot_say(self, text, tmp_path):
+        self.refused(text, tmp_path, "cannot say", model={"norm": "rms"})
+
+    def test_a_family_that_there_is_not(self, text, tmp_path):
+        self.refused(text, tmp_path, "no family", family="gpt9")
