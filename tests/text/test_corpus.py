@@ -342,6 +342,7 @@ def test_sources_and_targets(tmp_path):
     with pytest.raises(InputError, match="kind pairs needs target"):
         read(path, columns={"source": "en"})
     several = [{"source": ["One.", "Two."], "target": ["Short.", "Brief."]}]
+    assert any("the first is learned" in note for note in corpus.read(several).notes)
     assert values(corpus.read(several)) == [
         {"source": "One. Two.", "target": "Short.", "references": ["Short.", "Brief."]}
     ]

@@ -86,6 +86,10 @@ def recognise(first: Row, settings: DataSettings, name: str) -> Shape:
         notes = ["kind text"]
     else:
         notes = [f"kind {kind}, {how}: " + ", ".join(f"{field} = {source!r}" for field, source in made.items())]
+    if kind == "pairs" and _is_texts(first.values.get(columns["source"])):
+        notes.append("sources that are lists of texts are joined by spaces")
+    if kind == "pairs" and _is_texts(first.values.get(columns["target"])):
+        notes.append("of targets that are lists of texts the first is learned; all are kept as references")
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
         return _build(kind, columns, wanted, values, settings)
