@@ -1,4 +1,4 @@
-"""Gemma 2 and 3, Phi-3, StarCoder2: configs as published and in every version's words; texts beyond windows and borders."""
+"""Gemma 2 and 3, Phi-3, StarCoder2: configs as published, in the words of every version; beyond windows and borders."""
 
 from __future__ import annotations
 
