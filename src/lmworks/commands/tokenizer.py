@@ -87,7 +87,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.text.train_tokenizer import texts_of, train
 
     table = corpus.read(args.data, _data_settings(rest))
-    for note in table.notes:
+    told = ["conversations: their words are learnt, without those of a chat template"] if table.kind == "chat" else []
+    for note in [*table.notes, *told]:
         print(f"note: {note}", file=sys.stderr)
     made = train(
         texts_of(row.values for row in table.rows), settings, say=lambda line: print(line, file=sys.stderr, flush=True)
@@ -179,7 +180,7 @@ def _summary(text: str, tokens: list[dict[str, Any]], tokenizer: Tokenizer, bare
         else "no tokens"
     ]
     if added:
-        parts.append(f"{added} special tokens")
+        parts.append(f"{added} special token{'s' if added > 1 else ''}")
     unknown = sum("text" in token for token in tokens)
     if unknown:
         parts.append(f"{unknown} unknown")
@@ -253,7 +254,9 @@ def _open(source: str) -> Tokenizer:
 
 
 def _given(text: str) -> str:
-    return sys.stdin.read() if text == "-" else text
+    from lmworks.text.tokenizer import refuse_halves
+
+    return refuse_halves(sys.stdin.read() if text == "-" else text, "TEXT")
 
 
 def _text_of(source: str) -> str:
@@ -264,6 +267,8 @@ def _text_of(source: str) -> str:
     from lmworks.text.train_tokenizer import texts_of
 
     one_word = len(source.split()) == 1
+    if not source:
+        return source
     named = source in datasets.NAMED or (one_word and source.endswith(TEXT_FILES)) or source.startswith("hub:")
     if named or (len(source) < LONGEST_PATH and "\n" not in source and Path(source).exists()):
         return "\n".join(texts_of(row.values for row in corpus.read(source).rows))

@@ -264,6 +264,20 @@ class Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps(state)), not first_only
 
 
+def refuse_halves(text: str, place: str) -> str:
+    """The text, unless it holds a surrogate: half a character, which no UTF-8 can write.
+
+    Raises:
+        InputError: it does; names the first one.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        fault = f"character {error.start + 1} is half a character (U+{ord(text[error.start]):04X}), no valid text"
+        raise InputError(fault, place, "write the text anew as UTF-8") from error
+    return text
+
+
 def _sign_to_byte() -> dict[str, int]:
     """GPT-2's table: printable bytes stand for themselves, the others for signs from U+0100 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.text.tokenizer import Tokenizer
+from lmworks.text.tokenizer import Tokenizer, refuse_halves
 
 STRETCH = 16
 """Tokens compared at once where a round trip has faults; a border between them is put where a token begins."""
@@ -97,6 +97,7 @@ def compare(text: str, tokenizers: Mapping[str, Tokenizer]) -> list[Comparison]:
     """
     if not text:
         raise InputError("there is no text to compare on", "TEXT", "give a text, or a file that has some")
+    refuse_halves(text, "TEXT")
     return [_compared(name, tokenizer, text) for name, tokenizer in tokenizers.items()]
 
 
@@ -105,13 +106,6 @@ def _compared(name: str, tokenizer: Tokenizer, text: str) -> Comparison:
     ids: list[int] = encoding.ids
     faults = _faults(tokenizer, text, ids, encoding.offsets)
     return Comparison(name, len(ids), len(text), len(text.encode("utf-8")), tokenizer.vocab_size, len(set(ids)), faults)
-
-
-def unknown_spans(tokenizer: Tokenizer, text: str) -> list[str]:
-    """What of a text becomes the unknown token, piece by piece, in order."""
-    encoding = tokenizer.core.encode(text, add_special_tokens=False)
-    pairs = zip(encoding.ids, encoding.offsets, strict=True)
-    return [text[start:end] for token, (start, end) in pairs if token == tokenizer.unk_id]
 
 
 def _faults(tokenizer: Tokenizer, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> list[Fault]:

@@ -18,7 +18,7 @@ Style = Literal["gpt2", "qwen2", "llama", "gemma", "bert", "albert", "roberta", 
 
 FAMILY_STYLES: dict[str, Style] = {
     **dict.fromkeys(("mistral", "phi3"), "llama"),
-    "qwen3": "gpt2",
+    **dict.fromkeys(("qwen3", "starcoder2"), "gpt2"),
     **dict.fromkeys(("gemma2", "gemma3", "gemma3_text"), "gemma"),
     "distilbert": "bert",
     "xlm-roberta": "roberta",

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Core
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
-from lmworks.text.tokenizer import Tokenizer
+from lmworks.text.tokenizer import Tokenizer, refuse_halves
 from lmworks.text.tokenizer_settings import Specials, TokenizerSettings, check, gguf_fault, specials_of, style_of
 
 ANY_CHARACTER = r"[\s\S]"
@@ -37,6 +37,14 @@ PIECE = 10_000
 SAMPLE = 1_000_000
 
 Say = Callable[[str], None]
+
+
+class TooManyEntries(InputError):
+    """More entries were asked for than the text gave; ``filled`` is how many it did."""
+
+    def __init__(self, fault: str, place: str, mend: str, filled: int) -> None:
+        super().__init__(fault, place, mend)
+        self.filled = filled
 
 
 class Trained(NamedTuple):
@@ -107,10 +115,10 @@ def _limited(texts: Iterable[str], limit: int | None) -> tuple[list[str], list[s
     kept: list[str] = []
     left = limit
     cut = False
-    for text in texts:
+    for number, text in enumerate(texts, 1):
         if left is not None and len(text) > left:
             text, cut = text[:left], True
-        kept.extend(_pieces(text))
+        kept.extend(_pieces(refuse_halves(text, f"text {number}")))
         if left is not None:
             left -= len(text)
         if cut:
@@ -164,12 +172,14 @@ def _smaller(settings: TokenizerSettings, specials: Specials, least: int) -> str
     return "".join(f"; or {way}" for way in ways)
 
 
-def _too_large(settings: TokenizerSettings, filled: int) -> InputError:
+def _too_large(settings: TokenizerSettings, filled: int) -> TooManyEntries:
     rarer = (
-        f", or a --min-frequency below {settings.rarest}" if settings.rarest > 1 and settings.kind != "unigram" else ""
+        f", or a smaller --min-frequency (now {settings.rarest})"
+        if settings.rarest > 1 and settings.kind != "unigram"
+        else ""
     )
     fault = f"{settings.vocab_size:,} entries are more than the text can fill: it gave {filled:,}"
-    return InputError(fault, "vocab_size", f"--vocab-size {filled} or less, more text{rarer}")
+    return TooManyEntries(fault, "vocab_size", f"--vocab-size {filled} or less, more text{rarer}", filled)
 
 
 def _whole(texts: Sequence[str], settings: TokenizerSettings, own: int) -> Learnt:

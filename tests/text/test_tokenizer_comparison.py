@@ -1,0 +1,75 @@
+"""The comparison: its numbers are those of the text, and its faults account for every character that changed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_train_tokenizer import KINDS, PROBES, TEXTS, made
+
+from lmworks.base.errors import InputError
+from lmworks.text.tokenizer_comparison import Fault, compare
+
+
+def faults(text, kind, style=None, **options):
+    return compare(text, {kind: made(kind, style, **options)})[0].faults
+
+
+def test_numbers_are_those_of_the_text():
+    text = "The cat, naïve.\nThe cat"
+    for one in compare(text, {kind: made(kind) for kind in KINDS}):
+        ids = made(one.name).encode(text)
+        assert (one.tokens, one.used, one.vocabulary) == (len(ids), len(set(ids)), made(one.name).vocab_size)
+        assert (one.characters, one.bytes) == (len(text), len(text) + 1)
+        assert one.bytes_per_token == (len(text) + 1) / len(ids)
+        assert one.characters_per_token == len(text) / len(ids)
+        assert one.as_dict()["used_share"] == one.used / one.vocabulary
+
+
+def test_characters_lost_to_the_unknown_token_are_listed():
+    assert faults("the ☃漢 cat ☃", "char") == [Fault("☃", "<unk>", 2, True), Fault("漢", "<unk>", 1, True)]
+    assert faults("the ☃漢 cat ☃", "unigram") == [Fault("☃", "<unk>", 2, True), Fault("漢", "<unk>", 1, True)]
+    assert faults("the ☃漢 cat ☃", "bpe") == []
+
+
+def test_words_lost_to_the_unknown_token_are_listed_whole():
+    assert faults("the zebra sat zebra who", "word") == [Fault("zebra", "[UNK]", 2, True)]
+    assert faults("the z☃bra sat", "wordpiece") == [Fault("z☃bra", "[UNK]", 1, True)]
+    one = compare("the zebra sat", {"w": made("word")})[0]
+    assert (one.unknown_characters, one.other_faults) == (5, 0)
+
+
+def test_white_space_and_case_are_told_apart():
+    assert faults("the  cat\nsat", "word") == [Fault("\n", " ", 1, False), Fault(" ", "", 1, False)]
+    assert faults("The cat saT", "char", lowercase=True) == [Fault("T", "t", 2, False)]
+    assert faults("\n the\n", "word") == [Fault("\n", "", 1, False), Fault("\n ", "", 1, False)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*PROBES, *TEXTS, "☃", "Zebra ", "\n", "  "]), max_size=8).map("".join))
+def test_every_character_that_changes_is_accounted_for(text):
+    for kind in KINDS:
+        if not text:
+            continue
+        ours = made(kind)
+        found = faults(text, kind)
+        back = ours.decode(ours.encode(text), skip_special=False)
+        if found == []:
+            assert back == text
+        fused = ours.unk_id is not None and kind in ("unigram", "bpe")  # neighbours share one unknown token
+        if not fused:
+            gained = sum((len(fault.became) - len(fault.lost)) * fault.count for fault in found)
+            assert gained == len(back) - len(text)
+
+
+def test_a_text_without_faults_has_none():
+    text = "".join(TEXTS) * 3
+    for kind in ("char", "bpe", "byte-bpe", "unigram"):
+        assert faults(text, kind) == []
+
+
+def test_no_text_is_refused():
+    with pytest.raises(InputError, match="no text"):
+        compare("", {"char": made("char")})
+    with pytest.raises(InputError, match="half a character"):
+        compare("\udcff", {"char": made("char")})
