@@ -6,7 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: demo test test-all lint bench clean
 
-$(VENV)/base: pyproject.toml constraints.txt
+NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
+
+$(VENV)/base: pyproject.toml constraints.txt $(NATIVE)
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'lmworks needs Python 3.11 or newer; set PYTHON=python3.11')"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing lmworks into $(VENV) (PyTorch is the large part)"

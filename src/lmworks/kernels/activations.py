@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 
 def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:

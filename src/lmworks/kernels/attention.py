@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 
 def can_attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
@@ -23,8 +24,8 @@ def attend(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    spans: tuple[int, ...],
-    key_spans: tuple[int, ...],
+    borders: torch.Tensor,
+    key_borders: torch.Tensor,
     scale: float,
     causal: bool,
     rate: float,
@@ -33,24 +34,19 @@ def attend(
 
     Args:
         query, keys, values: float32, heads side by side.
-        spans, key_spans: tokens of each document among the queries and the keys.
+        borders, key_borders: (documents + 1,) int64: where each document begins among the queries and the keys, and
+            where the last ends.
         scale: of the scores.
         causal: a query sees the keys up to its own place.
         rate: of dropout on the weights.
     """
-    return _Native.apply(query, keys, values, spans, key_spans, scale, causal, rate)
-
-
-def _borders(spans: tuple[int, ...]) -> torch.Tensor:
-    return torch.tensor((0, *spans)).cumsum(0)
+    return _Native.apply(query, keys, values, borders, key_borders, scale, causal, rate)
 
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query, keys, values, spans, key_spans, scale, causal, rate):
+    def forward(ctx: Any, query, keys, values, borders, key_borders, scale, causal, rate):
         flat = [part.flatten(1) for part in (query, keys, values)]
-        borders = _borders(spans)
-        key_borders = borders if key_spans == spans else _borders(key_spans)
         out, log_sum = torch.empty(query.shape), torch.empty(query.shape[:2])
         ctx.rest = (query.shape[2], scale, causal, rate, draw_seed() if rate else 0)
         library().attend(*map(capsule, (*flat, borders, key_borders, out, log_sum)), *ctx.rest)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 STEPS = 1 << 16  # values of the 16 bits that decide about one number
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 
 def cross_entropy_(

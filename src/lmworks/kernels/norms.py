@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

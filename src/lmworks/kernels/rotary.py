@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from lmworks.kernels.native import capsule, library, serves
+from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -193,7 +193,7 @@ def _natively(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sig
     """:func:`_by_document` as one kernel."""
     q, k, v = (part.transpose(1, 2).squeeze(0) for part in (query, keys, values))
     scale = how.scale or query.shape[3] ** -0.5
-    mixed = native.attend(q, k, v, sight.spans, sight.key_spans or sight.spans, scale, sight.causal, how.dropout)
+    mixed = native.attend(q, k, v, *sight.borders(), scale, sight.causal, how.dropout)
     return mixed[None].transpose(1, 2)
 
 

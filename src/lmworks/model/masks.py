@@ -34,6 +34,7 @@ class Sight:
     key_spans: tuple[int, ...] = ()
     step: bool = False
     _masks: dict[int | None, torch.Tensor] = field(default_factory=dict, repr=False)
+    _borders: list[torch.Tensor] = field(default_factory=list, repr=False)
 
     @property
     def aligned(self) -> bool:
@@ -48,6 +49,13 @@ class Sight:
             return True
         longest = max(self.spans) if self.spans else self.key_positions.shape[1]
         return longest <= window
+
+    def borders(self) -> list[torch.Tensor]:
+        """Where the documents of a flat row begin among queries and among keys, and where the last ends; int64."""
+        if not self._borders:
+            both = (self.spans, self.key_spans or self.spans)
+            self._borders.extend(torch.tensor((0, *spans)).cumsum(0) for spans in both)
+        return self._borders
 
     def mask(self, window: int | None = None) -> torch.Tensor:
         """(B, 1, T, S) bool: True where the query may look at the key. Kept for the other layers of the pass."""
