@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmworks.adapt.lora import LoRALinear
-from lmworks.adapt.settings import targeted
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.surgery import named_linears, put
+from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 
 SMALL = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}
@@ -110,41 +108,3 @@ def test_lengths_that_do_not_sum_are_refused() -> None:
 
 def test_key_values() -> None:
     assert sizes.key_value_bytes(_config("llama"), tokens=10, bytes_each=2) == 2 * 3 * 2 * 6 * 10 * 2
-
-
-def _kept_for_backward(config: ModelConfig, adapted: list[str] | None, rank: int, tokens: int) -> int:
-    """Bytes that autograd holds after a forward pass, parameters left out."""
-    network = Transformer(config)
-    if adapted is not None:
-        network.requires_grad_(False)
-        for name, base in list(named_linears(network)):
-            if any(targeted(name, target) for target in adapted):
-                put(network, name, LoRALinear(base, rank, 1.0))
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    found: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            found[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    ids = torch.arange(tokens)[None] % config.vocab_size
-    segments = (torch.arange(tokens)[None] >= tokens // 3) + 1  # unequal: neighbours of equal length keep less
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = network.hidden_states(ids, segments=segments)
-    assert hidden.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", "untied"])
-@pytest.mark.parametrize("adapted", [None, ["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["*_proj"]])
-def test_activations_are_those_that_autograd_keeps(name: str, adapted: list[str] | None) -> None:
-    """Of one layer: what a model with one layer more keeps more."""
-    tokens, rank = 16, 3
-    config = _config(name)
-    longer = ModelConfig(**(SMALL | CONFIGS[name] | {"num_hidden_layers": 4}))
-    more = _kept_for_backward(longer, adapted, rank, tokens) - _kept_for_backward(config, adapted, rank, tokens)
-    chosen = None
-    if adapted is not None:
-        chosen = [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in adapted)]
-    assert more == tokens * sizes.activation_bytes(config, chosen, rank)

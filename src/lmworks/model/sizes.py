@@ -1,8 +1,8 @@
 """Parameters, FLOPs and bytes of a model, from its config alone: nothing is built and torch is not imported.
 
-Counts are exact: parameters, FLOPs of matrix products, keys and values, and what autograd keeps as this house's modules
-are written. Element-wise work (norms, activations, rotations, softmax) is not counted as FLOPs: it is bound by memory,
-not by arithmetic.
+Counts are exact: parameters, FLOPs of matrix products, keys and values. Element-wise work (norms, activations,
+rotations, softmax) is not counted as FLOPs: it is bound by memory, not by arithmetic. What training keeps beside the
+weights is told in model/kept.
 
 Sources: 2 FLOPs a weight and token forward, 4 backward (Kaplan et al. 2020, section 2.1); a frozen weight needs
 only the gradient of its input (2 of the 4).
@@ -47,7 +47,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class _Stack:
+class StackShape:
     """A stack of layers: the top one, or an encoder-decoder's encoder.
 
     Attributes:
@@ -64,33 +64,39 @@ class _Stack:
     causal: bool
     cross: bool = False
 
+    @property
+    def path(self) -> str:
+        """What the names of its blocks begin with."""
+        return f"{self.prefix}layers."
+
     def blocks(self, config: ModelConfig) -> list[int]:
         """The block of each layer; fewer blocks than layers where layers share them."""
         groups = config.num_layer_groups or self.layers
         return [layer * groups // self.layers for layer in range(self.layers)]
 
 
-def _stacks(config: ModelConfig) -> list[_Stack]:
+def stacks(config: ModelConfig) -> list[StackShape]:
+    """The encoder, where there are two, and the top stack."""
     layers = config.num_hidden_layers
     if config.architecture != "encoder-decoder":
-        return [_Stack("", layers, "own", config.architecture == "decoder")]
+        return [StackShape("", layers, "own", config.architecture == "decoder")]
     return [
-        _Stack("encoder.", layers, "memory", causal=False),
-        _Stack("", config.num_decoder_layers or layers, "own", causal=True, cross=True),
+        StackShape("encoder.", layers, "memory", causal=False),
+        StackShape("", config.num_decoder_layers or layers, "own", causal=True, cross=True),
     ]
 
 
 def linears(config: ModelConfig) -> list[Linear]:
     """Every matrix of the blocks, by its name in the model; embeddings and heads are not among them."""
     found = []
-    for stack in _stacks(config):
+    for stack in stacks(config):
         blocks = stack.blocks(config)
         for block in range(config.num_layer_groups or stack.layers):
-            found += _block(config, f"{stack.prefix}layers.{block}", stack, blocks.count(block))
+            found += _block(config, f"{stack.path}{block}", stack, blocks.count(block))
     return found
 
 
-def _block(config: ModelConfig, name: str, stack: _Stack, times: int) -> list[Linear]:
+def _block(config: ModelConfig, name: str, stack: StackShape, times: int) -> list[Linear]:
     hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     found = []
@@ -113,12 +119,12 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler (with the
     head for pairs).
     """
-    hidden, wide, stacks = config.hidden_size, config.word_size, len(_stacks(config))
+    hidden, wide = config.hidden_size, config.word_size
     matrices = linears(config)
     parts = {
         "embed_tokens": config.vocab_size * wide,
         "embed_types": config.type_vocab_size * wide,
-        "embed_positions": stacks * _positions(config),
+        "embed_positions": len(stacks(config)) * _positions(config),
         "embed_project": (wide + 1) * hidden if config.embedding_size else 0,
         "attention": sum(m.parameters for m in matrices if "_attn." in m.name),
         "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
@@ -145,7 +151,7 @@ def _head(config: ModelConfig) -> int:
 
 def _norms(config: ModelConfig) -> int:
     elements = config.word_size if config.language_head and config.head_transform else 0
-    for stack in _stacks(config):
+    for stack in stacks(config):
         blocks = config.num_layer_groups or stack.layers
         each = {"pre": 2, "post": 2, "both": 4}[config.norm_position] + stack.cross
         final = config.norm_position != "post"  # a post-norm stack ends normalised already
@@ -230,7 +236,7 @@ def forward_flops(
     if config.embedding_size:
         matrices += 2 * config.word_size * config.hidden_size * sum(reads.values())
     seen = 0
-    for stack in _stacks(config):
+    for stack in stacks(config):
         own = lengths if stack.reads == "own" else source
         seen += sum(visible_pairs(own, config.window_of(block), stack.causal) for block in stack.blocks(config))
         if stack.cross:
@@ -288,40 +294,3 @@ def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, mem
     layer of an encoder-decoder's decoder. Exact."""
     layers = config.num_decoder_layers or config.num_hidden_layers
     return round(2 * layers * config.key_value_heads * config.head_size * (tokens + memory_tokens) * bytes_each)
-
-
-def activation_bytes(
-    config: ModelConfig,
-    adapted: Iterable[Linear] | None = None,
-    rank: int = 0,
-    bytes_each: float = 4,
-) -> int:
-    """Bytes a token and layer that autograd keeps from forward to backward, in training one stack without dropout.
-
-    Counted tensor by tensor as this house's modules keep them (a test compares): the inputs of both norms; queries,
-    keys and values as attention sees them, keys and values once a query head; its output, and that output laid out for
-    the next product; what activation and gate need; and the input of each matrix that is trained or has an adapter.
-
-    Args:
-        config: the model.
-        adapted: matrices with LoRA beside them, all else frozen; None: every weight is trained.
-        rank: of the adapters.
-        bytes_each: bytes of one activation.
-    """
-    hidden, inner = config.hidden_size, config.intermediate_size
-    heads, size = config.num_attention_heads, config.head_size
-    layers = config.num_hidden_layers
-    kept = 2 * hidden + 2 * (2 if config.norm == "layer" else 1) + 5 * heads * size + heads
-    kept += 3 * inner if config.gated else inner
-    if config.qk_norm:
-        kept += (heads + config.key_value_heads) * (size + 1)
-    if adapted is None:
-        return round((kept + 2 * hidden + inner) * bytes_each)
-    names = [matrix.name for matrix in adapted]
-    low = rank * len(names) / layers
-    attention = any(name.endswith(("q_proj", "k_proj", "v_proj")) for name in names)
-    feedforward = any(name.endswith(("gate_proj", "up_proj")) for name in names)
-    down = any(name.endswith("down_proj") for name in names)
-    if not any(name.endswith("o_proj") for name in names):
-        kept -= heads * size
-    return round((kept + low + hidden * (attention + feedforward) + inner * down) * bytes_each)
