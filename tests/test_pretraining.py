@@ -119,6 +119,14 @@ def test_a_plan_counts_what_the_run_does(tmp_path):
         assert run.card["training"]["tokens"] == plan.tokens
 
 
+def test_a_preset_takes_fewer_words_where_the_text_gives_no_more(text, tmp_path):
+    values = small("llama-1m")
+    del values["tokenizer"]
+    run = lmworks.pretrain("llama-1m", {"source": str(text)}, out=tmp_path / "run", **values)
+    assert 256 < run.model.config.vocab_size < 2048
+    assert run.model.config.vocab_size == run.model.tokenizer.vocab_size
+
+
 KILLED = """
 import os, signal, sys
 from lmworks.base.journal import RunFolder

@@ -160,7 +160,7 @@ class Trial:
         try:
             if self.settings.prompts:
                 return [{"prompt": text, "answer": self._answer(text)} for text in self.settings.prompts]
-            chosen = _spread(self.held_out, self.settings.samples)
+            chosen = spread(self.held_out, self.settings.samples)
             show = {"decoder": self._continued, "encoder": self._filled, "encoder-decoder": self._rewritten}
             return [show[self.model.config.architecture](example) for example in chosen]
         finally:
@@ -224,7 +224,7 @@ class Trial:
 _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
 
 
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
     """So many examples, spread evenly."""
     count = min(count, len(examples))
     return [examples[number * len(examples) // count] for number in range(count)]

@@ -22,7 +22,7 @@ from lmworks.data import drawing, objectives
 from lmworks.data.batch import Example
 from lmworks.data.objectives import Examples, Report
 from lmworks.evaluate.scoring import DRAWING_SEED
-from lmworks.examination import Trial
+from lmworks.examination import Trial, spread
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model import LanguageModel
 from lmworks.model import initialization
@@ -36,7 +36,7 @@ from lmworks.text import corpus, train_tokenizer
 from lmworks.text.rows import Table
 from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_settings import TokenizerSettings
-from lmworks.text.train_tokenizer import texts_of
+from lmworks.text.train_tokenizer import TooManyEntries, texts_of
 
 TOKENIZER = "tokenizer"  # the folder in the run's folder
 
@@ -162,6 +162,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
     held_out = Examples([], Report(table.kind, ""))
     if len(held_out_rows):
         held_out = objective.examples(held_out_rows, recipe.data, context)
+        notes += _measured(held_out, recipe.evaluate.measured)
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(recipe.train.seed))
     model = LanguageModel(network.eval(), tokenizer, family, recipe.name, recipe.name, hf_config=ids, generation=ids)
@@ -196,6 +197,16 @@ def _drawn(objective: drawing.Objective, examples: Examples) -> Iterator[Example
         yield objective.measure(example, np.random.default_rng((DRAWING_SEED, row)))
 
 
+def _measured(held_out: Examples, most: int | None) -> list[str]:
+    """Leave only so many held-out examples to be measured, spread evenly, and say so."""
+    there = len(held_out)
+    if most is None or there <= most:
+        return []
+    held_out.items = spread(held_out.items, most)
+    objectives.count(held_out.items, held_out.report)
+    return [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
+
+
 def _lengths(example: Example) -> tuple[int, int]:
     """Tokens of the decoder (or the only stack) and of the encoder beside it."""
     return len(example), 0 if example.source is None else len(example.source)
@@ -208,15 +219,26 @@ def _tokenizer(recipe: PretrainRecipe, rows: Table) -> tuple[Tokenizer, dict[str
         tokenizer = load_tokenizer(choice.source)
         told = {"source": choice.source, "vocab_size": tokenizer.vocab_size}
         return tokenizer, told, [f"tokenizer of {choice.source}, {tokenizer.vocab_size:,} words"]
-    settings = TokenizerSettings(**choice.model_dump(exclude={"source"}))
     try:
-        made = train_tokenizer.train(texts_of(row.values for row in rows.rows), settings, recipe.family)
+        made, less = _trained(choice, list(texts_of(row.values for row in rows.rows)), recipe.family)
     except InputError as error:
         mend = re.sub(r"--(?=[a-z])", "--tokenizer.", error.mend)
         raise InputError(error.fault, f"tokenizer.{error.place}", mend) from error
-    size = made.tokenizer.vocab_size
-    told = {"source": "trained on the training rows", "kind": settings.kind, "vocab_size": size}
-    return made.tokenizer, told, [f"tokenizer: {note}" for note in made.notes]
+    told = {"source": "trained on the training rows", "kind": choice.kind, "vocab_size": made.tokenizer.vocab_size}
+    return made.tokenizer, told, [f"tokenizer: {note}" for note in (*less, *made.notes)]
+
+
+def _trained(choice: TokenizerChoice, texts: list[str], family: str) -> tuple[train_tokenizer.Trained, list[str]]:
+    """A new tokenizer, and whether it has fewer words than were asked for."""
+    settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
+    try:
+        return train_tokenizer.train(texts, settings, family), []
+    except TooManyEntries as error:
+        if not choice.at_most:
+            raise
+        fewer = settings.model_copy(update={"vocab_size": error.filled})
+        note = f"the text fills {error.filled:,} words, not the preset's {settings.vocab_size:,}"
+        return train_tokenizer.train(texts, fewer, family), [note]
 
 
 def _special_ids(recipe: PretrainRecipe, tokenizer: Tokenizer) -> dict[str, int]:

@@ -60,11 +60,15 @@ class TokenizerChoice(TokenizerSettings):
     """A tokenizer that there is, or how to train one on the training text."""
 
     source: str | None = Field(None, description="A model or folder whose tokenizer is taken; none: one is trained.")
+    at_most: bool = Field(False, description="Where the text does not fill vocab_size, take what it gives.")
 
 
 class PretrainEvaluate(Settings):
     """What is measured before, on the way and after, on text that was never trained on."""
 
+    measured: int | None = Field(
+        None, gt=0, description="At most so many held-out stretches are measured, spread evenly; none: all."
+    )
     samples: int = Field(3, ge=0, description="Held-out texts that the model is shown at each evaluation.")
     prompts: list[str] = Field(
         default_factory=list,
@@ -111,8 +115,11 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> PretrainR
 
 
 def of_preset(name: str, overrides: dict[str, Any] | None = None) -> PretrainRecipe:
-    """The recipe of a preset; overrides win."""
-    return resolve(merge(presets.preset(name).values, _sources(overrides or {})), f"preset {name}")
+    """The recipe of a preset; overrides win. A vocab_size among them is meant as it is given."""
+    values, changes = presets.preset(name).values, _sources(overrides or {})
+    if "vocab_size" in changes.get("tokenizer", {}):
+        values = merge(values, {"tokenizer": {"at_most": False}})
+    return resolve(merge(values, changes), f"preset {name}")
 
 
 def is_scratch(source: str) -> bool:

@@ -10,9 +10,9 @@ from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.commands.tune import finish, tell
 from lmworks.scratch import PretrainRecipe
 
-ABOUT = """Train a model from nothing: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. lmworks recipe
-presets tells of the presets. Every setting can be given as an option: --model.num_hidden_layers 2 --tokenizer.kind char
---train.steps 1000 (lmworks recipe show --preset PRESET writes them all)."""
+ABOUT = """Train a model from nothing: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. The command
+lmworks recipe presets tells of the presets. Every setting can be given as an option: --model.num_hidden_layers 2
+--tokenizer.kind char --train.steps 1000 (lmworks recipe show --preset PRESET writes them all)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
