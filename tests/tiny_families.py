@@ -164,12 +164,12 @@ CASES: dict[str, Case] = {
     ),
     "marian": Case("MarianMTModel", {"activation_function": "swish"}, MARIAN),
     "marian-original": Case("MarianMTModel", {"activation_function": "relu"}, MARIAN),
-    "t5": Case("T5ForConditionalGeneration", {}, T5, 0.05),
-    "t5-wide-heads": Case("T5ForConditionalGeneration", {"d_kv": 16, "num_decoder_layers": None}, T5, 0.05),
+    "t5": Case("T5ForConditionalGeneration", {}, T5, 0.1),
+    "t5-wide-heads": Case("T5ForConditionalGeneration", {"d_kv": 16, "num_decoder_layers": None}, T5, 0.1),
     "t5-v1.1": Case(
-        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5, 0.05
+        "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5, 0.1
     ),
-    "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5, 0.05),
+    "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5, 0.1),
 }
 
 
