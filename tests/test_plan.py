@@ -56,7 +56,7 @@ def test_full_trains_everything() -> None:
 
 def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
     assert (_plan(epochs=2).steps, _plan(epochs=2).tokens) == (6, 160)
-    assert (_plan(steps=10).steps, _plan(steps=10).tokens) == (10, 320)
+    assert (_plan(steps=9).steps, _plan(steps=9).tokens) == (9, 240)
     assert _plan(epochs=2).flops["total"] == 2 * _plan().flops["total"]
     assert _plan().loss_tokens == 40
 
@@ -71,7 +71,14 @@ def test_flops_are_those_of_sizes() -> None:
 def test_time_is_work_over_the_rate_reached() -> None:
     made = _plan()
     assert made.rate == 100e9 * plan.EFFICIENCY["float32"]
-    assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate)}
+    beside = made.steps * (plan.STEP_SECONDS + CONFIG.num_hidden_layers * plan.LAYER_SECONDS)  # one row a step
+    assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate + beside)}
+    rates = _rates(memory=2.0)
+    train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
+    slower = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=rates)
+    faster = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=_rates())
+    through = slower.steps * plan.OPTIMIZER_BYTES * slower.trainable / 2e9
+    assert slower.seconds["training"] - faster.seconds["training"] == pytest.approx(through)
 
 
 def test_a_rate_measured_on_a_busy_machine_is_said_to_be_one() -> None:
@@ -91,15 +98,52 @@ def test_an_unknown_rate_gives_no_time() -> None:
 @pytest.mark.parametrize(
     ("changes", "row"),
     [
-        ({}, 32),  # two documents, cut at row_tokens
-        ({"row_tokens": 1024}, 50),  # no more than a step has
-        ({"row_tokens": 8}, 30),  # a document is never divided
-        ({"packing": False}, 60),  # padded to the longest
+        ({}, [2]),  # the longest; nothing of its step has room beside it
+        ({"row_tokens": 1024}, [2, 1]),  # no more than a step has
+        ({"row_tokens": 8}, [2]),  # a document is never divided
+        ({"row_tokens": 37, "batch_size": 5}, [2, 4]),
+        ({"packing": False}, [2, 1]),
     ],
 )
-def test_largest_row(changes: dict, row: int) -> None:
+def test_largest_row(changes: dict, row: list[int]) -> None:
     train = TrainSettings(**({"batch_size": 2, "row_tokens": 32} | changes))
     assert plan.largest_row(LENGTHS, train) == row
+
+
+BOTH = CONFIG.model_copy(update={"architecture": "encoder-decoder", "num_decoder_layers": 2, "positions": "relative"})
+ENCODER = CONFIG.model_copy(update={"architecture": "encoder", "norm_position": "post", "head_transform": True})
+SOURCES = [12, 8, 30, 9, 5]
+
+
+@pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
+def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
+    train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
+    made = plan.make(
+        config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, loss_tokens=12, evaluation_tokens=100,
+        rates=_rates(),
+    )  # fmt: skip
+    assert made.trainable == made.parameters == sizes.parameters(config)["total"]
+    assert made.tokens == 3 * (sum(LENGTHS) + sum(sources))
+    assert made.loss_tokens == 36
+    once = sizes.training_flops(config, sum(LENGTHS), 12, LENGTHS, sources or None)
+    assert made.flops["total"] == 3 * once.total
+    assert made.seconds["total"] > made.seconds["training"] > made.seconds["evaluation"] > 0
+    more = plan.make(config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, rates=_rates())
+    assert more.flops["head"] > made.flops["head"]
+    assert "encoder" in config.architecture or made.memory["activations"] > 0
+
+
+def test_padded_rows_are_as_long_as_the_longest() -> None:
+    train = TrainSettings(precision="float32", batch_size=2, packing=False)
+    padded = plan._Rows.of(LENGTHS, SOURCES, train)
+    assert (padded.lengths, padded.sources, padded.each) == ([30, 30], [30, 30], 1)
+    packed = plan._Rows.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
+    assert (packed.lengths, packed.sources, packed.each) == ([30], [], 2)
+
+
+def test_a_rate_finder_keeps_the_weights_it_began_with() -> None:
+    assert _plan(find_learning_rate=True).memory["rate finder"] == 4 * _plan().trainable
+    assert _plan().memory["rate finder"] == 0
 
 
 def test_memory_moves_as_it_should() -> None:
