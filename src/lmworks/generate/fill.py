@@ -181,7 +181,7 @@ def _spans(
     _check_length(network, ids, "the text")
     # the likeliest spans themselves: no penalty of lengths, and on until nothing likelier can come
     settings = SamplingSettings(
-        num_beams=max(top, 4), max_tokens=SPAN_TOKENS, length_penalty=0.0, early_stopping="never"
+        num_beams=max(2 * top, 4), max_tokens=SPAN_TOKENS, length_penalty=0.0, early_stopping="never"
     )
     begun: list[int] = []
     blanks, text = [], parts[0]
@@ -191,9 +191,12 @@ def _spans(
         never = tuple((token,) for token in tokenizer.specials.values() if token not in ends)
         found = search(network, [ids], settings, ends, Rules(start=rules.start, never=never), [begun])[0]
         found = [one for one in found if one.ids[-1] in ends] or found  # rather whole spans than cut ones
-        spans = [one.ids[:-1] if one.ids[-1] in ends else one.ids for one in found[:top]]
-        likely = [math.exp(one.log_probability) for one in found[:top]]
-        blanks.append([(tokenizer.decode(span), value) for span, value in zip(spans, likely, strict=True)])
+        likely: dict[tuple[int, ...], float] = {}
+        for one in found:  # a span may end in two ways
+            span = tuple(one.ids[:-1] if one.ids[-1] in ends else one.ids)
+            likely[span] = likely.get(span, 0.0) + math.exp(one.log_probability)
+        spans = sorted(likely, key=lambda span: -likely[span])[:top]
+        blanks.append([(tokenizer.decode(span), likely[span]) for span in spans])
         begun += spans[0]
         text = _joined(text, " " + blanks[-1][0][0].strip()) + part
     return Filled(blanks, text)
