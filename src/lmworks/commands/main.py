@@ -98,7 +98,8 @@ def _run(words: list[str]) -> int:
         prog="lmworks",
         description="Language models on the machine you have: adapt, measure, run.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # verbs stand one step further in than argparse reckons: with small steps, the longest has its help beside it
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, indent_increment=1),
     )
     parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
