@@ -1,52 +1,154 @@
-"""What sizes says from a config alone equals what the built model has and does."""
+"""What sizes says from a config alone equals what the built model has and does, and what was published."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import transformers
+from tiny_families import CASES
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lmworks.families.registry import family_of
 from lmworks.model import sizes
+from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 
 SMALL = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}
 SMALL |= {"num_attention_heads": 4, "max_position_embeddings": 32}
+HEADED = {"architecture": "encoder", "positions": "learned", "norm": "layer", "norm_position": "post", "gated": False}
+HEADED |= {"embedding_norm": True, "type_vocab_size": 2, "head_transform": True, "head_bias": True, "pooler": True}
+BOTH = {"architecture": "encoder-decoder", "num_decoder_layers": 2}
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2},
     "untied": {"num_key_value_heads": 1, "tie_word_embeddings": False},
     "qwen": {"qkv_bias": True, "qk_norm": True, "head_dim": 8},
     "gpt2": {"positions": "learned", "norm": "layer", "gated": False, "activation": "gelu_tanh"}
     | {"qkv_bias": True, "output_bias": True, "mlp_bias": True},
-    "post": {"norm_position": "post", "norm": "layer", "architecture": "encoder", "positions": "learned"},
-    "both": {"architecture": "encoder-decoder", "num_decoder_layers": 2, "positions": "sinusoidal", "qk_norm": True},
+    "gemma": {"norm": "rms_offset", "norm_position": "both", "sliding_window": 4, "attention_softcap": 5.0},
+    "bert": HEADED | {"pair_head": True},
+    "albert": HEADED | {"embedding_size": 8, "num_layer_groups": 2},
+    "bare": HEADED | {"language_head": False},
+    "marian": BOTH | {"positions": "sinusoidal_halves", "norm": "layer", "norm_position": "post", "gated": False},
+    "bart": BOTH | {"positions": "learned", "position_offset": 2, "embedding_norm": True, "head_bias": True},
+    "t5": BOTH | {"positions": "relative", "relative_buckets": 8, "head_dim": 10, "tie_word_embeddings": False},
+    "both": BOTH
+    | {"num_layer_groups": 1, "positions": "sinusoidal", "qk_norm": True, "embedding_size": 8, "head_transform": True},
 }
+ENCODERS, ENCODER_DECODERS = ("bert", "albert", "bare"), ("marian", "bart", "t5", "both")
 
 
 def _config(name: str) -> ModelConfig:
     return ModelConfig(**(SMALL | CONFIGS[name]))
 
 
+def _of_family(name: str) -> ModelConfig:
+    """The config of a tiny model of transformers, which is not built."""
+    case = CASES[name]
+    told = getattr(transformers, case.architecture).config_class(vocab_size=101, **(case.sizes | case.changes))
+    theirs = told.to_dict() | {"architectures": [case.architecture]}
+    return family_of(theirs).read_config(theirs)
+
+
+def _compare(config: ModelConfig) -> None:
+    with torch.device("meta"):
+        network = Transformer(config)
+    by_name = {name: weight.numel() for name, weight in network.named_parameters()}
+    said = sizes.parameters(config)
+    parts = {
+        "embed_tokens": ("embed_tokens",),
+        "embed_types": ("embed_types",),
+        "embed_positions": ("embed_positions", "relative_bias"),
+        "embed_project": ("embed_project",),
+        "attention": ("_attn.q_proj", "_attn.k_proj", "_attn.v_proj", "_attn.o_proj"),
+        "feedforward": (".mlp.",),
+        "norms": ("norm",),
+        "lm_head": ("lm_head", "head_bias", "head_transform.dense"),
+        "pooler": ("pooler", "pair_head"),
+    }
+    for part, words in parts.items():
+        assert said[part] == sum(count for name, count in by_name.items() if any(w in name for w in words)), part
+    assert said["total"] == sum(by_name.values()) == sum(count for part, count in said.items() if part != "total")
+    real = {
+        name: (matrix.in_features, matrix.out_features, matrix.bias is not None)
+        for name, matrix in named_linears(network)
+        if "layers." in name
+    }
+    assert {m.name: (m.inputs, m.outputs, m.bias) for m in sizes.linears(config)} == real
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parameters_are_those_of_the_model(name: str) -> None:
-    config = _config(name)
-    network = Transformer(config)
-    said = sizes.parameters(config)
-    assert said["total"] == sum(p.numel() for p in network.parameters())
-    assert said["total"] == sum(count for part, count in said.items() if part != "total")
-    by_name = dict(network.named_parameters())
-    assert said["attention"] == sum(p.numel() for n, p in by_name.items() if "_attn." in n and "_proj" in n)
-    assert said["feedforward"] == sum(p.numel() for n, p in by_name.items() if ".mlp." in n)
-    assert said["norms"] == sum(p.numel() for n, p in by_name.items() if "norm" in n)
+    _compare(_config(name))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_linears_are_those_of_the_model(name: str) -> None:
-    config = _config(name)
-    real = {n: (m.in_features, m.out_features) for n, m in named_linears(Transformer(config)) if n != "lm_head"}
-    assert {m.name: (m.inputs, m.outputs) for m in sizes.linears(config)} == real
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_are_those_of_every_family(name: str) -> None:
+    _compare(_of_family(name))
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, Any], int, int]] = {  # class, config, millions, and what they are rounded to
+    "BERT-base": ("BertForPreTraining", {}, 110, 1),
+    "BERT-large": (
+        "BertForPreTraining",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+        340,
+        10,
+    ),
+    "DistilBERT": ("DistilBertModel", {}, 66, 1),
+    "RoBERTa-large": (
+        "RobertaForMaskedLM",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+        | {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1},
+        355,
+        1,
+    ),
+    "ALBERT-base": (
+        "AlbertModel",
+        {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+        12,
+        1,
+    ),
+    "GPT-2": ("GPT2LMHeadModel", {}, 124, 1),
+    "GPT-2 XL": ("GPT2LMHeadModel", {"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1_500, 100),
+    "GPT-3": ("GPT2LMHeadModel", {"n_embd": 12288, "n_layer": 96, "n_head": 96, "n_positions": 2048}, 175_000, 1_000),
+    "Llama 7B": ("LlamaForCausalLM", {}, 6_700, 100),
+    "BART-base": (
+        "BartForConditionalGeneration",
+        {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+        | {"encoder_attention_heads": 12, "decoder_attention_heads": 12},
+        140,
+        10,
+    ),
+    "BART-large": ("BartForConditionalGeneration", {}, 400, 100),
+    "T5-small": ("T5ForConditionalGeneration", {}, 60, 10),
+    "T5-base": (
+        "T5ForConditionalGeneration",
+        {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+        220,
+        10,
+    ),
+    "T5-11B": (
+        "T5ForConditionalGeneration",
+        {"d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128},
+        11_000,
+        1_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_those_published(name: str) -> None:
+    """Rounded as published, or cut."""
+    architecture, told, millions, unit = PUBLISHED[name]
+    theirs = getattr(transformers, architecture).config_class(**told).to_dict() | {"architectures": [architecture]}
+    counted = sizes.parameters(family_of(theirs).read_config(theirs))["total"] / 1e6 / unit
+    assert millions // unit in (round(counted), int(counted))
 
 
 def test_lora_parameters_are_those_of_two_factors() -> None:
@@ -65,24 +167,54 @@ def test_visible_pairs_are_counted_one_by_one(window: int | None, causal: bool) 
     assert sizes.visible_pairs(lengths, window, causal) == counted
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "untied"])
-def test_matrix_flops_are_what_torch_counts(name: str) -> None:
-    """torch counts attention its own way (all pairs), so attention is compared apart."""
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flops_are_those_of_the_products_made(name: str) -> None:
+    """torch makes products for all pairs, those hidden by a mask too, which are added here."""
+    config = _config(name)
+    network = Transformer(config).eval()
+    tokens, read, places, texts = 10, 7, 2, 0
+    encoder_decoder, memory = config.architecture == "encoder-decoder", None
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        if encoder_decoder:
+            memory = network.encode(torch.randint(0, config.vocab_size, (1, read)))
+        answer = network(torch.randint(0, config.vocab_size, (1, tokens)), memory=memory, only=torch.tensor([3, 9]))
+        if config.pooler:
+            texts = 1
+            network.pair_logits(answer.hidden[:, 0]) if config.pair_head else network.pooled(answer.hidden[:, 0])
+    made = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
+    matrices = sum(count for op, count in made.items() if op in ("aten.mm", "aten.addmm"))
+    said = sizes.forward_flops(config, tokens, places, memory_lengths=[read] if encoder_decoder else None, pairs=texts)
+    assert said.linears + said.head == matrices
+    layers = range(config.num_decoder_layers if encoder_decoder else config.num_hidden_layers)
+    causal = config.architecture != "encoder"
+    hidden = sum(tokens**2 - sizes.visible_pairs([tokens], config.window_of(layer), causal) for layer in layers)
+    assert made["aten.bmm"] == said.attention + 4 * config.num_attention_heads * config.head_size * hidden
+    assert sum(made.values()) == matrices + made["aten.bmm"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_flops_of_every_weight_are_three_forwards(name: str) -> None:
+    config = _config(name)
+    sources = [4, 6] if config.architecture == "encoder-decoder" else None
+    once = sizes.forward_flops(config, 12, 12, [5, 7], sources, pairs=2)
+    assert sizes.training_flops(config, 12, 12, [5, 7], sources, pairs=2).total == 3 * once.total
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "albert", "bart", "t5"])
+def test_backward_products_are_two_forwards(name: str) -> None:
+    """But for the embeddings' gradients, which are no products, and attention, whose backward is not one here."""
     config = _config(name)
     network = Transformer(config)
-    ids = torch.randint(0, config.vocab_size, (1, 10))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(ids, only=torch.tensor([3, 9]))
-    counts = counter.get_flop_counts()["Global"]
-    matrices = sum(n for op, n in counts.items() if any(word in str(op) for word in ("mm", "linear")))
-    said = sizes.forward_flops(config, 10, head_tokens=2)
-    assert said.linears + said.head == matrices
-
-
-def test_training_flops_of_every_weight_are_three_forwards() -> None:
-    config = _config("llama")
-    once = sizes.forward_flops(config, 12, 12, [5, 7])
-    assert sizes.training_flops(config, 12, 12, [5, 7]).total == 3 * once.total
+    with FlopCounterMode(display=False) as counter:
+        memory = None
+        if config.architecture == "encoder-decoder":
+            memory = network.encode(torch.randint(0, config.vocab_size, (1, 7)))
+        answer = network(torch.randint(0, config.vocab_size, (1, 10)), memory=memory)
+        answer.logits.sum().backward()
+    made = counter.get_flop_counts()["Global"].items()
+    matrices = sum(count for op, count in made if str(op) in ("aten.mm", "aten.addmm"))
+    said = sizes.training_flops(config, 10, memory_lengths=[7] if memory is not None else None)
+    assert matrices == said.linears + said.head
 
 
 def test_frozen_weights_cost_four_and_adapters_six() -> None:
@@ -95,10 +227,29 @@ def test_frozen_weights_cost_four_and_adapters_six() -> None:
     assert sizes.training_flops(config, 12, 2, adapted=adapted, rank=2, recompute=True).linears == 6 * weights * 12
 
 
+def test_adapters_cost_what_passes_through_them() -> None:
+    """Of an encoder-decoder what is read passes through the encoder and the keys and values made of it; a shared block
+    is passed as often as layers share it."""
+    config = _config("bart")
+    chosen = {m.name: m for m in sizes.linears(config)}
+    names = ("encoder.layers.0.mlp.up_proj", "layers.1.cross_attn.k_proj", "layers.0.mlp.up_proj")
+    adapted = [chosen[name] for name in names]
+    flops = sizes.training_flops(config, 12, 0, [5, 7], [3, 4], adapted=adapted, rank=2)
+    assert flops.adapters == 6 * 2 * (7 * (24 + 40) + 7 * (24 + 24) + 12 * (24 + 40))
+    shared = ModelConfig(**(SMALL | {"num_layer_groups": 2}))
+    both = [m for m in sizes.linears(shared) if m.name.endswith("q_proj")]
+    assert [m.times for m in both] == [2, 1]
+    assert sizes.training_flops(shared, 10, adapted=both, rank=1).adapters == 6 * 3 * (24 + 24) * 10
+
+
 def test_documents_packed_cost_what_they_cost_alone() -> None:
     config = _config("llama")
     packed = sizes.forward_flops(config, 12, 12, [5, 7]).total
     assert packed == sizes.forward_flops(config, 5).total + sizes.forward_flops(config, 7).total
+    config = _config("t5")
+    packed = sizes.forward_flops(config, 12, 12, [5, 7], [4, 2]).total
+    alone = [sizes.forward_flops(config, tokens, None, None, [read]).total for tokens, read in ((5, 4), (7, 2))]
+    assert packed == sum(alone)
 
 
 def test_lengths_that_do_not_sum_are_refused() -> None:
@@ -106,5 +257,24 @@ def test_lengths_that_do_not_sum_are_refused() -> None:
         sizes.forward_flops(_config("llama"), 12, document_lengths=[2, 3])
 
 
-def test_key_values() -> None:
-    assert sizes.key_value_bytes(_config("llama"), tokens=10, bytes_each=2) == 2 * 3 * 2 * 6 * 10 * 2
+def test_sources_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="0 sources of 2 documents"):
+        sizes.forward_flops(_config("t5"), 5, document_lengths=[2, 3])
+
+
+@pytest.mark.parametrize("name", ["llama", "t5", "bart"])
+def test_key_values_are_those_of_the_cache(name: str) -> None:
+    config = _config(name)
+    network = Transformer(config).eval()
+    cache, memory, read = Cache(config, 1, 10), None, 0
+    with torch.no_grad():
+        if config.architecture == "encoder-decoder":
+            read = 7
+            memory = network.encode(torch.zeros(1, read, dtype=torch.int64))
+        network(torch.zeros(1, 10, dtype=torch.int64), memory=memory, cache=cache)
+    held = 0
+    for layer in cache.layers:
+        nothing = torch.zeros(1, config.key_value_heads, 0, config.head_size)
+        own = layer.append(nothing, nothing)
+        held += sum(part.numel() for part in (*own, *(layer.cross or ())))
+    assert sizes.key_value_bytes(config, tokens=10, bytes_each=2, memory_tokens=read) == 2 * held
