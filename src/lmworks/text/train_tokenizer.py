@@ -22,7 +22,7 @@ from lmworks.text.tokenizer import Tokenizer, refuse_halves
 from lmworks.text.tokenizer_settings import Specials, TokenizerSettings, check, gguf_fault, specials_of, style_of
 
 ANY_CHARACTER = r"[\s\S]"
-RUNS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\s\p{L}\p{M}\p{N}]+|▁+(?=▁)|▁+|\s+"
+RUNS = r"[\s▁]{2,}|▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\s\p{L}\p{M}\p{N}]+|▁|\s"
 """Where pieces of bpe and unigram may not cross while they are learnt: words, numbers, other signs, white space."""
 QWEN2_CUTS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
