@@ -209,7 +209,7 @@ def _measured(held_out: Examples, most: int | None) -> list[str]:
 
 def _lengths(example: Example) -> tuple[int, int]:
     """Tokens of the decoder (or the only stack) and of the encoder beside it."""
-    return len(example), 0 if example.source is None else len(example.source)
+    return example.width, 0 if example.source is None else len(example.source)
 
 
 def _tokenizer(recipe: PretrainRecipe, rows: Table) -> tuple[Tokenizer, dict[str, Any], list[str]]:

@@ -140,7 +140,7 @@ def prepare(recipe: Recipe) -> Prepared:
         recipe.method,
         recipe.train,
         recipe.lora,
-        [len(example) for example in examples],
+        [example.width for example in examples],
         loss_tokens=examples.report.loss_tokens,
         evaluation_tokens=2 * held_out.report.tokens,
     )

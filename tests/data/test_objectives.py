@@ -98,7 +98,7 @@ def test_of_a_text_every_token_is_learned_once(name, limit):
     whole = [*tokenizer.opening, *tokenizer.encode(text), tokenizer.eos_id]
     first = max(len(tokenizer.opening), 1)
     assert [token for example in made for token in example.ids[example.loss].tolist()] == whole[first:]
-    assert all(len(example) <= limit and not example.loss[0] for example in made)
+    assert all(example.width <= limit and not example.loss[0] for example in made)
     for one, following in zip(made.items, made.items[1:], strict=False):
         assert one.ids[-1] == following.ids[0]
     unscored = 0 if tokenizer.opening else len(tokenizer.piece(whole[0]).encode())

@@ -112,7 +112,7 @@ def test_causal_windows_begin_anywhere_and_count_their_bytes():
     seen = set()
     for _ in range(2000):
         drawn = objective.draw(made[0], rng)
-        assert len(drawn) == 12
+        assert drawn.width == 12
         learned = drawn.ids[drawn.loss].tolist()
         assert drawn.bytes == len(BART.decode(learned).encode())
         assert drawn.loss.tolist() == [False] + [True] * 11

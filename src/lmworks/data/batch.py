@@ -52,9 +52,19 @@ class Example:
         return len(self.ids)
 
     @property
+    def total(self) -> int:
+        """Tokens of the source and its own."""
+        return len(self.ids) + (len(self.source) if self.source is not None else 0)
+
+    @property
+    def width(self) -> int:
+        """Of its own tokens, those that pass through the network: nothing is predicted from the last of a text."""
+        return len(self.ids) if self.targets is not None else max(1, len(self.ids) - 1)
+
+    @property
     def size(self) -> int:
         """Tokens that pass through the network: those of the source and its own."""
-        return len(self.ids) + (len(self.source) if self.source is not None else 0)
+        return self.width + (len(self.source) if self.source is not None else 0)
 
     @property
     def learned(self) -> int:

@@ -94,12 +94,12 @@ Part = tuple[str, str, bool, str, bool]
 
 
 def examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, context: int) -> Examples:
-    """All rows of a table as examples of at most `context` tokens (or `settings.max_tokens`, if that is less).
+    """All rows of a table as examples of at most `settings.max_tokens`, else of `context` tokens and what they predict.
 
     Raises:
         InputError: max_tokens is more than the context, a chat without template, a row too long under on_long: stop.
     """
-    limit = limit_of(settings, context)
+    limit = limit_of(settings, context) if settings.max_tokens else context + 1  # the last passes through no network
     if table.kind == "pairs":
         fault = "rows of source and target train an encoder-decoder (objective seq2seq), not a decoder"
         mend = "name the columns --columns '{prompt: SOURCE, completion: TARGET}', or take another model"
@@ -295,9 +295,9 @@ def _without_loss(row: Row | Example, report: Report) -> None:
 def count(items: list[Example], report: Report) -> None:
     """Count examples, their tokens (with those of sources) and those that carry loss."""
     report.examples = len(items)
-    report.tokens = sum(example.size for example in items)
+    report.tokens = sum(example.total for example in items)
     report.loss_tokens = sum(example.learned for example in items)
-    report.longest = max((example.size for example in items), default=0)
+    report.longest = max((example.total for example in items), default=0)
 
 
 def _note(table: Table, tokenizer: Tokenizer, settings: DataSettings, templated: bool, report: Report) -> None:

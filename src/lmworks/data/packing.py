@@ -47,7 +47,7 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
 def _flat(documents: Sequence[Example]) -> Batch:
     columns = [_columns(example) for example in documents]
     ids, targets, weights, types = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
-    lengths = [len(example) for example in documents]
+    lengths = [example.width for example in documents]
     positions, segments = _numbered(lengths)
     source = None
     if _has_sources(documents):
@@ -69,13 +69,13 @@ def pad(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"]
 
     Sources are filled likewise, to the longest source: shape (B, S).
     """
-    slots, shape = _slots([len(example) for example in examples], side)
+    slots, shape = _slots([example.width for example in examples], side)
     ids = np.full(shape, pad_id, dtype=np.int64)
     targets, types, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     weights = np.zeros(shape, dtype=np.float32)
     for row, (example, here) in enumerate(zip(examples, slots, strict=True)):
         ids[row, here], targets[row, here], weights[row, here], types[row, here] = _columns(example)
-        positions[row, here], segments[row, here] = np.arange(len(example)), 1
+        positions[row, here], segments[row, here] = np.arange(example.width), 1
     begins = np.array([row * shape[1] + here.start for row, here in enumerate(slots)])
     source = None
     if _has_sources(examples):
@@ -95,16 +95,17 @@ def _slots(lengths: list[int], side: str) -> tuple[list[slice], tuple[int, int]]
 
 
 def _columns(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ids, targets, weights and types of one document; without targets of its own its last place predicts nothing."""
-    length = len(example)
-    types = np.zeros(length, dtype=np.int64) if example.types is None else example.types.astype(np.int64)
-    ids = example.ids.astype(np.int64)
+    """ids, targets, weights and types of one document; without targets of its own, each token is asked for the next,
+    and the last for none: it does not pass through the network."""
+    passing = example.width
+    types = np.zeros(passing, dtype=np.int64) if example.types is None else example.types[:passing].astype(np.int64)
+    ids = example.ids[:passing].astype(np.int64)
     if example.targets is not None:
         return ids, example.targets.astype(np.int64), example.loss.astype(np.float32), types
-    targets = np.zeros(length, dtype=np.int64)
-    weights = np.zeros(length, dtype=np.float32)
-    targets[:-1] = example.ids[1:]
-    weights[:-1] = example.loss[1:]
+    targets = np.zeros(passing, dtype=np.int64)
+    weights = np.zeros(passing, dtype=np.float32)
+    targets[: len(example) - 1] = example.ids[1:]
+    weights[: len(example) - 1] = example.loss[1:]
     return ids, targets, weights, types
 
 

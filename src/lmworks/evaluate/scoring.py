@@ -233,8 +233,8 @@ def _alone(segments: torch.Tensor) -> bool:
 def lay(examples: Sequence[Example]) -> Batch:
     """All documents as one batch without padding: a document a row where all are of one length, else one flat row."""
     first = examples[0]
-    shape = (len(first), first.size)
-    if all((len(example), example.size) == shape for example in examples):
+    shape = (first.width, first.size)
+    if all((example.width, example.size) == shape for example in examples):
         return pad(examples, 0)
     (batch,) = pack(examples, sum(example.size for example in examples))
     return batch

@@ -47,7 +47,7 @@ class Passed:
     def of(cls, examples: Sequence[Example], targets: float, pairs: int) -> Passed:
         """What these documents are."""
         sources = [len(example.source) for example in examples if example.source is not None]
-        return cls([len(example) for example in examples], sources, targets, pairs)
+        return cls([example.width for example in examples], sources, targets, pairs)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]
     """
     if not settings.packing:
         return [pad(examples, 0)]
-    shapes = {(len(example), example.size) for example in examples}
+    shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
         return pack(examples, settings.row_tokens)
     at_once = max(1, settings.row_tokens // examples[0].size)
