@@ -115,9 +115,9 @@ def test_causal_windows_begin_anywhere_and_count_their_bytes():
         assert drawn.width == 12
         learned = drawn.ids[drawn.loss].tolist()
         assert drawn.bytes == len(BART.decode(learned).encode())
-        assert drawn.loss.tolist() == [False] + [True] * 11
+        assert drawn.loss.tolist() == [False] + [True] * 12
         seen.add(tuple(drawn.ids.tolist()))
-    assert seen == {tuple(whole[begin : begin + 12]) for begin in range(len(whole) - 11)}
+    assert seen == {tuple(whole[begin : begin + 13]) for begin in range(len(whole) - 12)}
     for example in made:
         assert objective.measure(example, rng) is example
         assert still.draw(example, rng) is example

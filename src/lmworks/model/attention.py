@@ -130,7 +130,7 @@ class Attention(nn.Module):
         """(B, H, T, D) queries, (B, K, S, D) keys and values -> (B, H, T, D)."""
         how = self.how if self.training else self.how._replace(dropout=0.0)
         if bias is None and sight.within(self.window):
-            if sight.spans and relative is None and how.softcap is None and native.can_attend(query, keys, values):
+            if relative is None and how.softcap is None and sight.aligned and _is_native(query, keys, values):
                 return _natively(query, keys, values, sight, how)
             if sight.spans:
                 return _by_document(query, keys, values, sight, relative, how)
@@ -189,12 +189,17 @@ def _written_out(
     return dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout) @ values
 
 
+def _is_native(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
+    """Whether the kernel serves: in training, and wherever heads lie side by side, as they do but in a cache."""
+    return native.can_attend(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
+
+
 def _natively(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, how: How) -> torch.Tensor:
-    """:func:`_by_document` as one kernel."""
-    q, k, v = (part.transpose(1, 2).squeeze(0) for part in (query, keys, values))
+    """Every document, or every row, alone, as one kernel."""
+    q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (query, keys, values))
     scale = how.scale or query.shape[3] ** -0.5
     mixed = native.attend(q, k, v, *sight.borders(), scale, sight.causal, how.dropout)
-    return mixed[None].transpose(1, 2)
+    return mixed.unflatten(0, (len(query), -1)).transpose(1, 2)
 
 
 def _by_document(

@@ -51,9 +51,11 @@ class Sight:
         return longest <= window
 
     def borders(self) -> list[torch.Tensor]:
-        """Where the documents of a flat row begin among queries and among keys, and where the last ends; int64."""
+        """Where documents begin among all queries and among all keys, and where the last ends; int64. They are the
+        spans of a flat row, or the rows of a batch."""
         if not self._borders:
-            both = (self.spans, self.key_spans or self.spans)
+            rows = [(part.shape[1],) * len(part) for part in (self.query_positions, self.key_positions)]
+            both = (self.spans, self.key_spans or self.spans) if self.spans else rows
             self._borders.extend(torch.tensor((0, *spans)).cumsum(0) for spans in both)
         return self._borders
 
