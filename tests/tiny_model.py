@@ -11,6 +11,7 @@ from tiny_tokenizers import CHATML, byte_level
 from lmworks.families.folder import save_folder
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
+from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
 
 QUESTIONS = [{"prompt": f"What is {n} and {n}?", "completion": f"It is {2 * n}."} for n in range(60)]
@@ -30,7 +31,7 @@ def save_tiny(folder: Path, family: str = "llama") -> Path:
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
         )
     )  # fmt: skip
-    network.reset_parameters(torch.Generator().manual_seed(0))
+    draw(network, torch.Generator().manual_seed(0))
     return save_folder(folder, network, network.config, FAMILIES[family], tokenizer)
 
 

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from lmworks.adapt import attach
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
-from lmworks.families.opened import Opened
 from lmworks.language_model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
-
-# Keys of a generation config that a config.json may hold in its place.
-GENERATION_KEYS = (
-    "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
-    "min_length", "max_length", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size",
-    "repetition_penalty",
-)  # fmt: skip
 
 
 def load(
@@ -67,7 +58,7 @@ def load(
         source=str(source),
         base=str(source),
         hf_config=opened.hf_config,
-        generation=_generation(opened, found.path),
+        generation=opened.generation,
         notes=notes,
     )
 
@@ -100,13 +91,6 @@ def _resolve(source: str | Path, offline: bool | None) -> Found:
     if not final.is_dir():
         raise InputError("this run has not finished, so it has no model yet", str(source), f"lmworks resume {source}")
     return Found(final, str(source), found.origin, found.note)
-
-
-def _generation(opened: Opened, path: Path) -> dict[str, Any]:
-    """The generation config; where there is none, what older models say of it in their config.json."""
-    told = opened.generation
-    names = ("decoder_start_token_id",) if (path / folder.GENERATION).is_file() else GENERATION_KEYS
-    return {name: opened.hf_config[name] for name in names if opened.hf_config.get(name) is not None} | told
 
 
 def _base_of(adapter: Path) -> str:

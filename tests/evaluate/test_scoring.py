@@ -14,6 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import scoring
 from lmworks.model.config import ModelConfig
+from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -46,7 +47,7 @@ def network() -> Transformer:
         hidden_dropout=0.1,
     )
     made = Transformer(config)
-    made.reset_parameters(torch.Generator().manual_seed(0))
+    draw(made, torch.Generator().manual_seed(0))
     return made.eval()
 
 

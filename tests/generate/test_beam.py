@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_theirs
+from tiny_theirs import make_theirs
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build

@@ -6,6 +6,7 @@ import torch
 
 from lmworks.data.batch import Example
 from lmworks.model.config import ModelConfig
+from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
 
 
@@ -25,7 +26,7 @@ def tiny_config(**changes) -> ModelConfig:
 
 def make_network(seed: int = 0, **changes) -> Transformer:
     network = Transformer(tiny_config(**changes))
-    network.reset_parameters(torch.Generator().manual_seed(seed))
+    draw(network, torch.Generator().manual_seed(seed))
     return network
 
 

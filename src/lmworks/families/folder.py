@@ -69,7 +69,9 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
     tensors = to_ours(rows, weights, shapes_of(network), family.ignored, str(folder))
     generation = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     told = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
-    generation = generation or told
+    # a generation_config.json may leave the decoder's beginning to config.json
+    start = {name: told[name] for name in ("decoder_start_token_id",) if name in told}
+    generation = start | generation if generation else told
     tokenizer = open_tokenizer(folder)
     if tokenizer is not None:
         ends = generation.get("eos_token_id", told.get("eos_token_id"))

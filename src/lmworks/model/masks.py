@@ -50,14 +50,15 @@ class Sight:
         longest = max(self.spans) if self.spans else self.key_positions.shape[1]
         return longest <= window
 
-    def borders(self) -> list[torch.Tensor]:
+    def borders(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where documents begin among all queries and among all keys, and where the last ends; int64. They are the
         spans of a flat row, or the rows of a batch."""
         if not self._borders:
             rows = [(part.shape[1],) * len(part) for part in (self.query_positions, self.key_positions)]
             both = (self.spans, self.key_spans or self.spans) if self.spans else rows
             self._borders.extend(torch.tensor((0, *spans)).cumsum(0) for spans in both)
-        return self._borders
+        queries, keys = self._borders
+        return queries, keys
 
     def mask(self, window: int | None = None) -> torch.Tensor:
         """(B, 1, T, S) bool: True where the query may look at the key. Kept for the other layers of the pass."""

@@ -310,14 +310,6 @@ class Transformer(Stack):
         """(V, word_size): the head's matrix, which is the embedding's where they are tied."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw every matrix anew from N(0, initializer_range); norms become 1, biases 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=self.config.initializer_range, generator=generator)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-
     def _embed(
         self,
         stack: Stack,
