@@ -86,7 +86,7 @@ def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
     change = None
     if old is not None and new is not None:
         change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old}
-    head = {"key": "held_out_perplexity", "title": "Perplexity", "unit": "words to choose among", "detail": ""}
+    head = {"key": "held_out_perplexity", "title": "Perplexity", "unit": "tokens to choose among", "detail": ""}
     return {**head, **loss, **sides, "change": change}
 
 
