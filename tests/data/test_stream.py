@@ -56,3 +56,16 @@ def test_the_state_of_other_data_is_refused():
     for other in (Stream(11, 2, 1, steps=3), Stream(10, 3, 1, steps=3), Stream(10, 2, 2, steps=3)):
         with pytest.raises(InputError, match="checkpoint was made with"):
             other.restore(state)
+
+
+@given(st.integers(1, 9), st.integers(10, 30), st.integers(0, 3))
+def test_a_step_larger_than_the_data_is_whole(count, batch_size, seed):
+    steps = list(Stream(count, batch_size, seed, steps=5))
+    for step in steps:
+        assert len(step) == batch_size
+        times = [step.count(index) for index in range(count)]
+        assert max(times) - min(times) <= 1
+    resumed = Stream(count, batch_size, seed, steps=5)
+    resumed.restore({"step": 3, "count": count, "batch_size": batch_size, "seed": seed})
+    assert list(resumed) == steps[3:]
+    assert [len(step) for step in Stream(count, batch_size, seed, epochs=2)] == [count, count]

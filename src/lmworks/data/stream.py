@@ -14,7 +14,8 @@ class Stream:
     """Lists of indices, one a step.
 
     Each epoch is a permutation that follows from (seed, epoch) alone, so the place in it is the whole state. The last
-    step of an epoch may be smaller; no index is left out, none comes twice.
+    step of an epoch may be smaller; no index is left out, none comes twice. But where steps are counted and a step asks
+    for more examples than there are, each step is whole: every example comes before any comes again.
 
     Args:
         count: examples there are.
@@ -36,6 +37,7 @@ class Stream:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.steps_per_epoch = -(-count // batch_size)
         self.steps = steps if steps is not None else max(1, round((epochs or 0) * self.steps_per_epoch))
+        self.repeats = -(-batch_size // count) if steps is not None else 1
         self.step = 0
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -54,11 +56,12 @@ class Stream:
     @property
     def epoch(self) -> float:
         """Epochs done, as a fraction."""
-        return self.step / self.steps_per_epoch
+        return self.step * (self.batch_size / self.count if self.repeats > 1 else 1 / self.steps_per_epoch)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(self.count))
+            random = np.random.default_rng((self.seed, epoch))
+            self._order = (epoch, np.concatenate([random.permutation(self.count) for _ in range(self.repeats)]))
         return self._order[1]
 
     def state(self) -> dict[str, Any]:
