@@ -17,6 +17,7 @@ from lmworks.base.machine import QUIET
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import kept, names, shown
+from lmworks.kernels import library
 
 EXTRAS = {
     "hub": "models and data sets of the Hugging Face hub",
@@ -59,6 +60,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "rates": asdict(rates),
         "precision": {"auto": precision, "reason": reason},
         "gpus": _gpus(rates.torch),
+        "kernels": _kernels(),
         "memory": {"total": total, "free": free},
         "disk": {"cache": shown(cache), "used": folder_size(cache) if cache.is_dir() else 0, "free": free_room(cache)},
         "offline": is_offline(),
@@ -67,6 +69,13 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "cached": [one.told() for one in kept()],
         "aliases": [{"name": one["name"], "cached": one["cached"]} for one in names()],
     }
+
+
+def _kernels() -> dict[str, Any]:
+    """The native kernels: what they are, and what it costs where they are not."""
+    cost = "training takes longer and keeps more memory: attention and all that is no matrix product run in PyTorch"
+    found = library.library()
+    return {"built": found is not None, "told": library.describe(), "cost": "" if found is not None else cost}
 
 
 def _print(told: dict[str, Any]) -> None:
@@ -83,6 +92,7 @@ def _print(told: dict[str, Any]) -> None:
         ("memory", f"{human(told['memory']['free'])} free of {human(told['memory']['total'])}"),
         ("disk", f"{human(told['disk']['free'])} free; {told['disk']['cache']} holds {human(told['disk']['used'])}"),
         ("GPU", ", ".join(told["gpus"]) or "none that this PyTorch can use"),
+        ("kernels", told["kernels"]["told"]),
         ("network", "nothing may be fetched (offline)" if told["offline"] else "asked only for what you name"),
     ]
     show.table(("", ""), rows)
@@ -96,6 +106,8 @@ def _print(told: dict[str, Any]) -> None:
         print(
             f"other programs ran meanwhile: the measurement got {told_share}; when they rest: lmworks doctor --refresh"
         )
+    if told["kernels"]["cost"]:
+        print(f"without native kernels {told['kernels']['cost']}")
     print(f"auto precision is {told['precision']['reason']}\n")
     show.table(("package", "version"), [(name, version or "missing") for name, version in told["packages"].items()])
     print()
