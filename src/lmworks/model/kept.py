@@ -35,11 +35,13 @@ def activation_bytes(
         bytes_each: bytes of one activation.
         part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", a source
             token in each layer of the decoder, whose keys and values it has.
-        native: the native kernels serve: they do not repeat keys and values for each query head, lay nothing out
+        native: the native kernels serve, whole blocks at once where these are plain: they do not repeat keys and values for each query head, lay nothing out
             again, and compute gates anew.
     """
-    self_written, cross_written = writes_scores(config, adapted is not None)
     stack = next(one for one in stacks(config) if one.reads == ("memory" if part == "memory" else "own"))
+    if native and adapted is None and not stack.cross and _is_fused(config):
+        return round(_block(config) * bytes_each)
+    self_written, cross_written = writes_scores(config, adapted is not None)
     matrices = linears(config) if adapted is None else adapted
     names = [m.name for m in matrices if m.name.startswith(stack.path)]
     across = ("cross_attn.k_proj", "cross_attn.v_proj")
@@ -54,6 +56,22 @@ def activation_bytes(
             kept += _queries(config, names, "cross_attn", native, cross_written)
         kept += _feedforward(config, names, native)
     return round((kept + rank * low * (adapted is not None)) * bytes_each)
+
+
+def _is_fused(config: ModelConfig) -> bool:
+    """Whether blocks without cross-attention pass as one autograd function (model/fused), every weight trained."""
+    plain = config.norm_position != "both" and not config.qk_norm
+    scores = config.positions != "relative" and config.attention_softcap is None and config.sliding_window is None
+    return plain and scores and config.norm != "rms_offset" and config.activation in NATIVE
+
+
+def _block(config: ModelConfig) -> int:
+    """Of a fused block: what its norms read, what attention read and made, what the activation read."""
+    heads, shared, size = config.num_attention_heads, config.key_value_heads, config.head_size
+    sums = 2 if config.norm_position == "pre" else 3  # a post-norm block's input is the block's before it, normalised
+    kept = sums * config.hidden_size + 2 * (2 if config.norm == "layer" else 1)
+    kept += 2 * (heads + shared) * size + heads
+    return kept + config.intermediate_size * (2 if config.gated else 1)
 
 
 def writes_scores(config: ModelConfig, frozen: bool) -> tuple[bool, bool]:

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import add_dropped, dropout
+from lmworks.model import fused
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
@@ -71,6 +72,9 @@ class Block(nn.Module):
         """(B, T, E) -> (B, T, E)."""
         attend, cross = self.self_attn, self.cross_attn
         rotation = shared.local_rotation if self.local else shared.rotation
+        if self._is_plain(shared, cache) and fused.can_run(x, attend, self.mlp, self.norms, shared.sight):
+            how = (self.before, self.dropout, self.training)
+            return fused.run(x, attend, self.mlp, self.norms, shared.sight, rotation, *how)
         x = self._residual(
             x,
             self.input_layernorm,
@@ -84,6 +88,16 @@ class Block(nn.Module):
                 x, self.cross_attention_layernorm, lambda y: cross(y, sight, cache=cache, memory=shared.memory)
             )
         return self._residual(x, self.post_attention_layernorm, self.mlp, self.mlp_output_layernorm)
+
+    @property
+    def norms(self) -> tuple[nn.Module, nn.Module]:
+        """Of attention and of the feed-forward."""
+        return self.input_layernorm, self.post_attention_layernorm
+
+    def _is_plain(self, shared: Pass, cache: LayerCache | None) -> bool:
+        """Whether nothing stands beside attention and feed-forward, so that a fused pass computes the same."""
+        beside = (self.cross_attn, self.attention_output_layernorm, cache, shared.bias, shared.relative)
+        return all(one is None for one in (*beside, shared.rotation.keys))
 
     def _residual(
         self,

@@ -1,0 +1,56 @@
+"""The fused pass of a block is the block: same outputs, same gradients, same random draws."""
+
+import pytest
+import torch
+
+from lmworks.kernels.library import library
+from lmworks.model import fused
+from lmworks.model.config import ModelConfig
+from lmworks.model.transformer import Transformer
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
+DROPS = {"attention_dropout": 0.2, "hidden_dropout": 0.1, "mlp_dropout": 0.3}
+KINDS = {
+    "llama": {"num_key_value_heads": 2},
+    "gpt2": {"positions": "learned", "norm": "layer", "gated": False, "activation": "gelu_tanh", "qkv_bias": True,
+             "output_bias": True, "mlp_bias": True},
+    "bert": {"architecture": "encoder", "positions": "learned", "norm": "layer", "norm_position": "post",
+             "gated": False, "activation": "gelu", "qkv_bias": True, "output_bias": True, "mlp_bias": True},
+    "partial": {"rotary_fraction": 0.5, "gated": False, "activation": "relu"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("drops", [{}, DROPS], ids=["whole", "dropped"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_and_gradients_are_the_blocks(kind, drops, packed, monkeypatch):
+    sizes = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2}
+    config = ModelConfig(num_attention_heads=4, max_position_embeddings=64, **sizes, **KINDS[kind], **drops)
+    torch.manual_seed(0)
+    network = Transformer(config).train()
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    network.layers[1].mlp.down_proj.requires_grad_(False)
+    ids = torch.randint(0, 61, (1, 20) if packed else (2, 10))
+    told = {}
+    if packed:
+        lengths = (7, 7, 1, 5)
+        told["positions"] = torch.cat([torch.arange(length) for length in lengths])[None]
+        told["segments"] = torch.cat([torch.full((length,), n) for n, length in enumerate(lengths, 1)])[None]
+    slope, found, calls = torch.randn(*ids.shape, 48), [], []
+    plain_run = fused.run
+    monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or plain_run(*given))
+    for allowed in (True, False):
+        if not allowed:
+            monkeypatch.setattr(fused, "can_run", lambda *_: False)
+        torch.manual_seed(1)
+        network.zero_grad()
+        out = network.hidden_states(ids, **told)
+        out.backward(slope)
+        grads = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        found.append((out.detach(), grads))
+    assert len(calls) == 2
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-4)
+    assert found[0][1].keys() == found[1][1].keys()
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(grad, found[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name)
