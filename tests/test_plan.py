@@ -57,6 +57,7 @@ def test_full_trains_everything() -> None:
 def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
     assert (_plan(epochs=2).steps, _plan(epochs=2).tokens) == (6, 160)
     assert (_plan(steps=9).steps, _plan(steps=9).tokens) == (9, 240)
+    assert _plan(steps=3, batch_size=10).tokens == 3 * 2 * 80  # a step sees every document twice
     assert _plan(epochs=2).flops["total"] == 2 * _plan().flops["total"]
     assert _plan().loss_tokens == 40
 
@@ -103,6 +104,7 @@ def test_an_unknown_rate_gives_no_time() -> None:
         ({"row_tokens": 8}, [2]),  # a document is never divided
         ({"row_tokens": 37, "batch_size": 5}, [2, 4]),
         ({"packing": False}, [2, 1]),
+        ({"steps": 1, "batch_size": 10, "row_tokens": 60}, [2, 2]),  # a document comes again
     ],
 )
 def test_largest_row(changes: dict, row: list[int]) -> None:

@@ -128,7 +128,9 @@ def make(
     trainable = parameters if adapted is None else sizes.lora_parameters(adapted, lora.rank)
     precision = machine.choose_precision(train.precision, "cpu")[0]
     steps = train.steps or max(1, math.ceil(train.epochs * math.ceil(len(lengths) / train.batch_size)))
-    passes = steps / math.ceil(len(lengths) / train.batch_size) if train.steps else train.epochs
+    passes = train.epochs
+    if train.steps:  # a step that asks for more documents than there are sees them again
+        passes = steps * max(train.batch_size / len(lengths), 1) / math.ceil(len(lengths) / train.batch_size)
     rows = _Rows.of(lengths, sources, train)
     head = sum(lengths) if loss_tokens is None else loss_tokens
     once = sizes.training_flops(
@@ -196,7 +198,7 @@ class _Rows:
         own, read = ([of[index] for index in chosen] for of in (lengths, sources or [0] * len(lengths)))
         if not train.packing:  # all as long as the longest
             own, read = [max(own)] * len(own), [max(read)] * len(read)
-        step = sum(whole) / len(whole) * min(train.batch_size, len(whole))
+        step = sum(whole) / len(whole) * (train.batch_size if train.steps else min(train.batch_size, len(whole)))
         return cls(own, read if sources else [], math.ceil(step / train.row_tokens) if train.packing else 1)
 
 
@@ -208,7 +210,9 @@ def largest_row(lengths: Sequence[int], train: TrainSettings) -> list[int]:
         lengths: of each document, with its source where it has one.
         train: how rows are laid.
     """
-    longest = sorted(range(len(lengths)), key=lambda index: -lengths[index])[: train.batch_size]
+    again = -(-train.batch_size // len(lengths)) if train.steps else 1
+    everyone = [index for index in range(len(lengths)) for _ in range(again)]
+    longest = sorted(everyone, key=lambda index: -lengths[index])[: train.batch_size]
     if not train.packing:
         return longest
     row, room = [longest[0]], train.row_tokens - lengths[longest[0]]

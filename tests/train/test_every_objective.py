@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from objectives import KINDS, task
 from torch.nn import functional
+from training_tasks import KINDS, task
 
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder

@@ -15,8 +15,8 @@ from lmworks.train import checkpoint
 VICTIM = Path(__file__).parent / "victim.py"
 
 
-def start(folder: Path, steps: int, threads: int) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(VICTIM), str(folder), str(steps), str(threads)])
+def start(folder: Path, steps: int, threads: int, kind: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, str(VICTIM), str(folder), str(steps), str(threads), kind])
 
 
 def size(folder: Path) -> int:
@@ -50,14 +50,14 @@ def check_equal(killed: RunFolder, whole: RunFolder, steps: int) -> None:
     assert not [path for path in killed.checkpoints.iterdir() if not path.name.startswith("checkpoint-")]
 
 
-def compare(tmp_path: Path, steps: int, threads: int, kills: int, longest: float, seed: int) -> int:
+def compare(tmp_path: Path, steps: int, threads: int, kills: int, longest: float, seed: int, kind: str = "lora") -> int:
     """Run once whole and once killed again and again; gives how many kills met a living process."""
-    assert start(tmp_path / "whole", steps, threads).wait() == 0
+    assert start(tmp_path / "whole", steps, threads, kind).wait() == 0
     dice, met = random.Random(seed), 0
     folder = tmp_path / "killed"
     for _ in range(kills):
-        met += kill_after(start(folder, steps, threads), folder, dice.uniform(0, longest))
-    assert start(folder, steps, threads).wait() == 0
+        met += kill_after(start(folder, steps, threads, kind), folder, dice.uniform(0, longest))
+    assert start(folder, steps, threads, kind).wait() == 0
     check_equal(RunFolder(folder), RunFolder(tmp_path / "whole"), steps)
     return met
 
@@ -68,5 +68,6 @@ def test_killed_once_and_resumed_is_never_killed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_twenty_kills_at_random_moments(tmp_path):
-    assert compare(tmp_path, steps=600, threads=2, kills=20, longest=0.3, seed=int(time.time())) >= 15
+@pytest.mark.parametrize("kind", ["lora", "masked", "spans"])
+def test_twenty_kills_at_random_moments(tmp_path, kind):
+    assert compare(tmp_path, 600, threads=2, kills=20, longest=0.3, seed=int(time.time()), kind=kind) >= 15

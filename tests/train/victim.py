@@ -1,22 +1,25 @@
-"""A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS THREADS"""
+"""A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS THREADS KIND
+
+KIND: lora (adapters in bfloat16), or an objective whose whole network is trained.
+"""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # beside this folder's own, which is there already
 
-from conftest import make_examples, make_network
+from tiny_networks import make_examples, make_network
+from training_tasks import task
 
 from lmworks.adapt.attach import attach
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.journal import RunFolder
+from lmworks.evaluate.scoring import row_losses, summary
 from lmworks.train.loop import Hooks, train
-from lmworks.train.losses import loss
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import rows_of
 
 
-def main(folder: str, steps: str, threads: str) -> None:
+def main(folder: str, steps: str, threads: str, kind: str) -> None:
     settings = TrainSettings(
         batch_size=4,
         steps=int(steps),
@@ -24,20 +27,24 @@ def main(folder: str, steps: str, threads: str) -> None:
         row_tokens=32,
         checkpoint_every=3,
         evaluate_every=7,
-        precision="bfloat16",
+        precision="bfloat16" if kind == "lora" else "float32",
         threads=int(threads),
     )
-    network = make_network()
-    attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.1))
-    held_out = rows_of(make_examples(5, seed=9), settings)
-
-    def evaluate(network, step):
-        parts = [loss(network, batch) for batch in held_out]
-        return {"loss": sum(float(part[0]) for part in parts) / sum(part[1] for part in parts)}
-
     path = Path(folder)
     run = RunFolder(path) if path.exists() else RunFolder.create(path, "")
-    train(network, make_examples(30), settings, run, Hooks(evaluate=evaluate, quiet=True))
+    if kind == "lora":
+        network = make_network()
+        attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.1))
+        examples, held_out, draw, measure = make_examples(30), make_examples(5, seed=9), None, None
+    else:
+        made = task(kind)
+        network = made.make(hidden_dropout=0.1, attention_dropout=0.1)
+        examples, held_out, draw, measure = made.examples, made.examples[:3], made.draw, made.measure
+
+    def evaluate(network, step):
+        return {"loss": summary(row_losses(network, held_out, draw=measure), [0])["loss"]}
+
+    train(network, examples, settings, run, Hooks(evaluate=evaluate, quiet=True), draw=draw)
 
 
 if __name__ == "__main__":

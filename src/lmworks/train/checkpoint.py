@@ -152,6 +152,4 @@ def put_back(
             found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             moments = {key: value.clone() for key, value in found.items() if value is not None}
             if moments:
-                optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
-                }
+                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}

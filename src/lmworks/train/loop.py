@@ -21,6 +21,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
 from lmworks.data.stream import Stream
 from lmworks.evaluate.scoring import Draw
+from lmworks.kernels import library
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
@@ -297,6 +298,10 @@ class _Training:
         self.watch.best, self.watch.bad = state.values["best"], state.values["bad"]
         if self.reason != "finished":
             self.progress.say(f"going on from the checkpoint of step {step}")
+            before, now = self.run.events("session")[-1].get("kernels"), library.describe()
+            if before not in (None, now):
+                said = f"other kernels than before ({now}; before: {before}): losses may differ in their last digits"
+                self.progress.say(said)
 
     def _found_rate(self) -> float:
         """The peak rate by a range test; a run that goes on has it in its journal."""
@@ -328,6 +333,7 @@ class _Training:
             "precision": self.precision[0],
             "precision_reason": self.precision[1],
             "threads": torch.get_num_threads(),
+            "kernels": library.describe(),
         }
 
     def _limit(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -110,12 +111,13 @@ def drawn(examples: Sequence[Example], chosen: Sequence[int], draw: Draw | None,
     """
     if draw is None:
         return [examples[index] for index in chosen]
-    random = np.random.default_rng
-    if len(set(chosen)) == len(chosen):
-        return [draw(examples[index], random((seed, step, index))) for index in chosen]
-    earlier = [chosen[:place].count(index) for place, index in enumerate(chosen)]  # an example that comes again
-    seeds = [(seed, step, index, *([times] if times else [])) for index, times in zip(chosen, earlier, strict=True)]
-    return [draw(examples[index], random(told)) for index, told in zip(chosen, seeds, strict=True)]
+    times: Counter[int] = Counter()
+    made = []
+    for index in chosen:
+        again = (times[index],) if times[index] else ()  # where steps are larger than the data, examples come again
+        made.append(draw(examples[index], np.random.default_rng((seed, step, index, *again))))
+        times[index] += 1
+    return made
 
 
 def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
-from conftest import make_network
-from tiny_objectives import TEXTS, bert_like, roberta_like, t5_like
+from tiny_networks import make_network
+from tiny_objectives import TEXTS
 
 from lmworks.data import drawing
 from lmworks.data.batch import Example
 from lmworks.data.objective_settings import ObjectiveSettings
 from lmworks.evaluate.scoring import Draw
 from lmworks.model.transformer import Transformer
-from lmworks.text import corpus
+from lmworks.text import corpus, train_tokenizer
 from lmworks.text.corpus import DataSettings
+from lmworks.text.tokenizer_settings import TokenizerSettings
 
 BERT = {
     "architecture": "encoder",
@@ -34,12 +35,12 @@ BART = BERT | {"architecture": "encoder-decoder", "num_decoder_layers": 2, "type
 BART |= {"head_transform": False}
 PAIRED = {"pooler": True, "pair_head": True}
 KINDS = {
-    "causal": (t5_like, {"architecture": "decoder", "tie_word_embeddings": False}, {}),
-    "masked": (bert_like, BERT, {}),
-    "pairs": (bert_like, BERT | PAIRED, {"next_sentence": True}),
-    "spans": (t5_like, T5, {}),
-    "denoising": (roberta_like, BART, {}),
-    "seq2seq": (t5_like, T5, {}),
+    "causal": (("unigram", "t5", 160), {"architecture": "decoder", "tie_word_embeddings": False}, {}),
+    "masked": (("wordpiece", "bert", 90), BERT, {}),
+    "pairs": (("wordpiece", "bert", 90), BERT | PAIRED, {"next_sentence": True}),
+    "spans": (("unigram", "t5", 160), T5, {}),
+    "denoising": (("byte-bpe", "bart", 310), BART, {}),
+    "seq2seq": (("unigram", "t5", 160), T5, {}),
 }
 
 
@@ -54,8 +55,9 @@ class Task(NamedTuple):
 
 def task(kind: str, **settings) -> Task:
     """The task of one kind; settings change its objective."""
-    make_tokenizer, shape, told = KINDS[kind]
-    tokenizer = make_tokenizer()
+    (how, style, size), shape, told = KINDS[kind]
+    # not of tiny_objectives: these have the same ids in every process
+    tokenizer = train_tokenizer.train(TEXTS, TokenizerSettings(kind=how, vocab_size=size), style).tokenizer
     shape = shape | {"vocab_size": tokenizer.vocab_size, "num_key_value_heads": 4}
     name = "masked" if kind == "pairs" else kind
     rows = [{"text": text} for text in TEXTS * 2]
