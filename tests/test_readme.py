@@ -35,6 +35,10 @@ def test_every_command_is_one_that_there_is():
 def test_the_readme_runs(smollm2, tmp_path):
     rows = [f'{{"prompt": "What is {n} plus {n}?", "completion": "It is {2 * n}."}}\n' for n in range(40)]
     (tmp_path / "faq.jsonl").write_text("".join(rows))
+    lines = [f"The sky is blue on day {n}, and the sea is as blue as it was on day {n % 7}.\n" for n in range(300)]
+    (tmp_path / "book.txt").write_text("".join(lines))
+    pairs = [f"the {word} is blue\tle {word} est bleu\n" for word in ("sky", "sea", "cat", "dog", "car", "pen") * 10]
+    (tmp_path / "pairs.tsv").write_text("source\ttarget\n" + "".join(f"{n} {line}" for n, line in enumerate(pairs)))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def run(words: list[str]) -> None:
