@@ -47,6 +47,9 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/opening.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/lora.py $(if $(GSM8K),--data $(GSM8K))
+	$(BIN)/python benchmarks/pretraining.py
+	$(BIN)/python benchmarks/families.py
+	$(if $(PARAGRAPH),$(BIN)/python benchmarks/tiny.py --text $(PARAGRAPH))
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

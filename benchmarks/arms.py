@@ -29,10 +29,11 @@ def reference_folder() -> Path:
     return folder
 
 
-def run_arm(script: str, arguments: list[str]) -> dict[str, float]:
+def run_arm(script: str, arguments: list[str], variables: dict[str, str] | None = None) -> dict[str, float]:
     """Run one arm in a process of its own; its last line of output is JSON."""
     command = [sys.executable, script, *arguments]
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    environment = {**os.environ, **quiet, **(variables or {})}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
