@@ -53,4 +53,6 @@ def test_outputs_and_gradients_are_the_blocks(kind, drops, packed, monkeypatch):
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-4)
     assert found[0][1].keys() == found[1][1].keys()
     for name, grad in found[0][1].items():
-        torch.testing.assert_close(grad, found[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name)
+        torch.testing.assert_close(
+            grad, found[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name
+        )
