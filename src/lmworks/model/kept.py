@@ -35,8 +35,8 @@ def activation_bytes(
         bytes_each: bytes of one activation.
         part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", a source
             token in each layer of the decoder, whose keys and values it has.
-        native: the native kernels serve, whole blocks at once where these are plain: they do not repeat keys and values for each query head, lay nothing out
-            again, and compute gates anew.
+        native: the native kernels serve, whole blocks at once where these are plain: they do not repeat keys and values
+            for each query head, lay nothing out again, and compute gates anew.
     """
     stack = next(one for one in stacks(config) if one.reads == ("memory" if part == "memory" else "own"))
     if native and adapted is None and not stack.cross and _is_fused(config):
