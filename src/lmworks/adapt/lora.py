@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from lmworks.adapt.settings import LoRASettings
+from lmworks.kernels.dropout import dropout
 
 __all__ = ["LoRALinear", "LoRASettings"]
 
@@ -59,12 +60,17 @@ class LoRALinear(nn.Module):
         """Whether the base's weight holds the update already."""
         return self._unmerged is not None
 
+    @property
+    def active(self) -> bool:
+        """Whether the update is computed beside the base: neither switched off nor part of the base's weight."""
+        return self.enabled and not self.merged
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision."""
         y = self.base(x)
-        if not self.enabled or self.merged:
+        if not self.active:
             return y
-        x = functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        x = dropout(x, self.dropout) if self.training else x
         low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
         # One call adds the product to the base's output: no second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)

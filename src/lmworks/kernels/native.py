@@ -15,3 +15,11 @@ def serves(*tensors: torch.Tensor | None) -> bool:
     if library() is None or torch.is_autocast_enabled("cpu"):
         return False
     return all(one is None or (one.dtype == torch.float32 and one.is_cpu) for one in tensors)
+
+
+def width(x: torch.Tensor) -> torch.dtype | None:
+    """The precision in which kernels compute with x now: its own, or autocast's; None where they do not serve."""
+    if library() is None or not x.is_cpu:
+        return None
+    found = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return found if found == torch.float32 else None

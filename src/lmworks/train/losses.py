@@ -103,11 +103,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
         matrix_grad = torch.zeros_like(matrix, dtype=torch.float32) if wants_matrix else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
-        size = max(CHUNK, SMALL // len(matrix))
+        most = max(CHUNK, SMALL // len(matrix))
+        size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
         with torch.autocast(hidden.device.type, enabled=False):
             words = matrix.to(hidden.dtype)
             offset = None if bias is None else bias.to(hidden.dtype)
-            for start in range(0, len(hidden), size):
+            for start in range(0, len(hidden), max(1, size)):
                 part = slice(start, start + size)
                 rows, target, weight = hidden[part], targets[part], weights[part]
                 logits = functional.linear(rows, words, offset).float()

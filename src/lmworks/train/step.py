@@ -15,6 +15,7 @@ from torch import nn
 from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
 from lmworks.evaluate.scoring import Draw, lay, moved
+from lmworks.model import products
 from lmworks.model.sizes import forward_flops
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
@@ -172,7 +173,8 @@ def gradient(
             pair_mean = found.pairs / paired
             pairs += float(pair_mean.detach())
             mean = mean + pair_mean
-        mean.backward()
+        with products.adding():
+            mean.backward()
     tokens = sum(batch.tokens for batch in batches)
     return Gradient(words + pairs, tokens, targets, Passed.of(examples, targets, paired), pairs if paired else None)
 

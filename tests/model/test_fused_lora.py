@@ -1,0 +1,119 @@
+"""Blocks with low-rank updates pass fused as they do module by module; nothing passes back below the lowest update."""
+
+import pytest
+import torch
+
+from lmworks.adapt.attach import attach, disabled
+from lmworks.adapt.settings import LoRASettings
+from lmworks.kernels.library import library
+from lmworks.model import fused, products
+from lmworks.model.config import ModelConfig
+from lmworks.model.transformer import Transformer
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
+SIZES = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 3,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+TARGETS = {
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "some": ["v_proj", "up_proj"],
+    "all": "all-linear",
+    "upper": [r"layers.2.self_attn.q_proj"],
+}
+
+
+def made(targets, dropout=0.0, **more) -> Transformer:
+    torch.manual_seed(0)
+    network = Transformer(ModelConfig(**SIZES, **more))
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    targets = [targets] if isinstance(targets, str) else targets
+    attach(network, LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets))
+    for name, weight in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return network.train()
+
+
+def gradients(network, ids, slope):
+    torch.manual_seed(1)
+    network.zero_grad()
+    out = network.hidden_states(ids)
+    out.backward(slope)
+    return out.detach(), {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("kind", [{}, {"gated": False, "activation": "gelu", "norm": "layer", "qkv_bias": True,
+                                       "norm_position": "post"}], ids=["llama", "post-norm"])  # fmt: skip
+@pytest.mark.parametrize("targets", TARGETS)
+def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, monkeypatch):
+    network = made(TARGETS[targets], dropout, **kind)
+    ids, slope, calls = torch.randint(0, 61, (2, 9)), torch.randn(2, 9, 48), []
+    run = fused.run
+    monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
+    fast = gradients(network, ids, slope)
+    assert len(calls) == 3
+    monkeypatch.setattr(fused, "can_run", lambda *_: False)
+    plain = gradients(network, ids, slope)
+    torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-4)
+    assert fast[1].keys() == plain[1].keys()
+    assert all("lora_" in name for name in fast[1])
+    for name, grad in fast[1].items():
+        torch.testing.assert_close(grad, plain[1][name], atol=1e-3 * float(plain[1][name].abs().max()), rtol=1e-3)
+
+
+def test_switched_off_or_merged_updates_are_not_computed():
+    network = made(TARGETS["attention"])
+    ids = torch.randint(0, 61, (1, 9))
+    with torch.no_grad():
+        changed = network.hidden_states(ids)
+    with disabled(network):
+        base = network.hidden_states(ids)
+    assert not torch.allclose(base, changed, atol=1e-3)
+    with disabled(network), torch.no_grad():
+        torch.testing.assert_close(base, network.hidden_states(ids), atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_passes_back_below_the_lowest_update(monkeypatch):
+    network = made(TARGETS["upper"])
+    passed = []
+    backward = products.backward
+    monkeypatch.setattr(products, "backward", lambda *given: passed.append(given) or backward(*given))
+    gradients(network, torch.randint(0, 61, (1, 9)), torch.randn(1, 9, 48))
+    assert len(passed) == 4  # of the uppermost block: down, up and gate, o, and q, k, v
+    assert passed[-1][7] is False  # and nobody needs the gradient of its input
+
+
+def test_frozen_blocks_keep_as_much_as_their_parts_need():
+    network = made(TARGETS["attention"])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        network.hidden_states(torch.randint(0, 61, (1, 16)))
+    weights = {weight.data_ptr() for weight in network.parameters()}
+    each = {t.data_ptr(): t.numel() for t in kept if t.is_floating_point() and t.data_ptr() not in weights}
+    block = (
+        2 * 48 + 2 * 48 + 2 * 24 + 4 + 2 + 2 * 56 + 4 * 3
+    )  # two inputs of norms, q and mixed, k and v, sums, gates, A x
+    last = 48 + 1
+    assert sum(each.values()) == 16 * (3 * block + last)
+
+
+def test_adding_gives_the_same_gradients_as_two_passes():
+    torch.manual_seed(0)
+    network = Transformer(ModelConfig(**SIZES)).train()
+    parts = [torch.randint(0, 61, (1, 9)) for _ in range(2)]
+    found = []
+    for how in (False, True):
+        network.zero_grad()
+        for ids in parts:
+            out = network.hidden_states(ids).square().sum()
+            if how:
+                with products.adding():
+                    out.backward()
+            else:
+                out.backward()
+        found.append(
+            {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
+        )
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, atol=1e-4, rtol=1e-4)
