@@ -7,6 +7,7 @@ from lmworks.adapt.attach import attach, disabled
 from lmworks.adapt.settings import LoRASettings
 from lmworks.kernels.library import library
 from lmworks.model import fused, products
+from lmworks.model.adding import adding
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
@@ -108,7 +109,7 @@ def test_adding_gives_the_same_gradients_as_two_passes():
         for ids in parts:
             out = network.hidden_states(ids).square().sum()
             if how:
-                with products.adding():
+                with adding():
                     out.backward()
             else:
                 out.backward()

@@ -6,8 +6,6 @@ their low-rank factors (Hu et al. 2021, eq. 3: y = W x + b + s B A x); of each u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +14,7 @@ from torch import nn
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
 from lmworks.kernels.native import capsule
+from lmworks.model import adding
 
 Maybe = torch.Tensor | None
 TENSORS = 4  # of a linear: weight, bias, A, B
@@ -65,37 +64,18 @@ class Found:
         return self.wants[at] or self.wants[at + 2]
 
     def product(self, at: int, left: torch.Tensor, right: Maybe, scale: float = 1.0) -> None:
-        """The gradient at a place is scale * left^T right; added to the parameter's own where :func:`adding` allows."""
+        """The gradient at a place is scale * left^T right."""
         if not self.wants[at]:
             return
         weight = self.tensors[at]
         assert weight is not None
         assert right is not None
-        if _adding and weight.grad is not None and weight.dtype == left.dtype:
-            weight.grad.addmm_(left.t(), right, alpha=scale)
-            return
-        found = left.t() @ right
-        self.gradients[at] = (found if scale == 1.0 else found.mul_(scale)).to(weight.dtype)
+        self.gradients[at] = adding.product(weight, left, right, scale)
 
     def sum(self, at: int, dy: torch.Tensor) -> None:
         """The gradient at a place is the sum over rows."""
         if self.wants[at]:
             self.gradients[at] = dy.sum(0, dtype=torch.float32)
-
-
-_adding = False
-
-
-@contextmanager
-def adding() -> Iterator[None]:
-    """Within this block, a backward pass adds the gradients of matrices to what is in ``.grad`` in one pass over them,
-    in place of handing autograd a second matrix to add. Only for ``.backward()``: ``autograd.grad`` would miss them."""
-    global _adding
-    before, _adding = _adding, True
-    try:
-        yield
-    finally:
-        _adding = before
 
 
 def can_pass(module: nn.Module | None) -> bool:

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import add_dropped, dropout
 from lmworks.model import fused
+from lmworks.model.adding import look_up
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
@@ -333,7 +334,11 @@ class Transformer(Stack):
         types: torch.Tensor | None,
     ) -> torch.Tensor:
         """What the first block of a stack reads: (B, T, E)."""
-        x = self.embed_tokens(ids) if embeddings is None else embeddings
+        x = embeddings
+        if x is None:
+            assert ids is not None
+            plain = type(self.embed_tokens) is nn.Embedding
+            x = look_up(self.embed_tokens.weight, ids) if plain else self.embed_tokens(ids)
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:

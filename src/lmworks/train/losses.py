@@ -15,6 +15,7 @@ from torch.nn import functional
 from lmworks.data.batch import Batch
 from lmworks.evaluate.scoring import hidden_states
 from lmworks.kernels.entropy import cross_entropy_
+from lmworks.model.adding import kept
 from lmworks.model.transformer import Transformer
 
 CHUNK = 256  # rows of logits that exist at a time: 50 MB in float32 at 49,152 words
@@ -101,7 +102,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_matrix, wants_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
-        matrix_grad = torch.zeros_like(matrix, dtype=torch.float32) if wants_matrix else None
+        ctx.matrix_added = wants_matrix and kept(matrix) is not None  # a training step: nothing scales this loss
+        matrix_grad = None
+        if wants_matrix:
+            matrix_grad = kept(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
         most = max(CHUNK, SMALL // len(matrix))
         size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
@@ -131,18 +135,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                         matrix_grad.addmm_(slope.t(), rows)
                     else:
                         matrix_grad += slope.t() @ rows
-        ctx.save_for_backward(hidden_grad, matrix_grad, bias_grad)
-        ctx.dtypes = (matrix.dtype, None if bias is None else bias.dtype)
+        ctx.save_for_backward(hidden_grad, None if ctx.matrix_added else matrix_grad, bias_grad)
+        ctx.dtypes = (hidden.dtype, matrix.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden_grad, matrix_grad, bias_grad = ctx.saved_tensors
-        return (
-            None if hidden_grad is None else hidden_grad * grad.to(hidden_grad.dtype),
-            None if matrix_grad is None else (matrix_grad * grad).to(ctx.dtypes[0]),
-            None if bias_grad is None else (bias_grad * grad).to(ctx.dtypes[1]),
-            None,
-            None,
-            None,
-        )
+        scale = float(grad)
+        if ctx.matrix_added and scale != 1.0:
+            raise RuntimeError("a loss whose gradients are added as it is computed was scaled afterwards")
+        grads = [None if one is None else one if scale == 1.0 else one.mul_(scale) for one in ctx.saved_tensors]
+        typed = [one if one is None else one.to(kind) for one, kind in zip(grads, ctx.dtypes, strict=True)]
+        return *typed, None, None, None

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
 from lmworks.evaluate.scoring import Draw, lay, moved
-from lmworks.model import products
+from lmworks.model.adding import adding
 from lmworks.model.sizes import forward_flops
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
@@ -162,18 +162,19 @@ def gradient(
     targets = sum(float(batch.weights.sum()) for batch in batches)
     paired = sum(len(batch.pair_labels) for batch in batches if batch.pair_labels is not None)
     words = pairs = 0.0
-    for batch in batches:
-        if batch.pair_labels is None and not targets:
-            continue
-        with products_in(precision, device):
-            found = losses.loss(network, moved(batch, device))
-        mean = found.words / (targets or 1.0)
-        words += float(mean.detach())
-        if found.pairs is not None:
-            pair_mean = found.pairs / paired
-            pairs += float(pair_mean.detach())
-            mean = mean + pair_mean
-        with products.adding():
+    with adding():
+        for batch in batches:
+            if batch.pair_labels is None and not targets:
+                continue
+            shared = replace(batch, weights=batch.weights / (targets or 1.0))  # so that sums over batches are the mean
+            with products_in(precision, device):
+                found = losses.loss(network, moved(shared, device))
+            mean = found.words
+            words += float(mean.detach())
+            if found.pairs is not None:
+                pair_mean = found.pairs / paired
+                pairs += float(pair_mean.detach())
+                mean = mean + pair_mean
             mean.backward()
     tokens = sum(batch.tokens for batch in batches)
     return Gradient(words + pairs, tokens, targets, Passed.of(examples, targets, paired), pairs if paired else None)
