@@ -97,7 +97,7 @@ def tensors_of(module: nn.Module | None) -> tuple[list[Maybe], Beside]:
         weight, bias = module.base.weight, module.base.bias
         if not module.active:
             return [weight, bias, None, None], Beside()  # type: ignore[list-item]
-        rate = module.dropout if module.training else 0.0  # type: ignore[attr-defined]
+        rate = module.dropout if module.training else 0.0
         return [weight, bias, module.lora_A, module.lora_B], Beside(module.scale, rate)  # type: ignore[list-item]
     return [module.weight, module.bias, None, None], Beside()  # type: ignore[list-item]
 
