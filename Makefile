@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-train clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -46,10 +46,12 @@ lint: $(VENV)/lint
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/opening.py
 	$(BIN)/python benchmarks/generation.py
-	$(BIN)/python benchmarks/lora.py $(if $(GSM8K),--data $(GSM8K))
-	$(BIN)/python benchmarks/pretraining.py
+	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/families.py
 	$(if $(PARAGRAPH),$(BIN)/python benchmarks/tiny.py --text $(PARAGRAPH))
+
+bench-train: $(VENV)/bench
+	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K)) $(TRAIN)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

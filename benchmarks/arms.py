@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lmworks.base import machine
 
@@ -29,14 +30,33 @@ def reference_folder() -> Path:
     return folder
 
 
-def run_arm(script: str, arguments: list[str], variables: dict[str, str] | None = None) -> dict[str, float]:
-    """Run one arm in a process of its own; its last line of output is JSON."""
-    command = [sys.executable, script, *arguments]
+class Failed(SystemExit):
+    """An arm that ended otherwise than with its figures; whoever does not catch it ends with it."""
+
+
+def run_arm(
+    script: str | Path, arguments: list[str], variables: dict[str, str] | None = None, limit: float | None = None
+) -> dict[str, Any]:
+    """Run one arm in a process of its own; its last line of output is JSON.
+
+    Args:
+        script: its file.
+        arguments: to it.
+        variables: of its environment, beside the present ones.
+        limit: seconds after which it is ended.
+
+    Raises:
+        Failed: it ended with an error, or took longer.
+    """
+    command = [sys.executable, str(script), *arguments]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     environment = {**os.environ, **quiet, **(variables or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(command)} was ended after {limit:.0f} s") from None
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+        raise Failed(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -59,6 +79,11 @@ def worth_running(precision: str) -> bool:
     if precision == "auto":
         return machine.choose_precision("auto")[0] != "float32"
     return precision != "bfloat16" or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.processor().instructions))
+
+
+def bfloat16_units() -> bool:
+    """Whether the processor has units that multiply matrices of bfloat16: AMX, or those of ARM."""
+    return bool({"amx_bf16", "bf16"} & set(machine.processor().instructions))
 
 
 def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:

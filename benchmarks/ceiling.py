@@ -1,0 +1,56 @@
+"""How fast this machine multiplies the matrices of SmolLM2-135M: what training could reach if nothing else took time.
+
+The products are those of a training step: every linear of every block forward and back to its input, 512 rows at a
+time, each with weights of its own, so that they are read from memory as in a model.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+ROWS, LAPS = 512, 4
+
+
+def rate(shapes: list[tuple[int, int]], precision: str, rows: int = ROWS, laps: int = LAPS) -> float:
+    """GFLOP/s over all products, the median of laps, one more in front to warm up.
+
+    Args:
+        shapes: (inputs, outputs) of each linear.
+        precision: of all tensors.
+        rows: of each product.
+        laps: how often all products are made.
+    """
+    import torch
+
+    dtype = getattr(torch, precision)
+    weights = [torch.randn(outputs, inputs).to(dtype) for inputs, outputs in shapes]
+    wide = {size: torch.randn(rows, size).to(dtype) for shape in shapes for size in shape}
+    taken = []
+    with torch.inference_mode():
+        for _ in range(laps + 1):
+            started = time.perf_counter()
+            for weight in weights:
+                wide[weight.shape[1]] @ weight.t()
+                wide[weight.shape[0]] @ weight
+            taken.append(time.perf_counter() - started)
+    work = sum(4.0 * rows * inputs * outputs for inputs, outputs in shapes)
+    return work / statistics.median(taken[1:]) / 1e9
+
+
+def main() -> None:
+    import arms
+
+    from lmworks.base import machine
+    from lmworks.families.folder import read_config
+    from lmworks.model.sizes import linears
+
+    machine.use_threads()
+    shapes = [(one.inputs, one.outputs) for one in linears(read_config(arms.reference_folder()))]
+    print(json.dumps({precision: rate(shapes, precision) for precision in sys.argv[1:]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""lmworks' arms of the training benchmark: the loop that `lmworks tune` runs, without the report round it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import arms
+import figures
+import numpy as np
+import work
+
+import lmworks
+from lmworks.adapt.attach import load_adapter
+from lmworks.base import machine
+from lmworks.base.journal import RunFolder
+from lmworks.data.batch import Example
+from lmworks.data.stream import Stream
+from lmworks.language_model import LanguageModel
+from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import linears, training_flops
+from lmworks.train.loop import Hooks, train
+from lmworks.train.settings import TrainSettings
+
+
+def opened(method: str, folder: Path) -> LanguageModel:
+    """The model as it is trained: with the adapter it starts with, or all of it."""
+    model = lmworks.load(arms.reference_folder())
+    if method == "lora":
+        load_adapter(model.network, work.start(folder), model.family, trainable=True)
+    else:
+        model.network.requires_grad_(True)
+    return model
+
+
+def arranged(documents: list[dict[str, Any]]) -> list[Example]:
+    """Examples whose shuffled order is that of the documents."""
+    places = [place for step in Stream(len(documents), work.DOCUMENTS, epochs=1) for place in step]
+    found: list[Any] = [None] * len(documents)
+    for place, one in zip(places, documents, strict=True):
+        ids = np.array(one["ids"], dtype=np.int32)
+        found[place] = Example(ids, np.arange(len(ids)) >= one["prompt"])
+    return found
+
+
+def settings(method: str, precision: str) -> TrainSettings:
+    """One epoch at a constant rate; all else as it is by default."""
+    return TrainSettings(
+        batch_size=work.DOCUMENTS,
+        learning_rate=work.RATES[method],
+        schedule="constant",
+        warmup=0.0,
+        precision=precision,
+        checkpoint_every=10_000,
+    )
+
+
+def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) -> float:
+    """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
+    lengths = [len(one["ids"]) - 1 for one in documents]  # nothing is predicted from a document's last token
+    targets = sum(len(one["ids"]) - one["prompt"] for one in documents)
+    adapted = [one for one in linears(config) if one.name.endswith(work.TARGETS)] if method == "lora" else None
+    return float(training_flops(config, sum(lengths), targets, lengths, adapted=adapted, rank=work.RANK).total)
+
+
+def steps_of(documents: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The documents of each step."""
+    return [documents[begin : begin + work.DOCUMENTS] for begin in range(0, len(documents), work.DOCUMENTS)]
+
+
+def run(method: str, precision: str, folder: Path, steps: int | None) -> dict[str, Any]:
+    """Train, and tell."""
+    documents = work.documents(folder, steps)
+    model = opened(method, folder)
+    with tempfile.TemporaryDirectory() as place:
+        run = RunFolder.create(Path(place) / "run", "")
+        began = time.time()
+        train(model.network, arranged(documents), settings(method, precision), run, Hooks(quiet=True))
+        made = run.events("step")
+    counted = documents[figures.WARM * work.DOCUMENTS :]
+    return figures.told(
+        [sum(len(one["ids"]) for one in step) for step in steps_of(documents)],
+        [one["targets"] for one in made],
+        [one["seconds"] for one in made],
+        [one["loss"] for one in made],
+        made[figures.WARM - 1]["time"] - began,
+        flops=flops_of(model.config, counted, method),
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("method", choices=["lora", "full"])
+    options.add_argument("precision")
+    options.add_argument("work", type=Path)
+    options.add_argument("--steps", type=int)
+    given = options.parse_args()
+    machine.use_threads()
+    print(json.dumps(run(given.method, given.precision, given.work, given.steps)))
+
+
+if __name__ == "__main__":
+    main()

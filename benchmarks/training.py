@@ -1,0 +1,264 @@
+"""Training: lmworks beside Trainer, PEFT and TRL, in turn, each in a fresh process, and beside this machine's limit.
+
+    lora     LoRA r=16 on q, k, v, o of SmolLM2-135M, GSM8K rows, loss on the answers, 8 documents a step
+    full     all weights of the same, fewer steps
+    scratch  a decoder of ten million parameters on python-source
+
+All begin with the same weights and see the same documents; lmworks and Trainer in the same order, so that their losses
+can be compared step by step. Real tokens a second: tokens that are not padding over the seconds of the optimizer steps,
+the first two left out for everyone. Peers that fell far behind in the first round do not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import arms
+import breakdown
+import verdicts
+from verdicts import LOSS, PEAK, SPEED, Verdict
+
+HERE = Path(__file__).parent
+ROWS, ROUNDS, FULL_STEPS, SCRATCH_STEPS = 160, 3, 8, 12
+BEHIND = 0.8
+"""Peers below this share of the fastest peer's speed in the first round do not run again."""
+LIMIT = 1800.0
+"""Seconds after which an arm is ended."""
+OURS, PEER, EXTRA = "ours", "peer", "extra"
+TITLES = {
+    "lora": "LoRA r=16 on q, k, v, o",
+    "full": "full fine-tuning",
+    "scratch": "ten million parameters from scratch",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        name: as it is printed.
+        words: script, then its arguments before the folder.
+        role: ours, peer (the best of them is what counts), or extra (one round, for its memory or a step's gain).
+        variables: of its environment.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    role: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def arms_of(workload: str) -> list[Arm]:
+    """The arms that say something on this machine: no emulated bfloat16."""
+    off = {"LMWORKS_KERNELS": "off"}
+    mine = ("pretraining.py", "ours") if workload == "scratch" else ("ours.py", workload)
+    found = [
+        Arm("lmworks float32", (*mine, "float32"), OURS),
+        Arm("lmworks float32, kernels off", (*mine, "float32"), EXTRA if workload == "full" else OURS, off),
+    ]
+    if arms.bfloat16_units():
+        found.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
+        found.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
+    some = arms.worth_running("bfloat16")
+    if workload == "scratch":
+        found.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
+        return found + [Arm("Trainer bfloat16 autocast", ("pretraining.py", "trainer", "autocast"), PEER)] * some
+    name = "Trainer + PEFT" if workload == "lora" else "Trainer"
+    found.append(Arm(f"{name} float32", ("peers.py", "trainer", workload, "float32"), PEER))
+    found += [Arm(f"{name} bfloat16 autocast", ("peers.py", "trainer", workload, "autocast"), PEER)] * some
+    if workload == "full":
+        return found
+    found += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER)] * some
+    found.append(Arm("TRL SFTTrainer packed float32", ("peers.py", "trl", workload, "float32"), PEER))
+    found += [Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER)] * some
+    return [*found, Arm(f"{name} float32, checkpointing", ("peers.py", "checkpointing", workload, "float32"), EXTRA)]
+
+
+@dataclass
+class Found:
+    """What was measured of one workload: figures by arm, rates between the rounds, and what went wrong."""
+
+    rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    rates: list[dict[str, float]] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Found:
+    """Every arm once a round, in turn, after a measurement of the machine."""
+    found = Found()
+    precisions = ["float32", *["bfloat16"] * arms.bfloat16_units()]
+    for number in range(rounds):
+        found.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
+        told = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in found.rates[-1].items())
+        print(f"round {number + 1}/{rounds}  {'matrix products':<36} {told}", flush=True)
+        for arm in chosen:
+            again = number and (arm.role == EXTRA or arm.name in found.left)
+            if not again and arm.name not in found.faults:
+                _turn(arm, arguments, f"round {number + 1}/{rounds}", found)
+        if not number:
+            peers = [arm.name for arm in chosen if arm.role == PEER]
+            found.left = verdicts.far_behind(found.rounds, peers, BEHIND)
+    return found
+
+
+def _turn(arm: Arm, arguments: list[str], label: str, found: Found) -> None:
+    started = time.perf_counter()
+    script, *words = arm.words
+    try:
+        one = arms.run_arm(HERE / script, [*words, *arguments], arm.variables, LIMIT)
+    except arms.Failed as fault:
+        found.faults[arm.name] = str(fault)
+        found.rounds.pop(arm.name, None)
+        print(f"{label}  {arm.name:<36} failed: {fault}", flush=True)
+        return
+    one["process_s"] = time.perf_counter() - started
+    found.rounds.setdefault(arm.name, []).append(one)
+    told = f"{one[SPEED]:8.0f} tok/s {one[PEAK]:6.2f} GB  mean loss {one[LOSS]:.4f}  {one['process_s']:5.0f} s in all"
+    print(f"{label}  {arm.name:<36} {told}", flush=True)
+
+
+def table(chosen: list[Arm], found: Found) -> list[str]:
+    """A line an arm: medians, ratios to the best peer, share of the ceiling."""
+    peer = verdicts.best(found.rounds, [arm.name for arm in chosen if arm.role == PEER])
+    work = next((rounds[0]["gflop_per_token"] for rounds in found.rounds.values() if "gflops" in rounds[0]), None)
+    ceiling = verdicts.rate_of(found.rates, "float32")
+    lines = [f"best peer: {peer}; float32 matrix products: {ceiling:.0f} GFLOP/s (median of {len(found.rates)})"]
+    if work:
+        lines[0] += f"; the answers need {work:.3f} GFLOP a token: at most {ceiling / work:,.0f} tok/s in float32"
+    shown = ("rounds", "tok/s", "ratio", "ceiling", "peak GB", "ratio", "mean loss", "2 steps", "process")
+    lines.append(f"{'':<38}" + "".join(f"{word:>10}" for word in shown))
+    for name, rounds in found.rounds.items():
+        speed, peak = verdicts.middle(found.rounds, name, SPEED), verdicts.middle(found.rounds, name, PEAK)
+        faster, smaller = (verdicts.ratio(found.rounds, name, peer, key) if peer else 0.0 for key in (SPEED, PEAK))
+        share = f"{100 * speed * work / ceiling:.0f} %" if work else ""
+        waits = [verdicts.middle(found.rounds, name, key) for key in ("first_steps_s", "process_s")]
+        lines.append(
+            f"{name:<38}{len(rounds):>10}{speed:>10,.0f}{faster:>9.2f}x{share:>10}{peak:>10.2f}{smaller:>9.2f}x"
+            f"{verdicts.middle(found.rounds, name, LOSS):>10.4f}{waits[0]:>8.1f} s{waits[1]:>8.0f} s"
+        )
+    lines += [f"{name}: failed, see above" for name in found.faults]
+    if found.left:
+        lines.append(f"one round only, below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}")
+    return lines
+
+
+def losses(workload: str, found: Found) -> list[str]:
+    """Whether arms saw the same tokens, and how far their losses are apart step by step."""
+    lines = []
+    seen = {(one["tokens"], one["answer_tokens"]) for rounds in found.rounds.values() for one in rounds}
+    told = " and ".join(f"{tokens:,} tokens, {answers:,} of them with loss" for tokens, answers in sorted(seen))
+    lines.append(f"every arm saw {told}" if len(seen) == 1 else f"ARMS SAW DIFFERENT TOKENS: {told}")
+    name = "Trainer + PEFT float32" if workload == "lora" else "Trainer float32"
+    both = [("lmworks float32", name), ("lmworks float32, kernels off", "lmworks float32")]
+    both.append(("lmworks bfloat16", "lmworks float32"))
+    for arm, other in both:
+        if arm in found.rounds and other in found.rounds:
+            apart = verdicts.difference(found.rounds, arm, other)
+            lines.append(f"losses of {arm} and {other}, step by step: at most {100 * apart:.2g} % apart")
+    return lines
+
+
+def judged(workload: str, chosen: list[Arm], found: Found) -> list[Verdict]:
+    """Every figure that was asked for of this workload."""
+    peers, units = [arm.name for arm in chosen if arm.role == PEER], arms.bfloat16_units()
+    if workload == "lora":
+        return verdicts.lora(found.rounds, peers, found.rates, units)
+    faster, smaller = {"full": (1.5, 0.5), "scratch": (2.0, None)}[workload]
+    title = {"full": "full fine-tuning", "scratch": "from scratch"}[workload]
+    lines = []
+    for precision in ["float32", *["bfloat16"] * units]:
+        arm = f"lmworks {precision}"
+        lines += verdicts.compared(found.rounds, arm, peers, f"{title} {precision}", faster, smaller)
+    return lines
+
+
+def where_time_goes(folder: Path) -> dict[str, Any]:
+    """Breakdowns of LoRA's step, each in a process of its own."""
+    columns = {"float32": ("float32", "auto"), "float32, kernels off": ("float32", "off")}
+    if arms.bfloat16_units():
+        columns |= {"bfloat16": ("bfloat16", "auto"), "bfloat16, kernels off": ("bfloat16", "off")}
+    found = {}
+    for name, (precision, kernels) in columns.items():
+        try:
+            words = ["lora", precision, str(folder)]
+            found[name] = arms.run_arm(HERE / "breakdown.py", words, {"LMWORKS_KERNELS": kernels}, LIMIT)
+        except arms.Failed as fault:
+            print(fault, flush=True)
+    return found
+
+
+def options() -> argparse.Namespace:
+    """What was asked for."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each arm (default {ROUNDS})")
+    asked.add_argument("--rows", type=int, default=ROWS, help=f"documents of LoRA's epoch (default {ROWS})")
+    asked.add_argument("--only", choices=list(TITLES), help="one of the workloads")
+    asked.add_argument("--data", help="a JSONL file with question and answer (default: openai/gsm8k)")
+    given = asked.parse_args()
+    if given.rows < 3 * 8:
+        asked.error("--rows: at least 24, three steps, of which two warm up")
+    return given
+
+
+def main() -> int:
+    given = options()
+    whole = given.rows >= ROWS and given.rounds >= ROUNDS
+    chosen = {name: arms_of(name) for name in TITLES if given.only in (None, name)}
+    steps = {"full": min(FULL_STEPS, given.rows // 8), "scratch": min(SCRATCH_STEPS, given.rows // 8)}
+    result: dict[str, Any] = {"rows": given.rows, "rounds": given.rounds}
+    lines: list[Verdict] = []
+    failed = False
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if set(chosen) & {"lora", "full"}:
+            data = [str(given.data)] if given.data else []
+            result["data"] = arms.run_arm(HERE / "work.py", [place, str(given.rows), *data])
+            print(", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in result["data"].items()), flush=True)
+        if "scratch" in chosen:
+            arms.run_arm(HERE / "pretraining.py", ["prepare", "float32", place, "--steps", str(steps["scratch"])])
+        for workload, those in chosen.items():
+            print(f"\n{TITLES[workload]}", flush=True)
+            count = ["--steps", str(steps[workload])] if workload in steps else []
+            found = take_turns(those, [place, *count], given.rounds)
+            print("", *table(those, found), *losses(workload, found), sep="\n", flush=True)
+            here = judged(workload, those, found)
+            lines += here
+            result[workload] = {"rounds": found.rounds, "rates": found.rates, "faults": found.faults}
+            result[workload]["medians"] = _medians(found.rounds)
+            failed = failed or any(arm.role == OURS and arm.name in found.faults for arm in those)
+        if "lora" in chosen:
+            result["breakdown"] = where_time_goes(folder)
+            print("\nwhere the time of a LoRA step goes (under a profiler, in processes of their own)")
+            print(*breakdown.table(result["breakdown"]), sep="\n")
+    print("\nasked and reached", *[line.line() for line in lines], sep="\n")
+    result["asked"] = [{**vars(line), "reached": line.reached} for line in lines]
+    if whole:
+        arms.keep("training" + (f"-{given.only}" if given.only else ""), result)
+    else:
+        print(f"not kept: fewer than {ROWS} rows or {ROUNDS} rounds")
+    return int(failed)
+
+
+def _medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Median of every figure of every arm; lists are left out."""
+    return {
+        name: {key: statistics.median(one[key] for one in every) for key, value in every[0].items() if _number(value)}
+        for name, every in rounds.items()
+    }
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What is printed as reached follows from the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import verdicts
+from verdicts import Verdict
+
+
+def arm(speed: float, peak: float = 8.0, losses: tuple[float, ...] = (2.0, 1.0), gflops: float = 150.0) -> Any:
+    return {"tokens_per_second": speed, "peak_gb": peak, "losses": list(losses), "gflops": gflops}
+
+
+ROUNDS: dict[str, Any] = {
+    "lmworks float32": [arm(400, 2.0), arm(100, 1.5), arm(340, 1.6)],
+    "slow peer": [arm(90)],
+    "peer": [arm(200), arm(60), arm(170)],
+}
+RATES = [{"float32": 190.0}, {"float32": 200.0}, {"float32": 900.0}]
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    assert verdicts.ratio(ROUNDS, "lmworks float32", "peer", "tokens_per_second") == 2.0
+    assert verdicts.ratio(ROUNDS, "slow peer", "peer", "tokens_per_second") == 0.45
+
+
+def test_the_best_peer_ran_in_every_round() -> None:
+    lucky = {**ROUNDS, "slow peer": [arm(10_000)]}
+    assert verdicts.best(lucky, ["slow peer", "peer"]) == "peer"
+    assert verdicts.best(lucky, ["slow peer"]) == "slow peer"
+    assert verdicts.best({}, ["peer"]) is None
+
+
+def test_peers_far_behind() -> None:
+    first = {name: rounds[:1] for name, rounds in ROUNDS.items()}
+    assert verdicts.far_behind(first, ["slow peer", "peer", "failed"], 0.8) == ["slow peer"]
+    assert verdicts.far_behind({}, ["peer"], 0.8) == []
+
+
+def test_each_figure_is_judged_by_its_own_bound() -> None:
+    by_name = {one.what: one for one in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, units=False)}
+    speed = by_name["LoRA float32: tokens/s beside peer"]
+    share = by_name["LoRA float32: share of the float32 ceiling"]
+    beside = by_name["LoRA float32: peak memory beside it"]
+    peak = by_name["LoRA float32: peak memory"]
+    none = by_name["LoRA bfloat16: tokens/s beside the best peer"]
+    assert (speed.measured, speed.reached) == (2.0, True)
+    assert (share.measured, share.reached) == (75.0, True)
+    assert (beside.measured, beside.reached) == (0.2, True)
+    assert (peak.measured, peak.reached) == (1.6, True)
+    assert none.reached is None
+    assert "no bfloat16 matrix units" in none.line()
+
+
+def test_bfloat16_is_judged_where_there_are_units() -> None:
+    rounds = {**ROUNDS, "lmworks bfloat16": [arm(580, losses=(2.0, 1.2)), arm(170), arm(500)]}
+    *_, speed, apart = verdicts.lora(rounds, ["peer"], RATES, units=True)
+    assert (round(speed.measured or 0, 2), speed.reached) == (2.9, False)
+    assert apart.measured == pytest.approx(100 * 0.1 / 1.5)
+    assert not apart.reached
+    assert "NOT REACHED" in apart.line()
+
+
+def test_what_failed_is_told_and_never_reached() -> None:
+    without = {"peer": ROUNDS["peer"]}
+    lines = verdicts.lora(without, ["peer"], RATES, units=True)
+    assert all(one.reached is None and one.why for one in lines)
+    (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0, None)
+    assert alone.reached is None
+    assert "no peer" in alone.line()
+
+
+def test_bounds_count_as_reached() -> None:
+    assert Verdict("", 2.0, 2.0).reached
+    assert Verdict("", 2.0, 2.0, most=True).reached
+    assert Verdict("", 2.01, 2.0, most=True).reached is False
+
+
+def test_losses_step_by_step() -> None:
+    rounds = {"a": [arm(1, losses=(2.0, 1.0, 4.0))], "b": [arm(1, losses=(2.0, 1.25, 4.0))]}
+    assert verdicts.difference(rounds, "a", "b") == 0.2
+    with pytest.raises(ValueError, match="argument 2"):
+        verdicts.difference({**rounds, "b": [arm(1, losses=(2.0,))]}, "a", "b")
