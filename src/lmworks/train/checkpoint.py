@@ -25,6 +25,8 @@ from lmworks.base.files import atomic_folder, is_full, need_room, sha256
 from lmworks.base.journal import RunFolder
 
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
+# Of each weight, by the optimizer; the scales where moments are kept in 8 bits.
+REMEMBERED = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
 ROOM_MEND = "free some, or set train.keep_checkpoints lower; then resume the run: it goes on from its last checkpoint"
 
 
@@ -149,7 +151,7 @@ def put_back(
             if optimizer is None:
                 continue
             # clones: memory of its own, laid out as in a run that never stopped
-            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in REMEMBERED}
             moments = {key: value.clone() for key, value in found.items() if value is not None}
             if moments:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}

@@ -12,11 +12,12 @@ from lmworks.evaluate.scoring import Draw
 from lmworks.train.settings import TrainSettings
 
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard"}  # they change no loss
+NAMED_SETTINGS = {"optimizer_state"}  # told by their words: a checkpoint holds nothing for another one
 TRIED = 1000  # examples whose random part is drawn once, to know an objective by what it does
 
 
 def of(examples: Sequence[Example], settings: TrainSettings, draw: Draw | None = None) -> dict[str, str]:
-    """Checksums by what they are of.
+    """Checksums by what they are of, and the words of some settings.
 
     Args:
         examples: token by token, with targets, sources, types and labels.
@@ -27,8 +28,9 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: Draw | None =
     data = hashlib.sha256()
     for example in examples:
         _add(data, example)
-    told = settings.model_dump_json(exclude=FREE_SETTINGS)
-    found = {"data": data.hexdigest(), "settings": hashlib.sha256(told.encode()).hexdigest()}
+    told = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
+    found = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
+    found |= {"data": data.hexdigest(), "settings": hashlib.sha256(told.encode()).hexdigest()}
     if draw is not None:
         drawn = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // TRIED)):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from lmworks.train import eight_bit
 from lmworks.train.settings import DEFAULT_RATES, OptimizerSettings
 
-__all__ = ["AdamW", "OptimizerSettings", "gradient_norm", "groups", "make", "peak_rate", "rate"]
+__all__ = ["AdamW", "EightBitAdamW", "OptimizerSettings", "gradient_norm", "groups", "make", "peak_rate", "rate"]
+
+SMALL = 4096  # tensors of fewer numbers keep their moments in float32
+STRETCH = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
@@ -75,27 +80,15 @@ class AdamW(torch.optim.AdamW):
         for group in self.param_groups:
             group["lr"] = rate
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            kept = [self.state[parameter] or self._begun(parameter) for parameter in parameters]
             with torch.no_grad():
-                adamw(
-                    parameters,
-                    [parameter.grad for parameter in parameters],
-                    [state["exp_avg"] for state in kept],
-                    [state["exp_avg_sq"] for state in kept],
-                    [],
-                    [state["step"] for state in kept],
-                    fused=True,
-                    grad_scale=scale,
-                    amsgrad=False,
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    lr=rate,
-                    weight_decay=group["weight_decay"],
-                    eps=group["eps"],
-                    maximize=False,
-                )
+                self._move(parameters, group, scale)
             for parameter in group["params"]:
                 parameter.grad = None
+
+    def _move(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
+        kept = [self.state[parameter] or self._begun(parameter) for parameter in parameters]
+        moments = ([state[name] for state in kept] for name in ("exp_avg", "exp_avg_sq", "step"))
+        _fused(parameters, [_gradient(parameter) for parameter in parameters], *moments, group, scale)
 
     def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
@@ -106,9 +99,93 @@ class AdamW(torch.optim.AdamW):
         return self.state[parameter]
 
 
+class EightBitAdamW(AdamW):
+    """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes a weight in place of 8, and a scale a block.
+
+    A step takes a stretch of weights after the other: its moments become float32, torch's own pass moves them and the
+    weights, and they become 8 bits again; so the float32 ones of one stretch alone exist at a time. Tensors of fewer
+    than 4096 numbers (norms, biases) stay in float32, as the paper advises.
+    """
+
+    def _move(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
+        small = [parameter for parameter in parameters if not _is_shortened(parameter)]
+        if small:
+            super()._move(small, group, scale)
+        for parameter in parameters:
+            if _is_shortened(parameter):
+                self._move_one(parameter, self.state[parameter] or self._begun(parameter), group, scale)
+
+    def _move_one(
+        self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
+    ) -> None:
+        levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
+        weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
+        counted = state["step"].clone()
+        for begin in range(0, len(weights), STRETCH):
+            place = slice(begin, begin + STRETCH)
+            blocks = slice(begin // eight_bit.BLOCK, (begin + STRETCH) // eight_bit.BLOCK)
+            kept = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
+            first, second = (eight_bit.restore(codes, one, s) for (codes, s), one in zip(kept, levels, strict=True))
+            step = counted.clone()  # every stretch makes the same step
+            _fused([weights[place]], [gradient[place]], [first], [second], [step], group, scale)
+            for values, one, (codes, scales) in zip((first, second), levels, kept, strict=True):
+                eight_bit.compress(values, one, codes, scales)
+        state["step"] += 1
+
+    def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        if not _is_shortened(parameter):
+            return super()._begun(parameter)
+        state = {"step": torch.zeros((), device=parameter.device)}
+        for name in ("exp_avg", "exp_avg_sq"):  # a scale of zero: whatever the codes say
+            state[name] = torch.zeros(parameter.numel(), dtype=torch.uint8, device=parameter.device)
+            state[f"{name}_scale"] = torch.zeros(eight_bit.scales_of(parameter.numel()), device=parameter.device)
+        self.state[parameter] = state
+        return state
+
+
+def _is_shortened(parameter: nn.Parameter) -> bool:
+    """Whether its moments are kept in 8 bits."""
+    return parameter.numel() >= SMALL and parameter.is_contiguous() and parameter.dtype == torch.float32
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _fused(
+    parameters: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    first: Sequence[torch.Tensor],
+    second: Sequence[torch.Tensor],
+    steps: Sequence[torch.Tensor],
+    group: dict[str, Any],
+    scale: torch.Tensor | None,
+) -> None:
+    """Torch's own pass: weights and moments are moved in place, steps counted; gradients are divided by ``scale``."""
+    adamw(
+        list(parameters),
+        list(gradients),
+        list(first),
+        list(second),
+        [],
+        list(steps),
+        fused=True,
+        grad_scale=scale,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
+
+
 def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
     """AdamW over everything trainable."""
-    return AdamW(
+    kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
+    return kind(
         groups(network, settings.weight_decay),
         lr=peak_rate(network, settings),
         betas=(settings.beta1, settings.beta2),

@@ -9,6 +9,8 @@ from pydantic import Field
 from lmworks.base.settings import Settings
 
 DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
+# Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
+STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
 
@@ -34,6 +36,9 @@ class OptimizerSettings(Settings):
     beta1: float = Field(0.9, ge=0, lt=1, description="Memory of AdamW's mean of gradients.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Memory of AdamW's mean of squared gradients.")
     epsilon: float = Field(1e-8, gt=0, description="Added to AdamW's denominator.")
+    optimizer_state: Literal["float32", "int8"] = Field(
+        "float32", description="How AdamW keeps its two moments; int8: a quarter of the memory, rounded, a slower step."
+    )
     clip: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
 
 

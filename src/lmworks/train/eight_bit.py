@@ -1,0 +1,106 @@
+"""Numbers in 8 bits, in blocks with a scale each: what AdamW remembers, in a quarter of the memory.
+
+Dettmers, Lewis, Shleifer & Zettlemoyer 2022, "8-bit Optimizers via Block-wise Quantization": each block is divided by
+its largest number, and what is left, from -1 to 1, becomes the nearest of 256 levels that lie the closer the smaller
+they are (its section 2.2; a dynamic map, Dettmers 2016). Two things differ from the paper. A block's scale carries the
+sign of its largest number, so that this one is always 1, which is a level, while -1 is not. And there is no level zero
+for the second moment: a number that is small beside its block would become zero, and an update divided by its root
+enormous (the zero-point problem of Li, Chen & Zhu 2023, "Memory Efficient Optimizers with 4-bit States").
+
+Knows tensors, and no optimizer.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+__all__ = ["BLOCK", "Levels", "compress", "restore", "scales_of", "signed", "unsigned"]
+
+BLOCK = 256  # numbers that share a scale
+DECADES = 7  # below 1, that the levels divide
+
+
+class Levels:
+    """256 levels, and which of them is the nearest to a number.
+
+    The nearest is looked up by the number's 16 bits as float16, which is some fifty times as fast as a search: a number
+    within float16's rounding (at most 1/2048 of it) of the middle between two levels may become either of them.
+
+    Args:
+        values: the levels, rising.
+        device: where they are used.
+
+    Attributes:
+        values: (256,) float32.
+        nearest: (65536,) uint8, by the bits of a float16.
+    """
+
+    def __init__(self, values: torch.Tensor, device: torch.device) -> None:
+        bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)  # wraps: 32768 is the first negative number
+        numbers = bits.view(torch.float16).float().nan_to_num(0.0)
+        middles = (values[1:] + values[:-1]) / 2
+        self.values = values.to(device)
+        self.nearest = torch.bucketize(numbers, middles).to(torch.uint8).to(device)
+
+
+@cache
+def signed(device: torch.device) -> Levels:
+    """For numbers of both signs: 0, 1, and in the decade 10^(n-7) to 10^(n-6) 2^n levels of each sign, n from 0 to 6."""
+    above = _decades(0)
+    return Levels(torch.cat((-above.flip(0), torch.tensor([0.0]), above, torch.tensor([1.0]))).float(), device)
+
+
+@cache
+def unsigned(device: torch.device) -> Levels:
+    """For numbers that are not negative: 10^-7, 1, and twice as many levels a decade as :func:`signed` has."""
+    least = torch.tensor([0.1**DECADES])
+    return Levels(torch.cat((least, _decades(1), torch.tensor([1.0]))).float(), device)
+
+
+def _decades(more: int) -> torch.Tensor:
+    """Levels above 0 and below 1, rising: the middles of 2^(n + more) equal parts of each decade."""
+    found = []
+    for decade in range(DECADES):
+        borders = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64)
+        found.append((borders[1:] + borders[:-1]) / 2 * 10.0 ** (decade + 1 - DECADES))
+    return torch.cat(found)
+
+
+def scales_of(count: int) -> int:
+    """How many scales so many numbers have: one a block, the last of which may be shorter."""
+    return -(-count // BLOCK)
+
+
+def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: torch.Tensor) -> None:
+    """Write numbers as levels and scales.
+
+    Args:
+        values: (n,) float32, finite.
+        levels: :func:`signed` or :func:`unsigned`.
+        codes: (n,) uint8; overwritten.
+        scales: (ceil(n / 256),) float32; overwritten.
+    """
+    whole = len(values) // BLOCK * BLOCK
+    for begin, end in ((0, whole), (whole, len(values))):
+        if begin == end:
+            continue
+        blocks = values[begin:end].view(-1, min(BLOCK, end - begin))
+        high, low = blocks.amax(1), blocks.amin(1)
+        largest = torch.where(high >= -low, high, low)
+        scales[begin // BLOCK : scales_of(end)] = largest
+        shares = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
+        torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=shares)
+        numbers = shares.view(-1).view(torch.uint16).int()
+        torch.index_select(levels.nearest, 0, numbers, out=codes[begin:end])
+
+
+def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
+    """The numbers (n,) float32 that codes (n,) and scales (ceil(n / 256),) stand for."""
+    values = torch.index_select(levels.values, 0, codes.int())
+    whole = len(codes) // BLOCK * BLOCK
+    values[:whole].view(-1, BLOCK).mul_(scales[: whole // BLOCK, None])
+    if whole < len(codes):
+        values[whole:].mul_(scales[-1])
+    return values
