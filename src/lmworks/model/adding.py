@@ -1,4 +1,5 @@
-"""Gradients of big matrices, added where they are kept: one pass over them, and no second matrix for autograd to add.
+"""A training step's matrices: gradients added where they are kept, in one pass and without a second matrix for autograd
+to add; and weights cast to the precision of the products once a step, not once a row.
 
 Off by default, since autograd knows nothing of what is added here: ``autograd.grad`` would miss it, and so would hooks.
 A training step, which calls ``.backward()`` and reads ``.grad``, switches it on round its forward and backward passes.
@@ -14,17 +15,30 @@ import torch
 from torch.nn import functional
 
 _on = False
+_casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by a weight's id: it, and it in another precision
 
 
 @contextmanager
 def adding() -> Iterator[None]:
-    """Within this block, gradients of matrices are added to their ``.grad``."""
+    """Within this block, in which no weight may change, gradients of matrices are added to their ``.grad``."""
     global _on
     before, _on = _on, True
     try:
         yield
     finally:
         _on = before
+        _casts.clear()
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A weight in another precision; made once within :func:`adding`."""
+    if tensor.dtype == dtype:
+        return tensor
+    if not _on or not tensor.is_leaf:
+        return tensor.to(dtype)
+    if id(tensor) not in _casts:
+        _casts[id(tensor)] = (tensor, tensor.detach().to(dtype))
+    return _casts[id(tensor)][1]
 
 
 def kept(weight: torch.Tensor) -> torch.Tensor | None:

@@ -182,7 +182,7 @@ def _linear(x: torch.Tensor, line: Line) -> torch.Tensor:
 def _as(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:
     """In x's precision."""
     assert tensor is not None
-    return tensor.to(x.dtype)
+    return adding.cast(tensor, x.dtype)
 
 
 def _joined(lines: list[Line], x: torch.Tensor) -> torch.Tensor:

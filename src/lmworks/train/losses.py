@@ -15,7 +15,7 @@ from torch.nn import functional
 from lmworks.data.batch import Batch
 from lmworks.evaluate.scoring import hidden_states
 from lmworks.kernels.entropy import cross_entropy_
-from lmworks.model.adding import kept
+from lmworks.model.adding import cast, kept
 from lmworks.model.transformer import Transformer
 
 CHUNK = 256  # rows of logits that exist at a time: 50 MB in float32 at 49,152 words
@@ -110,7 +110,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         most = max(CHUNK, SMALL // len(matrix))
         size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
         with torch.autocast(hidden.device.type, enabled=False):
-            words = matrix.to(hidden.dtype)
+            words = cast(matrix, hidden.dtype)
             offset = None if bias is None else bias.to(hidden.dtype)
             for start in range(0, len(hidden), max(1, size)):
                 part = slice(start, start + size)
