@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from lmworks.kernels import activations, attention, dropout, entropy, norms, rotary
 from lmworks.kernels.library import library
+from lmworks.kernels.native import capsule, serves
 
 SETS = library().instruction_sets() if library() is not None else []
 needs_kernels = pytest.mark.skipif(not SETS, reason="the native kernels were not built here")
@@ -25,63 +27,86 @@ def _kernels(request):
     library().use(before)
 
 
-def both(function, definition, *inputs, tolerance=2e-5):
-    """Outputs and gradients of both agree; the gradient that comes in is random and not contiguous."""
+def both(function, definition, *inputs, tolerance=2e-5, precision=torch.float32, kept=()):
+    """Outputs and gradients agree with those of the definition in float32; what comes back is not contiguous.
+
+    Args:
+        function: takes the inputs in this precision, but for those at the places ``kept``, which stay float32.
+    """
     torch.manual_seed(5)
+    inputs = [x if at in kept else x.to(precision) for at, x in enumerate(inputs)]
     results = []
-    for made in (function, definition):
-        own = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
+    for made, width in ((function, None), (definition, torch.float32)):
+        own = [x.detach().to(width or x.dtype, copy=True).requires_grad_() for x in inputs]
         out = made(*own)
-        slope = torch.randn(*out.shape[::-1], generator=torch.Generator().manual_seed(6)).permute(
-            *reversed(range(out.dim()))
-        )
-        out.backward(slope)
-        results.append((out.detach(), *(x.grad for x in own if x.grad is not None)))
+        slope = torch.randn(*out.shape[::-1], generator=torch.Generator().manual_seed(6)).to(precision)
+        out.backward(slope.permute(*reversed(range(out.dim()))).to(out.dtype))
+        results.append((out.detach(), *(x.grad for x in own)))
+        if width is None:
+            assert out.dtype == precision
+            assert all(x.grad.dtype == x.dtype for x in own)
+            assert "Native" in type(out.grad_fn).__name__  # the kernel was tested, not the definition
     for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=1e-4)
+        rounded = 2**-7 if precision == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(ours.float(), theirs, atol=tolerance, rtol=rounded)
 
 
+PRECISIONS = [
+    one for one in (torch.float32, torch.bfloat16) if serves(torch.zeros(1, dtype=one)) or one == torch.float32
+]
+precisions = pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: str(one).removeprefix("torch."))
 SHAPES = [(3, 5, 48), (70, 37), (1, 1), (2, 129)]  # whole vectors and rests of them, more rows than a task has
 
 
+@precisions
+@pytest.mark.parametrize("kept", [(), (1, 2)], ids=["weights alike", "weights float32"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_layer_norm(kernels, shape):
+def test_layer_norm(kernels, shape, precision, kept):
+    torch.manual_seed(0)
     x, weight, bias = torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape[-1])
 
     def definition(x, weight, bias):
         return functional.layer_norm(x, shape[-1:], weight, bias, 1e-5)
 
-    both(lambda x, w, b: norms.layer_norm(x, w, b, 1e-5), definition, x * 3 + 1, weight, bias, tolerance=1e-4)
+    ours = partial(norms.layer_norm, eps=1e-5)
+    both(ours, definition, x * 3 + 1, weight, bias, tolerance=1e-4, precision=precision, kept=kept)
 
 
+@precisions
+@pytest.mark.parametrize("kept", [(), (1,)], ids=["weights alike", "weights float32"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rms_norm(kernels, shape):
+def test_rms_norm(kernels, shape, precision, kept):
+    torch.manual_seed(0)
     x, weight = torch.randn(shape), torch.randn(shape[-1])
-    both(
-        lambda x, w: norms.rms_norm(x, w, 1e-5),
-        lambda x, w: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * w,
-        x,
-        weight,
-    )
+
+    def definition(x, weight):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * weight
+
+    both(partial(norms.rms_norm, eps=1e-5), definition, x, weight, precision=precision, kept=kept)
 
 
+@precisions
 @pytest.mark.parametrize("name", activations.NATIVE)
 @pytest.mark.parametrize("count", [1, 16, 1003, 40_000])
-def test_activations(kernels, name, count):
+def test_activations(kernels, name, count, precision):
+    torch.manual_seed(0)
     x, up = torch.randn(count) * 4, torch.randn(count)
-    plain = activations.ACTIVATIONS[name]
-    both(lambda x: activations.activate(name, x), plain, x)
-    both(lambda x, up: activations.activate(name, x, up), lambda x, up: plain(x) * up, x, up)
+    plain, ours = activations.ACTIVATIONS[name], partial(activations.activate, name)
+    both(ours, plain, x, precision=precision)
+    both(ours, lambda x, up: plain(x) * up, x, up, precision=precision)
 
 
-def test_activations_far_out(kernels):
+@precisions
+def test_activations_far_out(kernels, precision):
     x = torch.tensor([-100.0, -30.0, -9.0, -0.0, 0.0, 9.0, 30.0, 100.0])
     for name in activations.NATIVE:
-        both(lambda x, name=name: activations.activate(name, x), activations.ACTIVATIONS[name], x)
+        both(partial(activations.activate, name), activations.ACTIVATIONS[name], x, precision=precision)
 
 
+@precisions
 @pytest.mark.parametrize("turned", [8, 6, 2])
-def test_rotary(kernels, turned):
+def test_rotary(kernels, turned, precision):
+    torch.manual_seed(0)
     x = torch.randn(2, 5, 3, 8)
     cos, sin = torch.randn(1, 5, 1, turned // 2), torch.randn(1, 5, 1, turned // 2)
 
@@ -89,7 +114,40 @@ def test_rotary(kernels, turned):
         first, second, rest = x.split((turned // 2, turned // 2, 8 - turned), dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
-    both(lambda x: rotary.rotate(x, cos, sin), definition, x)
+    both(lambda x: rotary.rotate(x, cos, sin), definition, x, precision=precision)
+
+
+def test_definitions_serve_bfloat16():
+    """Without gradients there are no kernels: float32 inside, the result in the precision of x."""
+    torch.manual_seed(0)
+    x, up, weight = torch.randn(3, 5, 2, 8), torch.randn(3, 5, 2, 8), torch.randn(8)
+    cos, sin = torch.randn(1, 5, 1, 3), torch.randn(1, 5, 1, 3)
+    made = {
+        "rms": lambda x, up: norms.rms_norm(x, weight, 1e-5),
+        "layer": lambda x, up: norms.layer_norm(x, weight, weight, 1e-5),
+        "turned": lambda x, up: rotary.rotate(x, cos, sin),
+        "gated": lambda x, up: activations.activate("silu", x, up),
+    }
+    brief = x.bfloat16(), up.bfloat16()
+    with torch.no_grad():
+        for function in made.values():
+            ours, exact = function(*brief), function(*(one.float() for one in brief))
+            assert ours.dtype == torch.bfloat16
+            torch.testing.assert_close(ours.float(), exact, rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.bfloat16 not in PRECISIONS, reason="the native kernels were not built here")
+def test_what_is_stored_is_rounded_as_torch_rounds(kernels):
+    """Every kind of float32: halves between two bfloat16, subnormal ones, infinite ones, none at all."""
+    bits = torch.randint(-(2**31), 2**31, (4096,), dtype=torch.int64).to(torch.int32)
+    bits[:1024] = bits[:1024] & ~0xFFFF | 0x8000  # exact halves
+    x = bits.view(torch.float32).bfloat16()
+    x[:4] = torch.tensor([torch.inf, -torch.inf, torch.nan, -0.0])
+    y = torch.empty_like(x)
+    # x + x keeps what is special and rounds nothing but what overflows; x + a tiny part rounds
+    part = (x.float() * 2**-9).bfloat16()
+    library().add_dropped(*map(capsule, (x, part, y)), 0.0, 0)
+    torch.testing.assert_close(y, (x.float() + part.float()).bfloat16(), atol=0, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("words", [5, 64, 1001])
@@ -109,8 +167,11 @@ def test_cross_entropy(kernels, words):
 CASES = {
     "short": (4, 4, 32, True, [16, 16, 16, 5, 1], None),
     "grouped": (9, 3, 64, True, [70, 1, 33], None),
+    "long": (2, 1, 16, True, [30, 600, 257], None),  # documents that several tasks share
+    "one head of keys": (25, 1, 8, True, [19, 5], None),
+    "more keys": (6, 2, 12, True, [5, 300], [9, 310]),
     "both ways": (3, 3, 24, False, [33, 64], None),
-    "sources": (4, 2, 17, False, [7, 20, 3], [31, 2, 9]),
+    "sources": (4, 2, 17, False, [7, 20, 300], [31, 2, 9]),
 }
 
 
@@ -131,8 +192,9 @@ def _borders(spans):
     return torch.tensor((0, *spans)).cumsum(0)
 
 
+@precisions
 @pytest.mark.parametrize("case", CASES)
-def test_attention(kernels, case):
+def test_attention(kernels, case, precision):
     heads, groups, size, causal, spans, key_spans = CASES[case]
     key_spans = key_spans or spans
     torch.manual_seed(1)
@@ -145,7 +207,8 @@ def test_attention(kernels, case):
         query,
         keys,
         values,
-        tolerance=5e-5,
+        tolerance=5e-5 if precision == torch.float32 else 3e-2,  # the output that is read again was rounded
+        precision=precision,
     )
 
 
@@ -208,11 +271,15 @@ def test_dropped_residuals(kernels):
 def test_any_number_of_threads_gives_the_same_bits():
     torch.manual_seed(9)
     x, weight = torch.randn(200, 64, requires_grad=True), torch.randn(64, requires_grad=True)
+    row = torch.randn(900, 6, 8, requires_grad=True)
+    borders = _borders([600, 1, 299])
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         out = norms.rms_norm(x, weight, 1e-5)
-        found.append(torch.autograd.grad(out.square().sum(), (x, weight)))
+        mixed = attention.attend(row, row[:, :3], row[:, 3:], borders, borders, 0.3, True, 0.0)
+        slopes = torch.autograd.grad(mixed.square().sum(), row)
+        found.append((mixed, *slopes, *torch.autograd.grad(out.square().sum(), (x, weight))))
     torch.set_num_threads(2)
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
@@ -221,8 +288,6 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 @needs_kernels
 def test_bad_arguments_are_refused():
-    from lmworks.kernels.native import capsule
-
     x, small = torch.zeros(4, 8), torch.zeros(3)
     with pytest.raises(ValueError, match="sizes do not agree"):
         library().rms_norm(capsule(x), capsule(torch.ones(8)), capsule(small), capsule(torch.zeros(4)), 1e-5)

@@ -39,7 +39,7 @@ def activate(name: str, x: torch.Tensor, up: torch.Tensor | None = None) -> torc
         x: of any shape.
         up: of the same shape.
     """
-    if name in NATIVE and torch.is_grad_enabled() and serves(x, up):
+    if name in NATIVE and torch.is_grad_enabled() and serves(x, up) and (up is None or up.dtype == x.dtype):
         return _Native.apply(NATIVE[name], x, up)
     y = ACTIVATIONS[name](x)
     return y if up is None else y * up

@@ -17,7 +17,7 @@ from lmworks.kernels.native import capsule, serves
 
 def can_attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
     """Whether the kernel serves these."""
-    return serves(query, keys, values)
+    return serves(query, keys, values) and query.dtype == keys.dtype == values.dtype
 
 
 def attend(
@@ -33,7 +33,7 @@ def attend(
     """(tokens, H, D) queries, (tokens', K, D) keys and values -> (tokens, H, D).
 
     Args:
-        query, keys, values: float32, heads side by side.
+        query, keys, values: float32 or bfloat16, heads side by side.
         borders, key_borders: (documents + 1,) int64: where each document begins among the queries and the keys, and
             where the last ends.
         scale: of the scores.
@@ -47,7 +47,8 @@ class _Native(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query, keys, values, borders, key_borders, scale, causal, rate):
         flat = [part.flatten(1) for part in (query, keys, values)]
-        out, log_sum = torch.empty(query.shape), torch.empty(query.shape[:2])
+        out = torch.empty(query.shape, dtype=query.dtype)
+        log_sum = torch.empty(query.shape[:2], dtype=torch.float32)
         ctx.rest = (query.shape[2], scale, causal, rate, draw_seed() if rate else 0)
         library().attend(*map(capsule, (*flat, borders, key_borders, out, log_sum)), *ctx.rest)
         ctx.save_for_backward(query, keys, values, borders, key_borders, out, log_sum)
@@ -57,7 +58,7 @@ class _Native(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, keys, values, borders, key_borders, out, log_sum = ctx.saved_tensors
         flat = [part.flatten(1) for part in (query, keys, values)]
-        grads = [torch.empty(part.shape) for part in (query, keys, values)]
+        grads = [torch.empty(part.shape, dtype=part.dtype) for part in (query, keys, values)]
         library().attend_back(
             *map(capsule, (*flat, borders, key_borders, out, log_sum, grad.contiguous(), *grads)), *ctx.rest
         )

@@ -34,7 +34,7 @@ def add_dropped(x: torch.Tensor, part: torch.Tensor, rate: float) -> torch.Tenso
     """x + dropout(part): a residual."""
     if rate == 0:
         return x + part
-    return _Native.apply(x, part, rate) if serves(x, part) else x + dropout(part, rate)
+    return _Native.apply(x, part, rate) if serves(x, part) and x.dtype == part.dtype else x + dropout(part, rate)
 
 
 def draw_seed() -> int:

@@ -22,7 +22,7 @@ def cross_entropy_(
     Returns:
         (N,) float32 losses in nats.
     """
-    if serves(logits, weights) and logits.is_contiguous():
+    if serves(logits, weights) and logits.dtype == weights.dtype == torch.float32 and logits.is_contiguous():
         losses = torch.empty_like(weights)
         library().cross_entropy(
             capsule(logits), capsule(targets.contiguous()), capsule(weights.contiguous()), capsule(losses), slopes

@@ -77,7 +77,7 @@ class _NativeRMS(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
-        y, scale = torch.empty_like(x), x.new_empty(x.numel() // weight.numel())
+        y, scale = torch.empty_like(x), x.new_empty(x.numel() // weight.numel(), dtype=torch.float32)
         library().rms_norm(capsule(x), capsule(weight), capsule(y), capsule(scale), eps)
         ctx.save_for_backward(x, weight, scale)
         return y
@@ -86,11 +86,11 @@ class _NativeRMS(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         grad, x_grad = grad.contiguous(), torch.empty_like(x)
-        weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        weight_grad = _zeros(weight) if ctx.needs_input_grad[1] else None
         library().rms_norm_back(
             capsule(x), capsule(weight), capsule(scale), capsule(grad), capsule(x_grad), _maybe(weight_grad)
         )
-        return x_grad, weight_grad, None
+        return x_grad, _as(weight, weight_grad), None
 
 
 class _NativeLayer(torch.autograd.Function):
@@ -100,7 +100,7 @@ class _NativeLayer(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         rows = x.numel() // weight.numel()
-        y, mean, scale = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)
+        y, (mean, scale) = torch.empty_like(x), x.new_empty(2, rows, dtype=torch.float32)
         library().layer_norm(capsule(x), capsule(weight), _maybe(bias), capsule(y), capsule(mean), capsule(scale), eps)
         ctx.save_for_backward(x, weight, mean, scale)
         return y
@@ -109,13 +109,22 @@ class _NativeLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
         grad, x_grad = grad.contiguous(), torch.empty_like(x)
-        weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        bias_grad = torch.zeros_like(weight) if ctx.needs_input_grad[2] else None
+        weight_grad = _zeros(weight) if ctx.needs_input_grad[1] else None
+        bias_grad = _zeros(weight) if ctx.needs_input_grad[2] else None
         library().layer_norm_back(
             capsule(x), capsule(weight), capsule(mean), capsule(scale), capsule(grad), capsule(x_grad),
             _maybe(weight_grad), _maybe(bias_grad),
         )  # fmt: skip
-        return x_grad, weight_grad, bias_grad, None
+        return x_grad, _as(weight, weight_grad), _as(weight, bias_grad), None
+
+
+def _zeros(weight: torch.Tensor) -> torch.Tensor:
+    """Where a kernel adds up the gradient of a weight: float32 whatever its width."""
+    return torch.zeros_like(weight, dtype=torch.float32)
+
+
+def _as(weight: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor | None:
+    return None if grad is None else grad.to(weight.dtype)
 
 
 def _maybe(tensor: torch.Tensor | None) -> Any:

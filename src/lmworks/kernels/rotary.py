@@ -15,12 +15,17 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
     Args:
         x: (B, T, H, D).
-        cos, sin: (B or 1, T, 1, R/2) of x's type; R is at most D, the other dimensions pass unturned.
+        cos, sin: (B or 1, T, 1, R/2); R is at most D, the other dimensions pass unturned.
+
+    Returns:
+        Of x's shape and type; computed in float32 where x is narrower.
     """
     if torch.is_grad_enabled() and serves(x, cos, sin):
         if len(cos) != len(x):
             cos, sin = (part.expand(len(x), -1, -1, -1) for part in (cos, sin))
-        return _Native.apply(x, cos.contiguous(), sin.contiguous())
+        return _Native.apply(x, cos.float().contiguous(), sin.float().contiguous())
+    if x.element_size() < cos.element_size():
+        return rotate(x.float(), cos, sin).to(x.dtype)
     half = cos.shape[-1]
     first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
     turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
@@ -29,7 +34,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float) -> torch.Tensor:
     rows = x.reshape(-1, x.shape[2] * x.shape[3])
-    y = torch.empty(x.shape)
+    y = torch.empty(x.shape, dtype=x.dtype)
     library().rotate(capsule(rows), capsule(cos), capsule(sin), capsule(y), x.shape[3], sign)
     return y
 

@@ -1,231 +1,292 @@
-// Attention over documents that lie one after another in a flat row, forward and backward.
-// A task is one document and one head of keys, so nothing is written by two tasks and sums have one order.
-// Scores of a few queries against all keys of the document are held at a time; keys and values are laid out once a
-// task so that every product runs along vectors (Vaswani et al. 2017, eq. 1; its gradient recomputes the scores, as
-// Dao et al. 2022 do).
+// Attention over documents that lie one after another in a flat row, forward and backward (Vaswani et al. 2017, eq. 1;
+// its gradient makes the scores anew, as Dao et al. 2022 do). Scores of a few queries of all heads that share a head of
+// keys are held at a time, and every product runs along vectors; keys that nobody in a tile of queries may see are
+// left out. A task is one head of keys and one document, or a part of a long one: what two tasks add to is summed in
+// the order of the parts, and how a document is parted follows from its length alone, so sums have one order.
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <vector>
 
-#include "simd.hpp"
+#include "products.inl"
 #include "table.hpp"
 #include "team.hpp"
 
 namespace lmworks::ISA {
 namespace {
 
-constexpr int ROWS_AT_ONCE = 6;  // queries whose scores are held together
-constexpr int VECTORS = W == 16 ? 4 : 2;  // of each row of a product that registers hold
+constexpr Size ROWS_HELD = 24;    // queries times heads whose scores are held together, about
+constexpr Size LONG = 256;        // queries of a part of a document, about
+constexpr Size MOST_PARTS = 4;
 
-inline Size up_to_vector(Size n) { return (n + W - 1) / W * W; }
-
-// c[r][j] = (add ? c : 0) + sum_k a[r * a_row + k * a_column] * b[k][j] for R rows, N vectors of columns.
-template <int R, int N>
-inline void tile(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row, Size depth,
-                 bool add) {
-    Vec acc[R][N];
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) acc[r][n] = add ? load(c + r * c_row + n * W) : Vec{};
-    for (Size k = 0; k < depth; ++k) {
-        Vec line[N];
-        for (int n = 0; n < N; ++n) line[n] = load(b + k * b_row + n * W);
-        for (int r = 0; r < R; ++r) {
-            const float one = a[r * a_row + k * a_column];
-            for (int n = 0; n < N; ++n) acc[r][n] += one * line[n];
-        }
-    }
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) store(c + r * c_row + n * W, acc[r][n]);
-}
-
-template <int R>
-inline void row_of_tiles(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
-                         Size columns, Size depth, bool add) {
-    Size j = 0;
-    for (; j + VECTORS * W <= columns; j += VECTORS * W)
-        tile<R, VECTORS>(a, a_row, a_column, b + j, b_row, c + j, c_row, depth, add);
-    for (; j < columns; j += W) tile<R, 1>(a, a_row, a_column, b + j, b_row, c + j, c_row, depth, add);
-}
-
-// c (rows, columns) = (add ? c : 0) + a (rows, depth) b (depth, columns); columns a multiple of W. Rows of a and c and
-// columns of a lie apart as told, so a may be a transpose.
-inline void product(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
-                    Size rows, Size columns, Size depth, bool add) {
-    Size r = 0;
-    for (; r + 6 <= rows; r += 6)
-        row_of_tiles<6>(a + r * a_row, a_row, a_column, b, b_row, c + r * c_row, c_row, columns, depth, add);
-    const float* rest = a + r * a_row;
-    float* out = c + r * c_row;
-    switch (rows - r) {
-        case 5: return row_of_tiles<5>(rest, a_row, a_column, b, b_row, out, c_row, columns, depth, add);
-        case 4: return row_of_tiles<4>(rest, a_row, a_column, b, b_row, out, c_row, columns, depth, add);
-        case 3: return row_of_tiles<3>(rest, a_row, a_column, b, b_row, out, c_row, columns, depth, add);
-        case 2: return row_of_tiles<2>(rest, a_row, a_column, b, b_row, out, c_row, columns, depth, add);
-        case 1: return row_of_tiles<1>(rest, a_row, a_column, b, b_row, out, c_row, columns, depth, add);
-        default: return;
-    }
-}
-
-// (tokens, size) rows at a stride -> (size, room): transposed, zeros in the room beyond the tokens
-inline void turn(const float* x, Size stride, Size tokens, Size size, float* out, Size room) {
-    for (Size d = 0; d < size; ++d) std::fill(out + d * room + tokens, out + (d + 1) * room, 0.0f);
-    for (Size t = 0; t < tokens; ++t)
-        for (Size d = 0; d < size; ++d) out[d * room + t] = x[t * stride + d];
-}
-
-// (tokens, size) rows at a stride -> (tokens, wide): the same rows with zeros beyond size
-inline void lay(const float* x, Size stride, Size tokens, Size size, float* out, Size wide) {
-    for (Size t = 0; t < tokens; ++t) {
-        std::memcpy(out + t * wide, x + t * stride, size * sizeof(float));
-        std::fill(out + t * wide + size, out + (t + 1) * wide, 0.0f);
-    }
-}
-
-// One document and one head of keys, and what of them every pass needs.
+// What a task does: one head of keys, and queries begin to end of one document.
 struct Piece {
-    Size document, group, first, tokens, key_first, keys, room, wide;
+    Size group, first, begin, end, key_first, keys, part, parts;
+    Size each, heads, size, wide, room, block;
+    bool causal;
 
-    Piece(const Heads& h, Size task) {
-        document = task / h.kv_heads;
-        group = task % h.kv_heads;
-        first = h.offsets[document];
-        tokens = h.offsets[document + 1] - first;
-        key_first = h.key_offsets[document];
-        keys = h.key_offsets[document + 1] - key_first;
-        room = up_to_vector(keys);
-        wide = up_to_vector(h.size);
-    }
-    // Keys that a block of queries ending before ``last`` may see.
-    Size seen(const Heads& h, Size last) const { return h.causal ? std::min(last, keys) : keys; }
+    // Keys that the query at a place of the document may see.
+    Size seen(Size query) const { return causal ? std::min(query + 1, keys) : keys; }
+    Size row(Size query, Size r) const { return first + query + r / each; }
+    Size head(Size r) const { return group * each + r % each; }
+    // Where row r of the block that begins at ``query`` lies in queries, outputs and their gradients.
+    Size place(Size query, Size r) const { return (row(query, r) * heads + head(r)) * size; }
+    Size rows(Size query) const { return std::min(block, end - query) * each; }
+    Size keys_kept() const { return up_to(keys, TALL) * wide; }  // floats of a gradient of keys or values
 };
 
-// Scores of one query -> probabilities in place; the log of their sum. Keys from ``seen`` on get 0.
-inline float softmax(float* scores, Size seen, Size room, float scale) {
-    Vec most = all(scores[0]);
-    by_vector(seen, [&](Size i, int n) { most = max(most, n == W ? load(scores + i) : load_some(scores + i, n, scores[0])); });
-    const float top = largest(most) * scale;
-    Vec total{};
-    by_vector(seen, [&](Size i, int n) {
-        const Vec e = exp(load_up_to(scores + i, n) * scale - top);
-        store_up_to(scores + i, e, n);
-        total += load_up_to(scores + i, n);
-    });
-    const float factor = 1.0f / sum(total);
-    by_vector(seen, [&](Size i, int n) { store_up_to(scores + i, load_up_to(scores + i, n) * factor, n); });
-    std::fill(scores + seen, scores + room, 0.0f);
-    return top + std::log(sum(total));
-}
-
-// Multiplies the probabilities of query ``row`` in head ``head`` by dropout's factors.
-inline void thin(float* line, Size room, const Dropper& dropper, Size row, Size head, Size heads) {
-    const std::uint64_t place = (static_cast<std::uint64_t>(row) * heads + head) << 24;
-    by_vector(room, [&](Size i, int n) { store_up_to(line + i, load_up_to(line + i, n) * dropper.factors(place + i), n); });
-}
-
-void attend(const Heads& h, float* out, float* log_sum, float rate, std::uint64_t seed) {
-    const Dropper dropper(rate, seed);
-    run(h.documents * h.kv_heads, [&](Size task) {
-        const Piece piece(h, task);
-        thread_local std::vector<float> room_of_thread;
-        const Size scores_size = ROWS_AT_ONCE * piece.room, turned_size = h.size * piece.room;
-        room_of_thread.resize(scores_size + turned_size + piece.keys * piece.wide + ROWS_AT_ONCE * piece.wide);
-        float* scores = room_of_thread.data();
-        float* turned = scores + scores_size;
-        float* values = turned + turned_size;
-        float* mixed = values + piece.keys * piece.wide;
-        turn(h.k + piece.key_first * h.k_stride + piece.group * h.size, h.k_stride, piece.keys, h.size, turned, piece.room);
-        lay(h.v + piece.key_first * h.v_stride + piece.group * h.size, h.v_stride, piece.keys, h.size, values, piece.wide);
-        const Size each = h.heads / h.kv_heads;
-        for (Size head = piece.group * each; head < (piece.group + 1) * each; ++head) {
-            for (Size begin = 0; begin < piece.tokens; begin += ROWS_AT_ONCE) {
-                const Size rows = std::min<Size>(ROWS_AT_ONCE, piece.tokens - begin);
-                const Size seen = piece.seen(h, begin + rows), columns = up_to_vector(seen);
-                const float* q = h.q + (piece.first + begin) * h.q_stride + head * h.size;
-                product(q, h.q_stride, 1, turned, piece.room, scores, piece.room, rows, columns, h.size, false);
-                for (Size r = 0; r < rows; ++r) {
-                    const Size row = piece.first + begin + r;
-                    float* line = scores + r * piece.room;
-                    log_sum[row * h.heads + head] = softmax(line, piece.seen(h, begin + r + 1), columns, h.scale);
-                    if (rate > 0) thin(line, columns, dropper, row, head, h.heads);
-                }
-                product(scores, piece.room, 1, values, piece.wide, mixed, piece.wide, rows, piece.wide, seen, false);
-                for (Size r = 0; r < rows; ++r)
-                    std::memcpy(out + ((piece.first + begin + r) * h.heads + head) * h.size, mixed + r * piece.wide,
-                                h.size * sizeof(float));
+// All tasks, those that take longest first.
+template <class T>
+std::vector<Piece> pieces_of(const Heads<T>& h) {
+    std::vector<Piece> pieces;
+    const Size each = h.heads / h.kv_heads, block = std::max<Size>(1, ROWS_HELD / each);
+    for (Size document = 0; document < h.documents; ++document) {
+        const Size first = h.offsets[document], tokens = h.offsets[document + 1] - first;
+        const Size key_first = h.key_offsets[document], all_keys = h.key_offsets[document + 1] - key_first;
+        const Size parts = std::min(MOST_PARTS, (tokens + LONG - 1) / LONG), step = up_to((tokens + parts - 1) / parts, block);
+        for (Size group = 0; group < h.kv_heads; ++group) {
+            for (Size part = 0; part < parts; ++part) {
+                const Size begin = std::min(tokens, part * step), end = part + 1 == parts ? tokens : std::min(tokens, begin + step);
+                const Size keys = h.causal && part + 1 < parts ? std::min(end, all_keys) : all_keys;
+                pieces.push_back({group, first, begin, end, key_first, keys, part, parts, each, h.heads, h.size,
+                                  up_to(h.size, W), up_to(keys, W) + 2 * W, block, h.causal});
             }
         }
-    });
+    }
+    const auto work = [](const Piece& p) { return (p.end - p.begin) * (p.causal ? p.begin + p.end : 2 * p.keys); };
+    std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& a, const Piece& b) { return work(a) > work(b); });
+    return pieces;
 }
 
-void attend_back(const Heads& h, const float* out, const float* log_sum, const float* dout, float* dq, float* dk,
-                 float* dv, float rate, std::uint64_t seed) {
+// Memory of this thread for a task, each array at a border of the cache's lines; it grows and is kept.
+template <std::size_t N>
+std::array<float*, N> scratch(const Size (&sizes)[N]) {
+    constexpr Size LINE = 16;
+    thread_local std::vector<float> kept;
+    Size total = LINE;
+    for (Size size : sizes) total += up_to(size, LINE);
+    if (static_cast<Size>(kept.size()) < total) kept.resize(total);
+    float* next = kept.data() + (LINE - reinterpret_cast<std::uintptr_t>(kept.data()) / sizeof(float) % LINE) % LINE;
+    std::array<float*, N> arrays;
+    for (std::size_t i = 0; i < N; ++i) arrays[i] = next, next += up_to(sizes[i], LINE);
+    return arrays;
+}
+
+// Rows of a block of queries, times a factor, one after another.
+template <class T>
+inline void lay_rows(const Piece& p, Size query, Size rows, const T* x, Size stride, float factor, float* out) {
+    for (Size r = 0; r < rows; ++r)
+        lay(x + p.row(query, r) * stride + p.head(r) * p.size, 0, 1, p.size, out + r * p.wide, p.wide, factor);
+    std::fill(out + rows * p.wide, out + up_to(rows, TALL) * p.wide, 0.0f);
+}
+
+// out (rows, room) = rows (rows, size) times keys turned into panels, for the keys that a tile's last row may see
+inline void score(const Piece& p, Size query, Size rows, const float* x, const float* panels, float* out) {
+    const Size most = p.seen(query + (rows - 1) / p.each);
+    for (Size j = 0; j < most; j += PANEL)
+        for (Size r = 0; r < rows; r += TALL) {
+            const Size columns = std::min(PANEL, p.seen(query + (std::min(r + TALL, rows) - 1) / p.each) - j);
+            if (columns > 0)
+                tiles(x + r * p.wide, p.wide, 1, panels + j * p.wide, PANEL, out + r * p.room + j, p.room, columns, p.size, false);
+        }
+}
+
+// out (rows, wide) = weights (rows, room) times values (keys, wide), some keys at a time
+inline void mix(const Piece& p, Size query, Size rows, const float* weights, const float* values, float* out) {
+    constexpr Size DEEP = 128;
+    const Size most = p.seen(query + (rows - 1) / p.each);
+    for (Size k = 0; k < most; k += DEEP)
+        for (Size r = 0; r < rows; r += TALL) {
+            const Size depth = std::min(DEEP, p.seen(query + (std::min(r + TALL, rows) - 1) / p.each) - k);
+            if (depth > 0)
+                for (Size j = 0; j < p.wide; j += PANEL)
+                    tiles(weights + r * p.room + k, p.room, 1, values + k * p.wide + j, p.wide, out + r * p.wide + j, p.wide,
+                          std::min(PANEL, p.wide - j), depth, k > 0);
+        }
+}
+
+// out (keys, wide) += weights (rows, room) turned, times x (rows, wide), without rows that do not see a key
+inline void spread(const Piece& p, Size query, Size rows, const float* weights, const float* x, float* out) {
+    const Size most = p.seen(query + (rows - 1) / p.each);
+    for (Size key = 0; key < most; key += TALL) {
+        const Size begin = p.causal ? std::max<Size>(0, key - query) * p.each : 0;
+        for (Size j = 0; j < p.wide; j += PANEL)
+            tiles(weights + begin * p.room + key, 1, p.room, x + begin * p.wide + j, p.wide, out + key * p.wide + j, p.wide,
+                  std::min(PANEL, p.wide - j), rows - begin, true);
+    }
+}
+
+// Scores of one query -> exponentials of their distance to the largest, in place; from ``seen`` to ``until`` zeros.
+inline float exponentials(float* line, Size seen, Size until, float& top) {
+    const Size whole = seen / W * W;
+    const Ints inside = lanes() < static_cast<int>(seen - whole);
+    Vec most = all(-std::numeric_limits<float>::infinity()), total{};
+    for (Size i = 0; i < whole; i += W) most = max(most, load(line + i));
+    if (whole < seen) most = max(most, inside ? load(line + whole) : most);
+    top = largest(most);
+    for (Size i = 0; i < whole; i += W) {
+        const Vec e = exp(load(line + i) - top);
+        store(line + i, e);
+        total += e;
+    }
+    Size i = whole;
+    if (i < seen) {
+        const Vec e = inside ? exp(load(line + i) - top) : Vec{};
+        store(line + i, e);
+        total += e;
+        i += W;
+    }
+    for (; i < until; i += W) store(line + i, Vec{});
+    return sum(total);
+}
+
+inline std::uint64_t drawn_at(const Piece& p, Size query, Size r) {
+    return static_cast<std::uint64_t>(p.row(query, r) * p.heads + p.head(r)) << 24;
+}
+
+template <class T>
+void attend_piece(const Heads<T>& h, const Piece& p, T* out, float* log_sum, float rate, const Dropper& dropper) {
+    const Size held = up_to(p.block * p.each, TALL), key_rows = up_to(p.keys, W);
+    const auto [scores, panels, values, queries, mixed, sums] =
+        scratch({held * p.room, up_to(p.keys, PANEL) * p.wide, key_rows * p.wide, held * p.wide, held * p.wide, held});
+    lay(h.k + p.key_first * h.k_stride + p.group * p.size, h.k_stride, p.keys, p.size, values, p.wide);
+    turn(values, p.keys, p.wide, panels);
+    lay(h.v + p.key_first * h.v_stride + p.group * p.size, h.v_stride, p.keys, p.size, values, p.wide);
+    for (Size query = p.begin; query < p.end; query += p.block) {
+        const Size rows = p.rows(query), until = up_to(p.seen(query + (rows - 1) / p.each), W);
+        lay_rows(p, query, rows, h.q, h.q_stride, h.scale, queries);
+        score(p, query, rows, queries, panels, scores);
+        float* totals = sums;
+        for (Size r = 0; r < rows; ++r) {
+            float top, *line = scores + r * p.room;
+            totals[r] = exponentials(line, p.seen(query + r / p.each), until, top);
+            log_sum[p.row(query, r) * p.heads + p.head(r)] = top + std::log(totals[r]);
+            if (rate > 0)
+                for (Size i = 0; i < until; i += W) store(line + i, load(line + i) * dropper.factors(drawn_at(p, query, r) + i));
+        }
+        mix(p, query, rows, scores, values, mixed);
+        for (Size r = 0; r < rows; ++r) lay_back(mixed + r * p.wide, 1.0f / totals[r], p.size, out + p.place(query, r));
+    }
+}
+
+template <class T>
+void attend(const Heads<T>& h, T* out, float* log_sum, float rate, std::uint64_t seed) {
     const Dropper dropper(rate, seed);
-    run(h.documents * h.kv_heads, [&](Size task) {
-        const Piece piece(h, task);
-        thread_local std::vector<float> room_of_thread;
-        const Size line_size = ROWS_AT_ONCE * piece.room, turned_size = h.size * piece.room;
-        const Size laid_size = piece.keys * piece.wide, few_size = ROWS_AT_ONCE * piece.wide;
-        room_of_thread.resize(2 * line_size + 2 * turned_size + 3 * laid_size + 3 * few_size);
-        float* p = room_of_thread.data();
-        float* dp = p + line_size;
-        float* keys_turned = dp + line_size;
-        float* values_turned = keys_turned + turned_size;
-        float* keys = values_turned + turned_size;
-        float* key_slopes = keys + laid_size;
-        float* value_slopes = key_slopes + laid_size;
-        float* q_laid = value_slopes + laid_size;
-        float* slope_laid = q_laid + few_size;
-        float* mixed = slope_laid + few_size;
-        const float* k = h.k + piece.key_first * h.k_stride + piece.group * h.size;
-        const float* v = h.v + piece.key_first * h.v_stride + piece.group * h.size;
-        turn(k, h.k_stride, piece.keys, h.size, keys_turned, piece.room);
-        turn(v, h.v_stride, piece.keys, h.size, values_turned, piece.room);
-        lay(k, h.k_stride, piece.keys, h.size, keys, piece.wide);
-        std::fill(key_slopes, key_slopes + 2 * laid_size, 0.0f);
-        const Size each = h.heads / h.kv_heads, out_stride = h.heads * h.size;
-        for (Size head = piece.group * each; head < (piece.group + 1) * each; ++head) {
-            for (Size begin = 0; begin < piece.tokens; begin += ROWS_AT_ONCE) {
-                const Size rows = std::min<Size>(ROWS_AT_ONCE, piece.tokens - begin), row0 = piece.first + begin;
-                const Size seen = piece.seen(h, begin + rows), columns = up_to_vector(seen);
-                const float* q = h.q + row0 * h.q_stride + head * h.size;
-                const float* slope = dout + row0 * out_stride + head * h.size;
-                product(q, h.q_stride, 1, keys_turned, piece.room, p, piece.room, rows, columns, h.size, false);
-                product(slope, out_stride, 1, values_turned, piece.room, dp, piece.room, rows, columns, h.size, false);
-                lay(q, h.q_stride, rows, h.size, q_laid, piece.wide);
-                lay(slope, out_stride, rows, h.size, slope_laid, piece.wide);
-                for (Size r = 0; r < rows; ++r) {
-                    const Size row = row0 + r, own = piece.seen(h, begin + r + 1);
-                    const float log_total = log_sum[row * h.heads + head];
-                    const float* result = out + row * out_stride + head * h.size;
-                    Vec along{};
-                    by_vector(h.size, [&](Size i, int n) {
-                        along += load_up_to(result + i, n) * load_up_to(slope + r * out_stride + i, n);
-                    });
-                    const float delta = sum(along);
-                    float *line = p + r * piece.room, *dline = dp + r * piece.room;
-                    const std::uint64_t place = (static_cast<std::uint64_t>(row) * h.heads + head) << 24;
-                    by_vector(own, [&](Size i, int n) {
-                        const Vec share = exp(load_up_to(line + i, n) * h.scale - log_total);
-                        const Vec factors = rate > 0 ? dropper.factors(place + i) : all(1.0f);
-                        store_up_to(dline + i, share * (load_up_to(dline + i, n) * factors - delta) * h.scale, n);
-                        store_up_to(line + i, share * factors, n);
-                    });
-                    std::fill(line + own, line + columns, 0.0f);
-                    std::fill(dline + own, dline + columns, 0.0f);
-                }
-                product(dp, piece.room, 1, keys, piece.wide, mixed, piece.wide, rows, piece.wide, seen, false);
-                for (Size r = 0; r < rows; ++r)
-                    std::memcpy(dq + (row0 + r) * out_stride + head * h.size, mixed + r * piece.wide, h.size * sizeof(float));
-                product(dp, 1, piece.room, q_laid, piece.wide, key_slopes, piece.wide, seen, piece.wide, rows, true);
-                product(p, 1, piece.room, slope_laid, piece.wide, value_slopes, piece.wide, seen, piece.wide, rows, true);
+    const std::vector<Piece> pieces = pieces_of(h);
+    run(pieces.size(), [&](Size task) { attend_piece(h, pieces[task], out, log_sum, rate, dropper); });
+}
+
+// What the way back reads and writes beside Heads.
+template <class T>
+struct Slopes {
+    const T* out;
+    const float* log_sum;
+    const T* dout;
+    T *dq, *dk, *dv;
+};
+
+// Scores and the slopes of the weights, of one query -> weights with dropout, and the slopes of the scores.
+inline void unweigh(float* line, float* dline, Size seen, Size until, float log_total, float delta, float rate,
+                    const Dropper& dropper, std::uint64_t place) {
+    const auto both = [&](Size i) {
+        const Vec share = exp(load(line + i) - log_total), slope = load(dline + i);
+        if (rate > 0) {
+            const Vec factors = dropper.factors(place + i);
+            store(dline + i, share * (slope * factors - delta));
+            store(line + i, share * factors);
+        } else {
+            store(dline + i, share * (slope - delta));
+            store(line + i, share);
+        }
+    };
+    const Size whole = seen / W * W;
+    for (Size i = 0; i < whole; i += W) both(i);
+    Size i = whole;
+    if (i < seen) {
+        const Ints inside = lanes() < static_cast<int>(seen - whole);
+        both(i);
+        store(line + i, inside ? load(line + i) : Vec{});
+        store(dline + i, inside ? load(dline + i) : Vec{});
+        i += W;
+    }
+    for (; i < until; i += W) store(line + i, Vec{}), store(dline + i, Vec{});
+}
+
+// Adds to the gradients of keys and values (keys, wide) what this task finds, and writes that of its queries.
+template <class T>
+void attend_back_piece(const Heads<T>& h, const Piece& p, const Slopes<T>& s, float* dkeys, float* dvalues, float rate,
+                       const Dropper& dropper) {
+    const Size held = up_to(p.block * p.each, TALL), few = held * p.wide, panelled = up_to(p.keys, PANEL) * p.wide;
+    const auto [weights, slopes, key_panels, value_panels, keys, queries, douts, mixed] =
+        scratch({held * p.room, held * p.room, panelled, panelled, up_to(p.keys, W) * p.wide, few, few, few});
+    lay(h.v + p.key_first * h.v_stride + p.group * p.size, h.v_stride, p.keys, p.size, keys, p.wide);
+    turn(keys, p.keys, p.wide, value_panels);
+    lay(h.k + p.key_first * h.k_stride + p.group * p.size, h.k_stride, p.keys, p.size, keys, p.wide);
+    turn(keys, p.keys, p.wide, key_panels);
+    for (Size query = p.begin; query < p.end; query += p.block) {
+        const Size rows = p.rows(query), until = up_to(p.seen(query + (rows - 1) / p.each) + TALL, W);
+        lay_rows(p, query, rows, h.q, h.q_stride, h.scale, queries);
+        lay_rows(p, query, rows, s.dout, p.heads * p.size, 1.0f, douts);
+        score(p, query, rows, queries, key_panels, weights);
+        score(p, query, rows, douts, value_panels, slopes);
+        for (Size r = 0; r < rows; ++r) {
+            const T* result = s.out + p.place(query, r);
+            Vec along{};
+            by_vector(p.size, [&](Size i, int n) { along += load_up_to(result + i, n) * load(douts + r * p.wide + i); });
+            unweigh(weights + r * p.room, slopes + r * p.room, p.seen(query + r / p.each), until,
+                    s.log_sum[p.row(query, r) * p.heads + p.head(r)], sum(along), rate, dropper, drawn_at(p, query, r));
+        }
+        mix(p, query, rows, slopes, keys, mixed);
+        for (Size r = 0; r < rows; ++r) lay_back(mixed + r * p.wide, h.scale, p.size, s.dq + p.place(query, r));
+        spread(p, query, rows, slopes, queries, dkeys);
+        spread(p, query, rows, weights, douts, dvalues);
+    }
+}
+
+// Gradients of keys and values of one document and head of keys -> their places.
+template <class T>
+void give(const Heads<T>& h, const Piece& p, const Slopes<T>& s, const float* dkeys, const float* dvalues) {
+    for (Size key = 0; key < p.keys; ++key) {
+        const Size at = ((p.key_first + key) * h.kv_heads + p.group) * p.size;
+        lay_back(dkeys + key * p.wide, 1.0f, p.size, s.dk + at);
+        lay_back(dvalues + key * p.wide, 1.0f, p.size, s.dv + at);
+    }
+}
+
+template <class T>
+void attend_back(const Heads<T>& h, const T* out, const float* log_sum, const T* dout, T* dq, T* dk, T* dv, float rate,
+                 std::uint64_t seed) {
+    const Dropper dropper(rate, seed);
+    const Slopes<T> s{out, log_sum, dout, dq, dk, dv};
+    const std::vector<Piece> pieces = pieces_of(h);
+    // parts of long documents keep their sums apart until all are there
+    std::vector<std::vector<float>> sums(pieces.size());
+    run(pieces.size(), [&](Size task) {
+        const Piece& p = pieces[task];
+        const Size count = p.keys_kept();
+        thread_local std::vector<float> own;
+        std::vector<float>& both = p.parts > 1 ? sums[task] : own;
+        both.assign(2 * count, 0.0f);
+        attend_back_piece(h, p, s, both.data(), both.data() + count, rate, dropper);
+        if (p.parts == 1) give(h, p, s, both.data(), both.data() + count);
+    });
+    run(pieces.size(), [&](Size task) {
+        const Piece& last = pieces[task];
+        if (last.parts == 1 || last.part + 1 != last.parts) return;
+        const Size count = last.keys_kept();
+        std::vector<const Piece*> others(last.parts - 1);
+        for (const Piece& p : pieces)
+            if (p.first == last.first && p.group == last.group && p.part + 1 < last.parts) others[p.part] = &p;
+        for (const Piece* p : others) {
+            const std::vector<float>& part = sums[p - pieces.data()];
+            const Size found = p->keys_kept();
+            for (Size i = 0; i < p->keys * p->wide; ++i) {
+                sums[task][i] += part[i];
+                sums[task][count + i] += part[found + i];
             }
         }
-        const Size kv_stride = h.kv_heads * h.size;
-        for (Size t = 0; t < piece.keys; ++t) {
-            const Size at = (piece.key_first + t) * kv_stride + piece.group * h.size;
-            std::memcpy(dk + at, key_slopes + t * piece.wide, h.size * sizeof(float));
-            std::memcpy(dv + at, value_slopes + t * piece.wide, h.size * sizeof(float));
-        }
+        give(h, last, s, sums[task].data(), sums[task].data() + count);
     });
 }
 

@@ -8,12 +8,21 @@
 #define NAME(x) NAME_(x)
 
 namespace lmworks {
+namespace ISA {
+namespace {
+
+template <class T>
+Kernels<T> kernels_of() {
+    return {layer_norm<T>,  layer_norm_back<T>, rms_norm<T>, rms_norm_back<T>, activate<T>, activate_back<T>,
+            add_dropped<T>, drop<T>,            rotate<T>,   attend<T>,        attend_back<T>};
+}
+
+}  // namespace
+}  // namespace ISA
 
 const Table& JOIN(table_, ISA)() {
     using namespace ISA;
-    static const Table table{NAME(ISA),     W,        layer_norm, layer_norm_back, rms_norm,      rms_norm_back,
-                             activate,      activate_back, add_dropped, drop,      rotate,        cross_entropy,
-                             attend,        attend_back};
+    static const Table table{NAME(ISA), W, kernels_of<float>(), kernels_of<Bf16>(), cross_entropy};
     return table;
 }
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <bit>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -13,14 +14,23 @@
 #include "table.hpp"
 #include "team.hpp"
 
+template <>
+struct nanobind::detail::dtype_traits<lmworks::Bf16> {
+    static constexpr dlpack::dtype value{static_cast<std::uint8_t>(dlpack::dtype_code::Bfloat), 16, 1};
+    static constexpr auto name = const_name("bfloat16");
+};
+
 namespace nb = nanobind;
 using namespace lmworks;
 
 namespace {
 
-using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-using Read = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Strided = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+template <class T>
+using Write = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Read = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Strided = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
 using Numbers = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 bool has_avx512() {
@@ -84,84 +94,131 @@ auto data_or_null(const std::optional<Array>& array, std::size_t size, const cha
     return array ? array->data() : nullptr;
 }
 
-using MaybeFloats = std::optional<Floats>;
-using MaybeRead = std::optional<Read>;
+template <class T>
+using MaybeWrite = std::optional<Write<T>>;
+template <class T>
+using MaybeRead = std::optional<Read<T>>;
 
-void layer_norm(Read x, Read weight, MaybeRead bias, Floats y, Floats mean, Floats scale, float eps) {
-    const std::size_t size = weight.size(), rows = mean.size();
+// A norm's weight or bias, float32 or bfloat16, as float32; null where there is none.
+class Weights {
+public:
+    using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
+    explicit Weights(const std::optional<Array>& array) {
+        if (!array) return;
+        size_ = array->size();
+        if (array->dtype() == nb::dtype<float>()) {
+            data_ = static_cast<const float*>(array->data());
+        } else if (array->dtype() == nb::dtype<Bf16>()) {
+            const auto* brief = static_cast<const Bf16*>(array->data());
+            for (std::size_t i = 0; i < size_; ++i) widened_.push_back(std::bit_cast<float>(std::uint32_t{brief[i].bits} << 16));
+            data_ = widened_.data();
+        } else {
+            throw std::invalid_argument("weights are float32 or bfloat16");
+        }
+    }
+    const float* data() const { return data_; }
+    std::size_t size() const { return size_; }
+
+private:
+    const float* data_ = nullptr;
+    std::size_t size_ = 0;
+    std::vector<float> widened_;
+};
+
+using Array = Weights::Array;
+
+template <class T>
+void layer_norm(Read<T> x, Array weight, std::optional<Array> bias, Write<T> y, Write<float> mean, Write<float> scale,
+                double eps) {
+    const Weights factors(weight), shift(bias);
+    const std::size_t size = factors.size(), rows = mean.size();
     same(x.size(), rows * size, "x"), same(y.size(), rows * size, "y"), same(scale.size(), rows, "scale");
-    const float* shift = data_or_null(bias, size, "bias");
+    if (bias) same(shift.size(), size, "bias");
     nb::gil_scoped_release free;
-    kernels().layer_norm(x.data(), weight.data(), shift, y.data(), mean.data(), scale.data(), rows, size, eps);
+    kernels().of<T>().layer_norm(x.data(), factors.data(), shift.data(), y.data(), mean.data(), scale.data(), rows, size,
+                                 eps);
 }
 
-void layer_norm_back(Read x, Read weight, Read mean, Read scale, Read dy, Floats dx, MaybeFloats dweight,
-                     MaybeFloats dbias) {
-    const std::size_t size = weight.size(), rows = mean.size();
+template <class T>
+void layer_norm_back(Read<T> x, Array weight, Read<float> mean, Read<float> scale, Read<T> dy, Write<T> dx,
+                     MaybeWrite<float> dweight, MaybeWrite<float> dbias) {
+    const Weights factors(weight);
+    const std::size_t size = factors.size(), rows = mean.size();
     same(x.size(), rows * size, "x"), same(dy.size(), rows * size, "dy"), same(dx.size(), rows * size, "dx");
     same(scale.size(), rows, "scale");
     float *dw = data_or_null(dweight, size, "dweight"), *db = data_or_null(dbias, size, "dbias");
     nb::gil_scoped_release free;
-    kernels().layer_norm_back(x.data(), weight.data(), mean.data(), scale.data(), dy.data(), dx.data(), dw, db, rows,
-                              size);
+    kernels().of<T>().layer_norm_back(x.data(), factors.data(), mean.data(), scale.data(), dy.data(), dx.data(), dw, db,
+                                      rows, size);
 }
 
-void rms_norm(Read x, Read weight, Floats y, Floats scale, float eps) {
-    const std::size_t size = weight.size(), rows = scale.size();
+template <class T>
+void rms_norm(Read<T> x, Array weight, Write<T> y, Write<float> scale, double eps) {
+    const Weights factors(weight);
+    const std::size_t size = factors.size(), rows = scale.size();
     same(x.size(), rows * size, "x"), same(y.size(), rows * size, "y");
     nb::gil_scoped_release free;
-    kernels().rms_norm(x.data(), weight.data(), y.data(), scale.data(), rows, size, eps);
+    kernels().of<T>().rms_norm(x.data(), factors.data(), y.data(), scale.data(), rows, size, eps);
 }
 
-void rms_norm_back(Read x, Read weight, Read scale, Read dy, Floats dx, MaybeFloats dweight) {
-    const std::size_t size = weight.size(), rows = scale.size();
+template <class T>
+void rms_norm_back(Read<T> x, Array weight, Read<float> scale, Read<T> dy, Write<T> dx, MaybeWrite<float> dweight) {
+    const Weights factors(weight);
+    const std::size_t size = factors.size(), rows = scale.size();
     same(x.size(), rows * size, "x"), same(dy.size(), rows * size, "dy"), same(dx.size(), rows * size, "dx");
     float* dw = data_or_null(dweight, size, "dweight");
     nb::gil_scoped_release free;
-    kernels().rms_norm_back(x.data(), weight.data(), scale.data(), dy.data(), dx.data(), dw, rows, size);
+    kernels().of<T>().rms_norm_back(x.data(), factors.data(), scale.data(), dy.data(), dx.data(), dw, rows, size);
 }
 
-void activate(int kind, Read x, MaybeRead up, Floats y) {
+template <class T>
+void activate(int kind, Read<T> x, MaybeRead<T> up, Write<T> y) {
     same(x.size(), y.size(), "y");
-    const float* other = data_or_null(up, x.size(), "up");
+    const T* other = data_or_null(up, x.size(), "up");
     nb::gil_scoped_release free;
-    kernels().activate(kind, x.data(), other, y.data(), x.size());
+    kernels().of<T>().activate(kind, x.data(), other, y.data(), x.size());
 }
 
-void activate_back(int kind, Read x, MaybeRead up, Read dy, Floats dx, MaybeFloats dup) {
+template <class T>
+void activate_back(int kind, Read<T> x, MaybeRead<T> up, Read<T> dy, Write<T> dx, MaybeWrite<T> dup) {
     same(x.size(), dy.size(), "dy"), same(x.size(), dx.size(), "dx");
-    const float* other = data_or_null(up, x.size(), "up");
-    float* slope = data_or_null(dup, x.size(), "dup");
+    const T* other = data_or_null(up, x.size(), "up");
+    T* slope = data_or_null(dup, x.size(), "dup");
     if ((other == nullptr) != (slope == nullptr)) throw std::invalid_argument("up and dup come together");
     nb::gil_scoped_release free;
-    kernels().activate_back(kind, x.data(), other, dy.data(), dx.data(), slope, x.size());
+    kernels().of<T>().activate_back(kind, x.data(), other, dy.data(), dx.data(), slope, x.size());
 }
 
-void check_rate(float rate) {
-    if (!(rate >= 0.0f && rate < 1.0f)) throw std::invalid_argument("a rate of dropout lies in [0, 1)");
+void check_rate(double rate) {
+    if (!(rate >= 0.0 && rate < 1.0)) throw std::invalid_argument("a rate of dropout lies in [0, 1)");
 }
 
-void add_dropped(Read x, Read part, Floats y, float rate, std::uint64_t seed) {
+template <class T>
+void add_dropped(Read<T> x, Read<T> part, Write<T> y, double rate, std::uint64_t seed) {
     same(x.size(), part.size(), "part"), same(x.size(), y.size(), "y"), check_rate(rate);
     nb::gil_scoped_release free;
-    kernels().add_dropped(x.data(), part.data(), y.data(), x.size(), rate, seed);
+    kernels().of<T>().add_dropped(x.data(), part.data(), y.data(), x.size(), rate, seed);
 }
 
-void drop(Read x, Floats y, float rate, std::uint64_t seed) {
+template <class T>
+void drop(Read<T> x, Write<T> y, double rate, std::uint64_t seed) {
     same(x.size(), y.size(), "y"), check_rate(rate);
     nb::gil_scoped_release free;
-    kernels().drop(x.data(), y.data(), x.size(), rate, seed);
+    kernels().of<T>().drop(x.data(), y.data(), x.size(), rate, seed);
 }
 
-void rotate(Strided x, Read cos, Read sin, Floats y, std::size_t size, float sign) {
+template <class T>
+void rotate(Strided<T> x, Read<float> cos, Read<float> sin, Write<T> y, std::size_t size, double sign) {
     const std::size_t tokens = x.shape(0), wide = x.shape(1), half = tokens ? cos.size() / tokens : 0;
     same(y.size(), tokens * wide, "y"), same(cos.size(), tokens * half, "cos"), same(sin.size(), cos.size(), "sin");
     if (x.stride(1) != 1 || size == 0 || wide % size || 2 * half > size) throw std::invalid_argument("x: not whole heads");
     nb::gil_scoped_release free;
-    kernels().rotate(x.data(), x.stride(0), cos.data(), sin.data(), y.data(), tokens, wide / size, size, 2 * half, sign);
+    kernels().of<T>().rotate(x.data(), x.stride(0), cos.data(), sin.data(), y.data(), tokens, wide / size, size, 2 * half,
+                             sign);
 }
 
-void cross_entropy(Floats logits, Numbers targets, Read weights, Floats losses, bool slopes) {
+void cross_entropy(Write<float> logits, Numbers targets, Read<float> weights, Write<float> losses, bool slopes) {
     const std::size_t rows = targets.size(), words = rows ? logits.size() / rows : 0;
     same(logits.size(), rows * words, "logits"), same(weights.size(), rows, "weights"), same(losses.size(), rows, "losses");
     for (std::size_t row = 0; row < rows; ++row)
@@ -171,43 +228,65 @@ void cross_entropy(Floats logits, Numbers targets, Read weights, Floats losses, 
     kernels().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, words, slopes);
 }
 
-Heads heads_of(const Strided& q, const Strided& k, const Strided& v, const Numbers& offsets, const Numbers& key_offsets,
-               std::size_t size, float scale, bool causal) {
+template <class T>
+Heads<T> heads_of(const Strided<T>& q, const Strided<T>& k, const Strided<T>& v, const Numbers& offsets,
+                  const Numbers& key_offsets, std::size_t size, double scale, bool causal) {
     if (size == 0 || q.shape(1) % size || k.shape(1) % size || k.shape(1) == 0 || (q.shape(1) / size) % (k.shape(1) / size))
         throw std::invalid_argument("heads do not divide");
     same(k.shape(0), v.shape(0), "v"), same(k.shape(1), v.shape(1), "v"), same(offsets.size(), key_offsets.size(), "offsets");
     if (q.stride(1) != 1 || k.stride(1) != 1 || v.stride(1) != 1) throw std::invalid_argument("rows are not contiguous");
-    const auto check = [](const Numbers& borders, std::size_t tokens, bool) {
+    const auto check = [](const Numbers& borders, std::size_t tokens) {
         if (borders.size() < 1 || borders.data()[0] != 0 || borders.data()[borders.size() - 1] != static_cast<std::int64_t>(tokens))
             throw std::invalid_argument("documents do not cover the row");
         for (std::size_t i = 1; i < borders.size(); ++i)
             if (borders.data()[i] <= borders.data()[i - 1]) throw std::invalid_argument("a document is empty");
     };
-    check(offsets, q.shape(0), causal), check(key_offsets, k.shape(0), causal);
+    check(offsets, q.shape(0)), check(key_offsets, k.shape(0));
     return {q.data(), k.data(), v.data(), q.stride(0), k.stride(0), v.stride(0), offsets.data(), key_offsets.data(),
             static_cast<Size>(offsets.size()) - 1, static_cast<Size>(q.shape(1) / size),
-            static_cast<Size>(k.shape(1) / size), static_cast<Size>(size), scale, causal};
+            static_cast<Size>(k.shape(1) / size), static_cast<Size>(size), static_cast<float>(scale), causal};
 }
 
-void attend(Strided q, Strided k, Strided v, Numbers offsets, Numbers key_offsets, Floats out, Floats log_sum,
-            std::size_t size, float scale, bool causal, float rate, std::uint64_t seed) {
-    const Heads heads = heads_of(q, k, v, offsets, key_offsets, size, scale, causal);
+template <class T>
+void attend(Strided<T> q, Strided<T> k, Strided<T> v, Numbers offsets, Numbers key_offsets, Write<T> out,
+            Write<float> log_sum, std::size_t size, double scale, bool causal, double rate, std::uint64_t seed) {
+    const Heads<T> heads = heads_of<T>(q, k, v, offsets, key_offsets, size, scale, causal);
     same(out.size(), q.shape(0) * q.shape(1), "out"), same(log_sum.size(), q.shape(0) * heads.heads, "log_sum");
     check_rate(rate);
     nb::gil_scoped_release free;
-    kernels().attend(heads, out.data(), log_sum.data(), rate, seed);
+    kernels().of<T>().attend(heads, out.data(), log_sum.data(), rate, seed);
 }
 
-void attend_back(Strided q, Strided k, Strided v, Numbers offsets, Numbers key_offsets, Read out, Read log_sum, Read dout,
-                 Floats dq, Floats dk, Floats dv, std::size_t size, float scale, bool causal, float rate,
+template <class T>
+void attend_back(Strided<T> q, Strided<T> k, Strided<T> v, Numbers offsets, Numbers key_offsets, Read<T> out,
+                 Read<float> log_sum, Read<T> dout, Write<T> dq, Write<T> dk, Write<T> dv, std::size_t size, double scale, bool causal, double rate,
                  std::uint64_t seed) {
-    const Heads heads = heads_of(q, k, v, offsets, key_offsets, size, scale, causal);
+    const Heads<T> heads = heads_of<T>(q, k, v, offsets, key_offsets, size, scale, causal);
     const std::size_t wide = q.shape(0) * q.shape(1), narrow = k.shape(0) * k.shape(1);
     same(out.size(), wide, "out"), same(dout.size(), wide, "dout"), same(dq.size(), wide, "dq");
     same(dk.size(), narrow, "dk"), same(dv.size(), narrow, "dv"), same(log_sum.size(), q.shape(0) * heads.heads, "log_sum");
     check_rate(rate);
     nb::gil_scoped_release free;
-    kernels().attend_back(heads, out.data(), log_sum.data(), dout.data(), dq.data(), dk.data(), dv.data(), rate, seed);
+    kernels().of<T>().attend_back(heads, out.data(), log_sum.data(), dout.data(), dq.data(), dk.data(), dv.data(), rate, seed);
+}
+
+// The same names for each kind of storage; which one a call means is told by its first array. Numbers come as double:
+// while it tells overloads apart, nanobind takes no double for a float that it does not fit.
+template <class T>
+void bind(nb::module_& m) {
+    const auto a = nb::arg();
+    const auto maybe = nb::arg().none();
+    m.def("layer_norm", &layer_norm<T>, a, a, maybe, a, a, a, a);
+    m.def("layer_norm_back", &layer_norm_back<T>, a, a, a, a, a, a, maybe, maybe);
+    m.def("rms_norm", &rms_norm<T>);
+    m.def("rms_norm_back", &rms_norm_back<T>, a, a, a, a, a, maybe);
+    m.def("activate", &activate<T>, a, a, maybe, a);
+    m.def("activate_back", &activate_back<T>, a, a, maybe, a, a, maybe);
+    m.def("add_dropped", &add_dropped<T>);
+    m.def("drop", &drop<T>);
+    m.def("rotate", &rotate<T>);
+    m.def("attend", &attend<T>);
+    m.def("attend_back", &attend_back<T>);
 }
 
 }  // namespace
@@ -220,17 +299,6 @@ NB_MODULE(_native, m) {
     m.def("threads", &threads);
     m.def("use_threads", &use_threads);
     m.def("team", [] { return std::string(team_kind()); });
-    m.def("layer_norm", &layer_norm, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
-    m.def("layer_norm_back", &layer_norm_back, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg().none(), nb::arg().none());
-    m.def("rms_norm", &rms_norm);
-    m.def("rms_norm_back", &rms_norm_back, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
-    m.def("activate", &activate, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
-    m.def("activate_back", &activate_back, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none());
-    m.def("add_dropped", &add_dropped);
-    m.def("drop", &drop);
-    m.def("rotate", &rotate);
     m.def("cross_entropy", &cross_entropy);
-    m.def("attend", &attend);
-    m.def("attend_back", &attend_back);
+    bind<float>(m), bind<Bf16>(m);
 }

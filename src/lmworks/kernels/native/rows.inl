@@ -1,4 +1,5 @@
 // What happens to each row or element alone: norms, activations, dropout, rotary turns, cross-entropy.
+// T is what the arrays are stored in; weights, statistics and the gradients of weights are float32.
 // Rows are shared out in blocks of a fixed size, so sums over rows come out the same on any number of threads.
 #include <algorithm>
 #include <cmath>
@@ -36,12 +37,13 @@ void gather(const std::vector<float>& parts, float* total, Size size) {
         for (Size i = 0; i < size; ++i) total[i] += parts[at + i];
 }
 
-void layer_norm(const float* x, const float* weight, const float* bias, float* y, float* mean, float* scale, Size rows,
+template <class T>
+void layer_norm(const T* x, const float* weight, const float* bias, T* y, float* mean, float* scale, Size rows,
                 Size size, float eps) {
     by_rows(rows, [&](Size, Size first, Size last) {
         for (Size row = first; row < last; ++row) {
-            const float* in = x + row * size;
-            float* out = y + row * size;
+            const T* in = x + row * size;
+            T* out = y + row * size;
             Vec total{}, squares{};
             by_vector(size, [&](Size i, int n) { total += load_up_to(in + i, n); });
             const float middle = sum(total) / size;
@@ -61,15 +63,16 @@ void layer_norm(const float* x, const float* weight, const float* bias, float* y
     });
 }
 
-void layer_norm_back(const float* x, const float* weight, const float* mean, const float* scale, const float* dy,
-                     float* dx, float* dweight, float* dbias, Size rows, Size size) {
+template <class T>
+void layer_norm_back(const T* x, const float* weight, const float* mean, const float* scale, const T* dy, T* dx,
+                     float* dweight, float* dbias, Size rows, Size size) {
     const Size tasks = (rows + ROWS - 1) / ROWS;
     std::vector<float> weights(dweight ? tasks * size : 0), biases(dbias ? tasks * size : 0);
     by_rows(rows, [&](Size task, Size first, Size last) {
         float* dw = dweight ? weights.data() + task * size : nullptr;
         float* db = dbias ? biases.data() + task * size : nullptr;
         for (Size row = first; row < last; ++row) {
-            const float *in = x + row * size, *slope = dy + row * size;
+            const T *in = x + row * size, *slope = dy + row * size;
             const float middle = mean[row], factor = scale[row];
             Vec along{}, total{};
             by_vector(size, [&](Size i, int n) {
@@ -92,10 +95,11 @@ void layer_norm_back(const float* x, const float* weight, const float* mean, con
     if (dbias) gather(biases, dbias, size);
 }
 
-void rms_norm(const float* x, const float* weight, float* y, float* scale, Size rows, Size size, float eps) {
+template <class T>
+void rms_norm(const T* x, const float* weight, T* y, float* scale, Size rows, Size size, float eps) {
     by_rows(rows, [&](Size, Size first, Size last) {
         for (Size row = first; row < last; ++row) {
-            const float* in = x + row * size;
+            const T* in = x + row * size;
             Vec squares{};
             by_vector(size, [&](Size i, int n) {
                 const Vec v = load_up_to(in + i, n);
@@ -110,14 +114,15 @@ void rms_norm(const float* x, const float* weight, float* y, float* scale, Size 
     });
 }
 
-void rms_norm_back(const float* x, const float* weight, const float* scale, const float* dy, float* dx, float* dweight,
-                   Size rows, Size size) {
+template <class T>
+void rms_norm_back(const T* x, const float* weight, const float* scale, const T* dy, T* dx, float* dweight, Size rows,
+                   Size size) {
     const Size tasks = (rows + ROWS - 1) / ROWS;
     std::vector<float> weights(dweight ? tasks * size : 0);
     by_rows(rows, [&](Size task, Size first, Size last) {
         float* dw = dweight ? weights.data() + task * size : nullptr;
         for (Size row = first; row < last; ++row) {
-            const float *in = x + row * size, *slope = dy + row * size;
+            const T *in = x + row * size, *slope = dy + row * size;
             const float factor = scale[row];
             Vec along{};
             by_vector(size, [&](Size i, int n) {
@@ -158,7 +163,8 @@ inline Vec activation(int kind, Vec x, Vec& slope) {
     return max(x, Vec{});
 }
 
-void activate(int kind, const float* x, const float* up, float* y, Size count) {
+template <class T>
+void activate(int kind, const T* x, const T* up, T* y, Size count) {
     by_elements(count, [&](Size i, int n) {
         Vec slope, act = activation(kind, load_up_to(x + i, n), slope);
         if (up) act *= load_up_to(up + i, n);
@@ -166,7 +172,8 @@ void activate(int kind, const float* x, const float* up, float* y, Size count) {
     });
 }
 
-void activate_back(int kind, const float* x, const float* up, const float* dy, float* dx, float* dup, Size count) {
+template <class T>
+void activate_back(int kind, const T* x, const T* up, const T* dy, T* dx, T* dup, Size count) {
     by_elements(count, [&](Size i, int n) {
         Vec slope;
         const Vec act = activation(kind, load_up_to(x + i, n), slope), g = load_up_to(dy + i, n);
@@ -202,34 +209,37 @@ struct Dropper {
     }
 };
 
-void add_dropped(const float* x, const float* part, float* y, Size count, float rate, std::uint64_t seed) {
+template <class T>
+void add_dropped(const T* x, const T* part, T* y, Size count, float rate, std::uint64_t seed) {
     const Dropper dropper(rate, seed);
     by_elements(count, [&](Size i, int n) {
         store_up_to(y + i, load_up_to(x + i, n) + load_up_to(part + i, n) * dropper.factors(i), n);
     });
 }
 
-void drop(const float* x, float* y, Size count, float rate, std::uint64_t seed) {
+template <class T>
+void drop(const T* x, T* y, Size count, float rate, std::uint64_t seed) {
     const Dropper dropper(rate, seed);
     by_elements(count, [&](Size i, int n) { store_up_to(y + i, load_up_to(x + i, n) * dropper.factors(i), n); });
 }
 
-void rotate(const float* x, Size stride, const float* cos, const float* sin, float* y, Size tokens, Size heads,
-            Size size, Size turned, float sign) {
+template <class T>
+void rotate(const T* x, Size stride, const float* cos, const float* sin, T* y, Size tokens, Size heads, Size size,
+            Size turned, float sign) {
     const Size half = turned / 2;
     by_rows(tokens, [&](Size, Size first, Size last) {
         for (Size token = first; token < last; ++token) {
             const float *c = cos + token * half, *s = sin + token * half;
             for (Size head = 0; head < heads; ++head) {
-                const float* in = x + token * stride + head * size;
-                float* out = y + (token * heads + head) * size;
+                const T* in = x + token * stride + head * size;
+                T* out = y + (token * heads + head) * size;
                 by_vector(half, [&](Size i, int n) {
                     const Vec a = load_up_to(in + i, n), b = load_up_to(in + half + i, n);
                     const Vec cosine = load_up_to(c + i, n), sine = load_up_to(s + i, n) * sign;
                     store_up_to(out + i, a * cosine - b * sine, n);
                     store_up_to(out + half + i, b * cosine + a * sine, n);
                 });
-                if (turned < size) std::memcpy(out + turned, in + turned, (size - turned) * sizeof(float));
+                if (turned < size) std::memcpy(out + turned, in + turned, (size - turned) * sizeof(T));
             }
         }
     });

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "table.hpp"
+
 namespace lmworks::ISA {
 
 #if defined(__AVX512F__)
@@ -19,35 +21,80 @@ constexpr int W = 4;
 using Vec = float __attribute__((vector_size(W * 4)));
 using Ints = std::int32_t __attribute__((vector_size(W * 4)));
 using Bits = std::uint32_t __attribute__((vector_size(W * 4)));
+using Halves = std::uint16_t __attribute__((vector_size(W * 2)));
 
+inline Vec all(float x) { return x - Vec{}; }
+
+template <class To, class From>
+inline To as(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+// bfloat16 is the upper half of a float32; what does not fit is rounded to the nearest, to the even one of two.
+inline Vec widen(Halves halves) { return as<Vec>(__builtin_convertvector(halves, Bits) << 16); }
+inline Halves narrow(Vec v) {
+    const Bits bits = as<Bits>(v);
+    const Bits rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    return __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40u), Halves);  // what is no number stays none
+}
+
+// Loads widen to float32, stores narrow: kernels compute in float32 whatever the storage.
 inline Vec load(const float* p) {
     Vec v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
+inline Vec load(const Bf16* p) {
+    Halves halves;
+    std::memcpy(&halves, p, sizeof halves);
+    return widen(halves);
+}
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline Vec all(float x) { return x - Vec{}; }
+inline void store(Bf16* p, Vec v) {
+    const Halves halves = narrow(v);
+    std::memcpy(p, &halves, sizeof halves);
+}
 
-// The first n (< W) floats; the others are ``rest``.
+// 0, 1, 2 ...
+inline Ints lanes() {
+    Ints lane{};
+    for (int i = 0; i < W; ++i) lane[i] = i;
+    return lane;
+}
+
+// The first n (< W) numbers; the others are ``rest``.
 inline Vec load_some(const float* p, int n, float rest = 0.0f) {
     Vec v = all(rest);
     std::memcpy(&v, p, n * sizeof(float));
     return v;
 }
+inline Vec load_some(const Bf16* p, int n, float rest = 0.0f) {
+    Halves halves{};
+    std::memcpy(&halves, p, n * sizeof(Bf16));
+    return lanes() < n ? widen(halves) : all(rest);
+}
 inline void store_some(float* p, Vec v, int n) { std::memcpy(p, &v, n * sizeof(float)); }
+inline void store_some(Bf16* p, Vec v, int n) {
+    const Halves halves = narrow(v);
+    std::memcpy(p, &halves, n * sizeof(Bf16));
+}
 
-inline float sum(Vec v) {
-    float total = 0;
-    for (int i = 0; i < W; ++i) total += v[i];
-    return total;
-}
-inline float largest(Vec v) {
-    float most = v[0];
-    for (int i = 1; i < W; ++i) most = v[i] > most ? v[i] : most;
-    return most;
-}
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+
+// All lanes folded into one by halves: an order of its own, and no chain of W steps.
+template <class Fold>
+inline float folded(Vec v, Fold fold) {
+    for (int step = W / 2; step > 0; step /= 2) v = fold(v, __builtin_shuffle(v, lanes() ^ step));
+    return v[0];
+}
+inline float sum(Vec v) {
+    return folded(v, [](Vec a, Vec b) { return a + b; });
+}
+inline float largest(Vec v) { return folded(v, max); }
 
 // e^x: 2^n times a polynomial of the rest (Cephes' coefficients); within 2 units in the last place.
 inline Vec exp(Vec x) {
@@ -93,7 +140,9 @@ inline void by_vector(std::ptrdiff_t n, Body body) {
     for (; i + W <= n; i += W) body(i, W);
     if (i < n) body(i, static_cast<int>(n - i));
 }
-inline Vec load_up_to(const float* p, int n) { return n == W ? load(p) : load_some(p, n); }
-inline void store_up_to(float* p, Vec v, int n) { n == W ? store(p, v) : store_some(p, v, n); }
+template <class T>
+inline Vec load_up_to(const T* p, int n) { return n == W ? load(p) : load_some(p, n); }
+template <class T>
+inline void store_up_to(T* p, Vec v, int n) { n == W ? store(p, v) : store_some(p, v, n); }
 
 }  // namespace lmworks::ISA
