@@ -74,7 +74,23 @@ def table() -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     folder = ROOT / "src" / "lmworks" / "families"
     costs = [f"`{name}.py` {code_lines(folder / f'{name}.py')}" for name in SHARED]
-    return "\n".join([*lines, "", f"What all of them share, in lines: {', '.join(costs)}."])
+    return "\n".join([*lines, "", _noises(), "", f"What all of them share, in lines: {', '.join(costs)}."])
+
+
+def _noises() -> str:
+    """How far the tiny models are from where they begin; those of some families less than the others."""
+    from tiny_families import CASES, Case, their_class
+
+    usual = Case._field_defaults["noise"]
+    less: dict[float, set[str]] = {}
+    for name, case in CASES.items():
+        if case.noise != usual:
+            less.setdefault(case.noise, set()).add(their_class(name).config_class.model_type)
+    others = "; ".join(f"of {', '.join(sorted(names))}: {noise:g}" for noise, names in sorted(less.items()))
+    return (
+        f"To every weight of a tiny model normal noise is added, with a standard deviation of {usual:g} ({others}: "
+        "where scores of attention are not scaled, a softmax of large ones makes rounding large)."
+    )
 
 
 def main() -> None:

@@ -13,26 +13,39 @@ README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in BLOCK.findall(README.read_text(encoding="utf-8")) if name == language]
+def sections() -> dict[str, str]:
+    """The README's sections by their titles."""
+    parts = re.split(r"^## (.+)\n", README.read_text(encoding="utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("lmworks ")]
+def blocks(text: str, language: str) -> list[str]:
+    return [block for name, block in BLOCK.findall(text) if name == language]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Each line's words, as a shell divides them."""
+    lines = [shlex.split(line, comments=True) for block in blocks(text, "sh") for line in block.splitlines()]
+    return [words for words in lines if words[:1] == ["lmworks"]]
+
+
+TRIED = {title: text for title, text in sections().items() if commands(text) or blocks(text, "python")}
 
 
 def test_every_command_is_one_that_there_is():
     from lmworks.commands.main import VERBS
 
-    assert commands()
-    for line in commands():
-        assert shlex.split(line)[1] in VERBS, line
+    assert {"On your own data", "A model from nothing", "In Python"} <= TRIED.keys()
+    for text in TRIED.values():
+        for words in commands(text):
+            assert words[1] in VERBS, words
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1700)
-def test_the_readme_runs(smollm2, tmp_path):
+@pytest.mark.parametrize("title", TRIED)
+def test_the_readme_runs(title, smollm2, tmp_path):
+    """Each section alone, in an empty folder with the files that it speaks of."""
     rows = [f'{{"prompt": "What is {n} plus {n}?", "completion": "It is {2 * n}."}}\n' for n in range(40)]
     (tmp_path / "faq.jsonl").write_text("".join(rows))
     lines = [f"The sky is blue on day {n}, and the sea is as blue as it was on day {n % 7}.\n" for n in range(300)]
@@ -45,9 +58,10 @@ def test_the_readme_runs(smollm2, tmp_path):
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
+        print(f"$ {shlex.join(words)}\n{done.stdout}{done.stderr}")
         assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
-    for line in commands():
-        run(shlex.split(line))
-    for text in blocks("python"):
+    for words in commands(TRIED[title]):
+        run(words)
+    for text in blocks(TRIED[title], "python"):
         run([sys.executable, "-c", text])

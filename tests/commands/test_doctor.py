@@ -69,3 +69,17 @@ def test_paths_outside_of_the_home_stay(tmp_path):
 
     assert shown(Path("/somewhere/else")) == "/somewhere/else"
     assert shown(tmp_path / "a") == "~/a"
+
+
+def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys):
+    from lmworks.kernels import library
+
+    monkeypatch.setenv("LMWORKS_KERNELS", "off")
+    library._loaded.cache_clear()
+    try:
+        assert main(["doctor"]) == 0
+    finally:
+        library._loaded.cache_clear()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "switched off by LMWORKS_KERNELS=off" in shown
+    assert "% of this machine's float32 matrix rate" in shown

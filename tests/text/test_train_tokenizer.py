@@ -106,10 +106,10 @@ def test_transformers_opens_it_to_the_same_ids(kind, style, with_config, tmp_pat
             for skip in (False, True):
                 assert theirs.decode(ids, skip_special_tokens=skip) == ours.decode(ids, skip_special=skip)
     both = theirs("the cat", "is unhappy")
-    ids, types = ours.encode_pair("the cat", "is unhappy")
-    assert both["input_ids"] == ids
+    pair = ours.core.encode("the cat", "is unhappy")
+    assert both["input_ids"] == pair.ids
     assert ("token_type_ids" in both) == (style in ("bert", "albert"))
-    assert both.get("token_type_ids", types) == types
+    assert both.get("token_type_ids", pair.type_ids) == pair.type_ids
     for role in ("bos", "eos", "pad", "unk", "mask", "cls", "sep"):
         assert getattr(theirs, f"{role}_token_id") == getattr(ours, f"{role}_id") == getattr(again, f"{role}_id")
 
@@ -284,11 +284,12 @@ def test_special_tokens_stand_where_their_family_has_them():
     one, two = bert.encode("the cat"), bert.encode("sat")
     assert (bert.cls_id, bert.sep_id) == (2, 3)
     pair = ([2, *one, 3, *two, 3], [0] * (len(one) + 2) + [1] * (len(two) + 1))
-    assert bert.encode_pair("the cat", "sat") == pair
+    found = bert.core.encode("the cat", "sat")
+    assert (found.ids, found.type_ids) == pair
     roberta = made("byte-bpe", "roberta")
     assert [roberta.core.id_to_token(index) for index in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     one, two = roberta.encode("the cat"), roberta.encode("sat")
-    assert roberta.encode_pair("the cat", "sat")[0] == [0, *one, 2, 2, *two, 2]
+    assert roberta.core.encode("the cat", "sat").ids == [0, *one, 2, 2, *two, 2]
     assert roberta.encode("the <mask>") == [*roberta.encode("the"), 4]
     llama = made("bpe")
     assert (llama.unk_id, llama.bos_id, llama.eos_id, llama.adds_bos) == (0, 1, 2, True)

@@ -116,7 +116,8 @@ def test_long_tensors_move_stretch_by_stretch_as_in_one(monkeypatch):
 
 def test_a_step_clips_as_torch_does():
     networks = [problem(), problem()]
-    made = [optimizers.make(one, TrainSettings(optimizer_state=s)) for one, s in zip(networks, ("int8", "float32"))]
+    states = {"int8": networks[0], "float32": networks[1]}
+    made = [optimizers.make(network, TrainSettings(optimizer_state=state)) for state, network in states.items()]
     for network, optimizer in zip(networks, made, strict=True):
         network(torch.ones(2, 96)).square().sum().backward()
         optimizer.advance(1e-2, optimizers.gradient_norm(network.parameters()), 0.1)

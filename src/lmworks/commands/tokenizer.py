@@ -158,7 +158,7 @@ def _show(args: argparse.Namespace) -> int:
         ids.append(str(token["id"]), style=style if coloured else "")
     console.print(pieces, soft_wrap=True)
     console.print(ids, soft_wrap=True)
-    print(_summary(text, tokens, tokenizer, args.no_special))
+    print(_summary(text, tokens))
     return 0
 
 
@@ -170,7 +170,7 @@ def _readable(token: dict[str, Any], coloured: bool) -> str:
     return f"{shown}={token['text']}" if "text" in token else shown
 
 
-def _summary(text: str, tokens: list[dict[str, Any]], tokenizer: Tokenizer, bare: bool) -> str:
+def _summary(text: str, tokens: list[dict[str, Any]]) -> str:
     own = sum(not token["special"] for token in tokens) + sum("text" in token for token in tokens)
     size = len(text.encode("utf-8"))
     added = len(tokens) - own

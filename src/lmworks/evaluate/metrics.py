@@ -128,29 +128,9 @@ def macro_f1(answers: Sequence[object], references: Sequence[object], labels: Se
     number = {label: place for place, label in enumerate(labels)}
     ours = np.array([number.get(a, len(number)) for a in answers], dtype=np.int64)
     theirs = np.array([number.get(r, len(number)) for r in references], dtype=np.int64)
-    return _macro_f1(ours, theirs, len(number))
-
-
-def _macro_f1(ours: np.ndarray, theirs: np.ndarray, labels: int) -> float:
-    hits = np.bincount(ours[ours == theirs], minlength=labels + 1)[:labels]
-    both = np.bincount(ours, minlength=labels + 1)[:labels] + np.bincount(theirs, minlength=labels + 1)[:labels]
-    return float(np.mean(2 * hits / np.maximum(both, 1))) if labels else 0.0
-
-
-def macro_f1_interval(
-    answers: Sequence[object], references: Sequence[object], seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Macro-F1 over the labels that occur, with its bootstrap interval over rows."""
-    labels = sorted({*answers, *references}, key=str)
-    number = {label: place for place, label in enumerate(labels)}
-    ours = np.array([number[a] for a in answers], dtype=np.int64)
-    theirs = np.array([number[r] for r in references], dtype=np.int64)
-    random = np.random.default_rng(seed)
-    draws = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        rows = random.integers(0, len(ours), len(ours))
-        draws[draw] = _macro_f1(ours[rows], theirs[rows], len(labels))
-    return _interval(macro_f1(answers, references, labels), draws, level)
+    hits = np.bincount(ours[ours == theirs], minlength=len(number) + 1)[: len(number)]
+    both = sum(np.bincount(side, minlength=len(number) + 1)[: len(number)] for side in (ours, theirs))
+    return float(np.mean(2 * hits / np.maximum(both, 1))) if number else 0.0
 
 
 def bootstrap_interval(

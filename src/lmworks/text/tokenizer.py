@@ -163,15 +163,6 @@ class Tokenizer:
         """A prompt without template as ids: BOS where the family has it, no end. For training and generation alike."""
         return [*self.opening, *self.encode(text)]
 
-    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        """Two texts in one row with the special tokens around them, as the model's family writes pairs.
-
-        Returns:
-            ids, and the token type of each: BERT's families number the second text 1.
-        """
-        encoding = self.core.encode(first, second, add_special_tokens=True)
-        return encoding.ids, encoding.type_ids
-
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """For each text its ids and the character at which each token begins; nothing is added."""
         encoded = self.core.encode_batch(list(texts), add_special_tokens=False)

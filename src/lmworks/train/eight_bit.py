@@ -47,7 +47,7 @@ class Levels:
 
 @cache
 def signed(device: torch.device) -> Levels:
-    """For numbers of both signs: 0, 1, and in the decade 10^(n-7) to 10^(n-6) 2^n levels of each sign, n from 0 to 6."""
+    """For numbers of both signs: 0, 1, and from 10^(n-7) to 10^(n-6) 2^n levels of each sign, n from 0 to 6."""
     above = _decades(0)
     return Levels(torch.cat((-above.flip(0), torch.tensor([0.0]), above, torch.tensor([1.0]))).float(), device)
 

@@ -87,8 +87,8 @@ class AdamW(torch.optim.AdamW):
 
     def _move(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
         kept = [self.state[parameter] or self._begun(parameter) for parameter in parameters]
-        moments = ([state[name] for state in kept] for name in ("exp_avg", "exp_avg_sq", "step"))
-        _fused(parameters, [_gradient(parameter) for parameter in parameters], *moments, group, scale)
+        first, second, steps = ([state[name] for state in kept] for name in ("exp_avg", "exp_avg_sq", "step"))
+        _fused(parameters, [_gradient(parameter) for parameter in parameters], first, second, steps, group, scale)
 
     def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
@@ -120,13 +120,12 @@ class EightBitAdamW(AdamW):
     ) -> None:
         levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
-        counted = state["step"].clone()
         for begin in range(0, len(weights), STRETCH):
             place = slice(begin, begin + STRETCH)
             blocks = slice(begin // eight_bit.BLOCK, (begin + STRETCH) // eight_bit.BLOCK)
             kept = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
             first, second = (eight_bit.restore(codes, one, s) for (codes, s), one in zip(kept, levels, strict=True))
-            step = counted.clone()  # every stretch makes the same step
+            step = state["step"].clone()  # every stretch makes the same step
             _fused([weights[place]], [gradient[place]], [first], [second], [step], group, scale)
             for values, one, (codes, scales) in zip((first, second), levels, kept, strict=True):
                 eight_bit.compress(values, one, codes, scales)

@@ -20,6 +20,7 @@ from lmworks.base import machine
 PLAIN_SECONDS = 10.0  # between lines where the screen is a file
 TOLD_SECONDS = 1.0  # between two evaluations that are told
 LIVE_SECONDS = 0.25  # between two looks at the live line
+BEYOND = "over 100% of this machine's limit: measured too low, and anew at the end"
 WINDOW = 10  # looks that speeds are taken over
 
 
@@ -130,5 +131,7 @@ class TrainingProgress:
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]
         if self.limit:
-            parts.append(f"{(after.flops - before.flops) / seconds / self.limit:.0%} of this machine's limit")
+            share = (after.flops - before.flops) / seconds / self.limit
+            told = f"{share:.0%} of this machine's limit" if share <= 1 else BEYOND
+            parts.append(told)
         return "  ".join(parts)
