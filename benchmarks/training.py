@@ -6,7 +6,8 @@
 
 All begin with the same weights and see the same documents; lmworks and Trainer in the same order, so that their losses
 can be compared step by step. Real tokens a second: tokens that are not padding over the seconds of the optimizer steps,
-the first two left out for everyone. Peers that fell far behind in the first round do not run again.
+the first two left out for everyone. Peers that fell far behind in the first round do not run again, and bfloat16 where
+the processor has no matrix units for it is tried with a few steps first.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import verdicts
 from verdicts import LOSS, PEAK, SPEED, Verdict
 
 HERE = Path(__file__).parent
-ROWS, ROUNDS, FULL_STEPS, SCRATCH_STEPS = 160, 3, 8, 12
+ROWS, ROUNDS, FULL_STEPS, SCRATCH_STEPS = 160, 3, 6, 12
 BEHIND = 0.8
 """Peers below this share of the fastest peer's speed in the first round do not run again."""
+TRIED = 4
+"""Steps of a peer that will hardly be the best: it runs whole only if these are not far behind."""
 LIMIT = 1800.0
 """Seconds after which an arm is ended."""
 OURS, PEER, EXTRA = "ours", "peer", "extra"
@@ -48,12 +51,14 @@ class Arm:
         words: script, then its arguments before the folder.
         role: ours, peer (the best of them is what counts), or extra (one round, for its memory or a step's gain).
         variables: of its environment.
+        doubtful: a few steps are tried first.
     """
 
     name: str
     words: tuple[str, ...]
     role: str
     variables: dict[str, str] = field(default_factory=dict)
+    doubtful: bool = False
 
 
 def arms_of(workload: str) -> list[Arm]:
@@ -67,45 +72,58 @@ def arms_of(workload: str) -> list[Arm]:
     if arms.bfloat16_units():
         found.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
         found.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
-    some = arms.worth_running("bfloat16")
+    some, doubt = arms.worth_running("bfloat16"), {"doubtful": not arms.bfloat16_units()}
     if workload == "scratch":
         found.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
-        return found + [Arm("Trainer bfloat16 autocast", ("pretraining.py", "trainer", "autocast"), PEER)] * some
+        return (
+            found + [Arm("Trainer bfloat16 autocast", ("pretraining.py", "trainer", "autocast"), PEER, **doubt)] * some
+        )
     name = "Trainer + PEFT" if workload == "lora" else "Trainer"
     found.append(Arm(f"{name} float32", ("peers.py", "trainer", workload, "float32"), PEER))
-    found += [Arm(f"{name} bfloat16 autocast", ("peers.py", "trainer", workload, "autocast"), PEER)] * some
+    found += [Arm(f"{name} bfloat16 autocast", ("peers.py", "trainer", workload, "autocast"), PEER, **doubt)] * some
     if workload == "full":
         return found
-    found += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER)] * some
+    found += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER, **doubt)] * some
     found.append(Arm("TRL SFTTrainer packed float32", ("peers.py", "trl", workload, "float32"), PEER))
-    found += [Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER)] * some
+    if arms.bfloat16_units():  # elsewhere autocast is far slower than float32, as Trainer's arm shows
+        found.append(Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER))
     return [*found, Arm(f"{name} float32, checkpointing", ("peers.py", "checkpointing", workload, "float32"), EXTRA)]
 
 
 @dataclass
 class Found:
-    """What was measured of one workload: figures by arm, rates between the rounds, and what went wrong."""
+    """What was measured of one workload: figures by arm, rates between the rounds, what went wrong, which arms ran in
+    the first round only, and which of them for a few steps."""
 
     rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rates: list[dict[str, float]] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
 
 
 def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Found:
     """Every arm once a round, in turn, after a measurement of the machine."""
     found = Found()
     precisions = ["float32", *["bfloat16"] * arms.bfloat16_units()]
+    peers = [arm.name for arm in chosen if arm.role == PEER]
     for number in range(rounds):
         found.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
         told = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in found.rates[-1].items())
         print(f"round {number + 1}/{rounds}  {'matrix products':<36} {told}", flush=True)
         for arm in chosen:
             again = number and (arm.role == EXTRA or arm.name in found.left)
-            if not again and arm.name not in found.faults:
-                _turn(arm, arguments, f"round {number + 1}/{rounds}", found)
+            if again or arm.name in found.faults:
+                continue
+            label = f"round {number + 1}/{rounds}"
+            if arm.doubtful and not number:
+                _turn(arm, [*arguments, "--steps", str(TRIED)], f"{label}  {TRIED} steps of", found)
+                if arm.name in found.faults or arm.name in verdicts.far_behind(found.rounds, peers, BEHIND):
+                    found.tried.append(arm.name)
+                    continue
+                del found.rounds[arm.name]
+            _turn(arm, arguments, label, found)
         if not number:
-            peers = [arm.name for arm in chosen if arm.role == PEER]
             found.left = verdicts.far_behind(found.rounds, peers, BEHIND)
     return found
 
@@ -147,14 +165,17 @@ def table(chosen: list[Arm], found: Found) -> list[str]:
         )
     lines += [f"{name}: failed, see above" for name in found.faults]
     if found.left:
-        lines.append(f"one round only, below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}")
+        lines.append(
+            f"one round only ({TRIED} steps: {', '.join(found.tried) or 'none'}), below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}"
+        )
     return lines
 
 
 def losses(workload: str, found: Found) -> list[str]:
     """Whether arms saw the same tokens, and how far their losses are apart step by step."""
     lines = []
-    seen = {(one["tokens"], one["answer_tokens"]) for rounds in found.rounds.values() for one in rounds}
+    whole = [one for name, rounds in found.rounds.items() for one in rounds if name not in found.tried]
+    seen = {(one["tokens"], one["answer_tokens"]) for one in whole}
     told = " and ".join(f"{tokens:,} tokens, {answers:,} of them with loss" for tokens, answers in sorted(seen))
     lines.append(f"every arm saw {told}" if len(seen) == 1 else f"ARMS SAW DIFFERENT TOKENS: {told}")
     name = "Trainer + PEFT float32" if workload == "lora" else "Trainer float32"

@@ -164,6 +164,7 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
     told = {"peak_gb": 1.0, "mean_loss": 2.0, "first_steps_s": 1.0, "tokens": 9, "answer_tokens": 5, "losses": [2.0]}
     arm = f"import json, sys; print(json.dumps({{**{told}, 'tokens_per_second': float(sys.argv[1])}}))"
     (tmp_path / "arm.py").write_text(arm)
+    (tmp_path / "few.py").write_text(arm.replace("'tokens': 9", "'tokens': 3 if '--steps' in sys.argv else 9"))
     (tmp_path / "bad.py").write_text("raise SystemExit('it broke')")
     (tmp_path / "ceiling.py").write_text('print(\'{"float32": 100.0, "bfloat16": 900.0}\')')
     monkeypatch.setattr(training, "HERE", tmp_path)
@@ -172,11 +173,15 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
         training.Arm("bad", ("bad.py",), training.PEER),
         training.Arm("fast", ("arm.py", "20"), training.PEER),
         training.Arm("slow", ("arm.py", "5"), training.PEER),
+        training.Arm("tried", ("few.py", "7"), training.PEER, doubtful=True),
+        training.Arm("good after all", ("few.py", "19"), training.PEER, doubtful=True),
         training.Arm("once", ("arm.py", "6"), training.EXTRA),
     ]
     found = training.take_turns(chosen, [], 2)
-    assert (found.left, list(found.faults), len(found.rates)) == (["slow"], ["bad"], 2)
-    assert {name: len(rounds) for name, rounds in found.rounds.items()} == {"mine": 2, "fast": 2, "slow": 1, "once": 1}
+    assert (found.left, list(found.faults), len(found.rates)) == (["slow", "tried"], ["bad"], 2)
+    every = {"mine": 2, "fast": 2, "slow": 1, "tried": 1, "good after all": 2, "once": 1}
+    assert {name: len(rounds) for name, rounds in found.rounds.items()} == every
+    assert found.tried == ["tried"]
     assert capsys.readouterr().out.count("it broke") == 1
     lines = training.table(chosen, found)
     assert lines[0].startswith("best peer: fast")
