@@ -165,9 +165,9 @@ def table(chosen: list[Arm], found: Found) -> list[str]:
         )
     lines += [f"{name}: failed, see above" for name in found.faults]
     if found.left:
-        lines.append(
-            f"one round only ({TRIED} steps: {', '.join(found.tried) or 'none'}), below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}"
-        )
+        lines.append(f"one round only, below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}")
+    if found.tried:
+        lines.append(f"{TRIED} steps only, likewise: {', '.join(found.tried)}")
     return lines
 
 
