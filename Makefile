@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train clean
+.PHONY: demo test test-all lint bench bench-train sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -52,6 +52,11 @@ bench: $(VENV)/bench
 
 bench-train: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K)) $(TRAIN)
+
+sanitize: $(VENV)/test
+	@$(PIP) cmake ninja nanobind
+	sh tests/sanitize.sh $(BIN)/python address,undefined
+	sh tests/sanitize.sh $(BIN)/python thread
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -8,11 +8,18 @@ LMWORKS_KERNELS=avx512|avx2|portable chooses among the instruction sets that the
 from __future__ import annotations
 
 import os
+import struct
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-MEND = "install one (g++), then: pip install --force-reinstall --no-deps lmworks"
+EDITION = 2  # of the functions that the module offers
+AGAIN = "pip install --force-reinstall --no-deps lmworks"
+MEND = f"install one (g++), then: {AGAIN}"
+WORDS = ("auto", "off")
 
 
 def library() -> Any:
@@ -27,21 +34,50 @@ def fault() -> str:
 
 @cache
 def _loaded() -> tuple[Any, str]:
-    wanted = os.environ.get("LMWORKS_KERNELS", "auto")
+    wanted = os.environ.get("LMWORKS_KERNELS", "").strip().lower() or "auto"
     if wanted == "off":
         return None, "switched off by LMWORKS_KERNELS=off"
+    damage = _damage()
+    if damage:
+        return None, f"{damage}; {AGAIN}"
     try:
         native = import_module("lmworks.kernels._native")
         sets = native.instruction_sets()
     except ModuleNotFoundError:
         return None, f"they were not built, for want of a C++ compiler; {MEND}"
-    except (ImportError, AttributeError) as error:  # of another Python, or damaged
-        return None, f"they cannot be loaded ({error}); pip install --force-reinstall --no-deps lmworks"
-    if wanted != "auto" and wanted not in sets:
-        return native, f"LMWORKS_KERNELS={wanted} is not to be had here, only {', '.join(sets)}; {sets[0]} is used"
+    except (ImportError, AttributeError) as error:  # damaged, or linked to what is not here
+        return None, f"they cannot be loaded ({error}); {AGAIN}"
+    if getattr(native, "EDITION", 1) != EDITION:
+        return None, f"they were built for another version of lmworks; {AGAIN}"
+    if wanted not in ("auto", *sets):
+        known = (*WORDS, *sets)
+        near = get_close_matches(wanted, known, 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return (
+            native,
+            f"LMWORKS_KERNELS={wanted} is not to be had here{meant}, only {', '.join(known)}; {sets[0]} is used",
+        )
     if wanted != "auto":
         native.use(wanted)
     return native, ""
+
+
+def _damage() -> str:
+    """What is wrong with the library's file, seen without loading it: a torn one would end the process."""
+    try:
+        found = find_spec("lmworks.kernels._native")
+        if found is None or found.origin is None:
+            others = sorted(Path(__file__).parent.glob("_native.*"))
+            return f"they were built for another Python ({others[0].name})" if others else ""
+        with open(found.origin, "rb") as file:
+            head = file.read(64)
+        if head[:5] != b"\x7fELF\x02":  # of another system, or no library: loading it will tell
+            return ""
+        table, entry, entries = *struct.unpack_from("<Q", head, 40), *struct.unpack_from("<HH", head, 58)
+        whole = table + entry * entries <= os.path.getsize(found.origin)
+        return "" if whole else f"{found.origin} is torn: its end is missing"
+    except (OSError, struct.error) as error:
+        return f"they cannot be read ({error})"
 
 
 def describe() -> str:

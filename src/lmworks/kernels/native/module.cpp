@@ -293,6 +293,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
+    m.attr("EDITION") = 2;  // kernels/library.py takes no other: one more with every change of what is called
     m.def("instruction_sets", &instruction_sets);
     m.def("use", &use);
     m.def("in_use", [] { return std::string(kernels().name); });

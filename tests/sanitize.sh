@@ -1,0 +1,26 @@
+#!/bin/sh
+# Builds the native kernels with a sanitizer beside the installed ones and runs their tests with it.
+#   sh tests/sanitize.sh PYTHON [address,undefined | thread]
+# Python itself is not built with a sanitizer, so its library is loaded first, and leaks of Python are not looked for.
+# (and libstdc++ with it, or what is thrown is not caught). The thread sanitizer does not know PyTorch's OpenMP team: with it, only the kernels' own threads run.
+set -eu
+python=$(command -v "$1")
+kind=${2:-address,undefined}
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$root/build/sanitize-$(echo "$kind" | tr , -)
+mkdir -p "$build"
+PATH=$(dirname "$python"):$PATH
+cmake -S "$root" -B "$build" -G Ninja -DPython_EXECUTABLE="$python" -DLMWORKS_SANITIZE="$kind" > "$build/cmake.log"
+cmake --build "$build"
+rm -rf "$build/lmworks"
+cp -R "$root/src/lmworks" "$build/lmworks"
+rm -f "$build"/lmworks/kernels/_native*.so
+cp "$build"/_native*.so "$build/lmworks/kernels/"
+case $kind in
+    thread) library=libtsan.so what=tests/kernels/test_team.py ;;
+    *) library=libasan.so what=tests/kernels ;;
+esac
+cd "$root"
+LD_PRELOAD="$(${CXX:-c++} -print-file-name=$library) $(${CXX:-c++} -print-file-name=libstdc++.so)" PYTHONPATH=$build \
+    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 TSAN_OPTIONS=halt_on_error=1 \
+    "$python" -m pytest -q -p no:cacheprovider $what
