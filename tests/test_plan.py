@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lmworks import plan
+from lmworks import footprint, plan
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.machine import Rates
 from lmworks.model import sizes
@@ -109,7 +109,7 @@ def test_an_unknown_rate_gives_no_time() -> None:
 )
 def test_largest_row(changes: dict, row: list[int]) -> None:
     train = TrainSettings(**({"batch_size": 2, "row_tokens": 32} | changes))
-    assert plan.largest_row(LENGTHS, train) == row
+    assert footprint.largest_row(LENGTHS, train) == row
 
 
 BOTH = CONFIG.model_copy(update={"architecture": "encoder-decoder", "num_decoder_layers": 2, "positions": "relative"})
@@ -137,9 +137,9 @@ def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> Non
 
 def test_padded_rows_are_as_long_as_the_longest() -> None:
     train = TrainSettings(precision="float32", batch_size=2, packing=False)
-    padded = plan._Rows.of(LENGTHS, SOURCES, train)
+    padded = footprint.Rows.of(LENGTHS, SOURCES, train)
     assert (padded.lengths, padded.sources, padded.each) == ([30, 30], [30, 30], 1)
-    packed = plan._Rows.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
+    packed = footprint.Rows.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
     assert (packed.lengths, packed.sources, packed.each) == ([30], [], 2)
 
 
@@ -149,7 +149,7 @@ def test_a_rate_finder_keeps_the_weights_it_began_with() -> None:
 
 
 def test_memory_moves_as_it_should() -> None:
-    assert _plan(recompute=True).memory["activations"] < _plan().memory["activations"]
+    assert _plan(recompute=2).memory["activations"] < _plan().memory["activations"]
     assert _plan(row_tokens=1024).memory["activations"] > _plan().memory["activations"]
     assert _plan("full").memory["total"] > _plan().memory["total"]
     for made in (_plan(), _plan("full")):

@@ -24,6 +24,7 @@ from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.language_model import LanguageModel
+from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
 from lmworks.recipe import EvaluateSettings, Recipe
 from lmworks.text import datasets
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, Any]
 MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
+CACHE_BYTES = 1 << 27  # keys and values of the texts that are written at a time
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
@@ -97,11 +99,16 @@ class Examination:
         }
 
     def _written(self) -> list[str]:
-        """Greedy answers, all questions at once."""
+        """Greedy answers, as many questions at once as a small cache of keys and values holds."""
         settings = SamplingSettings(max_tokens=self.settings.max_tokens)
-        ids = [question.ids for question in self.questions]
-        replies = complete(self.model.network, self.model.tokenizer, ids, settings)
-        return [reply.text.strip() for reply in replies]
+        a_token = key_value_bytes(self.model.config, 1)
+        answers = [""] * len(self.questions)
+        for group in _together([len(question.ids) for question in self.questions], settings.max_tokens, a_token):
+            ids = [self.questions[index].ids for index in group]
+            replies = complete(self.model.network, self.model.tokenizer, ids, settings)
+            for index, reply in zip(group, replies, strict=True):
+                answers[index] = reply.text.strip()
+        return answers
 
     def _chosen(self) -> list[str]:
         """The likeliest label of each question."""
@@ -222,6 +229,16 @@ class Trial:
 
 
 _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
+
+
+def _together(lengths: Sequence[int], new: int, a_token: int) -> list[list[int]]:
+    """Indices of texts, neighbours in length together, as many as CACHE_BYTES hold when each has grown by ``new``."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not groups or (len(groups[-1]) + 1) * (lengths[groups[-1][0]] + new) * a_token > CACHE_BYTES:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:

@@ -16,6 +16,7 @@ import torch
 
 from lmworks import scratch, stages, tuning
 from lmworks.adapt.settings import LoRASettings
+from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data import drawing, objectives
@@ -166,29 +167,39 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(recipe.train.seed))
     model = LanguageModel(network.eval(), tokenizer, family, recipe.name, recipe.name, hf_config=ids, generation=ids)
-    lengths, sources = zip(*(_lengths(example) for example in _drawn(objective, examples)), strict=True)
+    drawn = list(_drawn(objective, examples))
+    lengths, sources = zip(*(_lengths(example) for example in drawn), strict=True)
     plan = make_plan(
         config,
-        "full",
+        "scratch",
         recipe.train,
         LoRASettings(),
         lengths,
         sources=sources if config.architecture == "encoder-decoder" else (),
         loss_tokens=examples.report.loss_tokens,
+        pairs=sum(example.pair is not None for example in drawn),
         evaluation_tokens=2 * held_out.report.tokens,
+        library=_beside(network),
     )
+    plan.settle(recipe.train)
     return Prepared(
         settings=recipe.train,
         model=model,
         train=examples,
         held_out=held_out,
         plan=plan,
-        notes=[*notes, *examples.report.notes],
+        notes=[*notes, *examples.report.notes, *stages.long_rows(drawn, recipe.train)],
         draw=objective.draw,
         told=recipe,
         objective=objective,
         tokenizer_told=told,
     )
+
+
+def _beside(network: Transformer) -> int:
+    """Bytes that the process holds beside the weights: libraries, tokenizer, data."""
+    machine.release_memory()
+    return machine.resident_memory() - sum(weight.nbytes for weight in network.parameters())
 
 
 def _drawn(objective: drawing.Objective, examples: Examples) -> Iterator[Example]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, to_yaml
+from lmworks.data.batch import Example
 from lmworks.data.objectives import Examples
 from lmworks.evaluate.scoring import Draw
 from lmworks.language_model import LanguageModel
@@ -29,6 +30,7 @@ from lmworks.plan import Plan
 from lmworks.report import card, page
 from lmworks.train.loop import Hooks, Outcome, train
 from lmworks.train.settings import TrainSettings
+from lmworks.train.watching import spacing
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -135,12 +137,13 @@ def begin(recipe: R, prepare: Callable[[R], Work], name: str, say: Say | None) -
     told: Any = recipe
     machine.use_threads(told.train.threads)
     told.out = told.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
+    asked = told.train.precision
     told.train.precision, why = machine.choose_precision(told.train.precision, "cpu")
     folder = Path(told.out)
     _refuse_existing(folder)
     work = prepare(recipe)
     say(f"precision {why}")
-    for line in (*work.notes, *work.plan.lines()):
+    for line in (*_slower(work.settings, asked), *work.notes, *work.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(work.recipe))
     work.keep(folder)
@@ -170,10 +173,46 @@ def go_on(folder: str | Path, read: Callable[[RunFolder], R], prepare: Callable[
     if not started:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = read(run)
+    told: Any = recipe
+    told.train.memory = None  # what was chosen within it stands beside it, and stays
     machine.use_threads(started[0]["threads"])
     work = prepare(recipe)
     run.write("resume", threads=started[0]["threads"])
     return _go(run, work, say)
+
+
+def long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]:
+    """A note on documents that are longer than a row; none where there are none.
+
+    Args:
+        examples: as they pass through the network.
+        settings: of packing.
+    """
+    sizes = [example.size for example in examples if example.size > settings.row_tokens]
+    if not sizes or not settings.packing:
+        return []
+    many = f"{len(sizes):,} documents are" if len(sizes) > 1 else "1 document is"
+    return [
+        f"{many} longer than a row of {settings.row_tokens} tokens (train.row_tokens): alone in a longer row, up to "
+        f"{max(sizes):,} tokens, which asks for more memory"
+    ]
+
+
+def _slower(settings: TrainSettings, asked: str) -> list[str]:
+    """What was asked for and makes training slower on this machine: it is done, and said."""
+    found, cores = [], machine.processor().cores
+    if settings.threads is not None and settings.threads > cores:
+        found.append(
+            f"{settings.threads} threads on {cores} cores wait for each other: slower than one a core, which is what "
+            "comes without train.threads"
+        )
+    rates = machine.rates()
+    if asked == "bfloat16" and rates.bfloat16 < rates.float32:
+        found.append(
+            f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
+            "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
+        )
+    return found
 
 
 def silent(line: str) -> None:
@@ -189,13 +228,16 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
     if not _evaluated(run, "before"):
         say("measuring before training")
         _measure(run, exam, "before", 0)
+    machine.release_memory()
     work.unfreeze()
     say(f"training: {work.opening()['method']}, into {run.path}")
     hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sampled=work.sampler(exam))
+    hooks.library = work.plan.memory.get("library")
     outcome = train(work.model.network, work.train.items, work.settings, run, hooks, draw=work.draw)
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
     work.model.network.eval().requires_grad_(False)
+    machine.release_memory()
     if run.final.exists():
         shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
     work.save(run.final)
@@ -210,9 +252,9 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
 
 def _chooses(work: Work) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
-    settings, rows = work.settings, len(work.train)
-    every = settings.evaluate_every or -(-rows // settings.batch_size)
-    return bool(work.held_out.items) and (every < work.plan.steps or settings.patience is not None)
+    settings, total = work.settings, work.plan.steps
+    every = settings.evaluate_every or spacing(total, -(-len(work.train) // settings.batch_size))
+    return bool(work.held_out.items) and (every < total or settings.patience is not None)
 
 
 def _measure(run: RunFolder, exam: Exam, when: str, step: int) -> None:
@@ -252,20 +294,34 @@ def _data(work: Work) -> dict[str, Any]:
 def _closing(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
-    limit = getattr(machine.rates(), outcome.precision[0]) * 1e9
-    share = session["flops"] / session["seconds"] / limit if session["seconds"] and limit else None
+    reached = session["flops"] / session["seconds"] if session["seconds"] else None
+    peak = machine.peak_memory()  # before anything is measured anew
+    limit = _limit(outcome.precision[0], reached or 0.0)
     return {
         "seconds": seconds,
         "training_seconds": session["seconds"],
-        "peak_memory": machine.peak_memory(),
+        "peak_memory": peak,
+        "peak_parts": session["peak_parts"] | ({"stage": "measuring after"} if peak > session["peak_memory"] else {}),
         "flops": session["flops"],
         "energy": {"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
         "artefact": {"path": str(run.final), "bytes": size},
-        "share_of_limit": share,
+        "limit": limit,
+        "share_of_limit": reached / limit if reached is not None and limit else None,
         "precision": outcome.precision[0],
         "stopped": outcome.reason,
         "best_step": outcome.best_step,
     }
+
+
+def _limit(precision: str, reached: float) -> float:
+    """FLOP/s of this machine's matrix products; measured anew where training was faster than what was measured.
+
+    Nothing is faster than its limit: other programs ran while that was measured.
+    """
+    limit = float(getattr(machine.rates(), precision)) * 1e9
+    if 0 < limit < reached:
+        limit = max(limit, float(getattr(machine.rates(refresh=True), precision)) * 1e9)
+    return limit
 
 
 def _evaluated(run: RunFolder, when: str) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 from lmworks import recipe as recipes
 from lmworks import stages
 from lmworks.adapt import attach
+from lmworks.base import machine
 from lmworks.base.files import atomic_folder
 from lmworks.base.journal import RunFolder
 from lmworks.data import objectives
 from lmworks.examination import Examination
+from lmworks.model import sizes
 from lmworks.opening import load
 from lmworks.plan import make as make_plan
 from lmworks.recipe import Recipe
@@ -126,7 +128,9 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         InputError: they do not.
     """
+    before = machine.resident_memory()
     model = load(recipe.model)
+    opened = machine.resident_memory()
     if recipe.method == "lora":
         attach.meant_by(model.network, recipe.lora)
     table = corpus.read(recipe.data.source, recipe.data)
@@ -143,8 +147,10 @@ def prepare(recipe: Recipe) -> Prepared:
         [example.width for example in examples],
         loss_tokens=examples.report.loss_tokens,
         evaluation_tokens=2 * held_out.report.tokens,
+        library=_beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
     )
-    notes = [*model.notes, *examples.report.notes]
+    plan.settle(recipe.train)
+    notes = [*model.notes, *examples.report.notes, *stages.long_rows(examples, recipe.train)]
     return Prepared(
         settings=recipe.train,
         model=model,
@@ -155,3 +161,9 @@ def prepare(recipe: Recipe) -> Prepared:
         told=recipe,
         held_out_rows=held_out_rows,
     )
+
+
+def _beside(before: int, opened: int, now: int, weights: int) -> int:
+    """Bytes that the process holds beside the weights: libraries, tokenizer, data. Weights of a mapped file are not in
+    memory before they are used."""
+    return before + max(0, opened - before - weights) + max(0, now - opened)

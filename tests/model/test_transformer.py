@@ -125,13 +125,22 @@ def test_embeddings_in_place_of_ids(network):
 
 def test_recomputing_changes_no_gradient():
     gradients = []
-    for recompute in (False, True):
+    for recompute in (0, 1, 99):
         network = make()
-        network.recompute = recompute
+        network.recompute_lowest(recompute)
         network(ids_of(2, 7)).logits.square().sum().backward()
         gradients.append([p.grad for p in network.parameters()])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, atol=0, rtol=0)
+    for kept, *again in zip(*gradients, strict=True):
+        for other in again:
+            torch.testing.assert_close(kept, other, atol=0, rtol=0)
+
+
+def test_the_encoder_s_blocks_are_the_lowest():
+    network = make(architecture="encoder-decoder", num_decoder_layers=2)
+    depth = network.encoder.depth
+    for blocks, expected in ((0, (0, 0)), (1, (1, 0)), (depth + 1, (depth, 1))):
+        network.recompute_lowest(blocks)
+        assert (min(depth, network.encoder.recompute), network.recompute) == expected
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ Terminal, page and commands write their numbers through it, so that the same num
 from __future__ import annotations
 
 import math
+import re
 
 UNKNOWN = "–"
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -61,6 +62,22 @@ def scaled(value: float | None, unit: str = "", digits: int = 4) -> str:
 def storage(value: float | None) -> str:
     """Bytes with decimal units: ``98.1 MB``."""
     return UNKNOWN if value is None else scaled(value, "B", 3)
+
+
+def parse_storage(text: str) -> int:
+    """Bytes of a size as a person writes it: ``2GB``, ``1500 MB``, ``1.5GiB``.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?\s*", text, re.IGNORECASE)
+    size = 0
+    if found and (found[2] or not found[3]):
+        power = " kmgt".index((found[2] or " ").lower())
+        size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if size < 1:
+        raise ValueError(f"{text!r} is no size of memory: write for example 2GB, 1500MB or 1.5GiB")
+    return size
 
 
 def duration(seconds: float | None) -> str:

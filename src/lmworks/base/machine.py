@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import math
 import os
@@ -36,7 +37,9 @@ __all__ = [
     "peak_memory",
     "processor",
     "rates",
+    "release_memory",
     "reset_peak_memory",
+    "resident_memory",
     "use_threads",
 ]
 
@@ -283,6 +286,20 @@ def peak_memory() -> int:
         return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process holds now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def release_memory() -> None:
+    """Gives freed memory back to the system, where the C library can; after :func:`keep_memory` it is kept else."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak_memory() -> bool:

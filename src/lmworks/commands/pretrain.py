@@ -6,8 +6,8 @@ import argparse
 
 from lmworks import scratch
 from lmworks.base.errors import InputError
-from lmworks.base.settings import merge, parse_overrides, to_yaml
-from lmworks.commands.tune import finish, tell
+from lmworks.base.settings import merge, parse_overrides
+from lmworks.commands.tune import add_memory, start, within
 from lmworks.scratch import PretrainRecipe
 
 ABOUT = """Train a model from nothing: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. The command
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="preset", help="a preset (lmworks recipe presets), or a recipe (.yaml)")
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
     parser.add_argument("--out", help="the run's folder; default: runs/<time>-<preset>")
+    add_memory(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
 
 
@@ -31,6 +32,7 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> PretrainRecipe:
         raise InputError("the data set is the second word, not an option", "--data", "lmworks pretrain PRESET DATA")
     if args.out is not None:
         values["out"] = args.out
+    values = within(args, values)
     if args.data is not None:
         values = merge(values, {"data": {"source": args.data}})
     if args.model.endswith((".yaml", ".yml")):
@@ -42,10 +44,4 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> PretrainRecipe:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, then show the card."""
-    recipe = recipe_of(args, rest)
-    if args.dry_run:
-        print(to_yaml(recipe), end="")
-        return 0
-    from lmworks.pretraining import run_recipe
-
-    return finish(run_recipe(recipe, tell))
+    return start(recipe_of(args, rest), args.dry_run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmworks import recipe as recipes
 from lmworks.base.errors import InputError
@@ -11,7 +11,8 @@ from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lmworks.tuning import Run
+    from lmworks.scratch import PretrainRecipe
+    from lmworks.stages import Run
 
 ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
 can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
@@ -30,6 +31,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
     parser.add_argument("--method", choices=["lora", "full"], help="default: lora")
     parser.add_argument("--out", help="the run's folder; default: runs/<time>-<model>-<method>")
+    add_memory(parser)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """The budget."""
+    parser.add_argument("--memory", metavar="SIZE", help="most that the run may hold, such as 2GB: chooses how")
 
 
 def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
@@ -40,6 +47,7 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
     for name in ("method", "out"):
         if getattr(args, name, None) is not None:
             values[name] = getattr(args, name)
+    values = within(args, values)
     if recipes.is_recipe(args.model):
         if args.data is not None:
             values = merge(values, {"data": {"source": args.data}})
@@ -49,15 +57,26 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
     return recipes.resolve(merge(values, {"model": args.model, "data": {"source": args.data}}))
 
 
+def within(args: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the budget that ``--memory`` gives."""
+    size = getattr(args, "memory", None)
+    return values if size is None else merge(values, {"train": {"memory": size}})
+
+
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, then show the card."""
-    recipe = recipe_of(args, rest)
-    if args.dry_run:
+    return start(recipe_of(args, rest), args.dry_run)
+
+
+def start(recipe: Recipe | PretrainRecipe, dry_run: bool) -> int:
+    """Train by a recipe of either kind, then show the card; or only print the recipe."""
+    if dry_run:
         print(to_yaml(recipe), end="")
         return 0
-    from lmworks.tuning import run_recipe
+    from lmworks import pretraining, tuning
 
-    return finish(run_recipe(recipe, tell))
+    done = tuning.run_recipe(recipe, tell) if isinstance(recipe, Recipe) else pretraining.run_recipe(recipe, tell)
+    return finish(done)
 
 
 def tell(line: str) -> None:

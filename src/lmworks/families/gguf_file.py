@@ -169,7 +169,14 @@ class GGUFFile:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(_dequantize, *zip(*tasks, strict=True)) if tasks else ():
                 pass
+        self._forget()
         return result
+
+    def _forget(self) -> None:
+        """Let the system take back the pages that were read; those looked at again are read again. Nobody can have
+        written into them yet: what was written would be lost."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _chunks(

@@ -39,15 +39,16 @@ def activation_bytes(
             for each query head, lay nothing out again, and compute gates anew.
     """
     stack = next(one for one in stacks(config) if one.reads == ("memory" if part == "memory" else "own"))
-    if native and adapted is None and not stack.cross and _is_fused(config):
-        return round(_block(config) * bytes_each)
+    fused = native and not stack.cross and _is_fused(config)
     self_written, cross_written = writes_scores(config, adapted is not None)
     matrices = linears(config) if adapted is None else adapted
     names = [m.name for m in matrices if m.name.startswith(stack.path)]
     across = ("cross_attn.k_proj", "cross_attn.v_proj")
     low = sum(name.endswith(across) == (part == "cross") for name in names) / (config.num_layer_groups or stack.layers)
-    if part == "cross":
-        kept: float = _keys_and_values(config, native and not cross_written)
+    if fused:
+        kept: float = _block(config)
+    elif part == "cross":
+        kept = _keys_and_values(config, native and not cross_written)
     else:
         kernel = native and config.positions != "relative"
         kept = _norms(config, stack.cross) + _keys_and_values(config, kernel and not self_written)
@@ -59,7 +60,7 @@ def activation_bytes(
 
 
 def _is_fused(config: ModelConfig) -> bool:
-    """Whether blocks without cross-attention pass as one autograd function (model/fused), every weight trained."""
+    """Whether blocks without cross-attention pass as one autograd function (model/fused), trained or frozen."""
     plain = config.norm_position != "both" and not config.qk_norm
     scores = config.positions != "relative" and config.attention_softcap is None and config.sliding_window is None
     return plain and scores and config.norm != "rms_offset" and config.activation in NATIVE

@@ -267,26 +267,31 @@ def training_flops(
     pairs: int = 0,
     adapted: Sequence[Linear] | None = None,
     rank: int = 0,
-    recompute: bool = False,
+    recompute: int = 0,
 ) -> Flops:
     """FLOPs of forward and backward over the tokens. Arguments as of :func:`forward_flops`, and:
 
     Args:
         adapted: matrices with low-rank adapters beside them, all else frozen; None: every weight is trained.
         rank: of the adapters.
-        recompute: the stacks' forward runs once more.
+        recompute: blocks whose forward runs once more.
 
     With every weight trained: 6 a weight and token. With adapters: 4 a frozen weight, namely forward and the gradient
     of its input, and 6 an adapter's. Attention has no weights: three times its forward.
     """
     once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, pairs)
-    again = 1 if recompute else 0
+    again = recomputed_share(config, recompute)
     if adapted is None:
         return once.times(3 + again, 3 + again, 3)
     reads = {"own": tokens, "memory": sum(memory_lengths or [])}
     low = sum(2 * lora_parameters([m], rank) * m.times * reads[m.reads] for m in adapted)
     beside = Flops(once.linears, once.attention, once.head, low)
     return beside.times(2 + again, 3 + again, 2, 3 + again)
+
+
+def recomputed_share(config: ModelConfig, blocks: int) -> float:
+    """Of all blocks, the share that so many are; blocks of two stacks count alike."""
+    return min(blocks, layers := sum(stack.layers for stack in stacks(config))) / layers
 
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:

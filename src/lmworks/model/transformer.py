@@ -120,7 +120,7 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, layers: int, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.config, self.causal, self.depth = config, causal, layers
-        self.recompute = False  # activation checkpointing: keep each block's input, compute the rest again
+        self.recompute = 0  # activation checkpointing: of so many lowest blocks the input is kept, the rest made again
         learned, places = config.positions == "learned", config.max_position_embeddings + config.position_offset
         self.embed_positions = nn.Embedding(places, config.word_size) if learned else None
         self.embed_norm = make_norm(config, config.word_size) if config.embedding_norm else None
@@ -147,7 +147,7 @@ class Stack(nn.Module):
             shared = shared._replace(relative=self.relative_bias.of(shared.sight))
         for index in range(self.depth):
             layer = self.layers[index * len(self.layers) // self.depth]
-            if self.recompute and torch.is_grad_enabled():
+            if index < self.recompute and torch.is_grad_enabled():
                 x = checkpoint(layer, x, shared, use_reentrant=False)
             else:
                 x = layer(x, shared, None if cache is None else cache.layers[index])
@@ -273,6 +273,12 @@ class Transformer(Stack):
             memory_sight = _memory_sight(positions, segments, memory, memory_segments)
         shared = Pass(sight, *self._rotations(positions, cache, x.dtype), attention_bias, None, memory, memory_sight)
         return self.run(x, shared, cache)
+
+    def recompute_lowest(self, blocks: int) -> None:
+        """So many lowest blocks, the encoder's first, keep their input alone for the way back."""
+        self.recompute = blocks
+        if self.encoder is not None:
+            self.encoder.recompute, self.recompute = blocks, max(0, blocks - self.encoder.depth)
 
     def encode(
         self, ids: torch.Tensor, segments: torch.Tensor | None = None, positions: torch.Tensor | None = None

@@ -47,6 +47,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "how": HOW,
         "training": _training(steps, finish),
         "costs": _costs(events, steps, finish),
+        "memory_choice": (start.get("plan") or {}).get("choice") or None,
         "planned": _planned(start.get("plan") or {}, events, steps, finish),
         "artefact": finish.get("artefact") or {},
         "samples": _samples(events),
@@ -170,9 +171,19 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
         "seconds": sum(_seconds(session) for session in sessions) or None,
         "training_seconds": sum(e.get("seconds") or 0.0 for e in steps) or finish.get("training_seconds"),
         "peak_memory": max((e["peak_memory"] for e in events if e.get("peak_memory")), default=None),
+        "peak_parts": _peak_parts(events),
         "flops": _flops(ends, steps, finish),
         "energy": _energy(events, ends),
     }
+
+
+def _peak_parts(events: list[Event]) -> dict[str, Any]:
+    """What the highest peak was made of, bytes by part, and the stage it came in; empty where nobody said."""
+    told = [e for e in events if e.get("peak_parts") and e.get("peak_memory")]
+    if not told:
+        return {}
+    highest = max(told, key=lambda e: e["peak_memory"])
+    return dict(highest["peak_parts"])
 
 
 def _flops(ends: list[Event], steps: list[Event], finish: Event) -> float | None:

@@ -38,10 +38,21 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     lines = [
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
         ("share of the machine's limit", figures.percent(limit, 2) if limit else None),
+        ("peak memory was", _peak(card["costs"].get("peak_parts") or {})),
+        ("budget of memory", card.get("memory_choice")),
         ("energy", joules),
         ("energy counts", counted if joules else None),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _peak(parts: Card) -> str | None:
+    """The parts of the peak, largest first, and when it came."""
+    sizes = {name: size for name, size in parts.items() if isinstance(size, int | float) and size > 0}
+    if not sizes:
+        return None
+    said = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in sorted(sizes, key=lambda name: -sizes[name]))
+    return f"{said}; in {parts['stage']}" if parts.get("stage") else said
 
 
 def of_run(card: Card) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import Draw
 from lmworks.train.settings import TrainSettings
 
-FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard"}  # they change no loss
+# They change no loss.
+FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
 NAMED_SETTINGS = {"optimizer_state"}  # told by their words: a checkpoint holds nothing for another one
 TRIED = 1000  # examples whose random part is drawn once, to know an objective by what it does
 

@@ -25,6 +25,7 @@ from lmworks.kernels import library
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
+from lmworks.train.peaks import Peaks
 from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings
 from lmworks.train.step import Gradient, Passed, drawn, frozen_in, gradient, products_in, training_flops
@@ -94,14 +95,14 @@ def train(
     machine.keep_memory()
     device = torch.device(device)
     precision = _as_it_began(run, settings, device)
-    was_training, was_recompute = network.training, network.recompute
-    network.recompute = settings.recompute
+    was_training = network.training
+    network.recompute_lowest(settings.recompute)
     try:
         with frozen_in(network, precision[0]), asked_to_stop() as asked, torch.random.fork_rng(devices=[]):
             return _Training(network, examples, settings, run, hooks or Hooks(), device, draw, precision).go(asked)
     finally:
         network.train(was_training)
-        network.recompute = was_recompute
+        network.recompute_lowest(0)
 
 
 class _Training:
@@ -131,6 +132,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
+        self.peaks = Peaks(hooks.library, network)
         self.passed = Passed()  # whose FLOPs are not counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total, limit, hooks.console, hooks.quiet)
@@ -161,7 +163,7 @@ class _Training:
         finally:
             energy = meter.stop()
             self._sums()
-            self.session |= {"first": first, "last": self.step, "peak_memory": machine.peak_memory()}
+            self.session |= {"first": first, "last": self.step, **self.peaks.told(self.network, self.optimizer)}
             self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
             if self.reason not in ("failed", ""):
                 self.run.write("session_end", reason=self.reason, **self.session)
@@ -188,7 +190,9 @@ class _Training:
             if self.reason:
                 return
             self._one(chosen)
+            self.peaks.passed("training")
             better = self.watch.look(self.step)
+            self.peaks.passed("measuring on the way")
             if self.settings.patience is not None and self.watch.bad >= self.settings.patience:
                 self.reason = "early"
             elif self.step >= self.total:
@@ -197,6 +201,7 @@ class _Training:
                 self.reason = "interrupted"
             if self.reason or better or self._checkpoint_is_due():
                 self._save()
+                self.peaks.passed("saving")
         self.reason = self.reason or "finished"
 
     def _one(self, chosen: Sequence[int]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
 
 DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
@@ -55,8 +56,16 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
     )
-    recompute: bool = Field(
-        False, description="Keep only each block's input and compute the rest again: less memory, more time."
+    recompute: int = Field(
+        0,
+        ge=0,
+        description="Lowest blocks of which the input alone is kept and the rest computed again: less memory, "
+        "more time. A number above the layers means all.",
+    )
+    memory: str | None = Field(
+        None,
+        description="Most that the process may hold, such as 2GB or 1.5GiB: chooses what is computed again, and "
+        "smaller rows where that is not enough. None: as much as there is.",
     )
     evaluate_every: int | None = Field(
         None,
@@ -74,3 +83,10 @@ class TrainSettings(OptimizerSettings):
     seed: int = Field(0, ge=0, description="Of shuffling, of dropout, of adapters' start.")
     threads: int | None = Field(None, gt=0, description="Threads of the matrix products. None: one a core.")
     tensorboard: bool = Field(False, description="Also write TensorBoard events into the run's folder.")
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_storage(value)
+        return value

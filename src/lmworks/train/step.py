@@ -16,7 +16,7 @@ from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
 from lmworks.evaluate.scoring import Draw, lay, moved
 from lmworks.model.adding import adding
-from lmworks.model.sizes import forward_flops
+from lmworks.model.sizes import forward_flops, recomputed_share
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
@@ -180,13 +180,13 @@ def gradient(
     return Gradient(words + pairs, tokens, targets, Passed.of(examples, targets, paired), pairs if paired else None)
 
 
-def training_flops(network: Transformer, passed: Passed, recompute: bool = False) -> float:
+def training_flops(network: Transformer, passed: Passed, recompute: int = 0) -> float:
     """FLOPs of forward and backward: a frozen weight needs no gradient of its own, a trainable one does."""
     tokens = sum(passed.lengths)
     once = forward_flops(
         network.config, tokens, round(passed.targets), passed.lengths, passed.sources, pairs=passed.pairs
     )
-    again = 1 if recompute else 0
+    again = recomputed_share(network.config, recompute)
     if all(parameter.requires_grad for parameter in network.parameters()):
         return float(once.times(3 + again, 3 + again, 3).total)
     trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}

@@ -30,6 +30,7 @@ class Hooks:
         stepped: told of every step's journal line.
         console: where progress is written; None: standard error.
         quiet: no progress lines.
+        library: bytes that the process holds beside the model, where the caller knows them.
     """
 
     evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
@@ -37,6 +38,7 @@ class Hooks:
     stepped: Callable[[dict[str, Any]], None] | None = None
     console: Console | None = None
     quiet: bool = False
+    library: int | None = None
 
 
 class Watch:

@@ -1,0 +1,136 @@
+"""Is memory a promise: the peak that the plan tells beside the peak of a fresh process, for every method and preset.
+
+Tuning: SmolLM2-135M on GSM8K rows, by adapters and whole, at its widest and within a budget. From scratch: every
+preset on this library's own sources, a few steps each. The plan is that of the run itself, told before it began.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import arms
+import work
+
+from lmworks.base import figures
+from lmworks.base.journal import RunFolder
+from lmworks.base.machine import peak_memory
+from lmworks.presets import names
+from lmworks.report.card import build
+
+STEPS, ROWS = 3, 160
+BUDGETS = {"lora": "1.25GB", "full": "2.6GB"}
+LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
+
+
+def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
+    """A run of tune, in this process."""
+    from lmworks.tuning import tune
+
+    train = {"steps": STEPS, "precision": "float32", **({"memory": memory} if memory else {})}
+    evaluate = {"task_rows": 4, "max_tokens": 8, "general_bytes": 2000}
+    rows = {"source": str(data), "held_out": 8, "template": "off"}
+    return told(tune(arms.MODEL, rows, method=method, out=folder, train=train, evaluate=evaluate).folder)
+
+
+def pretrained(folder: Path, data: Path, preset: str) -> dict[str, Any]:
+    """A run of pretrain, in this process."""
+    from lmworks.pretraining import pretrain
+
+    evaluate = {"samples": 1, "max_tokens": 8, "measured": 8}
+    return told(
+        pretrain(
+            preset, str(data), out=folder, train={"steps": STEPS, "precision": "float32"}, evaluate=evaluate
+        ).folder
+    )
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """Planned and actual, with the parts of both."""
+    plan = RunFolder(folder).events("start")[-1]["plan"]
+    parts = build(folder)["costs"]["peak_parts"]
+    return {
+        "planned": plan["memory"]["total"],
+        "actual": peak_memory(),
+        "recompute": plan["recompute"],
+        "row_tokens": plan["row_tokens"],
+        "planned_parts": plan["memory"],
+        "actual_parts": parts,
+    }
+
+
+def run_one(words: list[str]) -> None:
+    """An arm: kind, name, data, budget."""
+    kind, name, data, memory = words
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        sys.stdout.flush()
+        shown = os.dup(1)
+        os.dup2(2, 1)  # what the run prints is not the figure
+        found = (
+            tuned(folder, Path(data), name, memory or None) if kind == "tune" else pretrained(folder, Path(data), name)
+        )
+        sys.stdout.flush()
+        os.dup2(shown, 1)
+        print(json.dumps(found))
+
+
+def sources(folder: Path) -> Path:
+    """This library's own Python files as one text, cut to a megabyte."""
+    import lmworks
+
+    files = sorted(Path(lmworks.__file__).parent.rglob("*.py"))
+    place = folder / "sources.txt"
+    place.write_text("\n\n".join(file.read_text() for file in files)[:1_000_000])
+    return place
+
+
+def line(name: str, found: dict[str, Any], budget: str) -> str:
+    """A line of the table."""
+    again = f"  {found['recompute']} blocks again, rows of {found['row_tokens']}; budget {budget}" if budget else ""
+    planned, actual = (figures.storage(found[key]) for key in ("planned", "actual"))
+    where = found["actual_parts"].get("stage", "")
+    return f"{name:<24} {planned:>9} {actual:>9} {found['actual'] / found['planned']:6.2f}  {where}{again}"
+
+
+def main() -> None:
+    options = arms.parser(__doc__ or "")
+    options.add_argument("--data", help="GSM8K's train.jsonl; without it it comes from the hub")
+    options.add_argument("--only", nargs="*", help="names of arms")
+    options.add_argument("words", nargs="*", help="of an arm")
+    given = options.parse_args()
+    if given.arm:
+        run_one([given.arm, *given.words])
+        return
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        rows, text = Path(place) / "gsm8k.jsonl", sources(Path(place))
+        pairs = [{"prompt": one, "completion": two} for one, two in work.pairs(given.data, ROWS)]
+        rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        tuning = [("tune", method, str(rows), memory) for method in BUDGETS for memory in ("", BUDGETS[method])]
+        todo = [*tuning, *(("scratch", preset, str(text), "") for preset in names())]
+        print(f"{'':<24} {'planned':>9} {'actual':>9} {'ratio':>6}")
+        for kind, name, data, memory in todo:
+            label = f"{name}{f' in {memory}' if memory else ''}"
+            if given.only and label not in given.only:
+                continue
+            try:
+                found[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], limit=LIMIT)
+            except arms.Failed as failure:
+                found[label] = {"left out": str(failure)[-600:]}
+                print(f"{label:<24} left out: {str(failure).splitlines()[-1]}", flush=True)
+                continue
+            print(line(label, found[label], memory), flush=True)
+    ratios = [one["actual"] / one["planned"] for one in found.values() if "planned" in one]
+    if ratios:
+        print(f"farthest off: {max(abs(ratio - 1) for ratio in ratios):.0%} (asked: 15 %)")
+    if not given.only:
+        arms.keep("memory", {"steps": STEPS, "figures": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A budget of memory is kept by the plan's figures, with the least that has to change; what cannot fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmworks import footprint, plan
+from lmworks.adapt.settings import LoRASettings
+from lmworks.base.errors import InputError
+from lmworks.base.figures import parse_storage
+from lmworks.base.machine import Rates
+from lmworks.base.settings import build
+from lmworks.model.config import ModelConfig
+from lmworks.train.settings import TrainSettings
+
+CONFIG = ModelConfig(
+    vocab_size=64, hidden_size=64, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4,
+    max_position_embeddings=512,
+)  # fmt: skip
+LENGTHS = [100, 120, 90, 200] * 4
+PLENTY = 1 << 50
+
+
+def _plan(memory: str | None = None, free: int = PLENTY, method: str = "lora", **changes: object) -> plan.Plan:
+    values = {"precision": "float32", "batch_size": 8, "row_tokens": 1024, "memory": memory} | changes
+    rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | {"share": 1.0}))  # type: ignore[arg-type]
+    train = TrainSettings(**values)  # type: ignore[arg-type]
+    return plan.make(CONFIG, method, train, LoRASettings(rank=4), LENGTHS, rates=rates, free=free, library=10_000_000)
+
+
+def test_nothing_changes_where_it_fits() -> None:
+    made = _plan("100GB")
+    assert (made.recompute, made.row_tokens, made.choice) == (0, 1024, "")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_fewest_blocks_that_fit(method: str) -> None:
+    whole = _plan(method=method).memory["total"]
+    least = min(_plan(method=method, recompute=blocks).memory["total"] for blocks in range(9))
+    assert least < whole
+    most = (whole + least) // 2
+    made = _plan(f"{most}B", method=method)
+    assert made.memory["total"] <= most
+    assert made.row_tokens == 1024
+    assert 0 < made.recompute <= 8
+    assert _plan(method=method, recompute=made.recompute - 1).memory["total"] > most
+    assert f"{made.recompute} of 8 blocks" in made.choice
+    assert any(made.choice in line for line in made.lines())
+
+
+def test_then_smaller_rows_but_no_document_is_divided() -> None:
+    least = min(_plan(recompute=blocks).memory["total"] for blocks in range(9))
+    made = _plan(f"{least - 10_000}B")
+    assert 200 <= made.row_tokens < 1024
+    assert made.memory["total"] <= least - 10_000
+    train = TrainSettings()
+    made.settle(train)
+    assert (train.recompute, train.row_tokens) == (made.recompute, made.row_tokens)
+
+
+def test_a_budget_below_the_weights_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        _plan("11MB")
+    assert caught.value.place == "train.memory"
+    assert "weights and libraries alone" in caught.value.fault
+    assert "a budget of" in caught.value.mend
+
+
+def test_a_machine_too_small_is_told_before_it_starts() -> None:
+    whole = _plan().memory["total"]
+    with pytest.raises(InputError) as caught:
+        _plan(free=whole - 1)
+    assert "this machine has" in caught.value.fault
+    assert "--memory" in caught.value.mend
+    assert _plan(f"{whole - 1}B", free=whole - 1).recompute > 0
+    with pytest.raises(InputError, match="needs"):
+        _plan("100GB", free=1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GB", 2 * 10**9), ("1500 MB", 15 * 10**8), ("1.5GiB", 3 << 29), ("512m", 512 * 10**6)]
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    assert parse_storage(text) == size
+
+
+@pytest.mark.parametrize("text", ["2 bananas", "", "-1GB", "0GB", "GB", "1,5GB"])
+def test_what_is_no_size_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build(TrainSettings, {"memory": text})
+    assert "memory" in str(caught.value)
+    assert "2GB" in str(caught.value)
+
+
+def test_the_largest_row_is_that_of_the_steps_to_come() -> None:
+    few = TrainSettings(steps=1, batch_size=1, seed=1)
+    assert footprint.Rows.of(LENGTHS, [], few).lengths in ([100], [120], [90], [200])
+    assert sum(footprint.Rows.of(LENGTHS, [], TrainSettings(batch_size=8, row_tokens=256)).lengths) <= 256
