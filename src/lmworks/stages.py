@@ -135,6 +135,7 @@ def begin(recipe: R, prepare: Callable[[R], Work], name: str, say: Say | None) -
     say = say or silent
     recipe = recipe.model_copy(deep=True)
     told: Any = recipe
+    _refuse_threads(told.train.threads)
     machine.use_threads(told.train.threads)
     told.out = told.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
     asked = told.train.precision
@@ -198,13 +199,28 @@ def long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]
     ]
 
 
+def _refuse_threads(threads: int | None) -> None:
+    """More threads than the processor runs at once wait for each other at every product: steps take many times longer.
+
+    A run that goes on where there are fewer cores than it began with is not asked: its sums depend on the number.
+    """
+    one = machine.processor()
+    most = max(one.cores, one.logical)
+    if threads is not None and threads > most:
+        raise InputError(
+            f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
+            "train.threads",
+            f"{one.cores}, one a core, is what comes without it",
+        )
+
+
 def _slower(settings: TrainSettings, asked: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
     found, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
         found.append(
-            f"{settings.threads} threads on {cores} cores wait for each other: slower than one a core, which is what "
-            "comes without train.threads"
+            f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
+            "which is what comes without train.threads"
         )
     rates = machine.rates()
     if asked == "bfloat16" and rates.bfloat16 < rates.float32:
