@@ -3,10 +3,14 @@
 import pytest
 import torch
 
+from lmworks.adapt.attach import attach
+from lmworks.adapt.settings import LoRASettings
 from lmworks.kernels.library import library
 from lmworks.model import fused
 from lmworks.model.config import ModelConfig
+from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
+from lmworks.train.step import frozen_in, products_in
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
 DROPS = {"attention_dropout": 0.2, "hidden_dropout": 0.1, "mlp_dropout": 0.3}
@@ -56,3 +60,37 @@ def test_outputs_and_gradients_are_the_blocks(kind, drops, packed, monkeypatch):
         torch.testing.assert_close(
             grad, found[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name
         )
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypatch):
+    torch.manual_seed(0)
+    network = Transformer(ModelConfig(vocab_size=61, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                                      num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1,
+                                      max_position_embeddings=32))  # fmt: skip
+    draw(network, torch.Generator().manual_seed(0))
+    if lora:
+        attach(network, LoRASettings(rank=4, targets=["all-linear"]))
+        for name, weight in network.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+    ids, slope, calls = torch.randint(0, 61, (2, 12)), torch.randn(2, 12, 64), []
+    run = fused.run
+    monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
+
+    def passed(precision):
+        network.zero_grad()
+        with frozen_in(network, precision):
+            with products_in(precision, torch.device("cpu")):
+                out = network.train().hidden_states(ids)
+            out.backward(slope.to(out.dtype))
+        return [out.detach().float()] + [w.grad.float() for w in network.parameters() if w.grad is not None]
+
+    exact, fast = passed("float32"), passed("bfloat16")
+    assert len(calls) == 4
+    monkeypatch.setattr(fused, "can_run", lambda *_: False)
+    plain = passed("bfloat16")
+    apart = [[float((one - true).norm() / true.norm()) for one, true in zip(found, exact)] for found in (fast, plain)]
+    assert 1e-4 < max(apart[0]) < 0.1
+    for mine, modules in zip(*apart, strict=True):
+        assert mine < 2 * modules + 1e-3
