@@ -23,8 +23,8 @@ from lmworks.presets import names
 from lmworks.report.card import build
 
 STEPS, ROWS = 3, 160
-BUDGETS = {"lora": "1.25GB", "full": "2.6GB"}
-LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
+BUDGETS = {"lora": "1.35GB", "full": "2.9GB"}
+LIMIT = 120  # seconds an arm may take; what takes longer is said to be left out
 
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:

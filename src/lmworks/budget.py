@@ -15,6 +15,7 @@ from lmworks.footprint import Job
 from lmworks.train.settings import TrainSettings
 
 SMALLEST = 64  # tokens of a row below which nothing more is gained
+MARGIN = 0.03  # of a budget that is left free: it is kept, where a plan is only near
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: i
     asked = figures.parse_storage(train.memory) if train.memory else None
     most = min(asked, free) if asked else free
     need = footprint.parts(job)["total"]
+    most = round(most * (1 - MARGIN)) if asked else most
     if need <= most:
         return Choice(train.recompute, train.row_tokens)
     if asked is None:
@@ -54,8 +56,8 @@ def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: i
         tried = job_of(train.model_copy(update={"row_tokens": row_tokens}))
         for blocks in range(train.recompute, footprint.layers(job.config) + 1):
             if footprint.parts(tried.changed(recompute=blocks))["total"] <= most:
-                return Choice(blocks, row_tokens, _note(blocks, row_tokens, train, job, most))
-    raise _refusal(job_of, train, _least(job_of, train), most, "train.memory", "the budget is")
+                return Choice(blocks, row_tokens, _note(blocks, row_tokens, train, job, asked))
+    raise _refusal(job_of, train, _least(job_of, train), most, "train.memory", "the budget is" if asked <= free else "this machine has")
 
 
 def _rows(train: TrainSettings, job: Job) -> list[int]:
@@ -103,6 +105,10 @@ def _refusal(
         mends.append("--method lora, where a model is adapted; a smaller model else")
     weights = footprint.parts(job)["weights"] + job.library
     below = f"; weights and libraries alone take {figures.storage(weights)}" if weights > most else ""
-    mends.append(f"a budget of {figures.storage(least * 1.01)}" if place != "memory" else "a machine with more memory")
+    mends.append(
+        f"--memory {figures.storage(least * 1.01 / (1 - MARGIN)).replace(' ', '')}"
+        if place != "memory"
+        else "a machine with more memory"
+    )
     fault = f"the run needs {figures.storage(need)} at least, {have} {figures.storage(most)}{below}"
     return InputError(fault, place, " or ".join(mends[:1] + mends[-1:] if len(mends) > 1 else mends))

@@ -23,8 +23,9 @@ from lmworks.train.settings import STATE_BYTES, TrainSettings
 
 # Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures its own.
 LIBRARY_BYTES = 260_000_000
-# What the first passes add that no later one does: buffers of the matrix products, the C library's rounding.
-RUNTIME_BYTES = 90_000_000
+# What the first passes add that no later one does: code that is loaded then, buffers of the matrix products, as far as
+# there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
+RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 70_000_000, 0.2
 # Logits exist for so many places at a time, or for so many numbers where the vocabulary is small (train/losses).
 HEAD_PLACES, HEAD_NUMBERS = 256, 1 << 20
 EVALUATED_TOKENS = 1024  # that pass through at a time without training
@@ -117,6 +118,7 @@ class Job:
         rows: the largest of them.
         library: bytes that the process holds beside the weights.
         evaluated: whether it is measured too.
+        opened: bytes that the process held at most until now, when model and data are opened.
     """
 
     config: ModelConfig
@@ -127,6 +129,7 @@ class Job:
     rows: Rows
     library: int = LIBRARY_BYTES
     evaluated: bool = True
+    opened: int = 0
 
     def changed(self, **settings: object) -> Job:
         """The same with other settings of training."""
@@ -146,7 +149,7 @@ class Job:
 def parts(job: Job) -> dict[str, int]:
     """Bytes by part at the worst moment, and their ``total``.
 
-    Where evaluation is the worst moment, ``evaluation`` is what it takes above training.
+    Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
     train, half = job.train, job.precision == "bfloat16"
     parameters, trainable = job.parameters, job.trainable
@@ -157,7 +160,7 @@ def parts(job: Job) -> dict[str, int]:
         late = gradients - (4 * min(table, trainable) if job.adapted is None else 0)  # of the blocks, made one by one
         activations, gradients = max(activations, _one_block(job)), gradients - min(late, max(0, activations + head))
     found = {
-        "library": job.library + RUNTIME_BYTES,
+        "library": job.library + RUNTIME_BYTES + min(BUFFER_BYTES, parameters),
         # frozen weights are held once more in half width; trained ones stay float32
         "weights": 4 * (parameters + (trainable if job.adapted is not None else 0))
         + (2 * parameters if half and job.adapted is not None else 0),
@@ -170,7 +173,8 @@ def parts(job: Job) -> dict[str, int]:
     training = sum(found.values())
     measured = found["library"] + 4 * parameters + _evaluation(job) if job.evaluated else 0
     found["evaluation"] = max(0, measured - training)
-    return {**found, "total": training + found["evaluation"]}
+    found["opening"] = max(0, job.opened - training - found["evaluation"])
+    return {**found, "total": sum(found.values())}
 
 
 def _head(job: Job, half: bool) -> int:
@@ -221,7 +225,7 @@ def _activations(job: Job) -> int:
         tokens = max(sum(job.rows.lengths), sum(job.rows.sources))
         inputs = again * tokens * job.config.hidden_size * _BYTES[job.precision]
         kept = inputs + max(kept * (count - again) // count, kept // count)
-    return kept + _passing(job)
+    return round(kept * (1 + SLACK)) + _passing(job)
 
 
 def _dropped(config: ModelConfig, rows: Rows, each: int) -> int:

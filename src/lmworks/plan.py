@@ -114,6 +114,7 @@ def make(
     rates: machine.Rates | None = None,
     library: int = footprint.LIBRARY_BYTES,
     free: int | None = None,
+    opened: int = 0,
 ) -> Plan:
     """The plan of a run.
 
@@ -129,6 +130,7 @@ def make(
         evaluation_tokens: tokens that pass through without training, sources too, all measurements together.
         rates: this machine's; None: asked of base/machine.
         library: bytes that the process holds beside the weights: interpreter, libraries, data.
+        opened: bytes that it has held at most by now.
         free: bytes that it may hold in all; None: what this machine has now.
 
     Raises:
@@ -145,7 +147,7 @@ def make(
 
     def job(settings: TrainSettings) -> Job:
         laid = Rows.of(lengths, sources, settings)
-        return Job(config, settings, adapted, lora.rank, precision, laid, library, evaluation_tokens > 0)
+        return Job(config, settings, adapted, lora.rank, precision, laid, library, evaluation_tokens > 0, opened)
 
     chosen = budget.choose(job, train, machine.memory()[1] + machine.resident_memory() if free is None else free)
     train = train.model_copy(update={"recompute": chosen.recompute, "row_tokens": chosen.row_tokens})

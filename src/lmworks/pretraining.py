@@ -180,6 +180,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
         pairs=sum(example.pair is not None for example in drawn),
         evaluation_tokens=2 * held_out.report.tokens,
         library=_beside(network),
+        opened=machine.peak_memory(),
     )
     plan.settle(recipe.train)
     return Prepared(

@@ -148,6 +148,7 @@ def prepare(recipe: Recipe) -> Prepared:
         loss_tokens=examples.report.loss_tokens,
         evaluation_tokens=2 * held_out.report.tokens,
         library=_beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
+        opened=machine.peak_memory(),
     )
     plan.settle(recipe.train)
     notes = [*model.notes, *examples.report.notes, *stages.long_rows(examples, recipe.train)]

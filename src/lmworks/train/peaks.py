@@ -9,6 +9,8 @@ from torch import nn
 
 from lmworks.base import machine
 
+NOTHING = 0.01  # a rise of so small a share is no peak of its own
+
 
 class Peaks:
     """The process's peak of memory, followed from stage to stage.
@@ -31,7 +33,7 @@ class Peaks:
     def passed(self, stage: str) -> None:
         """A stage is done; the peak came in it if it is higher than what it was."""
         peak = machine.peak_memory()
-        if peak > max(self.peak, self.before):
+        if peak > (1 + NOTHING) * max(self.peak, self.before):
             self.stage = stage
         self.peak = max(peak, self.before)
 
