@@ -62,6 +62,12 @@ std::vector<Piece> pieces_of(const Heads<T>& h) {
 // Memory of this thread for a task, each array at a border of the cache's lines; it grows and is kept.
 template <std::size_t N>
 std::array<float*, N> scratch(const Size (&sizes)[N]) {
+#if defined(__SANITIZE_ADDRESS__)
+    thread_local std::array<std::vector<float>, N> alone;  // so that the sanitizer knows where each array ends
+    std::array<float*, N> ends_known;
+    for (std::size_t i = 0; i < N; ++i) alone[i] = std::vector<float>(sizes[i]), ends_known[i] = alone[i].data();
+    return ends_known;
+#else
     constexpr Size LINE = 16;
     thread_local std::vector<float> kept;
     Size total = LINE;
@@ -71,6 +77,7 @@ std::array<float*, N> scratch(const Size (&sizes)[N]) {
     std::array<float*, N> arrays;
     for (std::size_t i = 0; i < N; ++i) arrays[i] = next, next += up_to(sizes[i], LINE);
     return arrays;
+#endif
 }
 
 // Rows of a block of queries, times a factor, one after another.
