@@ -124,7 +124,8 @@ def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Found:
                 del found.rounds[arm.name]
             _turn(arm, arguments, label, found)
         if not number:
-            found.left = verdicts.far_behind(found.rounds, peers, BEHIND)
+            behind = verdicts.far_behind(found.rounds, peers, BEHIND)
+            found.left = [name for name in behind if name != peers[0]]  # the plainest peer stays, whatever disturbs
     return found
 
 

@@ -170,7 +170,7 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(training, "HERE", tmp_path)
     chosen = [
         training.Arm("mine", ("arm.py", "30"), training.OURS),
-        training.Arm("bad", ("bad.py",), training.PEER),
+        training.Arm("bad", ("bad.py",), training.EXTRA),
         training.Arm("fast", ("arm.py", "20"), training.PEER),
         training.Arm("slow", ("arm.py", "5"), training.PEER),
         training.Arm("tried", ("few.py", "7"), training.PEER, doubtful=True),
