@@ -16,15 +16,16 @@ from typing import Any
 import arms
 import work
 
+from lmworks import presets
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
 from lmworks.base.machine import peak_memory
-from lmworks.presets import names
 from lmworks.report.card import build
 
 STEPS, ROWS = 3, 160
+TOKENS = 2048  # of a step from scratch: rows are as large as with more
 BUDGETS = {"lora": "1.35GB", "full": "2.9GB"}
-LIMIT = 120  # seconds an arm may take; what takes longer is said to be left out
+LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
@@ -41,12 +42,11 @@ def pretrained(folder: Path, data: Path, preset: str) -> dict[str, Any]:
     """A run of pretrain, in this process."""
     from lmworks.pretraining import pretrain
 
+    made = presets.preset(preset)
+    context = made.values["model"].get("max_position_embeddings", TOKENS)
+    train = {"steps": STEPS, "precision": "float32", "batch_size": max(1, min(32, TOKENS // context))}
     evaluate = {"samples": 1, "max_tokens": 8, "measured": 8}
-    return told(
-        pretrain(
-            preset, str(data), out=folder, train={"steps": STEPS, "precision": "float32"}, evaluate=evaluate
-        ).folder
-    )
+    return told(pretrain(preset, str(data), out=folder, train=train, evaluate=evaluate).folder)
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def main() -> None:
         pairs = [{"prompt": one, "completion": two} for one, two in work.pairs(given.data, ROWS)]
         rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
         tuning = [("tune", method, str(rows), memory) for method in BUDGETS for memory in ("", BUDGETS[method])]
-        todo = [*tuning, *(("scratch", preset, str(text), "") for preset in names())]
+        todo = [*tuning, *(("scratch", preset, str(text), "") for preset in presets.names())]
         print(f"{'':<24} {'planned':>9} {'actual':>9} {'ratio':>6}")
         for kind, name, data, memory in todo:
             label = f"{name}{f' in {memory}' if memory else ''}"

@@ -57,7 +57,8 @@ def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: i
         for blocks in range(train.recompute, footprint.layers(job.config) + 1):
             if footprint.parts(tried.changed(recompute=blocks))["total"] <= most:
                 return Choice(blocks, row_tokens, _note(blocks, row_tokens, train, job, asked))
-    raise _refusal(job_of, train, _least(job_of, train), most, "train.memory", "the budget is" if asked <= free else "this machine has")
+    have = "the budget is" if asked <= free else "this machine has"
+    raise _refusal(job_of, train, _least(job_of, train), most, "train.memory", have)
 
 
 def _rows(train: TrainSettings, job: Job) -> list[int]:

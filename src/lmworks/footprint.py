@@ -25,7 +25,7 @@ from lmworks.train.settings import STATE_BYTES, TrainSettings
 LIBRARY_BYTES = 260_000_000
 # What the first passes add that no later one does: code that is loaded then, buffers of the matrix products, as far as
 # there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
-RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 70_000_000, 0.2
+RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 130_000_000, 0.2
 # Logits exist for so many places at a time, or for so many numbers where the vocabulary is small (train/losses).
 HEAD_PLACES, HEAD_NUMBERS = 256, 1 << 20
 EVALUATED_TOKENS = 1024  # that pass through at a time without training
@@ -160,7 +160,7 @@ def parts(job: Job) -> dict[str, int]:
         late = gradients - (4 * min(table, trainable) if job.adapted is None else 0)  # of the blocks, made one by one
         activations, gradients = max(activations, _one_block(job)), gradients - min(late, max(0, activations + head))
     found = {
-        "library": job.library + RUNTIME_BYTES + min(BUFFER_BYTES, parameters),
+        "library": job.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
         # frozen weights are held once more in half width; trained ones stay float32
         "weights": 4 * (parameters + (trainable if job.adapted is not None else 0))
         + (2 * parameters if half and job.adapted is not None else 0),
