@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lmworks.adapt.settings import LoRASettings
 from lmworks.kernels.dropout import dropout
+from lmworks.model.products import rounded
 
 __all__ = ["LoRALinear", "LoRASettings"]
 
@@ -66,7 +67,9 @@ class LoRALinear(nn.Module):
         return self.enabled and not self.merged
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (..., in_features) -> (..., out_features), in x's precision."""
+        """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
+        if self._rounds(x):
+            return rounded(x.to(torch.bfloat16), self)
         y = self.base(x)
         if not self.active:
             return y
@@ -74,6 +77,14 @@ class LoRALinear(nn.Module):
         low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
         # One call adds the product to the base's output: no second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
+
+    def _rounds(self, x: torch.Tensor) -> bool:
+        """Whether products are made in bfloat16 over a plain float32 base, which rounds away what is added to them."""
+        if not self.active or (self.dropout and self.training) or type(self.base) is not nn.Linear:
+            return False
+        autocast = torch.is_autocast_enabled(x.device.type)
+        width = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        return width == torch.bfloat16 and self.base.weight.dtype == torch.float32
 
     def update(self) -> torch.Tensor:
         """The update as one matrix, scale * B A: (out_features, in_features) float32, from float64 sums."""

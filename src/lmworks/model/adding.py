@@ -7,7 +7,7 @@ A training step, which calls ``.backward()`` and reads ``.grad``, switches it on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 _on = False
-_casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by a weight's id: it, and it in another precision
+_casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by a weight's id: it, and what was made of it
 
 
 @contextmanager
@@ -34,11 +34,23 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A weight in another precision; made once within :func:`adding`."""
     if tensor.dtype == dtype:
         return tensor
-    if not _on or not tensor.is_leaf:
-        return tensor.to(dtype)
-    if id(tensor) not in _casts:
-        _casts[id(tensor)] = (tensor, tensor.detach().to(dtype))
-    return _casts[id(tensor)][1]
+    return _once(tensor, lambda: tensor.detach().to(dtype)) if tensor.is_leaf else tensor.to(dtype)
+
+
+def updated(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """weight + scale B A, summed in float32 and rounded once; made once within :func:`adding`.
+
+    Added to a product that was rounded, a small update would be rounded away, and low-rank updates begin small.
+    """
+    return _once(weight, lambda: torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype))
+
+
+def _once(weight: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    if not _on:
+        return make()
+    if id(weight) not in _casts:
+        _casts[id(weight)] = (weight, make())
+    return _casts[id(weight)][1]
 
 
 def kept(weight: torch.Tensor) -> torch.Tensor | None:

@@ -1,12 +1,13 @@
 """Matrix products of a fused block, there and back: linears with bias and low-rank updates, several of one input.
 
-Knows no autograd: gradients are made where they are asked for. Linears that read the same x share one product with all
-their low-rank factors (Hu et al. 2021, eq. 3: y = W x + b + s B A x); of each update only A x is kept.
+Gradients are made where they are asked for. Linears that read the same x share one product with all their low-rank
+factors (Hu et al. 2021, eq. 3: y = W x + b + s B A x); of each update only A x is kept. In bfloat16 the update is part
+of the weight, W + s B A, which is rounded once: added to a rounded W x it would be rounded away while it is small.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -124,7 +125,8 @@ def forward(x: torch.Tensor, lines: list[Line], seeds: list[int]) -> tuple[list[
     else:
         low = x @ _joined([line for _, line, _ in updated], x).t()
     for (y, line, _), part in zip(updated, _split(low, [line for _, line, _ in updated]), strict=True):
-        y.addmm_(part, _as(line.b, x).t(), alpha=line.beside.scale)
+        if not _is_within(line, x):
+            y.addmm_(part, _as(line.b, x).t(), alpha=line.beside.scale)
     return outputs, low
 
 
@@ -152,7 +154,7 @@ def backward(
         found.product(at, dy, x)
         found.sum(at + 1, dy)
         if wanted:
-            weight = _as(line.weight, dy)
+            weight = _weight(line, dy)
             dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
     updated = [one for one in zip(lines, slopes, seeds, places, strict=True) if one[0].a is not None]
     if low is None or not updated:
@@ -163,20 +165,59 @@ def backward(
     if any(seed for _, _, seed, _ in updated):
         for (line, _, seed, at), fall in zip(updated, falls, strict=True):
             found.product(at + 2, fall, _drop(x, line.beside.rate, seed) if found.wants[at + 2] else None)
-            if dx is not None:
+            if dx is not None and not _is_within(line, fall):
                 dx += _drop(fall @ _as(line.a, fall), line.beside.rate, seed)
         return dx
     for (_, _, _, at), fall in zip(updated, falls, strict=True):
         found.product(at + 2, fall, x)
-    if dx is None:
-        return None
+    if dx is None or _is_within(updated[0][0], dx):
+        return dx
     fall = falls[0] if len(falls) == 1 else torch.cat(falls, 1)
     return dx.addmm_(fall, _joined([line for line, *_ in updated], fall))
 
 
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, beside: Beside, *tensors: Maybe) -> torch.Tensor:
+        (y,), low = forward(x, [_line(tensors, beside)], [])
+        ctx.beside = beside
+        ctx.save_for_backward(x, low, *tensors)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+        x, low, *tensors = ctx.saved_tensors
+        found = Found(tensors, ctx.needs_input_grad[2:])
+        dx = backward(x, [_line(tensors, ctx.beside)], low, [dy.contiguous()], [0], found, [0], ctx.needs_input_grad[0])
+        return dx, None, *found.gradients
+
+
+def _line(tensors: Any, beside: Beside) -> Line:
+    weight, bias, a, b = tensors
+    return Line(weight, bias, a, b, beside)
+
+
+def rounded(x: torch.Tensor, module: Updated) -> torch.Tensor:
+    """x (..., in), bfloat16, through a linear whose low-rank update is part of its weight: (..., out)."""
+    tensors, beside = tensors_of(module)  # type: ignore[arg-type]
+    with torch.autocast(x.device.type, enabled=False):
+        return _Rounded.apply(x.flatten(0, -2), beside, *tensors).unflatten(0, x.shape[:-1])
+
+
 def _linear(x: torch.Tensor, line: Line) -> torch.Tensor:
-    weight = _as(line.weight, x).t()
+    weight = _weight(line, x).t()
     return x @ weight if line.bias is None else torch.addmm(_as(line.bias, x), x, weight)
+
+
+def _is_within(line: Line, x: torch.Tensor) -> bool:
+    """Whether a line's update is part of the weight that x is multiplied by."""
+    return line.a is not None and x.dtype != torch.float32 and not line.beside.rate
+
+
+def _weight(line: Line, x: torch.Tensor) -> torch.Tensor:
+    if line.a is None or line.b is None or not _is_within(line, x):
+        return _as(line.weight, x)
+    return adding.updated(line.weight, line.a, line.b, line.beside.scale, x.dtype)
 
 
 def _as(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
 from lmworks.evaluate.scoring import Draw, lay, moved
 from lmworks.model.adding import adding
+from lmworks.model.products import Updated
 from lmworks.model.sizes import forward_flops, recomputed_share
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
@@ -73,7 +74,7 @@ class Gradient:
 
 @contextmanager
 def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
-    """Within this block, frozen weights are held in this precision; trainable ones stay as they are.
+    """Within this block, frozen weights are held in this precision; trainable and adapted ones stay as they are.
 
     Afterwards the frozen weights are those that came, bit for bit; they are kept aside meanwhile, which costs their
     size once more (nothing, where they came from a mapped file).
@@ -82,8 +83,10 @@ def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
         yield
         return
     kept = []
+    # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
+    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, Updated)}
     for parameter in network.parameters():
-        if not parameter.requires_grad and parameter.dtype == torch.float32:
+        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
             kept.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
     try:
