@@ -49,7 +49,7 @@ def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: i
     need = footprint.parts(job)["total"]
     most = round(most * (1 - MARGIN)) if asked else most
     if need <= most:
-        return Choice(train.recompute, train.row_tokens)
+        return Choice(train.recompute, train.room)
     if asked is None:
         raise _refusal(job_of, train, need, most, "memory", "this machine has")
     for row_tokens in _rows(train, job):
@@ -63,7 +63,7 @@ def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: i
 
 def _rows(train: TrainSettings, job: Job) -> list[int]:
     """Row sizes to try: the one asked for, then halves of it, never below the longest document."""
-    found = [train.row_tokens]
+    found = [train.room]
     least = max(SMALLEST, job.rows.longest)
     while train.packing and found[-1] > least:
         found.append(max(least, found[-1] // 2))
@@ -82,8 +82,8 @@ def _note(blocks: int, row_tokens: int, train: TrainSettings, job: Job, most: in
     said = []
     if blocks > train.recompute:
         said.append(f"{blocks} of {footprint.layers(job.config)} blocks are computed again on the way back")
-    if row_tokens < train.row_tokens:
-        said.append(f"rows have {row_tokens} tokens instead of {train.row_tokens}")
+    if row_tokens < train.room:
+        said.append(f"rows have {row_tokens} tokens instead of {train.room}")
     return f"to stay within {figures.storage(most)}: " + ", ".join(said)
 
 

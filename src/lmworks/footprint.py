@@ -27,7 +27,7 @@ LIBRARY_BYTES = 260_000_000
 # there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
 RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 130_000_000, 0.2
 # Logits exist for so many places at a time, or for so many numbers where the vocabulary is small (train/losses).
-HEAD_PLACES, HEAD_NUMBERS = 256, 1 << 20
+HEAD_PLACES, HEAD_NUMBERS = 128, 1 << 20
 EVALUATED_TOKENS = 1024  # that pass through at a time without training
 TRIED = 50_000  # documents of the steps to come that are laid into rows to find the largest; else the worst is taken
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -57,7 +57,7 @@ class Rows:
         if not train.packing:  # all as long as the longest
             own, read = [max(own)] * len(own), [max(read)] * len(read)
         step = sum(whole) / len(whole) * (train.batch_size if train.steps else min(train.batch_size, len(whole)))
-        each = math.ceil(step / train.row_tokens) if train.packing else 1
+        each = math.ceil(step / train.room) if train.packing else 1
         return cls(own, read if sources else [], each, max(whole))
 
 
@@ -97,7 +97,7 @@ def _fill(falling: list[int], lengths: Sequence[int], train: TrainSettings) -> l
     """One row of documents that come in falling order of length."""
     if not train.packing:
         return falling
-    row, room = [falling[0]], train.row_tokens - lengths[falling[0]]
+    row, room = [falling[0]], train.room - lengths[falling[0]]
     for index in falling[1:]:
         if lengths[index] <= room:
             row.append(index)

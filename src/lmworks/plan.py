@@ -20,7 +20,7 @@ from lmworks.base import figures, machine
 from lmworks.footprint import Job, Rows
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.train.settings import STATE_BYTES, TrainSettings
+from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
 # Share of the measured matrix rate that a whole step reaches: a flat packed loop on SmolLM2-135M did 357 of the 690
 # tokens/s that arithmetic allows in float32, and 592 of 4,000 in bfloat16, where element-wise passes are the cost.
@@ -136,6 +136,7 @@ def make(
     Raises:
         InputError: it does not fit in the memory that there is, or that it was given.
     """
+    train = sized(train, config)
     adapted = adapted_by(config, lora) if method == "lora" else None
     parameters = sizes.parameters(config)["total"]
     trainable = parameters if adapted is None else sizes.lora_parameters(adapted, lora.rank)

@@ -189,12 +189,12 @@ def long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]
         examples: as they pass through the network.
         settings: of packing.
     """
-    sizes = [example.size for example in examples if example.size > settings.row_tokens]
+    sizes = [example.size for example in examples if example.size > settings.room]
     if not sizes or not settings.packing:
         return []
     many = f"{len(sizes):,} documents are" if len(sizes) > 1 else "1 document is"
     return [
-        f"{many} longer than a row of {settings.row_tokens} tokens (train.row_tokens): alone in a longer row, up to "
+        f"{many} longer than a row of {settings.room} tokens (train.row_tokens): alone in a longer row, up to "
         f"{max(sizes):,} tokens, which asks for more memory"
     ]
 

@@ -12,6 +12,8 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Linear, linears, stacks
 
 FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient follows from what they gave
+SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens: from here on matrix products run at nearly their full rate; enough
+ROW_BYTES = 400e6
 NATIVE = ("gelu", "gelu_tanh", "silu", "relu")  # those that the kernels have, which keep what they read
 
 
@@ -185,3 +187,11 @@ def kept_bytes(
             across = activation_bytes(config, adapted, rank, bytes_each, "cross", native)
             total += stack.layers * sum(memory_lengths) * across
     return total
+
+
+def row_tokens(config: ModelConfig) -> int:
+    """Tokens of a row whose activations take some :data:`ROW_BYTES`: matrix products gain a little by larger rows, and
+    where a token keeps little there is room for them."""
+    sources = [SMALLEST_ROW] if config.architecture == "encoder-decoder" else []
+    each = kept_bytes(config, [SMALLEST_ROW], sources, native=True) / SMALLEST_ROW
+    return min(max(SMALLEST_ROW, int(ROW_BYTES / each) // 256 * 256), LARGEST_ROW)

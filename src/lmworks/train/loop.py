@@ -27,7 +27,7 @@ from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
 from lmworks.train.peaks import Peaks
 from lmworks.train.progress import Sums, TrainingProgress
-from lmworks.train.settings import TrainSettings
+from lmworks.train.settings import TrainSettings, sized
 from lmworks.train.step import Gradient, Passed, drawn, frozen_in, gradient, products_in, training_flops
 from lmworks.train.stopping import asked_to_stop
 from lmworks.train.watching import Hooks, Watch
@@ -93,6 +93,7 @@ def train(
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", mend="attach an adapter, or unfreeze it")
     machine.keep_memory()
+    settings = sized(settings, network.config)
     device = torch.device(device)
     precision = _as_it_began(run, settings, device)
     was_training = network.training

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
+from lmworks.model.config import ModelConfig
+from lmworks.model.kept import SMALLEST_ROW, row_tokens
 
 DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
 # Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
@@ -49,8 +51,11 @@ class TrainSettings(OptimizerSettings):
     epochs: float = Field(1.0, gt=0, description="Passes over the data; the last may be part of one.")
     steps: int | None = Field(None, gt=0, description="Optimizer steps in place of epochs.")
     batch_size: int = Field(8, gt=0, description="Documents an optimizer step.")
-    row_tokens: int = Field(
-        512, gt=0, description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory."
+    row_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory. "
+        f"None: {SMALLEST_ROW}, and more of a small model.",
     )
     packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -90,3 +95,13 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    @property
+    def room(self) -> int:
+        """Tokens of a row; the fewest where neither a person nor the model's size (:func:`sized`) has told them."""
+        return self.row_tokens or SMALLEST_ROW
+
+
+def sized(settings: TrainSettings, config: ModelConfig) -> TrainSettings:
+    """The same with the tokens of a row told, by the model's size where nobody has told them."""
+    return settings if settings.row_tokens else settings.model_copy(update={"row_tokens": row_tokens(config)})

@@ -133,8 +133,8 @@ def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]
         return [pad(examples, 0)]
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
-        return pack(examples, settings.row_tokens)
-    at_once = max(1, settings.row_tokens // examples[0].size)
+        return pack(examples, settings.room)
+    at_once = max(1, settings.room // examples[0].size)
     return [lay(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
 
 

@@ -1,7 +1,9 @@
 #include "team.hpp"
 
+#if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -22,6 +24,7 @@ struct Borrowed {
     GompCount inside = nullptr;
 };
 
+#if defined(__linux__)
 // Finds a libgomp that the process has loaded already; loads none.
 int note_gomp(dl_phdr_info* info, std::size_t, void* found) {
     const char* name = std::strrchr(info->dlpi_name, '/');
@@ -45,6 +48,12 @@ const Borrowed& borrowed() {
     }();
     return found;
 }
+#else
+const Borrowed& borrowed() {  // elsewhere the threads are our own
+    static const Borrowed none;
+    return none;
+}
+#endif
 
 struct Job {
     const Work* work;
