@@ -105,11 +105,12 @@ def _refusal(
     if job.adapted is None:
         mends.append("--method lora, where a model is adapted; a smaller model else")
     weights = footprint.parts(job)["weights"] + job.library
+    told = figures.parse_storage(train.memory) if train.memory and have == "the budget is" else most
     below = f"; weights and libraries alone take {figures.storage(weights)}" if weights > most else ""
     mends.append(
         f"--memory {figures.storage(least * 1.01 / (1 - MARGIN)).replace(' ', '')}"
         if place != "memory"
         else "a machine with more memory"
     )
-    fault = f"the run needs {figures.storage(need)} at least, {have} {figures.storage(most)}{below}"
+    fault = f"the run needs {figures.storage(need)} at least, {have} {figures.storage(told)}{below}"
     return InputError(fault, place, " or ".join(mends[:1] + mends[-1:] if len(mends) > 1 else mends))

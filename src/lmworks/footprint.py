@@ -18,7 +18,7 @@ from lmworks.data.stream import Stream
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import kept_bytes
+from lmworks.model.kept import kept_bytes, writes_scores
 from lmworks.train.settings import STATE_BYTES, TrainSettings
 
 # Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures its own.
@@ -29,6 +29,7 @@ RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 130_000_000, 0.2
 # Logits exist for so many places at a time, or for so many numbers where the vocabulary is small (train/losses).
 HEAD_PLACES, HEAD_NUMBERS = 128, 1 << 20
 EVALUATED_TOKENS = 1024  # that pass through at a time without training
+SCORES = 6  # tensors of scores that exist at once where attention writes them out: with bias, mask, softmax, gradients
 TRIED = 50_000  # documents of the steps to come that are laid into rows to find the largest; else the worst is taken
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -196,13 +197,26 @@ def _kept(job: Job) -> int:
     """Bytes that autograd keeps of the largest row when nothing is computed again."""
     each, native = _BYTES[job.precision], kernels() is not None
     kept = kept_bytes(job.config, job.rows.lengths, job.rows.sources, job.adapted, job.rank, each, native)
-    return kept if native else kept + _dropped(job.config, job.rows, each)
+    if not native:
+        return kept + _dropped(job.config, job.rows, each)
+    # of weights that no kernel makes, dropout keeps what it left of them
+    written = job.config.attention_dropout and writes_scores(job.config, job.adapted is not None)[0]
+    return kept + (sum(_scores(job, stack) * stack.layers for stack in sizes.stacks(job.config)) if written else 0)
 
 
 def _passing(job: Job) -> int:
     """Gradients that run through one block while its activations are still held, and the last norm with its input."""
     each = (4 * job.config.intermediate_size + 7 * job.config.hidden_size) * _BYTES[job.precision]
-    return max(sum(job.rows.lengths), sum(job.rows.sources)) * each
+    own = max(sum(job.rows.lengths), sum(job.rows.sources)) * each
+    if not writes_scores(job.config, job.adapted is not None)[0]:
+        return own
+    return own + SCORES * max(_scores(job, stack) for stack in sizes.stacks(job.config))
+
+
+def _scores(job: Job, stack: sizes.StackShape) -> int:
+    """Bytes of a weight for each pair of tokens and head, in one block's self-attention."""
+    lengths = job.rows.lengths if stack.reads == "own" else job.rows.sources
+    return job.config.num_attention_heads * sum(one**2 for one in lengths) * _BYTES[job.precision]
 
 
 def _one_block(job: Job) -> int:

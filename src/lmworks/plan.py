@@ -18,13 +18,14 @@ from lmworks import budget, footprint
 from lmworks.adapt.settings import LoRASettings, targeted
 from lmworks.base import figures, machine
 from lmworks.footprint import Job, Rows
+from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# Share of the measured matrix rate that a whole step reaches: a flat packed loop on SmolLM2-135M did 357 of the 690
-# tokens/s that arithmetic allows in float32, and 592 of 4,000 in bfloat16, where element-wise passes are the cost.
-EFFICIENCY = {"float32": 0.52, "bfloat16": 0.15}
+# Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M in float32
+# by benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
+EFFICIENCY = {"float32": (0.8, 0.68), "bfloat16": (0.15, 0.15)}
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72
 # Calling the operations of one layer for one row, forward and backward, whatever their size: measured with a layer so
@@ -211,7 +212,7 @@ def _beside(config: ModelConfig, rows: Rows, trainable: int, rates: machine.Rate
 
 def _rate(precision: str, rates: machine.Rates) -> float | None:
     measured = float(getattr(rates, precision, 0) or 0)
-    return measured * 1e9 * EFFICIENCY[precision] or None
+    return measured * 1e9 * EFFICIENCY[precision][kernels() is None] or None
 
 
 def _disk(config: ModelConfig, train: TrainSettings, whole: bool, parameters: int, trainable: int) -> dict[str, int]:
