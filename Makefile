@@ -47,6 +47,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/opening.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K))
+	$(BIN)/python benchmarks/memory.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/families.py
 	$(if $(PARAGRAPH),$(BIN)/python benchmarks/tiny.py --text $(PARAGRAPH))
 
