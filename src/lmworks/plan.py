@@ -23,8 +23,8 @@ from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M in float32
-# by benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
+# Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
+# benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
 EFFICIENCY = {"float32": (0.8, 0.68), "bfloat16": (0.15, 0.15)}
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72

@@ -90,7 +90,10 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
     assert len(calls) == 4
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
     plain = passed("bfloat16")
-    apart = [[float((one - true).norm() / true.norm()) for one, true in zip(found, exact)] for found in (fast, plain)]
+    apart = [
+        [float((one - true).norm() / true.norm()) for one, true in zip(found, exact, strict=True)]
+        for found in (fast, plain)
+    ]
     assert 1e-4 < max(apart[0]) < 0.1
     for mine, modules in zip(*apart, strict=True):
         assert mine < 2 * modules + 1e-3
