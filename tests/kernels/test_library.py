@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,10 @@ def _copied(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "lmworks", ignore=ignored)
 
     def run(code, wanted="auto"):
-        own = {**os.environ, "PYTHONPATH": str(tmp_path), "LMWORKS_KERNELS": wanted}
-        done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+        # -S and the packages' folder by hand: an editable installation's finder would find the built library first
+        paths = os.pathsep.join([str(tmp_path), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
+        own = {**os.environ, "PYTHONPATH": paths, "LMWORKS_KERNELS": wanted}
+        done = subprocess.run([sys.executable, "-S", "-c", code], env=own, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
