@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, Any]
 MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
-CACHE_BYTES = 1 << 27  # keys and values of the texts that are written at a time
+CACHE_BYTES = 1 << 28  # keys and values of the texts that are written at a time
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
