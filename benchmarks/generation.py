@@ -1,6 +1,6 @@
 """Greedy decoding with SmolLM2-135M: lmworks beside transformers, in turn, each in a fresh process.
 
-Decode: tokens a second while the context grows from 16 to 144 tokens. Prefill: tokens a second of a 512-token prompt.
+Decode: tokens per second while the context grows from 16 to 144 tokens. Prefill: the same of a 512-token prompt.
 """
 
 from __future__ import annotations

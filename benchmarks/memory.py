@@ -16,11 +16,11 @@ from typing import Any
 import arms
 import work
 
-from lmworks import presets
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
 from lmworks.base.machine import peak_memory
 from lmworks.report.card import build
+from lmworks.run import presets
 
 STEPS, ROWS = 3, 160
 TOKENS = 2048  # of a step from scratch: rows are as large as with more
@@ -30,7 +30,7 @@ LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
     """A run of tune, in this process."""
-    from lmworks.tuning import tune
+    from lmworks.run.tuning import tune
 
     train = {"steps": STEPS, "precision": "float32", **({"memory": memory} if memory else {})}
     evaluate = {"task_rows": 4, "max_tokens": 8, "general_bytes": 2000}
@@ -40,7 +40,7 @@ def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str
 
 def pretrained(folder: Path, data: Path, preset: str) -> dict[str, Any]:
     """A run of pretrain, in this process."""
-    from lmworks.pretraining import pretrain
+    from lmworks.run.pretraining import pretrain
 
     made = presets.preset(preset)
     context = made.values["model"].get("max_position_embeddings", TOKENS)

@@ -20,7 +20,7 @@ from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
 from lmworks.data.stream import Stream
-from lmworks.language_model import LanguageModel
+from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears, training_flops
 from lmworks.train.loop import Hooks, train

@@ -242,7 +242,7 @@ def main() -> None:
         "blocks side by side": least_loss(text, whole, GPT_BLOCK),
         "blocks anywhere": least_loss(text, range(len(text) - GPT_BLOCK), GPT_BLOCK),
     }
-    print("\nno model that reads a block alone can go below, in nats a character: ", end="")
+    print("\nno model that reads a block alone can go below, in nats per character: ", end="")
     print(", ".join(f"{name} {value:.4f}" for name, value in least.items()))
     pairs = {"TinyGPT": ("plain TinyGPT, blocks side by side", "TinyGPT, blocks side by side")}
     pairs["TinyBERT"] = ("plain TinyBERT", "TinyBERT")

@@ -5,7 +5,7 @@
     scratch  a decoder of ten million parameters on python-source
 
 All begin with the same weights and see the same documents; lmworks and Trainer in the same order, so that their losses
-can be compared step by step. Real tokens a second: tokens that are not padding over the seconds of the optimizer steps,
+can be compared step by step. Real tokens per second: tokens that are not padding over the seconds of optimizer steps,
 the first two left out for everyone. Peers that fell far behind in the first round do not run again, and bfloat16 where
 the processor has no matrix units for it is tried with a few steps first.
 """

@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmworks.opening import load as load
-    from lmworks.pretraining import pretrain as pretrain
-    from lmworks.pretraining import resume as resume
-    from lmworks.tuning import tune as tune
+    from lmworks.language_model.opening import load as load
+    from lmworks.run.pretraining import pretrain as pretrain
+    from lmworks.run.pretraining import resume as resume
+    from lmworks.run.tuning import tune as tune
 
 __all__ = ["__version__", "load", "pretrain", "resume", "tune"]
 
 _HOMES = {
-    "load": "lmworks.opening",
-    "tune": "lmworks.tuning",
-    "pretrain": "lmworks.pretraining",
-    "resume": "lmworks.pretraining",
+    "load": "lmworks.language_model.opening",
+    "tune": "lmworks.run.tuning",
+    "pretrain": "lmworks.run.pretraining",
+    "resume": "lmworks.run.pretraining",
 }
 
 

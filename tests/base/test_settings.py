@@ -1,4 +1,4 @@
-"""Settings: what goes in comes out, and every fault names the place and the mend."""
+"""Settings: what goes in comes out, and every fault names the place and the hint."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_vectors_are_compared_and_written(encoder, capsys, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("words", "mend"),
+    ("words", "hint"),
     [
         (["fill", "i love tea"], "write one as [MASK]"),
         (["embed", "i", "--pooling", "none", "--out", "v.npy"], "--pooling mean"),
@@ -75,9 +75,9 @@ def test_vectors_are_compared_and_written(encoder, capsys, tmp_path, monkeypatch
         (["translate", "i love"], "take an encoder-decoder"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_mend(encoder, capsys, words, mend):
+def test_what_cannot_be_is_refused_with_a_mend(encoder, capsys, words, hint):
     assert main([*words, "--model", str(encoder)]) == 2
-    assert mend in capsys.readouterr().err
+    assert hint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["generate", "i love"], ["chat", "--ask", "i love"], ["score", "i love"]])

@@ -71,7 +71,7 @@ def test_every_verb_has_help(name, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "mend"),
+    ("words", "hint"),
     [
         (["gnerate"], "did you mean lmworks generate?"),
         (["zzzz"], "one of: tune, "),
@@ -82,11 +82,11 @@ def test_every_verb_has_help(name, capsys):
         (["--frob"], "lmworks --help"),
     ],
 )
-def test_a_wrong_word_exits_with_2_and_a_mend(words, mend, capsys):
+def test_a_wrong_word_exits_with_2_and_a_mend(words, hint, capsys):
     assert main(words) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ")
-    assert f"mend: {mend}" in shown.err
+    assert f"hint: {hint}" in shown.err
     assert shown.out == ""
 
 
@@ -129,7 +129,7 @@ def test_values_keep_every_sign(verb):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (InputError("is broken", "here:3", "mend it"), 2, "error: here:3: is broken\n  mend: mend it\n"),
+        (InputError("is broken", "here:3", "hint it"), 2, "error: here:3: is broken\n  hint: hint it\n"),
         (PermissionError(13, "denied", "there"), 2, "error: there: may not be read or written"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],

@@ -58,4 +58,4 @@ def test_get_list_and_remove(capsys):
 )
 def test_what_cannot_be_done(words, capsys):
     assert main(["models", *words]) == 2
-    assert "mend: " in capsys.readouterr().err
+    assert "hint: " in capsys.readouterr().err

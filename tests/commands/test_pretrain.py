@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_scratch import options, save_pairs, save_text
 
-from lmworks import presets
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
+from lmworks.run import presets
 
 
 @pytest.fixture(name="text")
@@ -19,7 +19,15 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["pretrain", "tinygpt", str(text), "--out", str(run), *options("tinygpt")]) == 0
     told = capsys.readouterr().out
-    for word in ("parameters", "memory", "Perplexity", "Tokens guessed right", "bits a byte", "step 8", "report.html"):
+    for word in (
+        "parameters",
+        "memory",
+        "Perplexity",
+        "Tokens guessed right",
+        "bits per byte",
+        "step 8",
+        "report.html",
+    ):
         assert word in told
     assert main(["resume", str(run)]) == 0
     assert "finished already" in capsys.readouterr().out
@@ -108,7 +116,7 @@ def test_what_cannot_be_used_is_said(text, tmp_path, capsys, words, told):
     assert main(["pretrain", words[0], str(text), "--out", str(tmp_path / "run"), *words[1:]]) == 2
     error = capsys.readouterr().err
     assert told in error
-    assert "mend:" in error
+    assert "hint:" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -70,7 +70,7 @@ def test_show_parts_pieces_and_marks_special_ones(folder, capsys):
     assert code == 0
     assert lines[0] == "{[CLS]}|the|{[UNK]}=dog|sat|{[SEP]}"
     assert lines[1].split() == [str(index) for index in made.encode("the dog sat", special=True)]
-    assert lines[2] == "3 tokens for 11 characters, 11 bytes (3.67 bytes a token); 2 special tokens; 1 unknown"
+    assert lines[2] == "3 tokens for 11 characters, 11 bytes (3.67 bytes per token); 2 special tokens; 1 unknown"
     assert told(capsys, "show", folder / "word", "the dog", "--no-special")[1].startswith("the|{[UNK]}=dog\n")
     assert told(capsys, "show", folder / "char", "a\nt")[1].startswith("a|\\n|t\n")
     assert told(capsys, "show", folder / "word", "")[1].splitlines()[-1] == "no tokens; 2 special tokens"
@@ -115,7 +115,7 @@ def test_compare_reads_files_and_limits(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "fault", "mend"),
+    ("words", "fault", "hint"),
     [
         (["train", "{0}/text.txt", "--kind", "letters", "--out", "{0}/x"], "kind", "word | char"),
         (["train", "{0}/text.txt", "--kindd", "word", "--out", "{0}/x"], "no option --kindd", "did you mean --kind?"),
@@ -130,11 +130,11 @@ def test_compare_reads_files_and_limits(folder, capsys):
         (["compare", "none.txt", "{0}/char"], "no such file", "give a file"),
     ],
 )
-def test_what_is_wrong_is_said(folder, capsys, words, fault, mend):
+def test_what_is_wrong_is_said(folder, capsys, words, fault, hint):
     code, out, err = told(capsys, *(word.replace("{0}", str(folder)) for word in words))
     assert (code, out) == (2, "")
     assert fault in err
-    assert mend in err.split("mend: ")[1]
+    assert hint in err.split("hint: ")[1]
     assert not (folder / "x").exists()
 
 

@@ -146,7 +146,7 @@ def test_another_attention_factor_is_kept() -> None:
 def test_what_is_not_computed_is_refused_by_name(name: str, keys: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         read(name, **keys)
-    assert caught.value.mend
+    assert caught.value.hint
     for word in words:
         assert word in str(caught.value)
 

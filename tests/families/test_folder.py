@@ -103,7 +103,7 @@ def test_saving_over_its_own_folder_keeps_what_was_learned(theirs: Callable[...,
 def _refused(folder: Path, *words: str) -> None:
     with pytest.raises(InputError) as caught:
         open_folder(folder)
-    assert caught.value.mend
+    assert caught.value.hint
     for word in words:
         assert word in str(caught.value)
 

@@ -169,5 +169,5 @@ def test_what_is_no_conversation_is_refused(messages, fault):
 
 
 def test_no_template_names_the_mend():
-    with pytest.raises(InputError, match=r"no chat template[^$]*mend: give the model a chat template"):
+    with pytest.raises(InputError, match=r"no chat template[^$]*hint: give the model a chat template"):
         chat.encode(byte_level(), talk(["a"]))

@@ -1,4 +1,4 @@
-"""Corpus: what is read from which file, what is refused with which place and mend, how it is divided."""
+"""Corpus: what is read from which file, what is refused with which place and hint, how it is divided."""
 
 import gzip
 import json

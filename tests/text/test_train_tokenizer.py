@@ -65,7 +65,7 @@ def least(**words) -> int:
     """The smallest vocabulary that such settings can do with, as the error tells it."""
     with pytest.raises(InputError, match="entries do not hold") as caught:
         train(TEXTS, TokenizerSettings(**words, vocab_size=1))
-    return int(re.search(r"--vocab-size (\d+)", caught.value.mend)[1])
+    return int(re.search(r"--vocab-size (\d+)", caught.value.hint)[1])
 
 
 def sized(kind: str, **words) -> TokenizerSettings:
@@ -333,7 +333,7 @@ def test_rows_of_every_kind_give_their_texts():
 def test_a_size_that_cannot_be_reached_says_which_can(kind):
     with pytest.raises(TooManyEntries, match="more than the text can fill") as caught:
         train(TEXTS, TokenizerSettings(kind=kind, vocab_size=20_000))
-    filled = int(re.search(r"--vocab-size (\d+)", caught.value.mend)[1])
+    filled = int(re.search(r"--vocab-size (\d+)", caught.value.hint)[1])
     assert caught.value.filled == filled
     assert train(TEXTS, TokenizerSettings(kind=kind, vocab_size=filled)).tokenizer.vocab_size == filled
 
@@ -364,7 +364,7 @@ def test_a_size_below_what_is_needed_says_what_is(kind):
 def test_what_cannot_be_done_is_said(texts, words, fault):
     with pytest.raises(InputError, match=fault) as caught:
         train(texts, TokenizerSettings(**words))
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("words", [{"kind": "letters"}, {"style": "klingon"}, {"vocab_size": 0}, {"sizes": 3}])

@@ -50,7 +50,7 @@ def attach(network: nn.Module, settings: LoRASettings, seed: int = 0) -> list[st
         InputError: a target means no linear, or there is an adapter already.
     """
     if next(adapters(network), None) is not None:
-        raise InputError("this network has an adapter already", mend="merge or detach it first")
+        raise InputError("this network has an adapter already", hint="merge or detach it first")
     names = meant_by(network, settings)
     network.requires_grad_(False)
     for name in names:
@@ -148,7 +148,7 @@ def save_adapter(network: Transformer, folder: Path | str, family: Family, base_
     """
     found = dict(adapters(network))
     if not found:
-        raise InputError("this network has no adapter to save", mend="save the whole model")
+        raise InputError("this network has no adapter to save", hint="save the whole model")
     folder = Path(folder)
     factors = {
         name: peft_folder.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
@@ -178,7 +178,7 @@ def load_adapter(network: Transformer, folder: Path | str, family: Family, train
         InputError: the adapter is not for this model, or asks for what is not computed here.
     """
     if next(adapters(network), None) is not None:
-        raise InputError("this network has an adapter already", mend="merge or detach it first")
+        raise InputError("this network has an adapter already", hint="merge or detach it first")
     folder = Path(folder)
     factors, told = peft_folder.read(folder, family, network.config)
     linears = dict(named_linears(network))

@@ -212,14 +212,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"peft_type is {kind!r}", str(path), "lmworks loads LORA adapters")
     start = told.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
-        mend = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
-        raise InputError(f"init_lora_weights {start!r} changed the base's weights as well", str(path), mend)
+        hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
+        raise InputError(f"init_lora_weights {start!r} changed the base's weights as well", str(path), hint)
     if told.get("bias", "none") != "none":
         raise InputError(f"bias {told['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
     asked = [name for name, value in told.items() if value and name not in READ | IDLE | {"init_lora_weights", "bias"}]
     if asked:
-        mend = "merge it into its base with peft, and load that"
-        raise InputError(f"{', '.join(sorted(asked))}: changes the result and is not computed here", str(path), mend)
+        hint = "merge it into its base with peft, and load that"
+        raise InputError(f"{', '.join(sorted(asked))}: changes the result and is not computed here", str(path), hint)
     return told
 
 
@@ -228,8 +228,8 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     path = folder / WEIGHTS
     if not path.exists():
         pickled = (folder / "adapter_model.bin").exists()
-        mend = "convert adapter_model.bin: pickles are never opened here" if pickled else "give the folder peft saved"
-        raise InputError("the adapter's weights are missing", str(path), mend)
+        hint = "convert adapter_model.bin: pickles are never opened here" if pickled else "give the folder peft saved"
+        raise InputError("the adapter's weights are missing", str(path), hint)
     try:
         tensors = load_file(path)
     except SafetensorError as fault:

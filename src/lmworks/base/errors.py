@@ -1,6 +1,6 @@
-"""What a person can mend.
+"""What a person can hint.
 
-Every error that bad input causes is an InputError: it says where, what, and how to mend it. The command
+Every error that bad input causes is an InputError: it says where, what, and how to hint it. The command
 line prints it without a traceback and exits with code 2. Knows nothing of who raises it.
 """
 
@@ -11,13 +11,13 @@ class InputError(Exception):
     Args:
         fault: what is wrong, as one sentence.
         place: where: a file, ``file:line``, a field, a command-line option. Empty when there is no place.
-        mend: what to do about it, as one sentence. Empty only where nothing can be advised.
+        hint: what to do about it, as one sentence. Empty only where nothing can be advised.
     """
 
-    def __init__(self, fault: str, place: str = "", mend: str = "") -> None:
-        super().__init__(fault, place, mend)
-        self.fault, self.place, self.mend = fault, place, mend
+    def __init__(self, fault: str, place: str = "", hint: str = "") -> None:
+        super().__init__(fault, place, hint)
+        self.fault, self.place, self.hint = fault, place, hint
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.fault}" if self.place else self.fault
-        return f"{text}\n  mend: {self.mend}" if self.mend else text
+        return f"{text}\n  hint: {self.hint}" if self.hint else text

@@ -64,8 +64,8 @@ class HubName:
         """Raises InputError when the text is no such name."""
         match = NAME.match(text)
         if match is None:
-            mend = "write hub:owner/name, hub:owner/name@revision or hub:owner/name/file.gguf"
-            raise InputError("is no name on the hub", f"hub:{text}", mend)
+            hint = "write hub:owner/name, hub:owner/name@revision or hub:owner/name/file.gguf"
+            raise InputError("is no name on the hub", f"hub:{text}", hint)
         return cls(match["repo"], match["file"] and match["file"][1:], match["revision"])
 
     def record(self, what: What) -> Path:

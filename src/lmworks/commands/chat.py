@@ -11,7 +11,7 @@ from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.generate import add_fast, open_model
 
 if TYPE_CHECKING:
-    from lmworks.language_model import LanguageModel
+    from lmworks.language_model.model import LanguageModel
 
 ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is
 set by further options, as for generate."""
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _held_out(run: str, count: int) -> list[tuple[str, str]]:
     """Prompts and references of rows that the run held out; the report's samples are not among them."""
-    from lmworks import recipe as recipes
     from lmworks.base.journal import RunFolder
+    from lmworks.run import recipe as recipes
     from lmworks.text import corpus
 
     recipe = recipes.read(RunFolder(run).recipe)

@@ -91,7 +91,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.data import objectives
-    from lmworks.opening import load_tokenizer, read_config
+    from lmworks.language_model.opening import load_tokenizer, read_config
     from lmworks.text import corpus
 
     values = data_overrides(rest)

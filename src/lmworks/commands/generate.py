@@ -10,7 +10,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 
 if TYPE_CHECKING:
-    from lmworks.language_model import LanguageModel
+    from lmworks.language_model.model import LanguageModel
 
 ABOUT = """Continue a text with a model; an encoder-decoder answers it. How is set by further options: --max-tokens 64
 --temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --no-repeat-ngram-size 3 --seed 1
@@ -30,13 +30,13 @@ def add_fast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="read fewer bytes a token; an answer may differ in a word",
+        help="read fewer bytes per token; an answer may differ in a word",
     )
 
 
 def opened(source: str) -> LanguageModel:
     """The model; what opening it had to say goes to standard error."""
-    from lmworks.opening import load
+    from lmworks.language_model.opening import load
 
     model = load(source)
     for note in model.notes:
@@ -46,7 +46,7 @@ def opened(source: str) -> LanguageModel:
 
 def open_model(args: argparse.Namespace) -> LanguageModel:
     """The model, made fast where that is asked for."""
-    from lmworks.opening import load
+    from lmworks.language_model.opening import load
 
     model = load(args.model)
     return model.prepare() if args.fast else model

@@ -1,4 +1,4 @@
-"""The lmworks command: finds the verb, imports its file and no other, and prints errors as a person can mend them.
+"""The lmworks command: finds the verb, imports its file and no other, and prints errors as a person can hint them.
 
 A verb's file offers ``add_arguments(parser)`` and ``run(args, rest) -> exit code``. Options that the verb does not
 know are settings (``--train.epochs 3``) where it takes settings: they reach ``run`` as ``rest``, each one word
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 when it did what was asked, 2 for what a person can mend, 130 when interrupted, 141 when nobody reads on.
+        0 when it did what was asked, 2 for what a person can hint, 130 when interrupted, 141 when nobody reads on.
     """
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell(str(error))
         return 2
     except PermissionError as error:
-        _tell(f"{error.filename}: may not be read or written here\n  mend: change its permissions, or choose another")
+        _tell(f"{error.filename}: may not be read or written here\n  hint: change its permissions, or choose another")
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -111,16 +111,16 @@ def _run(words: list[str]) -> int:
     name, words = words[place or 0], words[(place or 0) + 1 :]
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, n=1)
-        mend = f"did you mean lmworks {near[0]}?" if near else f"one of: {', '.join(VERBS)}"
-        raise InputError(f"there is no verb {name!r}", "lmworks", mend)
+        hint = f"did you mean lmworks {near[0]}?" if near else f"one of: {', '.join(VERBS)}"
+        raise InputError(f"there is no verb {name!r}", "lmworks", hint)
     module = importlib.import_module(f"lmworks.commands.{VERBS[name].file}")
     module.add_arguments(parsers[name])
     words, settings = _part(words, parsers[name])
     args, left = _parse(parsers[name], words)
     args.verb = name
     if left:
-        mend = f"lmworks {name} --help tells how it is used"
-        raise InputError(f"has no use for {' '.join(map(repr, left))}", f"lmworks {name}", mend)
+        hint = f"lmworks {name} --help tells how it is used"
+        raise InputError(f"has no use for {' '.join(map(repr, left))}", f"lmworks {name}", hint)
     if settings and not VERBS[name].settings:
         raise _no_such_option(settings[0].split("=")[0], name, parsers[name])
     return int(module.run(args, settings) or 0)
@@ -171,8 +171,8 @@ def _options(parser: argparse.ArgumentParser) -> set[str]:
 def _no_such_option(option: str, verb: str, parser: argparse.ArgumentParser) -> InputError:
     known = sorted(word for word in _options(parser) if word.startswith("--"))
     near = difflib.get_close_matches(option, known, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
-    return InputError(f"there is no option {option}", f"lmworks {verb}", mend)
+    hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+    return InputError(f"there is no option {option}", f"lmworks {verb}", hint)
 
 
 def _version() -> str:

@@ -6,12 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from lmworks import scratch
 from lmworks.base.errors import InputError
 from lmworks.commands import pretrain, tune
+from lmworks.run import pretrain_recipe as scratch
 
 if TYPE_CHECKING:
-    from lmworks.plan import Plan
+    from lmworks.run.plan import Plan
 
 ABOUT = """What a run will need: parameters, work, time, memory, disk. Opens model and data, trains nothing, writes
 nothing. Words and settings are those of lmworks tune, or, for a preset or its recipe, those of lmworks pretrain."""
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _of_tune(args: argparse.Namespace, rest: list[str]) -> tuple[Plan, list[str]]:
     recipe = tune.recipe_of(args, rest)
-    from lmworks.tuning import prepare
+    from lmworks.run.tuning import prepare
 
     prepared = prepare(recipe)
     return prepared.plan, prepared.notes
@@ -47,7 +47,7 @@ def _of_scratch(args: argparse.Namespace, rest: list[str]) -> tuple[Plan, list[s
     if args.method is not None:
         raise InputError("a model from scratch has no method of adapting", "--method", "leave it out")
     recipe = pretrain.recipe_of(args, rest)
-    from lmworks.pretraining import prepare
+    from lmworks.run.pretraining import prepare
 
     prepared = prepare(recipe)
     return prepared.plan, prepared.notes

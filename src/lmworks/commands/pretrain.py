@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from lmworks import scratch
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides
 from lmworks.commands.tune import add_memory, start, within
-from lmworks.scratch import PretrainRecipe
+from lmworks.run import pretrain_recipe as scratch
+from lmworks.run.pretrain_recipe import PretrainRecipe
 
 ABOUT = """Train a model from nothing: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. The command
 lmworks recipe presets tells of the presets. Every setting can be given as an option: --model.num_hidden_layers 2

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from lmworks import presets, scratch
 from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.base.settings import describe, merge, parse_overrides, to_yaml
 from lmworks.commands import show
 from lmworks.model import sizes
-from lmworks.recipe import Recipe, resolve
+from lmworks.run import presets
+from lmworks.run import pretrain_recipe as scratch
+from lmworks.run.recipe import Recipe, resolve
 
 WORDS_HERE = 100  # in the size of a preset whose vocabulary depends on the text alone
 

@@ -14,6 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
     from lmworks.commands.tune import finish, tell
-    from lmworks.pretraining import resume
+    from lmworks.run.pretraining import resume
 
     return finish(resume(args.run, tell))

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open and write."""
-    from lmworks.opening import load
+    from lmworks.language_model.opening import load
 
     model = load(args.model)
     for note in model.notes:

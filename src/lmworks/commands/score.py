@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a line a text, and a total where there are several."""
     texts = _texts(args)
-    from lmworks.opening import load
+    from lmworks.language_model.opening import load
 
     model = load(args.model)
     for note in model.notes:

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.what == "train":
         return _train(args, rest)
     if rest:
-        mend = f"lmworks tokenizer {args.what} --help"
-        raise InputError(f"there is no option {rest[0].split('=')[0]}", f"lmworks tokenizer {args.what}", mend)
+        hint = f"lmworks tokenizer {args.what} --help"
+        raise InputError(f"there is no option {rest[0].split('=')[0]}", f"lmworks tokenizer {args.what}", hint)
     return _show(args) if args.what == "show" else _compare(args)
 
 
@@ -117,8 +117,8 @@ def _data_settings(rest: list[str]) -> Any:
     if values:
         name = next(iter(values)).replace("_", "-")
         near = nearest(name, [option.replace("_", "-") for option in TokenizerSettings.model_fields])
-        mend = f"did you mean --{near[0]}?" if near else "lmworks tokenizer train --help; data settings are --data.NAME"
-        raise InputError(f"there is no option --{name}", "lmworks tokenizer train", mend)
+        hint = f"did you mean --{near[0]}?" if near else "lmworks tokenizer train --help; data settings are --data.NAME"
+        raise InputError(f"there is no option --{name}", "lmworks tokenizer train", hint)
     return build(DataSettings, inner, "the command line")
 
 
@@ -175,7 +175,7 @@ def _summary(text: str, tokens: list[dict[str, Any]]) -> str:
     size = len(text.encode("utf-8"))
     added = len(tokens) - own
     parts = [
-        f"{own} tokens for {len(text)} characters, {size} bytes ({size / own:.2f} bytes a token)"
+        f"{own} tokens for {len(text)} characters, {size} bytes ({size / own:.2f} bytes per token)"
         if own
         else "no tokens"
     ]
@@ -248,7 +248,7 @@ def _told(fault: Fault) -> str:
 
 
 def _open(source: str) -> Tokenizer:
-    from lmworks.opening import load_tokenizer
+    from lmworks.language_model.opening import load_tokenizer
 
     return load_tokenizer(source)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from lmworks import recipe as recipes
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
-from lmworks.recipe import Recipe
+from lmworks.run import recipe as recipes
+from lmworks.run.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lmworks.scratch import PretrainRecipe
-    from lmworks.stages import Run
+    from lmworks.run.pretrain_recipe import PretrainRecipe
+    from lmworks.run.stages import Run
 
 ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
 can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
@@ -73,7 +73,7 @@ def start(recipe: Recipe | PretrainRecipe, dry_run: bool) -> int:
     if dry_run:
         print(to_yaml(recipe), end="")
         return 0
-    from lmworks import pretraining, tuning
+    from lmworks.run import pretraining, tuning
 
     done = tuning.run_recipe(recipe, tell) if isinstance(recipe, Recipe) else pretraining.run_recipe(recipe, tell)
     return finish(done)

@@ -188,8 +188,8 @@ def need(tokenizer: Tokenizer, role: str, what: str) -> int:
     found = role_id(tokenizer, role)
     if found is None:
         style = "bert, roberta or bart" if role == "mask" else "t5 or bart"
-        mend = f"name one as {role}_token in tokenizer_config.json, or train a tokenizer of style {style}"
-        raise InputError(f"the tokenizer has no {role} token, and {what} needs one", "tokenizer", mend)
+        hint = f"name one as {role}_token in tokenizer_config.json, or train a tokenizer of style {style}"
+        raise InputError(f"the tokenizer has no {role} token, and {what} needs one", "tokenizer", hint)
     return found
 
 

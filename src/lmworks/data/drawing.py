@@ -103,8 +103,8 @@ def make(settings: ObjectiveSettings, tokenizer: Tokenizer, config: Model) -> Ob
     if config.architecture != settings.architecture:
         fit = [name for name in KINDS if ObjectiveSettings(name=name).architecture == config.architecture]
         fault = f"objective {settings.name} needs a model that is: {settings.architecture}; this one is: "
-        mend = f"for this model take {' or '.join(fit)}; or take another model"
-        raise InputError(fault + config.architecture, "objective.name", mend)
+        hint = f"for this model take {' or '.join(fit)}; or take another model"
+        raise InputError(fault + config.architecture, "objective.name", hint)
     if not config.language_head:
         raise InputError("this model has no head that says tokens", "language_head", "set language_head: true")
     if tokenizer.vocab_size > config.vocab_size:
@@ -122,9 +122,9 @@ def decoder_start(settings: ObjectiveSettings, tokenizer: Tokenizer) -> int:
     found = role_id(tokenizer, settings.start_role)
     if found is None:
         has = [role for role in ("pad", "bos", "eos") if role_id(tokenizer, role) is not None]
-        mend = f"take another one (decoder_start {' or '.join(has)}), or train" if has else "train"
+        hint = f"take another one (decoder_start {' or '.join(has)}), or train" if has else "train"
         fault = f"the tokenizer has no {settings.start_role} token for a decoder to begin with"
-        raise InputError(fault, "objective.decoder_start", f"{mend} a tokenizer of style t5 or bart")
+        raise InputError(fault, "objective.decoder_start", f"{hint} a tokenizer of style t5 or bart")
     return found
 
 
@@ -135,8 +135,8 @@ def _texts(table: Table, tokenizer: Tokenizer, report: Report, words: bool = Fal
     """The texts of a table that have tokens; empty ones are counted."""
     if table.kind not in ("text", "labels"):
         fault = f"rows of kind {table.kind} are no texts"
-        mend = "make texts of their columns: --kind text --text '{COLUMN} {COLUMN}'"
-        raise InputError(fault, table.name, mend)
+        hint = "make texts of their columns: --kind text --text '{COLUMN} {COLUMN}'"
+        raise InputError(fault, table.name, hint)
     found = []
     for document in documents(table.rows, tokenizer, words):
         if len(document):
@@ -222,11 +222,11 @@ class Masked(Objective):
         self.frame = frame(tokenizer)
         if settings.next_sentence and not self.frame.middle:
             fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
-            mend = "train one of BERT's style (lmworks tokenizer train --style bert), or set next_sentence: false"
-            raise InputError(fault, "tokenizer", mend)
+            hint = "train one of BERT's style (lmworks tokenizer train --style bert), or set next_sentence: false"
+            raise InputError(fault, "tokenizer", hint)
         if settings.next_sentence and not model.pair_head:
-            mend = "set pooler: true and pair_head: true in the model, or next_sentence: false"
-            raise InputError("this model has no head that says whether a sentence follows", "next_sentence", mend)
+            hint = "set pooler: true and pair_head: true in the model, or next_sentence: false"
+            raise InputError("this model has no head that says whether a sentence follows", "next_sentence", hint)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Texts in stretches that fill a context, or pairs of sentences."""
@@ -248,8 +248,8 @@ class Masked(Objective):
         made = masked.blocks(library, room)
         alone = sum(len(held) < 2 for held in library)
         if found and not made:
-            mend = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
-            raise InputError("no document has two sentences, so none can follow another", found[0].place, mend)
+            hint = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
+            raise InputError("no document has two sentences, so none can follow another", found[0].place, hint)
         if alone:
             report.notes.append(f"{alone} documents of one sentence begin no pair")
         if len(library) == 1:

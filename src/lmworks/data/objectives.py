@@ -102,8 +102,8 @@ def examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, context
     limit = limit_of(settings, context) if settings.max_tokens else context + 1  # the last passes through no network
     if table.kind == "pairs":
         fault = "rows of source and target train an encoder-decoder (objective seq2seq), not a decoder"
-        mend = "name the columns --columns '{prompt: SOURCE, completion: TARGET}', or take another model"
-        raise InputError(fault, table.name, mend)
+        hint = "name the columns --columns '{prompt: SOURCE, completion: TARGET}', or take another model"
+        raise InputError(fault, table.name, hint)
     templated = uses_template(table, tokenizer, settings)
     report = Report(table.kind, "chat template" if templated else "plain", rows=len(table), skipped=len(table.skipped))
     report.notes = list(table.notes)
@@ -135,7 +135,7 @@ def check(report: Report, settings: DataSettings) -> None:
         raise InputError(
             f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
             report.first_no_trainable,
-            "raise max_tokens, mend such rows, or leave them out with allow_no_loss: true",
+            "raise max_tokens, hint such rows, or leave them out with allow_no_loss: true",
         )
     if report.end_without_loss and not settings.allow_no_end:
         raise InputError(
@@ -154,8 +154,8 @@ def limit_of(settings: DataSettings, context: int) -> int:
         InputError: more is asked for than the model's context.
     """
     if settings.max_tokens is not None and settings.max_tokens > context:
-        mend = f"set max_tokens to at most {context}"
-        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", mend)
+        hint = f"set max_tokens to at most {context}"
+        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", hint)
     return settings.max_tokens or context
 
 
@@ -238,7 +238,7 @@ def _parts(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bo
     try:
         cut = chat.pieces(tokenizer, as_messages(row, settings, choices), turns=settings.turns)
     except InputError as error:
-        raise InputError(error.fault, row.place, error.mend) from error
+        raise InputError(error.fault, row.place, error.hint) from error
     return [(piece.text, piece.after, piece.loss, piece.content, piece.ended) for piece in cut]
 
 
@@ -265,8 +265,8 @@ def _fit(
     dropped = len(example) - limit
     if dropped > 0:
         if settings.on_long == "stop":
-            mend = "raise max_tokens, shorten the row, or say on_long: cut or skip"
-            raise InputError(f"{len(example)} tokens, and there is room for {limit}", example.place, mend)
+            hint = "raise max_tokens, shorten the row, or say on_long: cut or skip"
+            raise InputError(f"{len(example)} tokens, and there is room for {limit}", example.place, hint)
         if settings.on_long == "skip":
             report.too_long += 1
             return None

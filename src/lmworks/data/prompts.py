@@ -77,8 +77,8 @@ def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) ->
     if must and tokenizer.chat_template is None:
         raise InputError("this model has no chat template", table.name, chat.NO_TEMPLATE)
     if table.kind == "chat" and settings.template == "off":
-        mend = "leave template at auto, or use prompt and completion columns"
-        raise InputError("conversations cannot be written without a chat template", "template", mend)
+        hint = "leave template at auto, or use prompt and completion columns"
+        raise InputError("conversations cannot be written without a chat template", "template", hint)
     return tokenizer.chat_template is not None and settings.template != "off"
 
 

@@ -117,10 +117,10 @@ def check_sentinels(found: np.ndarray, needed: int) -> None:
     """
     if len(found) < needed:
         has = f"only {len(found)} sentinels" if len(found) else "no sentinels (<extra_id_0>, <extra_id_1>, ...)"
-        mend = "train a tokenizer of T5's style (lmworks tokenizer train --style t5)"
+        hint = "train a tokenizer of T5's style (lmworks tokenizer train --style t5)"
         if len(found):
-            mend = f"shorten the context (max_tokens), raise mean_span, or {mend}"
-        raise InputError(f"the tokenizer has {has}, and span corruption needs {needed}", "tokenizer", mend)
+            hint = f"shorten the context (max_tokens), raise mean_span, or {hint}"
+        raise InputError(f"the tokenizer has {has}, and span corruption needs {needed}", "tokenizer", hint)
 
 
 # Denoising

@@ -29,7 +29,7 @@ class Stream:
         self, count: int, batch_size: int, seed: int = 0, epochs: float | None = None, steps: int | None = None
     ) -> None:
         if count < 1:
-            raise InputError("there is nothing to train on", mend="give data with at least one usable row")
+            raise InputError("there is nothing to train on", hint="give data with at least one usable row")
         if batch_size < 1:
             raise InputError(f"a step cannot have {batch_size} examples", "batch_size", "give at least 1")
         if (epochs is None) == (steps is None):

@@ -97,7 +97,7 @@ def row_losses(
 def summary(losses: Losses, sizes: Sequence[int]) -> dict[str, Any]:
     """Figures over all rows, and each row's part in them, as the journal keeps it.
 
-    ``loss`` is nats a token, ``perplexity`` its exponential, ``accuracy`` the share of tokens that were the likeliest;
+    ``loss`` is nats per token, ``perplexity`` its exponential, ``accuracy`` the share of tokens that were likeliest;
     ``bits_per_byte`` only where the rows' bytes were counted; ``pair_loss`` and ``pair_accuracy`` of next sentences
     only where they were asked (an answer is right when it got more than half of the probability).
 
@@ -125,7 +125,7 @@ def summary(losses: Losses, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def perplexity(loss: float) -> float:
-    """exp of the mean nats a token, which compares only under one tokenizer; infinite where no number holds it."""
+    """exp of the mean nats per token, which compares only under one tokenizer; infinite where no number holds it."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -133,7 +133,7 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(nats: float, size: int) -> float:
-    """Nats of a text of so many bytes as bits a byte: comparable across tokenizers; NaN where nothing was scored."""
+    """Nats of a text of so many bytes as bits per byte: comparable across tokenizers; NaN where nothing was scored."""
     return nats / math.log(2) / size if size else math.nan
 
 

@@ -137,7 +137,7 @@ class Family:
         said, meant = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
         if lost := sorted(name for name in meant if said[name] != meant[name] and name not in UNSAID):
             values = ", ".join(f"{name} = {meant[name]!r}" for name in lost)
-            raise InputError(f"a {self.name} config cannot say {values}", mend="save it as another family")
+            raise InputError(f"a {self.name} config cannot say {values}", hint="save it as another family")
         return keys
 
 

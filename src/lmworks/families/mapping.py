@@ -148,7 +148,7 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
         raise InputError(
             f"this model's tensors are not those of the format it is to be written in: "
             f"too many {_some(set(ours) - told)}, missing {_some(told - set(ours))}",
-            mend="merge or detach adapters and quantized linears first",
+            hint="merge or detach adapters and quantized linears first",
         )
     theirs: dict[str, torch.Tensor] = {}
     for row in rows:

@@ -39,9 +39,9 @@ def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Famil
     if name is None:
         raise InputError("model_type is missing, so this is not a model's config", place, known)
     if name in PICTURES:
-        mend = f"take a model that reads text alone: its config says {PICTURES[name]!r}"
+        hint = f"take a model that reads text alone: its config says {PICTURES[name]!r}"
         raise InputError(
-            f"model_type {name!r} reads pictures or sound beside text, which lmworks does not", place, mend
+            f"model_type {name!r} reads pictures or sound beside text, which lmworks does not", place, hint
         )
     if name not in FAMILIES:
         raise InputError(f"model_type {name!r} is not a family that lmworks has", place, known)

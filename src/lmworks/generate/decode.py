@@ -202,10 +202,10 @@ def check_writes(network: Transformer) -> None:
     if network.config.architecture == "encoder":
         raise InputError(
             "the model is an encoder: it reads texts and writes none",
-            mend="lmworks fill fills its blanks, lmworks embed gives vectors of texts",
+            hint="lmworks fill fills its blanks, lmworks embed gives vectors of texts",
         )
     if not network.config.language_head:
-        raise InputError("the model has no head for words, so it writes none", mend="take it with its head")
+        raise InputError("the model has no head for words, so it writes none", hint="take it with its head")
 
 
 def check_prompts(network: Transformer, prompts: Sequence[Sequence[int]]) -> None:

@@ -59,14 +59,14 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
     """
     architecture, marks = network.config.architecture, sentinels(tokenizer).tolist()
     if architecture == "decoder":
-        mend = "lmworks next shows what follows a text; take an encoder (as BERT) or an encoder-decoder (as T5) to fill"
-        raise InputError("a decoder reads from left to right and fills no blanks", mend=mend)
+        hint = "lmworks next shows what follows a text; take an encoder (as BERT) or an encoder-decoder (as T5) to fill"
+        raise InputError("a decoder reads from left to right and fills no blanks", hint=hint)
     if not network.config.language_head:
-        mend = "take the model as it was trained on masked words (a ...ForMaskedLM)"
-        raise InputError("the model has no head for words, so it cannot fill blanks", mend=mend)
+        hint = "take the model as it was trained on masked words (a ...ForMaskedLM)"
+        raise InputError("the model has no head for words, so it cannot fill blanks", hint=hint)
     if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and marks):
-        mend = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
-        raise InputError("the tokenizer has no mask token, so the model cannot fill blanks", mend=mend)
+        hint = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
+        raise InputError("the tokenizer has no mask token, so the model cannot fill blanks", hint=hint)
     if top < 1:
         raise InputError(f"{top} pieces for each blank are none", "top", "ask for at least one")
     parts = _parts(tokenizer, text)
@@ -83,8 +83,8 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
         InputError: the model was not trained on pairs of sentences, or both together are too long.
     """
     if not network.config.pair_head:
-        mend = "take one that was (a BertForPreTraining); lmworks score compares sentences by a decoder"
-        raise InputError("the model was not trained to tell whether a sentence follows another", mend=mend)
+        hint = "take one that was (a BertForPreTraining); lmworks score compares sentences by a decoder"
+        raise InputError("the model was not trained to tell whether a sentence follows another", hint=hint)
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
     _check_length(network, pair.ids, "the two sentences")
     device = network.embed_tokens.weight.device
@@ -148,7 +148,7 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     ids = tokenizer.encode(token.join(parts), special=True)
     places = [place for place, one in enumerate(ids) if one == mask]
     if len(places) != len(parts) - 1:
-        raise InputError(f"the tokenizer does not keep its mask token {token} whole", mend="repair its tokenizer.json")
+        raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
     _check_length(network, ids, "the text")
     device = network.embed_tokens.weight.device
     memory, given = None, ids
@@ -223,4 +223,4 @@ def _joined(text: str, piece: str) -> str:
 def _check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
     most = longest(network)
     if most is not None and len(ids) > most:
-        raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", mend="give a shorter text")
+        raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")

@@ -1,7 +1,7 @@
 """Linears kept so that one token at a time is fast. For inference only: such a network can no longer be trained.
 
 One new token multiplies each matrix by a single row, so its speed is that of reading weights: fewer bytes, more
-tokens a second.
+tokens per second.
 
 - Weights that came in four bits (a Q4_1 or Q4_0 file) lie on a lattice of sixteen values a group. It is found again,
   and they are kept in those four bits: no weight is rounded that was not rounded already, but scales and the
@@ -50,7 +50,7 @@ class PackedLinear(nn.Module):
 
 
 class FourBits(nn.Module):
-    """Frozen float32 linears that read the same input, as one: four bits a weight where few rows come, the plain
+    """Frozen float32 linears that read the same input, as one: four bits per weight where few rows come, the plain
     weights where many do.
 
     Args:

@@ -156,8 +156,8 @@ def next_tokens(network: Transformer, tokenizer: Tokenizer, text: str, top: int)
         InputError: the text is empty or too long, or the network does not continue texts.
     """
     if network.config.architecture == "encoder-decoder":
-        mend = "lmworks generate answers it; lmworks fill fills its blanks"
-        raise InputError("an encoder-decoder answers a text and does not continue it", "text", mend)
+        hint = "lmworks generate answers it; lmworks fill fills its blanks"
+        raise InputError("an encoder-decoder answers a text and does not continue it", "text", hint)
     ids = tokenizer.encode(text, special=True)
     check_prompts(network, [ids])
     device = network.embed_tokens.weight.device

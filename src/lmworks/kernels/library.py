@@ -18,7 +18,7 @@ from typing import Any
 
 EDITION = 2  # of the functions that the module offers
 AGAIN = "pip install --force-reinstall --no-deps lmworks"
-MEND = f"install one (g++), then: {AGAIN}"
+HINT = f"install one (g++), then: {AGAIN}"
 WORDS = ("auto", "off")
 
 
@@ -44,7 +44,7 @@ def _loaded() -> tuple[Any, str]:
         native = import_module("lmworks.kernels._native")
         sets = native.instruction_sets()
     except ModuleNotFoundError:
-        return None, f"they were not built, for want of a C++ compiler; {MEND}"
+        return None, f"they were not built, for want of a C++ compiler; {HINT}"
     except (ImportError, AttributeError) as error:  # damaged, or linked to what is not here
         return None, f"they cannot be loaded ({error}); {AGAIN}"
     if getattr(native, "EDITION", 1) != EDITION:

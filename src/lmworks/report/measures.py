@@ -35,12 +35,14 @@ class _Figure(NamedTuple):
     better: str = "lower"
 
 
-_LOSS = _Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats a token")
+_LOSS = _Figure(
+    "held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token"
+)
 _ACCURACY = _Figure(
     "held_out_accuracy", "Tokens guessed right", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
 )
 _BITS = _Figure(
-    "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits a byte"
+    "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
 )
 _GENERAL = _Figure(
     "general_bits",
@@ -49,7 +51,7 @@ _GENERAL = _Figure(
     "bits_per_byte",
     "row_bits",
     "row_bytes",
-    "bits a byte",
+    "bits per byte",
 )
 _PAIRS = _Figure("pair_accuracy", "Next sentences told", "held_out", "pair_accuracy", "", "", "share", "higher")
 

@@ -147,7 +147,7 @@ def _curves(card: Card) -> str:
         curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed),
         curves.Line("held-out loss", "held", points["held_out"], dots=True),
     ]
-    drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats a token")
+    drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats per token")
     return f"<section><h2>Loss</h2>{drawn}</section>\n" if drawn else ""
 
 

@@ -90,7 +90,7 @@ def pieces(
             if wanted:
                 raise InputError(
                     f"the chat template rewrites what message {index + 1} (assistant) said or how its turn opens",
-                    mend='let only the last turn carry loss (turns: "last"), or use a template that keeps the history',
+                    hint='let only the last turn carry loss (turns: "last"), or use a template that keeps the history',
                 )
             continue
         cut.append(Piece(text[done:begin], text[:done], False))
@@ -158,8 +158,8 @@ def validate(messages: Any) -> None:
         if not isinstance(message, dict) or "role" not in message:
             raise InputError("not a message", place, 'write it as {"role": "user", "content": "..."}')
         if message["role"] not in KNOWN_ROLES:
-            mend = f"roles are {', '.join(KNOWN_ROLES)}"
-            raise InputError(f"unknown role {message['role']!r}", place, mend)
+            hint = f"roles are {', '.join(KNOWN_ROLES)}"
+            raise InputError(f"unknown role {message['role']!r}", place, hint)
         if not isinstance(message.get("content"), str):
             kind = type(message.get("content")).__name__
             raise InputError(f"content must be text, not {kind}", place, "give the content as one string")
@@ -172,14 +172,14 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = Fals
         InputError: no template, or the template refuses the messages.
     """
     if tokenizer.chat_template is None:
-        raise InputError("this model has no chat template", mend=NO_TEMPLATE)
+        raise InputError("this model has no chat template", hint=NO_TEMPLATE)
     try:
         return _compiled(tokenizer.chat_template).render(
             messages=list(messages), add_generation_prompt=reply, **dict(_special_texts(tokenizer))
         )
     except (jinja2.TemplateError, TypeError) as error:  # TypeError: a template that joins what is no text
-        mend = "change the messages as the template asks (many want user and assistant in turns, user first)"
-        raise InputError(f"the model's chat template refuses these messages: {error}", mend=mend) from error
+        hint = "change the messages as the template asks (many want user and assistant in turns, user first)"
+        raise InputError(f"the model's chat template refuses these messages: {error}", hint=hint) from error
 
 
 def _special_texts(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
@@ -215,7 +215,7 @@ def _compiled(template: str) -> jinja2.Template:
     try:
         return environment.from_string(template)
     except jinja2.TemplateError as error:
-        raise InputError(f"the model's chat template does not parse: {error}", mend=NO_TEMPLATE) from error
+        raise InputError(f"the model's chat template does not parse: {error}", hint=NO_TEMPLATE) from error
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **others: Any) -> str:

@@ -54,12 +54,12 @@ def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings |
         try:
             rows.append(Row(shape.build(row.values), row.place, row.key))
         except shapes.BadRow as error:
-            bad.add(error.fault, row.place, error.mend)
+            bad.add(error.fault, row.place, error.hint)
         if len(rows) == settings.limit:
             notes.append(f"only the first {settings.limit} rows are read (limit)")
             break
     if not rows:
-        raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "mend the rows, or tell --columns")
+        raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "hint the rows, or tell --columns")
     if unused:
         notes.append(f"columns not used: {', '.join(unused)}")
     if bad.reasons:
@@ -131,8 +131,8 @@ def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:
 def _split_inside(table: Table, settings: DataSettings) -> tuple[Table, Table]:
     """Hold out the end of each long text, from a paragraph's (else a line's, else a word's) beginning on."""
     if settings.held_out >= 1:
-        mend = 'give a share (0.1), or read the file with document: "paragraph" or "line"'
-        raise InputError("a number of rows cannot be held out of so few texts", "held_out", mend)
+        hint = 'give a share (0.1), or read the file with document: "paragraph" or "line"'
+        raise InputError("a number of rows cannot be held out of so few texts", "held_out", hint)
     most = settings.held_out_max * CHARACTERS_A_ROW // len(table)
     train, held = [], []
     for row in table.rows:
@@ -190,14 +190,14 @@ def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
     try:
         import datasets as hub
     except ImportError as error:
-        mend = "pip install 'lmworks[hub]'"
-        raise InputError("data sets of the hub need the datasets library", f"hub:{name}", mend) from error
+        hint = "pip install 'lmworks[hub]'"
+        raise InputError("data sets of the hub need the datasets library", f"hub:{name}", hint) from error
     repository, _, revision = name.partition("@")
     try:
         table = hub.load_dataset(repository, settings.subset, split=settings.split, revision=revision or None)
     except Exception as error:  # the library raises dozens of kinds, network errors among them
-        mend = "check the name, --subset and --split, and that the hub can be reached; or give a local file"
-        raise InputError(f"cannot be loaded ({str(error).strip().splitlines()[0]})", f"hub:{name}", mend) from error
+        hint = "check the name, --subset and --split, and that the hub can be reached; or give a local file"
+        raise InputError(f"cannot be loaded ({str(error).strip().splitlines()[0]})", f"hub:{name}", hint) from error
     return hub_rows(table, f"hub:{name}")
 
 

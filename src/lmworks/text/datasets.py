@@ -105,7 +105,7 @@ def general_text(characters: int | None = None) -> list[str]:
     if not texts:
         raise InputError(
             "this Python has no documentation topics (pydoc_data.topics) to measure forgetting on",
-            mend="name a text of your own (general: FILE), or install the whole standard library",
+            hint="name a text of your own (general: FILE), or install the whole standard library",
         )
     return texts
 

@@ -91,8 +91,8 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                        mend = f"convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
-                        raise InputError("the file is UTF-16, not UTF-8", str(path), mend)
+                        hint = f"convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
+                        raise InputError("the file is UTF-16, not UTF-8", str(path), hint)
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 try:
                     yield number, raw.decode("utf-8").rstrip("\r\n")
@@ -156,8 +156,8 @@ def _delimited(path: Path, kind: str, settings: DataSettings, bad: BadRows) -> I
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            mend = "close the quotes (a quote inside a quoted field is written twice), or read with --quotes false"
-            bad.add(f"not a CSV record ({error})", f"{path}:{first}", mend)
+            hint = "close the quotes (a quote inside a quoted field is written twice), or read with --quotes false"
+            bad.add(f"not a CSV record ({error})", f"{path}:{first}", hint)
             continue
         if fields is None:
             return
@@ -168,8 +168,8 @@ def _delimited(path: Path, kind: str, settings: DataSettings, bad: BadRows) -> I
             if settings.header:
                 continue
         if len(fields) != len(names):
-            mend = "give every row the same number of fields, with quotes around fields that hold the delimiter"
-            bad.add(f"{len(fields)} fields where {len(names)} are expected", f"{path}:{first}", mend)
+            hint = "give every row the same number of fields, with quotes around fields that hold the delimiter"
+            bad.add(f"{len(fields)} fields where {len(names)} are expected", f"{path}:{first}", hint)
             continue
         yield Row(dict(zip(names, fields, strict=True)), f"{path}:{first}")
 
@@ -180,8 +180,8 @@ def _header(fields: list[str], path: Path, settings: DataSettings) -> list[str]:
     names = [name.strip() or f"column {index}" for index, name in enumerate(fields, 1)]
     double = next((name for name in names if names.count(name) > 1), None)
     if double:
-        mend = "name each column once; or, where there is no header, say --header false"
-        raise InputError(f"the header names {double!r} twice", f"{path}:1", mend)
+        hint = "name each column once; or, where there is no header, say --header false"
+        raise InputError(f"the header names {double!r} twice", f"{path}:1", hint)
     return names
 
 
@@ -213,8 +213,8 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
             notes.append(f"{path.name} holds one JSON object a line; it is read as JSONL")
             yield from _json_lines(path, bad)
             return
-        mend = "write a list of objects: [{...}, {...}]"
-        raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", mend) from error
+        hint = "write a list of objects: [{...}, {...}]"
+        raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", hint) from error
     if isinstance(value, dict):
         lists = {key: held for key, held in value.items() if isinstance(held, list)}
         if len(lists) != 1:

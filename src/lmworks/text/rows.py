@@ -105,8 +105,8 @@ class BadRows:
         self.skip = on_bad_row == "skip"
         self.reasons: list[str] = []
 
-    def add(self, fault: str, place: str, mend: str) -> None:
+    def add(self, fault: str, place: str, hint: str) -> None:
         """Count a bad row, or raise it as an InputError."""
         if not self.skip:
-            raise InputError(fault, place, f"{mend}; or leave such rows out with --data.on_bad_row skip")
+            raise InputError(fault, place, f"{hint}; or leave such rows out with --data.on_bad_row skip")
         self.reasons.append(f"{place}: {fault}")

@@ -33,9 +33,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
 class BadRow(Exception):
     """This row cannot be used; whoever reads it knows its place."""
 
-    def __init__(self, fault: str, mend: str) -> None:
+    def __init__(self, fault: str, hint: str) -> None:
         super().__init__(fault)
-        self.fault, self.mend = fault, mend
+        self.fault, self.hint = fault, hint
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def _names_in(pattern: str) -> list[str]:
     try:
         return [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
     except ValueError as error:
-        mend = "write {column} for a column, and {{ or }} for a brace"
-        raise InputError(f"not a pattern: {pattern!r} ({error})", mend=mend) from error
+        hint = "write {column} for a column, and {{ or }} for a brace"
+        raise InputError(f"not a pattern: {pattern!r} ({error})", hint=hint) from error
 
 
 def _refusal(first: Row, name: str, kind: str | None, missing: list[str]) -> InputError:
@@ -185,22 +185,22 @@ def _refusal(first: Row, name: str, kind: str | None, missing: list[str]) -> Inp
         "{text: COLUMN, label: COLUMN}",
         "{text: COLUMN}",
     )
-    mend = (
+    hint = (
         "tell it: --columns with one of "
         + " or ".join(f"'{example}'" for example in examples)
         + '; or build fields from columns: --prompt "{COLUMN} ..." --completion "{COLUMN}", --text "{COLUMN} ..."'
     )
     if {"chosen", "rejected"} <= set(columns):
         fault = f"the columns ({listed}) are preferences, which is no kind of training data here"
-        mend = "learn the chosen answers alone: --columns '{text: chosen}', or with a prompt that is a text"
+        hint = "learn the chosen answers alone: --columns '{text: chosen}', or with a prompt that is a text"
     numbers = columns == [str(number) for number in range(1, len(columns) + 1)]
     if numbers:
-        mend = "tell the columns by number, e.g. --columns '{text: 2, label: 1}'"
+        hint = "tell the columns by number, e.g. --columns '{text: 2, label: 1}'"
     elif len(columns) <= 3 and any(" " in column or len(column) > 30 for column in columns):
         longest = max(range(len(columns)), key=lambda index: len(columns[index])) + 1
         other = 1 if longest != 1 else 2
-        mend = f"if that is a row and no header: --header false --columns '{{text: {longest}, label: {other}}}'"
-    return InputError(fault, first.place, mend)
+        hint = f"if that is a row and no header: --header false --columns '{{text: {longest}, label: {other}}}'"
+    return InputError(fault, first.place, hint)
 
 
 def _build(
@@ -267,7 +267,7 @@ def _messages(values: dict[str, Any], column: str) -> list[dict[str, str]]:
         chat.validate(messages)
     except InputError as error:
         where = f"{error.place}: " if error.place else ""
-        raise BadRow(f"field {column!r}: {where}{error.fault}", error.mend or "write a list of messages") from error
+        raise BadRow(f"field {column!r}: {where}{error.fault}", error.hint or "write a list of messages") from error
     spoken = [message for message in messages if message["role"] == "assistant"]
     if not spoken:
         raise BadRow(f"field {column!r} has no assistant message", "give each conversation a turn to learn")

@@ -227,7 +227,7 @@ class Tokenizer:
     def _token(self, token_id: int) -> str:
         token = self.core.id_to_token(token_id)
         if token is None:
-            raise InputError(f"the tokenizer has no token with id {token_id}", mend="check the ids of special tokens")
+            raise InputError(f"the tokenizer has no token with id {token_id}", hint="check the ids of special tokens")
         return token
 
     @cached_property

@@ -161,8 +161,8 @@ def check(settings: TokenizerSettings) -> None:
     if settings.vocab_size is None and kind not in ("word", "char"):
         raise InputError(f"kind {kind} must be told how many entries to learn", "vocab_size", "--vocab-size 8000")
     if settings.byte_fallback and kind not in ("bpe", "unigram"):
-        mend = "leave it out" + (": byte-bpe is made of bytes anyway" if kind == "byte-bpe" else ", or choose kind bpe")
-        raise InputError(f"kind {kind} cannot write unknown characters as bytes", "byte_fallback", mend)
+        hint = "leave it out" + (": byte-bpe is made of bytes anyway" if kind == "byte-bpe" else ", or choose kind bpe")
+        raise InputError(f"kind {kind} cannot write unknown characters as bytes", "byte_fallback", hint)
     if style_of(settings) == "qwen2" and (kind != "byte-bpe" or settings.lowercase):
         fault = (
             "transformers reads every tokenizer of a Qwen2 as byte-level BPE that keeps its case, whatever is written"

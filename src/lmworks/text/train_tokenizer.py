@@ -42,8 +42,8 @@ Say = Callable[[str], None]
 class TooManyEntries(InputError):
     """More entries were asked for than the text gave; ``filled`` is how many it did."""
 
-    def __init__(self, fault: str, place: str, mend: str, filled: int) -> None:
-        super().__init__(fault, place, mend)
+    def __init__(self, fault: str, place: str, hint: str, filled: int) -> None:
+        super().__init__(fault, place, hint)
         self.filled = filled
 
 
@@ -151,8 +151,8 @@ def _learn(texts: Sequence[str], settings: TokenizerSettings, specials: Specials
         what = " and ".join([", ".join(parts[:-1]), parts[-1]])
         if settings.kind == "wordpiece":
             what += " (counted apart at the beginning of a word and within)"
-        mend = f"--vocab-size {least} or more" + _smaller(settings, specials, least)
-        raise InputError(f"{settings.vocab_size} entries do not hold {what}", "vocab_size", mend)
+        hint = f"--vocab-size {least} or more" + _smaller(settings, specials, least)
+        raise InputError(f"{settings.vocab_size} entries do not hold {what}", "vocab_size", hint)
     room = settings.vocab_size - own - len(byte_pieces)
     learnt = (_unigram if settings.kind == "unigram" else _merged)(texts, settings, alphabet, room)
     if len(learnt.pieces) < room:

@@ -84,16 +84,16 @@ def read(run: RunFolder, step: int) -> State:
         InputError: a file is missing or is not what was written.
     """
     folder = run.checkpoints / f"{NAME}{step}"
-    mend = "delete this folder; the run goes on from the checkpoint before it"
+    hint = "delete this folder; the run goes on from the checkpoint before it"
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         for name in (TENSORS, VALUES):
             if sha256(folder / name) != sums[name]:
-                raise InputError(f"{name} is damaged: it is not what was written", str(folder), mend)
+                raise InputError(f"{name} is damaged: it is not what was written", str(folder), hint)
         values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
         return State(load_file(folder / TENSORS), values)
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise InputError(f"the checkpoint is incomplete or damaged: {fault}", str(folder), mend) from fault
+        raise InputError(f"the checkpoint is incomplete or damaged: {fault}", str(folder), hint) from fault
 
 
 def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, State] | None:

@@ -89,9 +89,9 @@ def train(
         InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
     """
     if not examples:
-        raise InputError("there are no examples to train on", mend="give more rows, or hold fewer out")
+        raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError("nothing in this network requires a gradient", mend="attach an adapter, or unfreeze it")
+        raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
     machine.keep_memory()
     settings = sized(settings, network.config)
     device = torch.device(device)

@@ -100,7 +100,7 @@ class AdamW(torch.optim.AdamW):
 
 
 class EightBitAdamW(AdamW):
-    """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes a weight in place of 8, and a scale a block.
+    """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight in place of 8, and a scale a block.
 
     A step takes a stretch of weights after the other: its moments become float32, torch's own pass moves them and the
     weights, and they become 8 bits again; so the float32 ones of one stretch alone exist at a time. Tensors of fewer

@@ -33,7 +33,7 @@ class Sums(NamedTuple):
 
 
 class TrainingProgress:
-    """Step, loss, real tokens a second, peak memory, time left, share of the machine's own limit.
+    """Step, loss, real tokens per second, peak memory, time left, share of the machine's own limit.
 
     A step of a small network takes milliseconds: it is told of each, and asks for figures only when it shows them.
 

@@ -45,8 +45,8 @@ def preset(name: str) -> Preset:
     known = names()
     if name not in known:
         near = nearest(name, known)
-        mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
-        raise InputError(f"there is no preset {name!r}", "", f"{mend} (lmworks recipe presets tells of them)")
+        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+        raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
     values = dict(_all()[name])
     told = {word: str(values.pop(word)) for word in ABOUT}
     return Preset(name, **told, values={"name": name, **values})
@@ -59,5 +59,5 @@ def names() -> list[str]:
 
 @cache
 def _all() -> dict[str, dict[str, Any]]:
-    with resources.as_file(resources.files("lmworks").joinpath("presets.yaml")) as path:
+    with resources.as_file(resources.files("lmworks.run").joinpath("presets.yaml")) as path:
         return dict(read_yaml(Path(path)))

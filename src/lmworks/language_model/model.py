@@ -129,8 +129,8 @@ class LanguageModel:
             **sampling: as in :meth:`generate`.
         """
         if self.config.architecture != "encoder-decoder":
-            mend = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
-            raise InputError("the model is no encoder-decoder, so it does not translate", self.source, mend)
+            hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
+            raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
         advised = published(self.generation) if not sampling.get("temperature") else {}
         found = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
         return found[0] if isinstance(text, str) else found
@@ -171,9 +171,9 @@ class LanguageModel:
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte."""
         if self.config.architecture != "decoder":
-            mend = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
+            hint = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
             fault = f"the model ({self.config.architecture}) gives no likelihood of a text by itself"
-            raise InputError(fault, self.source, mend)
+            raise InputError(fault, self.source, hint)
         return score_texts(self.network.eval(), self.tokenizer, [texts] if isinstance(texts, str) else list(texts))
 
     def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lmworks import footprint, plan
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.figures import parse_storage
 from lmworks.base.machine import Rates
 from lmworks.base.settings import build
-from lmworks.budget import MARGIN
 from lmworks.model.config import ModelConfig
+from lmworks.run import footprint, plan
+from lmworks.run.budget import MARGIN
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -64,7 +64,7 @@ def test_a_budget_below_the_weights_is_refused() -> None:
         _plan("11MB")
     assert caught.value.place == "train.memory"
     assert "weights and libraries alone" in caught.value.fault
-    assert "--memory" in caught.value.mend
+    assert "--memory" in caught.value.hint
 
 
 def test_a_machine_too_small_is_told_before_it_starts() -> None:
@@ -72,7 +72,7 @@ def test_a_machine_too_small_is_told_before_it_starts() -> None:
     with pytest.raises(InputError) as caught:
         _plan(free=whole - 1)
     assert "this machine has" in caught.value.fault
-    assert "--memory" in caught.value.mend
+    assert "--memory" in caught.value.hint
     assert _plan(f"{whole - 1}B", free=whole).recompute > 0
     with pytest.raises(InputError, match="needs"):
         _plan("100GB", free=1000)

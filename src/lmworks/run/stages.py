@@ -23,11 +23,11 @@ from lmworks.base.settings import Settings, to_yaml
 from lmworks.data.batch import Example
 from lmworks.data.objectives import Examples
 from lmworks.evaluate.scoring import Draw
-from lmworks.language_model import LanguageModel
+from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import load
 from lmworks.model.transformer import Transformer
-from lmworks.opening import load
-from lmworks.plan import Plan
 from lmworks.report import card, page
+from lmworks.run.plan import Plan
 from lmworks.train.loop import Hooks, Outcome, train
 from lmworks.train.settings import TrainSettings
 from lmworks.train.watching import spacing

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmworks import budget, footprint
 from lmworks.adapt.settings import LoRASettings, targeted
 from lmworks.base import figures, machine
-from lmworks.footprint import Job, Rows
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
+from lmworks.run import budget, footprint
+from lmworks.run.footprint import Job, Rows
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
 # Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from lmworks import footprint, plan
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base.machine import Rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
+from lmworks.run import footprint, plan
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(

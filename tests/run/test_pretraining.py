@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from tiny_scratch import KINDS, options, save_pairs, save_text, small
 
 import lmworks
-from lmworks import pretraining, scratch
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import merge
+from lmworks.run import pretrain_recipe as scratch
+from lmworks.run import pretraining
 from lmworks.text.tokenizer import Tokenizer
 
 
@@ -178,13 +179,13 @@ def command(stage, *words):
 
 
 class TestErrors:
-    """What a person can mend is said before anything is written."""
+    """What a person can hint is said before anything is written."""
 
     def refused(self, text, tmp_path, match, preset="tinygpt", **changes):
         values = merge(small(preset), {"data": {"source": str(text)}, **changes})
         with pytest.raises(InputError, match=match) as told:
             lmworks.pretrain(preset, out=tmp_path / "run", **values)
-        assert told.value.mend
+        assert told.value.hint
         assert not (tmp_path / "run").exists()
         return told.value
 
@@ -192,11 +193,11 @@ class TestErrors:
         short = tmp_path / "short.txt"
         short.write_text("Too short a text.\n")
         told = self.refused(short, tmp_path, "shorter than one context of 32")
-        assert "--model.max_position_embeddings" in told.mend
+        assert "--model.max_position_embeddings" in told.hint
 
     def test_a_vocabulary_that_the_text_cannot_fill(self, text, tmp_path):
         told = self.refused(text, tmp_path, "more than the text can fill", "llama-1m", tokenizer={"vocab_size": 5000})
-        assert "--tokenizer.vocab-size" in told.mend
+        assert "--tokenizer.vocab-size" in told.hint
 
     def test_an_empty_file(self, tmp_path):
         empty = tmp_path / "empty.txt"

@@ -67,7 +67,7 @@ def test_a_config_key_that_nobody_reads_is_refused_by_name(tiny, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "rope_thetta": 5}))
     with pytest.raises(InputError, match="rope_thetta") as refused:
         lmworks.load(folder)
-    assert "rope_theta" in refused.value.mend
+    assert "rope_theta" in refused.value.hint
 
 
 def test_prepared_for_speed_it_answers_alike(tiny, tmp_path):

@@ -13,7 +13,7 @@ from lmworks.adapt import attach
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
-from lmworks.language_model import LanguageModel
+from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer

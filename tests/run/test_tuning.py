@@ -110,7 +110,7 @@ def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
 
 KILLED = """
 import os, signal, sys
-from lmworks import tuning
+from lmworks.run import tuning
 from lmworks.base.journal import RunFolder
 stage, write = sys.argv[1], RunFolder.write
 def kill(self, event, **fields):
@@ -173,7 +173,7 @@ class TestCommands:
 
 
 class TestErrors:
-    """Exit code 2, the place and the mend, and nothing half-written."""
+    """Exit code 2, the place and the hint, and nothing half-written."""
 
     @pytest.mark.parametrize(
         ("content", "told"),
@@ -191,7 +191,7 @@ class TestErrors:
         assert main(["tune", str(model), str(path), "--out", str(tmp_path / "run"), *options()]) == 2
         error = capsys.readouterr().err
         assert told in error
-        assert "mend:" in error
+        assert "hint:" in error
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from lmworks import presets
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
 from lmworks.data.objective_settings import ObjectiveSettings
 from lmworks.model.config import ModelConfig
-from lmworks.recipe import RecipeData
+from lmworks.run import presets
+from lmworks.run.recipe import RecipeData
 from lmworks.text.tokenizer_settings import TokenizerSettings
 from lmworks.train.settings import DEFAULT_RATES, TrainSettings
 

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 import lmworks
-from lmworks import stages
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
 from lmworks.data.batch import Example
+from lmworks.run import stages
 from lmworks.train.progress import BEYOND, Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings
 

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from lmworks import presets, scratch
 from lmworks.base.errors import InputError
 from lmworks.base.settings import read_yaml, to_yaml
 from lmworks.data.objective_settings import ARCHITECTURES
 from lmworks.families.registry import FAMILIES
 from lmworks.model import sizes
+from lmworks.run import presets
+from lmworks.run import pretrain_recipe as scratch
 
 NAMES = presets.names()
 WORDS = 300  # of a tokenizer that is trained on whatever text
@@ -123,8 +124,9 @@ class TestErrors:
 
 def test_no_torch_is_imported():
     code = (
-        "import sys, lmworks.scratch, lmworks.presets, lmworks.commands.pretrain, lmworks.commands.recipes;"
-        "lmworks.scratch.of_preset('tinygpt', {'data': '-'}); sys.exit('torch' in sys.modules)"
+        "import sys, lmworks.run.pretrain_recipe, lmworks.run.presets;"
+        "import lmworks.commands.pretrain, lmworks.commands.recipes;"
+        "lmworks.run.pretrain_recipe.of_preset('tinygpt', {'data': '-'}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

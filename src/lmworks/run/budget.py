@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lmworks import footprint
 from lmworks.base import figures
 from lmworks.base.errors import InputError
-from lmworks.footprint import Job
+from lmworks.run import footprint
+from lmworks.run.footprint import Job
 from lmworks.train.settings import TrainSettings
 
 SMALLEST = 64  # tokens of a row below which nothing more is gained
@@ -93,24 +93,24 @@ def _refusal(
     """Cheapest first: what costs nothing but time, then what changes the run, then more memory."""
     least = _least(job_of, train)
     job = job_of(train)
-    mends = []
+    hints = []
     if place == "memory" and least <= most:
-        mends.append(f"--memory {figures.storage(most).replace(' ', '')}, which computes activations again")
+        hints.append(f"--memory {figures.storage(most).replace(' ', '')}, which computes activations again")
     if train.optimizer_state == "float32":
         short = footprint.parts(job.changed(optimizer_state="int8"))["optimizer"]
         if least - footprint.parts(job)["optimizer"] + short <= most:
-            mends.append("--train.optimizer_state int8")
+            hints.append("--train.optimizer_state int8")
     if train.batch_size > 1 and not train.packing:
-        mends.append("packing, or a smaller --train.batch_size")
+        hints.append("packing, or a smaller --train.batch_size")
     if job.adapted is None:
-        mends.append("--method lora, where a model is adapted; a smaller model else")
+        hints.append("--method lora, where a model is adapted; a smaller model else")
     weights = footprint.parts(job)["weights"] + job.library
     told = figures.parse_storage(train.memory) if train.memory and have == "the budget is" else most
     below = f"; weights and libraries alone take {figures.storage(weights)}" if weights > most else ""
-    mends.append(
+    hints.append(
         f"--memory {figures.storage(least * 1.01 / (1 - MARGIN)).replace(' ', '')}"
         if place != "memory"
         else "a machine with more memory"
     )
     fault = f"the run needs {figures.storage(need)} at least, {have} {figures.storage(told)}{below}"
-    return InputError(fault, place, " or ".join(mends[:1] + mends[-1:] if len(mends) > 1 else mends))
+    return InputError(fault, place, " or ".join(hints[:1] + hints[-1:] if len(hints) > 1 else hints))

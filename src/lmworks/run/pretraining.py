@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmworks import scratch, stages, tuning
 from lmworks.adapt.settings import LoRASettings
 from lmworks.base import machine
 from lmworks.base.errors import InputError
@@ -23,16 +22,18 @@ from lmworks.data import drawing, objectives
 from lmworks.data.batch import Example
 from lmworks.data.objectives import Examples, Report
 from lmworks.evaluate.scoring import DRAWING_SEED
-from lmworks.examination import Trial, spread
 from lmworks.families.registry import FAMILIES
-from lmworks.language_model import LanguageModel
+from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import load_tokenizer
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
-from lmworks.opening import load_tokenizer
-from lmworks.plan import make as make_plan
-from lmworks.scratch import PretrainRecipe, TokenizerChoice
-from lmworks.stages import Run, Say
+from lmworks.run import pretrain_recipe as scratch
+from lmworks.run import stages, tuning
+from lmworks.run.examination import Trial, spread
+from lmworks.run.plan import make as make_plan
+from lmworks.run.pretrain_recipe import PretrainRecipe, TokenizerChoice
+from lmworks.run.stages import Run, Say
 from lmworks.text import corpus, train_tokenizer
 from lmworks.text.rows import Table
 from lmworks.text.tokenizer import Tokenizer
@@ -234,8 +235,8 @@ def _tokenizer(recipe: PretrainRecipe, rows: Table) -> tuple[Tokenizer, dict[str
     try:
         made, less = _trained(choice, list(texts_of(row.values for row in rows.rows)), recipe.family)
     except InputError as error:
-        mend = re.sub(r"--(?=[a-z])", "--tokenizer.", error.mend)
-        raise InputError(error.fault, f"tokenizer.{error.place}", mend) from error
+        hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
+        raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
     told = {"source": "trained on the training rows", "kind": choice.kind, "vocab_size": made.tokenizer.vocab_size}
     return made.tokenizer, told, [f"tokenizer: {note}" for note in (*less, *made.notes)]
 

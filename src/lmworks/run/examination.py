@@ -23,15 +23,15 @@ from lmworks.evaluate import metrics, scoring
 from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
-from lmworks.language_model import LanguageModel
+from lmworks.language_model.model import LanguageModel
 from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
-from lmworks.recipe import EvaluateSettings, Recipe
+from lmworks.run.recipe import EvaluateSettings, Recipe
 from lmworks.text import datasets
 from lmworks.text.rows import Table
 
 if TYPE_CHECKING:
-    from lmworks.scratch import PretrainEvaluate
+    from lmworks.run.pretrain_recipe import PretrainEvaluate
 
 Figures = dict[str, Any]
 MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
@@ -84,7 +84,7 @@ class Examination:
         return figures, samples
 
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
-        """Loss in nats a token and bits a byte over the held-out rows, and each row's part in them."""
+        """Loss in nats per token and bits per byte over the held-out rows, and each row's part in them."""
         losses = scoring.row_losses(network, self.held_out)
         return {"rows": len(self.held_out), **scoring.summary(losses, [one.bytes for one in self.held_out])}
 
@@ -147,7 +147,7 @@ class Trial:
     settings: PretrainEvaluate
 
     def measure(self) -> tuple[Figures, list[dict[str, str]]]:
-        """Loss, perplexity, accuracy, bits a byte; and samples."""
+        """Loss, perplexity, accuracy, bits per byte; and samples."""
         figures = {"held_out": self.held_out_figures(self.model.network)} if self.held_out else {}
         return figures, self.samples()
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmworks import recipe as recipes
-from lmworks import stages
 from lmworks.adapt import attach
 from lmworks.base import machine
 from lmworks.base.files import atomic_folder
 from lmworks.base.journal import RunFolder
 from lmworks.data import objectives
-from lmworks.examination import Examination
+from lmworks.language_model.opening import load
 from lmworks.model import sizes
-from lmworks.opening import load
-from lmworks.plan import make as make_plan
-from lmworks.recipe import Recipe
-from lmworks.stages import Run, Say
+from lmworks.run import recipe as recipes
+from lmworks.run import stages
+from lmworks.run.examination import Examination
+from lmworks.run.plan import make as make_plan
+from lmworks.run.recipe import Recipe
+from lmworks.run.stages import Run, Say
 from lmworks.text import corpus
 from lmworks.text.rows import Table
 
