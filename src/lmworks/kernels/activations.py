@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lmworks.kernels.library import library
+from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
 from lmworks.kernels.native import capsule, serves
 
 
@@ -28,7 +28,6 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_tanh": _gelu_tanh,
     "silu": functional.silu,
 }
-NATIVE = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
 
 
 def activate(name: str, x: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
@@ -39,8 +38,8 @@ def activate(name: str, x: torch.Tensor, up: torch.Tensor | None = None) -> torc
         x: of any shape.
         up: of the same shape.
     """
-    if name in NATIVE and torch.is_grad_enabled() and serves(x, up) and (up is None or up.dtype == x.dtype):
-        return _Native.apply(NATIVE[name], x, up)
+    if name in NATIVE_ACTIVATIONS and torch.is_grad_enabled() and serves(x, up) and (up is None or up.dtype == x.dtype):
+        return _Native.apply(NATIVE_ACTIVATIONS[name], x, up)
     y = ACTIVATIONS[name](x)
     return y if up is None else y * up
 

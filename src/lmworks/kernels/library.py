@@ -20,6 +20,7 @@ EDITION = 2  # of the functions that the module offers
 AGAIN = "pip install --force-reinstall --no-deps lmworks"
 HINT = f"install one (g++), then: {AGAIN}"
 WORDS = ("auto", "off")
+NATIVE_ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}  # those the kernels have, by their number there
 
 
 def library() -> Any:

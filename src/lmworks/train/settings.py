@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
+from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import SMALLEST_ROW, row_tokens
 
 DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
 # Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.

@@ -15,9 +15,9 @@ from torch import nn
 from lmworks.data.batch import Batch, Example
 from lmworks.data.packing import pack, pad
 from lmworks.evaluate.scoring import Draw, lay, moved
-from lmworks.model.adding import adding
-from lmworks.model.products import Updated
-from lmworks.model.sizes import forward_flops, recomputed_share
+from lmworks.model.accumulation import accumulate_in_place
+from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.sizes import forward_flops, recomputed_fraction
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
@@ -84,7 +84,7 @@ def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
         return
     kept = []
     # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
-    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, Updated)}
+    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, LoRALinearProtocol)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
             kept.append((parameter, parameter.data))
@@ -165,7 +165,7 @@ def gradient(
     targets = sum(float(batch.weights.sum()) for batch in batches)
     paired = sum(len(batch.pair_labels) for batch in batches if batch.pair_labels is not None)
     words = pairs = 0.0
-    with adding():
+    with accumulate_in_place():
         for batch in batches:
             if batch.pair_labels is None and not targets:
                 continue
@@ -189,7 +189,7 @@ def training_flops(network: Transformer, passed: Passed, recompute: int = 0) -> 
     once = forward_flops(
         network.config, tokens, round(passed.targets), passed.lengths, passed.sources, pairs=passed.pairs
     )
-    again = recomputed_share(network.config, recompute)
+    again = recomputed_fraction(network.config, recompute)
     if all(parameter.requires_grad for parameter in network.parameters()):
         return float(once.times(3 + again, 3 + again, 3).total)
     trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
