@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load", "pretrain", "resume", "tune"]
 
-# For each shape of a bfloat16 product that it meets, oneDNN keeps compiled code and descriptors (0.3 MB), and PyTorch the
-# same again; both keep 1,024 shapes, and each new row length is a dozen new shapes. A row needs its own dozen only, and
-# oneDNN's cache alone serves them. Both libraries read these numbers at their first product, so they are set here.
+# For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors (0.3 MB), and PyTorch the same again.
+# Both keep 1,024 shapes, and each new row length is a dozen new shapes, so memory would climb by hundreds of MB. A row
+# needs only its own dozen, and oneDNN's cache alone serves it. Both read these limits at their first product.
 for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", 64)):
     os.environ.setdefault(_name, str(_shapes))
 

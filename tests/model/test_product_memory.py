@@ -1,4 +1,4 @@
-"""Matrix products of many sizes hold no memory: neither a cache of compiled products nor anything else grows with them."""
+"""Matrix products of many sizes hold no memory: no cache of compiled products grows with them."""
 
 from __future__ import annotations
 
