@@ -193,7 +193,7 @@ def _written_out(
 
 def _is_native(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
     """Whether the kernel can compute this: heads must lie side by side, as they do everywhere but in a cache."""
-    return native.can_attend(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
+    return native.can_run(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
 
 
 def _natively(
@@ -202,7 +202,7 @@ def _natively(
     """All documents, or all rows of a batch, in one call of the native kernel."""
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (query, keys, values))
     scale = settings.scale or query.shape[3] ** -0.5
-    mixed = native.attend(q, k, v, *mask.cu_seqlens(), scale, mask.causal, settings.dropout)
+    mixed = native.varlen_attention(q, k, v, *mask.cu_seqlens(), scale, mask.causal, settings.dropout)
     return mixed.unflatten(0, (len(query), -1)).transpose(1, 2)
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule
 from lmworks.model.products import Gradients, LoRATerm
 
 Maybe = torch.Tensor | None
@@ -50,7 +50,7 @@ def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> tor
     if not rate:
         return part.add_(x)
     y = torch.empty_like(x)
-    library().add_dropped(capsule(x), capsule(part), capsule(y), rate, seed)
+    library().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
     return y
 
 
@@ -60,19 +60,19 @@ def drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().drop(capsule(x), capsule(y), rate, seed)
+    library().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
     return y
 
 
 def norm(settings: BlockSettings, x: torch.Tensor, parameters: NormParameters) -> tuple[torch.Tensor, NormStatistics]:
     """Normalised rows, and the statistics of each."""
     y, scale = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
-    weight, bias = (None if part is None else capsule(part) for part in parameters[:2])
+    weight, bias = (None if part is None else to_dlpack(part) for part in parameters[:2])
     if not settings.layer_norm:
-        library().rms_norm(capsule(x), weight, capsule(y), capsule(scale), settings.eps)
+        library().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), settings.eps)
         return y, NormStatistics(None, scale)
     mean = torch.empty_like(scale)
-    library().layer_norm(capsule(x), weight, bias, capsule(y), capsule(mean), capsule(scale), settings.eps)
+    library().layer_norm(to_dlpack(x), weight, bias, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), settings.eps)
     return y, NormStatistics(mean, scale)
 
 
@@ -90,12 +90,12 @@ def norm_backward(
         gradient = None
         if weight is not None and gradients.wanted[place]:
             gradient = gradients.values[place] = torch.zeros_like(weight, dtype=torch.float32)
-        parts.append(None if gradient is None else capsule(gradient))
-    arrays = [capsule(array) for array in (x, parameters.weight, *statistics, grad_y, grad_x) if array is not None]
+        parts.append(None if gradient is None else to_dlpack(gradient))
+    arrays = [to_dlpack(array) for array in (x, parameters.weight, *statistics, grad_y, grad_x) if array is not None]
     if settings.layer_norm:
-        library().layer_norm_back(*arrays, *parts)
+        library().layer_norm_backward(*arrays, *parts)
     else:
-        library().rms_norm_back(*arrays, parts[0])
+        library().rms_norm_backward(*arrays, parts[0])
     return grad_x
 
 
@@ -106,15 +106,15 @@ def rotate(
     if cos_sin is None:
         return x
     y = torch.empty_like(x)
-    library().rotate(*map(capsule, (x, *cos_sin, y)), settings.head_size, sign)
+    library().rotate(*map(to_dlpack, (x, *cos_sin, y)), settings.head_size, sign)
     return y
 
 
 def activate(settings: BlockSettings, up: torch.Tensor, gate: Maybe) -> torch.Tensor:
     """act(up), or act(gate) * up."""
     y = torch.empty_like(up)
-    x, factor = (up, None) if gate is None else (gate, capsule(up))
-    library().activate(settings.activation, capsule(x), factor, capsule(y))
+    x, factor = (up, None) if gate is None else (gate, to_dlpack(up))
+    library().activate(settings.activation, to_dlpack(x), factor, to_dlpack(y))
     return y
 
 
@@ -124,8 +124,10 @@ def activate_backward(
     """Gradients of up and of gate."""
     grad_up = torch.empty_like(up)
     if gate is None:
-        library().activate_back(settings.activation, capsule(up), None, capsule(grad_y), capsule(grad_up), None)
+        library().activate_backward(
+            settings.activation, to_dlpack(up), None, to_dlpack(grad_y), to_dlpack(grad_up), None
+        )
         return grad_up, None
     grad_gate = torch.empty_like(gate)
-    library().activate_back(settings.activation, *map(capsule, (gate, up, grad_y, grad_gate, grad_up)))
+    library().activate_backward(settings.activation, *map(to_dlpack, (gate, up, grad_y, grad_gate, grad_up)))
     return grad_up, grad_gate

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lmworks.kernels.dispatch import compute_dtype, to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
-from lmworks.kernels.native import capsule, width
 from lmworks.model import block_parts as parts
 from lmworks.model import products
 from lmworks.model.attention import Attention, Rotation
@@ -148,7 +148,7 @@ def can_run(
     the native kernels compute with x."""
     return (
         torch.is_grad_enabled()
-        and width(x) is not None
+        and compute_dtype(x) is not None
         and mask.is_implicit
         and mask.fits_window(attention.window)
         and all(map(products.is_supported, _linears(attention, mlp)))
@@ -185,7 +185,7 @@ def run(
         lora=tuple(linear.lora for linear in block.linears),
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
-    return _Block.apply(x.to(width(x)), settings, Documents(mask.cu_seqlens(), cos_sin), *block.flatten())
+    return _Block.apply(x.to(compute_dtype(x)), settings, Documents(mask.cu_seqlens(), cos_sin), *block.flatten())
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -237,7 +237,7 @@ def _forward(
     q, k = (parts.rotate(settings, part, documents.cos_sin, 1.0) for part in (q, k))
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
-    library().attend(*map(capsule, (q, k, v, *documents.cu_seqlens, mixed, log_sum)), *numbers)
+    library().varlen_attention(*map(to_dlpack, (q, k, v, *documents.cu_seqlens, mixed, log_sum)), *numbers)
     (part,), low_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
     x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
     if not pre_norm:
@@ -325,7 +325,7 @@ def _attention_backward(
     grads = [torch.empty_like(part) for part in (q, k, v)]
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
     arrays = (q, k, v, *documents.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
-    library().attend_back(*map(capsule, arrays), *numbers)
+    library().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
     grads[:2] = [parts.rotate(settings, part, documents.cos_sin, -1.0) for part in grads[:2]]
     normed = saved.x
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule
 from lmworks.model import accumulation
 
 Maybe = torch.Tensor | None
@@ -263,5 +263,5 @@ def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().drop(capsule(x.contiguous()), capsule(y), rate, seed)
+    library().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
     return y
