@@ -82,10 +82,10 @@ def announce(profile: Any, warm: int) -> list[float]:
     native, fault = library._loaded()
     if native is not None:
         library._loaded = lambda: (Announced(native), fault)  # type: ignore[assignment]
-    first, measured, make = loop.gradient, optimizers.gradient_norm, optimizers.make
+    first, measured, make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
     steps, lost = [0], [0.0]
 
-    def gradient(*values: Any, **named: Any) -> Any:
+    def accumulate_gradients(*values: Any, **named: Any) -> Any:
         steps[0] += 1
         if steps[0] == warm + 1:
             began = time.perf_counter()
@@ -105,7 +105,7 @@ def announce(profile: Any, warm: int) -> list[float]:
         optimizer.advance = told("advance", optimizer.advance)
         return optimizer
 
-    loop.gradient, optimizers.make = gradient, made  # type: ignore[assignment]
+    loop.accumulate_gradients, optimizers.make = accumulate_gradients, made  # type: ignore[assignment]
     optimizers.gradient_norm = told("gradient_norm", measured)
     return lost
 
