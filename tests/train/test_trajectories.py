@@ -9,7 +9,7 @@ from torch.nn import functional
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.data.stream import Stream
-from lmworks.kernels import native
+from lmworks.kernels import dispatch
 from lmworks.model import fused
 from lmworks.train import optimizers
 from lmworks.train.loop import Hooks, train
@@ -28,9 +28,10 @@ PATHS = {
 
 def without_kernels(monkeypatch) -> None:
     """PyTorch computes everything, as where the kernels were not built."""
+    supports = dispatch.supports  # the loop replaces the one in dispatch as well
     for name, module in list(sys.modules.items()):
-        if name.startswith("lmworks.") and getattr(module, "serves", None) is native.serves:
-            monkeypatch.setattr(module, "serves", lambda *_: False)
+        if name.startswith("lmworks.") and getattr(module, "supports", None) is supports:
+            monkeypatch.setattr(module, "supports", lambda *_: False)
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lmworks.kernels.activations import activate
-from lmworks.kernels.dropout import add_dropped, dropout
+from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
 from lmworks.model.adding import look_up
 from lmworks.model.attention import Attention, Rotation
@@ -111,7 +111,7 @@ class Block(nn.Module):
         y = part(norm(x)) if self.before else part(x)
         if output_norm is not None:
             y = output_norm(y)
-        x = add_dropped(x, y, self.dropout if self.training else 0.0)
+        x = dropout_add(x, y, self.dropout if self.training else 0.0)
         return x if self.before else norm(x)
 
 

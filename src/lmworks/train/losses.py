@@ -134,7 +134,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     turned = torch.tanh(logits / cap)
                     logits, bend = turned * cap, 1 - turned.square()
                 wants = wants_hidden or wants_matrix or wants_bias
-                total += cross_entropy_(logits, target, weight, slopes=wants).sum()
+                total += cross_entropy_(logits, target, weight, write_gradient=wants).sum()
                 if not wants:
                     continue
                 slope = logits if bend is None else logits.mul_(bend)
