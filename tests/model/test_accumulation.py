@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lmworks.adapt.attach import attach, disabled
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import disabled
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.kernels.library import library
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.config import ModelConfig
@@ -18,7 +18,7 @@ SIZES = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidd
 def network_with_adapters() -> Transformer:
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES))
-    attach(network, LoRASettings(rank=3, alpha=6, dropout=0.0, targets="all-linear"))
+    LoRA(LoRASettings(rank=3, alpha=6, dropout=0.0, targets=["all-linear"])).apply(network)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     return network.train()

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.data.stream import Stream
 from lmworks.kernels import dispatch
@@ -38,7 +37,7 @@ def without_kernels(monkeypatch) -> None:
 
 def adapted(network, lora: bool):
     if lora:
-        attach.attach(network, LoRASettings(rank=4, targets=["all-linear"]))
+        LoRA(LoRASettings(rank=4, targets=["all-linear"])).apply(network)
     return network
 
 
