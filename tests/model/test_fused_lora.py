@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lmworks.adapt.attach import attach, disabled
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import adapters, disabled
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.kernels.library import library
 from lmworks.model import fused, products
 from lmworks.model.adding import adding
@@ -28,7 +28,7 @@ def made(targets, dropout=0.0, **more) -> Transformer:
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     targets = [targets] if isinstance(targets, str) else targets
-    attach(network, LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets))
+    LoRA(LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets)).apply(network)
     for name, weight in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)
@@ -63,16 +63,23 @@ def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, 
         torch.testing.assert_close(grad, plain[1][name], atol=1e-3 * float(plain[1][name].abs().max()), rtol=1e-3)
 
 
-def test_switched_off_or_merged_updates_are_not_computed():
+def test_switched_off_updates_are_not_computed_and_merged_ones_only_once():
     network = made(TARGETS["attention"])
     ids = torch.randint(0, 61, (1, 9))
-    with torch.no_grad():
-        changed = network.hidden_states(ids)
+    adapted = network.hidden_states(ids).detach()
     with disabled(network):
-        base = network.hidden_states(ids)
-    assert not torch.allclose(base, changed, atol=1e-3)
-    with disabled(network), torch.no_grad():
-        torch.testing.assert_close(base, network.hidden_states(ids), atol=1e-5, rtol=1e-4)
+        base = network.hidden_states(ids).detach()
+    assert not torch.allclose(base, adapted, atol=1e-3)
+    for _, adapter in adapters(network):
+        adapter.merge()
+    merged = network.hidden_states(ids).detach()
+    torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=1e-4)
+    with disabled(network):
+        assert torch.equal(network.hidden_states(ids), base)
+    assert torch.equal(network.hidden_states(ids), merged)
+    for _, adapter in adapters(network):
+        adapter.unmerge()
+    assert torch.equal(network.hidden_states(ids), adapted)
 
 
 def test_nothing_passes_back_below_the_lowest_update(monkeypatch):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lmworks.adapt.lora import LoRALinear
-from lmworks.adapt.settings import targeted
+from lmworks.adapt.lora import targeted
+from lmworks.adapt.low_rank import LoRALinear
 from lmworks.kernels.library import library
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig

@@ -31,7 +31,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"positions": "learned", "norm": "layer", "gated": False, "activation": "gelu_tanh"}
     | {"qkv_bias": True, "output_bias": True, "mlp_bias": True},
     "gemma": {"norm": "rms_offset", "norm_position": "both", "sliding_window": 4, "attention_softcap": 5.0},
-    "bert": HEADED | {"pair_head": True},
+    "bert": HEADED
+    | {"heads": [{"name": "next_sentence", "kind": "pooled", "size": 2}, {"name": "tag", "kind": "tokens", "size": 5}]},
     "albert": HEADED | {"embedding_size": 8, "num_layer_groups": 2},
     "bare": HEADED | {"language_head": False},
     "marian": BOTH | {"positions": "sinusoidal_halves", "norm": "layer", "norm_position": "post", "gated": False},
@@ -69,7 +70,8 @@ def _compare(config: ModelConfig) -> None:
         "feedforward": (".mlp.",),
         "norms": ("norm",),
         "lm_head": ("lm_head", "head_bias", "head_transform.dense"),
-        "pooler": ("pooler", "pair_head"),
+        "pooler": ("pooler",),
+        "heads": ("heads.",),
     }
     for part, words in parts.items():
         assert said[part] == sum(count for name, count in by_name.items() if any(w in name for w in words)), part
@@ -173,18 +175,19 @@ def test_flops_are_those_of_the_products_made(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(attention, "_is_native", lambda *_: False)  # torch counts its own products alone
     config = _config(name)
     network = Transformer(config).double().eval()  # the native kernels, which torch cannot count, are for float32
-    tokens, read, places, texts = 10, 7, 2, 0
+    tokens, read, places = 10, 7, 2
     encoder_decoder, memory = config.architecture == "encoder-decoder", None
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if encoder_decoder:
             memory = network.encode(torch.randint(0, config.vocab_size, (1, read)))
         answer = network(torch.randint(0, config.vocab_size, (1, tokens)), memory=memory, only=torch.tensor([3, 9]))
-        if config.pooler:
-            texts = 1
-            network.pair_logits(answer.hidden[:, 0]) if config.pair_head else network.pooled(answer.hidden[:, 0])
+        labels = {head.name: len(head.places(tokens)) for head in config.heads}
+        for head in config.heads:
+            network.head_logits(head.name, answer.hidden[0, list(head.places(tokens))])
     made = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
     matrices = sum(count for op, count in made.items() if op in ("aten.mm", "aten.addmm"))
-    said = sizes.forward_flops(config, tokens, places, memory_lengths=[read] if encoder_decoder else None, pairs=texts)
+    sources = [read] if encoder_decoder else None
+    said = sizes.forward_flops(config, tokens, places, memory_lengths=sources, labels=labels)
     assert said.linears + said.head == matrices
     layers = range(config.num_decoder_layers if encoder_decoder else config.num_hidden_layers)
     causal = config.architecture != "encoder"
@@ -197,8 +200,8 @@ def test_flops_are_those_of_the_products_made(name: str, monkeypatch: pytest.Mon
 def test_training_flops_of_every_weight_are_three_forwards(name: str) -> None:
     config = _config(name)
     sources = [4, 6] if config.architecture == "encoder-decoder" else None
-    once = sizes.forward_flops(config, 12, 12, [5, 7], sources, pairs=2)
-    assert sizes.training_flops(config, 12, 12, [5, 7], sources, pairs=2).total == 3 * once.total
+    once = sizes.forward_flops(config, 12, 12, [5, 7], sources, labels={"next_sentence": 2})
+    assert sizes.training_flops(config, 12, 12, [5, 7], sources, labels={"next_sentence": 2}).total == 3 * once.total
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert", "albert", "bart", "t5"])

@@ -291,11 +291,9 @@ def test_layers_that_share_a_block_have_its_weights_once():
     close(network(ids_of(1, 5)).logits, apart(ids_of(1, 5)).logits)
 
 
-def test_token_types_and_pairs():
-    network = make(architecture="encoder", type_vocab_size=2, pooler=True, pair_head=True, norm="layer")
+def test_token_types():
+    network = make(architecture="encoder", type_vocab_size=2, norm="layer")
     ids, types = ids_of(1, 6), torch.tensor([[0, 0, 0, 1, 1, 1]])
     plain, typed = network.hidden_states(ids), network.hidden_states(ids, types=types)
     close(plain, network.hidden_states(ids, types=torch.zeros_like(types)))
     assert not torch.allclose(plain, typed, atol=1e-3)
-    first = typed[:, 0]
-    close(network.pair_logits(first), network.pair_head(torch.tanh(network.pooler(first))))

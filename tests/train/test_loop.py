@@ -9,16 +9,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import adapters, detach
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
 from lmworks.train import checkpoint, watching
 from lmworks.train.loop import Hooks, train
-from lmworks.train.losses import loss
+from lmworks.train.losses import terms
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Passed, frozen_in, gradient, rows_of, training_flops
+from lmworks.train.step import Workload, accumulate_gradients, batches_of, frozen_in, training_flops
 
 CPU = torch.device("cpu")
 
@@ -45,8 +45,8 @@ def go(fresh, make_network, make_examples):
 
     def go(hooks=None, lora=False, examples=None, network=None, run=None, **changes):
         network = network or make_network()
-        if lora and not list(attach.adapters(network)):
-            attach.attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0))
+        if lora and not list(adapters(network)):
+            LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0)).apply(network)
         run = run or fresh()
         hooks = hooks or Hooks()
         hooks.quiet = True
@@ -80,8 +80,8 @@ def test_packed_padded_and_alone_are_one_loss_and_one_gradient(make_network, mak
         settings(packing=False),
     ):
         network.zero_grad()
-        made = gradient(network, examples, how, 1, "float32", CPU)
-        found.append((made, [p.grad.clone() for p in network.parameters()], len(rows_of(examples, how))))
+        made = accumulate_gradients(network, examples, how, 1, "float32", CPU)
+        found.append((made, [p.grad.clone() for p in network.parameters()], len(batches_of(examples, how))))
     assert next(rows for _, _, rows in found) == 1
     assert found[2][2] == 8
     assert 1 < found[1][2] < 8
@@ -102,7 +102,7 @@ def test_one_row_of_eight_and_eight_rows_of_one_go_the_same_way(go):
 
 def test_loss_is_on_the_marked_tokens_only(make_network, make_examples):
     network, examples = make_network(), make_examples(5)
-    made = gradient(network, examples, settings(), 1, "float32", CPU)
+    made = accumulate_gradients(network, examples, settings(), 1, "float32", CPU)
     expected = targets = 0.0
     for example in examples:
         ids = torch.from_numpy(example.ids).long()
@@ -126,7 +126,7 @@ def test_an_adapter_leaves_its_base_as_it_was(go, make_network, make_examples):
     for precision in ("float32", "bfloat16"):
         network, run, _ = go(lora=True, epochs=4, precision=precision)
         assert losses(run)[-1] < losses(run)[0]
-        attach.detach(network)
+        detach(network)
         assert all(torch.equal(tensor, base[name]) for name, tensor in network.state_dict().items())
 
 
@@ -141,11 +141,11 @@ def test_bfloat16_follows_float32(go, lora):
 
 def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
     network = make_network()
-    attach.attach(network, LoRASettings(rank=2))
+    LoRA(LoRASettings(rank=2)).apply(network)
     before = network.embed_tokens.weight.clone()
     with frozen_in(network, "bfloat16"):
         assert network.embed_tokens.weight.dtype == torch.bfloat16
-        assert all(p.dtype == torch.float32 for p in attach.trainable_parameters(network).values())
+        assert all(p.dtype == torch.float32 for p in network.parameters() if p.requires_grad)
     assert torch.equal(network.embed_tokens.weight, before)
 
 
@@ -264,15 +264,15 @@ def test_steps_without_targets_change_nothing(go, make_examples):
 
 def test_flops_count_less_where_weights_are_frozen(make_network):
     network = make_network()
-    passed = Passed([10, 20], [], 12)
-    full = training_flops(network, passed)
+    workload = Workload([10, 20], [], 12)
+    full = training_flops(network, workload)
     assert full == sizes.training_flops(network.config, 30, 12, [10, 20]).total
-    attach.attach(network, LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"]))
-    lora = training_flops(network, passed)
+    LoRA(LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"])).apply(network)
+    lora = training_flops(network, workload)
     assert 0.6 < lora / full < 0.8
     adapted = [m for m in sizes.linears(network.config) if "_attn." in m.name]
     assert lora == sizes.training_flops(network.config, 30, 12, [10, 20], adapted=adapted, rank=2).total
-    assert training_flops(network, passed, True) > lora
+    assert training_flops(network, workload, True) > lora
 
 
 def test_tensorboard_events_are_written(go):
@@ -284,9 +284,9 @@ def test_tensorboard_events_are_written(go):
 def test_the_loss_is_what_the_function_says(go, make_network, make_examples):
     _, run, _ = go(steps=1, batch_size=12)
     network = make_network()
-    batches = rows_of(make_examples(), settings())
-    parts = [loss(network, batch) for batch in batches]
-    expected = sum(part[0].item() for part in parts) / sum(part[1] for part in parts)
+    batches = batches_of(make_examples(), settings())
+    parts = [terms(network, batch)["language"] for batch in batches]
+    expected = sum(part.total.item() for part in parts) / sum(part.weight for part in parts)
     assert losses(run)[0] == pytest.approx(expected, rel=1e-6)
 
 

@@ -154,12 +154,15 @@ def _show_drawn(
 
     from lmworks.commands import drawn
     from lmworks.data import drawing, objectives
+    from lmworks.data.batch import NEXT_SENTENCE
     from lmworks.data.objective_settings import ObjectiveSettings
+    from lmworks.model.config import HeadConfig
 
     values = {**told, "name": args.objective} if args.objective else told
     chosen = build(ObjectiveSettings, values, "the command line: objective")
-    heads = {"language_head": True, "pair_head": True, "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": chosen.architecture, **heads})
+    follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
+    parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
+    fitting = config.model_copy(update={"architecture": chosen.architecture, **parts})
     objective = drawing.make(chosen, tokenizer, fitting)
     made = objective.examples(table, settings, config.max_position_embeddings)
     if args.json:

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
+from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.data.spans import sentinels
 from lmworks.generate.beam import search
 from lmworks.generate.decode import hidden_of, longest, start_of
@@ -82,16 +83,18 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
     Raises:
         InputError: the model was not trained on pairs of sentences, or both together are too long.
     """
-    if not network.config.pair_head:
-        hint = "take one that was (a BertForPreTraining); lmworks score compares sentences by a decoder"
-        raise InputError("the model was not trained to tell whether a sentence follows another", hint=hint)
+    head = network.config.head(NEXT_SENTENCE)
+    if head is None:
+        hint = "take one that has it (a BertForPreTraining); lmworks score compares sentences by a decoder"
+        raise InputError(f"the model has no head {NEXT_SENTENCE}: whether a sentence follows another", hint=hint)
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
     _check_length(network, pair.ids, "the two sentences")
     device = network.embed_tokens.weight.device
     types = torch.tensor([pair.type_ids], device=device) if network.config.type_vocab_size > 1 else None
     with torch.inference_mode():
         hidden = network.hidden_states(torch.tensor([pair.ids], device=device), types=types)
-        return float(network.pair_logits(hidden[:, 0]).float().softmax(-1)[0, 0])
+        read = hidden[0, list(head.places(len(pair.ids)))]
+        return float(network.head_logits(head.name, read).float().softmax(-1)[0, 0])
 
 
 @torch.no_grad()

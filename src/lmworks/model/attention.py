@@ -191,14 +191,14 @@ def _written_out(
 
 def _is_native(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
     """Whether the kernel serves: in training, and wherever heads lie side by side, as they do but in a cache."""
-    return native.can_attend(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
+    return native.can_run(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
 
 
 def _natively(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, how: How) -> torch.Tensor:
     """Every document, or every row, alone, as one kernel."""
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (query, keys, values))
     scale = how.scale or query.shape[3] ** -0.5
-    mixed = native.attend(q, k, v, *sight.borders(), scale, sight.causal, how.dropout)
+    mixed = native.varlen_attention(q, k, v, *sight.borders(), scale, sight.causal, how.dropout)
     return mixed.unflatten(0, (len(query), -1)).transpose(1, 2)
 
 

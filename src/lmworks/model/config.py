@@ -11,11 +11,13 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from lmworks.base.settings import Settings
+from lmworks.data.batch import LANGUAGE
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "gelu_tanh", "silu"]
 LayerKind = Literal["full_attention", "sliding_attention"]
 Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
 Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
+HeadKind = Literal["pooled", "first", "last", "tokens"]
 
 
 class RopeScaling(Settings):
@@ -41,6 +43,25 @@ class RopeScaling(Settings):
     truncate: bool = Field(True, description="yarn: round the borders of its bands to whole dimensions.")
     short_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors of the rates, short texts.")
     long_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors beyond the original context.")
+
+
+class HeadConfig(Settings):
+    """A classification head beside the language head: a linear over hidden states. model/heads computes it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Under which labels, losses and weights stand.")
+    kind: HeadKind = Field(
+        description="What it reads: pooled: the pooler's vector of a text; first, last: that token's hidden state; "
+        "tokens: each token's."
+    )
+    size: int = Field(gt=0, description="Number of classes.")
+
+    def places(self, length: int) -> range:
+        """The tokens of a text of ``length`` tokens whose hidden states this head reads."""
+        if self.kind == "tokens":
+            return range(length)
+        return range(length - 1, length) if self.kind == "last" else range(1)
 
 
 class ModelConfig(Settings):
@@ -103,7 +124,7 @@ class ModelConfig(Settings):
     head_scale: float = Field(1.0, gt=0, description="Hidden states are multiplied by it before the head.")
     logit_softcap: float | None = Field(None, gt=0, description="Logits become cap * tanh(logit / cap).")
     pooler: bool = Field(False, description="tanh of a linear over the first token, for whole texts.")
-    pair_head: bool = Field(False, description="Two classes from the pooled text: does the second sentence follow?")
+    heads: tuple[HeadConfig, ...] = Field((), description="Classification heads beside the language head.")
 
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -133,9 +154,16 @@ class ModelConfig(Settings):
             raise ValueError(f"num_layer_groups {self.num_layer_groups} is more than the layers that share them")
         if self.embedding_size is not None and self.language_head and not self.head_transform:
             raise ValueError("embedding_size needs head_transform: the head reads as narrow rows as the embeddings are")
-        if self.pair_head and not self.pooler:
-            raise ValueError("pair_head reads the pooled text: set pooler")
+        if any(head.kind == "pooled" for head in self.heads) and not self.pooler:
+            raise ValueError("a head of kind pooled reads what the pooler makes of a text: set pooler")
+        names = [head.name for head in self.heads]
+        if LANGUAGE in names or len(set(names)) < len(names):
+            raise ValueError(f"each head needs a name of its own, other than {LANGUAGE}: {', '.join(names)}")
         return self
+
+    def head(self, name: str) -> HeadConfig | None:
+        """The classification head of this name; None where there is none."""
+        return next((head for head in self.heads if head.name == name), None)
 
     @property
     def head_size(self) -> int:

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lmworks.kernels.activations import NATIVE
+from lmworks.kernels.dispatch import compute_dtype, to_dlpack
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule, width
+from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
 from lmworks.model import products
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.feedforward import FeedForward
@@ -53,12 +52,12 @@ def can_run(
     """Whether these modules, as they stand now, are plain ones that the fused block computes."""
     return (
         torch.is_grad_enabled()
-        and width(x) is not None
+        and compute_dtype(x) is not None
         and sight.aligned
         and sight.within(attention.window)
         and attention.q_norm is None
         and attention.how.softcap is None
-        and mlp.activation in NATIVE
+        and mlp.activation in NATIVE_ACTIVATIONS
         and all(map(products.can_pass, _linears(attention, mlp)))
         and type(norms[0]) in (LayerNorm, RMSNorm)
         and all(not one._forward_hooks and not one._forward_pre_hooks for one in (attention, mlp))
@@ -88,9 +87,9 @@ def run(
         own, numbers = products.tensors_of(module)
         tensors += own
         beside.append(numbers)
-    wide = width(x)
+    wide = compute_dtype(x)
     assert wide is not None
-    form = (attention.size, scale, sight.causal, NATIVE[mlp.activation])
+    form = (attention.size, scale, sight.causal, NATIVE_ACTIVATIONS[mlp.activation])
     how = How(before, layer, eps, *form, rates, tuple(beside), wide)
     turns = None if rotation.own is None else tuple(_table(part, x) for part in rotation.own)
     return _Block.apply(x.to(wide), how, sight.borders(), turns, *tensors)
@@ -138,7 +137,7 @@ def _forward(
     q, k = _turn(how, q, turns, 1.0), _turn(how, k, turns, 1.0)
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // how.size, dtype=torch.float32)
     spread = (how.size, how.scale, how.causal, how.rates[0], _seed(seeds, how.rates[0]))
-    library().attend(*map(capsule, (q, k, v, *borders, mixed, log_sum)), *spread)
+    library().varlen_attention(*map(to_dlpack, (q, k, v, *borders, mixed, log_sum)), *spread)
     (part,), low_o = products.forward(mixed, lines[OUT : OUT + 1], seeds)
     sum1 = _residual(how, flat, part, seeds)
     x1, stats1 = (sum1, stats1) if how.before else _norm(how, sum1, n1)
@@ -201,7 +200,9 @@ def _backward(
     dmixed = products.backward(mixed, lines[OUT : OUT + 1], low_o, [dpart], [seed_o], found, at[OUT : OUT + 1])
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     spread = (how.size, how.scale, how.causal, how.rates[0], spread_seed)
-    library().attend_back(*map(capsule, (q, k, v, *borders, mixed, log_sum, dmixed, dq, dk, dv)), *spread)
+    library().varlen_attention_backward(
+        *map(to_dlpack, (q, k, v, *borders, mixed, log_sum, dmixed, dq, dk, dv)), *spread
+    )
     slopes = [_turn(how, dq, turns, -1.0), _turn(how, dk, turns, -1.0), dv]
     read = _norm(how, flat, n1)[0] if how.before and any(map(found.reads, at[: V + 1])) else flat
     below = wanted or (how.before and any(found.wants[:2]))
@@ -229,7 +230,7 @@ def _residual(how: How, x: torch.Tensor, part: torch.Tensor, seeds: list[int]) -
     if not rate:
         return part.add_(x)
     y = torch.empty_like(x)
-    library().add_dropped(capsule(x), capsule(part), capsule(y), rate, seed)
+    library().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
     return y
 
 
@@ -238,7 +239,7 @@ def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().drop(capsule(x), capsule(y), rate, seed)
+    library().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
     return y
 
 
@@ -248,12 +249,12 @@ NOTHING: tuple[Maybe, Maybe] = (None, None)
 def _norm(how: How, x: torch.Tensor, module: Any) -> tuple[torch.Tensor, tuple[Maybe, Maybe]]:
     """Normalised rows, and their means (where these are subtracted) and scales."""
     y, scale = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
-    weight, shift = (None if part is None else capsule(part) for part in module)
+    weight, shift = (None if part is None else to_dlpack(part) for part in module)
     if not how.layer:
-        library().rms_norm(capsule(x), weight, capsule(y), capsule(scale), how.eps)
+        library().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), how.eps)
         return y, (None, scale)
     mean = torch.empty_like(scale)
-    library().layer_norm(capsule(x), weight, shift, capsule(y), capsule(mean), capsule(scale), how.eps)
+    library().layer_norm(to_dlpack(x), weight, shift, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), how.eps)
     return y, (mean, scale)
 
 
@@ -265,12 +266,12 @@ def _norm_back(
     for place, weight in enumerate(module, at):
         wanted = weight is not None and found.wants[place]
         found.gradients[place] = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
-        parts.append(capsule(found.gradients[place]) if wanted else None)  # type: ignore[arg-type]
-    arrays = [capsule(one) for one in (x, module[0], *stats, dy, dx) if one is not None]
+        parts.append(to_dlpack(found.gradients[place]) if wanted else None)  # type: ignore[arg-type]
+    arrays = [to_dlpack(one) for one in (x, module[0], *stats, dy, dx) if one is not None]
     if how.layer:
-        library().layer_norm_back(*arrays, *parts)
+        library().layer_norm_backward(*arrays, *parts)
     else:
-        library().rms_norm_back(*arrays, parts[0])
+        library().rms_norm_backward(*arrays, parts[0])
     return dx
 
 
@@ -278,14 +279,14 @@ def _turn(how: How, x: torch.Tensor, turns: Any, sign: float) -> torch.Tensor:
     if turns is None:
         return x
     y = torch.empty_like(x)
-    library().rotate(*map(capsule, (x, *turns, y)), how.size, sign)
+    library().rotate(*map(to_dlpack, (x, *turns, y)), how.size, sign)
     return y
 
 
 def _activate(how: How, up: torch.Tensor, gate: Maybe) -> torch.Tensor:
     y = torch.empty_like(up)
-    x, other = (up, None) if gate is None else (gate, capsule(up))
-    library().activate(how.kind, capsule(x), other, capsule(y))
+    x, other = (up, None) if gate is None else (gate, to_dlpack(up))
+    library().activate(how.kind, to_dlpack(x), other, to_dlpack(y))
     return y
 
 
@@ -293,8 +294,8 @@ def _activate_back(how: How, up: torch.Tensor, gate: Maybe, dy: torch.Tensor) ->
     """Gradients of up and of gate."""
     dup = torch.empty_like(up)
     if gate is None:
-        library().activate_back(how.kind, capsule(up), None, capsule(dy), capsule(dup), None)
+        library().activate_backward(how.kind, to_dlpack(up), None, to_dlpack(dy), to_dlpack(dup), None)
         return dup, None
     dgate = torch.empty_like(gate)
-    library().activate_back(how.kind, *map(capsule, (gate, up, dy, dgate, dup)))
+    library().activate_backward(how.kind, *map(to_dlpack, (gate, up, dy, dgate, dup)))
     return dup, dgate

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from lmworks.kernels.library import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Linear, linears, stacks
 
 FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient follows from what they gave
 SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens: from here on matrix products run at nearly their full rate; enough
 ROW_BYTES = 400e6
-NATIVE = ("gelu", "gelu_tanh", "silu", "relu")  # those that the kernels have, which keep what they read
 
 
 def activation_bytes(
@@ -65,7 +65,7 @@ def _is_fused(config: ModelConfig) -> bool:
     """Whether blocks without cross-attention pass as one autograd function (model/fused), trained or frozen."""
     plain = config.norm_position != "both" and not config.qk_norm
     scores = config.positions != "relative" and config.attention_softcap is None and config.sliding_window is None
-    return plain and scores and config.norm != "rms_offset" and config.activation in NATIVE
+    return plain and scores and config.norm != "rms_offset" and config.activation in NATIVE_ACTIVATIONS
 
 
 def _block(config: ModelConfig) -> int:
@@ -114,7 +114,7 @@ def _queries(config: ModelConfig, names: list[str], part: str, native: bool, wri
 def _feedforward(config: ModelConfig, names: list[str], native: bool) -> int:
     inner, down = config.intermediate_size, _any(names, "down_proj")
     kept = config.hidden_size * _any(names, "gate_proj", "up_proj")
-    from_output, kernel = config.activation in FROM_OUTPUT, native and config.activation in NATIVE
+    from_output, kernel = config.activation in FROM_OUTPUT, native and config.activation in NATIVE_ACTIVATIONS
     if config.gated:
         return kept + inner * ((2 if kernel or from_output else 3) + down)
     return kept + inner * (1 if from_output and not kernel else 1 + down)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule
 from lmworks.model import adding
 
 Maybe = torch.Tensor | None
@@ -241,5 +241,5 @@ def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().drop(capsule(x.contiguous()), capsule(y), rate, seed)
+    library().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
     return y

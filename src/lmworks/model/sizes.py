@@ -10,7 +10,7 @@ only the gradient of its input (2 of the 4).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmworks.model.config import ModelConfig
@@ -116,8 +116,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     """Number of parameters by part, and under ``total`` all of them; what is tied or shared counts once. Exact.
 
     Parts: embed_tokens, embed_types, embed_positions (learned ones and biases of distances, of each stack),
-    embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler (with the
-    head for pairs).
+    embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler, heads (for
+    classification).
     """
     hidden, wide = config.hidden_size, config.word_size
     matrices = linears(config)
@@ -130,7 +130,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
         "norms": _norms(config),
         "lm_head": _head(config),
-        "pooler": config.pooler * hidden * (hidden + 1) + config.pair_head * 2 * (hidden + 1),
+        "pooler": config.pooler * hidden * (hidden + 1),
+        "heads": sum(head.size * (hidden + 1) for head in config.heads),
     }
     return {**parts, "total": sum(parts.values())}
 
@@ -212,7 +213,7 @@ def forward_flops(
     head_tokens: int | None = None,
     document_lengths: Sequence[int] | None = None,
     memory_lengths: Sequence[int] | None = None,
-    pairs: int = 0,
+    labels: Mapping[str, int] | None = None,
 ) -> Flops:
     """FLOPs of one pass without gradients. Exact for the matrix products.
 
@@ -223,7 +224,7 @@ def forward_flops(
         document_lengths: lengths of the documents, summing to tokens; None: one document. Tokens of different
             documents do not see each other, and pairs that cannot see each other cost nothing.
         memory_lengths: for an encoder-decoder: the source lengths, one a document.
-        pairs: texts that are pooled, or asked whether their second sentence follows.
+        labels: places that each classification head reads, by its name; None: none.
     """
     lengths = [tokens] if document_lengths is None else [int(n) for n in document_lengths]
     if sum(lengths) != tokens:
@@ -243,7 +244,7 @@ def forward_flops(
             seen += stack.layers * sum(t * s for t, s in zip(lengths, source, strict=True))
     wide = 4 * config.num_attention_heads * config.head_size  # a score and its share of the mix: 2 FLOPs each
     places = tokens if head_tokens is None else head_tokens
-    return Flops(matrices, wide * seen, places * _head_flops(config) + pairs * _pair_flops(config))
+    return Flops(matrices, wide * seen, places * _head_flops(config) + _classification_flops(config, labels or {}))
 
 
 def _head_flops(config: ModelConfig) -> int:
@@ -253,8 +254,12 @@ def _head_flops(config: ModelConfig) -> int:
     return 2 * config.word_size * (config.vocab_size + before)
 
 
-def _pair_flops(config: ModelConfig) -> int:
-    return 2 * config.hidden_size * (config.pooler * config.hidden_size + config.pair_head * 2)
+def _classification_flops(config: ModelConfig, labels: Mapping[str, int]) -> int:
+    flops = 0
+    for head in config.heads:
+        pooled = config.hidden_size if head.kind == "pooled" else 0
+        flops += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+    return flops
 
 
 def training_flops(
@@ -264,7 +269,7 @@ def training_flops(
     document_lengths: Sequence[int] | None = None,
     memory_lengths: Sequence[int] | None = None,
     *,
-    pairs: int = 0,
+    labels: Mapping[str, int] | None = None,
     adapted: Sequence[Linear] | None = None,
     rank: int = 0,
     recompute: int = 0,
@@ -279,7 +284,7 @@ def training_flops(
     With every weight trained: 6 a weight and token. With adapters: 4 a frozen weight, namely forward and the gradient
     of its input, and 6 an adapter's. Attention has no weights: three times its forward.
     """
-    once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, pairs)
+    once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, labels)
     again = recomputed_share(config, recompute)
     if adapted is None:
         return once.times(3 + again, 3 + again, 3)

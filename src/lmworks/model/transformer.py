@@ -21,13 +21,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lmworks.kernels.activations import activate
-from lmworks.kernels.dropout import add_dropped, dropout
+from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
 from lmworks.model.adding import look_up
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
+from lmworks.model.heads import Heads
 from lmworks.model.masks import Sight, spans_of
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
@@ -110,7 +111,7 @@ class Block(nn.Module):
         y = part(norm(x)) if self.before else part(x)
         if output_norm is not None:
             y = output_norm(y)
-        x = add_dropped(x, y, self.dropout if self.training else 0.0)
+        x = dropout_add(x, y, self.dropout if self.training else 0.0)
         return x if self.before else norm(x)
 
 
@@ -198,7 +199,7 @@ class Transformer(Stack):
         self.lm_head: nn.Module | None = nn.Linear(wide, words, bias=False) if untied else None
         self.head_bias = nn.Parameter(torch.zeros(words)) if headed and config.head_bias else None
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
-        self.pair_head = nn.Linear(hidden, 2) if config.pair_head else None
+        self.heads = Heads(config)
         rotary = config.positions == "rotary"
         self.rotary = Rotary(config) if rotary else None
         self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
@@ -314,17 +315,9 @@ class Transformer(Stack):
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def pooled(self, first: torch.Tensor) -> torch.Tensor:
-        """(N, E) hidden states of first tokens -> (N, E) vectors of their texts."""
-        if self.pooler is None:
-            raise ValueError("this model has no pooler")
-        return torch.tanh(self.pooler(first))
-
-    def pair_logits(self, first: torch.Tensor) -> torch.Tensor:
-        """(N, E) hidden states of first tokens -> (N, 2): the second sentence follows the first, or does not."""
-        if self.pair_head is None:
-            raise ValueError("this model has no head for pairs of sentences")
-        return self.pair_head(self.pooled(first))
+    def head_logits(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
+        """(N, E) hidden states at the places that a classification head reads -> (N, C) logits of its classes."""
+        return self.heads.logits(name, hidden, self.pooler)
 
     @property
     def head_weight(self) -> torch.Tensor:

@@ -10,11 +10,11 @@ footprint.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmworks.adapt.settings import LoRASettings, targeted
+from lmworks.adapt.lora import LoRASettings, targeted
 from lmworks.base import figures, machine
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
@@ -110,7 +110,7 @@ def make(
     *,
     sources: Sequence[int] = (),
     loss_tokens: int | None = None,
-    pairs: int = 0,
+    labels: Mapping[str, int] | None = None,
     evaluation_tokens: int = 0,
     rates: machine.Rates | None = None,
     library: int = footprint.LIBRARY_BYTES,
@@ -127,7 +127,7 @@ def make(
         lengths: tokens of each training document; those of the decoder, where there are two stacks.
         sources: tokens that the encoder of an encoder-decoder reads, for each document.
         loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
-        pairs: documents that are pairs of sentences to be judged.
+        labels: places that each classification head reads, by its name, where it has some.
         evaluation_tokens: tokens that pass through without training, sources too, all measurements together.
         rates: this machine's; None: asked of base/machine.
         library: bytes that the process holds beside the weights: interpreter, libraries, data.
@@ -162,7 +162,7 @@ def make(
         head,
         lengths,
         sources or None,
-        pairs=pairs,
+        labels=labels,
         adapted=adapted,
         rank=lora.rank,
         recompute=train.recompute,

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data import drawing, objectives
-from lmworks.data.batch import Example
+from lmworks.data.batch import Example, count_labels
 from lmworks.data.objectives import Examples, Report
 from lmworks.evaluate.scoring import DRAWING_SEED
 from lmworks.families.registry import FAMILIES
@@ -178,7 +178,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
         lengths,
         sources=sources if config.architecture == "encoder-decoder" else (),
         loss_tokens=examples.report.loss_tokens,
-        pairs=sum(example.pair is not None for example in drawn),
+        labels=count_labels(drawn),
         evaluation_tokens=2 * held_out.report.tokens,
         library=_beside(network),
         opened=machine.peak_memory(),

@@ -20,9 +20,8 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, to_yaml
-from lmworks.data.batch import Example
+from lmworks.data.batch import Example, ExampleTransform
 from lmworks.data.objectives import Examples
-from lmworks.evaluate.scoring import Draw
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
 from lmworks.model.transformer import Transformer
@@ -88,7 +87,7 @@ class Work(ABC):
     held_out: Examples
     plan: Plan
     notes: list[str] = field(default_factory=list)
-    draw: Draw | None = None
+    draw: ExampleTransform | None = None
 
     @property
     @abstractmethod

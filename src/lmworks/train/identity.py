@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmworks.data.batch import Example
-from lmworks.evaluate.scoring import Draw
+from lmworks.data.batch import Example, ExampleTransform
 from lmworks.train.settings import TrainSettings
 
 # They change no loss.
@@ -17,7 +16,7 @@ NAMED_SETTINGS = {"optimizer_state"}  # told by their words: a checkpoint holds 
 TRIED = 1000  # examples whose random part is drawn once, to know an objective by what it does
 
 
-def of(examples: Sequence[Example], settings: TrainSettings, draw: Draw | None = None) -> dict[str, str]:
+def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
     """Checksums by what they are of, and the words of some settings.
 
     Args:
@@ -46,5 +45,5 @@ def _add(hashed: hashlib._Hash, example: Example) -> None:
         part = getattr(example, name)
         if part is not None:
             hashed.update(name.encode() + part.tobytes())
-    if example.pair is not None:
-        hashed.update(f"pair {example.pair}".encode())
+    for head, labels in example.labels.items():
+        hashed.update(head.encode() + labels.places.tobytes() + labels.classes.tobytes())

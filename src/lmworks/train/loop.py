@@ -18,9 +18,8 @@ import torch
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.data.batch import Example
+from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.stream import Stream
-from lmworks.evaluate.scoring import Draw
 from lmworks.kernels import library
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
@@ -28,7 +27,15 @@ from lmworks.train.checkpoint import State
 from lmworks.train.peaks import Peaks
 from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, sized
-from lmworks.train.step import Gradient, Passed, drawn, frozen_in, gradient, products_in, training_flops
+from lmworks.train.step import (
+    StepResult,
+    Workload,
+    accumulate_gradients,
+    frozen_in,
+    products_in,
+    sample,
+    training_flops,
+)
 from lmworks.train.stopping import asked_to_stop
 from lmworks.train.watching import Hooks, Watch
 
@@ -68,7 +75,7 @@ def train(
     run: RunFolder,
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
-    draw: Draw | None = None,
+    draw: ExampleTransform | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; go on from the run's newest checkpoint where there is one.
 
@@ -117,7 +124,7 @@ class _Training:
         run: RunFolder,
         hooks: Hooks,
         device: torch.device,
-        draw: Draw | None,
+        draw: ExampleTransform | None,
         precision: tuple[str, str],
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
@@ -134,7 +141,7 @@ class _Training:
         self.saved_at, self.saving_took = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
         self.peaks = Peaks(hooks.library, network)
-        self.passed = Passed()  # whose FLOPs are not counted yet
+        self.workload = Workload()  # whose FLOPs are not counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total, limit, hooks.console, hooks.quiet)
         inside = partial(products_in, precision[0], device)
@@ -209,45 +216,44 @@ class _Training:
         started, step = time.perf_counter(), self.step + 1
         if not self.network.training:
             self.network.train()
-        documents = drawn(self.examples, chosen, self.draw, self.settings.seed, step)
-        made = gradient(self.network, documents, self.settings, step, self.precision[0], self.device)
+        documents = sample(self.examples, chosen, self.draw, self.settings.seed, step)
+        result = accumulate_gradients(self.network, documents, self.settings, step, self.precision[0], self.device)
         norm = optimizers.gradient_norm(self.named.values())
-        self._check(step, made.loss, norm)
-        if norm or made.targets:
+        self._check(step, result.loss, norm)
+        if norm or result.has_targets:
             rate = optimizers.rate(step, self.total, self.peak_rate, self.settings)
             self.optimizer.advance(rate, norm, self.settings.clip)
         else:
             rate = 0.0
-        self.step, self.loss = step, made.loss
-        self._tell(made, norm, rate, time.perf_counter() - started)
+        self.step, self.loss = step, result.loss
+        self._report_step(result, norm, rate, time.perf_counter() - started)
 
-    def _tell(self, made: Gradient, norm: float, rate: float, seconds: float) -> None:
+    def _report_step(self, result: StepResult, norm: float, rate: float, seconds: float) -> None:
         """Journal, display and boards."""
         line: dict[str, Any] = {
             "step": self.step,
-            "loss": made.loss,
+            "loss": result.loss,
             "learning_rate": rate,
             "gradient_norm": norm,
-            "tokens": made.tokens,
-            "targets": made.targets,
+            "tokens": result.tokens,
+            "targets": result.targets,
             "seconds": seconds,
         }
-        if made.pair_loss is not None:
-            line["pair_loss"] = made.pair_loss
+        line |= {f"{name}_loss": mean for name, mean in result.terms.items() if name != LANGUAGE}
         if self.run.write("step", **line)["event"] == "divergence" and not self.diverged:
             self.diverged = True
             self.progress.say(f"step {self.step} came out otherwise than before the interruption: see the journal")
-        for key, value in (("seconds", seconds), ("tokens", made.tokens), ("targets", made.targets)):
+        for key, value in (("seconds", seconds), ("tokens", result.tokens), ("targets", result.targets)):
             self.session[key] += value
-        self.passed.add(made.passed)
-        self.progress.update(self.step, made.loss, self._sums)
+        self.workload.add(result.workload)
+        self.progress.update(self.step, result.loss, self._sums)
         self.watch.stepped(line)
 
     def _sums(self) -> Sums:
         """What all steps of this session took; counts the FLOPs of those since the last time."""
-        passed, self.passed = self.passed, Passed()
-        if passed.lengths:
-            self.session["flops"] += training_flops(self.network, passed, self.settings.recompute)
+        workload, self.workload = self.workload, Workload()
+        if workload.lengths:
+            self.session["flops"] += training_flops(self.network, workload, self.settings.recompute)
         return Sums(self.session["seconds"], self.session["tokens"], self.session["flops"])
 
     def _check(self, step: int, loss: float, norm: float) -> None:

@@ -1,45 +1,45 @@
-"""Losses: pure functions of a network and a batch. They know no optimizer, no loop and no objective.
+"""Losses: pure functions of a network and a batch. They know no optimizer, no loop and no task.
 
-Causal, masked, span and instruction training are one weighted cross-entropy; what differs stands in the batch. The
-head runs only where a weight stands, and no more than a few hundred rows of logits exist at any time, or few numbers.
+A loss is a sum of named terms, each a cross-entropy: that of the language head, which causal, masked, span and
+instruction training share, and one for each classification head that has labels in the batch. The language head runs
+only where a weight is not zero, and only a few hundred rows of logits exist at any time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lmworks.data.batch import Batch
-from lmworks.evaluate.scoring import hidden_states
+from lmworks.data.batch import LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.adding import cast, kept
+from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 
 CHUNK = 128  # rows of logits that exist at a time: 25 MB in float32 at 49,152 words; more is no faster
 SMALL = 1 << 20  # so many logits may always exist: a small vocabulary is not cut into pieces for nothing
 
 
-class Loss(NamedTuple):
-    """What a batch costs a network. Sums, so that several batches make one step.
+class Term(NamedTuple):
+    """One named term of a loss. A sum, so that several batches make one step.
 
     Attributes:
-        words: sum of weight * -log p(target) in nats, a float32 scalar with gradient.
-        weight: sum of the weights.
-        pairs: sum of -log p over the documents that have a pair label, likewise; None where none has.
-        documents: how many those are.
+        total: sum of weight * -log p(target) in nats, a float32 scalar with gradient.
+        weight: sum of the weights; of a classification head the number of labels.
     """
 
-    words: torch.Tensor
+    total: torch.Tensor
     weight: float
-    pairs: torch.Tensor | None = None
-    documents: int = 0
 
 
-def loss(network: Transformer, batch: Batch) -> Loss:
-    """Weighted cross-entropy of a batch's targets, and of its pairs of sentences (BERT: Devlin et al. 2019).
+def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
+    """The terms of a batch's loss: that of the language head first, then those of classification heads, by name.
+
+    A term without any target in this batch is left out.
 
     Args:
         network: a decoder, an encoder, or both with the batch's source in front.
@@ -48,19 +48,32 @@ def loss(network: Transformer, batch: Batch) -> Loss:
     hidden = hidden_states(network, batch).flatten(0, 1)
     weights, targets = batch.weights.flatten(), batch.targets.flatten()
     places = weights.nonzero().squeeze(1)
-    picked = hidden
-    if len(places) < len(weights):
-        weights, targets, picked = weights[places], targets[places], hidden.index_select(0, places)
-    words = head_loss(network, picked, targets, weights)
-    weight = float(weights.sum())
-    if batch.pair_places is None or batch.pair_labels is None:
-        return Loss(words, weight)
-    judged = network.pair_logits(hidden.index_select(0, batch.pair_places)).float()
-    pairs = functional.cross_entropy(judged, batch.pair_labels, reduction="sum")
-    return Loss(words, weight, pairs, len(batch.pair_labels))
+    by_name: dict[str, Term] = {}
+    if len(places):
+        picked = hidden
+        if len(places) < len(weights):
+            weights, targets, picked = weights[places], targets[places], hidden.index_select(0, places)
+        by_name[LANGUAGE] = Term(language_loss(network, picked, targets, weights), float(weights.sum()))
+    for name, labels in batch.labels.items():
+        logits = network.head_logits(name, hidden.index_select(0, labels.places)).float()
+        total = functional.cross_entropy(logits, labels.classes, reduction="sum")
+        by_name[name] = Term(total, len(labels.classes))
+    return by_name
 
 
-def head_loss(network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def weights_of(batches: Iterable[Batch]) -> dict[str, float]:
+    """By term, the sum of its weights over all batches of a step: what its total is divided by."""
+    weights = {LANGUAGE: 0.0}
+    for batch in batches:
+        weights[LANGUAGE] += float(batch.weights.sum())
+        for name, labels in batch.labels.items():
+            weights[name] = weights.get(name, 0.0) + len(labels.classes)
+    return weights
+
+
+def language_loss(
+    network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Sum of weight * -log p(target) over picked places.
 
     Args:
@@ -121,7 +134,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     turned = torch.tanh(logits / cap)
                     logits, bend = turned * cap, 1 - turned.square()
                 wants = wants_hidden or wants_matrix or wants_bias
-                total += cross_entropy_(logits, target, weight, slopes=wants).sum()
+                total += cross_entropy_(logits, target, weight, write_gradient=wants).sum()
                 if not wants:
                     continue
                 slope = logits if bend is None else logits.mul_(bend)

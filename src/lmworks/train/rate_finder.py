@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lmworks.data.batch import Example
-from lmworks.evaluate.scoring import Draw
+from lmworks.data.batch import Example, ExampleTransform
 from lmworks.model.transformer import Transformer
 from lmworks.train.optimizers import AdamW, gradient_norm
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import drawn, gradient
+from lmworks.train.step import accumulate_gradients, sample
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -46,7 +45,7 @@ def find(
     network: Transformer,
     examples: Sequence[Example],
     settings: TrainSettings,
-    draw: Draw | None,
+    draw: ExampleTransform | None,
     optimizer: AdamW,
     precision: str,
     device: torch.device,
@@ -69,8 +68,8 @@ def find(
     try:
         for step, rate in enumerate(rates, total + 1):
             chosen = np.random.default_rng((settings.seed, step)).permutation(len(examples))[:size].tolist()
-            documents = drawn(examples, chosen, draw, settings.seed, step)
-            loss = gradient(network, documents, settings, step, precision, device).loss
+            documents = sample(examples, chosen, draw, settings.seed, step)
+            loss = accumulate_gradients(network, documents, settings, step, precision, device).loss
             norm = gradient_norm(parameters)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 break
