@@ -10,6 +10,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from lmworks.base.errors import InputError
 from lmworks.text.rows import BadRows, DataSettings, Row, option
@@ -56,7 +57,7 @@ def delimited(
     feed = _Feed(lines)
     delimiter = settings.delimiter or ("," if kind == "csv" else "\t")
     quotes = settings.quotes if settings.quotes is not None else kind == "csv"
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
     names: list[str] | None = None
     suspects: list[str] = []
