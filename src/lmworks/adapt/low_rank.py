@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
-from lmworks.model.products import rounded
+from lmworks.model.products import merged_linear
 
 
 class LoRALinear(Adapter):
@@ -51,7 +51,7 @@ class LoRALinear(Adapter):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
         if self._rounds(x):
-            return rounded(x.to(torch.bfloat16), self)
+            return merged_linear(x.to(torch.bfloat16), self)
         y = self.base(x)
         if not self.active:
             return y

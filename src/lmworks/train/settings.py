@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 from lmworks.adapt.registry import METHODS
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
+from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import SMALLEST_ROW, row_tokens
 
 # Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
