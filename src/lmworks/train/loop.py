@@ -284,7 +284,7 @@ class _Training:
             "sampler": self.sampler.state(),
             "loss": self.loss,
             "best": self.monitor.best,
-            "bad": self.monitor.evaluations_since_best,
+            "evaluations_since_best": self.monitor.evaluations_since_best,
             "reason": self.reason,
         }
         checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
@@ -308,7 +308,10 @@ class _Training:
         checkpoint.restore(state.tensors, self.named, self.optimizer)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
-        self.monitor.best, self.monitor.evaluations_since_best = state.values["best"], state.values["bad"]
+        self.monitor.best, self.monitor.evaluations_since_best = (
+            state.values["best"],
+            state.values["evaluations_since_best"],
+        )
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before, now = self.run.events("session")[-1].get("kernels"), library.describe()
