@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from lmworks.adapt import attach
+from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
@@ -189,10 +189,10 @@ class LanguageModel:
             overwrite: replace a model that was saved there.
         """
         folder = Path(folder)
-        with attach.merged(self.network) as network:
+        with adapters.merged(self.network):
             save_folder(
                 folder,
-                network=network,
+                network=self.network,
                 config=self.config,
                 family=self.family,
                 tokenizer=self.words,
@@ -216,7 +216,7 @@ class LanguageModel:
             Itself. It can generate and score, but no longer be trained or saved.
         """
         chosen, _ = machine.choose_precision(precision, self.device.type)
-        attach.merge(self.network)
+        adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
