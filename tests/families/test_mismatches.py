@@ -53,7 +53,7 @@ def test_tokens_without_a_row_are_refused_where_they_are_used(tmp_path: Path) ->
 
 def test_an_id_without_a_row_is_no_index_error(tmp_path: Path) -> None:
     network = lmworks.load(save_tiny(tmp_path / "m")).network
-    with pytest.raises(InputError, match="id 9999"):
+    with pytest.raises(InputError, match="id 9999: the embedding has"):
         network(torch.tensor([[1, 9999]]))
 
 

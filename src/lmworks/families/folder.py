@@ -135,7 +135,9 @@ def save_folder(
     kept = dtype_of(dtype) if dtype else next(iter(weights.values())).dtype
     ids = {name: _rows_only((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
-    for name in ids.keys() & (hf_config or {}).keys():  # null is written where it was said: the family may have a default
+    for name in (
+        ids.keys() & (hf_config or {}).keys()
+    ):  # null is written where it was said: the family may have a default
         keys.setdefault(name, None)
     keys["torch_dtype"] = str(kept).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lmworks.base.errors import InputError
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
@@ -328,7 +329,12 @@ class Transformer(Stack):
         if x is None:
             assert ids is not None
             plain = type(self.embed_tokens) is nn.Embedding
-            x = embed(self.embed_tokens.weight, ids) if plain else self.embed_tokens(ids)
+            try:
+                x = embed(self.embed_tokens.weight, ids) if plain else self.embed_tokens(ids)
+            except IndexError as error:
+                token, rows = int(ids.max()), self.embed_tokens.num_embeddings
+                fault = f"there is no token with id {token}: the embedding has {rows} rows"
+                raise InputError(fault, hint="are tokenizer and model of one source?") from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:
