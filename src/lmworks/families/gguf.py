@@ -19,7 +19,7 @@ from lmworks.families.family import Family
 from lmworks.families.gguf_file import AGAIN, GGUFFile, told
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
-from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
+from lmworks.families.opened import Opened, dtype_of, empty_network, fill, fit_tokenizer, shapes_of
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
@@ -67,7 +67,8 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> 
                 tensors[name] = _halves(tensors[name], heads)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
-    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
+    notes = fit_tokenizer(tokenizer, config.vocab_size, str(path))
+    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation, notes)
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
