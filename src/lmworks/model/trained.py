@@ -7,9 +7,9 @@ from functools import lru_cache
 from math import prod
 
 import torch
-from torch import nn
 
 from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import Linear, linears
 from lmworks.model.transformer import Transformer
 
 WRAPPED = ".base."  # in the name of a parameter of the base that an adapter has wrapped
@@ -45,6 +45,28 @@ class TrainedParameters:
         return cls(own, added, frozen)
 
     @property
+    def names(self) -> list[str]:
+        """All of them, those of the model first."""
+        return [*self.own, *self.added]
+
+    def has(self, *beginnings: str) -> bool:
+        """Whether one's name begins so."""
+        return any(name.startswith(beginnings) for name in self.names)
+
+    def added_to(self, module: str) -> int:
+        """Numbers that were added beside one module."""
+        return sum(prod(shape) for name, shape in self.added.items() if name.startswith(f"{module}."))
+
+    def linears(self, config: ModelConfig) -> list[Linear]:
+        """The blocks' matrices whose input is saved: trained themselves, or with something trained beside them."""
+        return [one for one in linears(config) if f"{one.name}.weight" in self.own or self.added_to(one.name)]
+
+    @property
+    def rank(self) -> int:
+        """Of the matrices that were added, the largest inner size: numbers saved for each token beside a linear."""
+        return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
+
+    @property
     def count(self) -> int:
         """Trained numbers."""
         return sum(prod(shape) for shape in (*self.own.values(), *self.added.values()))
@@ -69,8 +91,3 @@ def without_storage(config: ModelConfig) -> Transformer:
 @lru_cache(maxsize=8)
 def _names(config: ModelConfig) -> frozenset[str]:
     return frozenset(name for name, _ in without_storage(config).named_parameters())
-
-
-def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """What training changes, by name."""
-    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}

@@ -17,11 +17,9 @@ from torch.nn import functional
 from lmworks.data.batch import LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.accumulation import cast, gradient_buffer
+from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
-
-CHUNK = 128  # rows of logits that exist at a time: 25 MB in float32 at 49,152 words; more is no faster
-SMALL = 1 << 20  # so many logits may always exist: a small vocabulary is not cut into pieces for nothing
 
 
 class Term(NamedTuple):
@@ -122,7 +120,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if wants_matrix:
             matrix_grad = gradient_buffer(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
-        most = max(CHUNK, SMALL // len(matrix))
+        most = trained_logits(len(matrix))
         size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
         with torch.autocast(hidden.device.type, enabled=False):
             words = cast(matrix, hidden.dtype)
