@@ -91,6 +91,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.data import objectives
+    from lmworks.data.prompts import accepted_rows
     from lmworks.language_model.opening import load_tokenizer, read_config
     from lmworks.text import corpus
 
@@ -103,6 +104,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     context = config.max_position_embeddings
     if args.objective or told:
         return _show_drawn(args, told, table, tokenizer, config, settings)
+    table = accepted_rows(table, tokenizer, settings)
     made = objectives.examples(table, tokenizer, settings, context)
     if args.json:
         print(json.dumps(asdict(made.report), indent=2))

@@ -285,7 +285,7 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
 
 def _measure_batch(network: Transformer, batch: Batch, documents: int) -> ExampleLosses:
     """Losses of each document of one batch."""
-    device = network.embed_tokens.weight.device
+    device = network.device
     places = batch.weights.flatten().nonzero().squeeze(1)
     targets = batch.targets.flatten()[places].to(device)
     hidden = hidden_states(network, batch.to(device)).flatten(0, 1)

@@ -221,7 +221,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where its weights lie."""
-        return self.network.embed_tokens.weight.device
+        return self.network.device
 
     def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
         pieces = stream(self.network.eval(), self.tokenizer, ids, settings, self.rules)

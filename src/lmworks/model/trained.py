@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -32,17 +33,14 @@ class TrainedParameters:
     @classmethod
     def of(cls, network: Transformer) -> TrainedParameters:
         """Of a network: what requires a gradient."""
-        base = _names(network.config)
+        base = _sizes(network.config)
         own: dict[str, tuple[int, ...]] = {}
         added: dict[str, tuple[int, ...]] = {}
-        frozen = 0
-        for name, parameter in network.named_parameters():
-            plain = name.replace(WRAPPED, ".")
+        for wrapped, parameter in network.named_parameters():
+            name = wrapped.replace(WRAPPED, ".")
             if parameter.requires_grad:
-                (own if plain in base else added)[plain] = tuple(parameter.shape)
-            elif plain in base:
-                frozen += parameter.numel()
-        return cls(own, added, frozen)
+                (own if name in base else added)[name] = tuple(parameter.shape)
+        return cls(own, added, sum(size for name, size in base.items() if name not in own))
 
     @property
     def names(self) -> list[str]:
@@ -89,5 +87,6 @@ def without_storage(config: ModelConfig) -> Transformer:
 
 
 @lru_cache(maxsize=8)
-def _names(config: ModelConfig) -> frozenset[str]:
-    return frozenset(name for name, _ in without_storage(config).named_parameters())
+def _sizes(config: ModelConfig) -> Mapping[str, int]:
+    """Of all parameters of a model, by name."""
+    return {name: parameter.numel() for name, parameter in without_storage(config).named_parameters()}

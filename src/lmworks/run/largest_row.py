@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.train.settings import TrainSettings
 
 SIMULATED = 50_000  # documents of the coming steps that are laid into rows to find the largest; else the worst is taken
@@ -55,11 +55,11 @@ class LargestRow:
 def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[int]:
     """The largest row of all steps to come, where these are few enough to be simulated."""
     epochs = train.epochs if train.steps is None else None
-    stream = Stream(len(sizes), train.batch_size, train.seed, epochs, train.steps)
-    if len(stream) * min(train.batch_size, len(sizes) * stream.repeats) > SIMULATED:
+    steps = BatchSampler(len(sizes), train.batch_size, train.seed, epochs, train.steps)
+    if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED:
         return largest_possible(sizes, train)
     largest: list[int] = []
-    for chosen in stream:
+    for chosen in steps:
         row = _fill(sorted(chosen, key=lambda index: -sizes[index]), sizes, train)
         if _tokens(row, sizes, train) > _tokens(largest, sizes, train):
             largest = row

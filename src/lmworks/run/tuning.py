@@ -10,6 +10,7 @@ from lmworks.adapt import registry
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data import objectives
+from lmworks.data.prompts import accepted_rows
 from lmworks.language_model.opening import load
 from lmworks.model import sizes
 from lmworks.run import recipe as recipes
@@ -124,6 +125,7 @@ def prepare(recipe: Recipe) -> Prepared:
     method = registry.chosen_by(recipe)
     method.trained(model.config)  # refuses what does not fit before data is read
     table = corpus.read(recipe.data.source, recipe.data)
+    table = accepted_rows(table, model.tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     context = model.config.max_position_embeddings
     examples = objectives.examples(train_rows, model.tokenizer, recipe.data, context)

@@ -19,6 +19,8 @@ from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
+from lmworks.model.storage import DenseStorage, WeightStorage
+from lmworks.model.stored import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
 
 
@@ -80,12 +82,15 @@ def language_loss(
         targets: (N,) int64 ids.
         weights: (N,) float32.
     """
-    if network.lm_head is None or (type(network.lm_head) is nn.Linear and network.lm_head.bias is None):
+    head = network.lm_head
+    if head is None or (type(head) in (nn.Linear, StoredLinear) and head.bias is None):
         rows = network.before_head(hidden)
         if torch.is_autocast_enabled(rows.device.type):
             rows = rows.to(torch.get_autocast_dtype(rows.device.type))
         cap = network.config.logit_softcap
-        return _ChunkedCrossEntropy.apply(rows, network.head_weight, network.head_bias, cap, targets, weights)
+        storage = network.head_storage
+        matrix = network.head_weight if storage is None else None
+        return _ChunkedCrossEntropy.apply(rows, matrix, network.head_bias, storage, cap, targets, weights)
     # A head that is more than a matrix (an adapter on it, say): autograd has to know what is in it.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
@@ -104,8 +109,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: torch.Tensor,
-        matrix: torch.Tensor,
+        matrix: torch.Tensor | None,
         bias: torch.Tensor | None,
+        storage: WeightStorage | None,
         cap: float | None,
         targets: torch.Tensor,
         weights: torch.Tensor,
@@ -113,22 +119,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_matrix, wants_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
-        ctx.matrix_added = (
-            wants_matrix and gradient_buffer(matrix) is not None
-        )  # a training step: nothing scales this loss
+        # within a training step, where nothing scales this loss, the gradient is added to .grad at once
+        ctx.matrix_added = matrix is not None and wants_matrix and gradient_buffer(matrix) is not None
         matrix_grad = None
-        if wants_matrix:
+        if matrix is not None and wants_matrix:
             matrix_grad = gradient_buffer(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
-        most = trained_logits(len(matrix))
+        if storage is None:
+            assert matrix is not None
+            storage = DenseStorage(cast(matrix, hidden.dtype))
+        most = trained_logits(storage.shape[0])
         size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
         with torch.autocast(hidden.device.type, enabled=False):
-            words = cast(matrix, hidden.dtype)
             offset = None if bias is None else bias.to(hidden.dtype)
             for start in range(0, len(hidden), max(1, size)):
                 part = slice(start, start + size)
                 rows, target, weight = hidden[part], targets[part], weights[part]
-                logits = functional.linear(rows, words, offset).float()
+                logits = product(rows, storage, offset).float()
                 bend = None
                 if cap is not None:
                     turned = torch.tanh(logits / cap)
@@ -142,14 +149,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     bias_grad += slope.sum(0)
                 slope = slope.to(rows.dtype)
                 if hidden_grad is not None:
-                    torch.mm(slope, words, out=hidden_grad[part])
+                    hidden_grad[part] = transposed_product(slope, storage)
                 if matrix_grad is not None:
                     if rows.dtype == torch.float32:
                         matrix_grad.addmm_(slope.t(), rows)
                     else:
                         matrix_grad += slope.t() @ rows
         ctx.save_for_backward(hidden_grad, None if ctx.matrix_added else matrix_grad, bias_grad)
-        ctx.dtypes = (hidden.dtype, matrix.dtype, None if bias is None else bias.dtype)
+        ctx.dtypes = (hidden.dtype, None if matrix is None else matrix.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
@@ -159,4 +166,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             raise RuntimeError("a loss whose gradients are added as it is computed was scaled afterwards")
         grads = [None if one is None else one if scale == 1.0 else one.mul_(scale) for one in ctx.saved_tensors]
         typed = [one if one is None else one.to(kind) for one, kind in zip(grads, ctx.dtypes, strict=True)]
-        return *typed, None, None, None
+        return *typed, None, None, None, None

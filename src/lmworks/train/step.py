@@ -94,7 +94,8 @@ def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
         return
     kept = []
     # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
-    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, LoRALinearProtocol)}
+    adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
+    summed = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
             kept.append((parameter, parameter.data))
