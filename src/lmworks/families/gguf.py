@@ -16,10 +16,10 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
-from lmworks.families.gguf_file import AGAIN, GGUFFile, told
+from lmworks.families.gguf_file import AGAIN, GGUFFile, Stored, told
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
-from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
+from lmworks.families.opened import Opened, empty_network, fill, matrices_of, read_dtype, shapes_of, with_storages
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
@@ -39,18 +39,20 @@ FREQUENCIES = "rope_freqs.weight"
 TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
 
 
-def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", storage: str | None = None) -> Opened:
     """Open a GGUF file whole.
 
     Args:
         path: the file.
         dtype: what the weights are held in: float32, bfloat16 or float16. Quantized ones are widened.
         device: where to.
+        storage: frozen weights instead, which take less memory: "bfloat16", or "stored": quantized matrices stay in the
+            file's map and are dequantized where they are used.
 
     Raises:
         InputError: damaged, or of an architecture, a quantization or a tokenizer that is not read here.
     """
-    wanted, file = dtype_of(dtype), GGUFFile(path)
+    wanted, file = read_dtype(dtype, storage, device), GGUFFile(path)
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
@@ -59,7 +61,16 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> 
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
     network = empty_network(config)
-    tensors = to_ours(rows, file.read(names, wanted), shapes_of(network), place=str(path))
+    kinds: dict[str, Stored] = {}
+    shapes = shapes_of(network)
+    if wanted is None:
+        for row in rows:
+            if set(row.parts) <= matrices_of(network) and row.theirs in file.tensors:
+                kinds |= dict.fromkeys(row.parts, file.tensors[row.theirs])
+    stored = file.read_stored([tensor.name for tensor in kinds.values()])
+    shapes |= {name: (shapes[name][0], stored[tensor.name].shape[1]) for name, tensor in kinds.items()}
+    read = file.read([name for name in names if name not in stored], wanted or torch.float32)
+    tensors = to_ours(rows, read | stored, shapes, place=str(path))
     if file.metadata["general.architecture"] == "llama":
         for name in tensors:
             if ".q_proj." in name or ".k_proj." in name:
@@ -67,7 +78,9 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> 
                 tensors[name] = _halves(tensors[name], heads)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
-    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
+    formats = {name: tensor.kind for name, tensor in kinds.items()}
+    weights = tensors if storage is None else with_storages(network, tensors, formats)
+    return Opened(config, fill(network, weights, device), tokenizer, hf_config, family, generation)
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
