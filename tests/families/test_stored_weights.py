@@ -105,3 +105,12 @@ def test_unknown_storages_and_other_devices_are_refused(theirs: Callable[..., An
         open_folder(tmp_path, storage="int3")
     with pytest.raises(InputError, match="on the CPU"):
         open_folder(tmp_path, device="cuda", storage="stored")
+
+
+def test_a_missing_tensor_is_named(theirs: Callable[..., Any], tmp_path: Path) -> None:
+    model = theirs("llama", **SIZES)
+    del model.model.layers[0].mlp.down_proj
+    path = write(tmp_path / "m.gguf", model)
+    for storage in (None, "stored"):
+        with pytest.raises(InputError, match=r"missing: blk\.0\.ffn_down\.weight"):
+            open_gguf(path, storage=storage)

@@ -16,10 +16,19 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
-from lmworks.families.gguf_file import AGAIN, GGUFFile, Stored, told
+from lmworks.families.gguf_file import AGAIN, GGUFFile, told
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
-from lmworks.families.opened import Opened, empty_network, fill, matrices_of, read_dtype, shapes_of, with_storages
+from lmworks.families.opened import (
+    Opened,
+    empty_network,
+    fill,
+    fit_tokenizer,
+    matrices_of,
+    read_dtype,
+    shapes_of,
+    with_storages,
+)
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
@@ -61,26 +70,28 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
     network = empty_network(config)
-    kinds: dict[str, Stored] = {}
-    shapes = shapes_of(network)
-    if wanted is None:
-        for row in rows:
-            if set(row.parts) <= matrices_of(network) and row.theirs in file.tensors:
-                kinds |= dict.fromkeys(row.parts, file.tensors[row.theirs])
-    stored = file.read_stored([tensor.name for tensor in kinds.values()])
-    shapes |= {name: (shapes[name][0], stored[tensor.name].shape[1]) for name, tensor in kinds.items()}
+    matrices = matrices_of(network) if wanted is None else set()
+    two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
+    as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
+    stored = file.read_stored(list(as_stored))
     read = file.read([name for name in names if name not in stored], wanted or torch.float32)
+    columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
+    shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
     tensors = to_ours(rows, read | stored, shapes, place=str(path))
     if file.metadata["general.architecture"] == "llama":
         for name in tensors:
             if ".q_proj." in name or ".k_proj." in name:
                 heads = config.num_attention_heads if ".q_proj." in name else config.key_value_heads
                 tensors[name] = _halves(tensors[name], heads)
+    if storage is not None:
+        formats = {part: file.tensors[name].kind for name, parts in as_stored.items() for part in parts}
+        fill(network, with_storages(network, tensors, formats), device)
+    else:
+        fill(network, tensors, device)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
-    formats = {name: tensor.kind for name, tensor in kinds.items()}
-    weights = tensors if storage is None else with_storages(network, tensors, formats)
-    return Opened(config, fill(network, weights, device), tokenizer, hf_config, family, generation)
+    notes = fit_tokenizer(tokenizer, config.vocab_size, str(path))
+    return Opened(config, network, tokenizer, hf_config, family, generation, notes)
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:

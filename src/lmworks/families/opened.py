@@ -35,6 +35,7 @@ class Opened:
         hf_config: its config.json (made from the metadata where it came as GGUF).
         generation: its generation_config.json (made from config.json or the metadata where there is none).
         family: whose names it uses on disk.
+        notes: what a person should know about it.
     """
 
     config: ModelConfig
@@ -43,6 +44,29 @@ class Opened:
     hf_config: dict[str, Any]
     family: Family
     generation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fit_tokenizer(tokenizer: Tokenizer, rows: int, place: str) -> list[str]:
+    """Tell a tokenizer how many rows its model's embedding has; notes where it has ids beyond them.
+
+    Published models often have tokenizers with a few added tokens that were never given rows. They open; a text that
+    holds such a token is refused when it is encoded.
+
+    Raises:
+        InputError: every text begins or ends with such a token, so that none could be read.
+    """
+    highest = tokenizer.highest_id
+    if highest < rows:
+        return []
+    tokenizer.rows = rows
+    tokenizer.check_rows([*tokenizer.opening, *tokenizer.closing], place)
+    names = [token for token, index in tokenizer.added.items() if index >= rows]
+    few = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return [
+        f"the tokenizer has ids up to {highest}, the embedding {rows} rows: texts with tokens beyond them "
+        f"({few or 'none of them added'}) are refused"
+    ]
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -13,6 +13,7 @@ from lmworks.adapt import registry
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
+from lmworks.families.opened import fit_tokenizer
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
@@ -51,6 +52,7 @@ def load(
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
             model.tokenizer = Tokenizer.open(found.path)
             model.tokenizer.end_ids |= ends
+            notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(found.path))
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
     open_file = gguf.open_gguf if found.path.suffix == ".gguf" else folder.open_folder
@@ -66,7 +68,7 @@ def load(
         base=str(source),
         hf_config=opened.hf_config,
         generation=opened.generation,
-        notes=notes,
+        notes=[*notes, *opened.notes],
     )
 
 
