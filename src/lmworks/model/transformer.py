@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lmworks.base.errors import InputError
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
@@ -350,7 +351,11 @@ class Transformer(Stack):
         if x is None:
             assert ids is not None
             layer = self.embed_tokens
-            x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
+            try:
+                x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
+            except IndexError as error:
+                fault = f"there is no token with id {int(ids.max())}: the embedding has {self.config.vocab_size} rows"
+                raise InputError(fault, hint="are tokenizer and model of one source?") from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:
