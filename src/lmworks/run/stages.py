@@ -27,9 +27,10 @@ from lmworks.language_model.opening import load
 from lmworks.model.transformer import Transformer
 from lmworks.report import card, page
 from lmworks.run.plan import Plan
-from lmworks.train.loop import Hooks, Outcome, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import Outcome, train
+from lmworks.train.monitor import evaluation_interval
 from lmworks.train.settings import TrainSettings
-from lmworks.train.watching import spacing
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -246,7 +247,7 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
     machine.release_memory()
     work.unfreeze()
     say(f"training: {work.opening()['method']}, into {run.path}")
-    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sampled=work.sampler(exam))
+    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sample=work.sampler(exam))
     hooks.library = work.plan.memory.get("library")
     outcome = train(work.model.network, work.train.items, work.settings, run, hooks, draw=work.draw)
     if outcome.reason == "interrupted":
@@ -268,7 +269,7 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
 def _chooses(work: Work) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = work.settings, work.plan.steps
-    every = settings.evaluate_every or spacing(total, -(-len(work.train) // settings.batch_size))
+    every = settings.evaluate_every or evaluation_interval(total, -(-len(work.train) // settings.batch_size))
     return bool(work.held_out.items) and (every < total or settings.patience is not None)
 
 
