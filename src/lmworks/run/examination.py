@@ -105,7 +105,7 @@ class Examination:
         answers = [""] * len(self.questions)
         for group in _together([len(question.ids) for question in self.questions], settings.max_tokens, a_token):
             ids = [self.questions[index].ids for index in group]
-            replies = complete(self.model.network, self.model.tokenizer, ids, settings)
+            replies = complete(self.model.stepper(), self.model.tokenizer, ids, settings)
             for index, reply in zip(group, replies, strict=True):
                 answers[index] = reply.text.strip()
         return answers
@@ -207,7 +207,7 @@ class Trial:
 
     def _written(self, ids: list[int], skip_special: bool = True) -> str:
         model = self.model
-        (reply,) = complete(model.network, model.tokenizer, [ids], self._sampling(), model.rules)
+        (reply,) = complete(model.stepper(), model.tokenizer, [ids], self._sampling(), model.rules)
         return reply.text if skip_special else model.tokenizer.decode(reply.ids, skip_special=False)
 
     @torch.no_grad()
