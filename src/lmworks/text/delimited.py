@@ -161,7 +161,7 @@ def _names(fields: list[str], place: str, settings: DataSettings) -> list[str]:
 
 def tabbed_lines(lines: list[str]) -> dict[str, int] | None:
     """The likely columns of lines with as many tabs each, by number from 1; None where the lines look like text."""
-    if len(lines) < LEAST_LINES:
+    if len(lines) < 2:
         return None
     counts = Counter(line.count("\t") for line in lines)
     tabs, alike = counts.most_common(1)[0]
