@@ -28,13 +28,13 @@ def part_of(name: str, within_update: bool = False) -> str:
     """To which part an operation belongs, by the profiler's name of it.
 
     Args:
-        name: "aten::mm", "kernel:attend", "optimizer:advance", "_BlockBackward" ...
+        name: "aten::mm", "kernel:varlen_attention", "optimizer:advance", "_BlockBackward" ...
         within_update: it was called by the optimizer.
     """
     if within_update or name.startswith(UPDATE):
         return OPTIMIZER
     if name.startswith(KERNEL):
-        return ATTENTION if name.removeprefix(KERNEL).startswith("attend") else PASSES
+        return ATTENTION if name.removeprefix(KERNEL).startswith("varlen_attention") else PASSES
     if not name.startswith(("aten::", "mkldnn::")):
         return REST
     short = name.rpartition("::")[2]
@@ -79,13 +79,13 @@ def announce(profile: Any, warm: int) -> list[float]:
     from lmworks.kernels import library
     from lmworks.train import loop, optimizers
 
-    native, fault = library._loaded()
+    native, fault = library._load()
     if native is not None:
-        library._loaded = lambda: (Announced(native), fault)  # type: ignore[assignment]
-    first, measured, make = loop.gradient, optimizers.gradient_norm, optimizers.make
+        library._load = lambda: (Announced(native), fault)  # type: ignore[assignment]
+    first, measured, make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
     steps, lost = [0], [0.0]
 
-    def gradient(*values: Any, **named: Any) -> Any:
+    def accumulate_gradients(*values: Any, **named: Any) -> Any:
         steps[0] += 1
         if steps[0] == warm + 1:
             began = time.perf_counter()
@@ -105,7 +105,7 @@ def announce(profile: Any, warm: int) -> list[float]:
         optimizer.advance = told("advance", optimizer.advance)
         return optimizer
 
-    loop.gradient, optimizers.make = gradient, made  # type: ignore[assignment]
+    loop.accumulate_gradients, optimizers.make = accumulate_gradients, made  # type: ignore[assignment]
     optimizers.gradient_norm = told("gradient_norm", measured)
     return lost
 
@@ -155,7 +155,8 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
     import work
 
     from lmworks.base.journal import RunFolder
-    from lmworks.train.loop import Hooks, train
+    from lmworks.train.hooks import Hooks
+    from lmworks.train.loop import train
 
     profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
     lost = announce(profile, figures.WARM)

@@ -260,8 +260,8 @@ def ask_ours(network: Transformer, asked: Question) -> dict[str, torch.Tensor]:
     memory = None if asked.source is None else network.encode(asked.source)
     answer = network(asked.ids, types=asked.types, memory=memory)
     found = {"logits": answer.logits}
-    if network.config.pair_head:
-        found["pairs"] = network.pair_logits(answer.hidden[:, 0])
+    for head in network.config.heads:
+        found["pairs"] = network.head_logits(head.name, answer.hidden[:, 0])
     return found
 
 

@@ -81,5 +81,5 @@ def _opened(core: Core, ids: dict[str, int]) -> Tokenizer:
 
 def model(architecture: str = "encoder", **told) -> SimpleNamespace:
     """What an objective asks of a model."""
-    facts = {"vocab_size": 1000, "type_vocab_size": 2, "pair_head": True, "language_head": True}
+    facts = {"vocab_size": 1000, "type_vocab_size": 2, "head": lambda name: name, "language_head": True}
     return SimpleNamespace(architecture=architecture, **{**facts, **told})

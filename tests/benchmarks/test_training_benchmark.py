@@ -15,7 +15,7 @@ import pytest
 import training
 import work
 
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears
 
@@ -41,7 +41,7 @@ def test_told_refuses_steps_that_do_not_match() -> None:
 def test_lmworks_trains_on_the_documents_in_the_order_given() -> None:
     documents = [{**one, "ids": [one["number"], 1, 2]} for one in DOCUMENTS]
     examples = ours.arranged(documents)
-    shuffled = [int(examples[place].ids[0]) for step in Stream(len(examples), 8, epochs=1) for place in step]
+    shuffled = [int(examples[place].ids[0]) for step in BatchSampler(len(examples), 8, epochs=1) for place in step]
     assert shuffled == list(range(len(documents)))
     assert ours.settings("lora", "float32").seed == 0  # the stream's
 
@@ -96,7 +96,7 @@ class Event:
     [
         ("aten::mm", breakdown.PRODUCTS),
         ("aten::addmm_", breakdown.PRODUCTS),
-        ("kernel:attend_back", breakdown.ATTENTION),
+        ("kernel:varlen_attention_backward", breakdown.ATTENTION),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", breakdown.ATTENTION),
         ("kernel:rms_norm", breakdown.PASSES),
         ("kernel:cross_entropy", breakdown.PASSES),
@@ -112,7 +112,13 @@ def test_parts_of_a_step(name: str, part: str) -> None:
 def test_sums_leave_python_what_is_left() -> None:
     update = Event("optimizer:advance", 1e6)
     inner = Event("aten::mul", 2e6, Event("anything", 0.0, update))
-    events = [update, inner, Event("aten::mm", 5e6), Event("kernel:attend", 1e6), Event("_BlockBackward", 9e5)]
+    events = [
+        update,
+        inner,
+        Event("aten::mm", 5e6),
+        Event("kernel:varlen_attention", 1e6),
+        Event("_BlockBackward", 9e5),
+    ]
     parts, most = breakdown.sums(events, 12.0)
     assert parts[breakdown.OPTIMIZER] == 3
     assert parts[breakdown.PRODUCTS] == 5

@@ -113,8 +113,8 @@ def test_pairs_show_types_and_label(tmp_path, text, capsys):
     folder = saved(bert_like(), tmp_path / "bert")
     run("show", folder, text, "--objective", "masked", "--objective.next_sentence", "true", "--draws", "6")
     out = capsys.readouterr().out
-    assert "pair 0: the second text follows the first" in out
-    assert "pair 1: the second text does not follow the first" in out
+    assert "next_sentence 0: the second text follows the first" in out
+    assert "next_sentence 1: the second text does not follow the first" in out
     assert "\ntype 0:  [CLS]" in out
     assert "\ntype 1: " in out
 

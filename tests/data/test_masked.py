@@ -180,7 +180,8 @@ def test_pairs_follow_or_do_not_as_their_label_says(name, rows, context):
     for example in made:
         for _ in range(60):
             drawn = objective.draw(example, rng)
-            labels[drawn.pair] += 1
+            label = int(drawn.labels["next_sentence"].classes[0])
+            labels[label] += 1
             first, second = drawn.origin.first, drawn.origin.second
             texts = [part.document.ids[part.begin : part.end].tolist() for part in (first, second)]
             opened = [*frame.opening, *texts[0], *frame.middle]
@@ -189,8 +190,8 @@ def test_pairs_follow_or_do_not_as_their_label_says(name, rows, context):
             assert all(texts)
             assert drawn.types.tolist() == [0] * len(opened) + [1] * (len(drawn) - len(opened))
             follows = first.document is second.document and first.end == second.begin
-            assert follows == (drawn.pair == 0)
-            assert len(rows) == 1 or (first.document is second.document) == (drawn.pair == 0)
+            assert follows == (label == 0)
+            assert len(rows) == 1 or (first.document is second.document) == (label == 0)
     total = labels.total()
     assert abs(labels[0] / total - 0.5) < bounds(0.5, total)
     assert any("one document" in note for note in made.report.notes) == (len(rows) == 1)
@@ -229,8 +230,8 @@ def test_what_does_not_go_together_is_refused():
         make(t5_like())
     with pytest.raises(InputError, match="needs a model that is: encoder; this one is: decoder"):
         make(BERT, told=model("decoder"))
-    with pytest.raises(InputError, match="no head that says whether"):
-        make(BERT, told=model(pair_head=False), next_sentence=True)
+    with pytest.raises(InputError, match="no head next_sentence"):
+        make(BERT, told=model(head=lambda name: None), next_sentence=True)
     with pytest.raises(InputError, match="nothing between two sentences"):
         make(SIGNS, next_sentence=True)
     with pytest.raises(InputError, match="ids and the model 20"):

@@ -1,11 +1,13 @@
 """Packing: no token lost, none predicted across documents, packed rows say the same as padded ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmworks.data.batch import Example
+from lmworks.data.batch import Example, Labels
 from lmworks.data.packing import pack, pad
 
 
@@ -76,11 +78,11 @@ def test_few_rows_are_needed():
     assert [batch.tokens for batch in pack([document(size) for size in (7, 5, 6, 6, 4, 8)], 10)] == [10, 10, 10]
 
 
-# Sources, types, pairs, targets in their place
+# Sources, types, labels, targets in their place
 
 
-def rich(size, source, first=0, pair=None, seed=0):
-    """A document with targets of its own (where there is no source), types and a pair label."""
+def rich(size, source, first=0, label=None, seed=0):
+    """A document with targets of its own (where there is no source), types and the label of a head."""
     rng = np.random.default_rng(seed)
     ids = np.arange(first, first + size, dtype=np.int32)
     return Example(
@@ -89,7 +91,7 @@ def rich(size, source, first=0, pair=None, seed=0):
         targets=None if source else ids + 1000,
         source=np.arange(first + 500, first + 500 + source, dtype=np.int32) if source else None,
         types=(np.arange(size) > size // 2).astype(np.int32),
-        pair=pair,
+        labels={} if label is None else {"topic": Labels.of_text(label)},
     )
 
 
@@ -104,9 +106,9 @@ def documents_of(batch):
             if batch.source is not None:
                 there = batch.source.segments[row] == segment
                 told += [batch.source.ids[row][there].tolist(), batch.source.positions[row][there].tolist()]
-            if batch.pair_places is not None:
+            for labels in batch.labels.values():
                 first = row * batch.ids.shape[1] + int(here.nonzero()[0])
-                told.append(int(batch.pair_labels[batch.pair_places.tolist().index(first)]))
+                told.append(int(labels.classes[labels.places.tolist().index(first)]))
             found.append(told)
     return sorted(found)
 
@@ -152,7 +154,19 @@ def test_examples_with_and_without_source_are_not_mixed():
         pack([rich(3, 2), rich(3, 0)], 20)
 
 
-def test_documents_without_types_or_pairs_beside_others():
-    (batch,) = pack([document(4), rich(3, 0, 50, pair=1)], 20)
+def test_documents_without_types_or_labels_beside_others():
+    (batch,) = pack([document(4), rich(3, 0, 50, label=1)], 20)
     assert batch.types[0].tolist() == [0, 0, 0, 0, 0, 1]
-    assert (batch.pair_places.tolist(), batch.pair_labels.tolist()) == ([3], [1])
+    assert [part.tolist() for part in batch.labels["topic"]] == [[3], [1]]
+    assert batch.document_of(batch.labels["topic"].places).tolist() == [1]
+    assert pack([document(4)], 20)[0].labels == {}
+
+
+def test_labels_stand_at_any_tokens_that_pass_through_the_network():
+    tags = Labels(np.array([0, 2]), np.array([4, 5]))
+    first, second = (replace(rich(size, 0, 50, seed=size), labels={"tag": tags}) for size in (3, 4))
+    (batch,) = pack([first, second], 20)
+    assert [part.tolist() for part in batch.labels["tag"]] == [[0, 2, 3, 5], [4, 5, 4, 5]]
+    assert pad([first, second], 0, "left").labels["tag"].places.tolist() == [1, 3, 4, 6]
+    with pytest.raises(ValueError, match="head tag stands at a token that does not pass"):
+        pack([replace(document(3), labels={"tag": tags})], 20)

@@ -91,7 +91,7 @@ def test_packed_is_one_by_one(network: Transformer, row_tokens: int) -> None:
 
 def test_chunks_of_the_head_change_nothing(network: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scoring.score_texts(network, _tokenizer(True), TEXTS)
-    monkeypatch.setattr(scoring, "HEAD_PLACES", 3)
+    monkeypatch.setattr(scoring, "EVALUATED_LOGITS", 3)
     parts = scoring.score_texts(network, _tokenizer(True), TEXTS)
     assert [s.nats for s in parts] == pytest.approx([s.nats for s in whole], abs=1e-4)
 
@@ -122,17 +122,18 @@ def test_row_losses_count_where_loss_lies(network: Transformer) -> None:
         loss[1] = length != 2
         examples.append(Example(random.integers(0, 256, length).astype(np.int32), loss, bytes=int(loss[1:].sum())))
     examples[3].loss[:] = False
-    losses = scoring.row_losses(network.train(), examples)
+    measured = scoring.row_losses(network.train(), examples)
+    losses = measured.language
     assert network.training
     network.eval()
-    for example, nats, tokens in zip(examples, losses.nats, losses.tokens, strict=True):
+    for example, nats, tokens in zip(examples, losses.nats, losses.targets, strict=True):
         ids = example.ids.tolist()
         each = [_plain(network, ids[: place + 1], place) for place in range(1, len(ids)) if example.loss[place]]
         assert nats == pytest.approx(sum(each), abs=1e-4)
         assert tokens == len(each)
     sizes = [example.bytes for example in examples]
-    kept = scoring.summary(losses, sizes)
-    assert kept["loss"] == pytest.approx(losses.nats.sum() / losses.tokens.sum())
+    kept = scoring.summary(measured, sizes)
+    assert kept["loss"] == pytest.approx(losses.nats.sum() / losses.targets.sum())
     assert kept["bits_per_byte"] == pytest.approx(losses.nats.sum() / math.log(2) / sum(sizes))
     assert kept["row_nats"] == losses.nats.tolist()
 

@@ -55,7 +55,7 @@ def test_a_file_may_hold_more_than_its_config_says(tmp_path: Path) -> None:
     }
     rewrite(tmp_path, older, architectures=["BertForMaskedLM"], position_embedding_type="absolute")
     ours = open_folder(tmp_path)
-    assert ours.config.pair_head
+    assert [head.name for head in ours.config.heads] == ["next_sentence"]
     assert read_config(tmp_path) == ours.config
     asked = question(ours.config)
     for name, expected in ask_theirs(model, asked).items():
@@ -64,7 +64,7 @@ def test_a_file_may_hold_more_than_its_config_says(tmp_path: Path) -> None:
     assert json.loads((again / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
 
 
-def test_a_pooler_without_pair_head_is_kept(tmp_path: Path) -> None:
+def test_a_pooler_without_a_head_is_kept(tmp_path: Path) -> None:
     """As the published roberta-base has it."""
     model, weights = saved("roberta", tmp_path)
     pooler = {"roberta.pooler.dense.weight": torch.randn(32, 32), "roberta.pooler.dense.bias": torch.randn(32)}

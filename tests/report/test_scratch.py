@@ -29,7 +29,7 @@ def _events(run_events):
                 right = 0.1 if event["when"] == "before" else 0.6
                 held_out["row_correct"] = [round(right * tokens) for tokens in held_out["row_tokens"]]
                 held_out["accuracy"] = sum(held_out["row_correct"]) / held_out["tokens"]
-                held_out["pair_accuracy"] = 0.5 if event["when"] == "before" else 0.8
+                held_out["next_sentence_accuracy"] = 0.5 if event["when"] == "before" else 0.8
     for step, answer in ANSWERS.items():
         when = {0: "before", 120: "after"}.get(step, "step")
         item = {"prompt": "the <b>cat</b> [MASK]", "reference": "the cat ran", "answer": answer}
@@ -56,7 +56,7 @@ def test_accuracy_is_better_when_it_is_higher(run):
     accuracy = measures["held_out_accuracy"]
     assert accuracy["verdict"] == "better"
     assert accuracy["change"]["interval"][0] > 0
-    assert measures["pair_accuracy"]["after"]["value"] == 0.8
+    assert measures["next_sentence_accuracy"]["after"]["value"] == 0.8
     assert "general_bits" not in measures
 
 

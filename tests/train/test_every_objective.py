@@ -14,9 +14,10 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
 from lmworks.train import losses
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import drawn, gradient, rows_of
+from lmworks.train.step import accumulate_gradients, batches_of, sample
 
 CPU = torch.device("cpu")
 
@@ -43,9 +44,10 @@ def one_by_one(network, examples) -> tuple[torch.Tensor, int, torch.Tensor, int]
             targets = torch.from_numpy(example.targets).long()
         words = words + functional.cross_entropy(logits[loss], targets[loss], reduction="sum")
         count += int(loss.sum())
-        if example.pair is not None:
-            judged = network.pair_logits(output.hidden[:, 0])
-            pairs, asked = pairs + functional.cross_entropy(judged, torch.tensor([example.pair])), asked + 1
+        for head, labels in example.labels.items():
+            judged = network.head_logits(head, output.hidden[0, labels.places])
+            pairs = pairs + functional.cross_entropy(judged, torch.from_numpy(labels.classes))
+            asked += 1
     return words, count, pairs, asked
 
 
@@ -53,7 +55,7 @@ def one_by_one(network, examples) -> tuple[torch.Tensor, int, torch.Tensor, int]
 def test_the_loss_is_the_definition_however_rows_are_laid(kind):
     made = task(kind)
     network = made.make().train()
-    examples = drawn(made.examples, range(6 if kind != "seq2seq" else 4), made.draw, 0, 1)
+    examples = sample(made.examples, range(6 if kind != "seq2seq" else 4), made.draw, 0, 1)
     words, count, pairs, asked = one_by_one(network, examples)
     expected = words / count + (pairs / asked if asked else 0)
     expected.backward()
@@ -61,10 +63,10 @@ def test_the_loss_is_the_definition_however_rows_are_laid(kind):
     assert asked == (len(examples) if kind == "pairs" else 0)
     for how in (settings(row_tokens=4096), settings(row_tokens=60), settings(row_tokens=1), settings(packing=False)):
         network.zero_grad()
-        found = gradient(network, examples, how, 1, "float32", CPU)
+        found = accumulate_gradients(network, examples, how, 1, "float32", CPU)
         assert found.targets == count
         assert found.loss == pytest.approx(expected.item(), rel=1e-5)
-        assert (found.pair_loss is None) == (asked == 0)
+        assert list(found.terms) == ["language", *(["next_sentence"] if asked else [])]
         for name, weight in network.named_parameters():
             if name not in gradients:
                 assert weight.grad is None
@@ -77,18 +79,17 @@ def test_documents_of_one_length_stand_a_document_a_row():
     longest = max(len(example) for example in examples)
     same = [example for example in examples if len(example) == longest][:4]
     assert len(same) == 4
-    assert [tuple(batch.ids.shape) for batch in rows_of(same, settings(row_tokens=2 * longest + 1))] == [
+    assert [tuple(batch.ids.shape) for batch in batches_of(same, settings(row_tokens=2 * longest + 1))] == [
         (2, longest)
     ] * 2
     other = next(example for example in examples if len(example) < longest)
-    assert all(len(batch.ids) == 1 for batch in rows_of([*same, other], settings()))
+    assert all(len(batch.ids) == 1 for batch in batches_of([*same, other], settings()))
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("kind", ["masked", "spans"])
 def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch):
-    monkeypatch.setattr(losses, "CHUNK", 3)
-    monkeypatch.setattr(losses, "SMALL", 0)
+    monkeypatch.setattr(losses, "trained_logits", lambda _: 3)
     made = task(kind)
     network = made.make(head_bias=True, logit_softcap=cap, initializer_range=0.5)
     torch.nn.init.normal_(network.head_bias)
@@ -98,7 +99,7 @@ def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch)
     expected = [hidden.grad, *(network.get_parameter(n).grad for n in ("head_bias", "embed_tokens.weight"))]
     hidden.grad = None
     network.zero_grad()
-    losses.head_loss(network, hidden, targets, weights).mul(0.7).backward()
+    losses.language_loss(network, hidden, targets, weights).mul(0.7).backward()
     found = [hidden.grad, *(network.get_parameter(n).grad for n in ("head_bias", "embed_tokens.weight"))]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -120,10 +121,10 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole, told, _ = go(tmp_path / "whole", Hooks(quiet=True))
-    _, _, outcome = go(tmp_path / "stopped", Hooks(stepped=stop, quiet=True))
+    _, _, outcome = go(tmp_path / "stopped", Hooks(on_step=stop, quiet=True))
     assert outcome.reason == "interrupted"
     resumed, again, _ = go(tmp_path / "stopped", Hooks(quiet=True))
-    names = ("step", "loss", "gradient_norm", "targets", *(["pair_loss"] if kind == "pairs" else []))
+    names = ("step", "loss", "gradient_norm", "targets", *(["next_sentence_loss"] if kind == "pairs" else []))
     lines = [[[event[name] for name in names] for event in run.events("step")] for run in (told, again)]
     assert lines[0] == lines[1]
     assert len(lines[0]) == 8
@@ -132,12 +133,12 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
 
 def test_each_pass_over_the_data_hides_other_words():
     made = task("masked")
-    (first,), (second,), (again,) = (drawn(made.examples, [0], made.draw, 0, step) for step in (1, 2, 1))
+    (first,), (second,), (again,) = (sample(made.examples, [0], made.draw, 0, step) for step in (1, 2, 1))
     assert not np.array_equal(first.loss, second.loss) or not np.array_equal(first.ids, second.ids)
     assert np.array_equal(first.loss, again.loss)
     assert np.array_equal(first.ids, again.ids)
-    assert not np.array_equal(first.ids, drawn(made.examples, [0], made.draw, 1, 1)[0].ids)
-    one, other = drawn(made.examples, [0, 0], made.draw, 0, 1)
+    assert not np.array_equal(first.ids, sample(made.examples, [0], made.draw, 1, 1)[0].ids)
+    one, other = sample(made.examples, [0, 0], made.draw, 0, 1)
     assert np.array_equal(one.ids, first.ids)
     assert not np.array_equal(one.ids, other.ids)
 
@@ -164,17 +165,17 @@ def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_toke
     for row, example in enumerate(examples):
         with torch.no_grad():
             words, count, pairs, asked = one_by_one(network, [example])
-        assert found.tokens[row] == count
-        assert found.nats[row] == pytest.approx(float(words), abs=1e-3)
+        assert found.language.targets[row] == count
+        assert found.language.nats[row] == pytest.approx(float(words), abs=1e-3)
         if asked:
-            assert found.pair_nats[row] == pytest.approx(float(pairs), abs=1e-4)
-        right += found.correct[row]
-    assert (found.pair_nats is None) == (kind != "pairs")
+            assert found.heads["next_sentence"].nats[row] == pytest.approx(float(pairs), abs=1e-4)
+        right += found.language.correct[row]
+    assert list(found.heads) == (["next_sentence"] if kind == "pairs" else [])
     kept = scoring.summary(found, [0] * len(examples))
     assert "bits_per_byte" not in kept
     assert kept["perplexity"] == pytest.approx(math.exp(kept["loss"]))
-    assert kept["accuracy"] == pytest.approx(right / found.tokens.sum())
-    assert ("pair_accuracy" in kept) == (kind == "pairs")
+    assert kept["accuracy"] == pytest.approx(right / found.language.targets.sum())
+    assert ("next_sentence_accuracy" in kept) == (kind == "pairs")
 
 
 def test_a_network_that_has_learned_by_heart_is_right(tmp_path):

@@ -10,9 +10,9 @@ from tiny_networks import make_network
 from tiny_objectives import TEXTS
 
 from lmworks.data import drawing
-from lmworks.data.batch import Example
+from lmworks.data.batch import Example, ExampleTransform
 from lmworks.data.objective_settings import ObjectiveSettings
-from lmworks.evaluate.scoring import Draw
+from lmworks.model.config import HeadConfig
 from lmworks.model.transformer import Transformer
 from lmworks.text import corpus, train_tokenizer
 from lmworks.text.corpus import DataSettings
@@ -33,7 +33,7 @@ BERT = {
 T5 = {"architecture": "encoder-decoder", "num_decoder_layers": 3, "positions": "relative", "head_scale": 0.2}
 BART = BERT | {"architecture": "encoder-decoder", "num_decoder_layers": 2, "type_vocab_size": 0}
 BART |= {"head_transform": False}
-PAIRED = {"pooler": True, "pair_head": True}
+PAIRED = {"pooler": True, "heads": (HeadConfig(name="next_sentence", kind="pooled", size=2),)}
 KINDS = {
     "causal": (("unigram", "t5", 160), {"architecture": "decoder", "tie_word_embeddings": False}, {}),
     "masked": (("wordpiece", "bert", 90), BERT, {}),
@@ -49,8 +49,8 @@ class Task(NamedTuple):
 
     make: Callable[..., Transformer]
     examples: list[Example]
-    draw: Draw
-    measure: Draw
+    draw: ExampleTransform
+    measure: ExampleTransform
 
 
 def task(kind: str, **settings) -> Task:

@@ -91,6 +91,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.data import objectives
+    from lmworks.data.prompts import accepted_rows
     from lmworks.language_model.opening import load_tokenizer, read_config
     from lmworks.text import corpus
 
@@ -103,6 +104,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     context = config.max_position_embeddings
     if args.objective or told:
         return _show_drawn(args, told, table, tokenizer, config, settings)
+    table = accepted_rows(table, tokenizer, settings)
     made = objectives.examples(table, tokenizer, settings, context)
     if args.json:
         print(json.dumps(asdict(made.report), indent=2))
@@ -154,12 +156,15 @@ def _show_drawn(
 
     from lmworks.commands import drawn
     from lmworks.data import drawing, objectives
+    from lmworks.data.batch import NEXT_SENTENCE
     from lmworks.data.objective_settings import ObjectiveSettings
+    from lmworks.model.config import HeadConfig
 
     values = {**told, "name": args.objective} if args.objective else told
     chosen = build(ObjectiveSettings, values, "the command line: objective")
-    heads = {"language_head": True, "pair_head": True, "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": chosen.architecture, **heads})
+    follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
+    parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
+    fitting = config.model_copy(update={"architecture": chosen.architecture, **parts})
     objective = drawing.make(chosen, tokenizer, fitting)
     made = objective.examples(table, settings, config.max_position_embeddings)
     if args.json:

@@ -5,11 +5,13 @@ Knows no model; reads examples alone.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from rich.text import Text
 
 from lmworks.commands import show
-from lmworks.data.batch import Example
+from lmworks.data.batch import NEXT_SENTENCE, Example
 from lmworks.data.drawing import Objective
 from lmworks.data.objectives import Examples
 from lmworks.text.tokenizer import Tokenizer
@@ -20,7 +22,8 @@ MARK = "bold magenta"
 FATES = {"masked": "bold red", "replaced": "bold yellow", "left": "bold cyan"}
 """What became of a hidden token, and its colour."""
 
-FOLLOWS = {0: "the second text follows the first", 1: "the second text does not follow the first"}
+CLASSES = {NEXT_SENTENCE: ("the second text follows the first", "the second text does not follow the first")}
+"""What the classes of a head mean, where they have no names of their own."""
 
 
 class Printer:
@@ -47,8 +50,9 @@ class Printer:
             )
         cut = f", cut by {example.dropped}" if example.dropped else ""
         print(f"--- example {name}, {example.place}: {sizes}{cut}")
-        if example.pair is not None:
-            print(f"pair {example.pair}: {FOLLOWS[example.pair]}")
+        for head, labels in example.labels.items():
+            for label in labels.classes.tolist():
+                print(f"{head} {label}" + (f": {CLASSES[head][label]}" if head in CLASSES else ""))
         if example.targets is not None:
             self._hidden(example)
             return
@@ -129,8 +133,9 @@ def counts(objective: Objective, made: Examples, seed: int) -> None:
         ]
         parts = ", ".join(f"{name} {fates.count(name) / max(len(fates), 1):.1%}" for name in FATES)
         print(f"one draw hides {len(fates):,} of {may:,} tokens that may be hidden ({len(fates) / may:.1%}): {parts}")
-    if drawn[0].pair is not None:
-        print(f"of {len(drawn):,} second texts {sum(example.pair == 0 for example in drawn):,} follow the first")
+    for head in drawn[0].labels:
+        counts = Counter(label for example in drawn for label in example.labels[head].classes.tolist())
+        print(f"{head}: " + ", ".join(f"{count:,} of class {label}" for label, count in sorted(counts.items())))
     if drawn[0].source is not None:
         sources = sum(len(example.source) for example in drawn if example.source is not None)
         print(f"{sources:,} tokens of source, {sum(len(example) for example in drawn):,} of the decoder")

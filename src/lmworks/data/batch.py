@@ -1,25 +1,47 @@
-"""Batch: the treaty between objectives and losses.
+"""Batch: the interface between tasks and losses.
 
-Causal, masked, span and instruction training differ only in the numbers inside. A packed batch is one flat
-row of whole documents; a padded one is a document a row. The same rule serves both: tokens see each other
-when their segments are equal; segment 0 is padding. A decoder's document sees the document of the encoder's row
-that has the same segment.
+Causal, masked, span and instruction training differ only in the numbers inside; classification heads have labels
+by their names. A packed batch is one flat row of whole documents; a padded batch has one document per row. In both,
+tokens attend to each other when their segments are equal; segment 0 is padding. In an encoder-decoder the decoder's
+document attends to the source with the same segment.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
+LANGUAGE = "language"  # the name of the language head's loss; no other head has it
+NEXT_SENTENCE = "next_sentence"  # the head of BERT and ALBERT for pairs of sentences; class 0: the second follows
+
+
+class Labels(NamedTuple):
+    """The labels of one document for one head.
+
+    Attributes:
+        places: (N,) int64 index of the tokens that the head reads (HeadConfig.places).
+        classes: (N,) int64 the right class at each of them.
+    """
+
+    places: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def of_text(cls, label: int, place: int = 0) -> Labels:
+        """One class for the whole text, read at one token."""
+        return cls(np.array([place], dtype=np.int64), np.array([label], dtype=np.int64))
+
 
 @dataclass(frozen=True)
 class Example:
-    """One document as tokens: what objectives make and packing consumes.
+    """One document as tokens: what tasks build and packing consumes.
 
     Without `targets` the next token is predicted (causal models and decoders): `loss` stands at the token that, once
     predicted, counts. With them `targets` and `loss` stand at the place itself (encoders).
@@ -33,8 +55,8 @@ class Example:
         targets: (T,) int32 id to predict at each place itself; None: each place predicts the next token.
         source: (S,) int32 ids that the encoder of an encoder-decoder reads; None: there is none.
         types: (T,) int32 kind of each token (0 first, 1 second sentence); None: all 0.
-        pair: 0 where the second sentence follows the first, 1 where it does not; None: not asked.
-        origin: what its objective draws from beside the ids (the document of a window, words, other sentences).
+        labels: of classification heads, by their names.
+        origin: what its task samples from beside the ids (the document of a window, words, other sentences).
     """
 
     ids: np.ndarray
@@ -45,7 +67,7 @@ class Example:
     targets: np.ndarray | None = None
     source: np.ndarray | None = None
     types: np.ndarray | None = None
-    pair: int | None = None
+    labels: Mapping[str, Labels] = field(default_factory=dict)
     origin: object | None = None
 
     def __len__(self) -> int:
@@ -70,6 +92,30 @@ class Example:
     def learned(self) -> int:
         """Tokens whose prediction carries loss; the first of all is predicted from nothing unless targets say so."""
         return int((self.loss if self.targets is not None else self.loss[1:]).sum())
+
+
+ExampleTransform = Callable[[Example, np.random.Generator], Example]
+"""The random part of a task, as dynamic masking: the same example gives another one at each call."""
+
+
+def count_labels(examples: Iterable[Example]) -> Counter[str]:
+    """By head, how many labels these examples have for it."""
+    counts: Counter[str] = Counter()
+    for example in examples:
+        counts.update({head: len(labels.places) for head, labels in example.labels.items()})
+    return counts
+
+
+class HeadLabels(NamedTuple):
+    """The labels of a batch for one head.
+
+    Attributes:
+        places: (N,) int64 index, in the flattened ids, of the tokens that the head reads.
+        classes: (N,) int64 the right class at each of them.
+    """
+
+    places: torch.Tensor
+    classes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -100,8 +146,7 @@ class Batch:
         tokens: number of tokens that are not padding, with those of the source.
         types: int64 kind of each token; None: all 0.
         source: what the encoder reads; None: there is no encoder beside.
-        pair_places: (D,) int64 place, in the flattened ids, of the first token of each document that has a pair label.
-        pair_labels: (D,) int64; 0: its second sentence follows, 1: it does not.
+        labels: of classification heads, by their names; a head without labels in this batch is not among them.
     """
 
     ids: torch.Tensor
@@ -112,5 +157,23 @@ class Batch:
     tokens: int
     types: torch.Tensor | None = None
     source: Source | None = None
-    pair_places: torch.Tensor | None = None
-    pair_labels: torch.Tensor | None = None
+    labels: Mapping[str, HeadLabels] = field(default_factory=dict)
+
+    def document_of(self, places: torch.Tensor) -> torch.Tensor:
+        """(N,) places in the flattened ids -> (N,) number of the document at each, from 0."""
+        return places // self.ids.shape[1] if len(self.ids) > 1 else self.segments.flatten()[places] - 1
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if device == self.ids.device:
+            return self
+
+        def move(part: torch.Tensor) -> torch.Tensor:
+            return part.to(device, non_blocking=True)
+
+        source = None if self.source is None else Source(*(move(part) for part in vars(self.source).values()))
+        labels = {name: HeadLabels(*map(move, of_head)) for name, of_head in self.labels.items()}
+        tensors: dict[str, Any] = {
+            one.name: move(part) for one in fields(self) if hasattr(part := getattr(self, one.name), "device")
+        }
+        return replace(self, source=source, labels=labels, **tensors)

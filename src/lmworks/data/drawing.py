@@ -15,7 +15,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data import masked, objectives, sequences, spans
-from lmworks.data.batch import Example
+from lmworks.data.batch import NEXT_SENTENCE, Example
 from lmworks.data.documents import (
     Document,
     Frame,
@@ -52,9 +52,8 @@ class Model(Protocol):
         """Kinds of tokens that it tells apart."""
         ...
 
-    @property
-    def pair_head(self) -> bool:
-        """Whether it can say that a sentence follows."""
+    def head(self, name: str) -> object | None:
+        """Its classification head of this name, where it has one."""
         ...
 
     @property
@@ -224,9 +223,10 @@ class Masked(Objective):
             fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
             hint = "train one of BERT's style (lmworks tokenizer train --style bert), or set next_sentence: false"
             raise InputError(fault, "tokenizer", hint)
-        if settings.next_sentence and not model.pair_head:
-            hint = "set pooler: true and pair_head: true in the model, or next_sentence: false"
-            raise InputError("this model has no head that says whether a sentence follows", "next_sentence", hint)
+        if settings.next_sentence and model.head(NEXT_SENTENCE) is None:
+            entry = f"{{name: {NEXT_SENTENCE}, kind: pooled, size: 2}}"
+            hint = f"set pooler: true and heads: [{entry}] in the model, or next_sentence: false"
+            raise InputError(f"this model has no head {NEXT_SENTENCE}", "next_sentence", hint)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Texts in stretches that fill a context, or pairs of sentences."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lmworks.data.batch import Example
+from lmworks.data.batch import NEXT_SENTENCE, Example, Labels
 from lmworks.data.documents import Document, Frame, Window
 
 TO_MASK, TO_RANDOM = 0.8, 0.1
@@ -203,7 +203,8 @@ def _framed(pair: Pair, label: int, frame: Frame, hiding: Hiding) -> Example:
     may[: len(frame.opening)] = may[len(ids) - len(frame.closing) :] = False
     may[len(frame.opening) + len(first) : begin] = False
     types = (np.arange(len(ids)) >= begin).astype(np.int32)
-    return Example(ids, may, first.document.place, targets=ids, types=types, pair=label, origin=pair)
+    labels = {NEXT_SENTENCE: Labels.of_text(label)}
+    return Example(ids, may, first.document.place, targets=ids, types=types, labels=labels, origin=pair)
 
 
 def _hidden(pair: Pair, label: int, frame: Frame, hiding: Hiding, rng: np.random.Generator) -> Example:

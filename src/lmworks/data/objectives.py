@@ -7,6 +7,7 @@ to say, told by its position. Counts everything that a person should know before
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from lmworks.data.batch import Example
 from lmworks.data.documents import Document, Window
 from lmworks.data.prompts import Prompt, as_messages, plain, prompts, uses_template
 from lmworks.text import chat
-from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
 
 __all__ = ["Examples", "Prompt", "Report", "check", "examples", "prompts"]
@@ -238,7 +239,9 @@ def _parts(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bo
     try:
         cut = chat.pieces(tokenizer, as_messages(row, settings, choices), turns=settings.turns)
     except InputError as error:
-        raise InputError(error.fault, row.place, error.hint) from error
+        fault = f"{error.place}: {error.fault}" if error.place else error.fault
+        hint = f"{error.hint}; or leave such rows out with {option('on_bad_row', 'skip')}"
+        raise InputError(fault, row.place, hint) from error
     return [(piece.text, piece.after, piece.loss, piece.content, piece.ended) for piece in cut]
 
 
@@ -311,8 +314,16 @@ def _note(table: Table, tokenizer: Tokenizer, settings: DataSettings, templated:
         return
     if templated:
         report.notes.append("written through the model's chat template")
+        report.notes += _unwritten(table, tokenizer)
     else:
         why = "told so" if tokenizer.chat_template is not None else "the model has no chat template"
         report.notes.append(f"prompt, answer and end-of-text token, without a template: {why}")
     if report.with_specials:
         report.notes.append(f"{report.with_specials} rows write out special tokens, which are read as such")
+
+
+def _unwritten(table: Table, tokenizer: Tokenizer) -> list[str]:
+    """Keys of messages that the chat template leaves out, with the number of rows that have them."""
+    conversations = [row.values["messages"] for row in table.rows if "messages" in row.values]
+    counts = Counter(key for messages in conversations for key in chat.unwritten_keys(tokenizer, messages))
+    return [f"the chat template does not write {key!r} of messages, which {n} rows have" for key, n in counts.items()]

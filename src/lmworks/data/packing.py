@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from lmworks.data.batch import Batch, Example, Source
+from lmworks.data.batch import Batch, Example, HeadLabels, Source
 
 
 def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
@@ -42,6 +42,16 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
         rows[place].append(index)
         room[place] -= size
     return [_flat([examples[index] for index in sorted(row)]) for row in rows]
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """All documents as one batch without padding: one per row where all have the same length, else one flat row."""
+    first = examples[0]
+    shape = (first.width, first.size)
+    if all((example.width, example.size) == shape for example in examples):
+        return pad(examples, 0)
+    (batch,) = pack(examples, sum(example.size for example in examples))
+    return batch
 
 
 def _flat(documents: Sequence[Example]) -> Batch:
@@ -132,9 +142,8 @@ def _batch(
     begins: np.ndarray,
     source: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
 ) -> Batch:
-    """The arrays as tensors; types and pairs only where an example has them."""
+    """The arrays as tensors; types and labels only where an example has them."""
     tokens = int((segments > 0).sum()) + (int((source[2] > 0).sum()) if source is not None else 0)
-    paired = [number for number, example in enumerate(examples) if example.pair is not None]
     return Batch(
         ids=_tensor(ids),
         targets=_tensor(targets),
@@ -144,9 +153,22 @@ def _batch(
         tokens=tokens,
         types=_tensor(types) if any(example.types is not None for example in examples) else None,
         source=Source(*(_tensor(array) for array in source)) if source is not None else None,
-        pair_places=torch.from_numpy(begins[paired].astype(np.int64)) if paired else None,
-        pair_labels=torch.tensor([examples[number].pair for number in paired], dtype=torch.int64) if paired else None,
+        labels=_labels(examples, begins),
     )
+
+
+def _labels(examples: Sequence[Example], begins: np.ndarray) -> dict[str, HeadLabels]:
+    """By head, the labels of all documents that have some; ``begins``: index of each document's first token."""
+    by_head: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for example, begin in zip(examples, begins, strict=True):
+        for head, labels in example.labels.items():
+            if labels.places.max(initial=0) >= example.width:
+                raise ValueError(f"a label of head {head} stands at a token that does not pass through the network")
+            by_head.setdefault(head, []).append((begin + labels.places, labels.classes))
+    return {
+        head: HeadLabels(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*of_head, strict=True)))
+        for head, of_head in by_head.items()
+    }
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

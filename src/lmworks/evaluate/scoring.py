@@ -1,36 +1,35 @@
 """How likely texts are to a network: nats, tokens, bits per byte; likelihoods of choices; loss on held-out examples.
 
-Everything is one thing: the nats of the tokens of an example that carry loss, whatever the objective: a decoder's next
-tokens, an encoder's hidden words, a decoder's with a source beside it. Documents are laid into rows without padding,
-hidden states are made once, and the head runs only where a token is scored, a few hundred places at a time: tokens x
-vocabulary is never held. Packed, batched and one by one give the same figures.
+Whatever the task, a score is the nats of the tokens of an example that carry loss: a decoder's next tokens, an
+encoder's masked tokens, a decoder's tokens given a source; and of each label of a classification head. Documents are
+packed without padding, hidden states are computed once, and the language head runs only where a token is scored, a few
+hundred places at a time: a tensor of tokens x vocabulary never exists. Packed, batched and single documents give the
+same figures.
 
-What of a text is scored: with a tokenizer that opens texts (BOS), every token. Without one the first token has nothing
-that it could be predicted from: it is not scored, and its bytes are not counted either.
+Which tokens of a text are scored: with a tokenizer that begins texts with a BOS token, all of them. Without one nothing
+predicts the first token: it is not scored, and its bytes are not counted either.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
-from lmworks.data.batch import Batch, Example, Source
-from lmworks.data.packing import pack, pad
+from lmworks.data.batch import Batch, Example, ExampleTransform, count_labels
+from lmworks.data.packing import collate
+from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
+from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-ROW_TOKENS = 1024  # tokens that pass through the network at a time; matrix products are at full speed well below it
-HEAD_PLACES = 256  # places whose logits exist at a time: 50 MB in float32 at 49,152 words
-DRAWING_SEED = 20_000  # of what an objective draws for a measurement: the same each time, no seed of training
-
-Draw = Callable[[Example, np.random.Generator], Example]
+DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -58,68 +57,110 @@ class Score:
         return self.nats / self.tokens if self.tokens else math.nan
 
 
-class Losses(NamedTuple):
-    """The nats of several examples, row by row.
+@dataclass(frozen=True)
+class Losses:
+    """What one head's predictions cost in several examples, by example.
 
     Attributes:
-        nats: (n,) float64, -log p of each example's tokens that carry loss.
-        tokens: (n,) int64, how many those are.
-        correct: (n,) int64, at how many of them the likeliest token is the right one.
-        pair_nats: (n,) float64, -log p of the right answer to whether the second sentence follows; NaN where an example
-            asks no such question. None where none does.
+        nats: (n,) float64, -log p of each example's targets, summed.
+        targets: (n,) int64, how many those are.
+        correct: (n,) int64, at how many of them the likeliest class (or token) is the right one.
     """
 
     nats: np.ndarray
-    tokens: np.ndarray
+    targets: np.ndarray
     correct: np.ndarray
-    pair_nats: np.ndarray | None = None
+
+    @classmethod
+    def zeros(cls, count: int) -> Losses:
+        """Of examples that are still to be measured."""
+        return cls(np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64))
+
+    @classmethod
+    def of(cls, nats: torch.Tensor, correct: torch.Tensor, document: torch.Tensor, documents: int) -> Losses:
+        """Sums by document of (N,) nats and correct predictions, each in the document of this number."""
+        number = document.numpy()
+        sums = np.bincount(number, weights=nats.double().numpy(), minlength=documents)
+        right = np.bincount(number, weights=correct.numpy(), minlength=documents)
+        return cls(sums, np.bincount(number, minlength=documents), right.astype(np.int64))
+
+    def put(self, rows: list[int], part: Losses) -> None:
+        """Fill in what these rows gave."""
+        self.nats[rows], self.targets[rows], self.correct[rows] = part.nats, part.targets, part.correct
+
+    @property
+    def loss(self) -> float:
+        """Mean nats over all targets; NaN without any."""
+        count = int(self.targets.sum())
+        return float(self.nats.sum()) / count if count else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of targets whose prediction is right; NaN without any."""
+        count = int(self.targets.sum())
+        return int(self.correct.sum()) / count if count else math.nan
+
+
+@dataclass(frozen=True)
+class ExampleLosses:
+    """Losses of several examples.
+
+    Attributes:
+        language: of the language head, over tokens.
+        heads: of each classification head that has labels in these examples, by its name.
+    """
+
+    language: Losses
+    heads: dict[str, Losses] = field(default_factory=dict)
 
 
 def row_losses(
-    network: Transformer, examples: Sequence[Example], row_tokens: int = ROW_TOKENS, draw: Draw | None = None
-) -> Losses:
+    network: Transformer,
+    examples: Sequence[Example],
+    row_tokens: int = EVALUATED_TOKENS,
+    draw: ExampleTransform | None = None,
+) -> ExampleLosses:
     """What each example costs a network, for instance rows that it was not trained on.
 
     Args:
-        network: of any kind; its mode (training or not) is the same afterwards, dropout is off meanwhile.
+        network: of any architecture; its mode (training or not) is the same afterwards, dropout is off meanwhile.
         examples: documents as tokens; ``loss`` says which tokens count.
         row_tokens: tokens that pass through at a time; a longer example passes alone.
-        draw: the random part of the examples (data/drawing); each row draws the same every time it is measured.
+        draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(one, np.random.default_rng((DRAWING_SEED, row))) for row, one in enumerate(examples)]
-    found = _measured(network, examples, row_tokens)
-    tokens = np.array([example.learned for example in examples], dtype=np.int64)
-    paired = any(example.pair is not None for example in examples)
-    return Losses(found.nats, tokens, found.correct, found.pairs if paired else None)
+        examples = [draw(example, np.random.default_rng((DRAWING_SEED, row))) for row, example in enumerate(examples)]
+    return _measure(network, examples, row_tokens)
 
 
-def summary(losses: Losses, sizes: Sequence[int]) -> dict[str, Any]:
+def summary(losses: ExampleLosses, sizes: Sequence[int]) -> dict[str, Any]:
     """Figures over all rows, and each row's part in them, as the journal keeps it.
 
-    ``loss`` is nats per token, ``perplexity`` its exponential, ``accuracy`` the share of tokens that were likeliest;
-    ``bits_per_byte`` only where the rows' bytes were counted; ``pair_loss`` and ``pair_accuracy`` of next sentences
-    only where they were asked (an answer is right when it got more than half of the probability).
+    ``loss`` is nats per token, ``perplexity`` its exponential, ``accuracy`` the fraction of tokens that were likeliest;
+    ``bits_per_byte`` only where the rows' bytes were counted. Each classification head adds ``<head>_loss`` (nats per
+    label) and ``<head>_accuracy``. Where no token carries loss, ``loss`` is the sum of the heads' losses.
 
     Args:
         losses: of the rows.
         sizes: bytes of each row's scored text (Example.bytes); 0: not counted.
     """
-    nats, tokens, size = float(losses.nats.sum()), int(losses.tokens.sum()), int(sum(sizes))
-    loss = nats / tokens if tokens else math.nan
-    figures: dict[str, Any] = {"loss": loss}
-    if size:
-        figures["bits_per_byte"] = bits_per_byte(nats, size)
-    figures["perplexity"] = perplexity(loss)
-    figures["accuracy"] = int(losses.correct.sum()) / tokens if tokens else math.nan
-    if losses.pair_nats is not None:
-        asked = losses.pair_nats[~np.isnan(losses.pair_nats)]
-        figures |= {"pair_loss": float(asked.mean()), "pair_accuracy": float((asked < math.log(2)).mean())}
+    language = losses.language
+    nats, tokens, size = float(language.nats.sum()), int(language.targets.sum()), int(sum(sizes))
+    figures: dict[str, Any] = {}
+    if tokens or not losses.heads:
+        figures["loss"] = language.loss
+        if size:
+            figures["bits_per_byte"] = bits_per_byte(nats, size)
+        figures |= {"perplexity": perplexity(language.loss), "accuracy": language.accuracy}
+    else:
+        figures["loss"] = sum(of_head.loss for of_head in losses.heads.values())
+    for name, of_head in losses.heads.items():
+        figures |= {f"{name}_loss": of_head.loss, f"{name}_accuracy": of_head.accuracy}
     return {
         **figures,
         "tokens": tokens,
-        "row_nats": losses.nats.tolist(),
-        "row_tokens": losses.tokens.tolist(),
+        "row_nats": language.nats.tolist(),
+        "row_tokens": language.targets.tolist(),
         "row_bytes": [int(size) for size in sizes],
     }
 
@@ -138,15 +179,19 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 def score_texts(
-    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = ROW_TOKENS
+    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = EVALUATED_TOKENS
 ) -> list[Score]:
     """How likely each text is, in the order given.
 
     A text longer than the model's context is scored in windows, each token once; after the first window every token
     sees at least half a context before it.
     """
-    scored = [_windows(ids, begins, text, tokenizer, network) for text, (ids, begins) in _spans(tokenizer, texts)]
-    nats = iter(_measured(network, [window for windows, _, _ in scored for window in windows], row_tokens).nats)
+    scored = [
+        _windows(ids, begins, text, tokenizer, network)
+        for text, (ids, begins) in zip(texts, tokenizer.spans(texts), strict=True)
+    ]
+    examples = [window for windows, _, _ in scored for window in windows]
+    nats = iter(_measure(network, examples, row_tokens).language.nats)
     return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
 
 
@@ -154,7 +199,7 @@ def choice_likelihoods(
     network: Transformer,
     prompts: Sequence[Sequence[int]],
     choices: Sequence[Sequence[Sequence[int]]],
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int = EVALUATED_TOKENS,
 ) -> list[np.ndarray]:
     """log p of each choice after its prompt; the largest is the model's answer.
 
@@ -181,100 +226,44 @@ def choice_likelihoods(
                 raise InputError(fault, f"prompt {number}", "shorten the prompt")
             ids = np.array([*prompt, *answer], dtype=np.int32)
             examples.append(Example(ids, np.arange(length) >= len(prompt)))
-    nats = iter(_measured(network, examples, row_tokens).nats)
+    nats = iter(_measure(network, examples, row_tokens).language.nats)
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
-
-
-def _spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, tuple[list[int], list[int]]]]:
-    return list(zip(texts, tokenizer.spans(texts), strict=True))
 
 
 def _windows(
     ids: list[int], begins: list[int], text: str, tokenizer: Tokenizer, network: Transformer
 ) -> tuple[list[Example], int, int]:
     """A text as examples of at most one context, how many of its tokens they score, and those tokens' bytes."""
-    whole = np.array([*tokenizer.opening, *ids], dtype=np.int32)
+    tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)
     first = max(len(tokenizer.opening), 1)
-    if len(whole) <= first:
+    if len(tokens) <= first:
         return [], 0, 0
     context = network.config.max_position_embeddings
-    windows, done = [], first
-    while done < len(whole):
-        begin = 0 if done == first else done - context // 2
-        end = min(begin + context, len(whole))
-        windows.append(Example(whole[begin:end], np.arange(begin, end) >= done))
-        done = end
+    windows, scored = [], first
+    while scored < len(tokens):
+        begin = 0 if scored == first else scored - context // 2
+        end = min(begin + context, len(tokens))
+        windows.append(Example(tokens[begin:end], np.arange(begin, end) >= scored))
+        scored = end
     unscored = begins[first - len(tokenizer.opening)]  # the character at which scoring begins
-    return windows, len(whole) - first, len(text[unscored:].encode("utf-8", errors="replace"))
-
-
-def hidden_states(network: Transformer, batch: Batch) -> torch.Tensor:
-    """(B, T, E) of a batch: through the encoder first where the batch has a source."""
-    segments = None if _alone(batch.segments) else batch.segments
-    memory = seen = None
-    if batch.source is not None:
-        seen = None if _alone(batch.source.segments) else batch.source.segments
-        memory = network.encode(batch.source.ids, seen, batch.source.positions)
-    return network.hidden_states(
-        batch.ids,
-        positions=batch.positions,
-        segments=segments,
-        types=batch.types,
-        memory=memory,
-        memory_segments=seen,
-    )
-
-
-def _alone(segments: torch.Tensor) -> bool:
-    """Whether each row is one document and nothing else, so that nothing has to be kept apart."""
-    return bool((segments == 1).all())
-
-
-def lay(examples: Sequence[Example]) -> Batch:
-    """All documents as one batch without padding: a document a row where all are of one length, else one flat row."""
-    first = examples[0]
-    shape = (first.width, first.size)
-    if all((example.width, example.size) == shape for example in examples):
-        return pad(examples, 0)
-    (batch,) = pack(examples, sum(example.size for example in examples))
-    return batch
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device."""
-    if device.type == "cpu":
-        return batch
-    source = batch.source
-    if source is not None:
-        source = Source(*(part.to(device, non_blocking=True) for part in vars(source).values()))
-    tensors = {name: part for name, part in vars(batch).items() if isinstance(part, torch.Tensor)}
-    there: dict[str, Any] = {name: part.to(device, non_blocking=True) for name, part in tensors.items()}
-    return replace(batch, source=source, **there)
-
-
-class _Found(NamedTuple):
-    """By document: -log p of its tokens, those that were the likeliest, -log p of its pair label."""
-
-    nats: np.ndarray
-    correct: np.ndarray
-    pairs: np.ndarray
+    return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
 
 
 @torch.no_grad()
-def _measured(network: Transformer, examples: Sequence[Example], row_tokens: int) -> _Found:
-    """(n,) each, of the tokens of each example that carry loss."""
+def _measure(network: Transformer, examples: Sequence[Example], row_tokens: int) -> ExampleLosses:
     count = len(examples)
-    found = _Found(np.zeros(count), np.zeros(count, dtype=np.int64), np.full(count, np.nan))
+    losses = ExampleLosses(Losses.zeros(count), {name: Losses.zeros(count) for name in count_labels(examples)})
     training = network.training
     network.eval()
     try:
-        for group in _groups(examples, row_tokens):
-            part = _measured_batch(network, lay([examples[index] for index in group]), len(group))
-            for whole, these in zip(found, part, strict=True):
-                whole[group] = these
+        for rows in _groups(examples, row_tokens):
+            part = _measure_batch(network, collate([examples[row] for row in rows]), len(rows))
+            losses.language.put(rows, part.language)
+            for name, of_head in part.heads.items():
+                losses.heads[name].put(rows, of_head)
     finally:
         network.train(training)
-    return found
+    return losses
 
 
 def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
@@ -282,7 +271,7 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     groups: list[list[int]] = []
     room = 0
     for index in sorted(range(len(examples)), key=lambda place: (-examples[place].size, -len(examples[place]))):
-        if not examples[index].learned and examples[index].pair is None:
+        if not examples[index].learned and not examples[index].labels:
             continue
         size = examples[index].size
         if size > room or not groups:
@@ -293,27 +282,24 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     return groups
 
 
-def _measured_batch(network: Transformer, batch: Batch, documents: int) -> _Found:
-    """(documents,) each, of one batch."""
-    device = network.embed_tokens.weight.device
+def _measure_batch(network: Transformer, batch: Batch, documents: int) -> ExampleLosses:
+    """Losses of each document of one batch."""
+    device = network.device
     places = batch.weights.flatten().nonzero().squeeze(1)
     targets = batch.targets.flatten()[places].to(device)
-    hidden = hidden_states(network, moved(batch, device)).flatten(0, 1)
+    hidden = hidden_states(network, batch.to(device)).flatten(0, 1)
     picked = hidden.index_select(0, places.to(device))
     nats, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    for begin in range(0, len(picked), HEAD_PLACES):
-        logits = network.head(picked[begin : begin + HEAD_PLACES]).float()
-        wanted = targets[begin : begin + HEAD_PLACES]
-        nats.append(functional.cross_entropy(logits, wanted, reduction="none").cpu())
-        correct.append((logits.argmax(1) == wanted).cpu())
-    number = places // batch.ids.shape[1] if len(batch.ids) > 1 else batch.segments.flatten()[places] - 1
-    of_document = number.numpy()
-    sums = np.bincount(of_document, weights=torch.cat(nats).double().numpy(), minlength=documents)
-    right = np.bincount(of_document, weights=torch.cat(correct).numpy(), minlength=documents)
-    pairs = np.full(documents, np.nan)
-    if batch.pair_places is not None and batch.pair_labels is not None:
-        logits = network.pair_logits(hidden.index_select(0, batch.pair_places.to(device))).float().cpu()
-        asked = batch.pair_places
-        rows = asked // batch.ids.shape[1] if len(batch.ids) > 1 else batch.segments.flatten()[asked] - 1
-        pairs[rows.numpy()] = functional.cross_entropy(logits, batch.pair_labels, reduction="none").double().numpy()
-    return _Found(sums, right, pairs)
+    for begin in range(0, len(picked), EVALUATED_LOGITS):
+        logits = network.head(picked[begin : begin + EVALUATED_LOGITS]).float()
+        expected = targets[begin : begin + EVALUATED_LOGITS]
+        nats.append(functional.cross_entropy(logits, expected, reduction="none").cpu())
+        correct.append((logits.argmax(1) == expected).cpu())
+    language = Losses.of(torch.cat(nats), torch.cat(correct), batch.document_of(places), documents)
+    heads = {}
+    for name, labels in batch.labels.items():
+        logits = network.head_logits(name, hidden.index_select(0, labels.places.to(device))).float().cpu()
+        costs = functional.cross_entropy(logits, labels.classes, reduction="none")
+        right = logits.argmax(1) == labels.classes
+        heads[name] = Losses.of(costs, right, batch.document_of(labels.places), documents)
+    return ExampleLosses(language, heads)

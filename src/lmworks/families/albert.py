@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.families.bert import HEAD, embeddings, head, head_duplicates, modules, read_encoder, write_encoder
+from lmworks.families.bert import (
+    HEAD,
+    NEXT_SENTENCE_HEAD,
+    classifiers,
+    embeddings,
+    head,
+    head_duplicates,
+    modules,
+    read_encoder,
+    write_encoder,
+)
 from lmworks.families.family import Family, Keys
 from lmworks.families.mapping import Row, expand
 from lmworks.model.config import ModelConfig
@@ -34,19 +44,19 @@ def _read(keys: Keys) -> dict[str, Any]:
         "num_layer_groups": keys.take("num_hidden_groups", 1),
         "language_head": keys.promised("predictions.dense.weight", "AlbertForMaskedLM", *both),
         "pooler": keys.held("albert.pooler.weight", "AlbertModel", *both),
-        "pair_head": keys.promised("sop_classifier.classifier.weight", *both),
+        "heads": (NEXT_SENTENCE_HEAD,) if keys.promised("sop_classifier.classifier.weight", *both) else (),
     }
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     return write_encoder(config) | {
-        "embedding_size": config.word_size,
+        "embedding_size": config.embedding_width,
         "num_hidden_groups": config.num_layer_groups or config.num_hidden_layers,
     }
 
 
 def _architecture(config: ModelConfig) -> str:
-    if config.pair_head:
+    if config.heads:
         return "AlbertForPreTraining"
     return "AlbertForMaskedLM" if config.language_head else "AlbertModel"
 
@@ -57,7 +67,7 @@ def _rows(config: ModelConfig) -> list[Row]:
     rows += modules(LAYER, "albert.encoder.albert_layer_groups.{i}.albert_layers.0.", "layers.{i}.")
     rows += head(config, "predictions.", HEAD)
     rows += modules({"albert.pooler": "pooler"} if config.pooler else {})
-    rows += modules({"sop_classifier.classifier": "pair_head"} if config.pair_head else {})
+    rows += classifiers(config, "sop_classifier.classifier")
     return expand(rows, config.num_layer_groups or config.num_hidden_layers)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.model.config import ModelConfig
+from lmworks.model.config import HeadConfig, ModelConfig
 
 FIELDS: dict[str, tuple[str, Any]] = {
     name: (name, NEEDED) for name in ("vocab_size", "hidden_size", "intermediate_size")
@@ -33,6 +34,7 @@ LAYER = {
     "output.LayerNorm": "post_attention_layernorm",
 }
 HEAD = {"dense": "head_transform.dense", "LayerNorm": "head_transform.norm"}
+NEXT_SENTENCE_HEAD = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
 OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
 
@@ -78,6 +80,11 @@ def head_duplicates(theirs: str) -> tuple[tuple[str, str], ...]:
     return (rf"{theirs}decoder\.weight", "embed_tokens.weight"), (rf"{theirs}decoder\.bias", "head_bias")
 
 
+def classifiers(config: ModelConfig, theirs: str) -> list[Row]:
+    """The head for pairs of sentences by its published name; other heads have none."""
+    return modules({theirs: f"heads.{NEXT_SENTENCE}"} if config.head(NEXT_SENTENCE) else {})
+
+
 def body(config: ModelConfig, prefix: str) -> list[Row]:
     """Embeddings, layers and pooler."""
     rows = embeddings(config, f"{prefix}embeddings.")
@@ -93,19 +100,21 @@ def _read(keys: Keys) -> dict[str, Any]:
     return read_encoder(keys) | {
         "language_head": keys.promised("cls.predictions.transform.dense.weight", "BertForMaskedLM", *both),
         "pooler": keys.held("bert.pooler.dense.weight", "BertModel", "BertForNextSentencePrediction", *both),
-        "pair_head": keys.promised("cls.seq_relationship.weight", "BertForNextSentencePrediction", *both),
+        "heads": (NEXT_SENTENCE_HEAD,)
+        if keys.promised("cls.seq_relationship.weight", "BertForNextSentencePrediction", *both)
+        else (),
     }
 
 
 def _architecture(config: ModelConfig) -> str:
-    if config.pair_head:
+    if config.heads:
         return "BertForPreTraining" if config.language_head else "BertForNextSentencePrediction"
     return "BertForMaskedLM" if config.language_head else "BertModel"
 
 
 def _rows(config: ModelConfig) -> list[Row]:
     rows = body(config, "bert.") + head(config, "cls.predictions.", {f"transform.{a}": b for a, b in HEAD.items()})
-    return rows + modules({"cls.seq_relationship": "pair_head"} if config.pair_head else {})
+    return rows + classifiers(config, "cls.seq_relationship")
 
 
 BERT = Family(

@@ -99,7 +99,7 @@ class Family:
 
     def is_bare(self, config: ModelConfig) -> bool:
         """Whether the model has no head, so that no name in its file has the prefix."""
-        return not (config.language_head or config.pair_head)
+        return not (config.language_head or config.heads)
 
     def read_config(
         self, hf_config: Mapping[str, Any], place: str = "config.json", tensors: Collection[str] = ()

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019) and XLM-RoBERTa: BERT without its pair head, positions counted from the padding's id on."""
+"""RoBERTa (Liu et al. 2019) and XLM-RoBERTa: BERT without a next-sentence head; positions start after the padding."""
 
 from __future__ import annotations
 

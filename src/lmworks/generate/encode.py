@@ -16,7 +16,7 @@ def encode_texts(network: Transformer, texts: Sequence[Sequence[int]]) -> list[t
 
     Texts are packed into flat rows without padding.
     """
-    device = network.embed_tokens.weight.device
+    device = network.device
     states: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     for group in _groups([len(text) for text in texts]):
         sizes = [len(texts[index]) for index in group]

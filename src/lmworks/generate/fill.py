@@ -16,12 +16,14 @@ import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
+from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.data.spans import sentinels
 from lmworks.generate.beam import search
 from lmworks.generate.encode import context_of, encode_texts
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.transformer import Transformer
+from lmworks.text.plain_text import check_text
 from lmworks.text.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "first", "none"]
@@ -83,16 +85,20 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
     Raises:
         InputError: the model was not trained on pairs of sentences, or both together are too long.
     """
-    if not network.config.pair_head:
-        hint = "take one that was (a BertForPreTraining); lmworks score compares sentences by a decoder"
-        raise InputError("the model was not trained to tell whether a sentence follows another", hint=hint)
+    head = network.config.head(NEXT_SENTENCE)
+    if head is None:
+        hint = "take one that has it (a BertForPreTraining); lmworks score compares sentences by a decoder"
+        raise InputError(f"the model has no head {NEXT_SENTENCE}: whether a sentence follows another", hint=hint)
+    for text in (first, second):
+        check_text(text, "the text")
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
     _check_length(network, pair.ids, "the two sentences")
-    device = network.embed_tokens.weight.device
+    device = network.device
     types = torch.tensor([pair.type_ids], device=device) if network.config.type_vocab_size > 1 else None
     with torch.inference_mode():
         hidden = network.hidden_states(torch.tensor([pair.ids], device=device), types=types)
-        return float(network.pair_logits(hidden[:, 0]).float().softmax(-1)[0, 0])
+        read = hidden[0, list(head.places(len(pair.ids)))]
+        return float(network.head_logits(head.name, read).float().softmax(-1)[0, 0])
 
 
 @torch.no_grad()
@@ -151,7 +157,7 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     if len(places) != len(parts) - 1:
         raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
     _check_length(network, ids, "the text")
-    device = network.embed_tokens.weight.device
+    device = network.device
     memory, given = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
         memory, given = encode_texts(network, [ids])[0][None], [rules.start_id, *ids[:-1]]

@@ -99,7 +99,7 @@ class TorchStepper:
             # longrope: what is cached was computed with the rates of short texts
             self._cache, self._logits = self._read(self._ids, self._memory, RESERVE)
             return
-        device = self.network.embed_tokens.weight.device
+        device = self.network.device
         memory, memory_segments = self._memory or (None, None)
         output = self.network(
             torch.tensor(tokens, device=device)[:, None],
@@ -127,9 +127,8 @@ class TorchStepper:
             self._memory = (states[index], None if segments is None else segments[index])
 
     def _clear(self) -> None:
-        weight = self.network.embed_tokens.weight
         self._ids, self._cache, self._memory = [], None, None
-        self._logits = torch.empty(0, self.vocab_size, dtype=weight.dtype, device=weight.device)
+        self._logits = torch.empty(0, self.vocab_size, dtype=self.network.dtype, device=self.network.device)
 
     def _encode(self, sources: Sequence[Sequence[int]]) -> _Memory:
         states = encode_texts(self.network, sources)
@@ -141,11 +140,11 @@ class TorchStepper:
     def _read(self, rows: list[list[int]], memory: _Memory | None, reserve: int) -> tuple[Cache, torch.Tensor]:
         """A cache of these rows, and the logits (B, V) after the last token of each: the head runs there alone."""
         network, width, context = self.network, max(map(len, rows)), self.context
-        weight = network.embed_tokens.weight
+        device = network.device
         reserve = min(reserve, RESERVE)
         if context is not None:
             reserve = max(0, min(reserve, context - min(map(len, rows))))
-        cache = Cache(network.config, len(rows), width + reserve, weight.dtype, weight.device)
+        cache = Cache(network.config, len(rows), width + reserve, network.dtype, device)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
         segments = torch.zeros_like(ids)
         positions = torch.zeros_like(ids)
@@ -155,7 +154,7 @@ class TorchStepper:
             segments[number, begin:] = 1
             positions[number, begin:] = torch.arange(len(row))
         padded = bool((segments == 0).any())
-        ids, segments, positions = (part.to(weight.device) for part in (ids, segments, positions))
+        ids, segments, positions = (part.to(device) for part in (ids, segments, positions))
         states, memory_segments = memory or (None, None)
         output = network(
             ids,
@@ -164,7 +163,7 @@ class TorchStepper:
             cache=cache,
             memory=states,
             memory_segments=memory_segments,
-            only=torch.arange(1, len(rows) + 1, device=weight.device) * width - 1,
+            only=torch.arange(1, len(rows) + 1, device=device) * width - 1,
         )
         return cache, output.logits
 

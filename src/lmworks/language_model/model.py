@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from lmworks.adapt import attach
+from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
@@ -188,19 +188,26 @@ class LanguageModel:
         """The likeliest next tokens after a text, each with its probability."""
         return next_tokens(self.stepper(), self.tokenizer, text, top)
 
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
-        """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
+    def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
+        """Write a Hugging Face folder, new or empty; an adapter is merged into its base. Nothing is left half-written.
+
+        Args:
+            folder: where to.
+            dtype: how the weights are written: float32, bfloat16 or float16.
+            overwrite: replace a model that was saved there.
+        """
         folder = Path(folder)
-        with attach.merged(self.network) as network:
+        with adapters.merged(self.network):
             save_folder(
                 folder,
-                network=network,
+                network=self.network,
                 config=self.config,
                 family=self.family,
                 tokenizer=self.words,
                 hf_config=self.hf_config,
                 generation=self.generation,
                 dtype=dtype,
+                overwrite=overwrite,
             )
         return folder
 
@@ -217,7 +224,7 @@ class LanguageModel:
             Itself. It can generate and score, but no longer be trained or saved.
         """
         chosen, _ = machine.choose_precision(precision, self.device.type)
-        attach.merge(self.network)
+        adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
@@ -229,7 +236,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where its weights lie."""
-        return self.network.embed_tokens.weight.device
+        return self.network.device
 
     def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
         pieces = stream(self.stepper(), self.tokenizer, ids, settings, self.rules)

@@ -1,4 +1,4 @@
-"""ModelConfig: what a model is, in numbers and words. Imports no torch and knows no published family.
+"""ModelConfig: the architecture of a model as data. Imports no torch and knows no published family.
 
 The names are Hugging Face's. A config describes encoder-only, decoder-only and encoder-decoder models; a
 published family is a translation of its config.json into this one (families/).
@@ -11,11 +11,13 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from lmworks.base.settings import Settings
+from lmworks.data.batch import LANGUAGE
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "gelu_tanh", "silu"]
 LayerKind = Literal["full_attention", "sliding_attention"]
 Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
 Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
+HeadKind = Literal["pooled", "first", "last", "tokens"]
 
 
 class RopeScaling(Settings):
@@ -43,6 +45,25 @@ class RopeScaling(Settings):
     long_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors beyond the original context.")
 
 
+class HeadConfig(Settings):
+    """A classification head beside the language head: a linear over hidden states. model/heads computes it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Under which labels, losses and weights stand.")
+    kind: HeadKind = Field(
+        description="What it reads: pooled: the pooler's vector of a text; first, last: that token's hidden state; "
+        "tokens: each token's."
+    )
+    size: int = Field(gt=0, description="Number of classes.")
+
+    def places(self, length: int) -> range:
+        """The tokens of a text of ``length`` tokens whose hidden states this head reads."""
+        if self.kind == "tokens":
+            return range(length)
+        return range(length - 1, length) if self.kind == "last" else range(1)
+
+
 class ModelConfig(Settings):
     """A transformer. Sizes count elements; rates are fractions."""
 
@@ -65,21 +86,19 @@ class ModelConfig(Settings):
     embedding_size: int | None = Field(None, gt=0, description="Narrower embeddings, widened by a matrix; None: none.")
     embedding_scale: float = Field(1.0, gt=0, description="Token embeddings are multiplied by it.")
     embedding_norm: bool = Field(False, description="Normalise the sum of the embeddings.")
-    type_vocab_size: int = Field(
-        0, ge=0, description="Kinds of tokens that have an embedding (first, second sentence)."
-    )
+    type_vocab_size: int = Field(0, ge=0, description="Token types that have an embedding (first, second sentence).")
 
     positions: Positions = Field("rotary", description="sinusoidal_halves: all sines, then all cosines.")
     position_offset: int = Field(0, ge=0, description="Rows of the position table before that of position 0.")
     relative_buckets: int = Field(32, gt=1, description="relative: distances that have a bias of their own.")
-    relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances are one.")
+    relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances share a bias.")
     rope_theta: float = Field(10_000.0, gt=0)
-    rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: as all others.")
+    rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: rope_theta.")
     rope_scaling: RopeScaling | None = None
     rotary_fraction: float = Field(1.0, gt=0, le=1, description="Part of each head that is rotated.")
 
     norm: Literal["layer", "rms", "rms_offset"] = Field(
-        "rms", description="rms_offset: its weights are 1 + those kept."
+        "rms", description="rms_offset: weights are stored as weight - 1."
     )
     norm_eps: float = Field(1e-5, gt=0)
     norm_position: Literal["pre", "post", "both"] = Field("pre", description="both: each part's input and its output.")
@@ -87,7 +106,9 @@ class ModelConfig(Settings):
 
     attention_scale: float | None = Field(None, gt=0, description="Of the scores; None: 1 / sqrt(head_dim).")
     attention_softcap: float | None = Field(None, gt=0, description="Scores become cap * tanh(score / cap).")
-    sliding_window: int | None = Field(None, gt=0, description="Tokens that a sliding layer looks back, with itself.")
+    sliding_window: int | None = Field(
+        None, gt=0, description="Tokens that a sliding layer attends to, with the query's own."
+    )
     layer_kinds: tuple[LayerKind, ...] | None = Field(None, description="One a layer; None: all alike.")
 
     activation: Activation = "silu"
@@ -99,11 +120,11 @@ class ModelConfig(Settings):
     tie_word_embeddings: bool = True
     language_head: bool = Field(True, description="False: the model ends with hidden states.")
     head_transform: bool = Field(False, description="A linear, the activation and a norm before the head.")
-    head_bias: bool = Field(False, description="A bias of each word's logit.")
+    head_bias: bool = Field(False, description="A bias of each token's logit.")
     head_scale: float = Field(1.0, gt=0, description="Hidden states are multiplied by it before the head.")
     logit_softcap: float | None = Field(None, gt=0, description="Logits become cap * tanh(logit / cap).")
     pooler: bool = Field(False, description="tanh of a linear over the first token, for whole texts.")
-    pair_head: bool = Field(False, description="Two classes from the pooled text: does the second sentence follow?")
+    heads: tuple[HeadConfig, ...] = Field((), description="Classification heads beside the language head.")
 
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -133,9 +154,16 @@ class ModelConfig(Settings):
             raise ValueError(f"num_layer_groups {self.num_layer_groups} is more than the layers that share them")
         if self.embedding_size is not None and self.language_head and not self.head_transform:
             raise ValueError("embedding_size needs head_transform: the head reads as narrow rows as the embeddings are")
-        if self.pair_head and not self.pooler:
-            raise ValueError("pair_head reads the pooled text: set pooler")
+        if any(head.kind == "pooled" for head in self.heads) and not self.pooler:
+            raise ValueError("a head of kind pooled reads what the pooler makes of a text: set pooler")
+        names = [head.name for head in self.heads]
+        if LANGUAGE in names or len(set(names)) < len(names):
+            raise ValueError(f"each head needs a name of its own, other than {LANGUAGE}: {', '.join(names)}")
         return self
+
+    def head(self, name: str) -> HeadConfig | None:
+        """The classification head of this name; None where there is none."""
+        return next((head for head in self.heads if head.name == name), None)
 
     @property
     def head_size(self) -> int:
@@ -148,7 +176,7 @@ class ModelConfig(Settings):
         return int(self.head_size * self.rotary_fraction)
 
     @property
-    def word_size(self) -> int:
+    def embedding_width(self) -> int:
         """Width of the embeddings and of what the head reads."""
         return self.embedding_size or self.hidden_size
 
@@ -158,7 +186,7 @@ class ModelConfig(Settings):
         return self.num_key_value_heads or self.num_attention_heads
 
     def window_of(self, layer: int) -> int | None:
-        """The sliding window of a layer in tokens, or None where it sees everything."""
+        """The sliding window of a layer in tokens, or None with full attention."""
         if self.layer_kinds is None:
             return self.sliding_window
         return self.sliding_window if self.layer_kinds[layer] == "sliding_attention" else None

@@ -53,7 +53,7 @@ _GENERAL = _Figure(
     "row_bytes",
     "bits per byte",
 )
-_PAIRS = _Figure("pair_accuracy", "Next sentences told", "held_out", "pair_accuracy", "", "", "share", "higher")
+_HEAD_ACCURACY = "_accuracy"  # what the journal's figures of a classification head end with (evaluate/scoring)
 
 
 def measures(before: Event, after: Event, scratch: bool = False) -> list[dict[str, Any]]:
@@ -64,7 +64,8 @@ def measures(before: Event, after: Event, scratch: bool = False) -> list[dict[st
         scratch: whether the model is trained from scratch: perplexity and accuracy stand beside the loss.
     """
     found = []
-    for figure in (_LOSS, _ACCURACY, _PAIRS, _BITS) if scratch else (_LOSS, _BITS, _GENERAL):
+    heads = _heads(before.get("held_out") or after.get("held_out") or {})
+    for figure in (_LOSS, _ACCURACY, *heads, _BITS) if scratch else (_LOSS, *heads, _BITS, _GENERAL):
         old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
         if figure.name not in old and figure.name not in new:
             continue
@@ -79,6 +80,16 @@ def measures(before: Event, after: Event, scratch: bool = False) -> list[dict[st
     if old or new:
         found.insert(0, _task(old, new))
     return found
+
+
+def _heads(figures: dict[str, Any]) -> list[_Figure]:
+    """The accuracy of each classification head that was measured."""
+    names = [name for name in figures if name.endswith(_HEAD_ACCURACY)]
+    titles = [name.removesuffix(_HEAD_ACCURACY).replace("_", " ").capitalize() for name in names]
+    return [
+        _Figure(name, f"{title}: accuracy", "held_out", name, "", "", "share", "higher")
+        for name, title in zip(names, titles, strict=True)
+    ]
 
 
 def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:

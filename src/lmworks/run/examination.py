@@ -154,8 +154,9 @@ class Trial:
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
         """Figures over the held-out rows, and what each row (or each of some hundred parts of a text) has in them."""
         losses = scoring.row_losses(network, self.held_out)
+        tokens = losses.language
         sizes = [one.bytes for one in self.held_out]
-        parts = {"nats": losses.nats, "tokens": losses.tokens, "bytes": np.array(sizes), "correct": losses.correct}
+        parts = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
         rows = {f"row_{name}": _summed(values).tolist() for name, values in parts.items()}
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 

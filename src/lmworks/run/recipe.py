@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt import registry
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
 from lmworks.text.rows import DataSettings
-from lmworks.train.settings import DEFAULT_RATES, TrainSettings
-
-Method = Literal["lora", "full"]
+from lmworks.train.settings import TrainSettings
 
 
 class RecipeData(DataSettings):
@@ -34,13 +32,23 @@ class EvaluateSettings(Settings):
     general_bytes: int = Field(24_000, ge=0, description="How much of it is read; 0: do not measure forgetting.")
 
 
-class Recipe(Settings):
-    """A whole run: model + data + method + how."""
+class RecipeSource(Settings):
+    """Model, data and method of a run."""
 
     model: str = Field(description="A folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name.")
     data: RecipeData
-    method: Method = Field("lora", description="lora: small matrices beside frozen ones; full: every weight.")
-    lora: LoRASettings = Field(default_factory=LoRASettings)
+    method: registry.MethodName = Field("lora", description=registry.summaries())
+
+
+if TYPE_CHECKING:
+    MethodGroups = RecipeSource
+else:
+    MethodGroups = registry.with_settings(RecipeSource)
+
+
+class Recipe(MethodGroups):
+    """A whole run: model + data + method + how."""
+
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>-<method>.")
@@ -57,7 +65,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
         values = {**values, "data": {"source": values["data"]}}
     recipe = build(Recipe, values, origin)
     if recipe.train.learning_rate is None:
-        recipe.train.learning_rate = DEFAULT_RATES[recipe.method]
+        recipe.train.learning_rate = registry.chosen_by(recipe).default_learning_rate(from_scratch=False)
     return recipe
 
 

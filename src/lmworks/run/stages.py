@@ -20,17 +20,17 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, to_yaml
-from lmworks.data.batch import Example
+from lmworks.data.batch import Example, ExampleTransform
 from lmworks.data.objectives import Examples
-from lmworks.evaluate.scoring import Draw
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
 from lmworks.model.transformer import Transformer
 from lmworks.report import card, page
 from lmworks.run.plan import Plan
-from lmworks.train.loop import Hooks, Outcome, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import Outcome, train
+from lmworks.train.monitor import evaluation_interval
 from lmworks.train.settings import TrainSettings
-from lmworks.train.watching import spacing
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -88,7 +88,7 @@ class Work(ABC):
     held_out: Examples
     plan: Plan
     notes: list[str] = field(default_factory=list)
-    draw: Draw | None = None
+    draw: ExampleTransform | None = None
 
     @property
     @abstractmethod
@@ -139,10 +139,10 @@ def begin(recipe: R, prepare: Callable[[R], Work], name: str, say: Say | None) -
     machine.use_threads(told.train.threads)
     told.out = told.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
     asked = told.train.precision
-    told.train.precision, why = machine.choose_precision(told.train.precision, "cpu")
     folder = Path(told.out)
     _refuse_existing(folder)
     work = prepare(recipe)
+    why = work.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(work.settings, asked), *work.notes, *work.plan.lines()):
         say(line)
@@ -247,7 +247,7 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
     machine.release_memory()
     work.unfreeze()
     say(f"training: {work.opening()['method']}, into {run.path}")
-    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sampled=work.sampler(exam))
+    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sample=work.sampler(exam))
     hooks.library = work.plan.memory.get("library")
     outcome = train(work.model.network, work.train.items, work.settings, run, hooks, draw=work.draw)
     if outcome.reason == "interrupted":
@@ -269,7 +269,7 @@ def _go(run: RunFolder, work: Work, say: Say) -> Run:
 def _chooses(work: Work) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = work.settings, work.plan.steps
-    every = settings.evaluate_every or spacing(total, -(-len(work.train) // settings.batch_size))
+    every = settings.evaluate_every or evaluation_interval(total, -(-len(work.train) // settings.batch_size))
     return bool(work.held_out.items) and (every < total or settings.patience is not None)
 
 

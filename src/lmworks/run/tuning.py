@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmworks.adapt import attach
+from lmworks.adapt import registry
 from lmworks.base import machine
-from lmworks.base.files import atomic_folder
 from lmworks.base.journal import RunFolder
 from lmworks.data import objectives
+from lmworks.data.prompts import accepted_rows
 from lmworks.language_model.opening import load
 from lmworks.model import sizes
 from lmworks.run import recipe as recipes
 from lmworks.run import stages
 from lmworks.run.examination import Examination
+from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
 from lmworks.run.stages import Run, Say
@@ -102,24 +103,14 @@ class Prepared(stages.Work):
 
     def unfreeze(self) -> None:
         """The adapter alone, or every weight."""
-        if self.told.method == "lora":
-            attach.attach(self.model.network, self.told.lora, self.told.train.seed)
-        else:
-            self.model.network.requires_grad_(True)
+        registry.chosen_by(self.told).apply(self.model.network, self.told.train.seed)
 
     def keep(self, folder: Path) -> None:
         """Nothing: the recipe names all that is needed."""
 
     def save(self, folder: Path) -> None:
         """An adapter's folder for LoRA, a whole model's for full fine-tuning."""
-        model, source = self.model, self.told.model
-        if self.told.method == "full":
-            model.save(folder)
-            return
-        with atomic_folder(folder) as aside:
-            base = str(Path(source).resolve()) if Path(source).exists() else source
-            attach.save_adapter(model.network, aside, model.family, base)
-            model.tokenizer.save(aside)
+        registry.chosen_by(self.told).save(self.model, folder, self.told.model)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -131,9 +122,10 @@ def prepare(recipe: Recipe) -> Prepared:
     before = machine.resident_memory()
     model = load(recipe.model)
     opened = machine.resident_memory()
-    if recipe.method == "lora":
-        attach.meant_by(model.network, recipe.lora)
+    method = registry.chosen_by(recipe)
+    method.trained(model.config)  # refuses what does not fit before data is read
     table = corpus.read(recipe.data.source, recipe.data)
+    table = accepted_rows(table, model.tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     context = model.config.max_position_embeddings
     examples = objectives.examples(train_rows, model.tokenizer, recipe.data, context)
@@ -141,14 +133,17 @@ def prepare(recipe: Recipe) -> Prepared:
     held_out = objectives.examples(held_out_rows, model.tokenizer, recipe.data, context)
     plan = make_plan(
         model.config,
-        recipe.method,
+        method,
         recipe.train,
-        recipe.lora,
-        [example.width for example in examples],
-        loss_tokens=examples.report.loss_tokens,
-        evaluation_tokens=2 * held_out.report.tokens,
-        library=_beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
-        opened=machine.peak_memory(),
+        Documents(
+            [example.width for example in examples],
+            loss_tokens=examples.report.loss_tokens,
+            evaluation_tokens=2 * held_out.report.tokens,
+        ),
+        ProcessMemory(
+            _beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
+            machine.peak_memory(),
+        ),
     )
     plan.settle(recipe.train)
     notes = [*model.notes, *examples.report.notes, *stages.long_rows(examples, recipe.train)]

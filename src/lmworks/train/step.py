@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,122 +14,133 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmworks.data.batch import Batch, Example
-from lmworks.data.packing import pack, pad
-from lmworks.evaluate.scoring import Draw, lay, moved
-from lmworks.model.adding import adding
-from lmworks.model.products import Updated
-from lmworks.model.sizes import forward_flops, recomputed_share
+from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
+from lmworks.data.packing import collate, pack, pad
+from lmworks.model import training_cost
+from lmworks.model.accumulation import accumulate_in_place
+from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.trained import TrainedParameters
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
 
 
 @dataclass
-class Passed:
-    """What passed through a network, as counting its floating-point operations needs it.
+class Workload:
+    """Documents that passed through a network, as counting floating-point operations needs them.
 
     Attributes:
         lengths: tokens of each document.
         sources: tokens of each document's source, where there are any.
-        targets: places at which logits were made.
-        pairs: documents whose pair of sentences was judged.
+        targets: places at which logits over the vocabulary were computed.
+        labels: by classification head, the places that it read.
     """
 
     lengths: list[int] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     targets: float = 0.0
-    pairs: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Passed) -> None:
+    def add(self, other: Workload) -> None:
         """Count another's documents too."""
         self.lengths += other.lengths
         self.sources += other.sources
         self.targets += other.targets
-        self.pairs += other.pairs
+        self.labels.update(other.labels)
 
     @classmethod
-    def of(cls, examples: Sequence[Example], targets: float, pairs: int) -> Passed:
-        """What these documents are."""
+    def of(cls, examples: Sequence[Example], targets: float) -> Workload:
+        """The workload of these documents."""
         sources = [len(example.source) for example in examples if example.source is not None]
-        return cls([example.width for example in examples], sources, targets, pairs)
+        return cls([example.width for example in examples], sources, targets, count_labels(examples))
 
 
 @dataclass(frozen=True)
-class Gradient:
+class StepResult:
     """What a step's backward passes gave, besides the gradients in the parameters.
 
     Attributes:
-        loss: mean over the step's targets, in nats, and that of its pairs of sentences where there are any.
+        terms: by name, the mean of each term of the loss over the step's targets of that term, in nats.
         tokens: real tokens that passed through the network.
-        targets: sum of the weights of the places that carry loss.
-        passed: the documents, for counting floating-point operations.
-        pair_loss: the part of the loss that pairs of sentences are; None without.
+        targets: sum of the weights of the language head's targets.
+        workload: the documents, for counting floating-point operations.
     """
 
-    loss: float
+    terms: dict[str, float]
     tokens: int
     targets: float
-    passed: Passed
-    pair_loss: float | None = None
+    workload: Workload
+
+    @property
+    def loss(self) -> float:
+        """The sum of all terms."""
+        return sum(self.terms.values(), start=0.0)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether anything in this step carries loss."""
+        return self.targets > 0 or self.workload.labels.total() > 0
 
 
 @contextmanager
-def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
-    """Within this block, frozen weights are held in this precision; trainable and adapted ones stay as they are.
+def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
+    """Within this block, frozen weights have this precision; trainable and adapted ones are unchanged.
 
-    Afterwards the frozen weights are those that came, bit for bit; they are kept aside meanwhile, which costs their
-    size once more (nothing, where they came from a mapped file).
+    Afterwards the frozen weights are the original tensors again. These stay in memory meanwhile, which costs their size
+    once more (nothing where they are mapped from a file).
     """
     if precision == "float32":
         yield
         return
-    kept = []
-    # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
-    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, Updated)}
+    originals = []
+    # An adapted weight is not cast here: its sum with the update is, once per step (model/products).
+    adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
+    summed = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
-            kept.append((parameter, parameter.data))
+            originals.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
     try:
         yield
     finally:
-        for parameter, data in kept:
+        for parameter, data in originals:
             parameter.data = data
 
 
-def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Within this block (around a forward pass, not around its backward), products are made in this precision.
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Within this block (a forward pass, without its backward), matrix products have this precision.
 
-    Trainable weights stay float32 and are cast where they are used, so that small updates are not rounded away.
+    Trainable weights stay float32 and are cast where they are used, so that small updates are not lost to rounding.
     """
     return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
 
-def drawn(examples: Sequence[Example], chosen: Sequence[int], draw: Draw | None, seed: int, step: int) -> list[Example]:
+def sample(
+    examples: Sequence[Example], indices: Sequence[int], draw: ExampleTransform | None, seed: int, step: int
+) -> list[Example]:
     """A step's examples, their random part drawn anew from (seed, step, index): a resumed run draws the same.
 
     Args:
         examples: the fixed part of all of them.
-        chosen: indices of this step's.
-        draw: an objective's (data/drawing); None: there is nothing to draw.
+        indices: of this step's examples.
+        draw: the random part of the task; None: there is none.
         seed, step: of the run.
     """
     if draw is None:
-        return [examples[index] for index in chosen]
+        return [examples[index] for index in indices]
     times: Counter[int] = Counter()
-    made = []
-    for index in chosen:
-        again = (times[index],) if times[index] else ()  # where steps are larger than the data, examples come again
-        made.append(draw(examples[index], np.random.default_rng((seed, step, index, *again))))
+    documents = []
+    for index in indices:
+        repeat = (times[index],) if times[index] else ()  # a step larger than the data has examples several times
+        documents.append(draw(examples[index], np.random.default_rng((seed, step, index, *repeat))))
         times[index] += 1
-    return made
+    return documents
 
 
-def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
+def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
     """A step's documents as the batches that pass through the network one after another.
 
-    Documents of one length stand a document a row, which is as free of padding as a flat row and asks for no borders.
+    Documents of one length stand one per row, which has no padding either and needs no attention mask.
     """
     if not settings.packing:
         return [pad(examples, 0)]
@@ -135,68 +148,66 @@ def rows_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]
     if len(shapes) > 1:
         return pack(examples, settings.room)
     at_once = max(1, settings.room // examples[0].size)
-    return [lay(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
+    return [collate(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
 
 
-def gradient(
+def accumulate_gradients(
     network: Transformer,
     examples: Sequence[Example],
     settings: TrainSettings,
     step: int,
     precision: str,
     device: torch.device,
-) -> Gradient:
-    """Add the gradient of the step's mean loss to the trainable parameters.
+) -> StepResult:
+    """Add the gradient of the step's loss to the trainable parameters.
 
-    The mean is over all targets of the step, however its documents are laid into rows: one row of eight documents
-    and eight rows of one give the same gradient. Where there are pairs of sentences, the mean of their loss over the
-    step's documents is added.
+    The loss is the sum of its terms' means (:func:`lmworks.train.losses.terms`). Each mean is over all targets of the
+    step, however its documents are packed: one row of eight documents and eight rows of one give the same gradient.
 
     Args:
-        network: in training mode, inside :func:`frozen_in`.
-        examples: the step's documents, drawn.
+        network: in training mode, inside :func:`cast_frozen_weights`.
+        examples: the step's documents, sampled.
         settings: packing, row_tokens, seed.
         step: number of the step; dropout follows from it and the seed alone, so that a resumed run draws the same.
         precision: of the products.
         device: the network's.
     """
     _seed(seed_of(settings.seed, step), device)
-    batches = rows_of(examples, settings)
-    targets = sum(float(batch.weights.sum()) for batch in batches)
-    paired = sum(len(batch.pair_labels) for batch in batches if batch.pair_labels is not None)
-    words = pairs = 0.0
-    with adding():
+    batches = batches_of(examples, settings)
+    weights = losses.weights_of(batches)
+    means = {name: 0.0 for name, weight in weights.items() if weight}
+    with accumulate_in_place():
         for batch in batches:
-            if batch.pair_labels is None and not targets:
+            if not weights[LANGUAGE] and not batch.labels:
                 continue
-            shared = replace(batch, weights=batch.weights / (targets or 1.0))  # so that sums over batches are the mean
-            with products_in(precision, device):
-                found = losses.loss(network, moved(shared, device))
-            mean = found.words
-            words += float(mean.detach())
-            if found.pairs is not None:
-                pair_mean = found.pairs / paired
-                pairs += float(pair_mean.detach())
-                mean = mean + pair_mean
-            mean.backward()
+            # The language head computes its gradient with its loss, so its weights are divided, not its total.
+            scaled = replace(batch, weights=batch.weights / (weights[LANGUAGE] or 1.0))
+            with autocast(precision, device):
+                terms = losses.terms(network, scaled.to(device))
+            parts = {
+                name: term.total if name == LANGUAGE else term.total / weights[name] for name, term in terms.items()
+            }
+            for name, part in parts.items():
+                means[name] += float(part.detach())
+            if parts:
+                functools.reduce(operator.add, parts.values()).backward()
     tokens = sum(batch.tokens for batch in batches)
-    return Gradient(words + pairs, tokens, targets, Passed.of(examples, targets, paired), pairs if paired else None)
+    return StepResult(means, tokens, weights[LANGUAGE], Workload.of(examples, weights[LANGUAGE]))
 
 
-def training_flops(network: Transformer, passed: Passed, recompute: int = 0) -> float:
-    """FLOPs of forward and backward: a frozen weight needs no gradient of its own, a trainable one does."""
-    tokens = sum(passed.lengths)
-    once = forward_flops(
-        network.config, tokens, round(passed.targets), passed.lengths, passed.sources, pairs=passed.pairs
+def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
+    """FLOPs of forward and backward over the documents, of what requires a gradient in the network."""
+    flops = training_cost.training_flops(
+        network.config,
+        TrainedParameters.of(network),
+        sum(workload.lengths),
+        round(workload.targets),
+        workload.lengths,
+        workload.sources,
+        labels=workload.labels,
+        recompute=recompute,
     )
-    again = recomputed_share(network.config, recompute)
-    if all(parameter.requires_grad for parameter in network.parameters()):
-        return float(once.times(3 + again, 3 + again, 3).total)
-    trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
-    beside = 2 * sum(
-        size * (sum(passed.sources) if name.startswith("encoder.") else tokens) for name, size in trained.items()
-    )
-    return float(once.times(2 + again, 3 + again, 2).total + (3 + again) * beside)
+    return float(flops.total)
 
 
 def seed_of(seed: int, step: int) -> int:
