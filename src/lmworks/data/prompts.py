@@ -1,6 +1,6 @@
 """Rows -> what a model is asked and what it should answer, with the chat template or without.
 
-The same wording serves training (data/objectives.py) and asking, so the ids of a prompt are the beginning of the ids of
+The same wording serves training (data/answers) and asking, so the ids of a prompt are the beginning of the ids of
 its training example. Knows nothing of losses or lengths.
 """
 
@@ -24,14 +24,21 @@ class Prompt:
         text: the question as a person reads it.
         reference: the row's own answer.
         place: where the row came from.
-        choices: kind labels: for each of the table's labels the ids that would follow, its end included.
+        labels: kind labels: the table's labels.
+        choices: for each of them the ids that would follow, its end included.
     """
 
     ids: list[int]
     text: str
     reference: str
     place: str
+    labels: list[str] = field(default_factory=list)
     choices: list[list[int]] = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Tokens with the longest choice; without choices, with one token to answer."""
+        return len(self.ids) + max((len(choice) for choice in self.choices), default=1)
 
 
 def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:
@@ -53,7 +60,7 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
         end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
         follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
-        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, follow)
+        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, choices, follow)
     messages = as_messages(row, settings, choices)
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
@@ -62,7 +69,7 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         full, loss = chat.encode(tokenizer, [*messages[:last], {"role": "assistant", "content": choice}])
         follow.append([token for token, learned in zip(full, loss, strict=True) if learned])
     asked = next((message["content"] for message in reversed(messages[:last]) if message["role"] == "user"), "")
-    return Prompt(ids, asked, messages[last]["content"], row.place, follow)
+    return Prompt(ids, asked, messages[last]["content"], row.place, choices, follow)
 
 
 def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:

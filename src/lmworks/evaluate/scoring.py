@@ -30,7 +30,7 @@ from lmworks.text.tokenizer import Tokenizer
 
 ROW_TOKENS = 1024  # tokens that pass through the network at a time; matrix products are at full speed well below it
 HEAD_PLACES = 256  # places whose logits exist at a time: 50 MB in float32 at 49,152 words
-DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
+EVALUATION_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def row_losses(
         draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(example, np.random.default_rng((DRAWING_SEED, row))) for row, example in enumerate(examples)]
+        examples = [draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)]
     return _measure(network, examples, row_tokens)
 
 
