@@ -28,13 +28,13 @@ def part_of(name: str, within_update: bool = False) -> str:
     """To which part an operation belongs, by the profiler's name of it.
 
     Args:
-        name: "aten::mm", "kernel:attend", "optimizer:advance", "_BlockBackward" ...
+        name: "aten::mm", "kernel:varlen_attention", "optimizer:advance", "_BlockBackward" ...
         within_update: it was called by the optimizer.
     """
     if within_update or name.startswith(UPDATE):
         return OPTIMIZER
     if name.startswith(KERNEL):
-        return ATTENTION if name.removeprefix(KERNEL).startswith("attend") else PASSES
+        return ATTENTION if name.removeprefix(KERNEL).startswith("varlen_attention") else PASSES
     if not name.startswith(("aten::", "mkldnn::")):
         return REST
     short = name.rpartition("::")[2]
@@ -79,9 +79,9 @@ def announce(profile: Any, warm: int) -> list[float]:
     from lmworks.kernels import library
     from lmworks.train import loop, optimizers
 
-    native, fault = library._loaded()
+    native, fault = library._load()
     if native is not None:
-        library._loaded = lambda: (Announced(native), fault)  # type: ignore[assignment]
+        library._load = lambda: (Announced(native), fault)  # type: ignore[assignment]
     first, measured, make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
     steps, lost = [0], [0.0]
 

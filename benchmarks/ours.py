@@ -15,7 +15,7 @@ import numpy as np
 import work
 
 import lmworks
-from lmworks.adapt.attach import load_adapter
+from lmworks.adapt.registry import load_adapter
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example

@@ -17,7 +17,7 @@ cp -R "$root/src/lmworks" "$build/lmworks"
 rm -f "$build"/lmworks/kernels/_native*.so
 cp "$build"/_native*.so "$build/lmworks/kernels/"
 case $kind in
-    thread) library=libtsan.so what=tests/kernels/test_team.py ;;
+    thread) library=libtsan.so what=tests/kernels/test_threads.py ;;
     *) library=libasan.so what=tests/kernels ;;
 esac
 cd "$root"

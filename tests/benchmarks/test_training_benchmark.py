@@ -96,7 +96,7 @@ class Event:
     [
         ("aten::mm", breakdown.PRODUCTS),
         ("aten::addmm_", breakdown.PRODUCTS),
-        ("kernel:attend_back", breakdown.ATTENTION),
+        ("kernel:varlen_attention_backward", breakdown.ATTENTION),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", breakdown.ATTENTION),
         ("kernel:rms_norm", breakdown.PASSES),
         ("kernel:cross_entropy", breakdown.PASSES),
@@ -112,7 +112,13 @@ def test_parts_of_a_step(name: str, part: str) -> None:
 def test_sums_leave_python_what_is_left() -> None:
     update = Event("optimizer:advance", 1e6)
     inner = Event("aten::mul", 2e6, Event("anything", 0.0, update))
-    events = [update, inner, Event("aten::mm", 5e6), Event("kernel:attend", 1e6), Event("_BlockBackward", 9e5)]
+    events = [
+        update,
+        inner,
+        Event("aten::mm", 5e6),
+        Event("kernel:varlen_attention", 1e6),
+        Event("_BlockBackward", 9e5),
+    ]
     parts, most = breakdown.sums(events, 12.0)
     assert parts[breakdown.OPTIMIZER] == 3
     assert parts[breakdown.PRODUCTS] == 5

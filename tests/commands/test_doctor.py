@@ -75,11 +75,11 @@ def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys)
     from lmworks.kernels import library
 
     monkeypatch.setenv("LMWORKS_KERNELS", "off")
-    library._loaded.cache_clear()
+    library._load.cache_clear()
     try:
         assert main(["doctor"]) == 0
     finally:
-        library._loaded.cache_clear()
+        library._load.cache_clear()
     shown = " ".join(capsys.readouterr().out.split())
     assert "switched off by LMWORKS_KERNELS=off" in shown
     assert "% of this machine's float32 matrix rate" in shown

@@ -1,4 +1,4 @@
-"""Dropout drops the rate it is told, keeps the mean, and gives its gradient the same factors."""
+"""Dropout zeroes elements at its rate, preserves the mean, and multiplies the gradient by the same factors."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from lmworks.kernels.dropout import dropout
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
 def test_rate_and_factors(rate):
     torch.manual_seed(0)
-    count = 200_003  # not a multiple of the four numbers that a draw serves
+    count = 200_003  # not a multiple of the four elements that share one draw
     dropped = dropout(torch.ones(count), rate)
-    kept = dropped[dropped != 0]
-    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)))
-    share, deviation = 1 - len(kept) / count, (rate * (1 - rate) / count) ** 0.5
-    assert abs(share - rate) < 5 * deviation
+    nonzero = dropped[dropped != 0]
+    torch.testing.assert_close(nonzero, torch.full_like(nonzero, 1 / (1 - rate)))
+    fraction, deviation = 1 - len(nonzero) / count, (rate * (1 - rate) / count) ** 0.5
+    assert abs(fraction - rate) < 5 * deviation
 
 
 def test_neighbours_are_independent():
@@ -34,6 +34,6 @@ def test_gradient_has_the_same_factors():
 
 def test_the_same_seed_drops_the_same():
     x = torch.randn(5, 5)
-    drawn = [(torch.manual_seed(3), dropout(x, 0.4))[1] for _ in range(2)]
-    torch.testing.assert_close(drawn[0], drawn[1], atol=0, rtol=0)
+    outputs = [(torch.manual_seed(3), dropout(x, 0.4))[1] for _ in range(2)]
+    torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
     assert dropout(x, 0.0) is x

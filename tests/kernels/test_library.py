@@ -1,20 +1,20 @@
-"""A library of kernels that cannot be used is told, once, and ends no process: tried in copies of the package."""
+"""A compiled module that cannot be used is reported once and kills no process; tried in copies of the package."""
 
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 
 import lmworks
-from lmworks.kernels.library import library
+from lmworks.kernels.library import API_VERSION, library
 
 PACKAGE = Path(lmworks.__file__).parent
-needs_kernels = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
-SAY = "from lmworks.kernels.library import describe; print(describe())"
+needs_kernels = pytest.mark.skipif(library() is None, reason="the native kernels are not compiled here")
+DESCRIBE = "from lmworks.kernels.library import describe; print(describe())"
 COMPUTE = """
 import torch
 from lmworks.kernels import norms
@@ -30,98 +30,102 @@ def _copied(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "_native*", "native")
     shutil.copytree(PACKAGE, tmp_path / "lmworks", ignore=ignored)
 
-    def run(code, wanted="auto"):
-        # -S and the packages' folder by hand: an editable installation's finder would find the built library first
-        paths = os.pathsep.join([str(tmp_path), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
-        own = {**os.environ, "PYTHONPATH": paths, "LMWORKS_KERNELS": wanted}
-        done = subprocess.run([sys.executable, "-S", "-c", code], env=own, capture_output=True, text=True)
+    def run(code, setting="auto"):
+        # -S and PyTorch's folder given: the finder of an editable installation would find the compiled module first
+        paths = os.pathsep.join((str(tmp_path), str(Path(torch.__file__).parents[1])))
+        environment = {**os.environ, "PYTHONPATH": paths, "LMWORKS_KERNELS": setting}
+        done = subprocess.run([sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     return tmp_path / "lmworks" / "kernels", run
 
 
-def _built():
+def _module_file():
     return Path(library().__file__)
 
 
-def _torn(where):
-    content = _built().read_bytes()
-    (where / _built().name).write_bytes(content[: len(content) // 3])
+def _write(folder, content):
+    (folder / _module_file().name).write_bytes(content)
 
 
-def _of_another_python(where):
-    shutil.copy(_built(), where / "_native.cpython-39-x86_64-linux-gnu.so")
+def _truncated(folder):
+    content = _module_file().read_bytes()
+    _write(folder, content[: len(content) // 3])
 
 
-def _of_another_kind(where):
+def _of_another_python(folder):
+    shutil.copy(_module_file(), folder / "_native.cpython-39-x86_64-linux-gnu.so")
+
+
+def _of_another_module(folder):
     import _ctypes
 
-    shutil.copy(_ctypes.__file__, where / _built().name)
+    shutil.copy(_ctypes.__file__, folder / _module_file().name)
 
 
 HARM = {
-    "garbage": (lambda where: (where / _built().name).write_bytes(b"no library at all\n" * 99), "cannot be loaded"),
-    "empty": (lambda where: (where / _built().name).write_bytes(b""), "cannot be loaded"),
-    "torn": (_torn, "is torn"),
+    "garbage": (lambda folder: _write(folder, b"not an ELF file\n" * 99), "cannot be loaded"),
+    "empty": (lambda folder: _write(folder, b""), "cannot be loaded"),
+    "truncated": (_truncated, "is truncated"),
     "another Python": (_of_another_python, "another Python (_native.cpython-39"),
-    "another module": (_of_another_kind, "cannot be loaded"),
+    "another module": (_of_another_module, "cannot be loaded"),
 }
 
 
 @needs_kernels
 @pytest.mark.parametrize("harm", HARM)
-def test_falls_back_and_says_so_once(copied, harm):
-    where, run = copied
-    do, said = HARM[harm]
-    do(where)
-    told = run(SAY)
-    assert told.startswith("none: ")
-    assert told.count(said) == 1
-    assert told.count("pip install --force-reinstall --no-deps lmworks") == 1
-    if harm == "torn":
+def test_pytorch_computes_and_the_fault_is_said_once(copied, harm):
+    folder, run = copied
+    damage, fault = HARM[harm]
+    damage(folder)
+    line = run(DESCRIBE)
+    assert line.startswith("none: ")
+    assert line.count(fault) == 1
+    assert line.count("pip install --force-reinstall --no-deps lmworks") == 1
+    if harm == "truncated":
         assert run(COMPUTE) == "True\n"
 
 
 def test_without_a_library(copied):
-    assert "for want of a C++ compiler" in copied[1](SAY)
+    assert "because there was no C++ compiler" in copied[1](DESCRIBE)
     assert copied[1](COMPUTE) == "True\n"
 
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("setting", "fault"),
     [
-        ("avx9000", "LMWORKS_KERNELS=avx9000 is not to be had here"),
+        ("avx9000", "LMWORKS_KERNELS=avx9000 is not available here"),
         ("portabel", "did you mean portable?"),
         ("of", "did you mean off?"),
-        ("neon", "is not to be had here"),
+        ("neon", "is not available here"),
     ],
 )
-def test_sets_that_are_not_to_be_had(copied, wanted, said):
-    where, run = copied
-    shutil.copy(_built(), where)
-    told = run(SAY, wanted)
-    assert told.count(said) == 1
-    assert told.startswith(library().instruction_sets()[0])
-    if wanted == "neon":
-        assert run(COMPUTE, wanted) == "True\n"
+def test_instruction_sets_that_are_not_available(copied, setting, fault):
+    folder, run = copied
+    shutil.copy(_module_file(), folder)
+    line = run(DESCRIBE, setting)
+    assert line.count(fault) == 1
+    assert line.startswith(library().instruction_sets()[0])
+    if setting == "neon":
+        assert run(COMPUTE, setting) == "True\n"
 
 
 @needs_kernels
-@pytest.mark.parametrize("wanted", ["", "AUTO", "portable"])
-def test_words_that_are_understood(copied, wanted):
-    where, run = copied
-    shutil.copy(_built(), where)
-    told = run(SAY, wanted)
-    assert "not to be had" not in told
-    assert told.startswith("portable" if wanted == "portable" else library().instruction_sets()[0])
+@pytest.mark.parametrize("setting", ["", "AUTO", "portable"])
+def test_settings_that_are_accepted(copied, setting):
+    folder, run = copied
+    shutil.copy(_module_file(), folder)
+    line = run(DESCRIBE, setting)
+    assert "not available" not in line
+    assert line.startswith("portable" if setting == "portable" else library().instruction_sets()[0])
 
 
 @needs_kernels
-def test_an_older_edition_is_not_used(copied):
-    where, run = copied
-    shutil.copy(_built(), where)
-    text = (where / "library.py").read_text()
-    (where / "library.py").write_text(text.replace("EDITION = 2", "EDITION = 3"))
-    assert "another version of lmworks" in run(SAY)
+def test_a_module_of_another_version_is_not_used(copied):
+    folder, run = copied
+    shutil.copy(_module_file(), folder)
+    text = (folder / "library.py").read_text()
+    (folder / "library.py").write_text(text.replace(f"API_VERSION = {API_VERSION}", "API_VERSION = 1000"))
+    assert "another version of lmworks" in run(DESCRIBE)

@@ -263,7 +263,7 @@ def test_lengths_that_do_not_sum_are_refused() -> None:
 
 
 def test_sources_are_asked_for() -> None:
-    with pytest.raises(ValueError, match="0 sources of 2 documents"):
+    with pytest.raises(ValueError, match="0 sources for 2 documents"):
         sizes.forward_flops(_config("t5"), 5, document_lengths=[2, 3])
 
 

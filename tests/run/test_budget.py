@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.figures import parse_storage
 from lmworks.base.machine import Rates

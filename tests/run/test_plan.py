@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base.machine import Rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
@@ -36,13 +36,13 @@ def _plan(method: str = "lora", lora: LoRASettings | None = None, **changes: obj
 
 
 def test_adapters_are_those_that_attaching_makes() -> None:
-    from lmworks.adapt import attach
+    from lmworks.adapt.lora import LoRA
     from lmworks.model.transformer import Transformer
 
     for targets in (["q_proj", "v_proj"], ["all-linear"], ["layers.1.mlp.*"]):
         settings = LoRASettings(rank=4, targets=targets)
         network = Transformer(CONFIG)
-        attach.attach(network, settings)
+        LoRA(settings).apply(network)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         assert _plan(lora=settings).trainable == trainable
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmworks.adapt.lora import LoRALinear
+from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.train import checkpoint, eight_bit, optimizers

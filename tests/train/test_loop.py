@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import adapters, detach
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
@@ -45,8 +45,8 @@ def go(fresh, make_network, make_examples):
 
     def go(hooks=None, lora=False, examples=None, network=None, run=None, **changes):
         network = network or make_network()
-        if lora and not list(attach.adapters(network)):
-            attach.attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0))
+        if lora and not list(adapters(network)):
+            LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0)).apply(network)
         run = run or fresh()
         hooks = hooks or Hooks()
         hooks.quiet = True
@@ -126,7 +126,7 @@ def test_an_adapter_leaves_its_base_as_it_was(go, make_network, make_examples):
     for precision in ("float32", "bfloat16"):
         network, run, _ = go(lora=True, epochs=4, precision=precision)
         assert losses(run)[-1] < losses(run)[0]
-        attach.detach(network)
+        detach(network)
         assert all(torch.equal(tensor, base[name]) for name, tensor in network.state_dict().items())
 
 
@@ -141,11 +141,11 @@ def test_bfloat16_follows_float32(go, lora):
 
 def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
     network = make_network()
-    attach.attach(network, LoRASettings(rank=2))
+    LoRA(LoRASettings(rank=2)).apply(network)
     before = network.embed_tokens.weight.clone()
     with frozen_in(network, "bfloat16"):
         assert network.embed_tokens.weight.dtype == torch.bfloat16
-        assert all(p.dtype == torch.float32 for p in attach.trainable_parameters(network).values())
+        assert all(p.dtype == torch.float32 for p in network.parameters() if p.requires_grad)
     assert torch.equal(network.embed_tokens.weight, before)
 
 
@@ -267,7 +267,7 @@ def test_flops_count_less_where_weights_are_frozen(make_network):
     workload = Workload([10, 20], [], 12)
     full = training_flops(network, workload)
     assert full == sizes.training_flops(network.config, 30, 12, [10, 20]).total
-    attach.attach(network, LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"]))
+    LoRA(LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"])).apply(network)
     lora = training_flops(network, workload)
     assert 0.6 < lora / full < 0.8
     adapted = [m for m in sizes.linears(network.config) if "_attn." in m.name]

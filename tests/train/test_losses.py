@@ -82,7 +82,7 @@ def test_nothing_to_predict_has_no_term(make_network):
 
 
 def test_a_head_with_an_adapter_learns_too(make_network):
-    from lmworks.adapt.lora import LoRALinear
+    from lmworks.adapt.low_rank import LoRALinear
 
     network, batch = make_network(tie_word_embeddings=False), make_batch()
     network.lm_head = LoRALinear(network.lm_head, 4, 2.0)

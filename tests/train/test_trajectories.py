@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.data.stream import Stream
-from lmworks.kernels import native
+from lmworks.kernels import dispatch
 from lmworks.model import fused
 from lmworks.train import optimizers
 from lmworks.train.loop import Hooks, train
@@ -29,15 +28,16 @@ PATHS = {
 
 def without_kernels(monkeypatch) -> None:
     """PyTorch computes everything, as where the kernels were not built."""
+    supports = dispatch.supports  # the loop replaces the one in dispatch as well
     for name, module in list(sys.modules.items()):
-        if name.startswith("lmworks.") and getattr(module, "serves", None) is native.serves:
-            monkeypatch.setattr(module, "serves", lambda *_: False)
+        if name.startswith("lmworks.") and getattr(module, "supports", None) is supports:
+            monkeypatch.setattr(module, "supports", lambda *_: False)
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
 
 
 def adapted(network, lora: bool):
     if lora:
-        attach.attach(network, LoRASettings(rank=4, targets=["all-linear"]))
+        LoRA(LoRASettings(rank=4, targets=["all-linear"])).apply(network)
     return network
 
 

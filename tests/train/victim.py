@@ -11,8 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside this folder's own, 
 from tiny_networks import make_examples, make_network
 from training_tasks import task
 
-from lmworks.adapt.attach import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate.scoring import row_losses, summary
 from lmworks.train.loop import Hooks, train
@@ -34,7 +33,7 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     run = RunFolder(path) if path.exists() else RunFolder.create(path, "")
     if kind == "lora":
         network = make_network()
-        attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.1))
+        LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
         examples, held_out, draw, measure = make_examples(30), make_examples(5, seed=9), None, None
     else:
         made = task(kind)

@@ -109,7 +109,7 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
     Raises:
         InputError: it is not a LoRA adapter, needs what we do not compute, or its tensors are not those of this model.
     """
-    told = _read_config(folder)
+    told = _read_lora_config(folder)
     rows = family.table(config)
     factors: dict[str, Factors] = {}
     for module, pair in _read_pairs(folder).items():
@@ -199,17 +199,28 @@ def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
     return sorted(found)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json, of whatever kind of adapter.
+
+    Raises:
+        InputError: it is not there, or no JSON object.
+    """
     path = folder / CONFIG
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved") from None
     except ValueError as fault:
         raise InputError(f"not JSON: {fault}", str(path), "fetch or save the adapter again") from None
-    if not isinstance(told, dict) or told.get("peft_type") != "LORA":
-        kind = told.get("peft_type") if isinstance(told, dict) else type(told).__name__
-        raise InputError(f"peft_type is {kind!r}", str(path), "lmworks loads LORA adapters")
+    if not isinstance(config, dict):
+        raise InputError(f"holds a {type(config).__name__}, no object", str(path), "fetch or save the adapter again")
+    return config
+
+
+def _read_lora_config(folder: Path) -> dict[str, Any]:
+    path, told = folder / CONFIG, read_config(folder)
+    if told.get("peft_type") != "LORA":
+        raise InputError(f"peft_type is {told.get('peft_type')!r}", str(path), "it is no LoRA adapter")
     start = told.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
         hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"

@@ -1,6 +1,6 @@
-"""Activations, plain and gated: their definitions in PyTorch, and kernels that make one pass each way.
+"""Activation functions, plain and gated: their definitions in PyTorch, and native kernels with one pass over the data.
 
-For training, the kernels keep what they read and compute the activation again on the way back.
+In training the kernels save their inputs and recompute the activation in the backward pass.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule, serves
+from lmworks.kernels.dispatch import supports, to_dlpack
+from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
 
 
 def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
@@ -28,41 +28,44 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_tanh": _gelu_tanh,
     "silu": functional.silu,
 }
-NATIVE = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
 
 
 def activate(name: str, x: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
     """act(x), or act(x) * up: GELU (Hendrycks & Gimpel 2016), SwiGLU and GEGLU (Shazeer 2020), and others by name.
 
     Args:
-        name: of the activation.
-        x: of any shape.
-        up: of the same shape.
+        name: a key of :data:`ACTIVATIONS`.
+        x: any shape; the gate where ``up`` is given.
+        up: the shape of x, or None.
+
+    Returns:
+        The shape and dtype of x.
     """
-    if name in NATIVE and torch.is_grad_enabled() and serves(x, up) and (up is None or up.dtype == x.dtype):
-        return _Native.apply(NATIVE[name], x, up)
+    native = name in NATIVE_ACTIVATIONS and torch.is_grad_enabled() and supports(x, up)
+    if native and (up is None or up.dtype == x.dtype):
+        return _NativeActivation.apply(NATIVE_ACTIVATIONS[name], x, up)
     y = ACTIVATIONS[name](x)
     return y if up is None else y * up
 
 
-class _Native(torch.autograd.Function):
+class _NativeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kind: int, x: torch.Tensor, up: torch.Tensor | None) -> torch.Tensor:
         x = x.contiguous()
         up = None if up is None else up.contiguous()
         y = torch.empty_like(x)
-        library().activate(kind, capsule(x), None if up is None else capsule(up), capsule(y))
+        library().activate(kind, to_dlpack(x), None if up is None else to_dlpack(up), to_dlpack(y))
         ctx.kind = kind
         ctx.save_for_backward(x, up)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor | None]:
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor | None]:
         x, up = ctx.saved_tensors
-        grad, x_grad = grad.contiguous(), torch.empty_like(x)
+        grad_y, grad_x = grad_y.contiguous(), torch.empty_like(x)
         if up is None:
-            library().activate_back(ctx.kind, capsule(x), None, capsule(grad), capsule(x_grad), None)
-            return None, x_grad, None
-        up_grad = torch.empty_like(up)
-        library().activate_back(ctx.kind, capsule(x), capsule(up), capsule(grad), capsule(x_grad), capsule(up_grad))
-        return None, x_grad, up_grad
+            library().activate_backward(ctx.kind, to_dlpack(x), None, to_dlpack(grad_y), to_dlpack(grad_x), None)
+            return None, grad_x, None
+        grad_up = torch.empty_like(up)
+        library().activate_backward(ctx.kind, *map(to_dlpack, (x, up, grad_y, grad_x, grad_up)))
+        return None, grad_x, grad_up

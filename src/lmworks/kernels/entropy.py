@@ -1,37 +1,38 @@
-"""Cross-entropy of a chunk of logits and its gradient in one place: the definition in PyTorch, and a kernel."""
+"""Cross-entropy of a chunk of logits and its gradient, in place: the definition in PyTorch, and a native kernel."""
 
 from __future__ import annotations
 
 import torch
 
+from lmworks.kernels.dispatch import supports, to_dlpack
 from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule, serves
 
 
 def cross_entropy_(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, slopes: bool = True
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, write_gradient: bool = True
 ) -> torch.Tensor:
-    """weight * -log softmax(logits)[target] of each row; the logits become its gradient, weight * (softmax - one-hot).
+    """weight * -log softmax(logits)[target] of each row; overwrites the logits with the gradient of the losses' sum.
+
+    The gradient of a row is weight * (softmax(logits) - one_hot(target)).
 
     Args:
-        logits: (N, V) float32, overwritten.
-        targets: (N,) int64.
+        logits: (N, V) float32.
+        targets: (N,) int64, each in [0, V).
         weights: (N,) float32.
-        slopes: False: no gradient is wanted; logits are left as they are.
+        write_gradient: False: the logits stay as they are.
 
     Returns:
         (N,) float32 losses in nats.
     """
-    if serves(logits, weights) and logits.dtype == weights.dtype == torch.float32 and logits.is_contiguous():
+    if supports(logits, weights) and logits.dtype == weights.dtype == torch.float32 and logits.is_contiguous():
         losses = torch.empty_like(weights)
-        library().cross_entropy(
-            capsule(logits), capsule(targets.contiguous()), capsule(weights.contiguous()), capsule(losses), slopes
-        )
+        arrays = (logits, targets.contiguous(), weights.contiguous(), losses)
+        library().cross_entropy(*map(to_dlpack, arrays), write_gradient)
         return losses
     target = targets[:, None]
-    normaliser = logits.logsumexp(1, keepdim=True)
-    losses = (normaliser - logits.gather(1, target)).squeeze(1) * weights
-    if slopes:
+    logsumexp = logits.logsumexp(1, keepdim=True)
+    losses = (logsumexp - logits.gather(1, target)).squeeze(1) * weights
+    if write_gradient:
         weight = weights[:, None]
-        logits.sub_(normaliser).exp_().mul_(weight).scatter_add_(1, target, -weight)
+        logits.sub_(logsumexp).exp_().mul_(weight).scatter_add_(1, target, -weight)
     return losses

@@ -1,8 +1,8 @@
-"""The library of native kernels: is it there, which instruction set it uses. Imports no torch.
+"""Loads the compiled module of native kernels and selects its instruction set. Imports no torch.
 
-It is built by pip where there is a C++ compiler. Where there is none, where it was built for another Python, or where
-LMWORKS_KERNELS=off, everything is computed by the PyTorch definitions, and `lmworks doctor` says so.
-LMWORKS_KERNELS=avx512|avx2|portable chooses among the instruction sets that the processor has.
+pip compiles the module where there is a C++ compiler. Without it, or if it was compiled for another Python, or with
+LMWORKS_KERNELS=off, lmworks uses the PyTorch definitions, and `lmworks doctor` gives the reason.
+LMWORKS_KERNELS=avx512|avx2|portable selects one of the instruction sets that the processor has.
 """
 
 from __future__ import annotations
@@ -16,74 +16,78 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-EDITION = 2  # of the functions that the module offers
-AGAIN = "pip install --force-reinstall --no-deps lmworks"
-HINT = f"install one (g++), then: {AGAIN}"
-WORDS = ("auto", "off")
+API_VERSION = 3  # of the compiled module's functions: native/module.cpp has the same number
+REINSTALL = "pip install --force-reinstall --no-deps lmworks"
+# activations that the kernels and fused blocks compute, with their numbers in native/rows.inl
+NATIVE_ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
 
 
 def library() -> Any:
-    """The module of kernels, its instruction set chosen; None where PyTorch computes."""
-    return _loaded()[0]
+    """The compiled module with its instruction set selected; None where PyTorch computes."""
+    return _load()[0]
 
 
 def fault() -> str:
-    """Why the kernels are not used as asked, in a few words; empty where they are."""
-    return _loaded()[1]
-
-
-@cache
-def _loaded() -> tuple[Any, str]:
-    wanted = os.environ.get("LMWORKS_KERNELS", "").strip().lower() or "auto"
-    if wanted == "off":
-        return None, "switched off by LMWORKS_KERNELS=off"
-    damage = _damage()
-    if damage:
-        return None, f"{damage}; {AGAIN}"
-    try:
-        native = import_module("lmworks.kernels._native")
-        sets = native.instruction_sets()
-    except ModuleNotFoundError:
-        return None, f"they were not built, for want of a C++ compiler; {HINT}"
-    except (ImportError, AttributeError) as error:  # damaged, or linked to what is not here
-        return None, f"they cannot be loaded ({error}); {AGAIN}"
-    if getattr(native, "EDITION", 1) != EDITION:
-        return None, f"they were built for another version of lmworks; {AGAIN}"
-    if wanted not in ("auto", *sets):
-        known = (*WORDS, *sets)
-        near = get_close_matches(wanted, known, 1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        return (
-            native,
-            f"LMWORKS_KERNELS={wanted} is not to be had here{meant}, only {', '.join(known)}; {sets[0]} is used",
-        )
-    if wanted != "auto":
-        native.use(wanted)
-    return native, ""
-
-
-def _damage() -> str:
-    """What is wrong with the library's file, seen without loading it: a torn one would end the process."""
-    try:
-        found = find_spec("lmworks.kernels._native")
-        if found is None or found.origin is None:
-            others = sorted(Path(__file__).parent.glob("_native.*"))
-            return f"they were built for another Python ({others[0].name})" if others else ""
-        with open(found.origin, "rb") as file:
-            head = file.read(64)
-        if head[:5] != b"\x7fELF\x02":  # of another system, or no library: loading it will tell
-            return ""
-        table, entry, entries = *struct.unpack_from("<Q", head, 40), *struct.unpack_from("<HH", head, 58)
-        whole = table + entry * entries <= os.path.getsize(found.origin)
-        return "" if whole else f"{found.origin} is torn: its end is missing"
-    except (OSError, struct.error) as error:
-        return f"they cannot be read ({error})"
+    """Why the kernels are not used as LMWORKS_KERNELS asks, as a phrase; empty if they are."""
+    return _load()[1]
 
 
 def describe() -> str:
-    """One line for people; torch should be imported before, whose threads are then shared."""
-    found = library()
-    if found is None:
+    """One line for people: instruction set and threads. Import torch before: the kernels then run on its threads."""
+    module = library()
+    if module is None:
         return f"none: {fault()}"
-    said = f"{found.in_use()} of {', '.join(found.instruction_sets())}; {found.threads()} threads ({found.team()})"
-    return f"{said}; {fault()}" if fault() else said
+    sets, threads = ", ".join(module.instruction_sets()), f"{module.num_threads()} threads ({module.thread_pool()})"
+    line = f"{module.instruction_set()} of {sets}; {threads}"
+    return f"{line}; {fault()}" if fault() else line
+
+
+@cache
+def _load() -> tuple[Any, str]:
+    """The module or None, and the fault or an empty string."""
+    setting = os.environ.get("LMWORKS_KERNELS", "").strip().lower() or "auto"
+    if setting == "off":
+        return None, "switched off by LMWORKS_KERNELS=off"
+    damage = _damage()
+    if damage:
+        return None, f"{damage}; hint: {REINSTALL}"
+    try:
+        module = import_module("lmworks.kernels._native")
+        sets = module.instruction_sets()
+    except ModuleNotFoundError:
+        return None, f"not compiled, because there was no C++ compiler; hint: install one (g++), then {REINSTALL}"
+    except (ImportError, AttributeError) as error:  # a damaged file, or one that needs a library that is not here
+        return None, f"the compiled module cannot be loaded ({error}); hint: {REINSTALL}"
+    if getattr(module, "API_VERSION", 1) != API_VERSION:
+        return None, f"the compiled module belongs to another version of lmworks; hint: {REINSTALL}"
+    if setting not in ("auto", *sets):
+        return module, _unknown_setting(setting, sets)
+    if setting != "auto":
+        module.set_instruction_set(setting)
+    return module, ""
+
+
+def _unknown_setting(setting: str, sets: list[str]) -> str:
+    known = ("auto", "off", *sets)
+    near = get_close_matches(setting, known, 1)
+    question = f" (did you mean {near[0]}?)" if near else ""
+    return f"LMWORKS_KERNELS={setting} is not available here{question}, {sets[0]} is used; hint: use {', '.join(known)}"
+
+
+def _damage() -> str:
+    """What is wrong with the module's file, without loading it: loading a truncated file would kill the process."""
+    try:
+        spec = find_spec("lmworks.kernels._native")
+        if spec is None or spec.origin is None:
+            others = sorted(Path(__file__).parent.glob("_native.*"))
+            return f"the compiled module is for another Python ({others[0].name})" if others else ""
+        with open(spec.origin, "rb") as file:
+            header = file.read(64)
+        if header[:5] != b"\x7fELF\x02":  # not a 64-bit ELF file: the loader reports what it is
+            return ""
+        # the section headers stand last in an ELF file: their offset, the size of each, their number
+        offset, size, count = *struct.unpack_from("<Q", header, 40), *struct.unpack_from("<HH", header, 58)
+        complete = offset + size * count <= os.path.getsize(spec.origin)
+        return "" if complete else f"the compiled module {spec.origin} is truncated"
+    except (OSError, struct.error) as error:
+        return f"the compiled module cannot be read ({error})"

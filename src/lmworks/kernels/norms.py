@@ -1,6 +1,6 @@
-"""RMSNorm and LayerNorm over the last dimension: their definitions in PyTorch, and kernels that make one pass.
+"""RMSNorm and LayerNorm over the last dimension: their definitions in PyTorch, and native kernels with one pass.
 
-For training, both keep the input and a number or two a row, not the intermediate tensors.
+For the backward pass they save the input and one or two numbers per row, not the intermediate tensors.
 """
 
 from __future__ import annotations
@@ -10,122 +10,119 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from lmworks.kernels.dispatch import supports, to_dlpack
 from lmworks.kernels.library import library
-from lmworks.kernels.native import capsule, serves
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4); in float32 whatever the width of x.
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4); computed in float32, returned in x's dtype.
 
     Args:
-        x: (..., size).
-        weight: (size,).
-        eps: added to the mean square.
+        x: (..., E).
+        weight: (E,).
+        eps: added to the mean of the squares.
     """
     if torch.is_grad_enabled():
-        return _NativeRMS.apply(x, weight, eps) if serves(x, weight) else _ScaledByRMS.apply(x, weight, eps)
-    wide = x.float()
-    if x.numel() == weight.numel() and x.is_cpu:  # one token: a product and a number, no passes over tensors
-        flat = wide.view(-1)
-        return (wide * (float(flat.dot(flat)) / flat.numel() + eps) ** -0.5).mul_(weight).to(x.dtype)
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * scale).mul_(weight).to(x.dtype)
+        return _NativeRMSNorm.apply(x, weight, eps) if supports(x, weight) else _RMSNorm.apply(x, weight, eps)
+    x32 = x.float()
+    if x.numel() == weight.numel() and x.is_cpu:  # one token: a dot product and a scalar need fewer passes
+        flat = x32.view(-1)
+        return (x32 * (float(flat.dot(flat)) / flat.numel() + eps) ** -0.5).mul_(weight).to(x.dtype)
+    scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
+    return (x32 * scale).mul_(weight).to(x.dtype)
 
 
 def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016); in float32 whatever the width of x.
+    """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016); computed in float32, returned in x's dtype.
 
     Args:
-        x: (..., size).
-        weight, bias: (size,).
+        x: (..., E).
+        weight, bias: (E,).
         eps: added to the variance.
     """
-    if torch.is_grad_enabled() and serves(x, weight, bias):
-        return _NativeLayer.apply(x, weight, bias, eps)
+    if torch.is_grad_enabled() and supports(x, weight, bias):
+        return _NativeLayerNorm.apply(x, weight, bias, eps)
     if x.dtype == torch.float32:
         return functional.layer_norm(x, weight.shape, weight, bias, eps)
-    shift = None if bias is None else bias.float()
-    return functional.layer_norm(x.float(), weight.shape, weight.float(), shift, eps).to(x.dtype)
+    bias = None if bias is None else bias.float()
+    return functional.layer_norm(x.float(), weight.shape, weight.float(), bias, eps).to(x.dtype)
 
 
-class _ScaledByRMS(torch.autograd.Function):
-    """RMSNorm that keeps its input and one number a row, not the four tensors that autograd would."""
+class _RMSNorm(torch.autograd.Function):
+    """Saves the input and one number per row; autograd would save four tensors."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.float()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        x32 = x.float()
+        scale = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(x.dtype)
+        return (x32 * scale).mul_(weight).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        grad, unit = grad.float(), x.float() * scale
-        weight_grad = None
+        grad_y, normalized = grad_y.float(), x.float() * scale
+        grad_weight = None
         if ctx.needs_input_grad[1]:
-            weight_grad = (grad * unit).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
-        inner = grad * weight
-        along = (inner * unit).mean(-1, keepdim=True)
-        x_grad = inner.sub_(unit.mul_(along)).mul_(scale).to(x.dtype)
-        return x_grad, weight_grad, None
+            grad_weight = (grad_y * normalized).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
+        grad_normalized = grad_y * weight
+        projection = (grad_normalized * normalized).mean(-1, keepdim=True)
+        grad_x = grad_normalized.sub_(normalized.mul_(projection)).mul_(scale).to(x.dtype)
+        return grad_x, grad_weight, None
 
 
-class _NativeRMS(torch.autograd.Function):
-    """The same in one pass each way."""
+class _NativeRMSNorm(torch.autograd.Function):
+    """RMSNorm with one pass over the data forward and one backward."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         y, scale = torch.empty_like(x), x.new_empty(x.numel() // weight.numel(), dtype=torch.float32)
-        library().rms_norm(capsule(x), capsule(weight), capsule(y), capsule(scale), eps)
+        library().rms_norm(*map(to_dlpack, (x, weight, y, scale)), eps)
         ctx.save_for_backward(x, weight, scale)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        grad, x_grad = grad.contiguous(), torch.empty_like(x)
-        weight_grad = _zeros(weight) if ctx.needs_input_grad[1] else None
-        library().rms_norm_back(
-            capsule(x), capsule(weight), capsule(scale), capsule(grad), capsule(x_grad), _maybe(weight_grad)
-        )
-        return x_grad, _as(weight, weight_grad), None
+        grad_y, grad_x = grad_y.contiguous(), torch.empty_like(x)
+        grad_weight = _zeros_f32(weight) if ctx.needs_input_grad[1] else None
+        library().rms_norm_backward(*map(to_dlpack, (x, weight, scale, grad_y, grad_x)), _optional_dlpack(grad_weight))
+        return grad_x, _cast_to(weight, grad_weight), None
 
 
-class _NativeLayer(torch.autograd.Function):
-    """LayerNorm in one pass each way."""
+class _NativeLayerNorm(torch.autograd.Function):
+    """LayerNorm with one pass over the data forward and one backward."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         rows = x.numel() // weight.numel()
         y, (mean, scale) = torch.empty_like(x), x.new_empty(2, rows, dtype=torch.float32)
-        library().layer_norm(capsule(x), capsule(weight), _maybe(bias), capsule(y), capsule(mean), capsule(scale), eps)
+        inputs = to_dlpack(x), to_dlpack(weight), _optional_dlpack(bias)
+        library().layer_norm(*inputs, *map(to_dlpack, (y, mean, scale)), eps)
         ctx.save_for_backward(x, weight, mean, scale)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        grad, x_grad = grad.contiguous(), torch.empty_like(x)
-        weight_grad = _zeros(weight) if ctx.needs_input_grad[1] else None
-        bias_grad = _zeros(weight) if ctx.needs_input_grad[2] else None
-        library().layer_norm_back(
-            capsule(x), capsule(weight), capsule(mean), capsule(scale), capsule(grad), capsule(x_grad),
-            _maybe(weight_grad), _maybe(bias_grad),
-        )  # fmt: skip
-        return x_grad, _as(weight, weight_grad), _as(weight, bias_grad), None
+        grad_y, grad_x = grad_y.contiguous(), torch.empty_like(x)
+        grad_weight = _zeros_f32(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = _zeros_f32(weight) if ctx.needs_input_grad[2] else None
+        arrays = map(to_dlpack, (x, weight, mean, scale, grad_y, grad_x))
+        library().layer_norm_backward(*arrays, _optional_dlpack(grad_weight), _optional_dlpack(grad_bias))
+        return grad_x, _cast_to(weight, grad_weight), _cast_to(weight, grad_bias), None
 
 
-def _zeros(weight: torch.Tensor) -> torch.Tensor:
-    """Where a kernel adds up the gradient of a weight: float32 whatever its width."""
+def _zeros_f32(weight: torch.Tensor) -> torch.Tensor:
+    """A buffer to which a kernel adds the gradient of a weight; float32 for any dtype of the weight."""
     return torch.zeros_like(weight, dtype=torch.float32)
 
 
-def _as(weight: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor | None:
+def _cast_to(weight: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor | None:
     return None if grad is None else grad.to(weight.dtype)
 
 
-def _maybe(tensor: torch.Tensor | None) -> Any:
-    return None if tensor is None else capsule(tensor)
+def _optional_dlpack(tensor: torch.Tensor | None) -> Any:
+    return None if tensor is None else to_dlpack(tensor.contiguous())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from lmworks.adapt import attach
+from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
@@ -183,10 +183,10 @@ class LanguageModel:
     def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
         """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
         folder = Path(folder)
-        with attach.merged(self.network) as network:
+        with adapters.merged(self.network):
             save_folder(
                 folder,
-                network=network,
+                network=self.network,
                 config=self.config,
                 family=self.family,
                 tokenizer=self.words,
@@ -209,7 +209,7 @@ class LanguageModel:
             Itself. It can generate and score, but no longer be trained or saved.
         """
         chosen, _ = machine.choose_precision(precision, self.device.type)
-        attach.merge(self.network)
+        adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmworks.adapt import attach
+from lmworks.adapt import registry
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
@@ -39,7 +39,7 @@ def load(
     if (found.path / "adapter_config.json").is_file():
         base = _base_of(found.path)
         model = load(base, dtype=dtype, device=device, offline=offline)
-        loaded = attach.load_adapter(model.network, found.path, model.family)
+        loaded = registry.load_adapter(model.network, found.path, model.family)
         if (found.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
             model.tokenizer = Tokenizer.open(found.path)

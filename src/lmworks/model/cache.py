@@ -1,7 +1,8 @@
-"""Keys and values of earlier tokens. Passed in, never stored in modules; knows nothing of attention's arithmetic.
+"""The KV cache: keys and values of earlier tokens. It is passed in, never stored in modules, and knows nothing of
+attention's arithmetic.
 
-With gradients on, appending concatenates, so that a learned prefix (prefix tuning) trains through the cache;
-without, it writes in place into room that doubles when it runs out.
+With gradients enabled, appending concatenates, so that a learned prefix (prefix tuning) trains through the cache;
+without, it writes in place into a buffer that doubles when it is full.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from lmworks.model.config import ModelConfig
 
 
 class LayerCache:
-    """One layer's keys and values, each (B, K, S, D), and the cross-attention's, computed once."""
+    """One layer's keys and values, each (B, K, S, D), and those of cross-attention, computed once."""
 
     def __init__(self, batch: int, heads: int, size: int, capacity: int, dtype: torch.dtype, device: torch.device):
         self._keys = torch.empty(batch, heads, capacity, size, dtype=dtype, device=device)
@@ -21,7 +22,7 @@ class LayerCache:
         self.cross: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values (B, K, T, D); give all so far (B, K, S, D)."""
+        """Append keys and values (B, K, T, D); returns all so far (B, K, S, D)."""
         start, end = self.length, self.length + keys.shape[2]
         self.length = end
         if torch.is_grad_enabled():
@@ -35,19 +36,19 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     def keep_rows(self, rows: torch.Tensor) -> None:
-        """Keep only these rows of the batch, in this order (finished rows leave; beams reorder)."""
+        """Keep only these rows of the batch, in this order (finished rows are removed; beam search reorders)."""
         self._keys, self._values = self._keys[rows], self._values[rows]
         if self.cross is not None:
             self.cross = (self.cross[0][rows], self.cross[1][rows])
 
 
 class Cache:
-    """Everything a forward pass needs to know of the tokens before it.
+    """What a forward pass reads of the tokens before it: keys, values, positions and segments.
 
     Args:
         config: sizes of the model.
         batch: B, rows.
-        capacity: tokens to make room for; it grows when they run out.
+        capacity: tokens to allocate for; the buffers grow when they are full.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class Cache:
         """S, the number of tokens held."""
         return self.positions.shape[1]
 
-    def note(self, positions: torch.Tensor, segments: torch.Tensor | None) -> None:
-        """Remember positions (B, T) and segments of the tokens that the next appends bring."""
+    def append_positions(self, positions: torch.Tensor, segments: torch.Tensor | None) -> None:
+        """Append positions (B, T) and segments of the tokens that the layers append next."""
         if segments is not None or self.segments is not None:
             before = torch.ones_like(self.positions) if self.segments is None else self.segments
             now = torch.ones_like(positions) if segments is None else segments

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from lmworks.data.stream import Stream
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
+from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import kept_bytes, writes_scores
 from lmworks.train.settings import STATE_BYTES, TrainSettings
 
 # Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures its own.
@@ -154,7 +154,7 @@ def parts(job: Job) -> dict[str, int]:
     """
     train, half = job.train, job.precision == "bfloat16"
     parameters, trainable = job.parameters, job.trainable
-    table = job.config.vocab_size * job.config.word_size  # whose gradient is there from the head's backward on
+    table = job.config.vocab_size * job.config.embedding_width  # whose gradient is there from the head's backward on
     gradients = 4 * trainable
     activations, head = _activations(job), _head(job, half)
     if job.rows.each == 1:
@@ -182,7 +182,7 @@ def _head(job: Job, half: bool) -> int:
     """A chunk of logits, which becomes its own gradient; in half width it stands beside the float32 one."""
     numbers = max(HEAD_PLACES * job.config.vocab_size, HEAD_NUMBERS)
     size = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
-    return size + (2 * job.config.vocab_size * job.config.word_size if half and job.adapted is None else 0)
+    return size + (2 * job.config.vocab_size * job.config.embedding_width if half and job.adapted is None else 0)
 
 
 def _evaluation(job: Job) -> int:
@@ -196,11 +196,11 @@ def _evaluation(job: Job) -> int:
 def _kept(job: Job) -> int:
     """Bytes that autograd keeps of the largest row when nothing is computed again."""
     each, native = _BYTES[job.precision], kernels() is not None
-    kept = kept_bytes(job.config, job.rows.lengths, job.rows.sources, job.adapted, job.rank, each, native)
+    kept = saved_activation_bytes(job.config, job.rows.lengths, job.rows.sources, job.adapted, job.rank, each, native)
     if not native:
         return kept + _dropped(job.config, job.rows, each)
     # of weights that no kernel makes, dropout keeps what it left of them
-    written = job.config.attention_dropout and writes_scores(job.config, job.adapted is not None)[0]
+    written = job.config.attention_dropout and saves_scores(job.config, job.adapted is not None)[0]
     return kept + (sum(_scores(job, stack) * stack.layers for stack in sizes.stacks(job.config)) if written else 0)
 
 
@@ -208,7 +208,7 @@ def _passing(job: Job) -> int:
     """Gradients that run through one block while its activations are still held, and the last norm with its input."""
     each = (4 * job.config.intermediate_size + 7 * job.config.hidden_size) * _BYTES[job.precision]
     own = max(sum(job.rows.lengths), sum(job.rows.sources)) * each
-    if not writes_scores(job.config, job.adapted is not None)[0]:
+    if not saves_scores(job.config, job.adapted is not None)[0]:
         return own
     return own + SCORES * max(_scores(job, stack) for stack in sizes.stacks(job.config))
 

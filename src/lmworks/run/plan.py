@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmworks.adapt.settings import LoRASettings, targeted
+from lmworks.adapt.lora import LoRASettings, targeted
 from lmworks.base import figures, machine
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes

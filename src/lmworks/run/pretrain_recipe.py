@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from lmworks.adapt import registry
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
 from lmworks.data.objective_settings import ObjectiveSettings
@@ -18,7 +19,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.run import presets
 from lmworks.run.recipe import RecipeData
 from lmworks.text.tokenizer_settings import TokenizerSettings
-from lmworks.train.settings import DEFAULT_RATES, TrainSettings
+from lmworks.train.settings import TrainSettings
 
 
 class ModelSettings(ModelConfig):
@@ -102,7 +103,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Pretrai
     """
     recipe = build(PretrainRecipe, _sources(values), origin)
     if recipe.train.learning_rate is None:
-        recipe.train.learning_rate = DEFAULT_RATES["scratch"]
+        recipe.train.learning_rate = registry.make("full").default_learning_rate(from_scratch=True)
     return recipe
 
 

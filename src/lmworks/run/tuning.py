@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmworks.adapt import attach
+from lmworks.adapt import registry
 from lmworks.base import machine
-from lmworks.base.files import atomic_folder
 from lmworks.base.journal import RunFolder
 from lmworks.data import objectives
 from lmworks.language_model.opening import load
@@ -102,24 +101,14 @@ class Prepared(stages.Work):
 
     def unfreeze(self) -> None:
         """The adapter alone, or every weight."""
-        if self.told.method == "lora":
-            attach.attach(self.model.network, self.told.lora, self.told.train.seed)
-        else:
-            self.model.network.requires_grad_(True)
+        registry.chosen_by(self.told).apply(self.model.network, self.told.train.seed)
 
     def keep(self, folder: Path) -> None:
         """Nothing: the recipe names all that is needed."""
 
     def save(self, folder: Path) -> None:
         """An adapter's folder for LoRA, a whole model's for full fine-tuning."""
-        model, source = self.model, self.told.model
-        if self.told.method == "full":
-            model.save(folder)
-            return
-        with atomic_folder(folder) as aside:
-            base = str(Path(source).resolve()) if Path(source).exists() else source
-            attach.save_adapter(model.network, aside, model.family, base)
-            model.tokenizer.save(aside)
+        registry.chosen_by(self.told).save(self.model, folder, self.told.model)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -131,8 +120,7 @@ def prepare(recipe: Recipe) -> Prepared:
     before = machine.resident_memory()
     model = load(recipe.model)
     opened = machine.resident_memory()
-    if recipe.method == "lora":
-        attach.meant_by(model.network, recipe.lora)
+    registry.chosen_by(recipe).trained(model.config)
     table = corpus.read(recipe.data.source, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     context = model.config.max_position_embeddings

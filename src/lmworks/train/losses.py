@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lmworks.data.batch import LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
-from lmworks.model.adding import cast, kept
+from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 
@@ -115,10 +115,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_matrix, wants_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
-        ctx.matrix_added = wants_matrix and kept(matrix) is not None  # a training step: nothing scales this loss
+        ctx.matrix_added = (
+            wants_matrix and gradient_buffer(matrix) is not None
+        )  # a training step: nothing scales this loss
         matrix_grad = None
         if wants_matrix:
-            matrix_grad = kept(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
+            matrix_grad = gradient_buffer(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
         most = max(CHUNK, SMALL // len(matrix))
         size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
@@ -134,7 +136,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     turned = torch.tanh(logits / cap)
                     logits, bend = turned * cap, 1 - turned.square()
                 wants = wants_hidden or wants_matrix or wants_bias
-                total += cross_entropy_(logits, target, weight, slopes=wants).sum()
+                total += cross_entropy_(logits, target, weight, write_gradient=wants).sum()
                 if not wants:
                     continue
                 slope = logits if bend is None else logits.mul_(bend)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from lmworks.adapt.registry import METHODS
 from lmworks.train import eight_bit
-from lmworks.train.settings import DEFAULT_RATES, OptimizerSettings
+from lmworks.train.settings import OptimizerSettings
 
 __all__ = ["AdamW", "EightBitAdamW", "OptimizerSettings", "gradient_norm", "groups", "make", "peak_rate", "rate"]
 
@@ -24,7 +25,7 @@ def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
     if settings.learning_rate is not None:
         return settings.learning_rate
     frozen = any(not parameter.requires_grad for parameter in network.parameters())
-    return DEFAULT_RATES["lora" if frozen else "full"]
+    return METHODS["lora" if frozen else "full"].learning_rate
 
 
 def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
+from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import SMALLEST_ROW, row_tokens
 
-DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
 # Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
@@ -23,8 +23,9 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description=f"Peak rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full tuning, "
-        f"{DEFAULT_RATES['scratch']:g} from scratch.",
+        description="Peak rate. None: the method's own: "
+        + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
+        + f"; from scratch {METHODS['full'].pretraining_learning_rate:g}.",
     )
     find_learning_rate: bool = Field(
         False, description="Find the peak rate by a range test before training; learning_rate is then not read."

@@ -16,9 +16,9 @@ from torch import nn
 
 from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate, pack, pad
-from lmworks.model.adding import adding
-from lmworks.model.products import Updated
-from lmworks.model.sizes import forward_flops, recomputed_share
+from lmworks.model.accumulation import accumulate_in_place
+from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.sizes import forward_flops, recomputed_fraction
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
@@ -93,7 +93,7 @@ def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
         return
     kept = []
     # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
-    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, Updated)}
+    summed = {id(one.base.weight) for one in network.modules() if isinstance(one, LoRALinearProtocol)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
             kept.append((parameter, parameter.data))
@@ -174,7 +174,7 @@ def accumulate_gradients(
     batches = batches_of(examples, settings)
     weights = losses.weights_of(batches)
     means = {name: 0.0 for name, weight in weights.items() if weight}
-    with adding():
+    with accumulate_in_place():
         for batch in batches:
             if not weights[LANGUAGE] and not batch.labels:
                 continue
@@ -199,7 +199,7 @@ def training_flops(network: Transformer, workload: Workload, recompute: int = 0)
     once = forward_flops(
         network.config, tokens, round(workload.targets), workload.lengths, workload.sources, labels=workload.labels
     )
-    again = recomputed_share(network.config, recompute)
+    again = recomputed_fraction(network.config, recompute)
     if all(parameter.requires_grad for parameter in network.parameters()):
         return float(once.times(3 + again, 3 + again, 3).total)
     trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}

@@ -270,36 +270,39 @@ void attend_back(Strided<T> q, Strided<T> k, Strided<T> v, Numbers offsets, Numb
     kernels().of<T>().attend_back(heads, out.data(), log_sum.data(), dout.data(), dq.data(), dk.data(), dv.data(), rate, seed);
 }
 
-// The same names for each kind of storage; which one a call means is told by its first array. Numbers come as double:
-// while it tells overloads apart, nanobind takes no double for a float that it does not fit.
+// Overloads of one name for float32 and bfloat16; the dtype of the first array selects one. Numbers come as double:
+// while nanobind selects an overload, it does not accept a Python float for a C++ float that cannot hold it exactly.
 template <class T>
 void bind(nb::module_& m) {
     const auto a = nb::arg();
-    const auto maybe = nb::arg().none();
-    m.def("layer_norm", &layer_norm<T>, a, a, maybe, a, a, a, a);
-    m.def("layer_norm_back", &layer_norm_back<T>, a, a, a, a, a, a, maybe, maybe);
+    const auto optional = nb::arg().none();
+    m.def("layer_norm", &layer_norm<T>, a, a, optional, a, a, a, a);
+    for (const char* name : {"layer_norm_backward", "layer_norm_back"})
+        m.def(name, &layer_norm_back<T>, a, a, a, a, a, a, optional, optional);
     m.def("rms_norm", &rms_norm<T>);
-    m.def("rms_norm_back", &rms_norm_back<T>, a, a, a, a, a, maybe);
-    m.def("activate", &activate<T>, a, a, maybe, a);
-    m.def("activate_back", &activate_back<T>, a, a, maybe, a, a, maybe);
-    m.def("add_dropped", &add_dropped<T>);
-    m.def("drop", &drop<T>);
+    for (const char* name : {"rms_norm_backward", "rms_norm_back"}) m.def(name, &rms_norm_back<T>, a, a, a, a, a, optional);
+    m.def("activate", &activate<T>, a, a, optional, a);
+    for (const char* name : {"activate_backward", "activate_back"})
+        m.def(name, &activate_back<T>, a, a, optional, a, a, optional);
+    for (const char* name : {"dropout_add", "add_dropped"}) m.def(name, &add_dropped<T>);
+    for (const char* name : {"dropout", "drop"}) m.def(name, &drop<T>);
     m.def("rotate", &rotate<T>);
-    m.def("attend", &attend<T>);
-    m.def("attend_back", &attend_back<T>);
+    for (const char* name : {"varlen_attention", "attend"}) m.def(name, &attend<T>);
+    for (const char* name : {"varlen_attention_backward", "attend_back"}) m.def(name, &attend_back<T>);
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("EDITION") = 2;  // kernels/library.py takes no other: one more with every change of what is called
+    m.attr("API_VERSION") = 3;  // kernels/library.py loads no other; raise both when a function's name or arguments change
+    m.attr("EDITION") = 2;
     m.def("instruction_sets", &instruction_sets);
-    m.def("use", &use);
-    m.def("in_use", [] { return std::string(kernels().name); });
-    m.def("threads", &threads);
-    m.def("use_threads", &use_threads);
-    m.def("team", [] { return std::string(team_kind()); });
+    for (const char* name : {"set_instruction_set", "use"}) m.def(name, &use);
+    for (const char* name : {"instruction_set", "in_use"}) m.def(name, [] { return std::string(kernels().name); });
+    for (const char* name : {"num_threads", "threads"}) m.def(name, &threads);
+    for (const char* name : {"set_num_threads", "use_threads"}) m.def(name, &use_threads);
+    for (const char* name : {"thread_pool", "team"}) m.def(name, [] { return std::string(team_kind()); });
     m.def("cross_entropy", &cross_entropy);
     bind<float>(m), bind<Bf16>(m);
 }

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from lmworks.adapt.lora import LoRALinear
-from lmworks.adapt.settings import targeted
+from lmworks.adapt.lora import targeted
+from lmworks.adapt.low_rank import LoRALinear
 from lmworks.kernels.library import library
 from lmworks.model import sizes
+from lmworks.model.activation_memory import saved_activation_bytes
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import kept_bytes
 from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
 
@@ -87,7 +87,7 @@ def _said(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     chosen = None
     if adapted is not None:
         chosen = [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in adapted)]
-    return kept_bytes(config, LENGTHS, SOURCES, chosen, rank, native=library() is not None)
+    return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=library() is not None)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt import adapter_folder, adapters
+from lmworks.adapt.lora import LoRA, LoRASettings
+from lmworks.adapt.registry import load_adapter
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import to_ours
 from lmworks.families.registry import family_of
@@ -66,14 +67,14 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
     peft = pytest.importorskip("peft")
     theirs, ours, family = make_pair(kind)
     base = logits(ours)
-    attach.attach(ours, LoRASettings(rank=3, alpha=9, targets=targets), seed=4)
+    LoRA(LoRASettings(rank=3, alpha=9, targets=targets)).apply(ours, seed=4)
     shake(ours)
-    attach.save_adapter(ours, tmp_path, family, "some/base")
+    adapter_folder.save(ours, tmp_path, family, "some/base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
     assert not torch.allclose(logits(ours), base, atol=1e-2)
     same(logits(theirs), logits(ours))
     again = make_pair(kind)[1]
-    loaded = attach.load_adapter(again, tmp_path, family)
+    loaded = load_adapter(again, tmp_path, family)
     same(logits(again), logits(ours))
     assert loaded.notes == []
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "some/base"
@@ -100,21 +101,21 @@ def test_theirs_loads_here_to_the_same_logits_and_goes_back(kind, options, tmp_p
     theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **options)).eval()
     shake(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
-    attach.load_adapter(ours, tmp_path / "theirs", family)
+    load_adapter(ours, tmp_path / "theirs", family)
     same(logits(ours), logits(theirs))
-    attach.save_adapter(ours, tmp_path / "ours", family)
+    adapter_folder.save(ours, tmp_path / "ours", family)
     back = peft.PeftModel.from_pretrained(make_pair(kind)[0], tmp_path / "ours").eval()
     same(logits(back), logits(theirs))
 
 
 def test_fused_factors_come_back_as_they_went(tmp_path):
     _, ours, family = make_pair("gpt2")
-    attach.attach(ours, LoRASettings(rank=3, targets="q_proj,k_proj,v_proj"))
+    LoRA(LoRASettings(rank=3, targets="q_proj,k_proj,v_proj")).apply(ours)
     shake(ours)
-    attach.save_adapter(ours, tmp_path, family)
+    adapter_folder.save(ours, tmp_path, family)
     again = make_pair("gpt2")[1]
-    attach.load_adapter(again, tmp_path, family)
-    for (name, one), (_, other) in zip(attach.adapters(ours), attach.adapters(again), strict=True):
+    load_adapter(again, tmp_path, family)
+    for (name, one), (_, other) in zip(adapters.adapters(ours), adapters.adapters(again), strict=True):
         assert torch.equal(one.lora_A, other.lora_A), name
         assert torch.equal(one.lora_B, other.lora_B), name
         assert one.scale == other.scale
@@ -123,70 +124,71 @@ def test_fused_factors_come_back_as_they_went(tmp_path):
 def test_switched_off_detached_and_merged():
     _, ours, _ = make_pair("llama")
     base, state = logits(ours), {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    attach.attach(ours, LoRASettings(rank=4, targets="all-linear"))
+    LoRA(LoRASettings(rank=4, targets="all-linear")).apply(ours)
     assert torch.equal(logits(ours), base)  # B starts at zero
     shake(ours)
     adapted = logits(ours)
-    with attach.disabled(ours):
+    with adapters.disabled(ours):
         assert torch.equal(logits(ours), base)
     assert torch.equal(logits(ours), adapted)
-    assert attach.merge(ours) == 14
-    assert not list(attach.adapters(ours))
+    assert adapters.merge(ours) == 14
+    assert not list(adapters.adapters(ours))
     same(logits(ours), adapted)
     _, ours, _ = make_pair("llama")
-    attach.attach(ours, LoRASettings(rank=4))
+    LoRA(LoRASettings(rank=4)).apply(ours)
     shake(ours)
-    attach.detach(ours)
+    adapters.detach(ours)
     assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
 
 
 def test_only_the_factors_are_trainable_and_the_start_follows_the_name():
     _, ours, _ = make_pair("llama")
-    names = attach.attach(ours, LoRASettings(rank=4, targets="q_proj,v_proj"), seed=7)
+    LoRA(LoRASettings(rank=4, targets="q_proj,v_proj")).apply(ours, seed=7)
+    names = [name for name, _ in adapters.adapters(ours)]
     assert len(names) == 4
-    assert set(attach.trainable_parameters(ours)) == {
+    assert {name for name, own in ours.named_parameters() if own.requires_grad} == {
         f"{name}.{factor}" for name in names for factor in ("lora_A", "lora_B")
     }
     _, other, _ = make_pair("llama")
-    attach.attach(other, LoRASettings(rank=4, targets="v_proj"), seed=7)
-    mine, its = dict(attach.adapters(ours)), dict(attach.adapters(other))
+    LoRA(LoRASettings(rank=4, targets="v_proj")).apply(other, seed=7)
+    mine, its = dict(adapters.adapters(ours)), dict(adapters.adapters(other))
     assert all(torch.equal(mine[name].lora_A, its[name].lora_A) for name in its)
 
 
 def test_the_fingerprint_is_the_bases():
     _, ours, _ = make_pair("llama")
-    before = attach.fingerprint(ours)
-    attach.attach(ours, LoRASettings(rank=4, targets="all-linear"))
-    assert attach.fingerprint(ours) == before
-    attach.detach(ours)
-    assert attach.fingerprint(ours.to(torch.bfloat16)) == before
+    before = adapters.fingerprint(ours)
+    LoRA(LoRASettings(rank=4, targets="all-linear")).apply(ours)
+    assert adapters.fingerprint(ours) == before
+    adapters.detach(ours)
+    assert adapters.fingerprint(ours.to(torch.bfloat16)) == before
     ours.layers[0].mlp.up_proj.weight.data.mul_(2)
-    assert attach.fingerprint(ours) != before
+    assert adapters.fingerprint(ours) != before
 
 
 def test_another_base_is_told(tmp_path):
     _, ours, family = make_pair("llama")
-    attach.attach(ours, LoRASettings(rank=4))
-    attach.save_adapter(ours, tmp_path, family, "the/base")
+    LoRA(LoRASettings(rank=4)).apply(ours)
+    adapter_folder.save(ours, tmp_path, family, "the/base")
     _, other, _ = make_pair("llama")
     other.layers[0].mlp.up_proj.weight.data.mul_(2)
-    assert "the/base" in attach.load_adapter(other, tmp_path, family).notes[0]
+    assert "the/base" in load_adapter(other, tmp_path, family).notes[0]
 
 
 def test_a_target_that_means_nothing_names_what_there_is():
     _, ours, _ = make_pair("gpt2")
     with pytest.raises(InputError, match=r"c_attn.*\n.*q_proj"):
-        attach.attach(ours, LoRASettings(targets="c_attn"))
-    attach.attach(ours, LoRASettings())
+        LoRA(LoRASettings(targets="c_attn")).apply(ours)
+    LoRA(LoRASettings()).apply(ours)
     with pytest.raises(InputError, match="already"):
-        attach.attach(ours, LoRASettings())
+        LoRA(LoRASettings()).apply(ours)
 
 
 @pytest.fixture
 def saved(tmp_path):
     _, ours, family = make_pair("llama")
-    attach.attach(ours, LoRASettings(rank=2))
-    attach.save_adapter(ours, tmp_path, family)
+    LoRA(LoRASettings(rank=2)).apply(ours)
+    adapter_folder.save(ours, tmp_path, family)
     return tmp_path, family
 
 
@@ -208,7 +210,7 @@ def test_what_would_change_the_result_is_refused_by_name(saved, change, named):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=named):
-        attach.load_adapter(make_pair("llama")[1], folder, family)
+        load_adapter(make_pair("llama")[1], folder, family)
 
 
 def test_missing_unexpected_and_damaged_tensors_are_refused(saved):
@@ -229,17 +231,17 @@ def test_missing_unexpected_and_damaged_tensors_are_refused(saved):
     ):
         save_file(changed, path)
         with pytest.raises(InputError, match=named):
-            attach.load_adapter(make_pair("llama")[1], folder, family)
+            load_adapter(make_pair("llama")[1], folder, family)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
-        attach.load_adapter(make_pair("llama")[1], folder, family)
+        load_adapter(make_pair("llama")[1], folder, family)
     path.unlink()
     with pytest.raises(InputError, match="missing"):
-        attach.load_adapter(make_pair("llama")[1], folder, family)
+        load_adapter(make_pair("llama")[1], folder, family)
 
 
 def test_another_models_adapter_is_refused(saved):
     folder, _ = saved
     _, ours, family = make_pair("gpt2")
     with pytest.raises(InputError, match="no linear of a gpt2"):
-        attach.load_adapter(ours, folder, family)
+        load_adapter(ours, folder, family)
