@@ -130,7 +130,9 @@ def row_losses(
         draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)]
+        examples = [
+            draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+        ]
     return _measure(network, examples, row_tokens)
 
 

@@ -27,7 +27,8 @@ class EvaluateSettings(Settings):
     temperature: float = Field(0.8, ge=0, description="Of continued texts; 0: the likeliest token each time.")
     top_k: int = Field(50, ge=0, description="Continued with one of so many tokens; 0: of all.")
     general: str | None = Field(
-        None, description="A text file never trained on, to see what was forgotten; none: Python's documentation topics."
+        None,
+        description="A text file never trained on, to measure forgetting; none: Python's documentation topics.",
     )
     general_bytes: int | None = Field(
         None, ge=0, description="How much of it is read; 0: forgetting is not measured; None: 24000, of a new model 0."

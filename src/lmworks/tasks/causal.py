@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lmworks.data.batch import Example
 from lmworks.data.documents import Window
 from lmworks.data.examples import Examples
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.tasks.figures import ACCURACY, BITS, GENERAL_BITS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import ACCURACY, BITS, GENERAL_BITS, LOSS, PERPLEXITY
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Table
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class Causal(Task):
     """Texts with a decoder: long ones in chunks, one after another or from random tokens on."""
 
-    name: ClassVar[str] = "causal"
-    learns: ClassVar[str] = "the next token of texts"
-    architecture: ClassVar[str] = "decoder"
-    kinds: ClassVar[tuple[str, ...]] = ("text",)
-    default_for: ClassVar[tuple[str, ...]] = ("text",)
-    uses: ClassVar[frozenset[str]] = frozenset({"windows"})
-    figures: ClassVar[tuple[Figure, ...]] = (LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_BITS)
+    name = "causal"
+    learns = "the next token of texts"
+    architecture = "decoder"
+    kinds = ("text",)
+    default_for = ("text",)
+    uses = frozenset({"windows"})
+    figures = (LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_BITS)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Chunks of each text; see data/texts."""

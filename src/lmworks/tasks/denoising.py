@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from lmworks.data import spans, texts
@@ -11,7 +9,7 @@ from lmworks.data.batch import Example
 from lmworks.data.documents import Window, need
 from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
-from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
@@ -21,15 +19,13 @@ from lmworks.text.tokenizer import Tokenizer
 class Denoising(EncoderDecoderTask):
     """Texts with an encoder-decoder whose tokenizer has a mask token."""
 
-    name: ClassVar[str] = "denoising"
-    learns: ClassVar[str] = "the text from a damaged one"
-    kinds: ClassVar[tuple[str, ...]] = ("text", "labels")
-    default_for: ClassVar[tuple[str, ...]] = ("text",)
-    uses: ClassVar[frozenset[str]] = frozenset(
-        {"windows", "mask_rate", "mean_span", "permute_sentences", "decoder_start"}
-    )
-    mask_rate: ClassVar[float] = 0.3
-    figures: ClassVar[tuple[Figure, ...]] = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
+    name = "denoising"
+    learns = "the text from a damaged one"
+    kinds = ("text", "labels")
+    default_for = ("text",)
+    uses = frozenset({"windows", "mask_rate", "mean_span", "permute_sentences", "decoder_start"})
+    mask_rate = 0.3
+    figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None

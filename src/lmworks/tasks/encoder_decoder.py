@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
@@ -24,7 +24,7 @@ STARTS = {"denoising": "eos"}
 class EncoderDecoderTask(Task):
     """A decoder learns to write a target from the source that an encoder reads."""
 
-    architecture: ClassVar[str] = "encoder-decoder"
+    architecture = "encoder-decoder"
 
     @property
     def start(self) -> int:

@@ -121,8 +121,10 @@ class Evaluation:
         network.eval()
         try:
             if self.settings.prompts:
-                answers = [answer_text(self.model, text, self.settings) for text in self.settings.prompts]
-                return [{"prompt": text, "answer": answer} for text, answer in zip(self.settings.prompts, answers)]
+                return [
+                    {"prompt": text, "answer": answer_text(self.model, text, self.settings)}
+                    for text in self.settings.prompts
+                ]
             return self.task.samples(self.model, spread(self.held_out, self.settings.samples), self.settings)
         finally:
             network.train(training)

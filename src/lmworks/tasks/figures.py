@@ -30,9 +30,11 @@ class Figure(NamedTuple):
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
 LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
-PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "perplexity", unit="tokens to choose among")
+PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")
+"""The exponential of the loss, which stands before it."""
+
 ACCURACY = Figure(
-    "held_out_accuracy", "Tokens predicted right", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
+    "held_out_accuracy", "Tokens predicted", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
 )
 BITS = Figure(
     "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"

@@ -11,7 +11,7 @@ from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt, prompts
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class Instructions(Task):
     """Rows of prompt and completion, or of source and target, through the chat template where there is one."""
 
-    name: ClassVar[str] = "instructions"
-    learns: ClassVar[str] = "to answer prompts"
-    architecture: ClassVar[str] = "decoder"
+    name = "instructions"
+    learns = "to answer prompts"
+    architecture = "decoder"
     kinds: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     default_for: ClassVar[tuple[str, ...]] = ("completion", "pairs")
-    uses: ClassVar[frozenset[str]] = frozenset({"windows"})
-    figures: ClassVar[tuple[Figure, ...]] = (ANSWERS, LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_BITS)
+    uses = frozenset({"windows"})
+    figures = (ANSWERS, LOSS, BITS, GENERAL_BITS)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """A row, an example; see data/answers."""

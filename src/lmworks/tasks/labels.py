@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from lmworks.data.prompts import Prompt
 from lmworks.tasks.instructions import Instructions
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class Labels(Instructions):
     """Rows of text and label."""
 
-    name: ClassVar[str] = "labels"
-    learns: ClassVar[str] = "to write the label of a text"
-    kinds: ClassVar[tuple[str, ...]] = ("labels",)
-    default_for: ClassVar[tuple[str, ...]] = ("labels",)
-    metric: ClassVar[str] = "accuracy"
+    name = "labels"
+    learns = "to write the label of a text"
+    kinds = ("labels",)
+    default_for = ("labels",)
+    metric = "accuracy"
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
         """The likeliest label of each text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from lmworks.data.batch import LANGUAGE, NEXT_SENTENCE, Example
 from lmworks.data.documents import Document, Window, frame, need, special_ids
 from lmworks.data.examples import Examples, Report, limit_of, start_report
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, Figure, of_head
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts, Task
 from lmworks.text.rows import DataSettings, Table
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Masked(Task):
     """An encoder predicts hidden tokens from all others, and whether a second sentence follows the first."""
 
-    name: ClassVar[str] = "masked"
-    learns: ClassVar[str] = "hidden tokens"
-    architecture: ClassVar[str] = "encoder"
-    kinds: ClassVar[tuple[str, ...]] = ("text", "labels")
-    default_for: ClassVar[tuple[str, ...]] = ("text",)
-    uses: ClassVar[frozenset[str]] = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
-    mask_rate: ClassVar[float] = 0.15
-    figures: ClassVar[tuple[Figure, ...]] = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
+    name = "masked"
+    learns = "hidden tokens"
+    architecture = "encoder"
+    kinds = ("text", "labels")
+    default_for = ("text",)
+    uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
+    mask_rate = 0.15
+    figures = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None

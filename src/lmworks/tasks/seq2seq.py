@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from lmworks.data import sequences
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
@@ -18,12 +16,12 @@ from lmworks.text.tokenizer import Tokenizer
 class SequenceToSequence(EncoderDecoderTask):
     """Rows of source and target, prompt and completion, or text and label."""
 
-    name: ClassVar[str] = "seq2seq"
-    learns: ClassVar[str] = "the target of each source"
-    kinds: ClassVar[tuple[str, ...]] = ("pairs", "completion", "labels")
-    default_for: ClassVar[tuple[str, ...]] = ("pairs", "completion", "labels")
-    uses: ClassVar[frozenset[str]] = frozenset({"prefix", "decoder_start"})
-    figures: ClassVar[tuple[Figure, ...]] = (ANSWERS, LOSS, PERPLEXITY, ACCURACY, BITS)
+    name = "seq2seq"
+    learns = "the target of each source"
+    kinds = ("pairs", "completion", "labels")
+    default_for = ("pairs", "completion", "labels")
+    uses = frozenset({"prefix", "decoder_start"})
+    figures = (ANSWERS, LOSS, PERPLEXITY, ACCURACY, BITS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from lmworks.data import spans, texts
@@ -11,7 +9,7 @@ from lmworks.data.batch import Example
 from lmworks.data.documents import Window, end_id
 from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask
-from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
@@ -21,13 +19,13 @@ from lmworks.text.tokenizer import Tokenizer
 class Spans(EncoderDecoderTask):
     """Texts with an encoder-decoder whose tokenizer has sentinels."""
 
-    name: ClassVar[str] = "spans"
-    learns: ClassVar[str] = "hidden spans"
-    kinds: ClassVar[tuple[str, ...]] = ("text", "labels")
-    default_for: ClassVar[tuple[str, ...]] = ("text",)
-    uses: ClassVar[frozenset[str]] = frozenset({"windows", "mask_rate", "mean_span", "decoder_start"})
-    mask_rate: ClassVar[float] = 0.15
-    figures: ClassVar[tuple[Figure, ...]] = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
+    name = "spans"
+    learns = "hidden spans"
+    kinds = ("text", "labels")
+    default_for = ("text",)
+    uses = frozenset({"windows", "mask_rate", "mean_span", "decoder_start"})
+    mask_rate = 0.15
+    figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None

@@ -28,7 +28,9 @@ def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: i
     answers = [""] * len(prompts)
     for group in _groups([len(prompt.ids) for prompt in prompts], max_tokens, key_value_bytes(model.config, 1)):
         ids = [prompts[index].ids for index in group]
-        for index, reply in zip(group, complete(model.network, model.tokenizer, ids, settings, model.rules), strict=True):
+        for index, reply in zip(
+            group, complete(model.network, model.tokenizer, ids, settings, model.rules), strict=True
+        ):
             answers[index] = reply.text.strip()
     return answers
 

@@ -13,7 +13,7 @@ from lmworks.train.settings import TrainSettings
 # They change no loss.
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
 NAMED_SETTINGS = {"optimizer_state"}  # told by their words: a checkpoint holds nothing for another one
-TRIED = 1000  # examples whose random part is drawn once, to know an objective by what it does
+TRIED = 1000  # examples whose random part is drawn once, to know a task by what it samples
 
 
 def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
@@ -22,7 +22,7 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
     Args:
         examples: token by token, with targets, sources, types and labels.
         settings: those that change losses.
-        draw: an objective's random part; it is known by what it draws, so other settings of it, and another version of
+        draw: a task's random part; it is known by what it samples, so other settings of it, and another version of
             it, are noticed alike.
     """
     data = hashlib.sha256()
@@ -35,7 +35,7 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
         drawn = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // TRIED)):
             _add(drawn, draw(examples[index], np.random.default_rng((settings.seed, index))))
-        found["objective"] = drawn.hexdigest()
+        found["task"] = drawn.hexdigest()
     return found
 
 

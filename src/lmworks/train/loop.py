@@ -86,7 +86,7 @@ def train(
         run: the run's folder; gets a journal line a step, and checkpoints.
         hooks: evaluation and the like.
         device: where to train.
-        draw: an objective's random part, such as which words are hidden: (example, random numbers) -> example. Each
+        draw: a task's random part, such as which words are hidden: (example, random numbers) -> example. Each
             step draws anew, from random numbers that follow from (seed, step, index) alone.
 
     Returns:
