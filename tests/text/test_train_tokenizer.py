@@ -358,7 +358,7 @@ def test_a_size_below_what_is_needed_says_what_is(kind):
         (TEXTS, {"kind": "char", "min_frequency": 10_000}, "no char occurs 10000 times"),
         (TEXTS, {"kind": "unigram", "vocab_size": 160, "min_frequency": 2}, "knows no smallest frequency"),
         (TEXTS, {"kind": "char", "style": "qwen2"}, "byte-level BPE"),
-        (["a", "b\ud800"], {"kind": "char"}, r"text 2: character 2 is half a character \(U\+D800\)"),
+        (["a", "b\ud800"], {"kind": "char"}, r"text 2: character 2 is half of a surrogate pair \(U\+D800\)"),
     ],
 )
 def test_what_cannot_be_done_is_said(texts, words, fault):

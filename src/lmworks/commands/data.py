@@ -106,6 +106,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     table = corpus.read(args.data, settings)
     tokenizer, config = load_tokenizer(args.model), read_config(args.model)
     task = _task(chosen, table, tokenizer, config)
+    table = task.usable_rows(table, tokenizer, settings)
     made = task.examples(table, settings, config.max_position_embeddings)
     if args.json:
         print(json.dumps(asdict(made.report), indent=2))

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 from typing import Any, NamedTuple, NoReturn
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         0 when it did what was asked, 2 for what a person can hint, 130 when interrupted, 141 when nobody reads on.
     """
     words = sys.argv[1:] if argv is None else argv
+    _set_encodings()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -91,6 +93,15 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # or Python complains when it flushes at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _set_encodings() -> None:
+    """Bytes of standard input that are not UTF-8 reach the check of texts (text/plain_text); what a terminal cannot
+    show is printed as an escape."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:

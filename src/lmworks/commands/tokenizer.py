@@ -254,9 +254,9 @@ def _open(source: str) -> Tokenizer:
 
 
 def _given(text: str) -> str:
-    from lmworks.text.tokenizer import refuse_halves
+    from lmworks.text.plain_text import check_text
 
-    return refuse_halves(sys.stdin.read() if text == "-" else text, "TEXT")
+    return check_text(sys.stdin.read() if text == "-" else text, "TEXT")
 
 
 def _text_of(source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ from lmworks.data.examples import (
 )
 from lmworks.data.prompts import as_messages, plain, uses_template
 from lmworks.text import chat
-from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
 
 Part = tuple[str, str, bool, str, bool]
@@ -49,7 +50,7 @@ def answer_examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, 
         count_specials(rows, tokenizer, report)
         items += _answer_examples(rows, tokenizer, settings, templated, table.labels, limit, report)
     count(items, report)
-    _note(tokenizer, templated, report)
+    _note(table, tokenizer, templated, report)
     return Examples(items, report, table.labels)
 
 
@@ -84,7 +85,9 @@ def _parts(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bo
     try:
         cut = chat.pieces(tokenizer, as_messages(row, settings, choices), turns=settings.turns)
     except InputError as error:
-        raise InputError(error.fault, row.place, error.hint) from error
+        fault = f"{error.place}: {error.fault}" if error.place else error.fault
+        hint = f"{error.hint}; or leave such rows out with {option('on_bad_row', 'skip')}"
+        raise InputError(fault, row.place, hint) from error
     return [(piece.text, piece.after, piece.loss, piece.content, piece.ended) for piece in cut]
 
 
@@ -135,12 +138,20 @@ def _without_loss(row: Row | Example, report: Report) -> None:
     report.first_no_trainable = report.first_no_trainable or row.place
 
 
-def _note(tokenizer: Tokenizer, templated: bool, report: Report) -> None:
+def _note(table: Table, tokenizer: Tokenizer, templated: bool, report: Report) -> None:
     note_rows(report, "without a token to learn")
     if templated:
         report.notes.append("written through the model's chat template")
+        report.notes += _unwritten(table, tokenizer)
     else:
         why = "as told" if tokenizer.chat_template is not None else "the model has no chat template"
         report.notes.append(f"prompt, answer and end-of-text token, without a template: {why}")
     if report.with_specials:
         report.notes.append(f"{report.with_specials} rows write out special tokens, which are read as such")
+
+
+def _unwritten(table: Table, tokenizer: Tokenizer) -> list[str]:
+    """Keys of messages that the chat template leaves out, with the number of rows that have them."""
+    conversations = [row.values["messages"] for row in table.rows if "messages" in row.values]
+    counts = Counter(key for messages in conversations for key in chat.unwritten_keys(tokenizer, messages))
+    return [f"the chat template does not write {key!r} of messages, which {n} rows have" for key, n in counts.items()]

@@ -64,13 +64,15 @@ def set_up(recipe: Recipe) -> Setup:
         InputError: they do not fit, or memory does not suffice.
     """
     table = corpus.read(recipe.data.source, recipe.data)
-    train_rows, held_out_rows = corpus.split(table, recipe.data)
-    source, method = source_of(recipe, train_rows), recipe.adaptation
-    chosen = registry.choose(recipe.task, table.kind, source.config, lambda: source.tokenizer, table.name)
+    source, method = source_of(recipe), recipe.adaptation
+    chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = chosen.name
     if not recipe.is_new:
         method.trained(source.config)
-    model = source.open(recipe.task)
+    if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
+        table = chosen.usable_rows(table, tokenizer, recipe.data)
+    train_rows, held_out_rows = corpus.split(table, recipe.data)
+    model = source.open(recipe.task, train_rows)
     config, context = model.config, model.config.max_position_embeddings
     task = chosen(recipe.task, model.tokenizer, config, source.decoder_start)
     examples = task.examples(train_rows, recipe.data, context)

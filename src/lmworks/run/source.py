@@ -49,14 +49,17 @@ class Source(ABC):
     def config(self) -> ModelConfig:
         """What the model is; of a new one the vocabulary may be open."""
 
-    @property
     @abstractmethod
-    def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+    def existing_tokenizer(self) -> Tokenizer | None:
+        """Its tokenizer; None where one is still to be trained."""
 
     @abstractmethod
-    def open(self, task: TaskSettings) -> LanguageModel:
-        """Its weights, opened or drawn.
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
+        """The model with its weights, opened or drawn.
+
+        Args:
+            task: with its name.
+            rows: of training, on which a new model's tokenizer is trained.
 
         Raises:
             InputError: the files are damaged, or the family cannot be what the settings say.
@@ -80,14 +83,9 @@ class Source(ABC):
         return
 
 
-def source_of(recipe: Recipe, rows: Table) -> Source:
-    """The source that a recipe names.
-
-    Args:
-        recipe: resolved.
-        rows: of training, on which a new model's tokenizer is trained.
-    """
-    return NewModel(recipe, rows) if recipe.is_new else OpenedModel(str(recipe.model))
+def source_of(recipe: Recipe) -> Source:
+    """The source that a resolved recipe names."""
+    return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model))
 
 
 class OpenedModel(Source):
@@ -103,8 +101,7 @@ class OpenedModel(Source):
         """Read without the weights."""
         return read_config(self.source)
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def existing_tokenizer(self) -> Tokenizer | None:
         """Read without the weights."""
         return load_tokenizer(self.source)
 
@@ -113,7 +110,7 @@ class OpenedModel(Source):
         """By its generation config."""
         return None if self.model is None else self.model.rules.start
 
-    def open(self, task: TaskSettings) -> LanguageModel:
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """All of it."""
         self._before = machine.resident_memory()
         self.model = load(self.source)
@@ -131,9 +128,9 @@ class OpenedModel(Source):
 class NewModel(Source):
     """A model whose weights are drawn at random, with a tokenizer that is taken or trained."""
 
-    def __init__(self, recipe: Recipe, rows: Table) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.recipe, self.rows = recipe, rows
+        self.recipe = recipe
         assert isinstance(recipe.model, ModelSettings)
         assert recipe.family is not None
         assert recipe.tokenizer is not None
@@ -149,16 +146,28 @@ class NewModel(Source):
         """As the recipe says it."""
         return self.settings
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The one that the recipe names, or one trained on the rows."""
+    def existing_tokenizer(self) -> Tokenizer | None:
+        """The one that the recipe names, if any."""
+        return None if self.choice.source is None else load_tokenizer(self.choice.source)
+
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
+        """A tokenizer, and weights that are drawn from the seed of training."""
+        self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
         if self.choice.source is not None:
-            tokenizer = load_tokenizer(self.choice.source)
             self.tokenizer_event = {"source": self.choice.source, "vocab_size": tokenizer.vocab_size}
             self.notes.append(f"tokenizer of {self.choice.source}, {tokenizer.vocab_size:,} ids")
-            return tokenizer
+        config = self.settings.config(tokenizer.vocab_size)
+        ids = self._special_ids(task, tokenizer)
+        self.family.write_config(config, ids)
+        network = Transformer(config)
+        initialization.draw(network, torch.Generator().manual_seed(self.recipe.train.seed))
+        self.network = network.eval()
+        name = str(self.recipe.name)
+        return LanguageModel(self.network, tokenizer, self.family, name, name, hf_config=ids, generation=ids)
+
+    def _trained_tokenizer(self, rows: Table) -> Tokenizer:
         try:
-            trained, notes = _train(self.choice, list(texts_of(row.values for row in self.rows.rows)), self.family.name)
+            trained, notes = _train(self.choice, list(texts_of(row.values for row in rows.rows)), self.family.name)
         except InputError as error:
             hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
             raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
@@ -170,22 +179,11 @@ class NewModel(Source):
         self.notes += [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
         return trained.tokenizer
 
-    def open(self, task: TaskSettings) -> LanguageModel:
-        """The weights, drawn from the seed of training."""
-        config = self.settings.config(self.tokenizer.vocab_size)
-        ids = self._special_ids(task)
-        self.family.write_config(config, ids)
-        network = Transformer(config)
-        initialization.draw(network, torch.Generator().manual_seed(self.recipe.train.seed))
-        self.network = network.eval()
-        name = str(self.recipe.name)
-        return LanguageModel(self.network, self.tokenizer, self.family, name, name, hf_config=ids, generation=ids)
-
-    def _special_ids(self, task: TaskSettings) -> dict[str, int]:
+    def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, as config.json and generation_config.json call them."""
-        ids = {"bos": self.tokenizer.bos_id, "eos": self.tokenizer.eos_id, "pad": self.tokenizer.pad_id}
+        ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
         if self.settings.architecture == "encoder-decoder":
-            ids["decoder_start"] = decoder_start(task, task.name, self.tokenizer)
+            ids["decoder_start"] = decoder_start(task, task.name, tokenizer)
         return {f"{role}_token_id": number for role, number in ids.items() if number is not None}
 
     def library_bytes(self) -> int:

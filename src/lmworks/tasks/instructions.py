@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmworks.data.answers import answer_examples
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
-from lmworks.data.prompts import Prompt, prompts
+from lmworks.data.prompts import Prompt, accepted_rows, prompts
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS
 from lmworks.tasks.task import Task
@@ -29,6 +29,11 @@ class Instructions(Task):
     default_for: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     uses = frozenset({"windows"})
     figures = (ANSWERS, LOSS, BITS, GENERAL_BITS)
+
+    @classmethod
+    def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
+        """Those that the chat template accepts."""
+        return accepted_rows(_as_prompts(table), tokenizer, settings)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """A row, an example; see data/answers."""

@@ -64,7 +64,7 @@ def check_settings(settings: TaskSettings) -> None:
 
 
 def choose(
-    settings: TaskSettings, kind: str, model: ModelFacts, tokenizer: Callable[[], Tokenizer], place: str
+    settings: TaskSettings, kind: str, model: ModelFacts, tokenizer: Callable[[], Tokenizer | None], place: str
 ) -> type[Task]:
     """The task that the settings name, or that suits rows and model.
 
@@ -72,7 +72,7 @@ def choose(
         settings: with its name or ``auto``.
         kind: of the rows.
         model: its config.
-        tokenizer: gives the model's tokenizer, where the choice depends on it.
+        tokenizer: gives the model's tokenizer, where the choice depends on it; None: it is not trained yet.
         place: of the rows, for errors.
 
     Raises:
@@ -99,8 +99,9 @@ def choose(
             f"a model that is {model.architecture} does not learn {what}", place, _what_works(kind, model.architecture)
         )
     task = suited[0]
-    if len(suited) > 1 and not len(sentinels(tokenizer())):  # T5's tokenizers have sentinels, BART's a mask token
-        task = suited[1]
+    if len(suited) > 1:  # T5's tokenizers have sentinels, BART's a mask token
+        known = tokenizer()
+        task = suited[1] if known is not None and not len(sentinels(known)) else task
     check_settings(settings.model_copy(update={"name": task.name}))
     return task
 

@@ -117,6 +117,11 @@ class Task(ABC):
 
     # Rows -> examples
 
+    @classmethod
+    def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
+        """The table without the rows that cannot be written, where such rows are to be skipped; before it is split."""
+        return table
+
     @abstractmethod
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """The fixed part of all examples, and what was counted; counts of the random part are those of one sample.

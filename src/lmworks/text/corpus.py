@@ -1,6 +1,6 @@
 """A source of data -> a table of one kind, and its division into training and held-out rows.
 
-The kind is recognised by the columns, or told; either way it is said in the table's notes. Knows nothing of tokens.
+The kind is recognised by the columns or set; either way it stands in the table's notes. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, shapes
-from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table
+from lmworks.text.labels import LabelNames
+from lmworks.text.plain_text import split_lines
+from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
 
 __all__ = ["DataSettings", "Kind", "Row", "Table", "read", "split"]
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""
+SAMPLE_ROWS = 1000
+"""Rows that are looked at before it is decided what the columns mean."""
 
 
 def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings | None = None) -> Table:
@@ -41,34 +45,72 @@ def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings |
     bad = BadRows(settings.on_bad_row)
     notes: list[str] = []
     raw, name = _open(source, settings, bad, notes)
-    first = next(raw, None)
-    if first is None:
+    sample = list(itertools.islice(raw, min(settings.limit or SAMPLE_ROWS, SAMPLE_ROWS)))
+    if not sample:
         reason = f" ({bad.reasons[0]})" if bad.reasons else ""
         raise InputError(f"there is no usable row{reason}", name, "give a file with at least one row")
-    shape = shapes.recognise(first, settings, name)
+    shape = shapes.recognise(sample, settings, name)
     notes.extend(shape.notes)
     rows: list[Row] = []
-    unused: dict[str, None] = {}
-    for row in itertools.chain([first], raw):
-        unused.update(dict.fromkeys(column for column in row.values if column not in shape.used))
+    unused: dict[str, str] = {}
+    for row in itertools.chain(sample, raw):
+        for column, value in row.values.items():
+            if column not in shape.used and value is not None:
+                unused.setdefault(column, row.place)
         try:
             rows.append(Row(shape.build(row.values), row.place, row.key))
         except shapes.BadRow as error:
-            bad.add(error.fault, row.place, error.hint)
+            bad.add(error.fault, row.place, shape.hint(error))
         if len(rows) == settings.limit:
             notes.append(f"only the first {settings.limit} rows are read (limit)")
             break
     if not rows:
-        raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "hint the rows, or tell --columns")
+        raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "repair the rows, or name their columns")
+    _check_late(shape, sample, unused, settings)
+    notes += _notes(shape, unused, bad)
+    labels: list[str] = []
+    if shape.kind == "labels":
+        rows, labels = _with_labels(rows, shape.labels, notes)
+    return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
+
+
+def _check_late(shape: shapes.Shape, sample: Sequence[Row], unused: dict[str, str], settings: DataSettings) -> None:
+    """Refuse a source whose later rows have columns that would have made it another kind.
+
+    Raises:
+        InputError: it is one; names the first such row.
+    """
+    early = {column for row in sample for column in row.values}
+    late = {column: place for column, place in unused.items() if column not in early}
+    if shapes.is_ambiguous(shape, sample, late, settings):
+        column, place = next(iter(late.items()))
+        fault = f"column {column!r} appears first in this row, after {len(sample)} rows of kind {shape.kind}"
+        raise InputError(fault, place, f"give every row the same columns, or say {option('kind', shape.kind)}")
+
+
+def _notes(shape: shapes.Shape, unused: dict[str, str], bad: BadRows) -> list[str]:
+    notes = []
     if unused:
         notes.append(f"columns not used: {', '.join(unused)}")
+    if shape.unused_keys:
+        notes.append(f"keys of messages not used: {', '.join(shape.unused_keys)}")
     if bad.reasons:
         notes.append(f"{len(bad.reasons)} bad rows were skipped")
-    labels = sorted({row.values["label"] for row in rows}) if shape.kind == "labels" else []
-    if labels:
-        shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-        notes.append(f"{len(labels)} labels: {shown}")
-    return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
+    return notes
+
+
+def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[list[Row], list[str]]:
+    """Rows with one name for each label, and the labels, sorted."""
+    merged = names.merged()
+    if merged:
+        rows = [
+            replace(row, values={**row.values, "label": merged.get(row.values["label"], row.values["label"])})
+            for row in rows
+        ]
+    labels = sorted({row.values["label"] for row in rows})
+    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    notes += [f"{len(labels)} labels: {shown}", *names.notes()]
+    return rows, labels
 
 
 def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Table]:
@@ -197,7 +239,7 @@ def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
         table = hub.load_dataset(repository, settings.subset, split=settings.split, revision=revision or None)
     except Exception as error:  # the library raises dozens of kinds, network errors among them
         hint = "check the name, --subset and --split, and that the hub can be reached; or give a local file"
-        raise InputError(f"cannot be loaded ({str(error).strip().splitlines()[0]})", f"hub:{name}", hint) from error
+        raise InputError(f"cannot be loaded ({split_lines(str(error).strip())[0]})", f"hub:{name}", hint) from error
     return hub_rows(table, f"hub:{name}")
 
 

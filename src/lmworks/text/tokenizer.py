@@ -6,7 +6,7 @@ Opens and writes the files of a Hugging Face folder. Knows nothing of messages (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import processors
 
 from lmworks.base.errors import InputError
+from lmworks.text.plain_text import check_text
 
 ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
 """Special tokens that tokenizer_config.json names as ``<role>_token``."""
@@ -141,9 +142,16 @@ class Tokenizer:
             special: add what the post-processor adds (BOS, or [CLS] and [SEP]).
             after: the text that stands before this one, if any. Some tokenizers put a space before the beginning of
                 a text; a piece that continues another must not get one.
+
+        Raises:
+            InputError: the text has a character that UTF-8 cannot write (half of a surrogate pair).
         """
         core = self.core if not after or special else self._core_after(after)
-        return core.encode(text, add_special_tokens=special).ids
+        try:
+            return core.encode(text, add_special_tokens=special).ids
+        except TypeError:
+            check_text(text, "the text")
+            raise
 
     def encode_many(self, texts: Sequence[str], after: Sequence[str] | None = None) -> list[list[int]]:
         """The same as ``encode(text, after=...)`` one by one, on all cores."""
@@ -154,7 +162,7 @@ class Tokenizer:
             groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
         for indices in groups.values():
             core = cores[indices[0]] if cores else self.core
-            encoded = core.encode_batch_fast([texts[index] for index in indices], add_special_tokens=False)
+            encoded = _checked(core.encode_batch_fast, [texts[index] for index in indices])
             for index, encoding in zip(indices, encoded, strict=True):
                 result[index] = encoding.ids
         return result
@@ -165,7 +173,7 @@ class Tokenizer:
 
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """For each text its ids and the character at which each token begins; nothing is added."""
-        encoded = self.core.encode_batch(list(texts), add_special_tokens=False)
+        encoded = _checked(self.core.encode_batch, list(texts))
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encoded]
 
     # Ids -> text
@@ -255,18 +263,14 @@ class Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps(state)), not first_only
 
 
-def refuse_halves(text: str, place: str) -> str:
-    """The text, unless it holds a surrogate: half a character, which no UTF-8 can write.
-
-    Raises:
-        InputError: it does; names the first one.
-    """
+def _checked(encode_batch: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
+    """The encodings of texts; the library's TypeError at half of a surrogate pair becomes an InputError."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        fault = f"character {error.start + 1} is half a character (U+{ord(text[error.start]):04X}), no valid text"
-        raise InputError(fault, place, "write the text anew as UTF-8") from error
-    return text
+        return encode_batch(texts, add_special_tokens=False)
+    except TypeError:
+        for number, text in enumerate(texts, 1):
+            check_text(text, f"text {number} of {len(texts)}" if len(texts) > 1 else "the text")
+        raise
 
 
 def _sign_to_byte() -> dict[str, int]:

@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.text.tokenizer import Tokenizer, refuse_halves
+from lmworks.text.plain_text import check_text
+from lmworks.text.tokenizer import Tokenizer
 
 STRETCH = 16
 """Tokens compared at once where a round trip has faults; a border between them is put where a token begins."""
@@ -97,7 +98,7 @@ def compare(text: str, tokenizers: Mapping[str, Tokenizer]) -> list[Comparison]:
     """
     if not text:
         raise InputError("there is no text to compare on", "TEXT", "give a text, or a file that has some")
-    refuse_halves(text, "TEXT")
+    check_text(text, "TEXT")
     return [_compared(name, tokenizer, text) for name, tokenizer in tokenizers.items()]
 
 

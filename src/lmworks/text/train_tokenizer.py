@@ -18,7 +18,8 @@ from tokenizers import Tokenizer as Core
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
-from lmworks.text.tokenizer import Tokenizer, refuse_halves
+from lmworks.text.plain_text import check_text
+from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_settings import Specials, TokenizerSettings, check, gguf_fault, specials_of, style_of
 
 ANY_CHARACTER = r"[\s\S]"
@@ -118,7 +119,7 @@ def _limited(texts: Iterable[str], limit: int | None) -> tuple[list[str], list[s
     for number, text in enumerate(texts, 1):
         if left is not None and len(text) > left:
             text, cut = text[:left], True
-        kept.extend(_pieces(refuse_halves(text, f"text {number}")))
+        kept.extend(_pieces(check_text(text, f"text {number}")))
         if left is not None:
             left -= len(text)
         if cut:
