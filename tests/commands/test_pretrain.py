@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_scratch import options, save_pairs, save_text
+from tiny_presets import options, save_pairs, save_text
 
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
@@ -23,7 +23,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
         "parameters",
         "memory",
         "Perplexity",
-        "Tokens guessed right",
+        "Tokens predicted",
         "bits per byte",
         "step 8",
         "report.html",
@@ -33,7 +33,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
     assert "finished already" in capsys.readouterr().out
     assert main(["report", str(run), "--json"]) == 0
     card = json.loads(capsys.readouterr().out)
-    assert card["run"]["objective"]["name"] == "causal"
+    assert card["run"]["task"]["name"] == "causal"
     assert card["run"]["tokenizer"]["kind"] == "char"
     assert main(["generate", str(run), "The", "--max-tokens", "4"]) == 0
     assert main(["next", "The", "--model", str(run)]) == 0

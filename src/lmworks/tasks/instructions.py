@@ -14,6 +14,7 @@ from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel

@@ -1,4 +1,4 @@
-"""One loss, one loop and one measurement for all objectives: equal however rows are laid, killed or repeated."""
+"""One loss, one loop and one measurement for all tasks: equal however rows are laid, killed or repeated."""
 
 import math
 import os
@@ -143,11 +143,11 @@ def test_each_pass_over_the_data_hides_other_words():
     assert not np.array_equal(one.ids, other.ids)
 
 
-def test_a_run_does_not_go_on_with_another_objective(tmp_path):
+def test_a_run_does_not_go_on_with_another_task(tmp_path):
     run = RunFolder.create(tmp_path / "run", "")
     first, second = task("masked"), task("masked", mask_rate=0.2)
     train(first.make(), first.examples, settings(steps=4, checkpoint_every=2), run, Hooks(quiet=True), draw=first.draw)
-    with pytest.raises(InputError, match="other objective"):
+    with pytest.raises(InputError, match="other task"):
         train(first.make(), first.examples, settings(steps=4), run, Hooks(quiet=True), draw=second.draw)
 
 
