@@ -104,7 +104,7 @@ def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, cap
         plain = re.sub(r"\[CLS\]|\[SEP\]|[^\w.,;'!?]", "", meant.replace("##", ""))
         assert plain.startswith("Theskyisblue,andthesea")
     assert "one draw hides" in shown.out
-    assert "needs a model that is: encoder; this one is: decoder" in shown.err
+    assert "trains a model that is: encoder; this one is: decoder" in shown.err
     run(*words)
     assert capsys.readouterr().out == shown.out
 

@@ -129,7 +129,7 @@ def test_draws_follow_their_generator_and_windows_move_only_when_asked(name, tok
     assert one == two != other
     moving, made = make(name, tokenizer, windows="random")
     rng = np.random.default_rng(1)
-    found = {moving.draw(made[0], rng).origin.begin for _ in range(600)}
+    found = {moving.sample(made[0], rng).origin.begin for _ in range(600)}
     assert found == set(range(len(made[0].origin.document) - (made[0].origin.end - made[0].origin.begin) + 1))
     assert all(moving.measure(example, rng).origin == example.origin for example in made)
 
@@ -196,7 +196,7 @@ def test_sentences_change_places_and_stay_whole():
         orders.add(text)
     assert len(orders) == 24
     still, made = make("denoising", BART, context=200, mask_rate=1e-9, permute_sentences=False)
-    assert BART.decode(still.draw(made[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
+    assert BART.decode(still.sample(made[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
 
 
 # What is refused

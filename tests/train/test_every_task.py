@@ -159,7 +159,7 @@ def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_toke
     found = scoring.row_losses(network, made.examples, row_tokens, made.measure)
     assert network.training
     network.eval()
-    seed = scoring.DRAWING_SEED
+    seed = scoring.EVALUATION_SEED
     examples = [made.measure(one, np.random.default_rng((seed, row))) for row, one in enumerate(made.examples)]
     right = 0
     for row, example in enumerate(examples):

@@ -148,5 +148,7 @@ def is_preset(source: str) -> bool:
 
 def _write_out(values: dict[str, Any]) -> dict[str, Any]:
     """The shorthands written out."""
+    if "objective" in values:
+        raise InputError("is no known setting", "objective", "it is called task: --task masked, --task.mask_rate 0.2")
     named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}
     return {**values, **named}
