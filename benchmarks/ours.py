@@ -19,11 +19,12 @@ from lmworks.adapt.registry import load_adapter
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears, training_flops
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 
@@ -39,7 +40,7 @@ def opened(method: str, folder: Path) -> LanguageModel:
 
 def arranged(documents: list[dict[str, Any]]) -> list[Example]:
     """Examples whose shuffled order is that of the documents."""
-    places = [place for step in Stream(len(documents), work.DOCUMENTS, epochs=1) for place in step]
+    places = [place for step in BatchSampler(len(documents), work.DOCUMENTS, epochs=1) for place in step]
     found: list[Any] = [None] * len(documents)
     for place, one in zip(places, documents, strict=True):
         ids = np.array(one["ids"], dtype=np.int32)

@@ -57,15 +57,16 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
     """The loop that `lmworks pretrain` runs, without the report round it."""
     from lmworks.base.journal import RunFolder
     from lmworks.data.batch import Example
-    from lmworks.data.stream import Stream
+    from lmworks.data.sampler import BatchSampler
     from lmworks.families.folder import open_folder
     from lmworks.model.sizes import training_flops
-    from lmworks.train.loop import Hooks, train
+    from lmworks.train.hooks import Hooks
+    from lmworks.train.loop import train
     from lmworks.train.settings import TrainSettings
 
     network = open_folder(folder / "scratch").network.requires_grad_(True)
     rows = blocks(steps)
-    places = [place for step in Stream(len(rows), BATCH, epochs=1) for place in step]
+    places = [place for step in BatchSampler(len(rows), BATCH, epochs=1) for place in step]
     examples: list[Any] = [None] * len(rows)
     for place, row in zip(places, rows, strict=True):
         examples[place] = Example(row, np.arange(BLOCK) > 0)

@@ -76,7 +76,7 @@ def test_plan_knows_presets(text, tmp_path, capsys):
     assert main(["plan", "tinygpt", str(text), "--json", *options("tinygpt")]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 8
     assert main(["plan", "tinygpt", str(text), "--method", "lora", *options("tinygpt")]) == 0
-    assert "trained 3,072 (" in capsys.readouterr().out
+    assert "trained 4,096 (" in capsys.readouterr().out
 
 
 def test_rows_of_source_and_target(tmp_path, capsys):

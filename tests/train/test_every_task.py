@@ -14,7 +14,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
 from lmworks.train import losses
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 from lmworks.train.step import accumulate_gradients, batches_of, sample
 
@@ -89,7 +90,7 @@ def test_documents_of_one_length_stand_a_document_a_row():
 @pytest.mark.parametrize("kind", ["masked", "spans"])
 def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK", 3)
-    monkeypatch.setattr(losses, "SMALL", 0)
+    monkeypatch.setattr(losses, "MIN_LOGITS", 0)
     made = task(kind)
     network = made.make(head_bias=True, logit_softcap=cap, initializer_range=0.5)
     torch.nn.init.normal_(network.head_bias)
@@ -121,7 +122,7 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole, told, _ = go(tmp_path / "whole", Hooks(quiet=True))
-    _, _, outcome = go(tmp_path / "stopped", Hooks(stepped=stop, quiet=True))
+    _, _, outcome = go(tmp_path / "stopped", Hooks(on_step=stop, quiet=True))
     assert outcome.reason == "interrupted"
     resumed, again, _ = go(tmp_path / "stopped", Hooks(quiet=True))
     names = ("step", "loss", "gradient_norm", "targets", *(["next_sentence_loss"] if kind == "pairs" else []))

@@ -14,11 +14,12 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
-from lmworks.train import checkpoint, watching
-from lmworks.train.loop import Hooks, train
+from lmworks.train import checkpoint, monitor
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Workload, accumulate_gradients, batches_of, frozen_in, training_flops
+from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
 CPU = torch.device("cpu")
 
@@ -143,7 +144,7 @@ def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
     network = make_network()
     LoRA(LoRASettings(rank=2)).apply(network)
     before = network.embed_tokens.weight.clone()
-    with frozen_in(network, "bfloat16"):
+    with cast_frozen_weights(network, "bfloat16"):
         assert network.embed_tokens.weight.dtype == torch.bfloat16
         assert all(p.dtype == torch.float32 for p in network.parameters() if p.requires_grad)
     assert torch.equal(network.embed_tokens.weight, before)
@@ -204,7 +205,7 @@ def test_a_signal_stops_it_after_a_checkpoint_and_it_goes_on(go, number):
         if line["step"] == 2:
             os.kill(os.getpid(), number)
 
-    _, run, outcome = go(Hooks(stepped=stop), lora="dropout")
+    _, run, outcome = go(Hooks(on_step=stop), lora="dropout")
     assert outcome.reason == "interrupted"
     assert outcome.step == 2
     assert checkpoint.steps(run) == [2]
@@ -222,8 +223,8 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_checkpoint(go
             network.embed_tokens.weight.data[0, 0] = math.nan
             network.norm.weight.data.fill_(math.nan)
 
-    with pytest.raises(InputError, match=r"step 3 is not a number.*step 2 is kept") as raised:
-        go(Hooks(stepped=poison), network=network, checkpoint_every=1)
+    with pytest.raises(InputError, match=r"step 3 is not a finite number.*last checkpoint is of step 2") as raised:
+        go(Hooks(on_step=poison), network=network, checkpoint_every=1)
     run = RunFolder(raised.value.place)
     assert checkpoint.steps(run) == [1, 2]
     assert [event["what"] for event in run.events() if event["event"] == "failure"] == ["loss"]
@@ -295,7 +296,7 @@ def test_samples_are_asked_after_each_evaluation_and_once(go):
         assert not network.training
         return [{"prompt": "a", "answer": str(step)}]
 
-    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sampled=sampled)
+    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sample=sampled)
     _, run, _ = go(hooks, steps=4, evaluate_every=2)
     found = run.events("samples")
     assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in found] == [
@@ -311,8 +312,8 @@ def test_many_short_epochs_are_measured_twenty_times(go, make_examples):
     hooks = Hooks(evaluate=lambda network, step: seen.append(step) or {"loss": 1.0})
     go(hooks, steps=100, batch_size=4, examples=make_examples(4))
     assert seen == list(range(5, 101, 5))
-    assert watching.spacing(7, 3) == 3
-    assert watching.spacing(100, 3) == 6
+    assert monitor.evaluation_interval(7, 3) == 3
+    assert monitor.evaluation_interval(100, 3) == 6
 
 
 def test_quick_evaluations_do_not_flood_the_screen(go):

@@ -14,7 +14,8 @@ from training_tasks import task
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate.scoring import row_losses, summary
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 

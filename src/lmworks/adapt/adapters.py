@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from lmworks.base.errors import InputError
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 
 
@@ -32,6 +34,7 @@ class Adapter(nn.Module):
         self.base = base
         self.enabled = True
         self._unmerged: nn.Parameter | None = None
+        self._stored: StoredLinear | None = None  # the base, while a plain linear holds the merged weight
         base.requires_grad_(False)
 
     @property
@@ -57,6 +60,8 @@ class Adapter(nn.Module):
         """
         if self.merged:
             return
+        if isinstance(self.base, StoredLinear):
+            self._stored, self.base = self.base, self.base.widened()
         weight = getattr(self.base, "weight", None)
         if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
             raise TypeError(f"an update cannot be merged into a {type(self.base).__name__}")
@@ -67,6 +72,8 @@ class Adapter(nn.Module):
         """Give the base its own weight again, bit for bit."""
         if self._unmerged is not None:
             self.base.weight, self._unmerged = self._unmerged, None
+        if self._stored is not None:
+            self.base, self._stored = self._stored, None
 
 
 def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
@@ -137,14 +144,26 @@ def detach(network: nn.Module) -> int:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A short hash of a few of each of the base's weights; the same in float32 and bfloat16, adapted or not."""
-    own = {name.replace(".base.", "."): tensor for name, tensor in _base_parameters(network)}
+    """A short hash of a few of each of the base's weights; the same however they are stored, adapted or not."""
+    own: dict[str, torch.Tensor | WeightStorage] = {
+        f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
+    }
+    own |= {name.replace(".base.", "."): tensor for name, tensor in _base_parameters(network)}
     digest = hashlib.sha256()
-    for name, tensor in sorted(own.items()):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(len(flat) // 16, 1)][:16].to(device="cpu", dtype=torch.bfloat16)
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
+    for name, weight in sorted(own.items()):
+        sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tensor:
+    """Up to ``count`` elements at equal distances, in the order of rows."""
+    if isinstance(weight, torch.Tensor):
+        flat = weight.detach().flatten()
+        return flat[:: max(len(flat) // count, 1)][:count]
+    rows, columns = weight.shape
+    places = torch.arange(0, rows * columns, max(rows * columns // count, 1))[:count]
+    return weight.rows(places // columns).dequantized().gather(1, (places % columns)[:, None]).flatten()
 
 
 def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
-from lmworks.model.products import merged_linear
+from lmworks.model.products import is_supported, merged_linear
 
 
 class LoRALinear(Adapter):
@@ -62,11 +62,12 @@ class LoRALinear(Adapter):
 
     def _rounds(self, x: torch.Tensor) -> bool:
         """Whether products are made in bfloat16 over a plain float32 base, which rounds away what is added to them."""
-        if not self.active or (self.dropout and self.training) or type(self.base) is not nn.Linear:
+        if not self.active or (self.dropout and self.training) or not is_supported(self):
             return False
         autocast = torch.is_autocast_enabled(x.device.type)
-        width = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-        return width == torch.bfloat16 and self.base.weight.dtype == torch.float32
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
+        return dtype == torch.bfloat16 and plain
 
     def update(self) -> torch.Tensor:
         """The update as one matrix, scale * B A: (out_features, in_features) float32, from float64 sums."""

@@ -83,9 +83,6 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         _tell(str(error))
         return 2
-    except PermissionError as error:
-        _tell(f"{error.filename}: may not be read or written here\n  hint: change its permissions, or choose another")
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -93,6 +90,12 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # or Python complains when it flushes at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is None:  # not about a file that the person named
+            raise
+        fault = "may not be read or written here" if isinstance(error, PermissionError) else error.strerror
+        _tell(f"{error.filename}: {fault}\n  hint: change its permissions, or choose another place")
+        return 2
 
 
 def _set_encodings() -> None:

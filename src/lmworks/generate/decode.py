@@ -123,7 +123,7 @@ class Rows:
         if rotary is not None and any(rotary.outgrows(place, place + 1) for place in places):
             self.cache, self.logits = self._prefill()  # what was cached has been read as the beginning of short texts
             return
-        device = self.network.embed_tokens.weight.device
+        device = self.network.device
         output = self.network(
             torch.tensor(tokens, device=device)[:, None],
             positions=torch.tensor(places, device=device)[:, None],
@@ -144,9 +144,8 @@ class Rows:
     def _prefill(self) -> tuple[Cache, torch.Tensor]:
         """Run all texts at once; the head is computed for each one's last token alone: logits (B, V)."""
         network, texts = self.network, self.texts
-        weight = network.embed_tokens.weight
         width = max(map(len, texts))
-        cache = Cache(network.config, len(texts), width + min(max(self.limits), 256), weight.dtype, weight.device)
+        cache = Cache(network.config, len(texts), width + min(max(self.limits), 256), network.dtype, network.device)
         ids = torch.zeros(len(texts), width, dtype=torch.int64)
         segments = torch.zeros_like(ids)
         positions = torch.zeros_like(ids)
@@ -155,8 +154,8 @@ class Rows:
             segments[row, width - len(text) :] = 1
             positions[row, width - len(text) :] = torch.arange(len(text))
         padded = bool((segments == 0).any())
-        ids, segments, positions = (part.to(weight.device) for part in (ids, segments, positions))
-        last = torch.arange(1, len(texts) + 1, device=weight.device) * width - 1
+        ids, segments, positions = (part.to(network.device) for part in (ids, segments, positions))
+        last = torch.arange(1, len(texts) + 1, device=network.device) * width - 1
         output = network(
             ids,
             positions=positions,
@@ -174,7 +173,7 @@ def hidden_of(network: Transformer, texts: Sequence[Sequence[int]]) -> list[torc
 
     Texts are packed into flat rows without padding.
     """
-    device = network.embed_tokens.weight.device
+    device = network.device
     found: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     for group in _groups([len(text) for text in texts]):
         sizes = [len(texts[index]) for index in group]

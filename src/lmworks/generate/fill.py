@@ -89,7 +89,7 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
         raise InputError(f"the model has no head {NEXT_SENTENCE}: whether a sentence follows another", hint=hint)
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
     _check_length(network, pair.ids, "the two sentences")
-    device = network.embed_tokens.weight.device
+    device = network.device
     types = torch.tensor([pair.type_ids], device=device) if network.config.type_vocab_size > 1 else None
     with torch.inference_mode():
         hidden = network.hidden_states(torch.tensor([pair.ids], device=device), types=types)
@@ -153,7 +153,7 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     if len(places) != len(parts) - 1:
         raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
     _check_length(network, ids, "the text")
-    device = network.embed_tokens.weight.device
+    device = network.device
     memory, given = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
         memory, given = hidden_of(network, [ids])[0][None], [start_of(rules), *ids[:-1]]

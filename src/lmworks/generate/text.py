@@ -160,7 +160,7 @@ def next_tokens(network: Transformer, tokenizer: Tokenizer, text: str, top: int)
         raise InputError("an encoder-decoder answers a text and does not continue it", "text", hint)
     ids = tokenizer.encode(text, special=True)
     check_prompts(network, [ids])
-    device = network.embed_tokens.weight.device
+    device = network.device
     with torch.inference_mode():
         last = torch.tensor([len(ids) - 1], device=device)
         logits = network(torch.tensor([ids], device=device), only=last).logits[0]

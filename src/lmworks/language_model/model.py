@@ -180,8 +180,14 @@ class LanguageModel:
         """The likeliest next tokens after a text, each with its probability."""
         return next_tokens(self.network.eval(), self.tokenizer, text, top)
 
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
-        """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
+    def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
+        """Write a Hugging Face folder, new or empty; an adapter is merged into its base. Nothing is left half-written.
+
+        Args:
+            folder: where to.
+            dtype: how the weights are written: float32, bfloat16 or float16.
+            overwrite: replace a model that was saved there.
+        """
         folder = Path(folder)
         with adapters.merged(self.network):
             save_folder(
@@ -193,6 +199,7 @@ class LanguageModel:
                 hf_config=self.hf_config,
                 generation=self.generation,
                 dtype=dtype,
+                overwrite=overwrite,
             )
         return folder
 
@@ -221,7 +228,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where its weights lie."""
-        return self.network.embed_tokens.weight.device
+        return self.network.device
 
     def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
         pieces = stream(self.network.eval(), self.tokenizer, ids, settings, self.rules)

@@ -51,11 +51,12 @@ def merged_weight(
 
     LoRA's update starts small: added to a product that is already rounded to bfloat16 it would be rounded away.
     """
+    return _cached((weight, a, b), (scale, dtype), lambda: merge(weight, a, b, scale, dtype))
 
-    def merge() -> torch.Tensor:
-        return torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype)
 
-    return _cached((weight, a, b), (scale, dtype), merge)
+def merge(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """The same, computed anew each time."""
+    return torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype)
 
 
 def _cached(

@@ -9,7 +9,7 @@ import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.model.products import Gradients, LoRATerm
+from lmworks.model.products import Gradients, LinearConstants
 
 Maybe = torch.Tensor | None
 
@@ -27,7 +27,7 @@ class BlockSettings(NamedTuple):
     attention_dropout: float
     hidden_dropout: float
     mlp_dropout: float
-    lora: tuple[LoRATerm, ...]  # of each linear
+    linears: tuple[LinearConstants, ...]
 
 
 class NormParameters(NamedTuple):

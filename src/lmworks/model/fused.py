@@ -27,7 +27,7 @@ from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatist
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import TENSORS, Gradients, LinearParameters, LoRATerm
+from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters
 
 Maybe = torch.Tensor | None
 
@@ -46,11 +46,11 @@ class BlockParameters(NamedTuple):
     down_proj: LinearParameters
 
     @classmethod
-    def unflatten(cls, tensors: Sequence[Any], lora: Sequence[LoRATerm]) -> BlockParameters:
+    def unflatten(cls, tensors: Sequence[Any], constants: Sequence[LinearConstants]) -> BlockParameters:
         """From the tensors as :meth:`flatten` lists them."""
         norm1, norm2 = (NormParameters(tensors[place], tensors[place + 1], place) for place in (0, 2))
-        places = range(4, 4 + TENSORS * len(lora), TENSORS)
-        linears = [LinearParameters.at(place, tensors, term) for place, term in zip(places, lora, strict=True)]
+        places = range(4, 4 + TENSORS * len(constants), TENSORS)
+        linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
         return cls(norm1, norm2, *linears)
 
     def flatten(self) -> list[Maybe]:
@@ -70,7 +70,7 @@ class BlockParameters(NamedTuple):
     @property
     def gate_and_up(self) -> tuple[LinearParameters, ...]:
         """The linears that read the second norm's output."""
-        return (self.up_proj,) if self.gate_proj.weight is None else (self.gate_proj, self.up_proj)
+        return (self.gate_proj, self.up_proj) if self.gate_proj.exists else (self.up_proj,)
 
 
 class Seeds(NamedTuple):
@@ -182,7 +182,7 @@ def run(
         attention_dropout=attention.scores.dropout if training else 0.0,
         hidden_dropout=dropout if training else 0.0,
         mlp_dropout=mlp.dropout if training else 0.0,
-        lora=tuple(linear.lora for linear in block.linears),
+        linears=tuple(linear.constants for linear in block.linears),
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
     return _Block.apply(x.to(compute_dtype(x)), settings, Documents(mask.cu_seqlens(), cos_sin), *block.flatten())
@@ -203,7 +203,7 @@ class _Block(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, settings: BlockSettings, documents: Documents, *tensors: Maybe
     ) -> torch.Tensor:
-        block = BlockParameters.unflatten(tensors, settings.lora)
+        block = BlockParameters.unflatten(tensors, settings.linears)
         seeds = Seeds.draw(settings, block)
         with torch.autocast("cpu", enabled=False):
             y, saved = _forward(settings, x.reshape(-1, x.shape[-1]), documents, block, seeds)
@@ -216,7 +216,7 @@ class _Block(torch.autograd.Function):
         queries, keys, *rest = ctx.saved_tensors
         count = len(SavedActivations._fields)
         saved, tensors = SavedActivations(*rest[:count]), rest[count:]
-        block = BlockParameters.unflatten(tensors, ctx.settings.lora)
+        block = BlockParameters.unflatten(tensors, ctx.settings.linears)
         documents = Documents((queries, keys), ctx.cos_sin)
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()

@@ -18,6 +18,8 @@ from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
 from lmworks.model import accumulation
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredLinear
 
 Maybe = torch.Tensor | None
 TENSORS = 4  # of a linear: weight, bias, A, B
@@ -45,24 +47,42 @@ class LoRALinearProtocol(Protocol):
         """Whether the LoRA term is computed: neither disabled nor merged into the base's weight."""
 
 
+class LinearConstants(NamedTuple):
+    """What autograd knows nothing of: the numbers of the LoRA term, and a frozen weight that is not a plain tensor."""
+
+    lora: LoRATerm = LoRATerm()
+    storage: WeightStorage | None = None
+
+
 class LinearParameters(NamedTuple):
     """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r); all None where there is no such linear.
 
-    ``place`` is that of the weight among the tensors of an autograd function; bias, A and B follow it.
+    A frozen weight may be a ``storage`` instead. ``place`` is that of the weight among the tensors of an autograd
+    function; bias, A and B follow it.
     """
 
     weight: Maybe
     bias: Maybe
     a: Maybe
     b: Maybe
-    lora: LoRATerm
+    constants: LinearConstants
     place: int
 
     @classmethod
-    def at(cls, place: int, tensors: Sequence[Maybe], lora: LoRATerm) -> LinearParameters:
+    def at(cls, place: int, tensors: Sequence[Maybe], constants: LinearConstants) -> LinearParameters:
         """Of the linear whose weight stands at ``place`` among the tensors."""
         weight, bias, a, b = tensors[place : place + TENSORS]
-        return cls(weight, bias, a, b, lora, place)
+        return cls(weight, bias, a, b, constants, place)
+
+    @property
+    def lora(self) -> LoRATerm:
+        """The numbers of its LoRA term."""
+        return self.constants.lora
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a linear."""
+        return self.weight is not None or self.constants.storage is not None
 
 
 class Gradients:
@@ -102,22 +122,29 @@ def is_supported(module: nn.Module | None) -> bool:
         return True
     if module._forward_hooks or module._forward_pre_hooks:
         return False
-    if type(module) is nn.Linear:
+    if type(module) in (nn.Linear, StoredLinear):
         return True
-    return isinstance(module, LoRALinearProtocol) and is_supported(module.base) and type(module.base) is nn.Linear
+    return (
+        isinstance(module, LoRALinearProtocol)
+        and type(module.base) in (nn.Linear, StoredLinear)
+        and (is_supported(module.base))
+    )
 
 
 def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
     """The parameters of a linear as it stands now; A and B are None where its LoRA term is not computed."""
     if module is None:
-        return LinearParameters(None, None, None, None, LoRATerm(), place)
+        return LinearParameters(None, None, None, None, LinearConstants(), place)
+    a = b = None
+    base, lora = module, LoRATerm()
     if isinstance(module, LoRALinearProtocol):
-        weight, bias = module.base.weight, module.base.bias
-        if not module.active:
-            return LinearParameters(weight, bias, None, None, LoRATerm(), place)  # type: ignore[arg-type]
-        lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
-        return LinearParameters(weight, bias, module.lora_A, module.lora_B, lora, place)  # type: ignore[arg-type]
-    return LinearParameters(module.weight, module.bias, None, None, LoRATerm(), place)  # type: ignore[arg-type]
+        base = module.base
+        if module.active:
+            a, b = module.lora_A, module.lora_B
+            lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
+    if isinstance(base, StoredLinear):
+        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), place)
+    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), place)  # type: ignore[arg-type]
 
 
 def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
@@ -200,9 +227,9 @@ def backward(
 
 class _MergedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, lora: LoRATerm, *tensors: Maybe) -> torch.Tensor:
-        (y,), low = forward(x, [LinearParameters.at(0, tensors, lora)], [0])
-        ctx.lora = lora
+    def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: Maybe) -> torch.Tensor:
+        (y,), low = forward(x, [LinearParameters.at(0, tensors, constants)], [0])
+        ctx.constants = constants
         ctx.save_for_backward(x, low, *tensors)
         return y
 
@@ -210,7 +237,7 @@ class _MergedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
         x, low, *tensors = ctx.saved_tensors
         gradients = Gradients(tensors, ctx.needs_input_grad[2:])
-        linear = LinearParameters.at(0, tensors, ctx.lora)
+        linear = LinearParameters.at(0, tensors, ctx.constants)
         grad_x = backward(x, [linear], low, [grad_y.contiguous()], [0], gradients, ctx.needs_input_grad[0])
         return grad_x, None, *gradients.values
 
@@ -219,7 +246,7 @@ def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
     """x (..., in), bfloat16, through a linear whose LoRA term is summed into its weight before rounding: (..., out)."""
     linear = parameters_of(module)  # type: ignore[arg-type]
     with torch.autocast(x.device.type, enabled=False):
-        y = _MergedLinear.apply(x.flatten(0, -2), linear.lora, *linear[:TENSORS])
+        y = _MergedLinear.apply(x.flatten(0, -2), linear.constants, *linear[:TENSORS])
         return y.unflatten(0, x.shape[:-1])
 
 
@@ -234,11 +261,15 @@ def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:
 
 
 def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
-    """The matrix that x is multiplied by, in x's precision."""
+    """The matrix that x is multiplied by, in x's precision. A storage's is not cached: it exists for one product."""
+    storage = linear.constants.storage
     if linear.a is None or linear.b is None or not _is_merged(linear, x):
-        return _cast(linear.weight, x)
+        return _cast(linear.weight, x) if storage is None else storage.dequantized(x.dtype)
+    lora = (linear.a, linear.b, linear.lora.scale, x.dtype)
+    if storage is not None:
+        return accumulation.merge(storage.dequantized(), *lora)
     assert linear.weight is not None
-    return accumulation.merged_weight(linear.weight, linear.a, linear.b, linear.lora.scale, x.dtype)
+    return accumulation.merged_weight(linear.weight, *lora)
 
 
 def _cast(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lmworks.base.errors import InputError
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
@@ -34,6 +35,9 @@ from lmworks.model.masks import AttentionMask, document_lengths
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
 from lmworks.model.relative import RelativeBias
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredEmbedding, StoredLinear
+from lmworks.model.stored import linear as stored_linear
 
 
 class Output(NamedTuple):
@@ -217,7 +221,7 @@ class Transformer(Stack):
         layers = (config.num_decoder_layers if both else None) or config.num_hidden_layers
         super().__init__(config, layers, causal=config.architecture != "encoder", cross=both)
         hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
-        self.embed_tokens = nn.Embedding(vocab_size, width)
+        self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
         self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.embed_project = nn.Linear(width, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if both else None
@@ -291,7 +295,10 @@ class Transformer(Stack):
             return hidden
         rows = self.before_head(hidden)
         if self.lm_head is None:
-            return self.softcap(functional.linear(rows, self.embed_tokens.weight, self.head_bias))
+            storage = self.head_storage
+            if storage is not None:
+                return self.softcap(stored_linear(rows, storage, self.head_bias))
+            return self.softcap(functional.linear(rows, self.head_weight, self.head_bias))
         logits = self.lm_head(rows)
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 
@@ -313,7 +320,23 @@ class Transformer(Stack):
     @property
     def head_weight(self) -> torch.Tensor:
         """(V, embedding_width): the head's matrix, which is the embedding's where they are tied."""
-        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
+        return (self.embed_tokens if self.lm_head is None else self.lm_head).get_parameter("weight")
+
+    @property
+    def head_storage(self) -> WeightStorage | None:
+        """What holds the head's matrix where it is frozen and not a plain tensor; else None."""
+        layer = self.embed_tokens if self.lm_head is None else self.lm_head
+        return layer.storage if isinstance(layer, StoredEmbedding | StoredLinear) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its embeddings and of what its blocks read."""
+        return torch.float32 if isinstance(self.embed_tokens, StoredEmbedding) else self.embed_tokens.weight.dtype
 
     def _embed(
         self,
@@ -327,8 +350,12 @@ class Transformer(Stack):
         x = embeddings
         if x is None:
             assert ids is not None
-            plain = type(self.embed_tokens) is nn.Embedding
-            x = embed(self.embed_tokens.weight, ids) if plain else self.embed_tokens(ids)
+            layer = self.embed_tokens
+            try:
+                x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
+            except IndexError as error:
+                fault = f"there is no token with id {int(ids.max())}: the embedding has {self.config.vocab_size} rows"
+                raise InputError(fault, hint="are tokenizer and model of one source?") from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
@@ -65,7 +65,7 @@ class Rows:
 def _largest_seen(lengths: Sequence[int], train: TrainSettings) -> list[int]:
     """The largest row of all steps to come, where these are few enough to be looked at."""
     epochs = train.epochs if train.steps is None else None
-    stream = Stream(len(lengths), train.batch_size, train.seed, epochs, train.steps)
+    stream = BatchSampler(len(lengths), train.batch_size, train.seed, epochs, train.steps)
     if len(stream) * min(train.batch_size, len(lengths) * stream.repeats) > TRIED:
         return largest_row(lengths, train)
     best: list[int] = []

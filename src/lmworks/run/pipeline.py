@@ -28,9 +28,10 @@ from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import TOKENIZER
 from lmworks.tasks.evaluation import Evaluation
-from lmworks.train.loop import Hooks, Outcome, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import Outcome, train
+from lmworks.train.monitor import evaluation_interval
 from lmworks.train.settings import TrainSettings
-from lmworks.train.watching import spacing
 
 Say = Callable[[str], None]
 
@@ -199,7 +200,7 @@ def _hooks(setup: Setup) -> Hooks:
     evaluation = setup.evaluation
     return Hooks(
         evaluate=evaluation.held_out_figures if _evaluates_on_the_way(setup) else None,
-        sampled=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
+        sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
         library=setup.plan.memory.get("library"),
     )
 
@@ -207,7 +208,7 @@ def _hooks(setup: Setup) -> Hooks:
 def _evaluates_on_the_way(setup: Setup) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
-    every = settings.evaluate_every or spacing(total, -(-len(setup.train) // settings.batch_size))
+    every = settings.evaluate_every or evaluation_interval(total, -(-len(setup.train) // settings.batch_size))
     return bool(setup.held_out.items) and (every < total or settings.patience is not None)
 
 

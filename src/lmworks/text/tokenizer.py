@@ -58,6 +58,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.end_ids = set(end_ids) | ({eos_id} if eos_id is not None else set())
         self.config = dict(config or {})
+        self.rows: int | None = None  # of the model's embedding, where they are fewer than the ids here
         self.opening, self.closing = self._added()
         has_bos = bos_id is not None and self.opening[:1] == [bos_id]
         if adds_bos is not None and bos_id is not None and adds_bos != has_bos:
@@ -148,10 +149,11 @@ class Tokenizer:
         """
         core = self.core if not after or special else self._core_after(after)
         try:
-            return core.encode(text, add_special_tokens=special).ids
+            ids = core.encode(text, add_special_tokens=special).ids
         except TypeError:
             check_text(text, "the text")
             raise
+        return self.check_rows(ids, text)
 
     def encode_many(self, texts: Sequence[str], after: Sequence[str] | None = None) -> list[list[int]]:
         """The same as ``encode(text, after=...)`` one by one, on all cores."""
@@ -164,7 +166,7 @@ class Tokenizer:
             core = cores[indices[0]] if cores else self.core
             encoded = _checked(core.encode_batch_fast, [texts[index] for index in indices])
             for index, encoding in zip(indices, encoded, strict=True):
-                result[index] = encoding.ids
+                result[index] = self.check_rows(encoding.ids, texts[index])
         return result
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -174,7 +176,24 @@ class Tokenizer:
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """For each text its ids and the character at which each token begins; nothing is added."""
         encoded = _checked(self.core.encode_batch, list(texts))
+        for text, encoding in zip(texts, encoded, strict=True):
+            self.check_rows(encoding.ids, text)
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encoded]
+
+    def check_rows(self, ids: list[int], text: str = "") -> list[int]:
+        """The ids, unless the model's embedding has no row for one of them.
+
+        Raises:
+            InputError: it has none; names the token, its id and the text.
+        """
+        if self.rows is None or not ids or max(ids) < self.rows:
+            return ids
+        token = next(token for token in ids if token >= (self.rows or 0))
+        name = self.core.id_to_token(token)
+        fault = f"the token {name!r} has id {token}, but the model's embedding has {self.rows} rows"
+        line = " ".join(text.split())
+        place = repr(line if len(line) <= 60 else f"{line[:57]}...")
+        raise InputError(fault, place, "leave the token out of the text, or take a model that has a row for it")
 
     # Ids -> text
 
@@ -202,6 +221,16 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids, added tokens among them. A model's embedding may have more rows."""
         return self.core.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id. Added tokens may leave gaps below them."""
+        return max(self.vocab_size - 1, *self.core.get_added_tokens_decoder(), 0)
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Added tokens: text -> id."""
+        return {token.content: index for index, token in self.core.get_added_tokens_decoder().items()}
 
     @cached_property
     def specials(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The order of training: epochs shuffled by the seed, cut into steps, resumable at any of them. Knows no data."""
+"""The order of training: shuffled epochs, cut into batches of indices, resumable at each. Knows no data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from lmworks.base.errors import InputError
 
 
-class Stream:
-    """Lists of indices, one a step.
+class BatchSampler:
+    """Lists of indices, one per step, as PyTorch's BatchSampler; its place can be saved and restored.
 
-    Each epoch is a permutation that follows from (seed, epoch) alone, so the place in it is the whole state. The last
-    step of an epoch may be smaller; no index is left out, none comes twice. But where steps are counted and a step asks
-    for more examples than there are, each step is whole: every example comes before any comes again.
+    Each epoch is a permutation that follows from (seed, epoch) alone, so the number of the step is the whole state. The
+    last step of an epoch may be smaller; no index is left out, none comes twice. But where the number of steps is given
+    and a batch is larger than the data, every batch is full: each example comes once before any comes again.
 
     Args:
         count: examples there are.
