@@ -76,10 +76,10 @@ def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
     recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
     asked = recipe.train.precision
-    recipe.train.precision, why = machine.choose_precision(asked, "cpu")  # type: ignore[assignment]
     folder = Path(recipe.out)
     _refuse_existing(folder)
     setup = set_up(recipe)
+    why = setup.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import Discriminator, Field, Tag
 
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
@@ -54,8 +54,8 @@ class _SourceAndMethod(Settings):
 
 if TYPE_CHECKING:
     _WithMethods = _SourceAndMethod
-else:  # a group of settings for each method that has any
-    _WithMethods = create_model("_WithMethods", __base__=_SourceAndMethod, **methods.settings_fields())
+else:
+    _WithMethods = methods.with_settings(_SourceAndMethod)
 
 
 class Recipe(_WithMethods):

@@ -13,6 +13,7 @@ from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
@@ -82,7 +83,9 @@ def set_up(recipe: Recipe) -> Setup:
     held_out, notes = _held_out(task, held_out_rows, recipe, context)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
-    plan = _plan(recipe, source, config, sampled, examples.report, held_out.report)
+    documents = _documents(sampled, examples.report, held_out.report)
+    memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
+    plan = make_plan(config, method, recipe.train, documents, memory)
     plan.settle(recipe.train)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
@@ -101,22 +104,15 @@ def _held_out(task: Task, rows: Table, recipe: Recipe, context: int) -> tuple[Ex
     return held_out, [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
 
 
-def _plan(
-    recipe: Recipe, source: Source, config: ModelConfig, examples: list[Example], report: Report, held_out: Report
-) -> Plan:
-    sources = [0 if example.source is None else len(example.source) for example in examples]
-    return make_plan(
-        config,
-        str(recipe.method),
-        recipe.train,
-        recipe.lora,  # type: ignore[attr-defined]
+def _documents(examples: list[Example], report: Report, held_out: Report) -> Documents:
+    """What the plan needs to know of the examples."""
+    sources = [len(example.source) for example in examples if example.source is not None]
+    return Documents(
         [example.width for example in examples],
-        sources=sources if config.architecture == "encoder-decoder" else (),
+        sources=sources,
         loss_tokens=report.loss_tokens,
         labels=count_labels(examples),
         evaluation_tokens=2 * held_out.tokens,
-        library=source.library_bytes(),
-        opened=machine.peak_memory(),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.sources import is_offline
-from lmworks.text import datasets, formats, shapes
+from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
@@ -30,12 +30,12 @@ SAMPLE_ROWS = 1000
 """Rows that are looked at before it is decided what the columns mean."""
 
 
-def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings | None = None) -> Table:
+def read(source: Any, settings: DataSettings | None = None) -> Table:
     """All usable rows of a source.
 
     Args:
-        source: a file, a folder of files of one format, a named data set (``lmworks data list``), ``hub:owner/name``,
-            or a list of dictionaries.
+        source: a file, a folder of files of one format, a named data set (``lmworks data list``), ``hub:owner/name``;
+            or rows given in Python: a list of dictionaries, a data frame or a table (text/python_rows).
         settings: how to read it.
 
     Raises:
@@ -195,12 +195,11 @@ def _split_inside(table: Table, settings: DataSettings) -> tuple[Table, Table]:
     return _part(table, train, [note]), _part(table, held, [])
 
 
-def _open(
-    source: str | Path | Sequence[dict[str, Any]], settings: DataSettings, bad: BadRows, notes: list[str]
-) -> tuple[Iterator[Row], str]:
+def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -> tuple[Iterator[Row], str]:
     """Raw rows of a source, and its name."""
     if not isinstance(source, (str, Path)):
-        return iter([Row(values, f"row {number}") for number, values in enumerate(source, 1)]), "rows given"
+        rows = [Row(values, f"row {number}") for number, values in enumerate(python_rows.rows_of(source), 1)]
+        return iter(rows), python_rows.NAME
     name = str(source)
     if name in datasets.NAMED:
         return iter(datasets.rows(name, notes)), name
@@ -245,11 +244,6 @@ def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
 
 def hub_rows(table: Iterable[dict[str, Any]], name: str) -> Iterator[Row]:
     """Rows of a `datasets` table; class numbers become the names that it gives them."""
-    features = getattr(table, "features", None) or {}
-    classes = {column: kind.names for column, kind in features.items() if getattr(kind, "names", None)}
+    classes = python_rows.class_names(table)
     for number, values in enumerate(table, 1):
-        named = {
-            column: names[values[column]] if isinstance(values[column], int) and values[column] >= 0 else None
-            for column, names in classes.items()
-        }
-        yield Row({**values, **named}, f"{name}: row {number}")
+        yield Row(python_rows.named(values, classes), f"{name}: row {number}")

@@ -92,7 +92,8 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     needed = FIELDS.get(kind or "", ())
     missing = [field for field in needed if field not in columns and field not in patterns]
     if kind is None or missing:
-        raise refusal(sample, available, name, kind, missing)
+        taken = {columns[field] for field in needed if field in columns}
+        raise refusal(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
 
 
