@@ -110,7 +110,6 @@ def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
 
 KILLED = """
 import os, signal, sys
-
 from lmworks.base.journal import RunFolder
 stage, write = sys.argv[1], RunFolder.write
 def kill(self, event, **fields):
@@ -232,5 +231,5 @@ class TestErrors:
     def test_nan_stops_and_says_so(self, model, data, tmp_path, capsys):
         words = ["--train.learning_rate", "1e30", "--train.clip", "0", "--train.warmup", "0", "--method", "full"]
         assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options(), *words]) == 2
-        assert "not a number" in capsys.readouterr().err
+        assert "not a finite number" in capsys.readouterr().err
         assert RunFolder(tmp_path / "run").events("failure")
