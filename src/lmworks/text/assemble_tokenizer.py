@@ -63,22 +63,22 @@ def prepare(core: Core, settings: TokenizerSettings) -> None:
         core.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
 
 
-def assemble(learnt: LearnedVocabulary, settings: TokenizerSettings, specials: Specials) -> Tokenizer:
-    """The tokenizer: special tokens first, then what was learnt, then the sentinels."""
-    tokens = [*specials.tokens, *(piece for piece in learnt.pieces if piece not in specials.tokens), *specials.last]
+def assemble(learned: LearnedVocabulary, settings: TokenizerSettings, specials: Specials) -> Tokenizer:
+    """The tokenizer: special tokens first, then what was learned, then the sentinels."""
+    tokens = [*specials.tokens, *(piece for piece in learned.pieces if piece not in specials.tokens), *specials.last]
     ids = {token: number for number, token in enumerate(tokens)}
     unknown = specials.roles.get("unk")
     if settings.kind in ("word", "char"):
         model: Any = models.WordLevel(vocab=ids, unk_token=unknown)
     elif settings.kind == "byte-bpe":
-        model = models.BPE(vocab=ids, merges=learnt.merges)
+        model = models.BPE(vocab=ids, merges=learned.merges)
     elif settings.kind == "bpe":
         options = {"unk_token": unknown, "fuse_unk": True, "byte_fallback": settings.falls_back}
-        model = models.BPE(vocab=ids, merges=learnt.merges, **options)
+        model = models.BPE(vocab=ids, merges=learned.merges, **options)
     elif settings.kind == "wordpiece":
         model = models.WordPiece(vocab=ids, unk_token=unknown)
     else:
-        scores = dict(zip(learnt.pieces, learnt.scores, strict=True))
+        scores = dict(zip(learned.pieces, learned.scores, strict=True))
         listed = [(token, scores.get(token, 0.0)) for token in tokens]
         model = models.Unigram(listed, ids[unknown or ""], settings.falls_back)
     core = Core(model)

@@ -304,11 +304,11 @@ def _unigram(
     core.model = models.Unigram()
     trainer = trainers.UnigramTrainer(vocab_size=room + room // 20 + 8, show_progress=False)
     core.train_from_iterator(texts, trainer)
-    found = {piece: round(score * GRAIN) / GRAIN for piece, score in _model(core)["vocab"]}
-    lowest = min(found.values())
+    weights = {piece: round(score * GRAIN) / GRAIN for piece, score in _model(core)["vocab"]}
+    lowest = min(weights.values())
     # Characters that no likely piece needs all get the lowest score; the library parts them by chance.
-    signs = {sign: found[sign] if found.get(sign, lowest) > lowest + 0.1 else lowest for sign in alphabet}
-    longer = sorted((item for item in found.items() if item[0] not in signs), key=lambda item: (-item[1], item[0]))
+    signs = {sign: weights[sign] if weights.get(sign, lowest) > lowest + 0.1 else lowest for sign in alphabet}
+    longer = sorted((item for item in weights.items() if item[0] not in signs), key=lambda item: (-item[1], item[0]))
     scores = dict(sorted({**signs, **dict(longer[: room - len(signs)])}.items()))
     return LearnedVocabulary(list(scores), list(scores.values()), [])
 
