@@ -28,6 +28,7 @@ from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import TOKENIZER
 from lmworks.tasks.evaluation import Evaluation
+from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluation_interval
@@ -59,12 +60,13 @@ class Run:
         return card.build(self.folder)
 
 
-def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
+def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
     """Start a new run.
 
     Args:
         recipe: its settings; not changed.
         say: gets each line of progress.
+        rows: what to learn from, in place of the recipe's source; the run's folder keeps them.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
@@ -78,13 +80,17 @@ def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     asked = recipe.train.precision
     folder = Path(recipe.out)
     _refuse_existing(folder)
-    setup = set_up(recipe)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
     run.write("start", **_start(setup, why))
     run.write("data", **_data(setup))
     return _go(run, setup, say)
@@ -117,6 +123,8 @@ def recipe_of(run: RunFolder) -> Recipe:
     """The recipe of a run that goes on."""
     recipe = recipes.read(run.recipe)
     recipe.out = str(run.path)
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     recipe.train.memory = None  # what was chosen within it stands beside it, and stays
     if recipe.is_new:
         recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
