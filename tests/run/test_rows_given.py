@@ -54,3 +54,18 @@ def test_a_bad_row_is_named_and_nothing_is_written(model, tmp_path):
     with pytest.raises(InputError, match="row 1: a str, not a dictionary"):
         lmworks.tune(model, {"a", "b"}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("ending", "counted"), [("{}.", True), ("\n#### {}", True), ("{} or so", False)])
+def test_answers_that_end_in_numbers_are_matched_by_the_number(model, tmp_path, ending, counted):
+    rows = [{"prompt": f"What is {n} and 1?", "completion": f"It is {ending.format(n + 1)}"} for n in range(40)]
+    values = settings()
+    values.pop("data")
+    values["train"]["steps"] = 1
+    run = lmworks.tune(model, rows, out=tmp_path / "run", **values)
+    measures = {measure["key"]: measure for measure in run.card["measures"]}
+    assert ("final_number" in measures) is counted
+    assert "task" in measures
+    if counted:
+        assert measures["final_number"]["after"]["value"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+        assert measures["final_number"]["rows"] == 4
