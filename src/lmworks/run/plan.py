@@ -124,10 +124,11 @@ def make(
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
             was given.
     """
-    fit, reason = _fit(config, method, sized(train, config), documents, process)
-    setup = fit.setup
-    work = Work.of(setup)
-    speed = Speed.of(setup, rates or machine.rates())
+    rates = rates or machine.rates()
+    preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
+    asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
+    fit = _fit(asked)
+    setup, work, speed = fit.setup, Work.of(fit.setup), Speed.of(fit.setup, rates)
     return Plan(
         parameters=setup.parameters,
         trainable=setup.trained.count,
@@ -144,20 +145,16 @@ def make(
         recompute=setup.train.recompute,
         row_tokens=setup.train.room,
         choice=fit.note,
-        precision_reason=reason,
+        precision_reason=reason if setup.precision == preferred else fit.note,
     )
 
 
-def _fit(
-    config: ModelConfig, method: Method[Any], train: TrainSettings, documents: Documents, process: ProcessMemory
-) -> tuple[budget.MemoryFit, str]:
-    """Precision and what is recomputed, so that the run fits; and the reason for the precision."""
-    preferred, reason = machine.choose_precision(train.precision, "cpu")
-    others = [name for name in footprint.BYTES if name != preferred] if train.precision == "auto" else []
-    asked = TrainingSetup.of(config, method.trained(config), train, preferred, documents, process)
+def _fit(asked: TrainingSetup) -> budget.MemoryFit:
+    """Within memory: in the precision asked for, or in another one where it was left open."""
+    others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
+    process = asked.process
     free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
-    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
-    return fit, reason if fit.setup.precision == preferred else fit.note
+    return budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
 
 
 @dataclass(frozen=True)
