@@ -135,7 +135,7 @@ class OpenedModel(Source):
     @property
     def decoder_start(self) -> int | None:
         """By its generation config."""
-        return None if self.model is None else self.model.rules.start
+        return None if self.model is None else self.model.rules.decoder_start_token_id
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """All of it."""
