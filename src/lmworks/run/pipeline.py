@@ -136,39 +136,39 @@ def _refuse_threads(threads: int | None) -> None:
 
     A run that goes on where there are fewer cores than it began with is not asked: its sums depend on the number.
     """
-    one = machine.processor()
-    most = max(one.cores, one.logical)
+    processor = machine.processor()
+    most = max(processor.cores, processor.logical)
     if threads is not None and threads > most:
         raise InputError(
             f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
             "train.threads",
-            f"{one.cores}, one a core, is what comes without it",
+            f"leave it out: the default is {processor.cores}, one per core",
         )
 
 
 def _slower(settings: TrainSettings, asked: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
-    found, cores = [], machine.processor().cores
+    notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
-        found.append(
+        notes.append(
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
     rates = machine.rates()
     if asked == "bfloat16" and rates.bfloat16 < rates.float32:
-        found.append(
+        notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
             "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
         )
-    return found
+    return notes
 
 
 def silent(line: str) -> None:
-    """The default listener."""
+    """Prints nothing."""
 
 
 def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
-    """All stages that are not done yet."""
+    """All that is not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
     meter.start()

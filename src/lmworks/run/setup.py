@@ -86,8 +86,9 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, held_out.report)
     memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
-    plan = make_plan(config, method, recipe.train, documents, memory)
+    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
     plan.settle(recipe.train)
+    source.hold(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 

@@ -38,10 +38,10 @@ class Instructions(Task):
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """A row, an example; see data/answers."""
-        made = answer_examples(_as_prompts(table), self.tokenizer, settings, context)
+        examples = answer_examples(_as_prompts(table), self.tokenizer, settings, context)
         if self.settings.windows == "random":  # as presets of decoders say it, for texts
-            made.report.notes.append(f"windows random has no effect on rows of kind {table.kind}")
-        return made
+            examples.report.notes.append(f"windows random has no effect on rows of kind {table.kind}")
+        return examples
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
         """Of each row its prompt, as the training examples have it; of a chat all before the last answer."""
