@@ -32,6 +32,7 @@ __all__ = [
     "Rates",
     "choose_precision",
     "describe",
+    "identity",
     "keep_memory",
     "memory",
     "peak_memory",
@@ -205,7 +206,7 @@ def rates(refresh: bool = False) -> Rates:
     The measurement holds for this processor, its instructions, the number of threads and the version of PyTorch. One
     that other programs disturbed is used, and improved by the next processes that ask.
     """
-    key = _key()
+    key = identity()
     if key in _known and not refresh:
         return _known[key]
     place = cache_folder() / "machine.json"
@@ -232,7 +233,8 @@ def rates(refresh: bool = False) -> Rates:
 _known: dict[str, Rates] = {}
 
 
-def _key() -> str:
+def identity() -> str:
+    """What a measurement of this machine depends on: processor, instructions, threads, version of PyTorch."""
     from importlib.metadata import version
 
     one = processor()
