@@ -29,7 +29,7 @@ from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
+EVALUATION_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def row_losses(
         draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(example, np.random.default_rng((DRAWING_SEED, row))) for row, example in enumerate(examples)]
+        examples = [
+            draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+        ]
     return _measure(network, examples, row_tokens)
 
 

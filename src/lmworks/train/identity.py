@@ -35,7 +35,7 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
         samples = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // SAMPLED)):
             _add(samples, draw(examples[index], np.random.default_rng((settings.seed, index))))
-        identity["objective"] = samples.hexdigest()
+        identity["task"] = samples.hexdigest()
     return identity
 
 

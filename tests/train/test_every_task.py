@@ -1,4 +1,4 @@
-"""One loss, one loop and one measurement for all objectives: equal however rows are laid, killed or repeated."""
+"""One loss, one loop and one measurement for all tasks: equal however rows are laid, killed or repeated."""
 
 import math
 import os
@@ -143,11 +143,11 @@ def test_each_pass_over_the_data_hides_other_words():
     assert not np.array_equal(one.ids, other.ids)
 
 
-def test_a_run_does_not_go_on_with_another_objective(tmp_path):
+def test_a_run_does_not_go_on_with_another_task(tmp_path):
     run = RunFolder.create(tmp_path / "run", "")
     first, second = task("masked"), task("masked", mask_rate=0.2)
     train(first.make(), first.examples, settings(steps=4, checkpoint_every=2), run, Hooks(quiet=True), draw=first.draw)
-    with pytest.raises(InputError, match="other objective"):
+    with pytest.raises(InputError, match="other task"):
         train(first.make(), first.examples, settings(steps=4), run, Hooks(quiet=True), draw=second.draw)
 
 
@@ -159,7 +159,7 @@ def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_toke
     found = scoring.row_losses(network, made.examples, row_tokens, made.measure)
     assert network.training
     network.eval()
-    seed = scoring.DRAWING_SEED
+    seed = scoring.EVALUATION_SEED
     examples = [made.measure(one, np.random.default_rng((seed, row))) for row, one in enumerate(made.examples)]
     right = 0
     for row, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""Tokenizers and models for the tests of objectives: as BERT's, RoBERTa's and T5's are, but tiny."""
+"""Tokenizers, models and tasks for tests: as BERT's, RoBERTa's and T5's are, but tiny."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from types import SimpleNamespace
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Core
 
+from lmworks.tasks import registry
+from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
 TEXTS = [
@@ -80,6 +83,13 @@ def _opened(core: Core, ids: dict[str, int]) -> Tokenizer:
 
 
 def model(architecture: str = "encoder", **told) -> SimpleNamespace:
-    """What an objective asks of a model."""
+    """What a task asks of a model."""
     facts = {"vocab_size": 1000, "type_vocab_size": 2, "head": lambda name: name, "language_head": True}
     return SimpleNamespace(architecture=architecture, **{**facts, **told})
+
+
+def make_task(name: str, tokenizer: Tokenizer, config, **settings) -> Task:
+    """A task by its name."""
+    chosen = TaskSettings(name=name, **settings)
+    registry.check_settings(chosen)
+    return registry.task_class(name)(chosen, tokenizer, config)

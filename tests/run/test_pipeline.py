@@ -11,7 +11,8 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
 from lmworks.data.batch import Example
-from lmworks.run import stages
+from lmworks.run import pipeline
+from lmworks.run.setup import note_long_rows
 from lmworks.train.progress import BEYOND, Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings
 
@@ -48,33 +49,33 @@ def test_more_threads_than_the_machine_runs_at_once_are_refused(tmp_path):
 def test_more_threads_than_cores_are_said(monkeypatch):
     one = replace(machine.processor(), cores=2, logical=4)
     monkeypatch.setattr(machine, "processor", lambda: one)
-    stages._refuse_threads(4)
-    assert stages._slower(TrainSettings(threads=2), "float32") == []
-    (told,) = stages._slower(TrainSettings(threads=3), "float32")
+    pipeline._refuse_threads(4)
+    assert pipeline._slower(TrainSettings(threads=2), "float32") == []
+    (told,) = pipeline._slower(TrainSettings(threads=3), "float32")
     assert "3 threads share 2 cores" in told
     assert "train.threads" in told
 
 
 def test_bfloat16_that_is_emulated_is_said_with_its_rate(measured):
-    (told,) = stages._slower(TrainSettings(precision="bfloat16"), "bfloat16")
+    (told,) = pipeline._slower(TrainSettings(precision="bfloat16"), "bfloat16")
     assert "2 beside 100 GFLOP/s" in told
-    assert stages._slower(TrainSettings(precision="float32"), "float32") == []
+    assert pipeline._slower(TrainSettings(precision="float32"), "float32") == []
 
 
 def test_documents_longer_than_a_row_are_said_once_with_their_number():
     settings = TrainSettings(row_tokens=16)
-    assert stages.long_rows(documents(3, 17), settings) == []
-    (told,) = stages.long_rows(documents(18, 3, 41), settings)
+    assert note_long_rows(documents(3, 17), settings) == []
+    (told,) = note_long_rows(documents(18, 3, 41), settings)
     assert "2 documents are longer than a row of 16 tokens" in told
     assert "up to 40 tokens" in told
-    assert "1 document is" in stages.long_rows(documents(18), settings)[0]
-    assert stages.long_rows(documents(18), TrainSettings(row_tokens=16, packing=False)) == []
+    assert "1 document is" in note_long_rows(documents(18), settings)[0]
+    assert note_long_rows(documents(18), TrainSettings(row_tokens=16, packing=False)) == []
 
 
 def test_a_limit_that_was_passed_is_measured_anew_once(measured):
-    assert stages._limit("float32", 90e9) == 100e9
+    assert pipeline._limit("float32", 90e9) == 100e9
     assert measured == [False]
-    assert stages._limit("float32", 285e9) == 250e9
+    assert pipeline._limit("float32", 285e9) == 250e9
     assert measured == [False, False, True]
 
 

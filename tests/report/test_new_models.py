@@ -17,7 +17,7 @@ ANSWERS = {0: "zqzq", 30: "the the", 60: "the cat", 120: "the cat sat"}
 def _events(run_events):
     events = run_events()
     start = events[0]
-    start |= {"method": "from scratch, masked", "objective": {"name": "masked", "next_sentence": True}}
+    start |= {"method": "full", "new": True, "task": {"name": "masked", "next_sentence": True}}
     start["tokenizer"] = {"source": "trained on the training rows", "kind": "wordpiece", "vocab_size": 8000}
     events = [event for event in events if event["event"] != "samples"]
     for event in events:
@@ -71,7 +71,13 @@ def test_terminal_and_page_show_them(run):
     written = io.StringIO()
     terminal.show(built, Console(file=written, width=120))
     shown = page.render(built)
-    for text in ("step 30", "the cat sat", "the cat ran", "hidden words, and next sentences", "wordpiece, 8,000 words"):
+    for text in (
+        "step 30",
+        "the cat sat",
+        "the cat ran",
+        "hidden tokens, and next sentences",
+        "wordpiece, 8,000 words",
+    ):
         assert text in written.getvalue()
         assert text in shown
     assert "the &lt;b&gt;cat&lt;/b&gt; [MASK]" in shown

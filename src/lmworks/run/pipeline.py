@@ -1,7 +1,7 @@
-"""What every run goes through, whatever it trains: measured - trained - saved - measured again - told.
+"""What every run goes through: measured - trained - saved - measured again - reported.
 
-Each stage is told in the journal when it is done, so a killed run goes on at the stage it was in; within training,
-from its newest checkpoint. Knows neither adapters nor objectives: what is special stands in the Work it is handed.
+Each part is written in the journal when it is done, so a killed run goes on at the part that it was in; within
+training, from its newest checkpoint. Knows no method and no task by name.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import Settings, to_yaml
-from lmworks.data.batch import Example, ExampleTransform
-from lmworks.data.objectives import Examples
+from lmworks.base.settings import to_yaml
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
-from lmworks.model.transformer import Transformer
 from lmworks.report import card, page
-from lmworks.run.plan import Plan
+from lmworks.run import recipe as recipes
+from lmworks.run.new_model import NewTokenizer
+from lmworks.run.recipe import Recipe
+from lmworks.run.setup import Setup, set_up
+from lmworks.run.source import TOKENIZER
+from lmworks.tasks.evaluation import Evaluation
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluation_interval
 from lmworks.train.settings import TrainSettings
 
 Say = Callable[[str], None]
-Figures = dict[str, Any]
 
 
 @dataclass
@@ -59,108 +59,41 @@ class Run:
         return card.build(self.folder)
 
 
-class Exam(Protocol):
-    """What a model is measured by, the same each time."""
-
-    def measure(self) -> tuple[Figures, list[dict[str, str]]]:
-        """All figures, and sample answers."""
-
-    def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
-        """What is measured on the way, among it ``loss``."""
-
-
-@dataclass
-class Work(ABC):
-    """Model and data, ready to be trained; nothing is written yet.
-
-    Attributes:
-        settings: how it is trained.
-        model: changed by training.
-        train, held_out: examples.
-        plan: what is to be expected.
-        notes: what a person should know before it begins.
-        draw: the random part of its objective, where it has one.
-    """
-
-    settings: TrainSettings
-    model: LanguageModel
-    train: Examples
-    held_out: Examples
-    plan: Plan
-    notes: list[str] = field(default_factory=list)
-    draw: ExampleTransform | None = None
-
-    @property
-    @abstractmethod
-    def recipe(self) -> Settings:
-        """All settings, resolved: what the run's folder keeps."""
-
-    @abstractmethod
-    def opening(self) -> dict[str, Any]:
-        """What the journal's ``start`` says of model, data and method."""
-
-    @abstractmethod
-    def exam(self) -> Exam:
-        """What it is measured by."""
-
-    @abstractmethod
-    def unfreeze(self) -> None:
-        """Let what is to be trained require gradients."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the result."""
-
-    @abstractmethod
-    def keep(self, folder: Path) -> None:
-        """Write into the run's new folder what a resumed run needs beside the recipe."""
-
-    def sampler(self, exam: Any) -> Callable[[Transformer, int], list[dict[str, str]]] | None:
-        """What shows on the way how the model changes; None: nothing does."""
-        return None
-
-
-R = TypeVar("R", bound=Settings)
-
-
-def begin(recipe: R, prepare: Callable[[R], Work], name: str, say: Say | None) -> Run:
+def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     """Start a new run.
 
     Args:
-        recipe: its settings, with ``train`` and ``out``; not changed.
-        prepare: opens model and data and checks that they fit; writes nothing.
-        name: of the folder where ``out`` is not given.
-        say: told each line of progress.
+        recipe: its settings; not changed.
+        say: gets each line of progress.
+
+    Raises:
+        InputError: anything about model, data or settings that cannot be used.
     """
     say = say or silent
     recipe = recipe.model_copy(deep=True)
-    told: Any = recipe
-    _refuse_threads(told.train.threads)
-    machine.use_threads(told.train.threads)
-    told.out = told.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
-    asked = told.train.precision
-    folder = Path(told.out)
+    _refuse_threads(recipe.train.threads)
+    machine.use_threads(recipe.train.threads)
+    title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
+    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
+    asked = recipe.train.precision
+    folder = Path(recipe.out)
     _refuse_existing(folder)
-    work = prepare(recipe)
-    why = work.plan.precision_reason
+    setup = set_up(recipe)
+    why = setup.plan.precision_reason
     say(f"precision {why}")
-    for line in (*_slower(work.settings, asked), *work.notes, *work.plan.lines()):
+    for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
-    run = RunFolder.create(folder, to_yaml(work.recipe))
-    work.keep(folder)
-    run.write("start", **_start(work, why))
-    run.write("data", **_data(work))
-    return _go(run, work, say)
+    run = RunFolder.create(folder, to_yaml(recipe))
+    setup.source.keep(folder)
+    run.write("start", **_start(setup, why))
+    run.write("data", **_data(setup))
+    return _go(run, setup, say)
 
 
-def go_on(folder: str | Path, read: Callable[[RunFolder], R], prepare: Callable[[R], Work], say: Say | None) -> Run:
+def resume(folder: str | Path, say: Say | None = None) -> Run:
     """Go on with a run that was killed or stopped, from where it was.
 
-    Args:
-        folder: the run's.
-        read: its recipe.
-        prepare: as for a new run; must give the same model and data.
-        say: told each line of progress.
+    On a CPU the losses that follow are those of a run that was never stopped, bit for bit.
 
     Raises:
         InputError: no run there, or its data or settings are no longer the same.
@@ -173,30 +106,21 @@ def go_on(folder: str | Path, read: Callable[[RunFolder], R], prepare: Callable[
     started = run.events("start")
     if not started:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
-    recipe = read(run)
-    told: Any = recipe
-    told.train.memory = None  # what was chosen within it stands beside it, and stays
+    recipe = recipe_of(run)
     machine.use_threads(started[0]["threads"])
-    work = prepare(recipe)
+    setup = set_up(recipe)
     run.write("resume", threads=started[0]["threads"])
-    return _go(run, work, say)
+    return _go(run, setup, say)
 
 
-def long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]:
-    """A note on documents that are longer than a row; none where there are none.
-
-    Args:
-        examples: as they pass through the network.
-        settings: of packing.
-    """
-    sizes = [example.size for example in examples if example.size > settings.room]
-    if not sizes or not settings.packing:
-        return []
-    many = f"{len(sizes):,} documents are" if len(sizes) > 1 else "1 document is"
-    return [
-        f"{many} longer than a row of {settings.room} tokens (train.row_tokens): alone in a longer row, up to "
-        f"{max(sizes):,} tokens, which asks for more memory"
-    ]
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe of a run that goes on."""
+    recipe = recipes.read(run.recipe)
+    recipe.out = str(run.path)
+    recipe.train.memory = None  # what was chosen within it stands beside it, and stays
+    if recipe.is_new:
+        recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
+    return recipe
 
 
 def _refuse_threads(threads: int | None) -> None:
@@ -235,65 +159,94 @@ def silent(line: str) -> None:
     """The default listener."""
 
 
-def _go(run: RunFolder, work: Work, say: Say) -> Run:
+def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     """All stages that are not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
     meter.start()
-    exam = work.exam()
-    if not _evaluated(run, "before"):
+    recipe, evaluation = setup.recipe, setup.evaluation
+    if not _is_evaluated(run, "before"):
         say("measuring before training")
-        _measure(run, exam, "before", 0)
+        _measure(run, evaluation, "before", 0)
     machine.release_memory()
-    work.unfreeze()
-    say(f"training: {work.opening()['method']}, into {run.path}")
-    hooks = Hooks(evaluate=exam.held_out_figures if _chooses(work) else None, sample=work.sampler(exam))
-    hooks.library = work.plan.memory.get("library")
-    outcome = train(work.model.network, work.train.items, work.settings, run, hooks, draw=work.draw)
+    setup.method.apply(setup.model.network, recipe.train.seed)
+    say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
+    outcome = train(
+        setup.model.network,
+        setup.train.items,
+        recipe.train,
+        run,
+        _hooks(setup),
+        draw=setup.task.sample if setup.task.is_random else None,
+    )
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
-    work.model.network.eval().requires_grad_(False)
+    setup.model.network.eval().requires_grad_(False)
     machine.release_memory()
     if run.final.exists():
         shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
-    work.save(run.final)
-    if not _evaluated(run, "after"):
+    _save(setup, run.final)
+    if not _is_evaluated(run, "after"):
         say("measuring after training")
-        _measure(run, exam, "after", outcome.step)
+        _measure(run, evaluation, "after", outcome.step)
     run.write("finish", **_closing(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
 
 
-def _chooses(work: Work) -> bool:
+def _hooks(setup: Setup) -> Hooks:
+    """What the loop does beside training; a new model shows on the way what it writes by now."""
+    evaluation = setup.evaluation
+    return Hooks(
+        evaluate=evaluation.held_out_figures if _evaluates_on_the_way(setup) else None,
+        sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
+        library=setup.plan.memory.get("library"),
+    )
+
+
+def _evaluates_on_the_way(setup: Setup) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
-    settings, total = work.settings, work.plan.steps
-    every = settings.evaluate_every or evaluation_interval(total, -(-len(work.train) // settings.batch_size))
-    return bool(work.held_out.items) and (every < total or settings.patience is not None)
+    settings, total = setup.recipe.train, setup.plan.steps
+    every = settings.evaluate_every or evaluation_interval(total, -(-len(setup.train) // settings.batch_size))
+    return bool(setup.held_out.items) and (every < total or settings.patience is not None)
 
 
-def _measure(run: RunFolder, exam: Exam, when: str, step: int) -> None:
-    figures, samples = exam.measure()
+def _save(setup: Setup, folder: Path) -> None:
+    """The method's own folder; of a new model the whole one, since nothing else has its weights."""
+    if setup.recipe.is_new:
+        setup.model.save(folder)
+    else:
+        setup.method.save(setup.model, folder, str(setup.recipe.model))
+
+
+def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int) -> None:
+    figures, samples = evaluation.measure()
     run.write("samples", when=when, step=step, items=samples)
     run.write("evaluation", when=when, step=step, **figures)
 
 
-def _start(work: Work, why: str) -> dict[str, Any]:
+def _start(setup: Setup, why: str) -> dict[str, Any]:
+    recipe = setup.recipe
     return {
-        **work.opening(),
+        "model": recipe.name if recipe.is_new else recipe.model,
+        "new": recipe.is_new,
+        "data": recipe.data.source,
+        "method": recipe.method,
+        "task": recipe.task.model_dump(),
+        **setup.source.event(),
         "machine": machine.describe(),
-        "precision": work.settings.precision,
+        "precision": recipe.train.precision,
         "precision_reason": why,
-        "threads": machine.use_threads(work.settings.threads),
-        "parameters": {"total": work.plan.parameters, "trainable": work.plan.trainable},
-        "plan": work.plan.event(),
-        "notes": work.model.notes,
+        "threads": machine.use_threads(recipe.train.threads),
+        "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
+        "plan": setup.plan.event(),
+        "notes": setup.model.notes,
     }
 
 
-def _data(work: Work) -> dict[str, Any]:
-    report = work.train.report
+def _data(setup: Setup) -> dict[str, Any]:
+    report = setup.train.report
     return {
         "rows": report.rows,
         "examples": report.examples,
@@ -302,7 +255,7 @@ def _data(work: Work) -> dict[str, Any]:
         "truncated": report.truncated,
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
-        "held_out": work.held_out.report.rows,
+        "held_out": setup.held_out.report.rows,
         "notes": report.notes,
     }
 
@@ -340,7 +293,7 @@ def _limit(precision: str, reached: float) -> float:
     return limit
 
 
-def _evaluated(run: RunFolder, when: str) -> bool:
+def _is_evaluated(run: RunFolder, when: str) -> bool:
     return any(event.get("when") == when for event in run.events("evaluation"))
 
 

@@ -1,4 +1,4 @@
-"""Objectives: the ids of a prompt begin its example, loss by position, every count, and what is refused."""
+"""Prompts with answers, and whole texts: a prompt begins its example, loss by position, counts, what is refused."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from tiny_tokenizers import CHATML, LLAMA2, byte_level, sentencepiece
 
 from lmworks.base.errors import InputError
-from lmworks.data import objectives
+from lmworks.data import answers
+from lmworks.data.answers import answer_examples
+from lmworks.data.examples import check_report
+from lmworks.data.prompts import prompts
+from lmworks.data.texts import causal_examples
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
 
@@ -27,9 +31,14 @@ TALKS = [
 ]
 
 
+def examples(table, tokenizer, settings, context):
+    make = causal_examples if table.kind == "text" else answer_examples
+    return make(table, tokenizer, settings, context)
+
+
 def make(rows, tokenizer, context=200, **settings):
     told = DataSettings(**settings)
-    return objectives.examples(corpus.read(rows, told), tokenizer, told, context)
+    return examples(corpus.read(rows, told), tokenizer, told, context)
 
 
 def learned(tokenizer, example):
@@ -43,8 +52,8 @@ def test_a_prompt_is_the_beginning_of_its_example(rows, name):
     if rows is TALKS and tokenizer.chat_template is None:
         pytest.skip("conversations need a template")
     table, settings = corpus.read(rows), DataSettings()
-    made = objectives.examples(table, tokenizer, settings, 300)
-    asked = objectives.prompts(table, tokenizer, settings)
+    made = examples(table, tokenizer, settings, 300)
+    asked = prompts(table, tokenizer, settings)
     assert len(made) == len(asked) == len(rows)
     for example, prompt in zip(made, asked, strict=True):
         assert example.ids[: len(prompt.ids)].tolist() == prompt.ids
@@ -59,8 +68,8 @@ def test_a_prompt_is_the_beginning_of_its_example(rows, name):
 def test_with_and_without_template_for_any_text(prompt, completion):
     for tokenizer in TOKENIZERS.values():
         table = corpus.read([{"prompt": prompt, "completion": completion}])
-        (example,) = objectives.examples(table, tokenizer, DataSettings(), 500)
-        (asked,) = objectives.prompts(table, tokenizer, DataSettings())
+        (example,) = examples(table, tokenizer, DataSettings(), 500)
+        (asked,) = prompts(table, tokenizer, DataSettings())
         assert example.ids[: len(asked.ids)].tolist() == asked.ids
 
 
@@ -115,7 +124,7 @@ def test_long_rows_are_cut_and_counted_skipped_or_refused():
     assert cut[0].ids.tolist() == whole[0].ids[:room].tolist()
     assert (cut[0].dropped, cut.report.truncated, cut.report.dropped_tokens) == (3, 1, 3)
     assert cut[0].bytes < whole[0].bytes
-    objectives.check(cut.report, DataSettings())
+    check_report(cut.report, DataSettings())
     skipped = make(rows, PLAIN, max_tokens=room, on_long="skip")
     assert (len(skipped), skipped.report.too_long) == (1, 1)
     with pytest.raises(InputError, match=f"row 1: {len(whole[0])} tokens, and there is room for {room}"):
@@ -129,11 +138,11 @@ def test_rows_without_a_token_to_learn_are_refused_unless_told():
     assert made.report.no_trainable == 1
     assert len(made) == 3 - made.report.no_trainable
     with pytest.raises(InputError, match="row 1: 1 of 3 rows have no token to learn"):
-        objectives.check(made.report, DataSettings())
-    objectives.check(made.report, DataSettings(allow_no_loss=True))
+        check_report(made.report, DataSettings())
+    check_report(made.report, DataSettings(allow_no_loss=True))
     nothing = make(PAIRS, PLAIN, max_tokens=2)
     with pytest.raises(InputError, match="no row has a token to learn"):
-        objectives.check(nothing.report, DataSettings(allow_no_loss=True))
+        check_report(nothing.report, DataSettings(allow_no_loss=True))
 
 
 def test_an_end_without_loss_is_refused_unless_told():
@@ -145,8 +154,8 @@ def test_an_end_without_loss_is_refused_unless_told():
         made = make(PAIRS, tokenizer)
         assert made.report.end_without_loss == 2
         with pytest.raises(InputError, match="row 1: in 2 of 2 rows the end of the turn carries no loss"):
-            objectives.check(made.report, DataSettings())
-        objectives.check(made.report, DataSettings(allow_no_end=True))
+            check_report(made.report, DataSettings())
+        check_report(made.report, DataSettings(allow_no_end=True))
 
 
 def test_pad_equal_to_eos_does_not_hide_the_end():
@@ -180,7 +189,7 @@ def test_many_rows_at_once_are_the_rows_one_by_one(monkeypatch):
     rows = [{"prompt": f"Who is {n}?", "completion": f"It is {n}"} for n in range(11)]
     for tokenizer in TOKENIZERS.values():
         together = make(rows, tokenizer)
-        monkeypatch.setattr(objectives, "ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(answers, "ROWS_AT_ONCE", 1)
         alone = make(rows, tokenizer)
         monkeypatch.undo()
         for one, other in zip(together, alone, strict=True):

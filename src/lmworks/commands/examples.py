@@ -1,4 +1,4 @@
-"""How lmworks data show --objective prints an example: what the model sees, and what it is to say.
+"""How lmworks data show prints the examples of a task: what the model sees, and what it learns to say.
 
 Knows no model; reads examples alone.
 """
@@ -12,8 +12,8 @@ from rich.text import Text
 
 from lmworks.commands import show
 from lmworks.data.batch import NEXT_SENTENCE, Example
-from lmworks.data.drawing import Objective
-from lmworks.data.objectives import Examples
+from lmworks.data.examples import Examples
+from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
 GIVEN = "dim"
@@ -118,15 +118,15 @@ def fate(seen: int, meant: int, tokenizer: Tokenizer) -> str:
     return "masked" if seen == tokenizer.mask_id else "left" if seen == meant else "replaced"
 
 
-def counts(objective: Objective, made: Examples, seed: int) -> None:
+def print_counts(task: Task, examples: Examples, seed: int) -> None:
     """What one draw of all examples does, in figures."""
-    drawn = [objective.draw(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(made.items)]
+    drawn = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
     if not drawn:
         return
     if drawn[0].targets is not None:
-        may = sum(int(example.loss.sum()) for example in made)
+        may = sum(int(example.loss.sum()) for example in examples)
         fates = [
-            fate(int(seen), int(meant), objective.tokenizer)
+            fate(int(seen), int(meant), task.tokenizer)
             for example in drawn
             if example.targets is not None
             for seen, meant in zip(example.ids[example.loss], example.targets[example.loss], strict=True)
