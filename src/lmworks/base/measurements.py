@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept in the cache by name: one JSON file, good for one processor and one PyTorch."""
+"""What was measured on this machine, by name, in one file of the cache; good for one processor and one PyTorch."""
 
 from __future__ import annotations
 
