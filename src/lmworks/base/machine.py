@@ -247,12 +247,13 @@ def _threads() -> int:
     return int(torch.get_num_threads()) if torch else processor().cores
 
 
-def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str]:
+def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:
     """The precision of matrix products, and the reason as a sentence with the numbers that decided.
 
     Args:
         asked: "auto", "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", "mps", with or without an index.
+        measured: rates of the processor; None: this machine's.
     """
     if asked in PRECISIONS:
         return asked, f"{asked}, as asked"
@@ -266,7 +267,7 @@ def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str
         return chosen, f"{chosen}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
-    found = rates()
+    found = measured or rates()
     chosen = "bfloat16" if found.bfloat16 >= WORTH * found.float32 else "float32"
     told = f"bfloat16 {found.bfloat16:,.4g} and float32 {found.float32:,.4g} GFLOP/s in matrix products"
     return chosen, f"{chosen}: {told}, as measured on this machine with {found.threads} threads"

@@ -8,6 +8,7 @@ precision and what is recomputed are chosen together, so that the run fits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
-from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
+from lmworks.run.footprint import BaseWeights, Documents, ProcessMemory, TrainingSetup
 from lmworks.run.timing import Timing
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
@@ -40,6 +41,7 @@ class Plan:
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
+        base_precision: how the model's own weights are held.
         choice: what was changed to fit into memory, and why; empty where nothing was.
     """
 
@@ -59,10 +61,12 @@ class Plan:
     row_tokens: int = 0
     choice: str = ""
     precision_reason: str = ""
+    base_precision: str = "float32"
 
     def settle(self, train: TrainSettings) -> None:
         """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
         train.precision = self.precision  # type: ignore[assignment]
+        train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
@@ -100,7 +104,9 @@ def make(
     train: TrainSettings,
     documents: Documents,
     process: ProcessMemory,
+    rates: machine.Rates | None = None,
     timing: Timing | None = None,
+    bases: Sequence[BaseWeights] = (BaseWeights(),),
 ) -> Plan:
     """The plan of a run.
 
@@ -110,15 +116,18 @@ def make(
         train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
         documents: what passes through the network.
         process: what this process holds already, and may hold.
+        rates: of this machine's products, for the precision; None: asked of base/machine.
         timing: of such a model on this machine; None: measured now, or read from the cache.
+        bases: ways to hold the model's own weights, the preferred one first, the smallest last.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
             was given.
     """
-    fit, reason = _fit(config, method, sized(train, config), documents, process)
-    setup = fit.setup
-    work = Work.of(setup)
+    preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
+    asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
+    fit = _fit(asked, bases)
+    setup, work = fit.setup, Work.of(fit.setup)
     timing = timing or timings.measured(setup, method, documents.answer_rows)
     seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
     return Plan(
@@ -137,20 +146,24 @@ def make(
         recompute=setup.train.recompute,
         row_tokens=setup.train.room,
         choice=fit.note,
-        precision_reason=reason,
+        precision_reason=reason if setup.precision == preferred else fit.note,
+        base_precision=setup.base.precision,
     )
 
 
-def _fit(
-    config: ModelConfig, method: Method[Any], train: TrainSettings, documents: Documents, process: ProcessMemory
-) -> tuple[budget.MemoryFit, str]:
-    """Precision and what is recomputed, so that the run fits; and the reason for the precision."""
-    preferred, reason = machine.choose_precision(train.precision, "cpu")
-    others = [name for name in footprint.BYTES if name != preferred] if train.precision == "auto" else []
-    asked = TrainingSetup.of(config, method.trained(config), train, preferred, documents, process)
+def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit:
+    """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
+    precision asked for, or in another one where it was left open."""
+    others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
+    process = asked.process
     free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    setups = [asked.over(base) for base in bases]
+    asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
     fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
-    return fit, reason if fit.setup.precision == preferred else fit.note
+    if asked.base == bases[0]:
+        return fit
+    note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
+    return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: i
     for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
         ids = [prompts[index].ids for index in group]
         for index, reply in zip(
-            group, complete(model.network, model.tokenizer, ids, settings, model.rules), strict=True
+            group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
         ):
             answers[index] = reply.text.strip()
     return answers
@@ -105,7 +105,7 @@ def fill_texts(model: LanguageModel, examples: Sequence[Example], settings: Eval
 
 
 def _write(model: LanguageModel, ids: list[int], settings: EvaluateSettings, skip_special: bool = True) -> str:
-    (reply,) = complete(model.network, model.tokenizer, [ids], _sampling(model, settings), model.rules)
+    (reply,) = complete(model.stepper(), model.tokenizer, [ids], _sampling(model, settings), model.rules)
     return reply.text if skip_special else model.tokenizer.decode(reply.ids, skip_special=False)
 
 
