@@ -17,6 +17,7 @@ from lmworks.run import plan
 from lmworks.run.budget import MARGIN
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.largest_row import LargestRow
+from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -25,6 +26,8 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 LENGTHS = [100, 120, 90, 200] * 4
 PLENTY = 1 << 50
+
+TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_rows=0)
 
 
 def _plan(
@@ -35,7 +38,7 @@ def _plan(
     rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | measured))  # type: ignore[arg-type]
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
-    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates)
+    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING)
 
 
 def test_nothing_changes_where_it_fits() -> None:

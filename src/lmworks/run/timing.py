@@ -26,6 +26,7 @@ from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
@@ -238,12 +239,13 @@ def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, 
 def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: int) -> float:
     """Of a token for each of so many texts at once, reading their prompts not counted."""
     prompt = max(documents, key=len)
-    ids = (prompt.ids if prompt.source is None else prompt.source).tolist()
+    room = max(1, network.config.max_position_embeddings - NEW_TOKENS - 1)
+    ids = (prompt.ids if prompt.source is None else prompt.source).tolist()[:room]
     prompts = [ids] * rows
     settings = SamplingSettings(max_tokens=NEW_TOKENS + 1, temperature=0)
 
     def write() -> float:
-        steps = decode(network, prompts, settings, set())
+        steps = decode(TorchStepper(network), prompts, settings, set())
         next(steps)
         start = time.perf_counter()
         count = sum(1 for _ in steps)
