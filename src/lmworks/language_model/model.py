@@ -24,6 +24,7 @@ from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.text import Reply, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -229,6 +230,8 @@ class LanguageModel:
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
                 make_fast(self.network, chosen)
+            else:
+                widen(self.network)
         elif chosen != "float32":
             self.network.to(dtype_of(chosen))
         return self
