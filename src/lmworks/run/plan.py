@@ -2,7 +2,7 @@
 
 From a config, settings and the lengths of the documents; opens no model and no data. Parameters and FLOPs are
 arithmetic. Time is FLOPs over this machine's own measured rate times the part of it that training reaches, and what
-small models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory is told by
+small models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory comes from
 footprint; precision and what is recomputed are chosen together, so that the run fits.
 """
 
