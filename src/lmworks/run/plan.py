@@ -8,10 +8,11 @@ precision and what is recomputed are chosen together, so that the run fits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine
 from lmworks.model import sizes, training_cost
@@ -159,11 +160,21 @@ def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit
     free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
     setups = [asked.over(base) for base in bases]
     asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
-    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
+    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
     if asked.base == bases[0]:
         return fit
     note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
+
+
+def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
+    """What to suggest in place of a run that trains all and does not fit."""
+    if asked.trained.is_whole:
+        trained = methods.make("lora").trained(asked.config)
+        setup = TrainingSetup.of(
+            asked.config, trained, asked.train, asked.precision, asked.documents, asked.process
+        ).over(asked.base)
+        yield "--method lora, where a model is adapted", setup
 
 
 @dataclass(frozen=True)
