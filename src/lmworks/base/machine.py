@@ -309,8 +309,8 @@ def release_memory() -> None:
 def trim_memory(limit: int) -> bool:
     """Gives freed pages back to the system where the process holds more than so many bytes; whether it did.
 
-    Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of the
-    heap and more. Faulting them in again takes a few hundredths of a second.
+    Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of
+    the heap and more. Faulting them in again takes a few hundredths of a second.
     """
     if resident_memory() <= limit:
         return False
