@@ -43,6 +43,8 @@ class Documents:
         loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
         labels: places that each classification head reads, by its name.
         evaluation_tokens: that pass through without training, sources too, all measurements together.
+        answer_rows: answers that are written at once in evaluation. answer_steps: tokens written for each group of
+            them, all measurements together, where every answer is as long as it may be.
     """
 
     lengths: Sequence[int]
@@ -50,6 +52,8 @@ class Documents:
     loss_tokens: int | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     evaluation_tokens: int = 0
+    answer_rows: int = 0
+    answer_steps: int = 0
 
 
 @dataclass(frozen=True)
