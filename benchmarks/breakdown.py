@@ -155,7 +155,8 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
     import work
 
     from lmworks.base.journal import RunFolder
-    from lmworks.train.loop import Hooks, train
+    from lmworks.train.hooks import Hooks
+    from lmworks.train.loop import train
 
     profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
     lost = announce(profile, figures.WARM)

@@ -15,15 +15,17 @@ import numpy as np
 import work
 
 import lmworks
-from lmworks.adapt.attach import load_adapter
+from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.registry import load_adapter, make
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.sizes import linears, training_flops
-from lmworks.train.loop import Hooks, train
+from lmworks.model.training_cost import training_flops
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 
@@ -39,7 +41,7 @@ def opened(method: str, folder: Path) -> LanguageModel:
 
 def arranged(documents: list[dict[str, Any]]) -> list[Example]:
     """Examples whose shuffled order is that of the documents."""
-    places = [place for step in Stream(len(documents), work.DOCUMENTS, epochs=1) for place in step]
+    places = [place for step in BatchSampler(len(documents), work.DOCUMENTS, epochs=1) for place in step]
     found: list[Any] = [None] * len(documents)
     for place, one in zip(places, documents, strict=True):
         ids = np.array(one["ids"], dtype=np.int32)
@@ -63,8 +65,9 @@ def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) 
     """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
     lengths = [len(one["ids"]) - 1 for one in documents]  # nothing is predicted from a document's last token
     targets = sum(len(one["ids"]) - one["prompt"] for one in documents)
-    adapted = [one for one in linears(config) if one.name.endswith(work.TARGETS)] if method == "lora" else None
-    return float(training_flops(config, sum(lengths), targets, lengths, adapted=adapted, rank=work.RANK).total)
+    settings = LoRASettings(rank=work.RANK, targets=list(work.TARGETS)) if method == "lora" else None
+    trained = make(method, settings).trained(config)
+    return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
 
 
 def steps_of(documents: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

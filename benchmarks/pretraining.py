@@ -57,15 +57,17 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
     """The loop that `lmworks pretrain` runs, without the report round it."""
     from lmworks.base.journal import RunFolder
     from lmworks.data.batch import Example
-    from lmworks.data.stream import Stream
+    from lmworks.data.sampler import BatchSampler
     from lmworks.families.folder import open_folder
-    from lmworks.model.sizes import training_flops
-    from lmworks.train.loop import Hooks, train
+    from lmworks.model.trained import TrainedParameters
+    from lmworks.model.training_cost import training_flops
+    from lmworks.train.hooks import Hooks
+    from lmworks.train.loop import train
     from lmworks.train.settings import TrainSettings
 
     network = open_folder(folder / "scratch").network.requires_grad_(True)
     rows = blocks(steps)
-    places = [place for step in Stream(len(rows), BATCH, epochs=1) for place in step]
+    places = [place for step in BatchSampler(len(rows), BATCH, epochs=1) for place in step]
     examples: list[Any] = [None] * len(rows)
     for place, row in zip(places, rows, strict=True):
         examples[place] = Example(row, np.arange(BLOCK) > 0)
@@ -79,7 +81,7 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
         train(network, examples, settings, run, Hooks(quiet=True))
         made = run.events("step")
     lengths = [BLOCK - 1] * (BATCH * (steps - figures.WARM))
-    work = training_flops(network.config, sum(lengths), sum(lengths), lengths)
+    work = training_flops(network.config, TrainedParameters.of(network), sum(lengths), sum(lengths), lengths)
     return figures.told(
         [BATCH * BLOCK for _ in made],
         [one["targets"] for one in made],

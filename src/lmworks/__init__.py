@@ -6,21 +6,28 @@ pretrain trains one from nothing, resume goes on with a run that was stopped.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.language_model.opening import load as load
-    from lmworks.run.pretraining import pretrain as pretrain
-    from lmworks.run.pretraining import resume as resume
-    from lmworks.run.tuning import tune as tune
+    from lmworks.run.doors import pretrain as pretrain
+    from lmworks.run.doors import tune as tune
+    from lmworks.run.pipeline import resume as resume
 
 __all__ = ["__version__", "load", "pretrain", "resume", "tune"]
 
+# For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors (0.3 MB), and PyTorch the same again.
+# Both keep 1,024 shapes, and each new row length is a dozen new shapes, so memory would climb by hundreds of MB. A row
+# needs only its own dozen, and oneDNN's cache alone serves it. Both read these limits at their first product.
+for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", 64)):
+    os.environ.setdefault(_name, str(_shapes))
+
 _HOMES = {
     "load": "lmworks.language_model.opening",
-    "tune": "lmworks.run.tuning",
-    "pretrain": "lmworks.run.pretraining",
-    "resume": "lmworks.run.pretraining",
+    "tune": "lmworks.run.doors",
+    "pretrain": "lmworks.run.doors",
+    "resume": "lmworks.run.pipeline",
 }
 
 

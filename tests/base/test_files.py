@@ -113,3 +113,54 @@ def test_folder_size(tmp_path):
     files.atomic_write(tmp_path / "c", b"1")
     assert files.folder_size(tmp_path) == 6
     assert files.folder_size(tmp_path / "c") == 1
+
+
+def test_a_place_below_a_file_is_refused_by_its_path(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    below = tmp_path / "notes.txt" / "run" / "deep"
+    for write in (lambda: files.atomic_write(below, "x"), lambda: files.atomic_folder(below).__enter__()):
+        with pytest.raises(InputError, match="is a file, not a folder") as caught:
+            write()
+        assert "notes.txt" in str(caught.value)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_links_are_followed_and_stay(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "disk")
+    (tmp_path / "file").symlink_to("later.txt")
+    with files.atomic_folder(tmp_path / "folder") as folder:
+        (folder / "a").write_text("a")
+    files.atomic_write(tmp_path / "file", "b")
+    assert (tmp_path / "folder").is_symlink()
+    assert (tmp_path / "disk" / "a").read_text() == "a"
+    assert (tmp_path / "file").is_symlink()
+    assert (tmp_path / "later.txt").read_text() == "b"
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.raises(InputError, match="leads nowhere"):
+        files.atomic_write(tmp_path / "one", "c")
+    assert names(tmp_path) == ["disk", "file", "folder", "later.txt", "one", "two"]
+
+
+def test_files_of_a_folder_get_the_permissions_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with files.atomic_folder(tmp_path / "m") as folder:
+            os.close(os.open(folder / "weights", os.O_CREAT | os.O_WRONLY, 0o600))  # as libraries write them
+            (folder / "config").write_text("{}")
+    finally:
+        os.umask(before)
+    assert {(tmp_path / "m" / name).stat().st_mode & 0o777 for name in ("weights", "config")} == {0o640}
+    assert names(tmp_path / "m") == ["config", "weights"]
+
+
+def test_without_a_home_there_is_a_cache(monkeypatch):
+    for name in ("LMWORKS_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert files.cache_folder().name == f"lmworks-{os.getuid()}"

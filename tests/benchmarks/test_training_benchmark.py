@@ -15,7 +15,7 @@ import pytest
 import training
 import work
 
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears
 
@@ -41,7 +41,7 @@ def test_told_refuses_steps_that_do_not_match() -> None:
 def test_lmworks_trains_on_the_documents_in_the_order_given() -> None:
     documents = [{**one, "ids": [one["number"], 1, 2]} for one in DOCUMENTS]
     examples = ours.arranged(documents)
-    shuffled = [int(examples[place].ids[0]) for step in Stream(len(examples), 8, epochs=1) for place in step]
+    shuffled = [int(examples[place].ids[0]) for step in BatchSampler(len(examples), 8, epochs=1) for place in step]
     assert shuffled == list(range(len(documents)))
     assert ours.settings("lora", "float32").seed == 0  # the stream's
 

@@ -96,7 +96,9 @@ def test_saving_over_its_own_folder_keeps_what_was_learned(theirs: Callable[...,
         opened.network.norm.weight.mul_(2.0)
     ids = ids_of(1, 5)
     expected = opened.network(ids).logits
-    save_folder(tmp_path / "m", opened.network, opened.config, opened.family)
+    with pytest.raises(InputError, match="already and not empty"):
+        save_folder(tmp_path / "m", opened.network, opened.config, opened.family)
+    save_folder(tmp_path / "m", opened.network, opened.config, opened.family, overwrite=True)
     torch.testing.assert_close(open_folder(tmp_path / "m").network(ids).logits, expected, rtol=0, atol=0)
 
 
@@ -158,5 +160,5 @@ def test_a_folder_with_other_things_is_not_replaced(theirs: Callable[..., Any], 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis\.txt"):
-        save_folder(tmp_path / "mine", opened.network, opened.config, opened.family)
+        save_folder(tmp_path / "mine", opened.network, opened.config, opened.family, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"

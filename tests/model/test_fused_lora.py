@@ -1,13 +1,13 @@
-"""Blocks with low-rank updates pass fused as they do module by module; nothing passes back below the lowest update."""
+"""Fused blocks with LoRA equal their modules; the backward pass ends at the lowest block with a LoRA term."""
 
 import pytest
 import torch
 
-from lmworks.adapt.attach import attach, disabled
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import adapters, disabled
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.kernels.library import library
 from lmworks.model import fused, products
-from lmworks.model.adding import adding
+from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
@@ -22,13 +22,13 @@ TARGETS = {
 }
 
 
-def made(targets, dropout=0.0, **more) -> Transformer:
+def adapted_network(targets, dropout=0.0, **more) -> Transformer:
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES, **more))
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     targets = [targets] if isinstance(targets, str) else targets
-    attach(network, LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets))
+    LoRA(LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets)).apply(network)
     for name, weight in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)
@@ -48,7 +48,7 @@ def gradients(network, ids, slope):
                                        "norm_position": "post"}], ids=["llama", "post-norm"])  # fmt: skip
 @pytest.mark.parametrize("targets", TARGETS)
 def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, monkeypatch):
-    network = made(TARGETS[targets], dropout, **kind)
+    network = adapted_network(TARGETS[targets], dropout, **kind)
     ids, slope, calls = torch.randint(0, 61, (2, 9)), torch.randn(2, 9, 48), []
     run = fused.run
     monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
@@ -63,30 +63,37 @@ def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, 
         torch.testing.assert_close(grad, plain[1][name], atol=1e-3 * float(plain[1][name].abs().max()), rtol=1e-3)
 
 
-def test_switched_off_or_merged_updates_are_not_computed():
-    network = made(TARGETS["attention"])
+def test_switched_off_updates_are_not_computed_and_merged_ones_only_once():
+    network = adapted_network(TARGETS["attention"])
     ids = torch.randint(0, 61, (1, 9))
-    with torch.no_grad():
-        changed = network.hidden_states(ids)
+    adapted = network.hidden_states(ids).detach()
     with disabled(network):
-        base = network.hidden_states(ids)
-    assert not torch.allclose(base, changed, atol=1e-3)
-    with disabled(network), torch.no_grad():
-        torch.testing.assert_close(base, network.hidden_states(ids), atol=1e-5, rtol=1e-4)
+        base = network.hidden_states(ids).detach()
+    assert not torch.allclose(base, adapted, atol=1e-3)
+    for _, adapter in adapters(network):
+        adapter.merge()
+    merged = network.hidden_states(ids).detach()
+    torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=1e-4)
+    with disabled(network):
+        assert torch.equal(network.hidden_states(ids), base)
+    assert torch.equal(network.hidden_states(ids), merged)
+    for _, adapter in adapters(network):
+        adapter.unmerge()
+    assert torch.equal(network.hidden_states(ids), adapted)
 
 
 def test_nothing_passes_back_below_the_lowest_update(monkeypatch):
-    network = made(TARGETS["upper"])
+    network = adapted_network(TARGETS["upper"])
     passed = []
     backward = products.backward
     monkeypatch.setattr(products, "backward", lambda *given: passed.append(given) or backward(*given))
     gradients(network, torch.randint(0, 61, (1, 9)), torch.randn(1, 9, 48))
     assert len(passed) == 4  # of the uppermost block: down, up and gate, o, and q, k, v
-    assert passed[-1][7] is False  # and nobody needs the gradient of its input
+    assert passed[-1][6] is False  # and nobody needs the gradient of its input
 
 
 def test_frozen_blocks_keep_as_much_as_their_parts_need():
-    network = made(TARGETS["attention"])
+    network = adapted_network(TARGETS["attention"])
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         network.hidden_states(torch.randint(0, 61, (1, 16)))
@@ -99,7 +106,7 @@ def test_frozen_blocks_keep_as_much_as_their_parts_need():
     assert sum(each.values()) == 16 * (3 * block + last)
 
 
-def test_adding_gives_the_same_gradients_as_two_passes():
+def test_accumulating_in_place_gives_the_same_gradients_as_two_passes():
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES)).train()
     parts = [torch.randint(0, 61, (1, 9)) for _ in range(2)]
@@ -109,7 +116,7 @@ def test_adding_gives_the_same_gradients_as_two_passes():
         for ids in parts:
             out = network.hidden_states(ids).square().sum()
             if how:
-                with adding():
+                with accumulate_in_place():
                     out.backward()
             else:
                 out.backward()

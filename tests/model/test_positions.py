@@ -30,7 +30,7 @@ def turned(rotary: Rotary, x: torch.Tensor, positions: torch.Tensor | None = Non
     """x (B, T, H, D) rotated; positions counted from 0 unless told."""
     if positions is None:
         positions = torch.arange(x.shape[1]).expand(x.shape[:2])
-    return rotate(x, *rotary.turns(positions, x.dtype))
+    return rotate(x, *rotary.cos_sin(positions, x.dtype))
 
 
 def heads(length: int, seed: int = 0) -> torch.Tensor:

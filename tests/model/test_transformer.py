@@ -6,7 +6,7 @@ import torch
 from lmworks.kernels.activations import ACTIVATIONS
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig, RopeScaling
-from lmworks.model.masks import Sight
+from lmworks.model.masks import AttentionMask
 from lmworks.model.transformer import Transformer
 
 VARIANTS = {
@@ -193,7 +193,7 @@ def test_a_learned_prefix_in_the_cache_gets_a_gradient():
     prefix = torch.randn(2, 4, 3, 8, requires_grad=True)
     for layer in cache.layers:
         layer.append(prefix, prefix)
-    cache.note(torch.arange(3).expand(2, 3), None)
+    cache.append_positions(torch.arange(3).expand(2, 3), None)
     network(ids, cache=cache).logits.sum().backward()
     assert prefix.grad is not None
     assert prefix.grad.abs().sum() > 0
@@ -211,7 +211,7 @@ def test_a_row_of_the_cache_can_leave():
 def test_mask_follows_its_definition():
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])
     segments = torch.tensor([[1, 1, 1, 2, 2, 0]])
-    mask = Sight(True, positions, positions, segments, segments).mask(window=2)[0, 0]
+    mask = AttentionMask(True, positions, positions, segments, segments).matrix(window=2)[0, 0]
     for query in range(6):
         for key in range(6):
             distance = int(positions[0, query] - positions[0, key])
@@ -270,13 +270,13 @@ def test_a_decoder_with_a_padded_source_equals_it_alone_step_by_step(name):
 def test_capped_scores_follow_their_definition():
     network = make(attention_softcap=2.0, num_hidden_layers=1, positions="none")
     attention, x = network.layers[0].self_attn, torch.randn(1, 6, 32)
-    sight = Sight(True, *(torch.arange(6)[None] for _ in range(2)))
+    mask = AttentionMask(True, *(torch.arange(6)[None] for _ in range(2)))
     query, key, value = (
         part(x).view(6, 4, 8).transpose(0, 1) for part in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     scores = (2.0 * torch.tanh(query @ key.mT / 8**0.5 / 2.0)).masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
     expected = attention.o_proj((scores.softmax(-1) @ value).transpose(0, 1).reshape(1, 6, 32))
-    close(attention(x, sight), expected)
+    close(attention(x, mask), expected)
 
 
 def test_layers_that_share_a_block_have_its_weights_once():

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.method import Method
+from lmworks.adapt.registry import make
 from lmworks.base.machine import Rates
-from lmworks.model import sizes
+from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
-from lmworks.run import footprint, plan
+from lmworks.run import plan
+from lmworks.run import timing as timing_module
+from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.largest_row import LargestRow, largest_possible
+from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -22,7 +29,9 @@ CONFIG = ModelConfig(
     num_key_value_heads=2,
     max_position_embeddings=64,
 )
+LORA = LoRASettings(rank=4)
 LENGTHS = [10, 20, 30, 15, 5]
+TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_rows=0)
 
 
 def _rates(**changes: float) -> Rates:
@@ -30,19 +39,31 @@ def _rates(**changes: float) -> Rates:
     return Rates(**(values | {"float32": 100.0, "bfloat16": 0.5, "share": 1.0} | changes))  # type: ignore[arg-type]
 
 
-def _plan(method: str = "lora", lora: LoRASettings | None = None, **changes: object) -> plan.Plan:
+def _plan(method: str = "lora", lora: LoRASettings | None = LORA, **changes: object) -> plan.Plan:
     train = TrainSettings(**({"precision": "float32", "batch_size": 2, "row_tokens": 32} | changes))  # type: ignore[arg-type]
-    return plan.make(CONFIG, method, train, lora or LoRASettings(rank=4), LENGTHS, loss_tokens=40, rates=_rates())
+    return _make(
+        CONFIG, train, Documents(LENGTHS, loss_tokens=40), method=make(method, lora if method == "lora" else None)
+    )
+
+
+def _make(
+    config: ModelConfig,
+    train: TrainSettings,
+    documents: Documents,
+    rates: Rates | None = None,
+    method: Method | None = None,
+) -> plan.Plan:
+    return plan.make(config, method or make("full"), train, documents, ProcessMemory(), rates or _rates(), TIMING)
 
 
 def test_adapters_are_those_that_attaching_makes() -> None:
-    from lmworks.adapt import attach
+    from lmworks.adapt.lora import LoRA
     from lmworks.model.transformer import Transformer
 
     for targets in (["q_proj", "v_proj"], ["all-linear"], ["layers.1.mlp.*"]):
         settings = LoRASettings(rank=4, targets=targets)
         network = Transformer(CONFIG)
-        attach.attach(network, settings)
+        LoRA(settings).apply(network)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         assert _plan(lora=settings).trainable == trainable
 
@@ -64,34 +85,40 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
 
 def test_flops_are_those_of_sizes() -> None:
     made = _plan()
-    adapted = plan.adapted_by(CONFIG, LoRASettings(rank=4))
-    expected = sizes.training_flops(CONFIG, 80, 40, LENGTHS, adapted=adapted, rank=4)
+    expected = training_cost.training_flops(CONFIG, make("lora", LORA).trained(CONFIG), 80, 40, LENGTHS)
     assert made.flops == {**vars(expected), "total": expected.total}
 
 
-def test_time_is_work_over_the_rate_reached() -> None:
-    made = _plan()
-    assert made.rate == 100e9 * plan.EFFICIENCY["float32"][plan.kernels() is None]
-    beside = made.steps * (plan.STEP_SECONDS + CONFIG.num_hidden_layers * plan.LAYER_SECONDS)  # one row a step
-    assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate + beside)}
-    rates = _rates(memory=2.0)
+def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
-    slower = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=rates)
-    faster = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=_rates())
-    through = slower.steps * plan.OPTIMIZER_BYTES * slower.trainable / 2e9
-    assert slower.seconds["training"] - faster.seconds["training"] == pytest.approx(through)
+    documents = Documents(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
+    timing = Timing(step=0.2, step_tokens=40, evaluation=0.001, answer=0.01, answer_rows=4)
+    made = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
+    assert made.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
+    assert made.rate == pytest.approx(made.flops["total"] / 0.4)
 
 
-def test_a_rate_measured_on_a_busy_machine_is_said_to_be_one() -> None:
+def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
     train = TrainSettings(precision="float32")
-    quiet, busy = (plan.make(CONFIG, "lora", train, LoRASettings(), LENGTHS, rates=_rates(share=s)) for s in (1.0, 0.2))
-    assert "other programs" in busy.note
-    assert quiet.note == ""
+    notes = [
+        plan.make(
+            CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates(), replace(TIMING, quiet=quiet)
+        ).note
+        for quiet in (True, False)
+    ]
+    assert notes[0] == ""
+    assert "other programs" in notes[1]
 
 
-def test_an_unknown_rate_gives_no_time() -> None:
+def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
+    monkeypatch.setattr(timing_module, "LARGEST", 1)
+    monkeypatch.setattr(plan.machine, "rates", _rates)
     train = TrainSettings(precision="float32")
-    made = plan.make(CONFIG, "lora", train, LoRASettings(), LENGTHS, rates=_rates(float32=0))
+    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
+    assert made.seconds["training"] == pytest.approx(made.flops["total"] / 100e9)
+    assert "at least" in made.note
+    monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
+    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
     assert made.seconds == {}
     assert any("not known" in line for line in made.lines())
 
@@ -109,7 +136,7 @@ def test_an_unknown_rate_gives_no_time() -> None:
 )
 def test_largest_row(changes: dict, row: list[int]) -> None:
     train = TrainSettings(**({"batch_size": 2, "row_tokens": 32} | changes))
-    assert footprint.largest_row(LENGTHS, train) == row
+    assert largest_possible(LENGTHS, train) == row
 
 
 BOTH = CONFIG.model_copy(update={"architecture": "encoder-decoder", "num_decoder_layers": 2, "positions": "relative"})
@@ -120,27 +147,26 @@ SOURCES = [12, 8, 30, 9, 5]
 @pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
 def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
-    made = plan.make(
-        config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, loss_tokens=12, evaluation_tokens=100,
-        rates=_rates(),
-    )  # fmt: skip
+    made = _make(config, train, Documents(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
     assert made.trainable == made.parameters == sizes.parameters(config)["total"]
     assert made.tokens == 3 * (sum(LENGTHS) + sum(sources))
     assert made.loss_tokens == 36
-    once = sizes.training_flops(config, sum(LENGTHS), 12, LENGTHS, sources or None)
+    once = training_cost.training_flops(
+        config, make("full").trained(config), sum(LENGTHS), 12, LENGTHS, sources or None
+    )
     assert made.flops["total"] == 3 * once.total
     assert made.seconds["total"] > made.seconds["training"] > made.seconds["evaluation"] > 0
-    more = plan.make(config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, rates=_rates())
+    more = _make(config, train, Documents(LENGTHS, sources))
     assert more.flops["head"] > made.flops["head"]
     assert "encoder" in config.architecture or made.memory["activations"] > 0
 
 
 def test_padded_rows_are_as_long_as_the_longest() -> None:
     train = TrainSettings(precision="float32", batch_size=2, packing=False)
-    padded = footprint.Rows.of(LENGTHS, SOURCES, train)
-    assert (padded.lengths, padded.sources, padded.each) == ([30, 30], [30, 30], 1)
-    packed = footprint.Rows.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
-    assert (packed.lengths, packed.sources, packed.each) == ([30], [], 2)
+    padded = LargestRow.of(LENGTHS, SOURCES, train)
+    assert (padded.lengths, padded.sources, padded.rows_per_step) == ([30, 30], [30, 30], 1)
+    packed = LargestRow.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
+    assert (packed.lengths, packed.sources, packed.rows_per_step) == ([30], [], 2)
 
 
 def test_a_rate_finder_keeps_the_weights_it_began_with() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
     table = read(path, on_bad_row="skip")
     assert len(table) == 2
     assert len(table.skipped) == 1
-    assert "1 bad rows were skipped" in table.notes
+    assert any(re.match(rf"1 bad rows were skipped \(first: .*{fault}", note) for note in table.notes)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
         ("a.csv", b"\xff\xfea\x00", "UTF-16"),
         ("a.jsonl.gz", b"no gzip", "not a whole gzip file"),
         ("a.parquet", b"PAR1", "not a Parquet file"),
-        ("a.tsv", "ham\tGo until jurong point, crazy..\nspam\tFree entry in 2 a weekly comp\n", "--header false"),
+        ("a.tsv", "ham\tGo until jurong point, crazy..\nspam\tFree entry in 2 a weekly comp\n", "--data.header false"),
         ("a.jsonl", lines([{"chosen": "a", "rejected": "b"}]), "preferences"),
         ("a.jsonl", lines([{"premise": "a", "hypothesis": "b"}]), "do not say what a row is"),
     ],
@@ -192,8 +193,19 @@ def test_without_header_columns_have_numbers(tmp_path):
     table = read(path, header=False, columns={"text": 2, "label": 1})
     assert values(table) == [{"text": 'He said "hi', "label": "ham"}, {"text": '"Free" entry', "label": "spam"}]
     assert table.labels == ["ham", "spam"]
-    text = write(tmp_path / "a.txt", "good\t1\nbad\t0\n" * 3)
-    assert any("--format tsv" in note for note in corpus.read(text).notes)
+
+
+def test_a_text_that_looks_like_rows_is_refused_unless_it_is_said_to_be_text(tmp_path):
+    path = write(tmp_path / "a.txt", "what a fine day\t1\nbad weather\t0\n" * 3)
+    with pytest.raises(InputError, match="lines look like rows") as caught:
+        corpus.read(path)
+    assert "--data.format tsv --data.header false --data.columns '{text: 1, label: 2}'" in caught.value.hint
+    assert read(path, format="tsv", header=False, columns={"text": 1, "label": 2}).labels == ["0", "1"]
+    assert values(read(path, kind="text")) == [{"text": path.read_text().rstrip()}]
+    assert len(read(path, document="line")) == 6
+    with pytest.raises(InputError, match="lines look like rows"):
+        corpus.read(write(tmp_path / "two.txt", "fine\t1\nbad\t0\n"))
+    assert values(corpus.read(write(tmp_path / "b.txt", "def f():\n\treturn 1\n\n\nx\ty\n"))) != []
 
 
 def test_documents_of_a_text(tmp_path):

@@ -71,5 +71,5 @@ def test_a_text_without_faults_has_none():
 def test_no_text_is_refused():
     with pytest.raises(InputError, match="no text"):
         compare("", {"char": made("char")})
-    with pytest.raises(InputError, match="half a character"):
+    with pytest.raises(InputError, match="not UTF-8"):
         compare("\udcff", {"char": made("char")})

@@ -39,7 +39,7 @@ def test_there_is_none_before_the_first(run):
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "sums.json"])
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
-def test_a_damaged_newest_is_told_and_the_one_before_is_taken(run, file, how):
+def test_a_damaged_newest_is_reported_and_the_checkpoint_before_it_is_used(run, file, how):
     for step in (9, 10, 100):
         checkpoint.save(run, step, state(step))
     path = run.checkpoints / "checkpoint-100" / file
@@ -59,10 +59,10 @@ def test_a_damaged_newest_is_told_and_the_one_before_is_taken(run, file, how):
     assert "checkpoint-100" in said[0]
 
 
-def test_where_none_is_sound_it_is_an_error(run):
+def test_damaged_checkpoints_alone_are_an_error(run):
     checkpoint.save(run, 1, state())
     (run.checkpoints / "checkpoint-1" / "state.json").write_text("{")
-    with pytest.raises(InputError, match="none of the 1 checkpoints is sound"):
+    with pytest.raises(InputError, match="no checkpoint of this run is intact"):
         checkpoint.newest(run, lambda text: None)
 
 
@@ -96,7 +96,7 @@ def test_weights_and_moments_come_back(make_network):
     made = [optimizers.make(network, TrainSettings(learning_rate=1e-2)) for network in networks]
     steps(networks[0], made[0], 3)
     tensors = checkpoint.capture(dict(networks[0].named_parameters()), made[0])
-    checkpoint.put_back({k: v.clone() for k, v in tensors.items()}, dict(networks[1].named_parameters()), made[1])
+    checkpoint.restore({k: v.clone() for k, v in tensors.items()}, dict(networks[1].named_parameters()), made[1])
     for network, optimizer in zip(networks, made, strict=True):
         steps(network, optimizer, 2)
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
@@ -136,7 +136,8 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, monkey
 
 
 def test_training_stops_at_a_full_disk_and_goes_on_when_there_is_room(small_disk, make_network, make_examples):
-    from lmworks.train.loop import Hooks, train
+    from lmworks.train.hooks import Hooks
+    from lmworks.train.loop import train
 
     run = RunFolder.create(small_disk / "run", "")
     settings = TrainSettings(batch_size=4, steps=6, checkpoint_every=2, learning_rate=1e-2, precision="float32")
@@ -148,7 +149,7 @@ def test_training_stops_at_a_full_disk_and_goes_on_when_there_is_room(small_disk
             ballast.write_bytes(b"0" * (left.f_bavail * left.f_bsize - 8192))
 
     with pytest.raises(InputError, match="no room"):
-        train(make_network(), make_examples(), settings, run, Hooks(stepped=fill, quiet=True))
+        train(make_network(), make_examples(), settings, run, Hooks(on_step=fill, quiet=True))
     assert checkpoint.steps(run) == [2]
     ballast.unlink()
     run.close()

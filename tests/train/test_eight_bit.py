@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from lmworks.adapt.lora import LoRALinear
+from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.train import checkpoint, eight_bit, optimizers
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import STATE_BYTES, TrainSettings
 
 CPU = torch.device("cpu")
@@ -109,7 +110,7 @@ def test_two_bytes_a_weight_and_small_tensors_in_float32():
 def test_long_tensors_move_stretch_by_stretch_as_in_one(monkeypatch):
     """Stretches are whole blocks, so where they end changes nothing."""
     whole = trained("int8", 5)[2]
-    monkeypatch.setattr(optimizers, "STRETCH", 3 * eight_bit.BLOCK)
+    monkeypatch.setattr(optimizers, "SLICE", 3 * eight_bit.BLOCK)
     for one, other in zip(whole.parameters(), trained("int8", 5)[2].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 
@@ -150,7 +151,7 @@ def run_of(folder, make_network, make_examples, state: str = "int8", stop: int =
     settings = TrainSettings(optimizer_state=state, **SETTINGS)
     network = make_network(**WIDE)
     try:
-        train(network, make_examples(), settings, run, Hooks(stepped=stepped, quiet=True))
+        train(network, make_examples(), settings, run, Hooks(on_step=stepped, quiet=True))
     except KeyboardInterrupt:
         assert stop
     finally:

@@ -14,7 +14,8 @@ from lmworks.data.batch import Example, Labels, count_labels
 from lmworks.evaluate import scoring
 from lmworks.model import initialization, sizes
 from lmworks.model.config import HeadConfig, ModelConfig
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 from lmworks.train.step import accumulate_gradients, training_flops
 

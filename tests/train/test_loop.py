@@ -9,16 +9,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.adapters import adapters, detach
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
-from lmworks.train import checkpoint, watching
-from lmworks.train.loop import Hooks, train
+from lmworks.train import checkpoint, monitor
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Workload, accumulate_gradients, batches_of, frozen_in, training_flops
+from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
 CPU = torch.device("cpu")
 
@@ -45,8 +46,8 @@ def go(fresh, make_network, make_examples):
 
     def go(hooks=None, lora=False, examples=None, network=None, run=None, **changes):
         network = network or make_network()
-        if lora and not list(attach.adapters(network)):
-            attach.attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0))
+        if lora and not list(adapters(network)):
+            LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0)).apply(network)
         run = run or fresh()
         hooks = hooks or Hooks()
         hooks.quiet = True
@@ -126,7 +127,7 @@ def test_an_adapter_leaves_its_base_as_it_was(go, make_network, make_examples):
     for precision in ("float32", "bfloat16"):
         network, run, _ = go(lora=True, epochs=4, precision=precision)
         assert losses(run)[-1] < losses(run)[0]
-        attach.detach(network)
+        detach(network)
         assert all(torch.equal(tensor, base[name]) for name, tensor in network.state_dict().items())
 
 
@@ -141,11 +142,11 @@ def test_bfloat16_follows_float32(go, lora):
 
 def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
     network = make_network()
-    attach.attach(network, LoRASettings(rank=2))
+    LoRA(LoRASettings(rank=2)).apply(network)
     before = network.embed_tokens.weight.clone()
-    with frozen_in(network, "bfloat16"):
+    with cast_frozen_weights(network, "bfloat16"):
         assert network.embed_tokens.weight.dtype == torch.bfloat16
-        assert all(p.dtype == torch.float32 for p in attach.trainable_parameters(network).values())
+        assert all(p.dtype == torch.float32 for p in network.parameters() if p.requires_grad)
     assert torch.equal(network.embed_tokens.weight, before)
 
 
@@ -204,7 +205,7 @@ def test_a_signal_stops_it_after_a_checkpoint_and_it_goes_on(go, number):
         if line["step"] == 2:
             os.kill(os.getpid(), number)
 
-    _, run, outcome = go(Hooks(stepped=stop), lora="dropout")
+    _, run, outcome = go(Hooks(on_step=stop), lora="dropout")
     assert outcome.reason == "interrupted"
     assert outcome.step == 2
     assert checkpoint.steps(run) == [2]
@@ -222,8 +223,8 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_checkpoint(go
             network.embed_tokens.weight.data[0, 0] = math.nan
             network.norm.weight.data.fill_(math.nan)
 
-    with pytest.raises(InputError, match=r"step 3 is not a number.*step 2 is kept") as raised:
-        go(Hooks(stepped=poison), network=network, checkpoint_every=1)
+    with pytest.raises(InputError, match=r"step 3 is not a finite number.*last checkpoint is of step 2") as raised:
+        go(Hooks(on_step=poison), network=network, checkpoint_every=1)
     run = RunFolder(raised.value.place)
     assert checkpoint.steps(run) == [1, 2]
     assert [event["what"] for event in run.events() if event["event"] == "failure"] == ["loss"]
@@ -266,12 +267,10 @@ def test_flops_count_less_where_weights_are_frozen(make_network):
     network = make_network()
     workload = Workload([10, 20], [], 12)
     full = training_flops(network, workload)
-    assert full == sizes.training_flops(network.config, 30, 12, [10, 20]).total
-    attach.attach(network, LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"]))
+    assert full == 3 * sizes.forward_flops(network.config, 30, 12, [10, 20]).total
+    LoRA(LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"])).apply(network)
     lora = training_flops(network, workload)
     assert 0.6 < lora / full < 0.8
-    adapted = [m for m in sizes.linears(network.config) if "_attn." in m.name]
-    assert lora == sizes.training_flops(network.config, 30, 12, [10, 20], adapted=adapted, rank=2).total
     assert training_flops(network, workload, True) > lora
 
 
@@ -295,7 +294,7 @@ def test_samples_are_asked_after_each_evaluation_and_once(go):
         assert not network.training
         return [{"prompt": "a", "answer": str(step)}]
 
-    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sampled=sampled)
+    hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sample=sampled)
     _, run, _ = go(hooks, steps=4, evaluate_every=2)
     found = run.events("samples")
     assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in found] == [
@@ -311,8 +310,8 @@ def test_many_short_epochs_are_measured_twenty_times(go, make_examples):
     hooks = Hooks(evaluate=lambda network, step: seen.append(step) or {"loss": 1.0})
     go(hooks, steps=100, batch_size=4, examples=make_examples(4))
     assert seen == list(range(5, 101, 5))
-    assert watching.spacing(7, 3) == 3
-    assert watching.spacing(100, 3) == 6
+    assert monitor.evaluation_interval(7, 3) == 3
+    assert monitor.evaluation_interval(100, 3) == 6
 
 
 def test_quick_evaluations_do_not_flood_the_screen(go):

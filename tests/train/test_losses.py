@@ -21,7 +21,7 @@ def make_batch(seed: int = 0, length: int = 50) -> Batch:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk", [7, 256])
 def test_it_is_cross_entropy_with_all_gradients(make_network, monkeypatch, tied, chunk):
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setattr(losses, "trained_logits", lambda _: chunk)
     network, batch = make_network(tie_word_embeddings=tied), make_batch()
     logits = network(batch.ids, positions=batch.positions, segments=batch.segments).logits
     each = functional.cross_entropy(logits[0], batch.targets[0], reduction="none")
@@ -82,7 +82,7 @@ def test_nothing_to_predict_has_no_term(make_network):
 
 
 def test_a_head_with_an_adapter_learns_too(make_network):
-    from lmworks.adapt.lora import LoRALinear
+    from lmworks.adapt.low_rank import LoRALinear
 
     network, batch = make_network(tie_word_embeddings=False), make_batch()
     network.lm_head = LoRALinear(network.lm_head, 4, 2.0)

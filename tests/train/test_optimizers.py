@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lmworks.adapt.lora import LoRALinear
+from lmworks.adapt.low_rank import LoRALinear
 from lmworks.train.optimizers import gradient_norm, groups, make, peak_rate, rate
 from lmworks.train.settings import OptimizerSettings, TrainSettings
 

@@ -7,7 +7,8 @@ import torch
 
 from lmworks.base.journal import RunFolder
 from lmworks.train import optimizers, rate_finder
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ def settings(**changes) -> TrainSettings:
 
 def find(network, examples):
     optimizer = optimizers.make(network, settings())
-    return rate_finder.find(network, examples, settings(), None, optimizer, "float32", CPU, 6), optimizer
+    return rate_finder.range_test(network, examples, settings(), None, optimizer, "float32", CPU, 6), optimizer
 
 
 def test_weights_and_optimizer_are_what_they_were(make_network, make_examples):
@@ -32,8 +33,8 @@ def test_weights_and_optimizer_are_what_they_were(make_network, make_examples):
     assert all(parameter.grad is None for parameter in network.parameters())
     again, _ = find(network, make_examples())
     assert again == found
-    assert rate_finder.LOWEST < found.rate < rate_finder.HIGHEST
-    assert found.rate in found.rates
+    assert rate_finder.LOWEST < found.best < rate_finder.HIGHEST
+    assert found.best in found.rates
     assert len(found.rates) == len(found.losses) <= rate_finder.STEPS
     assert min(rate_finder.smoothed(found.losses)) < found.losses[0]
 
@@ -58,10 +59,10 @@ def test_training_takes_the_rate_and_a_resumed_run_does_not_look_again(make_netw
     (event,) = run.events("rate_finder")
     assert {line["learning_rate"] for line in run.events("step")} == {event["learning_rate"]}
     found, _ = find(make_network(), make_examples())
-    assert (found.rate, found.rates, found.losses) == (event["learning_rate"], event["rates"], event["losses"])
+    assert (found.best, found.rates, found.losses) == (event["learning_rate"], event["rates"], event["losses"])
     train(make_network(), make_examples(), settings(warmup=0, schedule="constant"), run, Hooks(quiet=True))
     assert len(run.events("rate_finder")) == 1
     plain = RunFolder.create(tmp_path / "plain", "")
-    given = settings(find_learning_rate=False, learning_rate=found.rate, warmup=0, schedule="constant")
+    given = settings(find_learning_rate=False, learning_rate=found.best, warmup=0, schedule="constant")
     train(make_network(), make_examples(), given, plain, Hooks(quiet=True))
     assert [line["loss"] for line in plain.events("step")] == [line["loss"] for line in run.events("step")]

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lmworks.adapt import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
-from lmworks.data.stream import Stream
+from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import dispatch
 from lmworks.model import fused
 from lmworks.train import optimizers
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 HOW = {"batch_size": 4, "epochs": 3, "learning_rate": 1e-2, "weight_decay": 0.1, "threads": 1, "precision": "float32"}
@@ -38,7 +38,7 @@ def without_kernels(monkeypatch) -> None:
 
 def adapted(network, lora: bool):
     if lora:
-        attach.attach(network, LoRASettings(rank=4, targets=["all-linear"]))
+        LoRA(LoRASettings(rank=4, targets=["all-linear"])).apply(network)
     return network
 
 
@@ -47,7 +47,7 @@ def plain_loop(network, examples, settings: TrainSettings) -> list[float]:
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     groups = optimizers.groups(network, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), eps=settings.epsilon)
-    stream, losses = Stream(len(examples), settings.batch_size, settings.seed, settings.epochs), []
+    stream, losses = BatchSampler(len(examples), settings.batch_size, settings.seed, settings.epochs), []
     network.train()
     for step, chosen in enumerate(stream, 1):
         for group in optimizer.param_groups:

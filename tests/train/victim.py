@@ -1,6 +1,6 @@
 """A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS THREADS KIND
 
-KIND: lora (adapters in bfloat16), or an objective whose whole network is trained.
+KIND: lora (adapters in bfloat16), or a task whose whole network is trained.
 """
 
 import sys
@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside this folder's own, 
 from tiny_networks import make_examples, make_network
 from training_tasks import task
 
-from lmworks.adapt.attach import attach
-from lmworks.adapt.settings import LoRASettings
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate.scoring import row_losses, summary
-from lmworks.train.loop import Hooks, train
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
 
 
@@ -34,7 +34,7 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     run = RunFolder(path) if path.exists() else RunFolder.create(path, "")
     if kind == "lora":
         network = make_network()
-        attach(network, LoRASettings(rank=4, targets="all-linear", dropout=0.1))
+        LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
         examples, held_out, draw, measure = make_examples(30), make_examples(5, seed=9), None, None
     else:
         made = task(kind)

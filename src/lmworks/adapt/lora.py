@@ -1,115 +1,144 @@
-"""Low rank over any linear: y = base(x) + alpha / r * (dropout(x) A^T) B^T. Knows no file format and no model.
-
-Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", equation 3.
-"""
+"""LoRA: trainable low-rank matrices beside frozen linears (Hu et al. 2021). The layer itself is in adapt/low_rank."""
 
 from __future__ import annotations
 
-import math
+from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional
+from pydantic import Field, field_validator
 
-from lmworks.adapt.settings import LoRASettings
-from lmworks.kernels.dropout import dropout
-from lmworks.model.products import rounded
+from lmworks.adapt.method import AdaptedModel, Method
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_folder
+from lmworks.base.settings import Settings
 
-__all__ = ["LoRALinear", "LoRASettings"]
+if TYPE_CHECKING:
+    from lmworks.adapt.adapter_folder import LoadedAdapter
+    from lmworks.families.family import Family
+    from lmworks.model.transformer import Transformer
+
+ALL_LINEAR = "all-linear"
+HEAD = "lm_head"
 
 
-class LoRALinear(nn.Module):
-    """A linear with a trainable low-rank update beside it.
+class LoRASettings(Settings):
+    """Low-rank adaptation: small trainable matrices beside frozen linears (Hu et al. 2021)."""
 
-    The wrapped linear is frozen, so autograd keeps its input for A's gradient alone, and linears that read the same
-    input (q, k, v) share that one tensor. A and B stay float32 whatever the base's precision; they are cast where
-    they are used.
+    rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
+    alpha: float = Field(32.0, gt=0, description="The update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Part of the adapter's input set to zero while training.")
+    targets: list[str] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj"],
+        description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
+    )
+    use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        """A command line may give the names as one word with commas."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("targets")
+    @classmethod
+    def _not_empty(cls, value: list[str]) -> list[str]:
+        if not value:
+            raise ValueError("names no linear; for instance q_proj,v_proj or all-linear")
+        return value
+
+    @property
+    def scale(self) -> float:
+        """What the product B A is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
+
+
+def targeted(name: str, target: str) -> bool:
+    """Whether one target means a linear: its last names, a pattern, or all-linear.
 
     Args:
-        base: the linear to wrap: any module with ``in_features``, ``out_features`` and ``forward``.
-        rank: r.
-        scale: what the update is multiplied by (alpha / r).
-        dropout: part of the update's input set to zero while training.
-        generator: random numbers of A's start; B starts at zero, so the first update is nothing.
+        name: dotted name of the linear in the network.
+        target: of the settings.
     """
+    if target == ALL_LINEAR:
+        return name.rpartition(".")[2] != HEAD
+    return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
-    def __init__(
-        self,
-        base: nn.Module,
-        rank: int,
-        scale: float,
-        dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features: int = int(base.in_features)  # type: ignore[arg-type]
-        self.out_features: int = int(base.out_features)  # type: ignore[arg-type]
-        self.base = base
-        self.rank, self.scale, self.dropout = rank, scale, dropout
-        self.enabled = True
-        self._unmerged: nn.Parameter | None = None
-        base.requires_grad_(False)
-        device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
-        start = torch.empty(rank, self.in_features)
-        # The bound of Kaiming's uniform start with a = sqrt(5), as PEFT starts A.
-        start.uniform_(-1 / math.sqrt(self.in_features), 1 / math.sqrt(self.in_features), generator=generator)
-        self.lora_A = nn.Parameter(start.to(device))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
 
-    @property
-    def merged(self) -> bool:
-        """Whether the base's weight holds the update already."""
-        return self._unmerged is not None
+class LoRA(Method[LoRASettings]):
+    """Low-rank updates beside the linears that the targets mean; all else is frozen."""
 
-    @property
-    def active(self) -> bool:
-        """Whether the update is computed beside the base: neither switched off nor part of the base's weight."""
-        return self.enabled and not self.merged
+    name = "lora"
+    summary = "small low-rank matrices beside frozen ones"
+    settings_class = LoRASettings
+    learning_rate = 2e-4
+    pretraining_learning_rate = 2e-4
+    peft_type = "LORA"
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
-        if self._rounds(x):
-            return rounded(x.to(torch.bfloat16), self)
-        y = self.base(x)
-        if not self.active:
-            return y
-        x = dropout(x, self.dropout) if self.training else x
-        low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
-        # One call adds the product to the base's output: no second pass over (..., out_features).
-        return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
+    def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
+        """See :meth:`Method.apply`; the base is always kept. Each A is drawn from the seed and its linear's name."""
+        import torch
 
-    def _rounds(self, x: torch.Tensor) -> bool:
-        """Whether products are made in bfloat16 over a plain float32 base, which rounds away what is added to them."""
-        if not self.active or (self.dropout and self.training) or type(self.base) is not nn.Linear:
-            return False
-        autocast = torch.is_autocast_enabled(x.device.type)
-        width = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-        return width == torch.bfloat16 and self.base.weight.dtype == torch.float32
+        from lmworks.adapt import adapters
+        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.model.surgery import put
 
-    def update(self) -> torch.Tensor:
-        """The update as one matrix, scale * B A: (out_features, in_features) float32, from float64 sums."""
-        return (self.scale * (self.lora_B.double() @ self.lora_A.double())).float()
+        adapters.refuse_second(network)
+        names = self.targets(network)
+        network.requires_grad_(False)
+        rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
+        for name in names:
+            generator = torch.Generator().manual_seed(adapters.seed_of(name, seed))
+            put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Put the update into the base's weight; the old weight is kept, so that unmerge is exact.
+    def targets(self, network: Transformer) -> list[str]:
+        """Dotted names of the linears that the targets mean.
 
         Raises:
-            TypeError: the base has no plain weight to add to.
+            InputError: a target means none.
         """
-        if self.merged:
-            return
-        weight = getattr(self.base, "weight", None)
-        if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
-            raise TypeError(f"an update cannot be merged into a {type(self.base).__name__}")
-        self._unmerged = weight
-        total = weight.double().add_(self.lora_B.double() @ self.lora_A.double(), alpha=self.scale)
-        self.base.weight = nn.Parameter(total.to(weight.dtype), requires_grad=False)
+        from lmworks.model.surgery import named_linears
 
-    def unmerge(self) -> None:
-        """Give the base its own weight again, bit for bit."""
-        if self._unmerged is not None:
-            self.base.weight, self._unmerged = self._unmerged, None
+        names = [name for name, _ in named_linears(network)]
+        for target in self.settings.targets:
+            if not any(targeted(name, target) for name in names):
+                known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+                fault = f"{target!r} means no linear of this network"
+                raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {known}")
+        return [name for name in names if any(targeted(name, target) for target in self.settings.targets)]
 
-    def extra_repr(self) -> str:
-        return f"rank={self.rank}, scale={self.scale:g}, dropout={self.dropout:g}, enabled={self.enabled}"
+    def disabled(self, network: Transformer) -> AbstractContextManager[None]:
+        """See :meth:`Method.disabled`."""
+        from lmworks.adapt import adapters
+
+        return adapters.disabled(network)
+
+    def detach(self, network: Transformer) -> None:
+        """See :meth:`Method.detach`."""
+        from lmworks.adapt import adapters
+
+        adapters.detach(network)
+
+    def merge(self, network: Transformer) -> None:
+        """See :meth:`Method.merge`."""
+        from lmworks.adapt import adapters
+
+        adapters.merge(network)
+
+    def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
+        """An adapter's folder that ``peft`` loads, with the tokenizer and which base it was trained on."""
+        from lmworks.adapt import adapter_folder
+
+        if Path(base).exists():
+            base = str(Path(base).resolve())
+        with atomic_folder(folder) as aside:
+            adapter_folder.save(model.network, aside, model.family, base)
+            model.tokenizer.save(aside)
+
+    @classmethod
+    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> LoadedAdapter:
+        """See :meth:`Method.load`."""
+        from lmworks.adapt import adapter_folder
+
+        return adapter_folder.load(network, folder, family, trainable)

@@ -11,6 +11,8 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +22,17 @@ from lmworks.base.errors import InputError
 def cache_folder() -> Path:
     """Where fetched models and measurements are kept.
 
-    ``$LMWORKS_CACHE``, else ``$XDG_CACHE_HOME/lmworks``, else ``~/.cache/lmworks``; it need not exist yet.
+    ``$LMWORKS_CACHE``, else ``$XDG_CACHE_HOME/lmworks``, else ``~/.cache/lmworks``, and without a home a
+    folder of this user in the system's temporary one; it need not exist yet.
     """
     if chosen := os.environ.get("LMWORKS_CACHE"):
         return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lmworks"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "lmworks"
+    try:
+        return Path.home() / ".cache" / "lmworks"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"lmworks-{os.getuid()}"
 
 
 def human(size: float) -> str:
@@ -91,14 +98,23 @@ def full_disk(path: str | Path, size: int | None = None) -> InputError:
     )
 
 
+def _utf8(text: str) -> bytes:
+    """A text in UTF-8. Half of a surrogate pair, as in the name of a file that is not UTF-8, becomes the escape that
+    JSON and YAML read back."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
 def atomic_write(path: str | Path, content: bytes | str) -> Path:
     """Writes a file wholly or not at all, and to the disk itself; a text as UTF-8. Missing folders are made.
+
+    A link is followed: what it points to is written, and the link stays.
 
     Raises:
         InputError: no room, or the place cannot be written.
     """
-    path, data = Path(path), content.encode("utf-8") if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
+    data = _utf8(content) if isinstance(content, str) else content
+    path = _target(Path(path))
+    make_folder(path.parent)
     aside = _aside(path)
     try:
         with open(aside, "xb") as file:
@@ -107,9 +123,12 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         if is_full(error):
             raise full_disk(path, len(data)) from error
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
         raise
     _sync_folder(path.parent)
     return path
@@ -119,22 +138,30 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A folder that appears at ``path`` when the block ends well, and not at all when it fails.
 
-    A folder that stands there already is replaced. What a killed process left of the same folder is swept away.
+    A folder that stands there already is replaced; a link to a folder stays, and the folder it leads to is replaced.
+    What a killed process left of the same folder is removed. Files get the permissions of any new file here (the
+    umask's), whichever library wrote them.
 
     Yields:
         the folder to write into, a sibling with another name.
 
     Raises:
-        InputError: no room, when the disk becomes full within the block.
+        InputError: the place cannot be written, or the disk becomes full within the block.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _target(Path(path))
+    make_folder(path.parent)
     _sweep(path)
     aside = _aside(path)
     try:
         aside.mkdir()
+    except OSError as error:
+        raise full_disk(path) if is_full(error) else _unwritable(path, error) from error
+    try:
         yield aside
+        mode = _usual_mode(aside)
         for file in aside.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(mode)
             _sync(file)
         _put(aside, path)
     except BaseException as error:
@@ -143,6 +170,63 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             raise full_disk(path) from error
         raise
     _sync_folder(path.parent)
+
+
+def make_folder(path: Path, hint: str = "") -> Path:
+    """Makes a folder and those above it, where they are missing; returns it.
+
+    Args:
+        path: the folder.
+        hint: of the error; by default to choose another place.
+
+    Raises:
+        InputError: a file stands in the way, or the place cannot be written; the path at fault is named.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fault = full_disk(path) if is_full(error) else _unwritable(path, error)
+        raise InputError(fault.fault, fault.place, hint or fault.hint) from error
+    if not os.access(path, os.W_OK):
+        raise InputError("may not be written", str(path), hint or "choose a place that you may write to")
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    """The error for a place that cannot be written; a file that stands where a folder should is named."""
+    try:
+        block = next((above for above in (path, *path.parents) if above.exists() and not above.is_dir()), None)
+    except OSError:
+        block = None
+    if block is not None and block != path:
+        return InputError(f"cannot be written: {block} is a file, not a folder", str(path), "choose another place")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return InputError("cannot be made: a file of this name stands in the way", str(path), "choose another name")
+    reason = error.strerror or str(error)
+    return InputError(f"cannot be written: {reason}", str(path), "choose a place that you may write to")
+
+
+def _target(path: Path) -> Path:
+    """Where a path leads: itself, or what the link at its end points to.
+
+    Raises:
+        InputError: links that lead to one another.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:
+        raise InputError("is a link that leads nowhere", str(path), "choose another name") from error
+
+
+def _usual_mode(folder: Path) -> int:
+    """The permissions that a new file in a folder gets: what the umask leaves of rw-rw-rw-."""
+    probe = folder / f".mode.{os.urandom(3).hex()}"
+    handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+        probe.unlink()
 
 
 def _put(aside: Path, path: Path) -> None:
@@ -181,8 +265,12 @@ def _lives(process: int) -> bool:
 
 
 def _existing(path: Path) -> Path:
+    """The nearest folder above that is there and may be looked at."""
     path = path.absolute()
-    while not path.exists():
+    while path != path.parent:
+        with contextlib.suppress(OSError):
+            if path.exists():
+                return path
         path = path.parent
     return path
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, atomic_write, cache_folder, human, need_room, sha256
+from lmworks.base.files import atomic_folder, atomic_write, cache_folder, human, make_folder, need_room, sha256
 from lmworks.base.indexes import Archive, archives, download
 
 Kind = Literal["wheel", "sdist"]
@@ -85,8 +85,7 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
         raise InputError(
             f"is not in the cache; it would be fetched as {what} from your package index", f"pypi:{spec}", hint
         )
-    place = cache_folder() / "packages"
-    place.mkdir(parents=True, exist_ok=True)
+    place = make_folder(cache_folder() / "packages", "set LMWORKS_CACHE to a folder that you may write to")
     with tempfile.TemporaryDirectory(prefix=".fetch.", dir=place) as work:
         archive = _by_pip(spec, Path(work), say) if kind == "wheel" else None
         return _keep(archive or _by_index(name, version, kind, Path(work), say), name, kind, place)

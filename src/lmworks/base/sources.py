@@ -10,6 +10,7 @@ that can be reached is taken and remembered, and the note says which, because th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -158,7 +159,8 @@ def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
             if place is not alias.places[-1]:
                 say(f"{place.source} could not be opened ({error.fault}); trying the next place")
             continue
-        atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
+        with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
+            atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
         return replace(found, source=alias.name, note=_which(alias, place))
     reasons = "; ".join(f"{error.place} {error.fault}" for error in failures)
     raise InputError(f"none of its places could be opened: {reasons}", alias.name, failures[-1].hint)

@@ -48,8 +48,9 @@ def open_model(args: argparse.Namespace) -> LanguageModel:
     """The model, made fast where that is asked for."""
     from lmworks.language_model.opening import load
 
-    model = load(args.model)
-    return model.prepare() if args.fast else model
+    if args.fast:
+        return load(args.model, storage="stored").prepare()
+    return load(args.model)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 from typing import Any, NamedTuple, NoReturn
@@ -29,7 +30,7 @@ class Verb(NamedTuple):
 VERBS = {
     "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
     "pretrain": Verb("pretrain", True, "train a model from nothing on your text; ends with a report card"),
-    "resume": Verb("resume", True, "go on with a run that was stopped or killed"),
+    "resume": Verb("resume", False, "go on with a run that was stopped or killed"),
     "plan": Verb("plan", True, "what a run will need, before it: parameters, FLOPs, memory, time, disk"),
     "report": Verb("report", False, "the report card of a run: terminal, JSON, one HTML page"),
     "data": Verb("data", True, "show what a model will see of a file; list the named data sets"),
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         0 when it did what was asked, 2 for what a person can hint, 130 when interrupted, 141 when nobody reads on.
     """
     words = sys.argv[1:] if argv is None else argv
+    _set_encodings()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -81,9 +83,6 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         _tell(str(error))
         return 2
-    except PermissionError as error:
-        _tell(f"{error.filename}: may not be read or written here\n  hint: change its permissions, or choose another")
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -91,6 +90,21 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # or Python complains when it flushes at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is None:  # not about a file that the person named
+            raise
+        fault = "may not be read or written here" if isinstance(error, PermissionError) else error.strerror
+        _tell(f"{error.filename}: {fault}\n  hint: change its permissions, or choose another place")
+        return 2
+
+
+def _set_encodings() -> None:
+    """Bytes of standard input that are not UTF-8 reach the check of texts (text/plain_text); what a terminal cannot
+    show is printed as an escape."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:

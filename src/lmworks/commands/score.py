@@ -6,9 +6,9 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
 from lmworks.base.errors import InputError
+from lmworks.text.plain_text import read_text, split_lines
 
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
 can be compared across models). A text's first token counts only where the model opens texts with a token of its own."""
@@ -52,15 +52,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def _texts(args: argparse.Namespace) -> list[str]:
     found = [sys.stdin.read() if text == "-" else text for text in args.text]
     for name in args.file:
-        try:
-            found.append(Path(name).read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            fault = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
-            raise InputError(fault, name, "save the file as UTF-8") from None
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", name, "give a text file") from None
+        found.append(read_text(name))
     if args.lines:
-        found = [line for text in found for line in text.splitlines() if line.strip()]
+        found = [line for text in found for line in split_lines(text) if line.strip()]
     if not any(found):
         raise InputError("there is no text to score", "TEXT", 'lmworks score MODEL "The sky is blue." or --file F')
     return found

@@ -1,6 +1,6 @@
 """Texts -> documents: token ids that know their characters, words and sentences, and what opens and closes an example.
 
-What the objectives of pretraining share: masks, spans and sentences are drawn from documents. Knows no batches.
+What tasks on texts share: masks, spans and sentences are sampled from documents. Knows no batches.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def role_id(tokenizer: Tokenizer, role: str) -> int | None:
 
 
 def need(tokenizer: Tokenizer, role: str, what: str) -> int:
-    """The id of a special token that an objective cannot do without.
+    """The id of a special token that a task cannot do without.
 
     Raises:
         InputError: the tokenizer has none.

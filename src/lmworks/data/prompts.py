@@ -1,16 +1,17 @@
 """Rows -> what a model is asked and what it should answer, with the chat template or without.
 
-The same wording serves training (data/objectives.py) and asking, so the ids of a prompt are the beginning of the ids of
+The same wording serves training (data/answers) and asking, so the ids of a prompt are the beginning of the ids of
 its training example. Knows nothing of losses or lengths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.text import chat
+from lmworks.text.messages import is_learned
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -24,26 +25,55 @@ class Prompt:
         text: the question as a person reads it.
         reference: the row's own answer.
         place: where the row came from.
-        choices: kind labels: for each of the table's labels the ids that would follow, its end included.
+        labels: kind labels: the table's labels.
+        choices: for each of them the ids that would follow, its end included.
     """
 
     ids: list[int]
     text: str
     reference: str
     place: str
+    labels: list[str] = field(default_factory=list)
     choices: list[list[int]] = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Tokens with the longest choice; without choices, with one token to answer."""
+        return len(self.ids) + max((len(choice) for choice in self.choices), default=1)
 
 
 def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:
     """What to ask a model for each row, through the same path as the training examples; texts ask nothing.
 
-    Of a chat the last assistant turn is asked for.
+    Of a chat the last assistant turn that carries loss is asked for.
     """
     if table.kind == "text":
         return []
     templated = uses_template(table, tokenizer, settings)
     choices = table.labels
     return [_prompt(row, tokenizer, settings, templated, choices) for row in table.rows]
+
+
+def accepted_rows(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
+    """The table without the rows that the chat template refuses, where bad rows are to be skipped; else as it is.
+
+    Called before the table is split, so that training and held-out rows are both of those that remain.
+    """
+    if settings.on_bad_row != "skip" or not uses_template(table, tokenizer, settings):
+        return table
+    rows, refused = [], []
+    for row in table.rows:
+        try:
+            chat.pieces(tokenizer, as_messages(row, settings, table.labels), turns=settings.turns)
+            rows.append(row)
+        except InputError as error:
+            refused.append(f"{row.place}: {error.place + ': ' if error.place else ''}{error.fault}")
+    if not refused:
+        return table
+    if not rows:
+        raise InputError(f"there is no usable row ({refused[0]})", table.name, "change the rows, or take another model")
+    note = f"{len(refused)} rows are left out, which the chat template refuses (first: {refused[0]})"
+    return replace(table, rows=rows, notes=[*table.notes, note], skipped=[*table.skipped, *refused])
 
 
 def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bool, choices: list[str]) -> Prompt:
@@ -53,16 +83,20 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
         end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
         follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
-        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, follow)
+        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, choices, follow)
     messages = as_messages(row, settings, choices)
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    last = [index for index, message in enumerate(messages) if is_learned(message)][-1]
     ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
     follow = []
     for choice in choices:
         full, loss = chat.encode(tokenizer, [*messages[:last], {"role": "assistant", "content": choice}])
         follow.append([token for token, learned in zip(full, loss, strict=True) if learned])
     asked = next((message["content"] for message in reversed(messages[:last]) if message["role"] == "user"), "")
-    return Prompt(ids, asked, messages[last]["content"], row.place, follow)
+    reference = messages[last]["content"]
+    if messages[last].get("tool_calls"):
+        written = [piece for piece in chat.pieces(tokenizer, messages[: last + 1], turns="last") if piece.loss]
+        reference = written[-1].content
+    return Prompt(ids, asked, reference, row.place, choices, follow)
 
 
 def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:

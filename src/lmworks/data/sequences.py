@@ -14,7 +14,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.documents import ROWS_AT_ONCE, Frame
-from lmworks.data.objectives import Report
+from lmworks.data.examples import Report
 from lmworks.text.rows import Row, Table
 from lmworks.text.tokenizer import Tokenizer
 

@@ -24,13 +24,12 @@ from torch.nn import functional
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate
+from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-ROW_TOKENS = 1024  # tokens that pass through the network at a time; matrix products are at full speed well below it
-HEAD_PLACES = 256  # places whose logits exist at a time: 50 MB in float32 at 49,152 words
-DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
+EVALUATION_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class ExampleLosses:
 def row_losses(
     network: Transformer,
     examples: Sequence[Example],
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int = EVALUATED_TOKENS,
     draw: ExampleTransform | None = None,
 ) -> ExampleLosses:
     """What each example costs a network, for instance rows that it was not trained on.
@@ -130,7 +129,9 @@ def row_losses(
         draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(example, np.random.default_rng((DRAWING_SEED, row))) for row, example in enumerate(examples)]
+        examples = [
+            draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+        ]
     return _measure(network, examples, row_tokens)
 
 
@@ -180,14 +181,17 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 def score_texts(
-    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = ROW_TOKENS
+    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = EVALUATED_TOKENS
 ) -> list[Score]:
     """How likely each text is, in the order given.
 
     A text longer than the model's context is scored in windows, each token once; after the first window every token
     sees at least half a context before it.
     """
-    scored = [_windows(ids, begins, text, tokenizer, network) for text, (ids, begins) in _spans(tokenizer, texts)]
+    scored = [
+        _windows(ids, begins, text, tokenizer, network)
+        for text, (ids, begins) in zip(texts, tokenizer.spans(texts), strict=True)
+    ]
     examples = [window for windows, _, _ in scored for window in windows]
     nats = iter(_measure(network, examples, row_tokens).language.nats)
     return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
@@ -197,7 +201,7 @@ def choice_likelihoods(
     network: Transformer,
     prompts: Sequence[Sequence[int]],
     choices: Sequence[Sequence[Sequence[int]]],
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int = EVALUATED_TOKENS,
 ) -> list[np.ndarray]:
     """log p of each choice after its prompt; the largest is the model's answer.
 
@@ -228,27 +232,23 @@ def choice_likelihoods(
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
 
 
-def _spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, tuple[list[int], list[int]]]]:
-    return list(zip(texts, tokenizer.spans(texts), strict=True))
-
-
 def _windows(
     ids: list[int], begins: list[int], text: str, tokenizer: Tokenizer, network: Transformer
 ) -> tuple[list[Example], int, int]:
     """A text as examples of at most one context, how many of its tokens they score, and those tokens' bytes."""
-    whole = np.array([*tokenizer.opening, *ids], dtype=np.int32)
+    tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)
     first = max(len(tokenizer.opening), 1)
-    if len(whole) <= first:
+    if len(tokens) <= first:
         return [], 0, 0
     context = network.config.max_position_embeddings
-    windows, done = [], first
-    while done < len(whole):
-        begin = 0 if done == first else done - context // 2
-        end = min(begin + context, len(whole))
-        windows.append(Example(whole[begin:end], np.arange(begin, end) >= done))
-        done = end
+    windows, scored = [], first
+    while scored < len(tokens):
+        begin = 0 if scored == first else scored - context // 2
+        end = min(begin + context, len(tokens))
+        windows.append(Example(tokens[begin:end], np.arange(begin, end) >= scored))
+        scored = end
     unscored = begins[first - len(tokenizer.opening)]  # the character at which scoring begins
-    return windows, len(whole) - first, len(text[unscored:].encode("utf-8", errors="replace"))
+    return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
 
 
 @torch.no_grad()
@@ -286,15 +286,15 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
 
 def _measure_batch(network: Transformer, batch: Batch, documents: int) -> ExampleLosses:
     """Losses of each document of one batch."""
-    device = network.embed_tokens.weight.device
+    device = network.device
     places = batch.weights.flatten().nonzero().squeeze(1)
     targets = batch.targets.flatten()[places].to(device)
     hidden = hidden_states(network, batch.to(device)).flatten(0, 1)
     picked = hidden.index_select(0, places.to(device))
     nats, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    for begin in range(0, len(picked), HEAD_PLACES):
-        logits = network.head(picked[begin : begin + HEAD_PLACES]).float()
-        expected = targets[begin : begin + HEAD_PLACES]
+    for begin in range(0, len(picked), EVALUATED_LOGITS):
+        logits = network.head(picked[begin : begin + EVALUATED_LOGITS]).float()
+        expected = targets[begin : begin + EVALUATED_LOGITS]
         nats.append(functional.cross_entropy(logits, expected, reduction="none").cpu())
         correct.append((logits.argmax(1) == expected).cpu())
     language = Losses.of(torch.cat(nats), torch.cat(correct), batch.document_of(places), documents)

@@ -50,7 +50,7 @@ def _read(keys: Keys) -> dict[str, Any]:
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     return write_encoder(config) | {
-        "embedding_size": config.word_size,
+        "embedding_size": config.embedding_width,
         "num_hidden_groups": config.num_layer_groups or config.num_hidden_layers,
     }
 

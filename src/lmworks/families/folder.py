@@ -21,9 +21,20 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
-from lmworks.families.opened import Opened, dtype_of, empty_network, fill, shapes_of
+from lmworks.families.opened import (
+    DTYPES,
+    Opened,
+    dtype_of,
+    empty_network,
+    fill,
+    fit_tokenizer,
+    read_dtype,
+    shapes_of,
+    with_storages,
+)
 from lmworks.families.registry import family_of
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -46,37 +57,36 @@ OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
 SHARD_BYTES = 5_000_000_000
 
 
-def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", storage: str | None = None) -> Opened:
     """Open a model folder whole.
 
     Args:
         path: holds config.json, model.safetensors (or its index and shards), and mostly tokenizer.json.
         dtype: what the weights are held in: float32, bfloat16 or float16.
         device: where to.
+        storage: frozen weights instead, which take less memory: "bfloat16", or "stored": as the file has them.
 
     Raises:
         InputError: a file is missing or damaged, the family is not known, or config and weights do not fit together.
     """
-    folder, wanted = Path(path), dtype_of(dtype)
+    folder, wanted = Path(path), read_dtype(dtype, storage, device)
     hf_config = _config(folder)
     family = family_of(hf_config, str(folder / CONFIG))
-    weights = _Weights(_weight_files(folder), wanted, family)
+    weights = _Weights(_weight_files(folder), wanted, family, _assignment(folder))
     config = family.read_config(hf_config, str(folder / CONFIG), set(weights))
     network, rows = empty_network(config), family.table(config)
     if family.is_bare(config):
         weights.strip(family.prefix)
     _leave_duplicates(weights, rows, family, folder)
     tensors = to_ours(rows, weights, shapes_of(network), family.ignored, str(folder))
-    generation = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    told = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
-    # a generation_config.json may leave the decoder's beginning to config.json
-    start = {name: told[name] for name in ("decoder_start_token_id",) if name in told}
-    generation = start | generation if generation else told
+    generation, notes = read_generation(folder, hf_config, config.vocab_size)
     tokenizer = open_tokenizer(folder)
     if tokenizer is not None:
-        ends = generation.get("eos_token_id", told.get("eos_token_id"))
-        tokenizer.end_ids.update(ends if isinstance(ends, list) else [] if ends is None else [ends])
-    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation)
+        tokenizer.end_ids = {token for token in tokenizer.end_ids if token < config.vocab_size}
+        tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
+        notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
+    held = tensors if storage is None else with_storages(network, tensors)
+    return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes)
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -88,7 +98,7 @@ def read_config(path: str | Path) -> ModelConfig:
     place, hf_config = str(folder / CONFIG), _config(folder)
     family = family_of(hf_config, place)
     try:
-        names = set(_Weights(_weight_files(folder), torch.float32, family))
+        names = set(_Weights(_weight_files(folder), torch.float32, family, _assignment(folder)))
     except InputError:
         names = set()
     return family.read_config(hf_config, place, names)
@@ -114,11 +124,12 @@ def save_folder(
     generation: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    overwrite: bool = False,
 ) -> Path:
     """Write a model folder that ``transformers`` and lmworks open to the same logits; wholly or not at all.
 
     Args:
-        path: the folder. One that holds a saved model is replaced, one that holds anything else is refused.
+        path: the folder; new or empty.
         network: without adapters or quantized linears.
         config, family: what it is and whose names it is written in.
         tokenizer: None: none is written.
@@ -126,16 +137,22 @@ def save_folder(
         generation: generation_config.json, as it shall be.
         dtype: what the weights are written in; None: as they are.
         shard_bytes: no file of weights grows beyond this, unless one tensor alone does.
+        overwrite: replace a model that was saved there; a folder that holds anything else is refused all the same.
 
     Raises:
-        InputError: the folder holds other things, there is no room, or the family cannot say what the config says.
+        InputError: the folder holds something, there is no room, or the family cannot say what the config says.
     """
     folder = Path(path)
-    _refuse_strangers(folder)
+    check_place(folder, overwrite)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    kept = dtype_of(dtype) if dtype else next(iter(weights.values())).dtype
-    told = {name: (hf_config or {}).get(name) for name in TOKEN_IDS}
-    keys = family.write_config(config, {name: value for name, value in told.items() if value is not None})
+    kept = dtype_of(dtype) if dtype else _own_dtype(network)
+    weights |= {f"{name}.weight": layer.storage.dequantized(kept) for name, layer in stored_layers(network)}
+    ids = {name: _rows_only((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
+    keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
+    for name in (
+        ids.keys() & (hf_config or {}).keys()
+    ):  # null is written where it was said: the family may have a default
+        keys.setdefault(name, None)
     keys["torch_dtype"] = str(kept).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)
     need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * kept.itemsize, "the model's weights")
@@ -152,7 +169,14 @@ def save_folder(
 class _Weights(Mapping[str, torch.Tensor]):
     """The tensors of some safetensors files by their full names of today, each read when it is asked for."""
 
-    def __init__(self, files: list[Path], dtype: torch.dtype, family: Family) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        dtype: torch.dtype | None,
+        family: Family,
+        assignment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``assignment``: which file holds which tensor, as the index of shards says; other copies are not read."""
         self.dtype = dtype
         self._where: dict[str, tuple[Any, str, Path]] = {}
         for path in files:
@@ -162,7 +186,14 @@ class _Weights(Mapping[str, torch.Tensor]):
                 raise InputError(
                     f"not a whole safetensors file: {error}", str(path), "it was not fetched whole: fetch it again"
                 ) from error
-            self._where |= {_newer(name, family): (file, name, path) for name in file.keys()}  # noqa: SIM118
+            names = set(file.keys())
+            if assignment is not None:
+                assigned = {name for name, holder in assignment.items() if holder == path.name}
+                if missing := sorted(assigned - names):
+                    fault = f"{INDEX} assigns {missing[0]} to this file, which does not hold it"
+                    raise InputError(fault, str(path), "fetch the model again, whole")
+                names = assigned
+            self._where |= {_newer(name, family): (file, name, path) for name in sorted(names)}
         if not any(name.startswith(family.prefix) for name in self._where):  # saved without its head
             full = {name: name if _is_duplicate(name, family) else family.prefix + name for name in self._where}
             self._where = {full[name]: where for name, where in self._where.items()}
@@ -177,7 +208,7 @@ class _Weights(Mapping[str, torch.Tensor]):
             raise InputError(
                 f"{stored} holds {tensor.dtype}, not weights", str(path), "take the model that was not quantized"
             )
-        return tensor.to(self.dtype)
+        return tensor if self.dtype is None else tensor.to(self.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -219,13 +250,12 @@ def _config(folder: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
+    if assignment := _assignment(folder):
+        names = sorted(set(assignment.values()))
         for name in names:
             if not (folder / name).is_file():
                 raise InputError(f"{name} is missing", str(folder / INDEX), "fetch the model again, whole")
-        if names:
-            return [folder / name for name in names]
+        return [folder / name for name in names]
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
         raise InputError(
             "its weights are pickled, and opening a pickle runs whatever code it holds",
@@ -234,6 +264,16 @@ def _weight_files(folder: Path) -> list[Path]:
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)",
         )
     raise InputError("it has no weights: model.safetensors is missing", str(folder), "fetch the model again, whole")
+
+
+def _assignment(folder: Path) -> dict[str, str] | None:
+    """Which file holds which tensor, by the index of shards; None where one file holds all of them."""
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return None
+    named = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise InputError("weight_map is not a table of file names", str(folder / INDEX), "fetch the model again, whole")
+    return named
 
 
 def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, folder: Path) -> None:
@@ -254,11 +294,43 @@ def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, fo
             weights.drop(name)
 
 
-def _refuse_strangers(folder: Path) -> None:
+def read_generation(folder: Path, hf_config: Mapping[str, Any], rows: int) -> tuple[dict[str, Any], list[str]]:
+    """generation_config.json, or what config.json said before there was one; and notes.
+
+    Ids of tokens that have no row are left out: -1 means none in Llama's configs, larger ones are noted.
+    """
+    place = folder / GENERATION
+    generation = _read_json(place) if place.is_file() else {}
+    older = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
+    # a generation_config.json may leave the decoder's beginning to config.json
+    start = {name: older[name] for name in ("decoder_start_token_id",) if name in older}
+    file = str(place if generation else folder / CONFIG)
+    generation = start | generation if generation else older
+    notes = []
+    for name in sorted(set(generation) & set(TOKEN_IDS)):
+        check_ids(name, generation[name], file)
+        strange = [token for token in ids_in(generation[name]) if token >= rows]
+        if strange:
+            notes.append(f"{file}: {name} is {strange[0]}, but the embedding has {rows} rows: read as none")
+        generation[name] = _rows_only(generation[name], rows)
+        if generation[name] is None:
+            del generation[name]
+    return generation, notes
+
+
+def check_place(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a place that a model must not be written to.
+
+    Raises:
+        InputError: a file, or a folder that is not empty; with ``overwrite``, one that holds anything but a model.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError("a file of this name stands in the way", str(folder), "choose another name")
+    if any(folder.iterdir()) and not overwrite:
+        hint = "choose a new or empty folder, or replace it with --overwrite (in Python overwrite=True)"
+        raise InputError("is there already and not empty", str(folder), hint)
     strange = [one.name for one in folder.iterdir() if not any(fnmatch.fnmatch(one.name, known) for known in OURS)]
     if strange:
         raise InputError(
@@ -266,6 +338,13 @@ def _refuse_strangers(folder: Path) -> None:
             str(folder),
             "choose a new or empty folder",
         )
+
+
+def _own_dtype(network: Transformer) -> torch.dtype:
+    """What most of the weights are held in; float32 where these are quantized."""
+    for _, layer in stored_layers(network):
+        return dtype_of(layer.storage.dtype_name) if layer.storage.dtype_name in DTYPES else torch.float32
+    return next(network.parameters()).dtype
 
 
 def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dtype, shard_bytes: int) -> None:
@@ -287,6 +366,24 @@ def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dt
     if len(shards) > 1:
         size = sum(tensor.numel() for tensor in theirs.values()) * dtype.itemsize
         _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def ids_in(value: Any) -> list[int]:
+    """Token ids of a key that has one, several or none."""
+    return [token for token in (value if isinstance(value, list) else [value]) if token is not None]
+
+
+def check_ids(name: str, value: Any, place: str) -> None:
+    """Refuse what is neither a token id nor a list of them nor nothing."""
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids_in(value)):
+        raise InputError(f"{name} is {value!r}, not a token id", place, "repair the file, or fetch it again")
+
+
+def _rows_only(value: Any, rows: int) -> Any:
+    """One id, or a list of them, without those that the embedding has no row for."""
+    if not isinstance(value, list):
+        return value if isinstance(value, int) and 0 <= value < rows else None
+    return [token for token in value if isinstance(token, int) and 0 <= token < rows] or None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,11 +12,15 @@ from torch.overrides import TorchFunctionMode
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
+from lmworks.model.stored import store
+from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 
 if TYPE_CHECKING:
     from lmworks.text.tokenizer import Tokenizer
 
+STORAGES = ("bfloat16", "stored")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -31,6 +35,7 @@ class Opened:
         hf_config: its config.json (made from the metadata where it came as GGUF).
         generation: its generation_config.json (made from config.json or the metadata where there is none).
         family: whose names it uses on disk.
+        notes: what a person should know about it.
     """
 
     config: ModelConfig
@@ -39,6 +44,29 @@ class Opened:
     hf_config: dict[str, Any]
     family: Family
     generation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fit_tokenizer(tokenizer: Tokenizer, rows: int, place: str) -> list[str]:
+    """Tell a tokenizer how many rows its model's embedding has; notes where it has ids beyond them.
+
+    Published models often have tokenizers with a few added tokens that were never given rows. They open; a text that
+    holds such a token is refused when it is encoded.
+
+    Raises:
+        InputError: every text begins or ends with such a token, so that none could be read.
+    """
+    highest = tokenizer.highest_id
+    if highest < rows:
+        return []
+    tokenizer.rows = rows
+    tokenizer.check_rows([*tokenizer.opening, *tokenizer.closing], place)
+    names = [token for token, index in tokenizer.added.items() if index >= rows]
+    few = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return [
+        f"the tokenizer has ids up to {highest}, the embedding {rows} rows: texts with tokens beyond them "
+        f"({few or 'none of them added'}) are refused"
+    ]
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -50,6 +78,21 @@ def dtype_of(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise InputError(f"{name!r} is not a data type of weights", "dtype", "one of " + ", ".join(DTYPES))
     return DTYPES[name]
+
+
+def read_dtype(dtype: str, storage: str | None, device: str) -> torch.dtype | None:
+    """The data type that tensors are read in; None: each as the file has it.
+
+    Raises:
+        InputError: no such data type, or a storage on another device than the CPU.
+    """
+    if storage is None:
+        return dtype_of(dtype)
+    if storage not in STORAGES:
+        raise InputError(f"{storage!r} is not a storage of weights", "storage", "one of " + ", ".join(STORAGES))
+    if device != "cpu":
+        raise InputError(f"weights in a storage are on the CPU, not on {device}", "storage", "leave storage out")
+    return torch.bfloat16 if storage == "bfloat16" else None
 
 
 class _Undrawn(TorchFunctionMode):
@@ -74,9 +117,42 @@ def shapes_of(network: Transformer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
 
 
-def fill(network: Transformer, tensors: Mapping[str, torch.Tensor], device: str) -> Transformer:
-    """Make ``tensors`` (by our names, all of them) the weights of an empty network, without copying them."""
-    network.load_state_dict(dict(tensors), assign=True)
+def matrices_of(network: Transformer) -> set[str]:
+    """Names of the weights that may lie in a storage: token embeddings, the head, and the linears of the blocks."""
+    linears = {f"{name}.weight" for name, _ in named_linears(network) if not name.startswith("heads.")}
+    return {"embed_tokens.weight", *linears}
+
+
+def with_storages(
+    network: Transformer, tensors: Mapping[str, torch.Tensor], kinds: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor | WeightStorage]:
+    """Tensors for :func:`fill`: matrices in storages, all else (norms, biases, positions) in float32.
+
+    Args:
+        network: empty.
+        tensors: by our names; quantized matrices as (rows, bytes of a row) uint8.
+        kinds: the quantized format of these, by our names.
+    """
+    matrices = matrices_of(network)
+    result: dict[str, torch.Tensor | WeightStorage] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.uint8:
+            result[name] = BlockStorage(tensor, (kinds or {})[name])
+        else:
+            result[name] = DenseStorage(tensor) if name in matrices else tensor.float()
+    return result
+
+
+def fill(network: Transformer, tensors: Mapping[str, torch.Tensor | WeightStorage], device: str) -> Transformer:
+    """Make ``tensors`` (by our names, all of them) the weights of an empty network, without copying them.
+
+    Storages replace the weights of linears and embeddings, which are frozen then.
+    """
+    plain = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    for name, storage in tensors.items():
+        if not isinstance(storage, torch.Tensor):
+            store(network, name.removesuffix(".weight"), storage)
+    network.load_state_dict(plain, assign=True)
     if device != "cpu":
         network.to(device)
     return network.eval()

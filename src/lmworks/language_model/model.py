@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from lmworks.adapt import attach
+from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
@@ -18,12 +18,13 @@ from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
-from lmworks.generate.decode import check_writes
 from lmworks.generate.fill import Filled, Pooling, embed, fill, next_sentence
 from lmworks.generate.packed import make_fast
-from lmworks.generate.sampling import Rules, SamplingSettings, published
+from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.text import Reply, complete, next_tokens, stream
+from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -84,6 +85,14 @@ class LanguageModel:
         """What its publisher demands of every text that it writes."""
         return Rules.of(self.generation, self.config.architecture == "encoder-decoder")
 
+    def stepper(self) -> TorchStepper:
+        """The network behind the interface that generation asks for logits.
+
+        Raises:
+            InputError: it writes no texts.
+        """
+        return TorchStepper(self.network.eval())
+
     @overload
     def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Any) -> str: ...
     @overload
@@ -114,7 +123,7 @@ class LanguageModel:
     def complete(self, prompts: Sequence[str], settings: SamplingSettings) -> list[Reply]:
         """Continue texts; each Reply has text, ids and the reason why it stopped."""
         ids = [self.tokenizer.encode(prompt, special=True) for prompt in prompts]
-        return complete(self.network.eval(), self.tokenizer, ids, settings, self.rules)
+        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules)
 
     @overload
     def translate(self, text: str, **sampling: Any) -> str: ...
@@ -131,7 +140,7 @@ class LanguageModel:
         if self.config.architecture != "encoder-decoder":
             hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
             raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
-        advised = published(self.generation) if not sampling.get("temperature") else {}
+        advised = published_beams(self.generation) if not sampling.get("temperature") else {}
         found = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
         return found[0] if isinstance(text, str) else found
 
@@ -178,21 +187,28 @@ class LanguageModel:
 
     def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
         """The likeliest next tokens after a text, each with its probability."""
-        return next_tokens(self.network.eval(), self.tokenizer, text, top)
+        return next_tokens(self.stepper(), self.tokenizer, text, top)
 
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> Path:
-        """Write a Hugging Face folder; an adapter is merged into its base. Nothing is left half-written."""
+    def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
+        """Write a Hugging Face folder, new or empty; an adapter is merged into its base. Nothing is left half-written.
+
+        Args:
+            folder: where to.
+            dtype: how the weights are written: float32, bfloat16 or float16.
+            overwrite: replace a model that was saved there.
+        """
         folder = Path(folder)
-        with attach.merged(self.network) as network:
+        with adapters.merged(self.network):
             save_folder(
                 folder,
-                network=network,
+                network=self.network,
                 config=self.config,
                 family=self.family,
                 tokenizer=self.words,
                 hf_config=self.hf_config,
                 generation=self.generation,
                 dtype=dtype,
+                overwrite=overwrite,
             )
         return folder
 
@@ -209,11 +225,13 @@ class LanguageModel:
             Itself. It can generate and score, but no longer be trained or saved.
         """
         chosen, _ = machine.choose_precision(precision, self.device.type)
-        attach.merge(self.network)
+        adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
                 make_fast(self.network, chosen)
+            else:
+                widen(self.network)
         elif chosen != "float32":
             self.network.to(dtype_of(chosen))
         return self
@@ -221,8 +239,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where its weights lie."""
-        return self.network.embed_tokens.weight.device
+        return self.network.device
 
     def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
-        pieces = stream(self.network.eval(), self.tokenizer, ids, settings, self.rules)
+        pieces = stream(self.stepper(), self.tokenizer, ids, settings, self.rules)
         return pieces if streaming else "".join(pieces)

@@ -1,7 +1,7 @@
 """The one attention: self and cross, grouped or not, with optional additive bias and cache.
 
 softmax(Q K^T / sqrt(D) + bias) V (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). Knows nothing
-of texts: masks.Sight says who sees whom, cache.LayerCache holds what came before.
+of texts: masks.AttentionMask says which keys a query attends to, cache.LayerCache holds earlier keys and values.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from lmworks.kernels.dropout import dropout
 from lmworks.kernels.rotary import rotate
 from lmworks.model.cache import LayerCache
 from lmworks.model.config import ModelConfig
-from lmworks.model.masks import Sight
+from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import make_norm
 
-Turns = tuple[torch.Tensor, torch.Tensor]
+CosSin = tuple[torch.Tensor, torch.Tensor]
 
 
 class Rotation(NamedTuple):
     """Rotary cosines and sines of the queries and their own keys; those of all cached keys where they change with the
     length (dynamic NTK, longrope)."""
 
-    own: Turns | None = None
-    keys: Turns | None = None
+    own: CosSin | None = None
+    keys: CosSin | None = None
 
 
-UNTURNED = Rotation()
+NO_ROTATION = Rotation()
 
 
-class How(NamedTuple):
-    """How scores are made: their scale (None: 1 / sqrt(D)), their soft cap, dropout of the weights."""
+class ScoreSettings(NamedTuple):
+    """How attention scores become weights: their scale (None: 1 / sqrt(D)), their soft cap, dropout of the weights."""
 
     scale: float | None
     softcap: float | None
@@ -47,7 +47,7 @@ class Attention(nn.Module):
     """(B, T, E) -> (B, T, E).
 
     Args:
-        config: sizes and words.
+        config: sizes and settings.
         window: tokens this layer looks back, itself included; None: all.
         cross: look at another stack's output (``memory``) instead of at x.
     """
@@ -55,7 +55,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, window: int | None = None, cross: bool = False) -> None:
         super().__init__()
         self.size, self.window, self.cross = config.head_size, window, cross
-        self.how = How(config.attention_scale, config.attention_softcap, config.attention_dropout)
+        self.scores = ScoreSettings(config.attention_scale, config.attention_softcap, config.attention_dropout)
         queries, keys = config.num_attention_heads * self.size, config.key_value_heads * self.size
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
@@ -67,18 +67,18 @@ class Attention(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        sight: Sight,
-        rotation: Rotation = UNTURNED,
+        mask: AttentionMask,
+        rotation: Rotation = NO_ROTATION,
         bias: torch.Tensor | None = None,
         relative: torch.Tensor | None = None,
         cache: LayerCache | None = None,
         memory: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mix each token with those it may see.
+        """Mix the values of the tokens that each token attends to.
 
         Args:
             x: (B, T, E).
-            sight: who sees whom.
+            mask: which keys each query attends to.
             rotation: of queries and keys.
             bias: (B or 1, H or 1, T, S) added to the scores.
             relative: the same by distance; where a row holds several documents, (1, H, L, L) of the longest.
@@ -91,7 +91,7 @@ class Attention(nn.Module):
         if rotation.own is not None:
             query = rotate(query, *rotation.own)
         keys, values = self._keys_and_values(x, rotation, cache, memory)
-        mixed = self._mix(query.transpose(1, 2), keys, values, sight, bias, relative)
+        mixed = self._mix(query.transpose(1, 2), keys, values, mask, bias, relative)
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
@@ -123,48 +123,50 @@ class Attention(nn.Module):
         query: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
-        sight: Sight,
+        mask: AttentionMask,
         bias: torch.Tensor | None,
         relative: torch.Tensor | None,
     ) -> torch.Tensor:
         """(B, H, T, D) queries, (B, K, S, D) keys and values -> (B, H, T, D)."""
-        how = self.how if self.training else self.how._replace(dropout=0.0)
-        if bias is None and sight.within(self.window):
-            if relative is None and how.softcap is None and sight.aligned and _is_native(query, keys, values):
-                return _natively(query, keys, values, sight, how)
-            if sight.spans:
-                return _by_document(query, keys, values, sight, relative, how)
-            if relative is None and sight.step and how.softcap is None:
-                return _step(query, keys, values, how)
-            if relative is None and sight.aligned:
-                return _attend(query, keys, values, None, sight.causal, how)
+        settings = self.scores if self.training else self.scores._replace(dropout=0.0)
+        if bias is None and mask.fits_window(self.window):
+            if relative is None and settings.softcap is None and mask.is_implicit and _is_native(query, keys, values):
+                return _natively(query, keys, values, mask, settings)
+            if mask.lengths:
+                return _by_document(query, keys, values, mask, relative, settings)
+            if relative is None and mask.all_visible and settings.softcap is None:
+                return _step(query, keys, values, settings)
+            if relative is None and mask.is_implicit:
+                return _attend(query, keys, values, None, mask.causal, settings)
         if relative is not None:
-            if sight.spans:
-                raise ValueError("relative positions of several documents in a row take neither bias nor window")
+            if mask.lengths:
+                raise ValueError(
+                    "relative positions with packed documents take neither an attention bias nor a sliding window"
+                )
             bias = relative if bias is None else bias + relative
-        mask = sight.mask(self.window)
+        matrix = mask.matrix(self.window)
         if bias is not None:
-            mask = bias.to(query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-        return _attend(query, keys, values, mask, False, how)
+            matrix = bias.to(query.dtype).masked_fill(~matrix, torch.finfo(query.dtype).min)
+        return _attend(query, keys, values, matrix, False, settings)
 
 
 def _attend(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    mask: torch.Tensor | None,
+    matrix: torch.Tensor | None,
     causal: bool,
-    how: How,
+    settings: ScoreSettings,
 ) -> torch.Tensor:
-    """softmax over the keys that may be seen; ``mask``: bool (True: seen) or added to the scores."""
+    """softmax over the keys; ``matrix``: bool (True: attended to), or added to the scores."""
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
     causal = causal and query.shape[2] > 1
-    if how.softcap is not None or (how.dropout and query.is_cpu):
-        return _written_out(query, keys, values, mask, causal, how)
+    if settings.softcap is not None or (settings.dropout and query.is_cpu):
+        return _written_out(query, keys, values, matrix, causal, settings)
     return functional.scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, dropout_p=how.dropout, is_causal=causal, scale=how.scale
+        query, keys, values, attn_mask=matrix, dropout_p=settings.dropout, is_causal=causal, scale=settings.scale
     )
 
 
@@ -172,33 +174,35 @@ def _written_out(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    mask: torch.Tensor | None,
+    matrix: torch.Tensor | None,
     causal: bool,
-    how: How,
+    settings: ScoreSettings,
 ) -> torch.Tensor:
-    """The definition itself, for what SDPA does not offer: scores that a tanh keeps within a cap (Gemma 2); and for
-    dropout of the weights on a CPU, where SDPA would write it out too, with slower dropout."""
-    scores = query @ keys.transpose(2, 3) * (how.scale or query.shape[3] ** -0.5)
-    if how.softcap is not None:
-        scores = torch.tanh(scores / how.softcap) * how.softcap
+    """Attention from its definition, for what SDPA lacks: soft-capped scores (Gemma 2); and for dropout of the weights
+    on a CPU, where SDPA computes the same steps with slower dropout."""
+    scores = query @ keys.transpose(2, 3) * (settings.scale or query.shape[3] ** -0.5)
+    if settings.softcap is not None:
+        scores = torch.tanh(scores / settings.softcap) * settings.softcap
     hidden = torch.finfo(scores.dtype).min
     if causal:
         scores = scores + torch.full(scores.shape[2:], hidden, dtype=scores.dtype, device=scores.device).triu(1)
-    elif mask is not None:
-        scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
-    return dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), how.dropout) @ values
+    elif matrix is not None:
+        scores = scores.masked_fill(~matrix, hidden) if matrix.dtype == torch.bool else scores + matrix
+    return dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), settings.dropout) @ values
 
 
 def _is_native(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
-    """Whether the kernel serves: in training, and wherever heads lie side by side, as they do but in a cache."""
+    """Whether the kernel can compute this: heads must lie side by side, as they do everywhere but in a cache."""
     return native.can_run(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
 
 
-def _natively(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight, how: How) -> torch.Tensor:
-    """Every document, or every row, alone, as one kernel."""
+def _natively(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: AttentionMask, settings: ScoreSettings
+) -> torch.Tensor:
+    """All documents, or all rows of a batch, in one call of the native kernel."""
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (query, keys, values))
-    scale = how.scale or query.shape[3] ** -0.5
-    mixed = native.varlen_attention(q, k, v, *sight.borders(), scale, sight.causal, how.dropout)
+    scale = settings.scale or query.shape[3] ** -0.5
+    mixed = native.varlen_attention(q, k, v, *mask.cu_seqlens(), scale, mask.causal, settings.dropout)
     return mixed.unflatten(0, (len(query), -1)).transpose(1, 2)
 
 
@@ -206,27 +210,27 @@ def _by_document(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    sight: Sight,
+    mask: AttentionMask,
     relative: torch.Tensor | None,
-    how: How,
+    settings: ScoreSettings,
 ) -> torch.Tensor:
-    """Documents one after another in a flat row: each sees itself (or its own source), and nothing is computed
-    between them. Neighbours of equal length pass as a batch."""
-    sizes = list(zip(sight.spans, sight.key_spans or sight.spans, strict=True))
+    """Documents packed in a flat row: each attends to itself (or its own source), and nothing is computed between
+    documents. Neighbours of equal length are computed as a batch."""
+    sizes = list(zip(mask.lengths, mask.key_lengths or mask.lengths, strict=True))
     runs = [(size, len(list(same))) for size, same in groupby(sizes)]
     queries = query.split([size[0] * count for size, count in runs], dim=2)
     others = [part.split([size[1] * count for size, count in runs], dim=2) for part in (keys, values)]
     mixed = []
     for (size, count), own, theirs, contents in zip(runs, queries, *others, strict=True):
-        mask, causal = None, sight.causal
+        matrix, causal = None, mask.causal
         if relative is not None:
-            mask, causal = relative[:, :, : size[0], : size[1]], False
-            if sight.causal:
-                later = torch.ones(size, dtype=torch.bool, device=mask.device).triu(1)
-                mask = mask.masked_fill(later, torch.finfo(mask.dtype).min)
-            mask = mask.to(own.dtype)
+            matrix, causal = relative[:, :, : size[0], : size[1]], False
+            if mask.causal:
+                later = torch.ones(size, dtype=torch.bool, device=matrix.device).triu(1)
+                matrix = matrix.masked_fill(later, torch.finfo(matrix.dtype).min)
+            matrix = matrix.to(own.dtype)
         stacked = (_stacked(own, count), _stacked(theirs, count), _stacked(contents, count))
-        mixed.append(_unstacked(_attend(*stacked, mask, causal, how)))
+        mixed.append(_unstacked(_attend(*stacked, matrix, causal, settings)))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
 
 
@@ -240,9 +244,10 @@ def _unstacked(x: torch.Tensor) -> torch.Tensor:
     return x if len(x) == 1 else x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
 
 
-def _step(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: How) -> torch.Tensor:
-    """One new token that sees every key: heads that share keys become rows of one product, nothing is repeated."""
+def _step(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, settings: ScoreSettings) -> torch.Tensor:
+    """One new token that attends to every key: query heads that share a key head become rows of one product, so that
+    keys and values are not repeated."""
     batch, heads, _, size = query.shape
     grouped = query.reshape(batch, keys.shape[1], heads // keys.shape[1], size)
-    mixed = functional.scaled_dot_product_attention(grouped, keys, values, scale=how.scale)
+    mixed = functional.scaled_dot_product_attention(grouped, keys, values, scale=settings.scale)
     return mixed.reshape(batch, heads, 1, size)

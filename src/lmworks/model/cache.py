@@ -1,18 +1,23 @@
-"""Keys and values of earlier tokens. Passed in, never stored in modules; knows nothing of attention's arithmetic.
+"""The KV cache: keys and values of earlier tokens. It is passed in, never stored in modules, and knows nothing of
+attention's arithmetic.
 
-With gradients on, appending concatenates, so that a learned prefix (prefix tuning) trains through the cache;
-without, it writes in place into room that doubles when it runs out.
+With gradients enabled, appending concatenates, so that a learned prefix (prefix tuning) trains through the cache;
+without, it writes in place into a buffer that doubles when it is full.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.model.config import ModelConfig
 
 
 class LayerCache:
-    """One layer's keys and values, each (B, K, S, D), and the cross-attention's, computed once."""
+    """One layer's keys and values, each (B, K, S, D), and those of cross-attention, computed once."""
 
     def __init__(self, batch: int, heads: int, size: int, capacity: int, dtype: torch.dtype, device: torch.device):
         self._keys = torch.empty(batch, heads, capacity, size, dtype=dtype, device=device)
@@ -21,7 +26,7 @@ class LayerCache:
         self.cross: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values (B, K, T, D); give all so far (B, K, S, D)."""
+        """Append keys and values (B, K, T, D); returns all so far (B, K, S, D)."""
         start, end = self.length, self.length + keys.shape[2]
         self.length = end
         if torch.is_grad_enabled():
@@ -34,20 +39,32 @@ class LayerCache:
         self._values[:, :, start:end] = values
         return self._keys[:, :, :end], self._values[:, :, :end]
 
+    def join(self, other: LayerCache, length: int, capacity: int) -> None:
+        """Append the other's rows, both cut or padded with zeros on the left to ``length`` tokens."""
+        self._keys = _end_aligned((self._keys, self.length), (other._keys, other.length), length, capacity)
+        self._values = _end_aligned((self._values, self.length), (other._values, other.length), length, capacity)
+        self.length = length
+        if self.cross is not None and other.cross is not None:
+            keys, values = (
+                pad_sequence([*mine.transpose(1, 2), *theirs.transpose(1, 2)], batch_first=True)
+                for mine, theirs in zip(self.cross, other.cross, strict=True)
+            )
+            self.cross = (keys.transpose(1, 2), values.transpose(1, 2))
+
     def keep_rows(self, rows: torch.Tensor) -> None:
-        """Keep only these rows of the batch, in this order (finished rows leave; beams reorder)."""
+        """Keep only these rows of the batch, in this order (finished rows are removed; beam search reorders)."""
         self._keys, self._values = self._keys[rows], self._values[rows]
         if self.cross is not None:
             self.cross = (self.cross[0][rows], self.cross[1][rows])
 
 
 class Cache:
-    """Everything a forward pass needs to know of the tokens before it.
+    """What a forward pass reads of the tokens before it: keys, values, positions and segments.
 
     Args:
         config: sizes of the model.
         batch: B, rows.
-        capacity: tokens to make room for; it grows when they run out.
+        capacity: tokens to allocate for; the buffers grow when they are full.
     """
 
     def __init__(
@@ -71,13 +88,30 @@ class Cache:
         """S, the number of tokens held."""
         return self.positions.shape[1]
 
-    def note(self, positions: torch.Tensor, segments: torch.Tensor | None) -> None:
-        """Remember positions (B, T) and segments of the tokens that the next appends bring."""
+    def append_positions(self, positions: torch.Tensor, segments: torch.Tensor | None) -> None:
+        """Append positions (B, T) and segments of the tokens that the layers append next."""
         if segments is not None or self.segments is not None:
             before = torch.ones_like(self.positions) if self.segments is None else self.segments
             now = torch.ones_like(positions) if segments is None else segments
             self.segments = torch.cat((before, now), dim=1)
         self.positions = torch.cat((self.positions, positions), dim=1)
+
+    def join(self, other: Cache, length: int, reserve: int = 0) -> None:
+        """Append the rows of another cache. All rows end at the same place: shorter ones are padded on the left.
+
+        Args:
+            other: of the same model.
+            length: tokens of the longest row of both; columns before it, which are padding in every row, are dropped.
+            reserve: tokens to make room for behind them.
+        """
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.join(theirs, length, length + reserve)
+        segments = [
+            torch.ones_like(cache.positions) if cache.segments is None else cache.segments for cache in (self, other)
+        ]
+        joined = _rows_end_aligned(segments, length)
+        self.segments = joined if bool((joined == 0).any()) else None
+        self.positions = _rows_end_aligned([self.positions, other.positions], length)
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch, in this order."""
@@ -92,3 +126,23 @@ def _grown(part: torch.Tensor, used: int, needed: int) -> torch.Tensor:
     bigger = part.new_empty(batch, heads, max(needed, 2 * capacity), size)
     bigger[:, :, :used] = part[:, :, :used]
     return bigger
+
+
+def _end_aligned(
+    first: tuple[torch.Tensor, int], second: tuple[torch.Tensor, int], length: int, capacity: int
+) -> torch.Tensor:
+    """Rows of two buffers (B, K, S, D), of each the tokens that are used, ending at ``length`` of a new buffer."""
+    rows = len(first[0]) + len(second[0])
+    _, heads, _, size = first[0].shape
+    joined = first[0].new_zeros(rows, heads, capacity, size)
+    begin = 0
+    for part, used in (first, second):
+        count = min(used, length)
+        joined[begin : begin + len(part), :, length - count : length] = part[:, :, used - count : used]
+        begin += len(part)
+    return joined
+
+
+def _rows_end_aligned(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """Rows of several (B, S), cut or padded with zeros on the left to ``length``."""
+    return torch.cat([functional.pad(part, (length - part.shape[1], 0)) for part in parts])

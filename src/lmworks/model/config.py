@@ -1,4 +1,4 @@
-"""ModelConfig: what a model is, in numbers and words. Imports no torch and knows no published family.
+"""ModelConfig: the architecture of a model as data. Imports no torch and knows no published family.
 
 The names are Hugging Face's. A config describes encoder-only, decoder-only and encoder-decoder models; a
 published family is a translation of its config.json into this one (families/).
@@ -86,21 +86,19 @@ class ModelConfig(Settings):
     embedding_size: int | None = Field(None, gt=0, description="Narrower embeddings, widened by a matrix; None: none.")
     embedding_scale: float = Field(1.0, gt=0, description="Token embeddings are multiplied by it.")
     embedding_norm: bool = Field(False, description="Normalise the sum of the embeddings.")
-    type_vocab_size: int = Field(
-        0, ge=0, description="Kinds of tokens that have an embedding (first, second sentence)."
-    )
+    type_vocab_size: int = Field(0, ge=0, description="Token types that have an embedding (first, second sentence).")
 
     positions: Positions = Field("rotary", description="sinusoidal_halves: all sines, then all cosines.")
     position_offset: int = Field(0, ge=0, description="Rows of the position table before that of position 0.")
     relative_buckets: int = Field(32, gt=1, description="relative: distances that have a bias of their own.")
-    relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances are one.")
+    relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances share a bias.")
     rope_theta: float = Field(10_000.0, gt=0)
-    rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: as all others.")
+    rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: rope_theta.")
     rope_scaling: RopeScaling | None = None
     rotary_fraction: float = Field(1.0, gt=0, le=1, description="Part of each head that is rotated.")
 
     norm: Literal["layer", "rms", "rms_offset"] = Field(
-        "rms", description="rms_offset: its weights are 1 + those kept."
+        "rms", description="rms_offset: weights are stored as weight - 1."
     )
     norm_eps: float = Field(1e-5, gt=0)
     norm_position: Literal["pre", "post", "both"] = Field("pre", description="both: each part's input and its output.")
@@ -108,7 +106,9 @@ class ModelConfig(Settings):
 
     attention_scale: float | None = Field(None, gt=0, description="Of the scores; None: 1 / sqrt(head_dim).")
     attention_softcap: float | None = Field(None, gt=0, description="Scores become cap * tanh(score / cap).")
-    sliding_window: int | None = Field(None, gt=0, description="Tokens that a sliding layer looks back, with itself.")
+    sliding_window: int | None = Field(
+        None, gt=0, description="Tokens that a sliding layer attends to, with the query's own."
+    )
     layer_kinds: tuple[LayerKind, ...] | None = Field(None, description="One a layer; None: all alike.")
 
     activation: Activation = "silu"
@@ -120,7 +120,7 @@ class ModelConfig(Settings):
     tie_word_embeddings: bool = True
     language_head: bool = Field(True, description="False: the model ends with hidden states.")
     head_transform: bool = Field(False, description="A linear, the activation and a norm before the head.")
-    head_bias: bool = Field(False, description="A bias of each word's logit.")
+    head_bias: bool = Field(False, description="A bias of each token's logit.")
     head_scale: float = Field(1.0, gt=0, description="Hidden states are multiplied by it before the head.")
     logit_softcap: float | None = Field(None, gt=0, description="Logits become cap * tanh(logit / cap).")
     pooler: bool = Field(False, description="tanh of a linear over the first token, for whole texts.")
@@ -176,7 +176,7 @@ class ModelConfig(Settings):
         return int(self.head_size * self.rotary_fraction)
 
     @property
-    def word_size(self) -> int:
+    def embedding_width(self) -> int:
         """Width of the embeddings and of what the head reads."""
         return self.embedding_size or self.hidden_size
 
@@ -186,7 +186,7 @@ class ModelConfig(Settings):
         return self.num_key_value_heads or self.num_attention_heads
 
     def window_of(self, layer: int) -> int | None:
-        """The sliding window of a layer in tokens, or None where it sees everything."""
+        """The sliding window of a layer in tokens, or None with full attention."""
         if self.layer_kinds is None:
             return self.sliding_window
         return self.sliding_window if self.layer_kinds[layer] == "sliding_attention" else None

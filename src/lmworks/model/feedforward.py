@@ -1,4 +1,4 @@
-"""The feed-forward layer: what happens to each token alone. Activations by name; plain or gated.
+"""The feed-forward layer, which computes each token independently. Activations by name; plain or gated.
 
 plain: down(act(up(x))) (Vaswani et al. 2017, eq. 2, with any activation).
 gated: down(act(gate(x)) * up(x)) (Shazeer 2020: SwiGLU is silu, GEGLU gelu, GLU sigmoid).

@@ -1,16 +1,17 @@
-"""A block's way forward and back as one autograd function, where the native kernels serve.
+"""Forward and backward of a whole block as one autograd function, where the native kernels are available.
 
-The same arithmetic as transformer.Block, in the same order and with the same random draws (a test compares): the block
-there is the definition, this is how it is trained fast. Autograd then has one node a block in place of some thirty,
-which on small models takes longer than their arithmetic; the norms' outputs and the activation are computed again on
-the way back instead of kept; and where weights are frozen nothing is kept for them.
+It computes what transformer.Block computes, in the same order and with the same random draws (a test compares): the
+block there is the definition, this is its fast training pass. Autograd has one node a block instead of some thirty,
+whose overhead exceeds the arithmetic of small models; outputs of norms and activations are recomputed in the backward
+pass instead of saved; and nothing is saved for the gradients of frozen weights.
 
-    pre-norm:  x1 = x + drop(attend(norm1(x)));  y = x1 + drop(feed(norm2(x1)))
-    post-norm: x1 = norm1(x + drop(attend(x)));  y = norm2(x1 + drop(feed(x1)))
+    pre-norm:  x1 = x + drop(attention(norm1(x)));  y = x1 + drop(mlp(norm2(x1)))
+    post-norm: x1 = norm1(x + drop(attention(x)));  y = norm2(x1 + drop(mlp(x1)))
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,48 +20,140 @@ from torch import nn
 from lmworks.kernels.dispatch import compute_dtype, to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
+from lmworks.model import block_parts as parts
 from lmworks.model import products
 from lmworks.model.attention import Attention, Rotation
+from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.feedforward import FeedForward
-from lmworks.model.masks import Sight
-from lmworks.model.norm import LayerNorm, RMSNorm
-from lmworks.model.products import TENSORS, Beside, Found, Line
+from lmworks.model.masks import AttentionMask
+from lmworks.model.norm import NORMS, LayerNorm
+from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters
 
 Maybe = torch.Tensor | None
-NORMS = 4  # tensors of both norms
-Q, K, V, OUT, GATE, UP, DOWN = range(7)  # the linears, in the order of their tensors
 
 
-class How(NamedTuple):
-    """What a block does beside its products; rates are 0 where nothing is dropped."""
+class BlockParameters(NamedTuple):
+    """A block's parameters; gate_proj is empty where the feed-forward is not gated."""
 
-    before: bool
-    layer: bool
-    eps: float
-    size: int
-    scale: float
-    causal: bool
-    kind: int
-    rates: tuple[float, float, float]  # of attention's weights, of the residuals, inside the feed-forward
-    beside: tuple[Beside, ...]  # of each linear
-    width: torch.dtype  # of activations
+    norm1: NormParameters
+    norm2: NormParameters
+    q_proj: LinearParameters
+    k_proj: LinearParameters
+    v_proj: LinearParameters
+    o_proj: LinearParameters
+    gate_proj: LinearParameters
+    up_proj: LinearParameters
+    down_proj: LinearParameters
+
+    @classmethod
+    def unflatten(cls, tensors: Sequence[Any], constants: Sequence[LinearConstants]) -> BlockParameters:
+        """From the tensors as :meth:`flatten` lists them."""
+        norm1, norm2 = (NormParameters(tensors[place], tensors[place + 1], place) for place in (0, 2))
+        places = range(4, 4 + TENSORS * len(constants), TENSORS)
+        linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
+        return cls(norm1, norm2, *linears)
+
+    def flatten(self) -> list[Maybe]:
+        """All tensors in a row, as the arguments of an autograd function."""
+        return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
+
+    @property
+    def linears(self) -> tuple[LinearParameters, ...]:
+        """All linears, in the order of their tensors."""
+        return (*self.qkv, self.o_proj, self.gate_proj, self.up_proj, self.down_proj)
+
+    @property
+    def qkv(self) -> tuple[LinearParameters, ...]:
+        """The linears that read the first norm's output."""
+        return self.q_proj, self.k_proj, self.v_proj
+
+    @property
+    def gate_and_up(self) -> tuple[LinearParameters, ...]:
+        """The linears that read the second norm's output."""
+        return (self.gate_proj, self.up_proj) if self.gate_proj.exists else (self.up_proj,)
+
+
+class Seeds(NamedTuple):
+    """Seeds of all dropouts of a block, in the order in which transformer.Block draws them; 0: nothing is dropped."""
+
+    qkv: list[int]
+    attention: int
+    o_proj: list[int]
+    residual1: int
+    gate_and_up: list[int]
+    activation: int
+    down_proj: list[int]
+    residual2: int
+
+    @classmethod
+    def draw(cls, settings: BlockSettings, block: BlockParameters) -> Seeds:
+        """From torch's generator."""
+        return cls(
+            qkv=products.draw_seeds(block.qkv),
+            attention=_seed(settings.attention_dropout),
+            o_proj=products.draw_seeds([block.o_proj]),
+            residual1=_seed(settings.hidden_dropout),
+            gate_and_up=products.draw_seeds(block.gate_and_up),
+            activation=_seed(settings.mlp_dropout),
+            down_proj=products.draw_seeds([block.down_proj]),
+            residual2=_seed(settings.hidden_dropout),
+        )
+
+
+class SavedActivations(NamedTuple):
+    """What the backward pass needs, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
+
+    x: torch.Tensor
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    attention: torch.Tensor
+    log_sum: torch.Tensor  # of each query's softmax
+    sum1: torch.Tensor  # residuals: before norm1 in a post-norm block, before norm2 in a pre-norm one
+    mean1: Maybe
+    scale1: Maybe
+    gate: Maybe
+    up: torch.Tensor
+    sum2: Maybe  # before norm2 in a post-norm block
+    mean2: Maybe
+    scale2: Maybe
+    low_qkv: Maybe
+    low_o: Maybe
+    low_up: Maybe
+    low_down: Maybe
+
+    @property
+    def norm1(self) -> NormStatistics:
+        """Of the first norm's input."""
+        return NormStatistics(self.mean1, self.scale1)
+
+    @property
+    def norm2(self) -> NormStatistics:
+        """Of the second norm's input."""
+        return NormStatistics(self.mean2, self.scale2)
+
+
+class Documents(NamedTuple):
+    """What attention knows of the tokens: ``cu_seqlens`` of queries and keys, and the rotary cosines and sines
+    (tokens, R/2), None without rotary positions."""
+
+    cu_seqlens: tuple[torch.Tensor, torch.Tensor]
+    cos_sin: tuple[torch.Tensor, ...] | None
 
 
 def can_run(
-    x: torch.Tensor, attention: Attention, mlp: FeedForward, norms: tuple[nn.Module, nn.Module], sight: Sight
+    x: torch.Tensor, attention: Attention, mlp: FeedForward, norms: tuple[nn.Module, nn.Module], mask: AttentionMask
 ) -> bool:
-    """Whether these modules, as they stand now, are plain ones that the fused block computes."""
+    """Whether the modules of a fusable block (model/fusion) are still the config's own, the mask needs no matrix and
+    the native kernels compute with x."""
     return (
         torch.is_grad_enabled()
         and compute_dtype(x) is not None
-        and sight.aligned
-        and sight.within(attention.window)
-        and attention.q_norm is None
-        and attention.how.softcap is None
-        and mlp.activation in NATIVE_ACTIVATIONS
-        and all(map(products.can_pass, _linears(attention, mlp)))
-        and type(norms[0]) in (LayerNorm, RMSNorm)
-        and all(not one._forward_hooks and not one._forward_pre_hooks for one in (attention, mlp))
+        and mask.is_implicit
+        and mask.fits_window(attention.window)
+        and all(map(products.is_supported, _linears(attention, mlp)))
+        and type(norms[0]) in NORMS.values()
+        and all(not module._forward_hooks and not module._forward_pre_hooks for module in (attention, mlp))
     )
 
 
@@ -69,30 +162,30 @@ def run(
     attention: Attention,
     mlp: FeedForward,
     norms: tuple[nn.Module, nn.Module],
-    sight: Sight,
+    mask: AttentionMask,
     rotation: Rotation,
-    before: bool,
+    pre_norm: bool,
     dropout: float,
     training: bool,
 ) -> torch.Tensor:
-    """(B, T, E) -> (B, T, E). Arguments as the block has them; ``before``: norms stand before the parts."""
-    rates = (attention.how.dropout, dropout, mlp.dropout) if training else (0.0, 0.0, 0.0)
-    layer, eps = isinstance(norms[0], LayerNorm), float(norms[0].eps)  # type: ignore[arg-type]
-    scale = attention.how.scale or attention.size**-0.5
-    tensors: list[Maybe] = []
-    beside = []
-    for norm in norms:
-        tensors += [norm.weight, getattr(norm, "bias", None)]  # type: ignore[list-item]
-    for module in _linears(attention, mlp):
-        own, numbers = products.tensors_of(module)
-        tensors += own
-        beside.append(numbers)
-    wide = compute_dtype(x)
-    assert wide is not None
-    form = (attention.size, scale, sight.causal, NATIVE_ACTIVATIONS[mlp.activation])
-    how = How(before, layer, eps, *form, rates, tuple(beside), wide)
-    turns = None if rotation.own is None else tuple(_table(part, x) for part in rotation.own)
-    return _Block.apply(x.to(wide), how, sight.borders(), turns, *tensors)
+    """(B, T, E) -> (B, T, E). Arguments as the block has them; ``pre_norm``: norms stand before the parts."""
+    norm1, norm2 = (NormParameters(norm.weight, getattr(norm, "bias", None), 0) for norm in norms)  # type: ignore[arg-type]
+    block = BlockParameters(norm1, norm2, *map(products.parameters_of, _linears(attention, mlp)))
+    settings = BlockSettings(
+        pre_norm=pre_norm,
+        layer_norm=isinstance(norms[0], LayerNorm),
+        eps=float(norms[0].eps),  # type: ignore[arg-type]
+        head_size=attention.size,
+        scale=attention.scores.scale or attention.size**-0.5,
+        causal=mask.causal,
+        activation=NATIVE_ACTIVATIONS[mlp.activation],
+        attention_dropout=attention.scores.dropout if training else 0.0,
+        hidden_dropout=dropout if training else 0.0,
+        mlp_dropout=mlp.dropout if training else 0.0,
+        linears=tuple(linear.constants for linear in block.linears),
+    )
+    cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
+    return _Block.apply(x.to(compute_dtype(x)), settings, Documents(mask.cu_seqlens(), cos_sin), *block.flatten())
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -100,202 +193,151 @@ def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, 
     return (*own, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
 
 
-def _table(part: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _flat_table(part: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Cosines or sines (B or 1, T, 1, R/2) -> (B * T, R/2)."""
     return part.float().expand(len(x), -1, -1, -1).reshape(-1, part.shape[-1])
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, how: How, borders: Any, turns: Any, *tensors: Maybe) -> torch.Tensor:
-        seeds: list[int] = []
-        ctx.how, ctx.turns = how, turns
+    def forward(
+        ctx: Any, x: torch.Tensor, settings: BlockSettings, documents: Documents, *tensors: Maybe
+    ) -> torch.Tensor:
+        block = BlockParameters.unflatten(tensors, settings.linears)
+        seeds = Seeds.draw(settings, block)
         with torch.autocast("cpu", enabled=False):
-            y, kept = _forward(how, x.reshape(-1, x.shape[-1]), borders, turns, tensors, seeds)
-        ctx.save_for_backward(*borders, *kept, *tensors)
-        ctx.shape, ctx.seeds = x.shape, seeds
+            y, saved = _forward(settings, x.reshape(-1, x.shape[-1]), documents, block, seeds)
+        ctx.save_for_backward(*documents.cu_seqlens, *saved, *tensors)
+        ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, documents.cos_sin, seeds, x.shape
         return y.view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        tensors, kept = list(saved[-NORMS - 7 * TENSORS :]), saved[2 : -NORMS - 7 * TENSORS]
-        found = Found(tensors, ctx.needs_input_grad[4:])
-        dy = grad.reshape(-1, grad.shape[-1]).contiguous()
-        dx = _backward(ctx.how, dy, saved[:2], ctx.turns, tensors, kept, ctx.seeds, found, ctx.needs_input_grad[0])
-        return (None if dx is None else dx.view(ctx.shape), None, None, None, *found.gradients)
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
+        queries, keys, *rest = ctx.saved_tensors
+        count = len(SavedActivations._fields)
+        saved, tensors = SavedActivations(*rest[:count]), rest[count:]
+        block = BlockParameters.unflatten(tensors, ctx.settings.linears)
+        documents = Documents((queries, keys), ctx.cos_sin)
+        gradients = Gradients(tensors, ctx.needs_input_grad[3:])
+        flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
+        wants_x = ctx.needs_input_grad[0]
+        grad_x = _backward(ctx.settings, flat, documents, block, saved, ctx.seeds, gradients, wants_x)
+        return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *gradients.values)
 
 
 def _forward(
-    how: How, flat: torch.Tensor, borders: Any, turns: Any, tensors: Any, seeds: list[int]
-) -> tuple[torch.Tensor, list[Maybe]]:
-    """x (tokens, E) -> y, and what is kept of it."""
-    lines = _lines(how, tensors)
-    n1, n2 = tensors[:2], tensors[2:NORMS]
-    read, stats1 = _norm(how, flat, n1) if how.before else (flat, NOTHING)
-    (q, k, v), low_qkv = products.forward(read, lines[Q : V + 1], seeds)
-    q, k = _turn(how, q, turns, 1.0), _turn(how, k, turns, 1.0)
-    mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // how.size, dtype=torch.float32)
-    spread = (how.size, how.scale, how.causal, how.rates[0], _seed(seeds, how.rates[0]))
-    library().varlen_attention(*map(to_dlpack, (q, k, v, *borders, mixed, log_sum)), *spread)
-    (part,), low_o = products.forward(mixed, lines[OUT : OUT + 1], seeds)
-    sum1 = _residual(how, flat, part, seeds)
-    x1, stats1 = (sum1, stats1) if how.before else _norm(how, sum1, n1)
-    read, stats2 = _norm(how, x1, n2) if how.before else (x1, NOTHING)
-    ups = lines[UP : UP + 1] if tensors[NORMS + GATE * TENSORS] is None else lines[GATE : UP + 1]
-    (*gates, up), low_up = products.forward(read, ups, seeds)
+    settings: BlockSettings, x: torch.Tensor, documents: Documents, block: BlockParameters, seeds: Seeds
+) -> tuple[torch.Tensor, SavedActivations]:
+    """x (tokens, E) -> y, and what is saved for the backward pass."""
+    pre_norm, stats1, stats2 = settings.pre_norm, NormStatistics(), NormStatistics()
+    normed = x
+    if pre_norm:
+        normed, stats1 = parts.norm(settings, x, block.norm1)
+    (q, k, v), low_qkv = products.forward(normed, block.qkv, seeds.qkv)
+    q, k = (parts.rotate(settings, part, documents.cos_sin, 1.0) for part in (q, k))
+    mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
+    numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
+    library().varlen_attention(*map(to_dlpack, (q, k, v, *documents.cu_seqlens, mixed, log_sum)), *numbers)
+    (part,), low_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
+    x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
+    if not pre_norm:
+        x1, stats1 = parts.norm(settings, sum1, block.norm1)
+    normed = x1
+    if pre_norm:
+        normed, stats2 = parts.norm(settings, x1, block.norm2)
+    (*gates, up), low_up = products.forward(normed, block.gate_and_up, seeds.gate_and_up)
     gate = gates[0] if gates else None
-    inner = _activate(how, up, gate)
-    inner = _drop(inner, how.rates[2], _seed(seeds, how.rates[2]))
-    (part,), low_down = products.forward(inner, lines[DOWN:], seeds)
-    sum2 = _residual(how, x1, part, seeds)
-    y, stats2 = (sum2, stats2) if how.before else _norm(how, sum2, n2)
-    lows = (low_qkv, low_o, low_up, low_down)
-    kept = [flat, q, k, v, mixed, log_sum, sum1, *stats1, gate, up, None if how.before else sum2, *stats2, *lows]
-    return y, kept
+    inner = parts.drop(parts.activate(settings, up, gate), settings.mlp_dropout, seeds.activation)
+    (part,), low_down = products.forward(inner, [block.down_proj], seeds.down_proj)
+    y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2)
+    if not pre_norm:
+        y, stats2 = parts.norm(settings, sum2, block.norm2)
+    sums = (sum1, *stats1, gate, up, None if pre_norm else sum2, *stats2)
+    return y, SavedActivations(x, q, k, v, mixed, log_sum, *sums, low_qkv, low_o, low_up, low_down)
 
 
 def _backward(
-    how: How,
-    dy: torch.Tensor,
-    borders: Any,
-    turns: Any,
-    tensors: list[Maybe],
-    kept: Any,
-    seeds: list[int],
-    found: Found,
-    wanted: bool,
+    settings: BlockSettings,
+    grad_y: torch.Tensor,
+    documents: Documents,
+    block: BlockParameters,
+    saved: SavedActivations,
+    seeds: Seeds,
+    gradients: Gradients,
+    wants_x: bool,
 ) -> Maybe:
-    """The gradient of x where it is wanted, from that of y; those of the weights go to ``found``."""
-    flat, q, k, v, mixed, log_sum, sum1, mean1, scale1, gate, up, sum2, mean2, scale2 = kept[:14]
-    low_qkv, low_o, low_up, low_down = kept[14:]
-    stats1, stats2 = (mean1, scale1), (mean2, scale2)
-    lines = _lines(how, tensors)
-    seed_q, seed_k, seed_v, spread_seed, seed_o, seed1, *seeds_up, inner_seed, seed_down, seed2 = seeds
-    at = [NORMS + TENSORS * line for line in range(7)]
-    n1, n2 = tensors[:2], tensors[2:NORMS]
-    # feed-forward
-    if how.before:
-        x1 = sum1
+    """The gradient of x where it is needed, from that of y; those of the parameters go to ``gradients``."""
+    if settings.pre_norm:
+        x1 = saved.sum1
     else:
-        dy = _norm_back(how, sum2, n2, stats2, dy, found, 2)
-        x1, _ = _norm(how, sum1, n1)
-    inner = read = None  # made anew where somebody reads them
-    if found.reads(at[DOWN]):
-        inner = _drop(_activate(how, up, gate), how.rates[2], inner_seed)
-    if any(map(found.reads, at[GATE:DOWN])):
-        read = _norm(how, x1, n2)[0] if how.before else x1
-    dpart = _drop(dy, how.rates[1], seed2)
-    dinner = products.backward(inner, lines[DOWN:], low_down, [dpart], [seed_down], found, at[DOWN:])
-    dup, dgate = _activate_back(how, up, gate, _drop(dinner, how.rates[2], inner_seed))
-    first, slopes = (UP, [dup]) if dgate is None else (GATE, [dgate, dup])
-    dread = products.backward(read, lines[first:DOWN], low_up, slopes, seeds_up, found, at[first:DOWN])
-    assert dread is not None
-    if how.before:
-        dread = _norm_back(how, x1, n2, stats2, dread, found, 2)
-    dx1 = dread.add_(dy)
-    # attention
-    dsum = dx1 if how.before else _norm_back(how, sum1, n1, stats1, dx1, found, 0)
-    dpart = _drop(dsum, how.rates[1], seed1)
-    dmixed = products.backward(mixed, lines[OUT : OUT + 1], low_o, [dpart], [seed_o], found, at[OUT : OUT + 1])
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    spread = (how.size, how.scale, how.causal, how.rates[0], spread_seed)
-    library().varlen_attention_backward(
-        *map(to_dlpack, (q, k, v, *borders, mixed, log_sum, dmixed, dq, dk, dv)), *spread
-    )
-    slopes = [_turn(how, dq, turns, -1.0), _turn(how, dk, turns, -1.0), dv]
-    read = _norm(how, flat, n1)[0] if how.before and any(map(found.reads, at[: V + 1])) else flat
-    below = wanted or (how.before and any(found.wants[:2]))
-    inputs = ([seed_q, seed_k, seed_v], found, at[: V + 1], below)
-    dread = products.backward(read, lines[: V + 1], low_qkv, slopes, *inputs)
-    if dread is None:
-        return None
-    dx = _norm_back(how, flat, n1, stats1, dread, found, 0) if how.before else dread
-    return dx.add_(dsum) if wanted else None
+        assert saved.sum2 is not None
+        grad_y = parts.norm_backward(settings, saved.sum2, block.norm2, saved.norm2, grad_y, gradients)
+        x1, _ = parts.norm(settings, saved.sum1, block.norm1)
+    grad_normed = _mlp_backward(settings, x1, grad_y, block, saved, seeds, gradients)
+    if settings.pre_norm:
+        grad_normed = parts.norm_backward(settings, x1, block.norm2, saved.norm2, grad_normed, gradients)
+    grad_x1 = grad_normed.add_(grad_y)
+    if not settings.pre_norm:
+        grad_x1 = parts.norm_backward(settings, saved.sum1, block.norm1, saved.norm1, grad_x1, gradients)
+    return _attention_backward(settings, grad_x1, documents, block, saved, seeds, gradients, wants_x)
 
 
-def _lines(how: How, tensors: Any) -> list[Line]:
-    own = iter(tensors[NORMS:])
-    return [Line(next(own), next(own), next(own), next(own), beside) for beside in how.beside]
-
-
-def _seed(seeds: list[int], rate: float) -> int:
-    """A seed for one dropout, kept for the way back."""
-    seeds.append(draw_seed() if rate else 0)
-    return seeds[-1]
-
-
-def _residual(how: How, x: torch.Tensor, part: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    rate, seed = how.rates[1], _seed(seeds, how.rates[1])
-    if not rate:
-        return part.add_(x)
-    y = torch.empty_like(x)
-    library().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
-    return y
-
-
-def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
-    assert x is not None
-    if not rate:
-        return x
-    y = torch.empty_like(x)
-    library().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
-    return y
-
-
-NOTHING: tuple[Maybe, Maybe] = (None, None)
-
-
-def _norm(how: How, x: torch.Tensor, module: Any) -> tuple[torch.Tensor, tuple[Maybe, Maybe]]:
-    """Normalised rows, and their means (where these are subtracted) and scales."""
-    y, scale = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
-    weight, shift = (None if part is None else to_dlpack(part) for part in module)
-    if not how.layer:
-        library().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), how.eps)
-        return y, (None, scale)
-    mean = torch.empty_like(scale)
-    library().layer_norm(to_dlpack(x), weight, shift, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), how.eps)
-    return y, (mean, scale)
-
-
-def _norm_back(
-    how: How, x: torch.Tensor, module: Any, stats: tuple[Maybe, Maybe], dy: torch.Tensor, found: Found, at: int
+def _mlp_backward(
+    settings: BlockSettings,
+    x1: torch.Tensor,
+    grad_sum: torch.Tensor,
+    block: BlockParameters,
+    saved: SavedActivations,
+    seeds: Seeds,
+    gradients: Gradients,
 ) -> torch.Tensor:
-    """The gradient of a norm's input; those of its weights go to their places in ``found``."""
-    dx, parts = torch.empty_like(x), []
-    for place, weight in enumerate(module, at):
-        wanted = weight is not None and found.wants[place]
-        found.gradients[place] = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
-        parts.append(to_dlpack(found.gradients[place]) if wanted else None)  # type: ignore[arg-type]
-    arrays = [to_dlpack(one) for one in (x, module[0], *stats, dy, dx) if one is not None]
-    if how.layer:
-        library().layer_norm_backward(*arrays, *parts)
-    else:
-        library().rms_norm_backward(*arrays, parts[0])
-    return dx
+    """The gradient of what gate_proj and up_proj read, from that of the residual's sum."""
+    inner = normed = None  # recomputed only where a gradient needs them
+    if gradients.needs_input(block.down_proj):
+        inner = parts.drop(parts.activate(settings, saved.up, saved.gate), settings.mlp_dropout, seeds.activation)
+    if any(map(gradients.needs_input, block.gate_and_up)):
+        normed = parts.norm(settings, x1, block.norm2)[0] if settings.pre_norm else x1
+    grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual2)
+    grad_inner = products.backward(inner, [block.down_proj], saved.low_down, [grad_part], seeds.down_proj, gradients)
+    grad_inner = parts.drop(grad_inner, settings.mlp_dropout, seeds.activation)
+    grad_up, grad_gate = parts.activate_backward(settings, saved.up, saved.gate, grad_inner)
+    grads = [grad_up] if grad_gate is None else [grad_gate, grad_up]
+    grad = products.backward(normed, block.gate_and_up, saved.low_up, grads, seeds.gate_and_up, gradients)
+    assert grad is not None
+    return grad
 
 
-def _turn(how: How, x: torch.Tensor, turns: Any, sign: float) -> torch.Tensor:
-    if turns is None:
-        return x
-    y = torch.empty_like(x)
-    library().rotate(*map(to_dlpack, (x, *turns, y)), how.size, sign)
-    return y
+def _attention_backward(
+    settings: BlockSettings,
+    grad_sum: torch.Tensor,
+    documents: Documents,
+    block: BlockParameters,
+    saved: SavedActivations,
+    seeds: Seeds,
+    gradients: Gradients,
+    wants_x: bool,
+) -> Maybe:
+    """The gradient of the block's input, from that of the first residual's sum; None where it is not needed."""
+    q, k, v = saved.q, saved.k, saved.v
+    grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)
+    grad_mixed = products.backward(saved.attention, [block.o_proj], saved.low_o, [grad_part], seeds.o_proj, gradients)
+    assert grad_mixed is not None
+    grads = [torch.empty_like(part) for part in (q, k, v)]
+    numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
+    arrays = (q, k, v, *documents.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
+    library().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
+    grads[:2] = [parts.rotate(settings, part, documents.cos_sin, -1.0) for part in grads[:2]]
+    normed = saved.x
+    if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):
+        normed = parts.norm(settings, saved.x, block.norm1)[0]
+    wants_normed = wants_x or (settings.pre_norm and any(gradients.wanted[:2]))
+    grad = products.backward(normed, block.qkv, saved.low_qkv, grads, seeds.qkv, gradients, wants_normed)
+    if grad is None:
+        return None
+    if settings.pre_norm:
+        grad = parts.norm_backward(settings, saved.x, block.norm1, saved.norm1, grad, gradients)
+    return grad.add_(grad_sum) if wants_x else None
 
 
-def _activate(how: How, up: torch.Tensor, gate: Maybe) -> torch.Tensor:
-    y = torch.empty_like(up)
-    x, other = (up, None) if gate is None else (gate, to_dlpack(up))
-    library().activate(how.kind, to_dlpack(x), other, to_dlpack(y))
-    return y
-
-
-def _activate_back(how: How, up: torch.Tensor, gate: Maybe, dy: torch.Tensor) -> tuple[torch.Tensor, Maybe]:
-    """Gradients of up and of gate."""
-    dup = torch.empty_like(up)
-    if gate is None:
-        library().activate_backward(how.kind, to_dlpack(up), None, to_dlpack(dy), to_dlpack(dup), None)
-        return dup, None
-    dgate = torch.empty_like(gate)
-    library().activate_backward(how.kind, *map(to_dlpack, (gate, up, dy, dgate, dup)))
-    return dup, dgate
+def _seed(rate: float) -> int:
+    return draw_seed() if rate else 0

@@ -1,14 +1,15 @@
-"""How the weights of a new model are drawn: as published, by the word in its config. Knows nothing of training.
+"""Initialization of a new model's weights as published, by ``config.initialization``. Knows nothing of training.
 
-normal     N(0, initializer_range) for every matrix and table.
-truncated  the same, drawn anew beyond two of these (BERT: Devlin et al. 2018, as their code has it).
-gpt2       normal; what writes into the residual is divided by the root of the number of such writes (Radford et al.
-           2019, section 2.3).
-xavier     matrices uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010, eq. 16), tables N(0, width^-0.5),
-           so that embeddings scaled by the root of their width have unit variance (Vaswani et al. 2017, section 3.4).
-t5         each matrix by what it reads, queries also by the root of the head size, because T5's scores are not divided
-           by it; tables of embeddings N(0, 1) (Raffel et al. 2020, as Mesh TensorFlow draws them; there a head of its
-           own is drawn by what it reads).
+normal     N(0, initializer_range) for every matrix and embedding.
+truncated  the same, truncated at two standard deviations (BERT: Devlin et al. 2018, as their code has it).
+gpt2       normal; matrices whose output is added to the residual are divided by the root of their number (Radford et
+           al. 2019, section 2.3).
+xavier     matrices uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010, eq. 16), embeddings N(0,
+           width^-0.5), so that embeddings scaled by the root of their width have unit variance (Vaswani et al. 2017,
+           section 3.4).
+t5         each matrix by its fan-in, queries also by the root of the head size, because T5's scores are not divided by
+           it; embeddings N(0, 1) (Raffel et al. 2020, as Mesh TensorFlow initializes them; an untied head by its
+           fan-in).
 
 Norms begin as 1 and biases as 0 everywhere. xavier and t5 do not read initializer_range.
 """
@@ -29,10 +30,10 @@ RESIDUAL = ("o_proj", "down_proj")  # the matrices whose outputs are added to th
 
 
 def draw(network: Transformer, generator: torch.Generator | None = None) -> None:
-    """Draw every weight anew, as ``network.config.initialization`` says.
+    """Initialize every weight as ``network.config.initialization`` says.
 
     Args:
-        network: changed in place, wherever its weights lie and whatever their width.
+        network: changed in place, on any device and in any precision.
         generator: on the CPU. The same one gives the same weights on every device; None: torch's own.
     """
     config = network.config
@@ -44,10 +45,10 @@ def draw(network: Transformer, generator: torch.Generator | None = None) -> None
             if isinstance(module, RMSNorm | LayerNorm):
                 module.weight.fill_(0.0 if isinstance(module, OffsetRMSNorm) else 1.0)
             elif isinstance(module, nn.Linear | nn.Embedding):
-                fresh = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
+                values = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
                 stack = network.encoder if name.startswith("encoder.") else network
-                _fill(fresh, module, name, config, writes[stack or network], generator)
-                module.weight.copy_(fresh)
+                _fill(values, module, name, config, writes[stack or network], generator)
+                module.weight.copy_(values)
             if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
                 bias.zero_()
         if network.head_bias is not None:
@@ -55,28 +56,28 @@ def draw(network: Transformer, generator: torch.Generator | None = None) -> None
 
 
 def _fill(
-    fresh: torch.Tensor,
+    values: torch.Tensor,
     module: nn.Linear | nn.Embedding,
     name: str,
     config: ModelConfig,
     writes: int,
     generator: torch.Generator | None,
 ) -> None:
-    """Draw one matrix (outputs, inputs) or table (rows, width)."""
-    word, std = config.initialization, config.initializer_range
-    if word == "xavier" and isinstance(module, nn.Linear) and name != "lm_head":
-        nn.init.xavier_uniform_(fresh, generator=generator)
+    """Draw one matrix (outputs, inputs) or embedding (rows, width)."""
+    scheme, std = config.initialization, config.initializer_range
+    if scheme == "xavier" and isinstance(module, nn.Linear) and name != "lm_head":
+        nn.init.xavier_uniform_(values, generator=generator)
         return
-    if word == "truncated":
-        nn.init.trunc_normal_(fresh, std=std, a=-2 * std, b=2 * std, generator=generator)
+    if scheme == "truncated":
+        nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
         return
-    if word == "gpt2" and name.endswith(RESIDUAL):
+    if scheme == "gpt2" and name.endswith(RESIDUAL):
         std /= math.sqrt(writes)
-    elif word == "xavier":
-        std = fresh.shape[1] ** -0.5 if not isinstance(module, RelativeBias) else config.hidden_size**-0.5
-    elif word == "t5":
+    elif scheme == "xavier":
+        std = values.shape[1] ** -0.5 if not isinstance(module, RelativeBias) else config.hidden_size**-0.5
+    elif scheme == "t5":
         std = _t5(module, name, config)
-    nn.init.normal_(fresh, std=std, generator=generator)
+    nn.init.normal_(values, std=std, generator=generator)
 
 
 def _t5(module: nn.Linear | nn.Embedding, name: str, config: ModelConfig) -> float:

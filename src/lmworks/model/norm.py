@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm, computed in float32 whatever the width of the activations."""
+"""LayerNorm and RMSNorm, computed in float32 whatever the precision of the activations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
 
 
 class OffsetRMSNorm(RMSNorm):
-    """RMSNorm whose weights are kept as their distance from 1 (Gemma)."""
+    """RMSNorm whose weights are stored as weight - 1 (Gemma)."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__(size, eps)

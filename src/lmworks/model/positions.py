@@ -1,7 +1,7 @@
-"""Where a token stands: learned, sinusoidal and rotary positions, and the ways to stretch rotary ones.
+"""Sinusoidal and rotary positions, and the ways to extend rotary ones to longer contexts.
 
 Rotary (Su et al. 2021, RoFormer): each pair of a query's or key's dimensions is rotated by position / theta^(2i/D).
-The pairs are (i, i + D/2), as Hugging Face's checkpoints store them. Knows nothing of attention.
+The pairs are (i, i + D/2), as in Hugging Face's checkpoints. This file knows nothing of attention.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def sinusoids(length: int, size: int) -> torch.Tensor:
 
 
 class Rotary:
-    """Turns positions into rotations. Not a module: it has no weights, only numbers that follow from the config.
+    """Cosines and sines of rotary positions. Not a module: it has no weights, only numbers that follow from the config.
 
     Args:
         config: reads the rotated size of a head, rope_theta, rope_scaling and max_position_embeddings.
-        local: the rotation of sliding layers that have rates of their own: rope_local_theta, never stretched.
+        local: of sliding layers with rates of their own: rope_local_theta, without scaling.
     """
 
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
@@ -47,38 +47,38 @@ class Rotary:
         self.rates = self.long_rates = 1.0 / theta ** (torch.arange(0, self.size, 2, device="cpu").float() / self.size)
         self.factor = 1.0
         if self.scaling is not None:
-            self._stretch(self.scaling)
+            self._scale_rates(self.scaling)
         self._tables: dict[bool, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def depends_on_length(self) -> bool:
-        """Earlier keys turn differently once the text is longer, so caches keep them unturned."""
+        """Whether the rotation of earlier keys changes as the text grows, so that caches hold keys before rotation."""
         return self.scaling is not None and self.scaling.kind in ("dynamic", "longrope")
 
     def outgrows(self, before: int, after: int) -> bool:
         """Whether a text that grows from ``before`` to ``after`` tokens passes from longrope's short rates to its long
-        ones. What deeper layers cached by then was computed with the short ones: only reading the text anew gives what
-        the whole text gives without a cache."""
+        ones. The cache of deeper layers was computed with the short rates: the text has to be prefilled again."""
         return self.scaling is not None and self.scaling.kind == "longrope" and before <= self.trained < after
 
-    def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def cos_sin(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines, each (B, T, 1, R/2) of ``dtype``, for positions (B, T); R is the rotated size of a head.
 
-        Where the rates depend on the length, it is that of each document: packed or padded it turns as alone.
+        Where the rates depend on the length, it is the length of each document: packed and padded documents get the
+        rates they get alone.
         """
         if not self.depends_on_length:
-            cos, sin = self._tabled(positions, False)
+            cos, sin = self._from_table(positions, False)
         elif self.scaling is not None and self.scaling.kind == "dynamic":
             cos, sin = self._angles(positions, self._dynamic(_lengths(positions)))
         else:
             long = _lengths(positions) > self.trained
-            cos, sin = self._tabled(positions, bool(long.any()))
+            cos, sin = self._from_table(positions, bool(long.any()))
             if long.any() and not long.all():
-                short = self._tabled(positions, False)
+                short = self._from_table(positions, False)
                 cos, sin = (torch.where(long[..., None], *pair) for pair in zip((cos, sin), short, strict=True))
         return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
 
-    def _stretch(self, scaling: RopeScaling) -> None:
+    def _scale_rates(self, scaling: RopeScaling) -> None:
         if scaling.kind == "linear":
             self.rates = self.rates / scaling.factor
         elif scaling.kind == "llama3":
@@ -92,7 +92,7 @@ class Rotary:
             )
             self.factor = _longrope_factor(scaling, self.trained)
 
-    def _tabled(self, positions: torch.Tensor, long: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _from_table(self, positions: torch.Tensor, long: bool) -> tuple[torch.Tensor, torch.Tensor]:
         length, table = int(positions.max()) + 1, self._tables.get(long)
         if table is None or len(table[0]) < length or table[0].device != positions.device:
             places = torch.arange(max(256, 1 << (length - 1).bit_length()), device=positions.device)
@@ -113,7 +113,7 @@ class Rotary:
 
 
 def _lengths(positions: torch.Tensor) -> torch.Tensor:
-    """(B, T): how long the document is that stands at each place; one begins where positions do not go on counting."""
+    """(B, T): length of the document of each token; a document begins where the position is not the last plus one."""
     begins = functional.pad(positions.diff(dim=1) != 1, (1, 0))
     number = begins.cumsum(1)
     ends = positions.new_zeros(len(positions), positions.shape[1] + 1)
@@ -132,14 +132,14 @@ def _divided(rates: torch.Tensor, divisors: tuple[float, ...] | None) -> torch.T
 
 
 def _longrope_factor(scaling: RopeScaling, trained: int) -> float:
-    """LongRoPE (Ding et al. 2024): longer contexts spread attention thin, so that scores grow with the stretch."""
+    """LongRoPE (Ding et al. 2024): scores grow with the factor, as attention over longer contexts is less peaked."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
     return 1.0 if scaling.factor <= 1 else math.sqrt(1 + math.log(scaling.factor) / math.log(trained))
 
 
 def _llama3(rates: torch.Tensor, scaling: RopeScaling, trained: int) -> torch.Tensor:
-    """Llama 3.1: short wavelengths stay, long ones are interpolated, those between are blended."""
+    """Llama 3.1: short wavelengths are unchanged, long ones are interpolated, those between are blended."""
     wavelengths = 2 * math.pi / rates
     blend = (trained / wavelengths - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     blend = blend.clamp(0.0, 1.0)
@@ -147,7 +147,7 @@ def _llama3(rates: torch.Tensor, scaling: RopeScaling, trained: int) -> torch.Te
 
 
 def _yarn(rates: torch.Tensor, scaling: RopeScaling, trained: int, theta: float) -> torch.Tensor:
-    """YaRN (Peng et al. 2023, section 3.2): a ramp from untouched fast dimensions to interpolated slow ones."""
+    """YaRN (Peng et al. 2023, section 3.2): a ramp from unchanged fast dimensions to interpolated slow ones."""
     size = 2 * len(rates)
 
     def dimension_of(rotations: float) -> float:

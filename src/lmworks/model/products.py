@@ -1,12 +1,14 @@
-"""Matrix products of a fused block, there and back: linears with bias and low-rank updates, several of one input.
+"""Matrix products of a fused block, forward and backward: linears with bias and LoRA terms that read one input.
 
-Gradients are made where they are asked for. Linears that read the same x share one product with all their low-rank
-factors (Hu et al. 2021, eq. 3: y = W x + b + s B A x); of each update only A x is kept. In bfloat16 the update is part
-of the weight, W + s B A, which is rounded once: added to a rounded W x it would be rounded away while it is small.
+Gradients are computed where autograd asks for them. Linears that read the same x share one product with all their
+LoRA factors A (Hu et al. 2021, eq. 3: y = W x + b + s B A x); only A x is saved for the backward pass. In bfloat16 the
+LoRA term is part of the weight, W + s B A, which is rounded once: while the term is small, adding it to a rounded W x
+would round it away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,22 +17,24 @@ from torch import nn
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
-from lmworks.model import adding
+from lmworks.model import accumulation
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredLinear
 
 Maybe = torch.Tensor | None
 TENSORS = 4  # of a linear: weight, bias, A, B
 
 
-class Beside(NamedTuple):
-    """The numbers of a low-rank update: what it is multiplied by, and the rate of dropout on its input."""
+class LoRATerm(NamedTuple):
+    """The numbers of a linear's LoRA term: its scale s, and the rate of dropout on its input."""
 
     scale: float = 0.0
-    rate: float = 0.0
+    dropout: float = 0.0
 
 
 @runtime_checkable
-class Updated(Protocol):
-    """A module that is a linear with a low-rank update beside it, as adapt/lora has it."""
+class LoRALinearProtocol(Protocol):
+    """What these products read of a linear with a LoRA term; adapt/lora has the module."""
 
     base: nn.Module
     lora_A: nn.Parameter
@@ -40,200 +44,249 @@ class Updated(Protocol):
 
     @property
     def active(self) -> bool:
-        """Whether the update is to be computed: neither switched off nor part of the base's weight."""
+        """Whether the LoRA term is computed: neither disabled nor merged into the base's weight."""
 
 
-class Line(NamedTuple):
-    """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r)."""
+class LinearConstants(NamedTuple):
+    """What autograd knows nothing of: the numbers of the LoRA term, and a frozen weight that is not a plain tensor."""
 
-    weight: torch.Tensor
+    lora: LoRATerm = LoRATerm()
+    storage: WeightStorage | None = None
+
+
+class LinearParameters(NamedTuple):
+    """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r); all None where there is no such linear.
+
+    A frozen weight may be a ``storage`` instead. ``place`` is that of the weight among the tensors of an autograd
+    function; bias, A and B follow it.
+    """
+
+    weight: Maybe
     bias: Maybe
     a: Maybe
     b: Maybe
-    beside: Beside
+    constants: LinearConstants
+    place: int
+
+    @classmethod
+    def at(cls, place: int, tensors: Sequence[Maybe], constants: LinearConstants) -> LinearParameters:
+        """Of the linear whose weight stands at ``place`` among the tensors."""
+        weight, bias, a, b = tensors[place : place + TENSORS]
+        return cls(weight, bias, a, b, constants, place)
+
+    @property
+    def lora(self) -> LoRATerm:
+        """The numbers of its LoRA term."""
+        return self.constants.lora
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a linear."""
+        return self.weight is not None or self.constants.storage is not None
 
 
-class Found:
-    """Gradients by place, and which of them are asked for."""
+class Gradients:
+    """Gradients of the tensors of an autograd function, by their place among its arguments.
 
-    def __init__(self, tensors: list[Maybe], wants: tuple[bool, ...]) -> None:
-        self.tensors, self.wants = tensors, wants
-        self.gradients: list[Maybe] = [None] * len(wants)
+    Args:
+        tensors: the arguments.
+        wanted: which of them need a gradient (``ctx.needs_input_grad``).
+    """
 
-    def reads(self, at: int) -> bool:
-        """Whether a gradient of the linear at this place is made from what it read."""
-        return self.wants[at] or self.wants[at + 2]
+    def __init__(self, tensors: Sequence[Maybe], wanted: Sequence[bool]) -> None:
+        self.tensors, self.wanted = tensors, wanted
+        self.values: list[Maybe] = [None] * len(wanted)
 
-    def product(self, at: int, left: torch.Tensor, right: Maybe, scale: float = 1.0) -> None:
+    def needs_input(self, linear: LinearParameters) -> bool:
+        """Whether a gradient of this linear is computed from the linear's input."""
+        return self.wanted[linear.place] or self.wanted[linear.place + 2]
+
+    def set_product(self, place: int, left: torch.Tensor, right: Maybe, scale: float = 1.0) -> None:
         """The gradient at a place is scale * left^T right."""
-        if not self.wants[at]:
+        if not self.wanted[place]:
             return
-        weight = self.tensors[at]
+        weight = self.tensors[place]
         assert weight is not None
         assert right is not None
-        self.gradients[at] = adding.product(weight, left, right, scale)
+        self.values[place] = accumulation.weight_gradient(weight, left, right, scale)
 
-    def sum(self, at: int, dy: torch.Tensor) -> None:
+    def set_sum(self, place: int, grad_y: torch.Tensor) -> None:
         """The gradient at a place is the sum over rows."""
-        if self.wants[at]:
-            self.gradients[at] = dy.sum(0, dtype=torch.float32)
+        if self.wanted[place]:
+            self.values[place] = grad_y.sum(0, dtype=torch.float32)
 
 
-def can_pass(module: nn.Module | None) -> bool:
-    """Whether these products serve a module: a plain linear, or one with a low-rank update, without hooks."""
+def is_supported(module: nn.Module | None) -> bool:
+    """Whether these products compute a module: a plain linear, or one with a LoRA term, without hooks."""
     if module is None:
         return True
     if module._forward_hooks or module._forward_pre_hooks:
         return False
-    if type(module) is nn.Linear:
+    if type(module) in (nn.Linear, StoredLinear):
         return True
-    return isinstance(module, Updated) and can_pass(module.base) and type(module.base) is nn.Linear
+    return (
+        isinstance(module, LoRALinearProtocol)
+        and type(module.base) in (nn.Linear, StoredLinear)
+        and (is_supported(module.base))
+    )
 
 
-def tensors_of(module: nn.Module | None) -> tuple[list[Maybe], Beside]:
-    """A linear's weight, bias, A and B, None where it has none of them; and the numbers of its update."""
+def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
+    """The parameters of a linear as it stands now; A and B are None where its LoRA term is not computed."""
     if module is None:
-        return [None] * TENSORS, Beside()
-    if isinstance(module, Updated):
-        weight, bias = module.base.weight, module.base.bias
-        if not module.active:
-            return [weight, bias, None, None], Beside()  # type: ignore[list-item]
-        rate = module.dropout if module.training else 0.0
-        return [weight, bias, module.lora_A, module.lora_B], Beside(module.scale, rate)  # type: ignore[list-item]
-    return [module.weight, module.bias, None, None], Beside()  # type: ignore[list-item]
+        return LinearParameters(None, None, None, None, LinearConstants(), place)
+    a = b = None
+    base, lora = module, LoRATerm()
+    if isinstance(module, LoRALinearProtocol):
+        base = module.base
+        if module.active:
+            a, b = module.lora_A, module.lora_B
+            lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
+    if isinstance(base, StoredLinear):
+        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), place)
+    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), place)  # type: ignore[arg-type]
 
 
-def forward(x: torch.Tensor, lines: list[Line], seeds: list[int]) -> tuple[list[torch.Tensor], Maybe]:
+def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
+    """One seed a linear, of the dropout on its LoRA term's input; 0 where nothing is dropped."""
+    return [draw_seed() if linear.lora.dropout else 0 for linear in linears]
+
+
+def forward(
+    x: torch.Tensor, linears: Sequence[LinearParameters], seeds: Sequence[int]
+) -> tuple[list[torch.Tensor], Maybe]:
     """x (T, in) through linears that read the same x.
 
     Args:
         x: float32 or bfloat16; weights of another precision are cast.
-        lines: the linears.
-        seeds: receives one seed a line, of the dropout on its update's input.
+        linears: what x is multiplied by.
+        seeds: of :func:`draw_seeds`.
 
     Returns:
-        Their outputs (T, out), and A x of all updates side by side, to be kept for :func:`backward`.
+        Their outputs (T, out), and A x of all LoRA terms side by side, to be saved for :func:`backward`.
     """
-    seeds += [draw_seed() if line.beside.rate else 0 for line in lines]
-    outputs = [_linear(x, line) for line in lines]
-    own = seeds[-len(lines) :]
-    updated = [one for one in zip(outputs, lines, own, strict=True) if one[1].a is not None]
-    if not updated:
+    outputs = [_linear(x, linear) for linear in linears]
+    adapted = [entry for entry in zip(outputs, linears, seeds, strict=True) if entry[1].a is not None]
+    if not adapted:
         return outputs, None
-    if any(own):
-        low = torch.cat([_drop(x, line.beside.rate, seed) @ _as(line.a, x).t() for _, line, seed in updated], 1)
+    if any(seeds):
+        parts = [_drop(x, linear.lora.dropout, seed) @ _cast(linear.a, x).t() for _, linear, seed in adapted]
+        low = torch.cat(parts, 1)
     else:
-        low = x @ _joined([line for _, line, _ in updated], x).t()
-    for (y, line, _), part in zip(updated, _split(low, [line for _, line, _ in updated]), strict=True):
-        if not _is_within(line, x):
-            y.addmm_(part, _as(line.b, x).t(), alpha=line.beside.scale)
+        low = x @ _joined_a([linear for _, linear, _ in adapted], x).t()
+    for (y, linear, _), part in zip(adapted, _split(low, [linear for _, linear, _ in adapted]), strict=True):
+        if not _is_merged(linear, x):
+            y.addmm_(part, _cast(linear.b, x).t(), alpha=linear.lora.scale)
     return outputs, low
 
 
 def backward(
     x: Maybe,
-    lines: list[Line],
+    linears: Sequence[LinearParameters],
     low: Maybe,
-    slopes: list[torch.Tensor],
-    seeds: list[int],
-    found: Found,
-    places: list[int],
-    wanted: bool = True,
+    grads_y: Sequence[torch.Tensor],
+    seeds: Sequence[int],
+    gradients: Gradients,
+    wants_x: bool = True,
 ) -> Maybe:
-    """The gradient of x (T, in), from those of the outputs (T, out); those of the weights go to ``found``.
+    """The gradient of x (T, in), from those of the outputs (T, out); those of the weights go to ``gradients``.
 
     Args:
-        x, lines, low, seeds: of :func:`forward`; x may be None where :meth:`Found.reads` says that nobody reads it.
-        slopes: gradients of the outputs.
-        found: receives the gradients of what is trained.
-        places: of each line's weight; bias, A and B follow it.
-        wanted: False where nobody needs the gradient of x.
+        x, linears, low, seeds: of :func:`forward`; x may be None where :meth:`Gradients.needs_input` is False for all.
+        grads_y: gradients of the outputs.
+        gradients: receives the gradients of trainable parameters.
+        wants_x: False where the gradient of x is not needed.
     """
-    dx: Maybe = None
-    for line, dy, at in zip(lines, slopes, places, strict=True):
-        found.product(at, dy, x)
-        found.sum(at + 1, dy)
-        if wanted:
-            weight = _weight(line, dy)
-            dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
-    updated = [one for one in zip(lines, slopes, seeds, places, strict=True) if one[0].a is not None]
-    if low is None or not updated:
-        return dx
-    for (line, dy, _, at), part in zip(updated, _split(low, [line for line, *_ in updated]), strict=True):
-        found.product(at + 3, dy, part, line.beside.scale)
-    falls = [(dy @ _as(line.b, dy)).mul_(line.beside.scale) for line, dy, _, _ in updated]  # gradients of A x
-    if any(seed for _, _, seed, _ in updated):
-        for (line, _, seed, at), fall in zip(updated, falls, strict=True):
-            found.product(at + 2, fall, _drop(x, line.beside.rate, seed) if found.wants[at + 2] else None)
-            if dx is not None and not _is_within(line, fall):
-                dx += _drop(fall @ _as(line.a, fall), line.beside.rate, seed)
-        return dx
-    for (_, _, _, at), fall in zip(updated, falls, strict=True):
-        found.product(at + 2, fall, x)
-    if dx is None or _is_within(updated[0][0], dx):
-        return dx
-    fall = falls[0] if len(falls) == 1 else torch.cat(falls, 1)
-    return dx.addmm_(fall, _joined([line for line, *_ in updated], fall))
+    grad_x: Maybe = None
+    for linear, grad_y in zip(linears, grads_y, strict=True):
+        gradients.set_product(linear.place, grad_y, x)
+        gradients.set_sum(linear.place + 1, grad_y)
+        if wants_x:
+            weight = _weight(linear, grad_y)
+            grad_x = grad_y @ weight if grad_x is None else grad_x.addmm_(grad_y, weight)
+    adapted = [entry for entry in zip(linears, grads_y, seeds, strict=True) if entry[0].a is not None]
+    if low is None or not adapted:
+        return grad_x
+    for (linear, grad_y, _), part in zip(adapted, _split(low, [linear for linear, *_ in adapted]), strict=True):
+        gradients.set_product(linear.place + 3, grad_y, part, linear.lora.scale)
+    grads_low = [(grad_y @ _cast(linear.b, grad_y)).mul_(linear.lora.scale) for linear, grad_y, _ in adapted]
+    if any(seed for *_, seed in adapted):
+        for (linear, _, seed), grad_low in zip(adapted, grads_low, strict=True):
+            wants_a = gradients.wanted[linear.place + 2]
+            gradients.set_product(linear.place + 2, grad_low, _drop(x, linear.lora.dropout, seed) if wants_a else None)
+            if grad_x is not None and not _is_merged(linear, grad_low):
+                grad_x += _drop(grad_low @ _cast(linear.a, grad_low), linear.lora.dropout, seed)
+        return grad_x
+    for (linear, *_), grad_low in zip(adapted, grads_low, strict=True):
+        gradients.set_product(linear.place + 2, grad_low, x)
+    if grad_x is None or _is_merged(adapted[0][0], grad_x):
+        return grad_x
+    grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat(grads_low, 1)
+    return grad_x.addmm_(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low))
 
 
-class _Rounded(torch.autograd.Function):
+class _MergedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, beside: Beside, *tensors: Maybe) -> torch.Tensor:
-        (y,), low = forward(x, [_line(tensors, beside)], [])
-        ctx.beside = beside
+    def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: Maybe) -> torch.Tensor:
+        (y,), low = forward(x, [LinearParameters.at(0, tensors, constants)], [0])
+        ctx.constants = constants
         ctx.save_for_backward(x, low, *tensors)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
         x, low, *tensors = ctx.saved_tensors
-        found = Found(tensors, ctx.needs_input_grad[2:])
-        dx = backward(x, [_line(tensors, ctx.beside)], low, [dy.contiguous()], [0], found, [0], ctx.needs_input_grad[0])
-        return dx, None, *found.gradients
+        gradients = Gradients(tensors, ctx.needs_input_grad[2:])
+        linear = LinearParameters.at(0, tensors, ctx.constants)
+        grad_x = backward(x, [linear], low, [grad_y.contiguous()], [0], gradients, ctx.needs_input_grad[0])
+        return grad_x, None, *gradients.values
 
 
-def _line(tensors: Any, beside: Beside) -> Line:
-    weight, bias, a, b = tensors
-    return Line(weight, bias, a, b, beside)
-
-
-def rounded(x: torch.Tensor, module: Updated) -> torch.Tensor:
-    """x (..., in), bfloat16, through a linear whose low-rank update is part of its weight: (..., out)."""
-    tensors, beside = tensors_of(module)  # type: ignore[arg-type]
+def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
+    """x (..., in), bfloat16, through a linear whose LoRA term is summed into its weight before rounding: (..., out)."""
+    linear = parameters_of(module)  # type: ignore[arg-type]
     with torch.autocast(x.device.type, enabled=False):
-        return _Rounded.apply(x.flatten(0, -2), beside, *tensors).unflatten(0, x.shape[:-1])
+        y = _MergedLinear.apply(x.flatten(0, -2), linear.constants, *linear[:TENSORS])
+        return y.unflatten(0, x.shape[:-1])
 
 
-def _linear(x: torch.Tensor, line: Line) -> torch.Tensor:
-    weight = _weight(line, x).t()
-    return x @ weight if line.bias is None else torch.addmm(_as(line.bias, x), x, weight)
+def _linear(x: torch.Tensor, linear: LinearParameters) -> torch.Tensor:
+    weight = _weight(linear, x).t()
+    return x @ weight if linear.bias is None else torch.addmm(_cast(linear.bias, x), x, weight)
 
 
-def _is_within(line: Line, x: torch.Tensor) -> bool:
-    """Whether a line's update is part of the weight that x is multiplied by."""
-    return line.a is not None and x.dtype != torch.float32 and not line.beside.rate
+def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:
+    """Whether the LoRA term is part of the weight that x is multiplied by."""
+    return linear.a is not None and x.dtype != torch.float32 and not linear.lora.dropout
 
 
-def _weight(line: Line, x: torch.Tensor) -> torch.Tensor:
-    if line.a is None or line.b is None or not _is_within(line, x):
-        return _as(line.weight, x)
-    return adding.updated(line.weight, line.a, line.b, line.beside.scale, x.dtype)
+def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
+    """The matrix that x is multiplied by, in x's precision. A storage's is not cached: it exists for one product."""
+    storage = linear.constants.storage
+    if linear.a is None or linear.b is None or not _is_merged(linear, x):
+        return _cast(linear.weight, x) if storage is None else storage.dequantized(x.dtype)
+    lora = (linear.a, linear.b, linear.lora.scale, x.dtype)
+    if storage is not None:
+        return accumulation.merge(storage.dequantized(), *lora)
+    assert linear.weight is not None
+    return accumulation.merged_weight(linear.weight, *lora)
 
 
-def _as(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:
+def _cast(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:
     """In x's precision."""
     assert tensor is not None
-    return adding.cast(tensor, x.dtype)
+    return accumulation.cast(tensor, x.dtype)
 
 
-def _joined(lines: list[Line], x: torch.Tensor) -> torch.Tensor:
-    """All A one above another: (sum of r, in)."""
-    return _as(lines[0].a, x) if len(lines) == 1 else torch.cat([_as(line.a, x) for line in lines])
+def _joined_a(linears: Sequence[LinearParameters], x: torch.Tensor) -> torch.Tensor:
+    """The rows of all A: (sum of r, in)."""
+    parts = [_cast(linear.a, x) for linear in linears]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _split(low: torch.Tensor, lines: list[Line]) -> list[torch.Tensor]:
+def _split(low: torch.Tensor, linears: Sequence[LinearParameters]) -> list[torch.Tensor]:
     """(T, sum of r) -> (T, r) of each."""
-    return list(low.split([len(line.a) for line in lines], 1))  # type: ignore[arg-type]
+    return list(low.split([len(linear.a) for linear in linears], 1))  # type: ignore[arg-type]
 
 
 def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Relative positions as T5 has them: a learned bias of the scores for each distance between query and key.
+"""Relative positions of T5: a learned bias of the attention scores for each distance between query and key.
 
-Near distances have a bias each, farther ones share them in logarithmic steps (Raffel et al. 2020, section 2.1). One
-table serves all layers of a stack. Knows nothing of attention's arithmetic.
+Each near distance has its own bias; farther ones share biases in logarithmic buckets (Raffel et al. 2020, section 2.1).
+All layers of a stack share one table. This file knows nothing of attention's arithmetic.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import torch
 from torch import nn
 
 from lmworks.model.config import ModelConfig
-from lmworks.model.masks import Sight
+from lmworks.model.masks import AttentionMask
 
 
 class RelativeBias(nn.Embedding):
-    """A bias a distance and head: weight (relative_buckets, H).
+    """One bias for each bucket of distances and head: weight (relative_buckets, H).
 
     Args:
         config: reads relative_buckets, relative_max_distance and the number of heads.
-        causal: keys later than their query are never seen, so all buckets serve the earlier ones.
+        causal: keys are never later than their query, so all buckets are for earlier ones.
     """
 
     def __init__(self, config: ModelConfig, causal: bool) -> None:
         super().__init__(config.relative_buckets, config.num_attention_heads)
         self.causal, self.farthest = causal, config.relative_max_distance
 
-    def of(self, sight: Sight) -> torch.Tensor:
-        """The bias of one pass: (B or 1, H, T, S); of the longest document (1, H, L, L) where a row holds several."""
-        if sight.spans:
-            places = torch.arange(max(sight.spans), device=self.weight.device)[None]
+    def bias_of(self, mask: AttentionMask) -> torch.Tensor:
+        """The bias of one pass: (B or 1, H, T, S); with packed documents that of the longest, (1, H, L, L)."""
+        if mask.lengths:
+            places = torch.arange(max(mask.lengths), device=self.weight.device)[None]
             return self.between(places, places)
-        return self.between(_once(sight.query_positions), _once(sight.key_positions))
+        return self.between(_without_repeats(mask.query_positions), _without_repeats(mask.key_positions))
 
     def between(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Positions (B, T) and (B, S) -> (B, H, T, S)."""
@@ -51,6 +51,6 @@ class RelativeBias(nn.Embedding):
         return offset + torch.where(distances < near, distances, far)
 
 
-def _once(positions: torch.Tensor) -> torch.Tensor:
-    """Rows that are one row repeated count once."""
+def _without_repeats(positions: torch.Tensor) -> torch.Tensor:
+    """Positions (B, T) -> (1, T) where all rows are one expanded row."""
     return positions[:1] if positions.stride(0) == 0 else positions

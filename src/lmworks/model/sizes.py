@@ -1,8 +1,8 @@
 """Parameters, FLOPs and bytes of a model, from its config alone: nothing is built and torch is not imported.
 
 Counts are exact: parameters, FLOPs of matrix products, keys and values. Element-wise work (norms, activations,
-rotations, softmax) is not counted as FLOPs: it is bound by memory, not by arithmetic. What training keeps beside the
-weights is told in model/kept.
+rotations, softmax) is not counted: it is bound by memory, not by arithmetic. For what training saves beside the weights
+see model/activation_memory.
 
 Sources: 2 FLOPs a weight and token forward, 4 backward (Kaplan et al. 2020, section 2.1); a frozen weight needs
 only the gradient of its input (2 of the 4).
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from lmworks.model.config import ModelConfig
 
+LayerId = tuple[str, int]  # the prefix of its stack, and its number there
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -24,8 +26,8 @@ class Linear:
         name: dotted name in the model, as ``named_modules`` gives it.
         inputs, outputs: its shape.
         bias: whether it has one.
-        reads: whose tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
-        times: how often each token passes through it: the layers that share its block.
+        reads: which tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
+        layers: those that share its block.
     """
 
     name: str
@@ -33,12 +35,17 @@ class Linear:
     outputs: int
     bias: bool
     reads: str = "own"
-    times: int = 1
+    layers: tuple[LayerId, ...] = ()
 
     @property
     def weights(self) -> int:
         """Weights, the bias left out."""
         return self.inputs * self.outputs
+
+    @property
+    def times(self) -> int:
+        """How often each token passes through it."""
+        return len(self.layers)
 
     @property
     def parameters(self) -> int:
@@ -53,9 +60,9 @@ class StackShape:
     Attributes:
         prefix: of its names.
         layers: passes through a block.
-        reads: whose tokens run through it.
-        causal: whether tokens see only earlier ones.
-        cross: whether it looks at another stack's output.
+        reads: which tokens pass through it.
+        causal: whether tokens attend only to earlier ones.
+        cross: whether it has cross-attention to the encoder's output.
     """
 
     prefix: str
@@ -88,28 +95,29 @@ def stacks(config: ModelConfig) -> list[StackShape]:
 
 def linears(config: ModelConfig) -> list[Linear]:
     """Every matrix of the blocks, by its name in the model; embeddings and heads are not among them."""
-    found = []
+    matrices = []
     for stack in stacks(config):
         blocks = stack.blocks(config)
         for block in range(config.num_layer_groups or stack.layers):
-            found += _block(config, f"{stack.path}{block}", stack, blocks.count(block))
-    return found
+            layers = tuple((stack.prefix, layer) for layer, own in enumerate(blocks) if own == block)
+            matrices += _block(config, f"{stack.path}{block}", stack, layers)
+    return matrices
 
 
-def _block(config: ModelConfig, name: str, stack: StackShape, times: int) -> list[Linear]:
+def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[LayerId, ...]) -> list[Linear]:
     hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
-    found = []
-    for part, read in [("self_attn", reads)] + ([("cross_attn", "memory")] if stack.cross else []):
-        found += [
-            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, times),
-            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, read, times),
-            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, read, times),
-            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, times),
+    matrices = []
+    for part, source in [("self_attn", reads)] + ([("cross_attn", "memory")] if stack.cross else []):
+        matrices += [
+            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, layers),
+            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, source, layers),
+            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, source, layers),
+            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, layers),
         ]
     ups = ["gate_proj", "up_proj"] if config.gated else ["up_proj"]
-    found += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, times) for up in ups]
-    return [*found, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, times)]
+    matrices += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, layers) for up in ups]
+    return [*matrices, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, layers)]
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -119,13 +127,13 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler, heads (for
     classification).
     """
-    hidden, wide = config.hidden_size, config.word_size
+    hidden, width = config.hidden_size, config.embedding_width
     matrices = linears(config)
     parts = {
-        "embed_tokens": config.vocab_size * wide,
-        "embed_types": config.type_vocab_size * wide,
+        "embed_tokens": config.vocab_size * width,
+        "embed_types": config.type_vocab_size * width,
         "embed_positions": len(stacks(config)) * _positions(config),
-        "embed_project": (wide + 1) * hidden if config.embedding_size else 0,
+        "embed_project": (width + 1) * hidden if config.embedding_size else 0,
         "attention": sum(m.parameters for m in matrices if "_attn." in m.name),
         "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
         "norms": _norms(config),
@@ -138,42 +146,37 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 def _positions(config: ModelConfig) -> int:
     if config.positions == "learned":
-        return (config.max_position_embeddings + config.position_offset) * config.word_size
+        return (config.max_position_embeddings + config.position_offset) * config.embedding_width
     return config.relative_buckets * config.num_attention_heads if config.positions == "relative" else 0
 
 
 def _head(config: ModelConfig) -> int:
     if not config.language_head:
         return 0
-    matrix = 0 if config.tie_word_embeddings else config.vocab_size * config.word_size
-    before = (config.hidden_size + 1) * config.word_size if config.head_transform else 0
+    matrix = 0 if config.tie_word_embeddings else config.vocab_size * config.embedding_width
+    before = (config.hidden_size + 1) * config.embedding_width if config.head_transform else 0
     return matrix + before + (config.vocab_size if config.head_bias else 0)
 
 
 def _norms(config: ModelConfig) -> int:
-    elements = config.word_size if config.language_head and config.head_transform else 0
+    elements = config.embedding_width if config.language_head and config.head_transform else 0
     for stack in stacks(config):
         blocks = config.num_layer_groups or stack.layers
         each = {"pre": 2, "post": 2, "both": 4}[config.norm_position] + stack.cross
         final = config.norm_position != "post"  # a post-norm stack ends normalised already
         elements += (blocks * each + final) * config.hidden_size
-        elements += config.word_size if config.embedding_norm else 0
+        elements += config.embedding_width if config.embedding_norm else 0
         elements += 2 * blocks * (1 + stack.cross) * config.head_size if config.qk_norm else 0
     return elements * (2 if config.norm == "layer" else 1)  # weight and bias, or weight alone
 
 
-def lora_parameters(adapted: Iterable[Linear], rank: int) -> int:
-    """Parameters of the two low-rank factors beside each of these matrices. Exact."""
-    return sum(rank * (m.inputs + m.outputs) for m in adapted)
-
-
 def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: bool = True) -> int:
-    """(query, key) pairs that may see each other, documents packed or not. Exact.
+    """(query, key) pairs that attention computes, documents packed or not. Exact.
 
     Args:
         lengths: tokens of each document.
-        window: tokens that a place looks back, itself included; None: all.
-        causal: False where every place sees every other.
+        window: keys that a query attends to, its own included; None: all.
+        causal: False: every query attends to every key.
     """
     total = 0
     for length in lengths:
@@ -185,7 +188,7 @@ def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: boo
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations by what they are spent on; the head's include what widens narrow embeddings."""
+    """Floating-point operations by part of the model; those of embed_project count among the linears."""
 
     linears: int
     attention: int
@@ -197,14 +200,9 @@ class Flops:
         """All of them."""
         return self.linears + self.attention + self.head + self.adapters
 
-    def times(self, linears: float, attention: float, head: float, adapters: float = 1) -> Flops:
-        """Each part multiplied by its own factor."""
-        return Flops(
-            round(self.linears * linears),
-            round(self.attention * attention),
-            round(self.head * head),
-            round(self.adapters * adapters),
-        )
+    def times(self, count: float) -> Flops:
+        """So many times as many."""
+        return Flops(*(round(count * flops) for flops in (self.linears, self.attention, self.head, self.adapters)))
 
 
 def forward_flops(
@@ -220,9 +218,9 @@ def forward_flops(
     Args:
         config: the model.
         tokens: tokens that pass through the stack (through the decoder of an encoder-decoder).
-        head_tokens: places at which logits are made; None: all.
+        head_tokens: tokens whose logits are computed; None: all.
         document_lengths: lengths of the documents, summing to tokens; None: one document. Tokens of different
-            documents do not see each other, and pairs that cannot see each other cost nothing.
+            documents do not attend to each other, and such pairs cost nothing.
         memory_lengths: for an encoder-decoder: the source lengths, one a document.
         labels: places that each classification head reads, by its name; None: none.
     """
@@ -231,72 +229,56 @@ def forward_flops(
         raise ValueError(f"document_lengths sum to {sum(lengths)}, not to tokens {tokens}")
     source = [int(n) for n in memory_lengths or []]
     if config.architecture == "encoder-decoder" and len(source) != len(lengths):
-        raise ValueError(f"memory_lengths tells {len(source)} sources of {len(lengths)} documents")
+        raise ValueError(f"memory_lengths has {len(source)} sources for {len(lengths)} documents")
     reads = {"own": tokens, "memory": sum(source)}
     matrices = sum(2 * m.weights * m.times * reads[m.reads] for m in linears(config))
     if config.embedding_size:
-        matrices += 2 * config.word_size * config.hidden_size * sum(reads.values())
-    seen = 0
-    for stack in stacks(config):
-        own = lengths if stack.reads == "own" else source
-        seen += sum(visible_pairs(own, config.window_of(block), stack.causal) for block in stack.blocks(config))
-        if stack.cross:
-            seen += stack.layers * sum(t * s for t, s in zip(lengths, source, strict=True))
-    wide = 4 * config.num_attention_heads * config.head_size  # a score and its share of the mix: 2 FLOPs each
+        matrices += 2 * config.embedding_width * config.hidden_size * sum(reads.values())
+    attention = sum(attention_flops(config, lengths, source).values())
     places = tokens if head_tokens is None else head_tokens
-    return Flops(matrices, wide * seen, places * _head_flops(config) + _classification_flops(config, labels or {}))
+    return Flops(matrices, attention, sum(head_flops(config, places, labels or {}).values()))
 
 
-def _head_flops(config: ModelConfig) -> int:
-    if not config.language_head:
-        return 0
-    before = config.hidden_size if config.head_transform else 0
-    return 2 * config.word_size * (config.vocab_size + before)
+def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequence[int]) -> dict[LayerId, int]:
+    """FLOPs of scores and of the sums of values that they weight, of one forward pass, by layer. Exact.
 
-
-def _classification_flops(config: ModelConfig, labels: Mapping[str, int]) -> int:
-    flops = 0
-    for head in config.heads:
-        pooled = config.hidden_size if head.kind == "pooled" else 0
-        flops += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+    Args:
+        config: the model.
+        lengths: of the documents; of those of the decoder in an encoder-decoder.
+        sources: of their sources there, one a document.
+    """
+    each = 4 * config.num_attention_heads * config.head_size  # 2 FLOPs an element for the score, 2 for the sum
+    flops = {}
+    for stack in stacks(config):
+        own = lengths if stack.reads == "own" else sources
+        across = sum(t * s for t, s in zip(lengths, sources, strict=True)) if stack.cross else 0
+        for layer, block in enumerate(stack.blocks(config)):
+            pairs = visible_pairs(own, config.window_of(block), stack.causal) + across
+            flops[stack.prefix, layer] = each * pairs
     return flops
 
 
-def training_flops(
-    config: ModelConfig,
-    tokens: int,
-    head_tokens: int | None = None,
-    document_lengths: Sequence[int] | None = None,
-    memory_lengths: Sequence[int] | None = None,
-    *,
-    labels: Mapping[str, int] | None = None,
-    adapted: Sequence[Linear] | None = None,
-    rank: int = 0,
-    recompute: int = 0,
-) -> Flops:
-    """FLOPs of forward and backward over the tokens. Arguments as of :func:`forward_flops`, and:
+def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> dict[str, int]:
+    """FLOPs of the heads in one forward pass, by the matrices that make them. Exact.
 
     Args:
-        adapted: matrices with low-rank adapters beside them, all else frozen; None: every weight is trained.
-        rank: of the adapters.
-        recompute: blocks whose forward runs once more.
+        config: the model.
+        places: tokens whose logits over the vocabulary are computed.
+        labels: places that each classification head reads, by its name.
 
-    With every weight trained: 6 a weight and token. With adapters: 4 a frozen weight, namely forward and the gradient
-    of its input, and 6 an adapter's. Attention has no weights: three times its forward.
+    Returns:
+        ``vocabulary``: of the lm_head; ``transform``: of the linear before it; ``classification``: of the other heads.
     """
-    once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, labels)
-    again = recomputed_share(config, recompute)
-    if adapted is None:
-        return once.times(3 + again, 3 + again, 3)
-    reads = {"own": tokens, "memory": sum(memory_lengths or [])}
-    low = sum(2 * lora_parameters([m], rank) * m.times * reads[m.reads] for m in adapted)
-    beside = Flops(once.linears, once.attention, once.head, low)
-    return beside.times(2 + again, 3 + again, 2, 3 + again)
-
-
-def recomputed_share(config: ModelConfig, blocks: int) -> float:
-    """Of all blocks, the share that so many are; blocks of two stacks count alike."""
-    return min(blocks, layers := sum(stack.layers for stack in stacks(config))) / layers
+    classification = 0
+    for head in config.heads:
+        pooled = config.hidden_size if head.kind == "pooled" else 0
+        classification += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+    each = places * 2 * config.embedding_width if config.language_head else 0
+    return {
+        "vocabulary": each * config.vocab_size,
+        "transform": each * config.hidden_size if config.head_transform else 0,
+        "classification": classification,
+    }
 
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:

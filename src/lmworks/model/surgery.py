@@ -1,4 +1,4 @@
-"""Change a network from outside: find submodules and put others in their place. Knows nothing of what it puts in."""
+"""Changing a network from outside: find its linears and replace submodules."""
 
 from __future__ import annotations
 

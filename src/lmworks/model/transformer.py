@@ -1,8 +1,8 @@
 """The one transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
 
-Reads as the model does: embeddings, a stack of blocks, a norm, a head. Knows nothing of published families, texts,
-losses or adapters; its openings serve those: input embeddings in place of ids (soft prompts), additive attention bias,
-a cache with a prefix, segments (documents packed in a row), logits for picked places only.
+The file follows the model: embeddings, a stack of blocks, a norm, a head. It knows nothing of published families,
+texts, losses or adapters. Inputs for those: embeddings instead of ids (soft prompts), an additive attention bias, a
+cache with a prefix, segments (documents packed in a row), logits of chosen tokens only.
 
     pre-norm block                          post-norm block
     x -+- norm - attention -- + -           x -+- attention -- + - norm -
@@ -13,54 +13,86 @@ a cache with a prefix, segments (documents packed in a row), logits for picked p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lmworks.base.errors import InputError
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout, dropout_add
 from lmworks.model import fused
-from lmworks.model.adding import look_up
+from lmworks.model.accumulation import embed
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.cache import Cache, LayerCache
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
+from lmworks.model.fusion import is_fusable
 from lmworks.model.heads import Heads
-from lmworks.model.masks import Sight, spans_of
+from lmworks.model.masks import AttentionMask, document_lengths
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
 from lmworks.model.relative import RelativeBias
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredEmbedding, StoredLinear
+from lmworks.model.stored import linear as stored_linear
 
 
 class Output(NamedTuple):
-    """What a forward pass gives: logits (B, T, V), or (N, V) where places were picked; hidden states (B, T, E)."""
+    """Logits (B, T, V), or (N, V) where tokens were chosen, and hidden states (B, T, E)."""
 
     logits: torch.Tensor
     hidden: torch.Tensor
 
 
-class Pass(NamedTuple):
-    """What every block of one forward pass shares."""
+class Inputs(TypedDict, total=False):
+    """What a forward pass reads beside token ids; each may be left out or None.
 
-    sight: Sight
+    Attributes:
+        embeddings: (B, T, embedding_width) instead of those of ids.
+        positions: (B, T) int64; default: counted from the end of the cache.
+        segments: (B, T) int64 document numbers: tokens attend within their own, 0 is padding; default: each row is one
+            document.
+        types: (B, T) int64 token types (first or second sentence), where the model has their embeddings; default 0.
+        attention_bias: (B or 1, H or 1, T, S) added to the scores of self-attention.
+        cache: keys and values of earlier tokens; extended by this call.
+        memory: (B, S, E) output of :meth:`Transformer.encode`, for an encoder-decoder.
+        memory_segments: (B, S) document numbers, 0 is padding; in flat rows of several documents each attends to the
+            source with its own number.
+    """
+
+    embeddings: torch.Tensor | None
+    positions: torch.Tensor | None
+    segments: torch.Tensor | None
+    types: torch.Tensor | None
+    attention_bias: torch.Tensor | None
+    cache: Cache | None
+    memory: torch.Tensor | None
+    memory_segments: torch.Tensor | None
+
+
+class BlockInputs(NamedTuple):
+    """What all blocks of one forward pass read beside x."""
+
+    mask: AttentionMask
     rotation: Rotation = Rotation()
     local_rotation: Rotation = Rotation()
     bias: torch.Tensor | None = None
     relative: torch.Tensor | None = None
     memory: torch.Tensor | None = None
-    memory_sight: Sight | None = None
+    memory_mask: AttentionMask | None = None
 
 
 class Block(nn.Module):
-    """Attention and feed-forward with residuals round them; cross-attention between them where there is memory."""
+    """Attention and feed-forward with residual connections; cross-attention between them beside an encoder."""
 
     def __init__(self, config: ModelConfig, layer: int, cross: bool = False) -> None:
         super().__init__()
-        self.before, after = config.norm_position != "post", config.norm_position == "both"
+        self.pre_norm, after = config.norm_position != "post", config.norm_position == "both"
         self.dropout, self.local = config.hidden_dropout, config.is_local(layer)
+        self.fusable = is_fusable(config)
         self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, window=config.window_of(layer))
         self.attention_output_layernorm = make_norm(config) if after else None
@@ -70,24 +102,24 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
         self.mlp_output_layernorm = make_norm(config) if after else None
 
-    def forward(self, x: torch.Tensor, shared: Pass, cache: LayerCache | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, shared: BlockInputs, cache: LayerCache | None = None) -> torch.Tensor:
         """(B, T, E) -> (B, T, E)."""
         attend, cross = self.self_attn, self.cross_attn
         rotation = shared.local_rotation if self.local else shared.rotation
-        if self._is_plain(shared, cache) and fused.can_run(x, attend, self.mlp, self.norms, shared.sight):
-            how = (self.before, self.dropout, self.training)
-            return fused.run(x, attend, self.mlp, self.norms, shared.sight, rotation, *how)
+        if self._is_fusable(shared, cache) and fused.can_run(x, attend, self.mlp, self.norms, shared.mask):
+            settings = (self.pre_norm, self.dropout, self.training)
+            return fused.run(x, attend, self.mlp, self.norms, shared.mask, rotation, *settings)
         x = self._residual(
             x,
             self.input_layernorm,
-            lambda y: attend(y, shared.sight, rotation, shared.bias, shared.relative, cache),
+            lambda y: attend(y, shared.mask, rotation, shared.bias, shared.relative, cache),
             self.attention_output_layernorm,
         )
         if cross is not None and self.cross_attention_layernorm is not None:
-            sight = shared.memory_sight
-            assert sight is not None, "a block with cross-attention needs memory"
+            mask = shared.memory_mask
+            assert mask is not None, "a block with cross-attention needs memory"
             x = self._residual(
-                x, self.cross_attention_layernorm, lambda y: cross(y, sight, cache=cache, memory=shared.memory)
+                x, self.cross_attention_layernorm, lambda y: cross(y, mask, cache=cache, memory=shared.memory)
             )
         return self._residual(x, self.post_attention_layernorm, self.mlp, self.mlp_output_layernorm)
 
@@ -96,10 +128,10 @@ class Block(nn.Module):
         """Of attention and of the feed-forward."""
         return self.input_layernorm, self.post_attention_layernorm
 
-    def _is_plain(self, shared: Pass, cache: LayerCache | None) -> bool:
-        """Whether nothing stands beside attention and feed-forward, so that a fused pass computes the same."""
-        beside = (self.cross_attn, self.attention_output_layernorm, cache, shared.bias, shared.relative)
-        return all(one is None for one in (*beside, shared.rotation.keys))
+    def _is_fusable(self, shared: BlockInputs, cache: LayerCache | None) -> bool:
+        """Whether this pass has no inputs or layers beside those that the fused block computes."""
+        others = (self.cross_attn, cache, shared.bias, shared.relative, shared.rotation.keys)
+        return self.fusable and all(other is None for other in others)
 
     def _residual(
         self,
@@ -108,32 +140,32 @@ class Block(nn.Module):
         part: Callable[[torch.Tensor], torch.Tensor],
         output_norm: nn.Module | None = None,
     ) -> torch.Tensor:
-        y = part(norm(x)) if self.before else part(x)
+        y = part(norm(x)) if self.pre_norm else part(x)
         if output_norm is not None:
             y = output_norm(y)
         x = dropout_add(x, y, self.dropout if self.training else 0.0)
-        return x if self.before else norm(x)
+        return x if self.pre_norm else norm(x)
 
 
 class Stack(nn.Module):
-    """Positions, blocks one upon another, and the norm that ends a stack whose blocks do not end with one."""
+    """Positions, blocks in sequence, and a final norm where the blocks do not end with one."""
 
     def __init__(self, config: ModelConfig, layers: int, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.config, self.causal, self.depth = config, causal, layers
-        self.recompute = 0  # activation checkpointing: of so many lowest blocks the input is kept, the rest made again
+        self.recompute = 0  # activation checkpointing: number of lowest blocks that are recomputed in the backward pass
         learned, places = config.positions == "learned", config.max_position_embeddings + config.position_offset
-        self.embed_positions = nn.Embedding(places, config.word_size) if learned else None
-        self.embed_norm = make_norm(config, config.word_size) if config.embedding_norm else None
+        self.embed_positions = nn.Embedding(places, config.embedding_width) if learned else None
+        self.embed_norm = make_norm(config, config.embedding_width) if config.embedding_norm else None
         self.relative_bias = RelativeBias(config, causal) if config.positions == "relative" else None
         groups = config.num_layer_groups or layers
         self.layers = nn.ModuleList(Block(config, layer, cross) for layer in range(groups))
         self.norm = make_norm(config) if config.norm_position != "post" else None
         self._sinusoids = torch.empty(0, 0)
 
-    def enter(self, words: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Embeddings of tokens (B, T, word_size) -> with their positions (B, T), normalised, dropped out."""
-        x = words
+    def enter(self, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Embeddings of tokens (B, T, embedding_width) -> with their positions (B, T), after norm and dropout."""
+        x = embeddings
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions + self.config.position_offset)
         elif self.config.positions in ("sinusoidal", "sinusoidal_halves"):
@@ -142,10 +174,10 @@ class Stack(nn.Module):
             x = self.embed_norm(x)
         return dropout(x, self.config.embedding_dropout) if self.training else x
 
-    def run(self, x: torch.Tensor, shared: Pass, cache: Cache | None = None) -> torch.Tensor:
+    def run(self, x: torch.Tensor, shared: BlockInputs, cache: Cache | None = None) -> torch.Tensor:
         """Input embeddings (B, T, E) -> hidden states (B, T, E)."""
         if self.relative_bias is not None:
-            shared = shared._replace(relative=self.relative_bias.of(shared.sight))
+            shared = shared._replace(relative=self.relative_bias.bias_of(shared.mask))
         for index in range(self.depth):
             layer = self.layers[index * len(self.layers) // self.depth]
             if index < self.recompute and torch.is_grad_enabled():
@@ -157,7 +189,7 @@ class Stack(nn.Module):
     def _sines(self, positions: torch.Tensor) -> torch.Tensor:
         length = int(positions.max()) + 1
         if len(self._sinusoids) < length or self._sinusoids.device != positions.device:
-            table = sinusoids(1 << (length - 1).bit_length(), self.config.word_size)
+            table = sinusoids(1 << (length - 1).bit_length(), self.config.embedding_width)
             if self.config.positions == "sinusoidal_halves":
                 table = torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
             self._sinusoids = table.to(positions.device)
@@ -165,13 +197,13 @@ class Stack(nn.Module):
 
 
 class HeadTransform(nn.Module):
-    """norm(act(dense(x))) before the head, as BERT's masked-word head has it: (..., E) -> (..., word_size)."""
+    """norm(act(dense(x))) before the head, as BERT's masked-word head has it: (..., E) -> (..., embedding_width)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.dense = nn.Linear(config.hidden_size, config.word_size)
-        self.norm = make_norm(config, config.word_size)
+        self.dense = nn.Linear(config.hidden_size, config.embedding_width)
+        self.norm = make_norm(config, config.embedding_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(activate(self.activation, self.dense(x)))
@@ -188,16 +220,16 @@ class Transformer(Stack):
         both = config.architecture == "encoder-decoder"
         layers = (config.num_decoder_layers if both else None) or config.num_hidden_layers
         super().__init__(config, layers, causal=config.architecture != "encoder", cross=both)
-        hidden, words, wide = config.hidden_size, config.vocab_size, config.word_size
-        self.embed_tokens = nn.Embedding(words, wide)
-        self.embed_types = nn.Embedding(config.type_vocab_size, wide) if config.type_vocab_size else None
-        self.embed_project = nn.Linear(wide, hidden) if config.embedding_size else None
+        hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
+        self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
+        self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.embed_project = nn.Linear(width, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if both else None
         headed = config.language_head
         self.head_transform = HeadTransform(config) if headed and config.head_transform else None
         untied = headed and not config.tie_word_embeddings
-        self.lm_head: nn.Module | None = nn.Linear(wide, words, bias=False) if untied else None
-        self.head_bias = nn.Parameter(torch.zeros(words)) if headed and config.head_bias else None
+        self.lm_head: nn.Module | None = nn.Linear(width, vocab_size, bias=False) if untied else None
+        self.head_bias = nn.Parameter(torch.zeros(vocab_size)) if headed and config.head_bias else None
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.heads = Heads(config)
         rotary = config.positions == "rotary"
@@ -205,78 +237,41 @@ class Transformer(Stack):
         self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
 
     def forward(
-        self,
-        ids: torch.Tensor | None = None,
-        *,
-        embeddings: torch.Tensor | None = None,
-        positions: torch.Tensor | None = None,
-        segments: torch.Tensor | None = None,
-        types: torch.Tensor | None = None,
-        attention_bias: torch.Tensor | None = None,
-        cache: Cache | None = None,
-        memory: torch.Tensor | None = None,
-        memory_segments: torch.Tensor | None = None,
-        only: torch.Tensor | None = None,
+        self, ids: torch.Tensor | None = None, *, only: torch.Tensor | None = None, **inputs: Unpack[Inputs]
     ) -> Output:
         """Hidden states and logits.
 
         Args:
             ids: (B, T) int64 token ids, or give ``embeddings``.
-            embeddings: (B, T, word_size) in place of those of ids.
-            positions: (B, T) int64; default: counted from the end of the cache.
-            segments: (B, T) int64: equal numbers see each other, 0 is padding; default: each row is one document.
-            types: (B, T) int64 kind of each token (first or second sentence), where the model has such; default 0.
-            attention_bias: (B or 1, H or 1, T, S) added to the scores of self-attention.
-            cache: what came before; extended by this call.
-            memory: (B, S, E) output of :meth:`encode`, for an encoder-decoder.
-            memory_segments: (B, S): 0 is padding; in flat rows of several documents each sees its own source.
-            only: (N,) int64 flat indices into B*T: make logits there alone.
+            only: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
+            inputs: see :class:`Inputs`.
         """
-        hidden = self.hidden_states(
-            ids,
-            embeddings=embeddings,
-            positions=positions,
-            segments=segments,
-            types=types,
-            attention_bias=attention_bias,
-            cache=cache,
-            memory=memory,
-            memory_segments=memory_segments,
-        )
+        hidden = self.hidden_states(ids, **inputs)
         picked = hidden if only is None else hidden.flatten(0, 1).index_select(0, only)
         return Output(self.head(picked), hidden)
 
-    def hidden_states(
-        self,
-        ids: torch.Tensor | None = None,
-        *,
-        embeddings: torch.Tensor | None = None,
-        positions: torch.Tensor | None = None,
-        segments: torch.Tensor | None = None,
-        types: torch.Tensor | None = None,
-        attention_bias: torch.Tensor | None = None,
-        cache: Cache | None = None,
-        memory: torch.Tensor | None = None,
-        memory_segments: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def hidden_states(self, ids: torch.Tensor | None = None, **inputs: Unpack[Inputs]) -> torch.Tensor:
         """(B, T, E): what the head reads. Arguments as in :meth:`forward`."""
+        embeddings, segments, cache = inputs.get("embeddings"), inputs.get("segments"), inputs.get("cache")
         if (ids is None) == (embeddings is None):
             raise ValueError("give either ids or embeddings")
         batch, length = (ids if embeddings is None else embeddings).shape[:2]  # type: ignore[union-attr]
-        device = self.embed_tokens.weight.device
+        positions = inputs.get("positions")
         if positions is None:
             start = 0 if cache is None else cache.length
+            device = (ids if embeddings is None else embeddings).device  # type: ignore[union-attr]
             positions = torch.arange(start, start + length, device=device).expand(batch, length)
-        x = self._embed(self, ids, embeddings, positions, types)
-        sight = self._sight(positions, segments, cache)
-        memory_sight = None
+        x = self._embed(self, ids, embeddings, positions, inputs.get("types"))
+        mask, memory_mask = self._mask(positions, segments, cache), None
+        memory = inputs.get("memory")
         if memory is not None:
-            memory_sight = _memory_sight(positions, segments, memory, memory_segments)
-        shared = Pass(sight, *self._rotations(positions, cache, x.dtype), attention_bias, None, memory, memory_sight)
-        return self.run(x, shared, cache)
+            memory_mask = _memory_mask(positions, segments, memory, inputs.get("memory_segments"))
+        rotations, bias = self._rotations(positions, cache, x.dtype), inputs.get("attention_bias")
+        return self.run(x, BlockInputs(mask, *rotations, bias, None, memory, memory_mask), cache)
 
     def recompute_lowest(self, blocks: int) -> None:
-        """So many lowest blocks, the encoder's first, keep their input alone for the way back."""
+        """Activation checkpointing: the lowest blocks, the encoder's first, save their input alone and recompute the
+        rest in the backward pass."""
         self.recompute = blocks
         if self.encoder is not None:
             self.encoder.recompute, self.recompute = blocks, max(0, blocks - self.encoder.depth)
@@ -290,9 +285,9 @@ class Transformer(Stack):
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
         x = self._embed(self.encoder, ids, None, positions, None)
-        spans = spans_of(segments) if segments is not None and len(segments) == 1 else ()
-        sight = Sight(False, positions, positions, segments, segments, spans)
-        return self.encoder.run(x, Pass(sight, *self._rotations(positions, None, x.dtype)))
+        lengths = document_lengths(segments) if segments is not None and len(segments) == 1 else ()
+        mask = AttentionMask(False, positions, positions, segments, segments, lengths)
+        return self.encoder.run(x, BlockInputs(mask, *self._rotations(positions, None, x.dtype)))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., E) hidden states -> (..., V) logits; the hidden states themselves where there is no head."""
@@ -300,12 +295,15 @@ class Transformer(Stack):
             return hidden
         rows = self.before_head(hidden)
         if self.lm_head is None:
-            return self.softcap(functional.linear(rows, self.embed_tokens.weight, self.head_bias))
+            storage = self.head_storage
+            if storage is not None:
+                return self.softcap(stored_linear(rows, storage, self.head_bias))
+            return self.softcap(functional.linear(rows, self.head_weight, self.head_bias))
         logits = self.lm_head(rows)
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 
     def before_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., E) hidden states -> (..., word_size) what the head's matrix reads."""
+        """(..., E) hidden states -> (..., embedding_width) what the head's matrix reads."""
         if self.head_transform is not None:
             hidden = self.head_transform(hidden)
         return hidden if self.config.head_scale == 1.0 else hidden * self.config.head_scale
@@ -321,8 +319,24 @@ class Transformer(Stack):
 
     @property
     def head_weight(self) -> torch.Tensor:
-        """(V, word_size): the head's matrix, which is the embedding's where they are tied."""
-        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
+        """(V, embedding_width): the head's matrix, which is the embedding's where they are tied."""
+        return (self.embed_tokens if self.lm_head is None else self.lm_head).get_parameter("weight")
+
+    @property
+    def head_storage(self) -> WeightStorage | None:
+        """What holds the head's matrix where it is frozen and not a plain tensor; else None."""
+        layer = self.embed_tokens if self.lm_head is None else self.lm_head
+        return layer.storage if isinstance(layer, StoredEmbedding | StoredLinear) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its embeddings and of what its blocks read."""
+        return torch.float32 if isinstance(self.embed_tokens, StoredEmbedding) else self.embed_tokens.weight.dtype
 
     def _embed(
         self,
@@ -336,8 +350,12 @@ class Transformer(Stack):
         x = embeddings
         if x is None:
             assert ids is not None
-            plain = type(self.embed_tokens) is nn.Embedding
-            x = look_up(self.embed_tokens.weight, ids) if plain else self.embed_tokens(ids)
+            layer = self.embed_tokens
+            try:
+                x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
+            except IndexError as error:
+                fault = f"there is no token with id {int(ids.max())}: the embedding has {self.config.vocab_size} rows"
+                raise InputError(fault, hint="are tokenizer and model of one source?") from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:
@@ -345,24 +363,24 @@ class Transformer(Stack):
         x = stack.enter(x, positions)
         return x if self.embed_project is None else self.embed_project(x)
 
-    def _sight(self, positions: torch.Tensor, segments: torch.Tensor | None, cache: Cache | None) -> Sight:
+    def _mask(self, positions: torch.Tensor, segments: torch.Tensor | None, cache: Cache | None) -> AttentionMask:
         if cache is None:
-            spans: tuple[int, ...] = ()
+            lengths: tuple[int, ...] = ()
             if segments is not None and len(segments) == 1:
-                spans = spans_of(segments)
-            return Sight(self.causal, positions, positions, segments, segments, spans)
+                lengths = document_lengths(segments)
+            return AttentionMask(self.causal, positions, positions, segments, segments, lengths)
         fresh = cache.length == 0
-        cache.note(positions, segments)
+        cache.append_positions(positions, segments)
         if fresh:
-            return Sight(self.causal, positions, positions, segments, segments)
+            return AttentionMask(self.causal, positions, positions, segments, segments)
         query_segments = segments
         if cache.segments is not None and segments is None:
             query_segments = torch.ones_like(positions)
         step = positions.shape[1] == 1 and cache.segments is None
-        return Sight(self.causal, positions, cache.positions, query_segments, cache.segments, step=step)
+        return AttentionMask(self.causal, positions, cache.positions, query_segments, cache.segments, all_visible=step)
 
     def _rotations(self, positions: torch.Tensor, cache: Cache | None, dtype: torch.dtype) -> tuple[Rotation, Rotation]:
-        """Of the layers that see everything, and of the sliding ones where those have rates of their own."""
+        """Of layers with full attention, and of sliding layers where these have rotary rates of their own."""
         return tuple(_rotation(rotary, positions, cache, dtype) for rotary in (self.rotary, self.local_rotary))  # type: ignore[return-value]
 
 
@@ -370,24 +388,26 @@ def _rotation(rotary: Rotary | None, positions: torch.Tensor, cache: Cache | Non
     if rotary is None:
         return Rotation()
     if cache is None or not rotary.depends_on_length:
-        return Rotation(rotary.turns(positions, dtype))
-    # Queries and all keys turn by the rates of the longest position seen by now.
-    everywhere = rotary.turns(cache.positions, dtype)
-    here = (everywhere[0][:, -positions.shape[1] :], everywhere[1][:, -positions.shape[1] :])
-    return Rotation(here, everywhere)
+        return Rotation(rotary.cos_sin(positions, dtype))
+    # The rates follow from the longest position so far, for queries and for all cached keys.
+    cos, sin = rotary.cos_sin(cache.positions, dtype)
+    length = positions.shape[1]
+    return Rotation((cos[:, -length:], sin[:, -length:]), (cos, sin))
 
 
-def _memory_sight(
+def _memory_mask(
     positions: torch.Tensor,
     segments: torch.Tensor | None,
     memory: torch.Tensor,
     memory_segments: torch.Tensor | None,
-) -> Sight:
-    """Who of the decoder sees what of the source: its own, and never its padding."""
-    places = torch.arange(memory.shape[1], device=memory.device).expand(memory.shape[:2])
+) -> AttentionMask:
+    """Tokens of the decoder attend to the source of their document, and not to its padding."""
+    keys = torch.arange(memory.shape[1], device=memory.device).expand(memory.shape[:2])
     if memory_segments is None:
-        return Sight(False, positions, places)
-    own = torch.ones_like(positions) if segments is None else segments.clamp(min=1)  # padding, too, looks somewhere
+        return AttentionMask(False, positions, keys)
+    own = (
+        torch.ones_like(positions) if segments is None else segments.clamp(min=1)
+    )  # padding needs a key to attend to as well
     flat = len(own) == 1 and torch.equal(own.unique_consecutive(), memory_segments.unique_consecutive())
-    spans = (spans_of(own), spans_of(memory_segments)) if flat else ((), ())
-    return Sight(False, positions, places, own, memory_segments, *spans)
+    lengths = (document_lengths(own), document_lengths(memory_segments)) if flat else ((), ())
+    return AttentionMask(False, positions, keys, own, memory_segments, *lengths)

@@ -1,38 +1,31 @@
-"""Before a run: parameters, FLOPs, time, memory and disk to expect, each told by its parts.
+"""Before a run: parameters, FLOPs, time, memory and disk to expect, each by its parts.
 
-From a config, settings and the lengths of the documents; opens no model and no data. Encoders, decoders and both;
-all weights trained, of a model that is there or from nothing, or adapters beside them. Parameters and FLOPs are
-arithmetic. Time is FLOPs over this machine's own measured rate times a share that training reaches, and what small
-models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory is told by
-footprint.
+From a config, settings and the lengths of the documents; opens no model and no data. Parameters and FLOPs are
+arithmetic. Time is measured on a model of the same kind with few layers (run/timing). Memory is computed by footprint;
+precision and what is recomputed are chosen together, so that the run fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmworks.adapt.settings import LoRASettings, targeted
+from lmworks.adapt import registry as methods
+from lmworks.adapt.method import Method
 from lmworks.base import figures, machine
-from lmworks.kernels.library import library as kernels
-from lmworks.model import sizes
+from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
-from lmworks.run.footprint import Job, Rows
+from lmworks.run import timing as timings
+from lmworks.run.footprint import BaseWeights, Documents, ProcessMemory, TrainingSetup
+from lmworks.run.timing import Timing
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
-# benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
-EFFICIENCY = {"float32": (0.8, 0.68), "bfloat16": (0.15, 0.15)}
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72
-# Calling the operations of one layer for one row, forward and backward, whatever their size: measured with a layer so
-# small that its arithmetic is nothing. And the same of a step: rows, embeddings, head, clipping, journal.
-LAYER_SECONDS, STEP_SECONDS = 5e-4, 3e-3
-# AdamW reads weight, gradient and two moments and writes three of them; the norm reads the gradient once more.
-OPTIMIZER_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -40,16 +33,17 @@ class Plan:
     """What to expect of a run.
 
     Attributes:
-        parameters: of the base model. trainable: of those, or of the adapters beside them.
+        parameters: of the base model. trainable: those that are trained, of the model or added to it.
         steps, tokens, loss_tokens: optimizer steps, and tokens that pass through in all of them.
-        precision: of the products.
+        precision: of the products. precision_reason: why this one, as a sentence.
         flops: by part, and their total.
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
         seconds: "training", and "evaluation" and "total" where tokens to evaluate were given.
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
-        choice: why they are others than asked for; empty where they are not.
+        base_precision: how the model's own weights are held.
+        choice: what was changed to fit into memory, and why; empty where nothing was.
     """
 
     parameters: int
@@ -67,9 +61,13 @@ class Plan:
     recompute: int = 0
     row_tokens: int = 0
     choice: str = ""
+    precision_reason: str = ""
+    base_precision: str = "float32"
 
     def settle(self, train: TrainSettings) -> None:
-        """Make the settings those that were planned: what a budget of memory changed."""
+        """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
+        train.precision = self.precision  # type: ignore[assignment]
+        train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
@@ -78,14 +76,14 @@ class Plan:
 
     def lines(self) -> list[str]:
         """What a person reads before the run."""
-        share = figures.percent(self.trainable / (self.parameters or 1))
+        fraction = figures.percent(self.trainable / (self.parameters or 1))
         if self.rate:
             at = f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
             time = figures.duration(self.seconds.get("total", self.seconds["training"]))
         else:
             time, at = "not known", "this machine's rate is not measured: lmworks doctor"
         return [
-            f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({share})",
+            f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({fraction})",
             f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens "
             f"({figures.count(self.loss_tokens)} with loss), {figures.scaled(self.flops['total'], 'FLOP', 3)}",
             f"time        {time} ({self.precision}, {at}{', ' + self.note if self.note else ''})",
@@ -97,132 +95,175 @@ class Plan:
 
 def _parts(sizes_: dict[str, int]) -> str:
     parts = sorted(((size, name) for name, size in sizes_.items() if name != "total" and size), reverse=True)
-    said = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
-    return f"{figures.storage(sizes_['total'])} ({said})"
+    listed = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
+    return f"{figures.storage(sizes_['total'])} ({listed})"
 
 
 def make(
     config: ModelConfig,
-    method: str,
+    method: Method[Any],
     train: TrainSettings,
-    lora: LoRASettings,
-    lengths: Sequence[int],
-    *,
-    sources: Sequence[int] = (),
-    loss_tokens: int | None = None,
-    labels: Mapping[str, int] | None = None,
-    evaluation_tokens: int = 0,
+    documents: Documents,
+    process: ProcessMemory,
     rates: machine.Rates | None = None,
-    library: int = footprint.LIBRARY_BYTES,
-    free: int | None = None,
-    opened: int = 0,
+    timing: Timing | None = None,
+    bases: Sequence[BaseWeights] = (BaseWeights(),),
 ) -> Plan:
     """The plan of a run.
 
     Args:
         config: the model.
-        method: "lora" trains adapters; "full" and "scratch" every weight.
-        train: steps, batch, rows, precision ("auto": as this machine measured).
-        lora: rank and targets, for method lora.
-        lengths: tokens of each training document; those of the decoder, where there are two stacks.
-        sources: tokens that the encoder of an encoder-decoder reads, for each document.
-        loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
-        labels: places that each classification head reads, by its name, where it has some.
-        evaluation_tokens: tokens that pass through without training, sources too, all measurements together.
-        rates: this machine's; None: asked of base/machine.
-        library: bytes that the process holds beside the weights: interpreter, libraries, data.
-        opened: bytes that it has held at most by now.
-        free: bytes that it may hold in all; None: what this machine has now.
+        method: how it is trained, opened or from scratch.
+        train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
+        documents: what passes through the network.
+        process: what this process holds already, and may hold.
+        rates: of this machine's products, for the precision; None: asked of base/machine.
+        timing: of such a model on this machine; None: measured now, or read from the cache.
+        bases: ways to hold the model's own weights, the preferred one first, the smallest last.
 
     Raises:
-        InputError: it does not fit in the memory that there is, or that it was given.
+        InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
+            was given.
     """
-    train = sized(train, config)
-    adapted = adapted_by(config, lora) if method == "lora" else None
-    parameters = sizes.parameters(config)["total"]
-    trainable = parameters if adapted is None else sizes.lora_parameters(adapted, lora.rank)
-    precision = machine.choose_precision(train.precision, "cpu")[0]
-    steps = train.steps or max(1, math.ceil(train.epochs * math.ceil(len(lengths) / train.batch_size)))
-    passes = train.epochs
-    if train.steps:  # a step that asks for more documents than there are sees them again
-        passes = steps * max(train.batch_size / len(lengths), 1) / math.ceil(len(lengths) / train.batch_size)
-
-    def job(settings: TrainSettings) -> Job:
-        laid = Rows.of(lengths, sources, settings)
-        return Job(config, settings, adapted, lora.rank, precision, laid, library, evaluation_tokens > 0, opened)
-
-    chosen = budget.choose(job, train, machine.memory()[1] + machine.resident_memory() if free is None else free)
-    train = train.model_copy(update={"recompute": chosen.recompute, "row_tokens": chosen.row_tokens})
-    held = job(train)
-    rows = held.rows
-    head = sum(lengths) if loss_tokens is None else loss_tokens
-    once = sizes.training_flops(
-        config,
-        sum(lengths),
-        head,
-        lengths,
-        sources or None,
-        labels=labels,
-        adapted=adapted,
-        rank=lora.rank,
-        recompute=train.recompute,
-    )
-    work = once.times(passes, passes, passes, passes)
-    rates = rates or machine.rates()
-    rate = _rate(precision, rates)
-    note = "" if rates.share >= machine.QUIET else "a rate measured while other programs ran: time may be much shorter"
-    seconds: dict[str, float] = {}
-    if rate:
-        seconds = {"training": work.total / rate + steps * _beside(config, rows, trainable, rates)}
-    if rate and evaluation_tokens:
-        each = [round(sum(of) / len(lengths)) for of in (lengths, sources)]
-        forward = sizes.forward_flops(config, each[0], round(head / len(lengths)), None, each[1:] if sources else None)
-        seconds["evaluation"] = forward.total / rate * evaluation_tokens / max(1, sum(each))
-        seconds["total"] = seconds["training"] + seconds["evaluation"]
+    preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
+    asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
+    fit = _fit(asked, bases)
+    setup, work = fit.setup, Work.of(fit.setup)
+    timing = timing or timings.measured(setup, method, documents.answer_rows)
+    seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
     return Plan(
-        parameters,
-        trainable,
-        steps,
-        round((sum(lengths) + sum(sources)) * passes),
-        round(head * passes),
-        precision,
-        {**vars(work), "total": work.total},
-        rate,
-        seconds,
-        footprint.parts(held),
-        _summed(_disk(config, train, adapted is None, parameters, trainable)),
-        note,
-        chosen.recompute,
-        chosen.row_tokens,
-        chosen.note,
+        parameters=setup.parameters,
+        trainable=setup.trained.count,
+        steps=work.steps,
+        tokens=work.tokens,
+        loss_tokens=work.loss_tokens,
+        precision=setup.precision,
+        flops={**vars(work.flops), "total": work.flops.total},
+        rate=work.flops.total / seconds["training"] if seconds else None,
+        seconds=seconds,
+        memory=footprint.parts(setup),
+        disk=_disk(setup),
+        note=_note(timing),
+        recompute=setup.train.recompute,
+        row_tokens=setup.train.room,
+        choice=fit.note,
+        precision_reason=reason if setup.precision == preferred else fit.note,
+        base_precision=setup.base.precision,
     )
 
 
-def adapted_by(config: ModelConfig, lora: LoRASettings) -> list[sizes.Linear]:
-    """The matrices that LoRA settings put an adapter beside."""
-    return [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in lora.targets)]
+def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit:
+    """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
+    precision asked for, or in another one where it was left open."""
+    others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
+    process = asked.process
+    free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    setups = [asked.over(base) for base in bases]
+    asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
+    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
+    if asked.base == bases[0]:
+        return fit
+    note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
+    return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
-def _beside(config: ModelConfig, rows: Rows, trainable: int, rates: machine.Rates) -> float:
-    """Seconds of a step that no arithmetic takes: calls of operations, and the optimizer's way through the memory."""
-    layers = config.num_hidden_layers + 2 * (config.num_decoder_layers or 0)
-    through = OPTIMIZER_BYTES * trainable / (rates.memory * 1e9) if rates.memory else 0.0
-    return STEP_SECONDS + rows.each * layers * LAYER_SECONDS + through
+def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
+    """What to suggest in place of a run that trains all and does not fit."""
+    if asked.trained.is_whole:
+        trained = methods.make("lora").trained(asked.config)
+        setup = TrainingSetup.of(
+            asked.config, trained, asked.train, asked.precision, asked.documents, asked.process
+        ).over(asked.base)
+        yield "--method lora, where a model is adapted", setup
 
 
-def _rate(precision: str, rates: machine.Rates) -> float | None:
-    measured = float(getattr(rates, precision, 0) or 0)
-    return measured * 1e9 * EFFICIENCY[precision][kernels() is None] or None
+@dataclass(frozen=True)
+class Work:
+    """What is computed.
+
+    Attributes:
+        steps: of the optimizer.
+        tokens: that pass through in all of them, sources too. loss_tokens: those with loss.
+        flops: of all steps.
+    """
+
+    steps: int
+    tokens: int
+    loss_tokens: int
+    flops: Flops
+
+    @classmethod
+    def of(cls, setup: TrainingSetup) -> Work:
+        """Of a run."""
+        documents, train = setup.documents, setup.train
+        lengths, sources = documents.lengths, documents.sources
+        loss_tokens = sum(lengths) if documents.loss_tokens is None else documents.loss_tokens
+        steps, epochs = _steps_and_epochs(len(lengths), train)
+        epoch = training_cost.training_flops(
+            setup.config,
+            setup.trained,
+            sum(lengths),
+            loss_tokens,
+            lengths,
+            sources or None,
+            labels=documents.labels,
+            recompute=train.recompute,
+        )
+        tokens = round((sum(lengths) + sum(sources)) * epochs)
+        return cls(steps, tokens, round(loss_tokens * epochs), epoch.times(epochs))
 
 
-def _disk(config: ModelConfig, train: TrainSettings, whole: bool, parameters: int, trainable: int) -> dict[str, int]:
+def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]:
+    """Optimizer steps, and how often each document passes through in them."""
+    epoch = math.ceil(documents / train.batch_size)
+    if not train.steps:
+        return max(1, math.ceil(train.epochs * epoch)), train.epochs
+    # a step that asks for more documents than there are sees them again
+    return train.steps, train.steps * max(train.batch_size / documents, 1) / epoch
+
+
+def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:
+    """Of training, of evaluation where there is any, and of both."""
+    documents = setup.documents
+    training = work.tokens / timing.step_tokens * timing.step
+    evaluation = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
+    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+
+
+def _at_the_products_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
+    """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
+    rates = machine.rates()
+    rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))
+    if not rate or not full:
+        return {}
+    training, evaluation = work.flops.total / rate, _evaluation_flops(setup) / full
+    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+
+
+def _note(timing: Timing | None) -> str:
+    if timing is None:
+        return "at least: the time of its matrix products alone"
+    return "" if timing.quiet else "measured while other programs ran: it may be much shorter"
+
+
+def _evaluation_flops(setup: TrainingSetup) -> float:
+    """Of documents as long as the training documents are on average, forward alone."""
+    documents = setup.documents
+    count = len(documents.lengths)
+    tokens, source = (round(sum(lengths) / count) for lengths in (documents.lengths, documents.sources))
+    head = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
+    sources = [source] if documents.sources else None
+    document = sizes.forward_flops(setup.config, tokens, round(head / count), None, sources)
+    return document.total * documents.evaluation_tokens / max(1, tokens + source)
+
+
+def _disk(setup: TrainingSetup) -> dict[str, int]:
     """Bytes by part: checkpoints hold trained weights and what AdamW remembers; one more exists while it is written."""
-    checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trainable)
-    return {
+    trained, train = setup.trained, setup.train
+    checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trained.count)
+    saved = trained.count_added or setup.parameters  # an adapter, or a whole model
+    by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
-        "final": 4 * (parameters if whole else trainable) + TOKENIZER_BYTES * config.vocab_size,
+        "final": 4 * saved + TOKENIZER_BYTES * setup.config.vocab_size,
     }
-
-
-def _summed(parts: dict[str, int]) -> dict[str, int]:
-    return {**parts, "total": sum(parts.values())}
+    return {**by_part, "total": sum(by_part.values())}

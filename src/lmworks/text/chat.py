@@ -1,14 +1,15 @@
-"""Messages -> token ids and the mask of what the model is to say: the model's own Jinja template.
+"""Messages -> token ids and the loss mask: the model's own Jinja template.
 
-`encode` is the only path from messages to ids, at training time and at chat time. It cuts the rendered text at the
-borders where the assistant begins and ends to speak and encodes each piece alone, so the ids of a conversation opened
-for a reply are, by construction, the beginning of the ids of the conversation that has the reply. Where the loss
-lies is decided by position in the text, never by looking for token ids. Knows nothing of rows, lengths or batches.
+`encode` is the only path from messages to ids, at training time and at chat time. It cuts the rendered text where the
+assistant's turns begin and end and encodes each piece alone, so the ids of a conversation opened for a reply are, by
+construction, the beginning of the ids of the conversation that has the reply. The loss mask follows from positions in
+the text, never from token ids. Knows nothing of rows, lengths or batches.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,23 +21,26 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmworks.base.errors import InputError
+from lmworks.text.messages import TEMPLATE_KEYS, Message, is_learned, validate
 from lmworks.text.tokenizer import ROLES, Tokenizer
 
-Message = dict[str, Any]
-KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
 NO_TEMPLATE = "give the model a chat template (chat_template.jinja in its folder), or use prompt and completion columns"
+_IN_TEMPLATES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What a template raises that, say, joins what is no text."""
+_TAKES_BOTH = re.compile(r"arguments['\"]?\]?\s+is\s+(not\s+)?(string|mapping)")
+_TAKES_OBJECTS = re.compile(r"(arguments|function|calls?)['\"]?\]?\s*\|\s*(tojson|items|dictsort)|arguments\.items")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the rendered conversation that is encoded alone.
+    """A part of the rendered conversation that is encoded alone.
 
     Attributes:
-        text: what it says.
-        after: what stands before it ("" at the beginning).
-        loss: whether its tokens are to be learned.
-        content: of an assistant's piece, the part before what closes the turn.
-        ended: an end-of-turn token closes it.
+        text: the part.
+        after: the rendered text before it ("" at the beginning).
+        loss: whether its tokens carry loss.
+        content: of an assistant's turn, the text before the end-of-turn token.
+        ended: whether an end-of-turn token closes it.
     """
 
     text: str
@@ -53,8 +57,8 @@ def encode(
 
     Args:
         tokenizer: has the template.
-        messages: ``{"role": ..., "content": ...}`` each.
-        reply: end with the opening of the assistant's turn, as a chat does before the model speaks.
+        messages: ``{"role": ..., "content": ...}`` each; an assistant's message of ``weight`` 0 carries no loss.
+        reply: end with the opening of the assistant's turn, as a chat does before the model answers.
         turns: loss lies on the content and the end-of-turn token of every assistant turn, or of the last alone.
 
     Raises:
@@ -72,8 +76,9 @@ def encode(
 def pieces(
     tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False, turns: Literal["all", "last"] = "all"
 ) -> list[Piece]:
-    """The rendered conversation, cut where the assistant begins and ends to speak. Raises as `encode` does."""
+    """The rendered conversation, cut where the assistant's turns begin and end. Raises as `encode` does."""
     validate(messages)
+    _check_calls(tokenizer, messages)
     text = render(tokenizer, messages, reply)
     speakers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     openings = {index: render(tokenizer, messages[:index], True) for index in speakers}
@@ -81,11 +86,14 @@ def pieces(
     done = 0
     for order, index in enumerate(speakers):
         opening, last = openings[index], order == len(speakers) - 1
-        wanted = not reply and (turns == "all" or last)
+        wanted = not reply and is_learned(messages[index]) and (turns == "all" or last)
         following = len(text) if last else min(len(text), len(openings[speakers[order + 1]]))
         begin, ends = len(opening), None
         if begin >= done and text.startswith(opening):
-            ends = _ends_of(tokenizer, messages[index]["content"], text, begin, following)
+            if messages[index].get("tool_calls"):
+                ends = _turn_end(tokenizer, render(tokenizer, messages[: index + 1]), text, begin, following)
+            else:
+                ends = _ends_of(tokenizer, messages[index]["content"], text, begin, following)
         if ends is None:
             if wanted:
                 raise InputError(
@@ -94,8 +102,8 @@ def pieces(
                 )
             continue
         cut.append(Piece(text[done:begin], text[:done], False))
-        said, end = ends
-        cut.append(Piece(text[begin:end], text[:begin], wanted, text[begin:said], end > said))
+        content_end, end = ends
+        cut.append(Piece(text[begin:end], text[:begin], wanted, text[begin:content_end], end > content_end))
         done = end
     cut.append(Piece(text[done:], text[:done], False))
     return [piece for piece in cut if piece.text]
@@ -106,21 +114,44 @@ def _ends_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: i
 
     Templates often strip the content, or put a space or an empty thinking block before it.
     """
-    closing = _turn_closing(tokenizer.chat_template or "", tuple(tokenizer.specials), _special_texts(tokenizer))
-    for said in dict.fromkeys((content, content.strip())):
-        place = text.find(said + closing, begin, limit)
+    closing = _closing_of(tokenizer)
+    for part in dict.fromkeys((content, content.strip())):
+        place = text.find(part + closing, begin, limit)
         if place >= 0:
-            return place + len(said), place + len(said) + len(closing)
-        if text.startswith(said, begin):  # said, and not closed in the usual way
-            return begin + len(said), begin + len(said)
+            return place + len(part), place + len(part) + len(closing)
+        if text.startswith(part, begin):  # there, and not closed in the usual way
+            return begin + len(part), begin + len(part)
     return None
+
+
+def _turn_end(tokenizer: Tokenizer, ending: str, text: str, begin: int, limit: int) -> tuple[int, int] | None:
+    """The same for a turn with tool calls, which the template writes in its own way.
+
+    Args:
+        ending: the conversation rendered up to and with this turn; as far as the text agrees with it, the turn goes.
+    """
+    pairs = enumerate(zip(ending, text[:limit], strict=False))
+    end = next((place for place, (first, second) in pairs if first != second), min(len(ending), limit))
+    turn = text[begin:end]
+    if not turn.strip():
+        return None
+    closing = _closing_of(tokenizer)
+    place = turn.rfind(closing) if closing else -1
+    if place < 0:  # tool calls may be closed by another special token
+        ends = [(turn.rfind(token), token) for token in tokenizer.specials if turn.rstrip().endswith(token)]
+        place, closing = max(ends, key=lambda end: len(end[1]), default=(len(turn.rstrip()), ""))
+    return begin + place, begin + place + len(closing)
+
+
+def _closing_of(tokenizer: Tokenizer) -> str:
+    return _turn_closing(tokenizer.chat_template or "", tuple(tokenizer.specials), _special_texts(tokenizer))
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int | None:
     """The id of the special token that closes an assistant's turn under this template, or None."""
     if tokenizer.chat_template is None:
         return None
-    closing = _turn_closing(tokenizer.chat_template, tuple(tokenizer.specials), _special_texts(tokenizer))
+    closing = _closing_of(tokenizer)
     ends = [token for token in tokenizer.specials if closing.endswith(token)]
     return tokenizer.specials[max(ends, key=len)] if ends else None
 
@@ -129,40 +160,70 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
 def _turn_closing(template: str, specials: tuple[str, ...], texts: tuple[tuple[str, str], ...]) -> str:
     """What the template writes from the end of an assistant's content to its end-of-turn token; "" without one.
 
-    Found by rendering a probe: the special token may have any name.
+    The special token may have any name, so a short conversation is rendered and looked through.
     """
-    said = "PROBE-OF-THE-REPLY"
-    probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": said}]
+    reply = "PROBE-OF-THE-REPLY"
+    probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": reply}]
     try:
         text = _compiled(template).render(messages=probe, add_generation_prompt=False, **dict(texts))
-    except (jinja2.TemplateError, TypeError):
+    except (jinja2.TemplateError, *_IN_TEMPLATES):
         return ""
-    rest = text.partition(said)[2]
-    found = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
-    if not found:
+    rest = text.partition(reply)[2]
+    closings = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
+    if not closings:
         return ""
-    place, _, token = min(found)
+    place, _, token = min(closings)
     return rest[: place + len(token)]
 
 
-def validate(messages: Any) -> None:
-    """Refuse what is not a conversation: a non-empty list of known roles with texts.
+def unwritten_keys(tokenizer: Tokenizer, messages: Sequence[Message]) -> set[str]:
+    """Keys of messages, beside role and content, that the template does not mention and so leaves out."""
+    present = {key for message in messages for key in TEMPLATE_KEYS if key in message}
+    return {key for key in present if key not in (tokenizer.chat_template or "")}
+
+
+def _check_calls(tokenizer: Tokenizer, messages: Sequence[Message]) -> None:
+    """Refuse tool calls where the template would leave them out.
 
     Raises:
         InputError: its place is the message's number, from 1.
     """
-    if not isinstance(messages, (list, tuple)) or not messages:
-        raise InputError("messages must be a list with at least one message")
-    for number, message in enumerate(messages, 1):
-        place = f"message {number}"
-        if not isinstance(message, dict) or "role" not in message:
-            raise InputError("not a message", place, 'write it as {"role": "user", "content": "..."}')
-        if message["role"] not in KNOWN_ROLES:
-            hint = f"roles are {', '.join(KNOWN_ROLES)}"
-            raise InputError(f"unknown role {message['role']!r}", place, hint)
-        if not isinstance(message.get("content"), str):
-            kind = type(message.get("content")).__name__
-            raise InputError(f"content must be text, not {kind}", place, "give the content as one string")
+    template = tokenizer.chat_template
+    number = next((number for number, message in enumerate(messages, 1) if message.get("tool_calls")), None)
+    if number is not None and template is not None and "tool_calls" not in template:
+        hint = "use a model whose template writes tool_calls, or write the call as the message's content"
+        raise InputError("the model's chat template does not write tool_calls", f"message {number}", hint)
+
+
+def _as_template_reads(message: Message, template: str) -> Message:
+    """A message without what is not for the template, its tool calls' arguments as the template expects them."""
+    result = {key: value for key, value in message.items() if key != "weight"}
+    if result.get("content") is None:
+        result["content"] = ""
+    if result.get("tool_calls"):
+        result["tool_calls"] = [_call(call, template) for call in result["tool_calls"]]
+    return result
+
+
+def _call(call: dict[str, Any], template: str) -> dict[str, Any]:
+    """A tool call with its arguments as an object where the template writes them by `tojson`, else as JSON text.
+
+    OpenAI's format has JSON text; most of Hugging Face's templates take objects.
+    """
+    function = dict(call.get("function", call))
+    arguments = function.get("arguments", {})
+    if _TAKES_BOTH.search(template):
+        return call
+    objects = _TAKES_OBJECTS.search(template) is not None
+    if objects and isinstance(arguments, str):
+        try:
+            function["arguments"] = json.loads(arguments)
+        except ValueError as error:
+            hint = "write the arguments as a JSON object"
+            raise InputError(f"the arguments of {function.get('name')!r} are not JSON ({error})", hint=hint) from error
+    elif not objects and not isinstance(arguments, str):
+        function["arguments"] = _to_json(arguments)
+    return {**call, "function": function} if "function" in call else function
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = False) -> str:
@@ -175,9 +236,11 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = Fals
         raise InputError("this model has no chat template", hint=NO_TEMPLATE)
     try:
         return _compiled(tokenizer.chat_template).render(
-            messages=list(messages), add_generation_prompt=reply, **dict(_special_texts(tokenizer))
+            messages=[_as_template_reads(message, tokenizer.chat_template) for message in messages],
+            add_generation_prompt=reply,
+            **dict(_special_texts(tokenizer)),
         )
-    except (jinja2.TemplateError, TypeError) as error:  # TypeError: a template that joins what is no text
+    except (jinja2.TemplateError, *_IN_TEMPLATES) as error:
         hint = "change the messages as the template asks (many want user and assistant in turns, user first)"
         raise InputError(f"the model's chat template refuses these messages: {error}", hint=hint) from error
 

@@ -1,17 +1,18 @@
-"""Files -> raw rows: their columns and the place they came from. Knows formats, not what the columns mean."""
+"""Files -> raw rows: the values of their columns and their place. Knows formats, not what the columns mean."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import sys
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from lmworks.base.errors import InputError
-from lmworks.text.rows import BadRows, DataSettings, Row
+from lmworks.text.delimited import delimited, tabbed_lines
+from lmworks.text.plain_text import byte_fault, convert_hint
+from lmworks.text.rows import BadRows, DataSettings, Row, option
 
 SUFFIXES = {
     ".txt": "txt",
@@ -29,19 +30,20 @@ SUFFIXES = {
 
 
 def format_of(path: Path, settings: DataSettings) -> str:
-    """The format of a file: as told, else by its name (``.gz`` is looked through).
+    """The format of a file: the setting, else by its name (``.gz`` is left aside).
 
     Raises:
-        InputError: the name says nothing.
+        InputError: no setting, and an ending that is not known.
     """
     if settings.format:
         return settings.format
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    found = SUFFIXES.get(suffixes[-1]) if suffixes else None
-    if found is None:
-        kinds = ", ".join(dict.fromkeys(SUFFIXES.values()))
-        raise InputError("its name does not say what format it has", str(path), f"tell it: --format, one of {kinds}")
-    return found
+    name = SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if name is None:
+        others = ", ".join(kind for kind in dict.fromkeys(SUFFIXES.values()) if kind != "txt")
+        hint = f"{option('format', 'txt')} for plain text; or one of {others}"
+        raise InputError("its name does not say what format it has", str(path), hint)
+    return name
 
 
 def files_in(folder: Path, settings: DataSettings) -> list[Path]:
@@ -70,9 +72,9 @@ def records(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) 
     if path.stat().st_size == 0:
         raise InputError("the file is empty", str(path), "give a file with at least one row")
     if kind == "txt":
-        return _texts(path, settings, bad, notes)
+        return _texts(path, settings, bad)
     if kind in ("csv", "tsv"):
-        return _delimited(path, kind, settings, bad)
+        return delimited(path, _lines(path, bad), kind, settings, bad, notes)
     if kind == "jsonl":
         return _json_lines(path, bad)
     if kind == "json":
@@ -85,34 +87,42 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
-    """Numbered lines, without their ends. Lines end at a newline alone, not at other Unicode line separators."""
+    r"""Numbered lines, without their ends: ``\n``, ``\r\n`` or ``\r``, not other Unicode line separators."""
+    number = 0
     try:
         with _open(path) as file:
-            for number, raw in enumerate(file, 1):
+            for raw in _raw_lines(file):
+                number += 1
                 if number == 1:
                     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                        hint = f"convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
+                        name, other = shlex.quote(path.name), shlex.quote("utf8-" + path.name)
+                        hint = f"convert it: iconv -f UTF-16 -t UTF-8 {name} > {other}"
                         raise InputError("the file is UTF-16, not UTF-8", str(path), hint)
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 try:
-                    yield number, raw.decode("utf-8").rstrip("\r\n")
+                    yield number, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    fault = f"not UTF-8: byte {error.start + 1} of the line is 0x{raw[error.start]:02x}"
-                    bad.add(fault, f"{path}:{number}", f"convert the file: iconv -f LATIN1 -t UTF-8 {path.name}")
+                    bad.add(byte_fault(error.start, raw[error.start]), f"{path}:{number}", convert_hint(path))
     except (gzip.BadGzipFile, EOFError) as error:
         raise InputError(f"not a whole gzip file ({error})", str(path), "fetch it again") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", str(path), "check the path and its rights") from error
 
 
-def _texts(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) -> Iterator[Row]:
+def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    for raw in file:
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if b"\r" in line:
+            yield from line.split(b"\r")
+        else:
+            yield line
+
+
+def _texts(path: Path, settings: DataSettings, bad: BadRows) -> Iterator[Row]:
     """Plain text: the whole file, its paragraphs (blank lines between), or its lines, as documents."""
     lines = list(_lines(path, bad))
-    full = [line for _, line in lines if line.strip()]
-    with_tab = sum(line.count("\t") == 1 for line in full)
-    if len(full) > 4 and with_tab > 0.95 * len(full):
-        example = '--format tsv --header false --columns "{text: 1, label: 2}"'
-        notes.append(f"{path.name} was read as text, but its lines hold one tab each; if these are columns: {example}")
+    if settings.kind != "text" and "document" not in settings.model_fields_set:
+        _refuse_columns(path, [line for _, line in lines if line.strip()])
     if settings.document == "file":
         text = "\n".join(line for _, line in lines)
         if text.strip():
@@ -123,66 +133,28 @@ def _texts(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) -
                 yield Row({"text": line}, f"{path}:{number}")
     else:
         begin = 0
-        held: list[str] = []
+        paragraph: list[str] = []
         for number, line in [*lines, (0, "")]:
             if line.strip():
-                begin = begin if held else number
-                held.append(line)
-            elif held:
-                yield Row({"text": "\n".join(held)}, f"{path}:{begin}")
-                held = []
+                begin = begin if paragraph else number
+                paragraph.append(line)
+            elif paragraph:
+                yield Row({"text": "\n".join(paragraph)}, f"{path}:{begin}")
+                paragraph = []
 
 
-def _delimited(path: Path, kind: str, settings: DataSettings, bad: BadRows) -> Iterator[Row]:
-    """CSV and TSV. A record with another number of fields than the header has is a bad row."""
-    csv.field_size_limit(sys.maxsize)
-    number = 0
+def _refuse_columns(path: Path, lines: list[str]) -> None:
+    """Refuse a text whose lines all hold the same number of tabs: they are rows, unless the settings say text.
 
-    def feed() -> Iterator[str]:
-        nonlocal number
-        for number, line in _lines(path, bad):  # noqa: B007  (the enclosing function reads it)
-            yield line + "\n"
-
-    quotes = settings.quotes if settings.quotes is not None else kind == "csv"
-    reader = csv.reader(
-        feed(),
-        delimiter=settings.delimiter or ("," if kind == "csv" else "\t"),
-        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
-        strict=True,
-    )
-    names: list[str] | None = None
-    while True:
-        first = number + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            hint = "close the quotes (a quote inside a quoted field is written twice), or read with --quotes false"
-            bad.add(f"not a CSV record ({error})", f"{path}:{first}", hint)
-            continue
-        if fields is None:
-            return
-        if not fields:
-            continue
-        if names is None:
-            names = _header(fields, path, settings)
-            if settings.header:
-                continue
-        if len(fields) != len(names):
-            hint = "give every row the same number of fields, with quotes around fields that hold the delimiter"
-            bad.add(f"{len(fields)} fields where {len(names)} are expected", f"{path}:{first}", hint)
-            continue
-        yield Row(dict(zip(names, fields, strict=True)), f"{path}:{first}")
-
-
-def _header(fields: list[str], path: Path, settings: DataSettings) -> list[str]:
-    if not settings.header:
-        return [str(index) for index in range(1, len(fields) + 1)]
-    names = [name.strip() or f"column {index}" for index, name in enumerate(fields, 1)]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double:
-        hint = "name each column once; or, where there is no header, say --header false"
-        raise InputError(f"the header names {double!r} twice", f"{path}:1", hint)
-    return names
+    Raises:
+        InputError: it is such a text; the hint reads it as rows, or as text.
+    """
+    columns = tabbed_lines(lines)
+    if columns is None:
+        return
+    fields = " ".join([option("format", "tsv"), option("header", False), option("columns", columns)])
+    hint = f"read it as rows: {fields}; or as one text: {option('kind', 'text')}"
+    raise InputError("a text file whose lines look like rows of columns with tabs between them", str(path), hint)
 
 
 def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
@@ -216,7 +188,7 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
         hint = "write a list of objects: [{...}, {...}]"
         raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", hint) from error
     if isinstance(value, dict):
-        lists = {key: held for key, held in value.items() if isinstance(held, list)}
+        lists = {key: entry for key, entry in value.items() if isinstance(entry, list)}
         if len(lists) != 1:
             raise InputError("not a list of objects", str(path), "write a list of objects: [{...}, {...}]")
         key, value = next(iter(lists.items()))

@@ -1,13 +1,15 @@
-"""What a table of data is: rows that know their place, and the settings of reading them. Reads nothing itself."""
+"""Rows with their places, tables of them, and the settings of reading them. Reads nothing itself."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from lmworks.base.errors import InputError
+from lmworks.base.notation import write_yaml
 from lmworks.base.settings import Settings
 
 Kind = Literal["text", "labels", "completion", "pairs", "chat"]
@@ -58,12 +60,12 @@ class DataSettings(Settings):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its fields under our names, where it came from, and what it must stay together with.
+    """One row: its fields under our names, its place, and the key of the group that it is split with.
 
     Attributes:
-        values: ``text``; ``text``, ``label`` (and ``prompt`` where told); ``prompt``, ``completion``; ``source``,
-            ``target`` (and ``references``, where the row has several targets); ``messages``.
-        place: ``file:line`` or ``file: row n``.
+        values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``prompt``, ``completion``;
+            ``source``, ``target`` (and ``references``, where the row has several targets); ``messages``.
+        place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
     """
 
@@ -74,14 +76,14 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows of one kind, and what was noticed on the way.
+    """Rows of one kind, and what a person should know of them.
 
     Attributes:
-        name: where they came from.
+        name: the source.
         kind: text, labels, completion, pairs or chat.
-        rows: the usable ones.
-        columns: our field -> the column or pattern it was made from.
-        notes: what a person should know (how the kind was recognised, unused columns ...).
+        rows: the usable rows.
+        columns: our field -> the column or pattern it is built from.
+        notes: how the kind was recognised, unused columns ...
         skipped: place and reason of each row left out.
         labels: kind labels: every label of the source, sorted; both sides of a split know them all.
     """
@@ -110,3 +112,9 @@ class BadRows:
         if not self.skip:
             raise InputError(fault, place, f"{hint}; or leave such rows out with --data.on_bad_row skip")
         self.reasons.append(f"{place}: {fault}")
+
+
+def option(name: str, value: Any) -> str:
+    """A data setting as an option of a command, quoted for the shell: ``--data.columns '{text: 1, label: 2}'``."""
+    text = value if isinstance(value, str) else write_yaml(value, flow=True).strip()
+    return f"--data.{name} {shlex.quote(text)}"

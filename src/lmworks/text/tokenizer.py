@@ -6,7 +6,7 @@ Opens and writes the files of a Hugging Face folder. Knows nothing of messages (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import processors
 
 from lmworks.base.errors import InputError
+from lmworks.text.plain_text import check_text
 
 ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
 """Special tokens that tokenizer_config.json names as ``<role>_token``."""
@@ -57,6 +58,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.end_ids = set(end_ids) | ({eos_id} if eos_id is not None else set())
         self.config = dict(config or {})
+        self.rows: int | None = None  # of the model's embedding, where they are fewer than the ids here
         self.opening, self.closing = self._added()
         has_bos = bos_id is not None and self.opening[:1] == [bos_id]
         if adds_bos is not None and bos_id is not None and adds_bos != has_bos:
@@ -141,9 +143,17 @@ class Tokenizer:
             special: add what the post-processor adds (BOS, or [CLS] and [SEP]).
             after: the text that stands before this one, if any. Some tokenizers put a space before the beginning of
                 a text; a piece that continues another must not get one.
+
+        Raises:
+            InputError: the text has a character that UTF-8 cannot write (half of a surrogate pair).
         """
         core = self.core if not after or special else self._core_after(after)
-        return core.encode(text, add_special_tokens=special).ids
+        try:
+            ids = core.encode(text, add_special_tokens=special).ids
+        except TypeError:
+            check_text(text, "the text")
+            raise
+        return self.check_rows(ids, text)
 
     def encode_many(self, texts: Sequence[str], after: Sequence[str] | None = None) -> list[list[int]]:
         """The same as ``encode(text, after=...)`` one by one, on all cores."""
@@ -154,9 +164,9 @@ class Tokenizer:
             groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
         for indices in groups.values():
             core = cores[indices[0]] if cores else self.core
-            encoded = core.encode_batch_fast([texts[index] for index in indices], add_special_tokens=False)
+            encoded = _checked(core.encode_batch_fast, [texts[index] for index in indices])
             for index, encoding in zip(indices, encoded, strict=True):
-                result[index] = encoding.ids
+                result[index] = self.check_rows(encoding.ids, texts[index])
         return result
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -165,8 +175,25 @@ class Tokenizer:
 
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """For each text its ids and the character at which each token begins; nothing is added."""
-        encoded = self.core.encode_batch(list(texts), add_special_tokens=False)
+        encoded = _checked(self.core.encode_batch, list(texts))
+        for text, encoding in zip(texts, encoded, strict=True):
+            self.check_rows(encoding.ids, text)
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encoded]
+
+    def check_rows(self, ids: list[int], text: str = "") -> list[int]:
+        """The ids, unless the model's embedding has no row for one of them.
+
+        Raises:
+            InputError: it has none; names the token, its id and the text.
+        """
+        if self.rows is None or not ids or max(ids) < self.rows:
+            return ids
+        token = next(token for token in ids if token >= (self.rows or 0))
+        name = self.core.id_to_token(token)
+        fault = f"the token {name!r} has id {token}, but the model's embedding has {self.rows} rows"
+        line = " ".join(text.split())
+        place = repr(line if len(line) <= 60 else f"{line[:57]}...")
+        raise InputError(fault, place, "leave the token out of the text, or take a model that has a row for it")
 
     # Ids -> text
 
@@ -194,6 +221,16 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids, added tokens among them. A model's embedding may have more rows."""
         return self.core.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id. Added tokens may leave gaps below them."""
+        return max(self.vocab_size - 1, *self.core.get_added_tokens_decoder(), 0)
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Added tokens: text -> id."""
+        return {token.content: index for index, token in self.core.get_added_tokens_decoder().items()}
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -255,18 +292,14 @@ class Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps(state)), not first_only
 
 
-def refuse_halves(text: str, place: str) -> str:
-    """The text, unless it holds a surrogate: half a character, which no UTF-8 can write.
-
-    Raises:
-        InputError: it does; names the first one.
-    """
+def _checked(encode_batch: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
+    """The encodings of texts; the library's TypeError at half of a surrogate pair becomes an InputError."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        fault = f"character {error.start + 1} is half a character (U+{ord(text[error.start]):04X}), no valid text"
-        raise InputError(fault, place, "write the text anew as UTF-8") from error
-    return text
+        return encode_batch(texts, add_special_tokens=False)
+    except TypeError:
+        for number, text in enumerate(texts, 1):
+            check_text(text, f"text {number} of {len(texts)}" if len(texts) > 1 else "the text")
+        raise
 
 
 def _sign_to_byte() -> dict[str, int]:

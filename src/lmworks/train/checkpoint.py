@@ -1,8 +1,8 @@
-"""What a run needs to go on as if it had never stopped: trainable weights, optimizer, stream position, best so far.
+"""Checkpoints to resume a run from: trainable weights, optimizer state, position in the data, best evaluation so far.
 
 A checkpoint is a folder ``checkpoint-<step>`` in the run: ``state.safetensors``, ``state.json`` and ``sums.json`` with
-the SHA-256 of both. It appears whole or not at all: written beside, flushed to the disk, renamed. Frozen weights are
-not copied. Knows no network and no loop.
+the SHA-256 of both. It is written under another name, flushed to the disk and renamed, so that it exists completely or
+not at all. Frozen weights are not saved. Knows no network and no loop.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lmworks.base.files import atomic_folder, is_full, need_room, sha256
 from lmworks.base.journal import RunFolder
 
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
-# Of each weight, by the optimizer; the scales where moments are kept in 8 bits.
-REMEMBERED = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
-ROOM_MEND = "free some, or set train.keep_checkpoints lower; then resume the run: it goes on from its last checkpoint"
+# The optimizer's state of each weight; the scales where moments have 8 bits.
+OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
+DISK_HINT = "free some, or set train.keep_checkpoints lower; then resume the run: it continues from its last checkpoint"
 
 
 @dataclass
 class State:
-    """What is kept: tensors by name, and values that JSON can hold exactly (numbers, words, lists, dicts)."""
+    """The content of a checkpoint: tensors by name, and values that JSON holds exactly."""
 
     tensors: dict[str, torch.Tensor]
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,33 +58,35 @@ def save(run: RunFolder, step: int, state: State) -> Path:
             (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
     except Exception as fault:
         if disk_is_full(fault):
-            raise InputError(f"no room on the disk for checkpoint {step}", str(run.checkpoints), ROOM_MEND) from fault
+            raise InputError(f"no room on the disk for checkpoint {step}", str(run.checkpoints), DISK_HINT) from fault
         raise
     return final
 
 
 def disk_is_full(fault: BaseException) -> bool:
-    """Whether an error says that there is no room left; safetensors tells it in words only."""
+    """Whether an error says that there is no room left; safetensors says so in its message alone."""
     if is_full(fault):
         return True
-    words = str(fault)
-    return any(os.strerror(number) in words or f"os error {number}" in words for number in (errno.ENOSPC, errno.EDQUOT))
+    message = str(fault)
+    return any(
+        os.strerror(number) in message or f"os error {number}" in message for number in (errno.ENOSPC, errno.EDQUOT)
+    )
 
 
 def steps(run: RunFolder) -> list[int]:
-    """Steps of the checkpoints that are there, rising; whether they are sound is not looked at."""
-    found = (path.name.removeprefix(NAME) for path in run.checkpoints.glob(f"{NAME}*") if path.is_dir())
-    return sorted(int(step) for step in found if step.isdecimal())
+    """Steps of the run's checkpoints, ascending; their checksums are not verified."""
+    numbers = (path.name.removeprefix(NAME) for path in run.checkpoints.glob(f"{NAME}*") if path.is_dir())
+    return sorted(int(step) for step in numbers if step.isdecimal())
 
 
 def read(run: RunFolder, step: int) -> State:
-    """The checkpoint of a step, its sums checked.
+    """The checkpoint of a step, its checksums verified.
 
     Raises:
-        InputError: a file is missing or is not what was written.
+        InputError: a file is missing or damaged.
     """
     folder = run.checkpoints / f"{NAME}{step}"
-    hint = "delete this folder; the run goes on from the checkpoint before it"
+    hint = "delete this folder; the run then continues from the checkpoint before it"
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         for name in (TENSORS, VALUES):
@@ -97,24 +99,24 @@ def read(run: RunFolder, step: int) -> State:
 
 
 def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, State] | None:
-    """The newest sound checkpoint, or None where none was ever written.
+    """The newest intact checkpoint, or None where none was ever written.
 
     Args:
         run: the run.
-        say: told of every damaged checkpoint that is passed over.
+        say: called with a message about each damaged checkpoint that is skipped.
 
     Raises:
-        InputError: there are checkpoints, and none is sound.
+        InputError: all checkpoints are damaged.
     """
-    found = steps(run)
-    for step in reversed(found):
+    written = steps(run)
+    for step in reversed(written):
         try:
             return step, read(run, step)
         except InputError as fault:
-            say(f"{fault.place}: {fault.fault}; looking for the one before it")
-    if found:
+            say(f"{fault.place}: {fault.fault}; trying the checkpoint before it")
+    if written:
         raise InputError(
-            f"none of the {len(found)} checkpoints is sound",
+            "no checkpoint of this run is intact",
             str(run.checkpoints),
             "start the run again in a new folder",
         )
@@ -123,15 +125,15 @@ def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, Sta
 
 def prune(run: RunFolder, keep: int, best: int | None = None) -> None:
     """Delete all but the newest ``keep`` checkpoints and the best one, and what a killed process left half-written."""
-    for left in run.checkpoints.glob(f".{NAME}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for partial in run.checkpoints.glob(f".{NAME}*"):
+        shutil.rmtree(partial, ignore_errors=True)
     for step in steps(run)[:-keep]:
         if step != best:
             shutil.rmtree(run.checkpoints / f"{NAME}{step}", ignore_errors=True)
 
 
 def capture(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Weights by name, and what the optimizer remembers of each."""
+    """Weights by name, and the optimizer's state of each."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in named.items():
         tensors[f"parameter.{name}"] = parameter
@@ -139,19 +141,19 @@ def capture(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer)
     return tensors
 
 
-def put_back(
+def restore(
     tensors: Mapping[str, torch.Tensor],
     named: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Give weights, and an optimizer its memory, the values that :func:`capture` took."""
+    """Set weights, and the state of an optimizer, to the values that :func:`capture` took."""
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             if optimizer is None:
                 continue
-            # clones: memory of its own, laid out as in a run that never stopped
-            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in REMEMBERED}
-            moments = {key: value.clone() for key, value in found.items() if value is not None}
+            # clones: memory of its own, with the strides of a run that was never stopped
+            saved = {key: tensors.get(f"optimizer.{key}.{name}") for key in OPTIMIZER_STATE}
+            moments = {key: value.clone() for key, value in saved.items() if value is not None}
             if moments:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}

@@ -1,4 +1,4 @@
-"""Numbers in 8 bits, in blocks with a scale each: what AdamW remembers, in a quarter of the memory.
+"""Block-wise quantization to 8 bits, a scale per block: AdamW's moments in a quarter of the memory.
 
 Dettmers, Lewis, Shleifer & Zettlemoyer 2022, "8-bit Optimizers via Block-wise Quantization": each block is divided by
 its largest number, and what is left, from -1 to 1, becomes the nearest of 256 levels that lie the closer the smaller
@@ -15,8 +15,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-
-__all__ = ["BLOCK", "Levels", "compress", "restore", "scales_of", "signed", "unsigned"]
 
 BLOCK = 256  # numbers that share a scale
 DECADES = 7  # below 1, that the levels divide
@@ -61,11 +59,11 @@ def unsigned(device: torch.device) -> Levels:
 
 def _decades(more: int) -> torch.Tensor:
     """Levels above 0 and below 1, rising: the middles of 2^(n + more) equal parts of each decade."""
-    found = []
+    parts = []
     for decade in range(DECADES):
-        borders = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64)
-        found.append((borders[1:] + borders[:-1]) / 2 * 10.0 ** (decade + 1 - DECADES))
-    return torch.cat(found)
+        edges = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64)
+        parts.append((edges[1:] + edges[:-1]) / 2 * 10.0 ** (decade + 1 - DECADES))
+    return torch.cat(parts)
 
 
 def scales_of(count: int) -> int:
@@ -82,25 +80,25 @@ def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: 
         codes: (n,) uint8; overwritten.
         scales: (ceil(n / 256),) float32; overwritten.
     """
-    whole = len(values) // BLOCK * BLOCK
-    for begin, end in ((0, whole), (whole, len(values))):
+    full = len(values) // BLOCK * BLOCK
+    for begin, end in ((0, full), (full, len(values))):
         if begin == end:
             continue
         blocks = values[begin:end].view(-1, min(BLOCK, end - begin))
         high, low = blocks.amax(1), blocks.amin(1)
         largest = torch.where(high >= -low, high, low)
         scales[begin // BLOCK : scales_of(end)] = largest
-        shares = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
-        torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=shares)
-        numbers = shares.view(-1).view(torch.uint16).int()
+        fractions = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
+        torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=fractions)
+        numbers = fractions.view(-1).view(torch.uint16).int()
         torch.index_select(levels.nearest, 0, numbers, out=codes[begin:end])
 
 
 def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
     """The numbers (n,) float32 that codes (n,) and scales (ceil(n / 256),) stand for."""
     values = torch.index_select(levels.values, 0, codes.int())
-    whole = len(codes) // BLOCK * BLOCK
-    values[:whole].view(-1, BLOCK).mul_(scales[: whole // BLOCK, None])
-    if whole < len(codes):
-        values[whole:].mul_(scales[-1])
+    full = len(codes) // BLOCK * BLOCK
+    values[:full].view(-1, BLOCK).mul_(scales[: full // BLOCK, None])
+    if full < len(codes):
+        values[full:].mul_(scales[-1])
     return values

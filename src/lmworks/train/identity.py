@@ -1,4 +1,4 @@
-"""What must be the same for a run to go on as if it had never stopped: its examples, its drawing, its settings."""
+"""What must be equal for a run to be resumed: its examples, the random part of its task, its settings."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 from lmworks.data.batch import Example, ExampleTransform
 from lmworks.train.settings import TrainSettings
 
-# They change no loss.
+# Settings that change no loss.
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
-NAMED_SETTINGS = {"optimizer_state"}  # told by their words: a checkpoint holds nothing for another one
-TRIED = 1000  # examples whose random part is drawn once, to know an objective by what it does
+NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
+SAMPLED = 1000  # examples whose random part is hashed
 
 
 def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
-    """Checksums by what they are of, and the words of some settings.
+    """SHA-256 by what was hashed, and the values of some settings.
 
     Args:
         examples: token by token, with targets, sources, types and labels.
         settings: those that change losses.
-        draw: an objective's random part; it is known by what it draws, so other settings of it, and another version of
-            it, are noticed alike.
+        draw: the random part of the task. What it draws is hashed, so that other settings of it and another version of
+            its code both give another hash.
     """
     data = hashlib.sha256()
     for example in examples:
         _add(data, example)
-    told = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
-    found = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
-    found |= {"data": data.hexdigest(), "settings": hashlib.sha256(told.encode()).hexdigest()}
+    values = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
+    identity = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
+    identity |= {"data": data.hexdigest(), "settings": hashlib.sha256(values.encode()).hexdigest()}
     if draw is not None:
-        drawn = hashlib.sha256()
-        for index in range(0, len(examples), -(-len(examples) // TRIED)):
-            _add(drawn, draw(examples[index], np.random.default_rng((settings.seed, index))))
-        found["objective"] = drawn.hexdigest()
-    return found
+        samples = hashlib.sha256()
+        for index in range(0, len(examples), -(-len(examples) // SAMPLED)):
+            _add(samples, draw(examples[index], np.random.default_rng((settings.seed, index))))
+        identity["task"] = samples.hexdigest()
+    return identity
 
 
 def _add(hashed: hashlib._Hash, example: Example) -> None:

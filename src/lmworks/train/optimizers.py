@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from lmworks.adapt.registry import METHODS
 from lmworks.train import eight_bit
-from lmworks.train.settings import DEFAULT_RATES, OptimizerSettings
+from lmworks.train.settings import OptimizerSettings
 
-__all__ = ["AdamW", "EightBitAdamW", "OptimizerSettings", "gradient_norm", "groups", "make", "peak_rate", "rate"]
-
-SMALL = 4096  # tensors of fewer numbers keep their moments in float32
-STRETCH = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
+MIN_8BIT_SIZE = 4096  # tensors of fewer numbers keep their moments in float32
+SLICE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
@@ -24,7 +23,7 @@ def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
     if settings.learning_rate is not None:
         return settings.learning_rate
     frozen = any(not parameter.requires_grad for parameter in network.parameters())
-    return DEFAULT_RATES["lora" if frozen else "full"]
+    return METHODS["lora" if frozen else "full"].learning_rate
 
 
 def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
@@ -58,39 +57,39 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
         if parameter.requires_grad:
             matrix = parameter.ndim >= 2 and id(parameter) not in tables
             (decayed if matrix else others).append(parameter)
-    found = ({"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0})
-    return [group for group in found if group["params"]]
+    both = ({"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0})
+    return [group for group in both if group["params"]]
 
 
 class AdamW(torch.optim.AdamW):
     """AdamW as torch computes it, in one fused pass over memory, clipping too.
 
-    A step of a small network takes a few milliseconds, so what torch's own step looks up anew each time is left out.
+    A step of a small network takes a few milliseconds, so the bookkeeping of torch's own step is left out.
     """
 
-    def advance(self, rate: float, norm: float = 0.0, largest: float = 0.0) -> None:
-        """One step with the gradients that are there; they are given back afterwards.
+    def advance(self, rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
+        """One step with the parameters' gradients, which are set to None afterwards.
 
         Args:
             rate: learning rate.
             norm: global norm of the gradients.
-            largest: they are shortened to this norm where theirs is larger; 0: never.
+            max_norm: gradients are scaled down to this norm where theirs is larger; 0: never.
         """
-        scale = torch.tensor(norm / largest) if 0 < largest < norm else None  # gradients are divided by it
+        scale = torch.tensor(norm / max_norm) if 0 < max_norm < norm else None  # gradients are divided by it
         for group in self.param_groups:
             group["lr"] = rate
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             with torch.no_grad():
-                self._move(parameters, group, scale)
+                self._update(parameters, group, scale)
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def _move(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
-        kept = [self.state[parameter] or self._begun(parameter) for parameter in parameters]
-        first, second, steps = ([state[name] for state in kept] for name in ("exp_avg", "exp_avg_sq", "step"))
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
+        states = [self.state[parameter] or self._initial_state(parameter) for parameter in parameters]
+        first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         _fused(parameters, [_gradient(parameter) for parameter in parameters], first, second, steps, group, scale)
 
-    def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+    def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
@@ -102,49 +101,51 @@ class AdamW(torch.optim.AdamW):
 class EightBitAdamW(AdamW):
     """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight in place of 8, and a scale a block.
 
-    A step takes a stretch of weights after the other: its moments become float32, torch's own pass moves them and the
-    weights, and they become 8 bits again; so the float32 ones of one stretch alone exist at a time. Tensors of fewer
-    than 4096 numbers (norms, biases) stay in float32, as the paper advises.
+    A step goes over the weights slice by slice: the slice's moments become float32, torch's own pass updates them and
+    the weights, and they become 8 bits again; so float32 moments of only one slice exist at a time. Moments of tensors
+    with fewer than 4096 numbers (norms, biases) stay in float32, as the paper advises.
     """
 
-    def _move(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
-        small = [parameter for parameter in parameters if not _is_shortened(parameter)]
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
+        small = [parameter for parameter in parameters if not _has_8bit_moments(parameter)]
         if small:
-            super()._move(small, group, scale)
+            super()._update(small, group, scale)
         for parameter in parameters:
-            if _is_shortened(parameter):
-                self._move_one(parameter, self.state[parameter] or self._begun(parameter), group, scale)
+            if _has_8bit_moments(parameter):
+                self._update_8bit(parameter, self.state[parameter] or self._initial_state(parameter), group, scale)
 
-    def _move_one(
+    def _update_8bit(
         self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
     ) -> None:
         levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
-        for begin in range(0, len(weights), STRETCH):
-            place = slice(begin, begin + STRETCH)
-            blocks = slice(begin // eight_bit.BLOCK, (begin + STRETCH) // eight_bit.BLOCK)
-            kept = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
-            first, second = (eight_bit.restore(codes, one, s) for (codes, s), one in zip(kept, levels, strict=True))
-            step = state["step"].clone()  # every stretch makes the same step
+        for begin in range(0, len(weights), SLICE):
+            place = slice(begin, begin + SLICE)
+            blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE) // eight_bit.BLOCK)
+            stored = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
+            first, second = (
+                eight_bit.restore(codes, table, scales) for (codes, scales), table in zip(stored, levels, strict=True)
+            )
+            step = state["step"].clone()  # every slice makes the same step
             _fused([weights[place]], [gradient[place]], [first], [second], [step], group, scale)
-            for values, one, (codes, scales) in zip((first, second), levels, kept, strict=True):
-                eight_bit.compress(values, one, codes, scales)
+            for values, table, (codes, scales) in zip((first, second), levels, stored, strict=True):
+                eight_bit.compress(values, table, codes, scales)
         state["step"] += 1
 
-    def _begun(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
-        if not _is_shortened(parameter):
-            return super()._begun(parameter)
+    def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        if not _has_8bit_moments(parameter):
+            return super()._initial_state(parameter)
         state = {"step": torch.zeros((), device=parameter.device)}
-        for name in ("exp_avg", "exp_avg_sq"):  # a scale of zero: whatever the codes say
+        for name in ("exp_avg", "exp_avg_sq"):  # a scale of zero makes every code zero
             state[name] = torch.zeros(parameter.numel(), dtype=torch.uint8, device=parameter.device)
             state[f"{name}_scale"] = torch.zeros(eight_bit.scales_of(parameter.numel()), device=parameter.device)
         self.state[parameter] = state
         return state
 
 
-def _is_shortened(parameter: nn.Parameter) -> bool:
+def _has_8bit_moments(parameter: nn.Parameter) -> bool:
     """Whether its moments are kept in 8 bits."""
-    return parameter.numel() >= SMALL and parameter.is_contiguous() and parameter.dtype == torch.float32
+    return parameter.numel() >= MIN_8BIT_SIZE and parameter.is_contiguous() and parameter.dtype == torch.float32
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
@@ -161,7 +162,7 @@ def _fused(
     group: dict[str, Any],
     scale: torch.Tensor | None,
 ) -> None:
-    """Torch's own pass: weights and moments are moved in place, steps counted; gradients are divided by ``scale``."""
+    """Torch's own pass: weights, moments and steps are updated in place; gradients are divided by ``scale``."""
     adamw(
         list(parameters),
         list(gradients),

@@ -1,7 +1,4 @@
-"""What a person sees while it trains: one live line on a terminal, plain lines every few seconds elsewhere.
-
-Knows no network: it is told of steps.
-"""
+"""Progress of training: one live line on a terminal, plain lines every few seconds elsewhere. Knows no network."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from lmworks.base import machine
 
-PLAIN_SECONDS = 10.0  # between lines where the screen is a file
-TOLD_SECONDS = 1.0  # between two evaluations that are told
-LIVE_SECONDS = 0.25  # between two looks at the live line
+PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
+EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
+LIVE_SECONDS = 0.25  # between two updates of the live line
 BEYOND = "over 100% of this machine's limit: measured too low, and anew at the end"
-WINDOW = 10  # looks that speeds are taken over
+WINDOW = 10  # updates that speeds are averaged over
 
 
 class Sums(NamedTuple):
@@ -33,15 +30,15 @@ class Sums(NamedTuple):
 
 
 class TrainingProgress:
-    """Step, loss, real tokens per second, peak memory, time left, share of the machine's own limit.
+    """Step, loss, real tokens per second, peak memory, time left, fraction of the machine's measured rate.
 
-    A step of a small network takes milliseconds: it is told of each, and asks for figures only when it shows them.
+    A step of a small network takes milliseconds: figures are computed only when they are shown.
 
     Args:
         total: steps of the run.
         limit: measured FLOP/s of this machine in the precision used, or None where unknown.
         console: where to write; default: standard error.
-        quiet: write nothing but what is said.
+        quiet: write only what :meth:`say` gets.
     """
 
     def __init__(
@@ -49,8 +46,8 @@ class TrainingProgress:
     ) -> None:
         self.total, self.limit, self.quiet = total, limit, quiet
         self.console = console or Console(stderr=True, highlight=False)
-        self._looks: deque[tuple[int, Sums]] = deque(maxlen=WINDOW)
-        self._looked = self._told = float("-inf")
+        self._updates: deque[tuple[int, Sums]] = deque(maxlen=WINDOW)
+        self._updated = self._evaluated = float("-inf")
         self._left_out = 0
         self._live: Progress | None = None
 
@@ -79,16 +76,16 @@ class TrainingProgress:
         Args:
             step: its number.
             loss: of it.
-            sums: asked only when the line is shown.
+            sums: called only when the line is shown.
         """
         now = time.monotonic()
         pause = PLAIN_SECONDS if self._live is None else LIVE_SECONDS
-        if self.quiet or (now - self._looked < pause and step != self.total):
+        if self.quiet or (now - self._updated < pause and step != self.total):
             return
-        self._looked = now
-        if not self._looks:
-            self._looks.append((step - 1, Sums()))
-        self._looks.append((step, sums()))
+        self._updated = now
+        if not self._updates:
+            self._updates.append((step - 1, Sums()))
+        self._updates.append((step, sums()))
         line = self._line(step, loss)
         if self._live is None:
             self.console.print(line, soft_wrap=True)
@@ -100,27 +97,27 @@ class TrainingProgress:
         """A line of its own, above the live one."""
         self.console.print(escape(text), soft_wrap=True)
 
-    def tell(self, lines: Sequence[str], step: int) -> None:
-        """What was found at a step; where that happens more than once a second or so, some are left out, and counted.
+    def show_evaluation(self, lines: Sequence[str], step: int) -> None:
+        """The figures of an evaluation; of more than one in a second some are left out, and counted.
 
         Args:
-            lines: to be said.
-            step: the last of the run is always told.
+            lines: to be written.
+            step: the last of the run is always shown.
         """
         if not lines:
             return
         now = time.monotonic()
-        if now - self._told < TOLD_SECONDS and step != self.total:
+        if now - self._evaluated < EVALUATION_SECONDS and step != self.total:
             self._left_out += 1
             return
         if self._left_out:
             self.say(f"({self._left_out} evaluations between are in the journal)")
-        self._told, self._left_out = now, 0
+        self._evaluated, self._left_out = now, 0
         for line in lines:
             self.say(line)
 
     def _line(self, step: int, loss: float) -> str:
-        (first, before), (last, after) = self._looks[0], self._looks[-1]
+        (first, before), (last, after) = self._updates[0], self._updates[-1]
         seconds = max(after.seconds - before.seconds, 1e-9)
         left = (self.total - step) * seconds / max(last - first, 1)
         parts = [
@@ -131,7 +128,6 @@ class TrainingProgress:
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]
         if self.limit:
-            share = (after.flops - before.flops) / seconds / self.limit
-            told = f"{share:.0%} of this machine's limit" if share <= 1 else BEYOND
-            parts.append(told)
+            utilization = (after.flops - before.flops) / seconds / self.limit
+            parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else BEYOND)
         return "  ".join(parts)

@@ -1,9 +1,8 @@
-"""A range test of learning rates (Smith 2017, section 3.3): rates rise exponentially, and the loss tells which serve.
+"""A range test of learning rates (Smith 2017, section 3.3): some steps with rates that rise exponentially.
 
-From the weights a run begins with, some steps are made with rates from very small to far too large. At first nothing
-happens, then the loss falls, then the network comes apart. The rate at which the smoothed loss falls fastest, taken
-over the logarithm of the rate, is the one to train with. Afterwards weights and optimizer are what they were, bit for
-bit.
+The test starts from the run's initial weights, with rates from very small to far too large. At first the loss hardly
+changes, then it falls, then training diverges. The rate at which the smoothed loss falls fastest, over the logarithm of
+the rate, is the one to train with. Afterwards weights and optimizer are as before, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from lmworks.train.step import accumulate_gradients, sample
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0
-SMOOTHING = 0.9  # share of the running mean that is the past; its start is corrected as Adam's moments are
-APART = 4.0  # the test ends where the smoothed loss is so many times the best
+SMOOTHING = 0.9  # decay of the running mean of losses; its bias is corrected as that of Adam's moments
+DIVERGED = 4.0  # the test ends where the smoothed loss is so many times the lowest
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a range test found.
+class RateCurve:
+    """The result of a range test.
 
     Attributes:
-        rate: to train with.
-        rates, losses: the curve: the rate of each step made, and the loss of its examples before it.
+        best: the rate to train with.
+        rates, losses: the curve: the rate of each step, and the loss of its examples before it.
     """
 
-    rate: float
+    best: float
     rates: list[float]
     losses: list[float]
 
 
-def find(
+def range_test(
     network: Transformer,
     examples: Sequence[Example],
     settings: TrainSettings,
@@ -50,61 +49,61 @@ def find(
     precision: str,
     device: torch.device,
     total: int,
-) -> Found:
-    """Make the test on examples as training has them, drawn with random numbers that training will not see.
+) -> RateCurve:
+    """Make the test on training examples, sampled with random numbers that training does not use.
 
     Args:
-        network: as a run begins with it.
+        network: with the run's initial weights.
         examples, settings, draw: of the run.
-        optimizer: of the run, which has made no step yet.
-        precision, device: of the products.
+        optimizer: of the run, before its first step.
+        precision, device: of the matrix products.
         total: steps of the run.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    kept = [parameter.detach().clone() for parameter in parameters]
+    initial = [parameter.detach().clone() for parameter in parameters]
     rates = np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
     size, losses, best = min(settings.batch_size, len(examples)), [], math.inf
     network.train()
     try:
         for step, rate in enumerate(rates, total + 1):
-            chosen = np.random.default_rng((settings.seed, step)).permutation(len(examples))[:size].tolist()
-            documents = sample(examples, chosen, draw, settings.seed, step)
+            indices = np.random.default_rng((settings.seed, step)).permutation(len(examples))[:size].tolist()
+            documents = sample(examples, indices, draw, settings.seed, step)
             loss = accumulate_gradients(network, documents, settings, step, precision, device).loss
             norm = gradient_norm(parameters)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 break
             losses.append(loss)
-            now = smoothed(losses)[-1]
-            best = min(best, now)
-            if now > APART * best:
+            current = smoothed(losses)[-1]
+            best = min(best, current)
+            if current > DIVERGED * best:
                 break
             optimizer.advance(rate, norm, settings.clip)
     finally:
         with torch.no_grad():
-            for parameter, value in zip(parameters, kept, strict=True):
+            for parameter, value in zip(parameters, initial, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
         optimizer.state.clear()
-    return Found(steepest(rates[: len(losses)], losses), rates[: len(losses)], losses)
+    return RateCurve(steepest(rates[: len(losses)], losses), rates[: len(losses)], losses)
 
 
 def smoothed(losses: list[float]) -> list[float]:
     """Running mean of the losses, its bias towards the start corrected (Kingma & Ba 2015, section 3)."""
-    found, mean = [], 0.0
+    means, mean = [], 0.0
     for number, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append(mean / (1 - SMOOTHING**number))
-    return found
+        means.append(mean / (1 - SMOOTHING**number))
+    return means
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:
     """The rate at which the smoothed loss falls fastest over log(rate), before it is at its lowest.
 
-    Where it never falls, the smallest rate tried: nothing larger is known to be safe.
+    Where it never falls, the smallest rate of the test: no larger one is known to be safe.
     """
     curve = np.array(smoothed(losses))
     lowest = int(curve.argmin()) if len(curve) else 0
     if lowest < 1:
         return rates[0] if rates else LOWEST
-    slopes = np.gradient(curve[: lowest + 1], np.log(rates[: lowest + 1]))
-    return rates[int(slopes.argmin())]
+    derivative = np.gradient(curve[: lowest + 1], np.log(rates[: lowest + 1]))
+    return rates[int(derivative.argmin())]

@@ -6,15 +6,17 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
+from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
-from lmworks.model.kept import SMALLEST_ROW, row_tokens
 
-DEFAULT_RATES = {"lora": 2e-4, "full": 2e-5, "scratch": 5e-4}
 # Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
+
+TRIM = 0.9  # of a budget of memory: pages that lie free between blocks are then given back
 
 
 class OptimizerSettings(Settings):
@@ -23,8 +25,9 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description=f"Peak rate. None: {DEFAULT_RATES['lora']:g} for LoRA, {DEFAULT_RATES['full']:g} for full tuning, "
-        f"{DEFAULT_RATES['scratch']:g} from scratch.",
+        description="Peak rate. None: the method's own: "
+        + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
+        + f"; from scratch {METHODS['full'].pretraining_learning_rate:g}.",
     )
     find_learning_rate: bool = Field(
         False, description="Find the peak rate by a range test before training; learning_rate is then not read."
@@ -61,6 +64,11 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
     )
+    base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
+        "auto",
+        description="How frozen weights are held. bfloat16: rounded, half the memory. stored: as the file has them, "
+        "4-bit blocks of a GGUF too. auto: float32, and the blocks of a GGUF where memory asks for it.",
+    )
     recompute: int = Field(
         0,
         ge=0,
@@ -95,6 +103,11 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    @property
+    def trim_above(self) -> int | None:
+        """Bytes above which freed pages are given back before each row; None without a budget of memory."""
+        return None if self.memory is None else round(TRIM * parse_storage(self.memory))
 
     @property
     def room(self) -> int:

@@ -1,4 +1,4 @@
-"""How a run is asked to stop. Knows no loop."""
+"""Ctrl-C and SIGTERM end a run after the current step. Knows no loop."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Within this block, Ctrl-C and SIGTERM are noted, not obeyed; a second one interrupts at once.
+def defer_signals() -> Iterator[Callable[[], bool]]:
+    """Within this block, the first Ctrl-C or SIGTERM is only recorded; a second one interrupts at once.
 
     Yields:
-        A function: whether the process was asked to stop. Always False outside the main
-        thread, which alone can be asked.
+        A function: whether a signal came. Always False outside the main thread, which alone receives signals.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def note(number: int, frame: object) -> None:
-        if asked:
+    def record(number: int, frame: object) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,113 @@
+"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of the base they were trained on beside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from lmworks.adapt import peft_folder
+from lmworks.adapt.adapters import adapters, fingerprint, refuse_second
+from lmworks.adapt.low_rank import LoRALinear
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.families.family import Family
+from lmworks.model.surgery import named_linears, put
+from lmworks.model.transformer import Transformer
+
+BASE_FILE = "lmworks_base.json"  # beside peft's two files, which may hold no keys that peft does not know
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """What loading an adapter did: the modules it sits on, and what a person should know about it."""
+
+    modules: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def save(network: Transformer, folder: Path | str, family: Family, base_source: str = "") -> None:
+    """Write the adapter, and beside it which base it was trained on.
+
+    Args:
+        network: with LoRA adapters.
+        folder: made if it is not there.
+        family: whose names the tensors shall have.
+        base_source: how to find the base again: a hub name, a path, an alias.
+
+    Raises:
+        InputError: there is no adapter.
+    """
+    present = {name: module for name, module in adapters(network) if isinstance(module, LoRALinear)}
+    if not present:
+        raise InputError("this network has no adapter to save", hint="save the whole model")
+    folder = Path(folder)
+    factors = {
+        name: peft_folder.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
+        for name, module in present.items()
+    }
+    outputs = {
+        name: int(module.out_features)  # type: ignore[arg-type]
+        for name, module in named_linears(network)
+        if not name.endswith(".base")
+    }
+    dropout = next(iter(present.values())).dropout
+    peft_folder.write(folder, factors, outputs, family, network.config, dropout, base_source)
+    record = {"base": base_source, "base_fingerprint": fingerprint(network)}
+    atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def load(network: Transformer, folder: Path | str, family: Family, trainable: bool = False) -> LoadedAdapter:
+    """Put an adapter that we or ``peft`` saved on its base.
+
+    Args:
+        network: the base; changed in place and frozen.
+        folder: with adapter_config.json and adapter_model.safetensors.
+        family: of the base.
+        trainable: whether its factors are to be trained on.
+
+    Raises:
+        InputError: the adapter is not for this model, or asks for what is not computed here.
+    """
+    refuse_second(network)
+    folder = Path(folder)
+    factors, config = peft_folder.read(folder, family, network.config)
+    linears = dict(named_linears(network))
+    network.requires_grad_(False)
+    dropout = float(config.get("lora_dropout") or 0.0)
+    wrapped = {name: _wrapped(name, linears[name], own, dropout, folder) for name, own in factors.items()}
+    for name, module in wrapped.items():
+        module.lora_A.requires_grad_(trainable)
+        module.lora_B.requires_grad_(trainable)
+        put(network, name, module.train(network.training))
+    return LoadedAdapter(list(wrapped), _notes(network, folder))
+
+
+def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout: float, folder: Path) -> LoRALinear:
+    """A linear with the factors of a file beside it."""
+    shape, expected = (len(factors.b), factors.a.shape[1]), (linear.out_features, linear.in_features)
+    if shape != expected:
+        raise InputError(
+            f"the adapter's {name} is {shape}, the model's {expected}",
+            str(folder),
+            "load the adapter onto the base that it was trained on",
+        )
+    module = LoRALinear(linear, len(factors.a), factors.scale, dropout)
+    module.lora_A.data.copy_(factors.a)
+    module.lora_B.data.copy_(factors.b)
+    return module
+
+
+def _notes(network: nn.Module, folder: Path) -> list[str]:
+    path = folder / BASE_FILE
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("base_fingerprint") == fingerprint(network):
+        return []
+    return [
+        f"the adapter was trained on a base with other weights ({record.get('base') or 'unnamed'}): "
+        "another model of this shape, or the same one in another quantization"
+    ]

@@ -1,0 +1,178 @@
+"""Modules that adapt a network from beside its own: find them, switch them off, merge them, take them off.
+
+Knows the network's modules by name only, and no method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from lmworks.base.errors import InputError
+from lmworks.model.storage import WeightStorage
+from lmworks.model.stored import StoredLinear, stored_layers
+from lmworks.model.surgery import put
+
+
+class Adapter(nn.Module):
+    """A module around a linear of the base, which stays frozen inside it.
+
+    A subclass computes ``forward`` with its update where :attr:`active`, and tells its update as a matrix.
+
+    Args:
+        base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.in_features: int = int(base.in_features)  # type: ignore[arg-type]
+        self.out_features: int = int(base.out_features)  # type: ignore[arg-type]
+        self.base = base
+        self.enabled = True
+        self._unmerged: nn.Parameter | None = None
+        self._stored: StoredLinear | None = None  # the base, while a plain linear holds the merged weight
+        base.requires_grad_(False)
+
+    @property
+    def merged(self) -> bool:
+        """Whether the base's weight holds the update already."""
+        return self._unmerged is not None
+
+    @property
+    def active(self) -> bool:
+        """Whether the update is computed beside the base: neither switched off nor part of the base's weight."""
+        return self.enabled and not self.merged
+
+    def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """The base's weight (out_features, in_features) with the update in it, in float64."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Put the update into the base's weight; the old weight is kept, so that unmerge is exact.
+
+        Raises:
+            TypeError: the base has no plain weight to add to.
+        """
+        if self.merged:
+            return
+        if isinstance(self.base, StoredLinear):
+            self._stored, self.base = self.base, self.base.widened()
+        weight = getattr(self.base, "weight", None)
+        if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
+            raise TypeError(f"an update cannot be merged into a {type(self.base).__name__}")
+        self._unmerged = weight
+        self.base.weight = nn.Parameter(self.merged_weight(weight).to(weight.dtype), requires_grad=False)
+
+    def unmerge(self) -> None:
+        """Give the base its own weight again, bit for bit."""
+        if self._unmerged is not None:
+            self.base.weight, self._unmerged = self._unmerged, None
+        if self._stored is not None:
+            self.base, self._stored = self._stored, None
+
+
+def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
+    """Dotted name (the wrapped linear's) and module of every adapter."""
+    for name, module in network.named_modules():
+        if isinstance(module, Adapter):
+            yield name, module
+
+
+def refuse_second(network: nn.Module) -> None:
+    """One adapter at a time.
+
+    Raises:
+        InputError: the network has one.
+    """
+    if next(adapters(network), None) is not None:
+        raise InputError("this network has an adapter already", hint="merge or detach it first")
+
+
+@contextmanager
+def disabled(network: nn.Module) -> Iterator[None]:
+    """Within this block the network is its base, exactly: adapters are not computed, merged ones are taken out."""
+    before = [(module, module.enabled, module.merged) for _, module in adapters(network)]
+    for module, _, _ in before:
+        module.enabled = False
+        module.unmerge()
+    try:
+        yield
+    finally:
+        for module, enabled, was_merged in before:
+            module.enabled = enabled
+            if was_merged:
+                module.merge()
+
+
+def merge(network: nn.Module) -> int:
+    """Add every update to its base's weight for good: plain linears again, same results. Gives how many there were."""
+    present = list(adapters(network))
+    for name, module in present:
+        module.merge()
+        put(network, name, module.base)
+    return len(present)
+
+
+@contextmanager
+def merged(network: nn.Module) -> Iterator[None]:
+    """Within this block every adapter is part of its base's weight and its module is gone, as in a plain model."""
+    present = [(name, module, module.merged) for name, module in adapters(network)]
+    for name, module, _ in present:
+        module.merge()
+        put(network, name, module.base)
+    try:
+        yield
+    finally:
+        for name, module, was_merged in present:
+            put(network, name, module)
+            if not was_merged:
+                module.unmerge()
+
+
+def detach(network: nn.Module) -> int:
+    """Take the adapters off: the base is there again, bit for bit. Gives how many there were."""
+    present = list(adapters(network))
+    for name, module in present:
+        module.unmerge()
+        put(network, name, module.base)
+    return len(present)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A short hash of a few of each of the base's weights; the same however they are stored, adapted or not."""
+    own: dict[str, torch.Tensor | WeightStorage] = {
+        f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
+    }
+    own |= {name.replace(".base.", "."): tensor for name, tensor in _base_parameters(network)}
+    digest = hashlib.sha256()
+    for name, weight in sorted(own.items()):
+        sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tensor:
+    """Up to ``count`` elements at equal distances, in the order of rows."""
+    if isinstance(weight, torch.Tensor):
+        flat = weight.detach().flatten()
+        return flat[:: max(len(flat) // count, 1)][:count]
+    rows, columns = weight.shape
+    places = torch.arange(0, rows * columns, max(rows * columns // count, 1))[:count]
+    return weight.rows(places // columns).dequantized().gather(1, (places % columns)[:, None]).flatten()
+
+
+def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    added = {id(own) for _, module in adapters(network) for own in module.parameters(recurse=False)}
+    for name, parameter in network.named_parameters():
+        if id(parameter) not in added:
+            yield name, parameter
+
+
+def seed_of(name: str, seed: int) -> int:
+    """A seed for what is drawn for one module, from a run's seed and the module's name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,25 @@
+"""Full fine-tuning: every weight is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lmworks.adapt.method import NoSettings
+from lmworks.adapt.weights import WeightsMethod
+
+if TYPE_CHECKING:
+    from lmworks.model.transformer import Transformer
+
+
+class Full(WeightsMethod[NoSettings]):
+    """Every weight."""
+
+    name = "full"
+    summary = "every weight"
+    learning_rate = 2e-5
+    pretraining_learning_rate = 5e-4
+
+    def parameters(self, network: Transformer) -> Iterable[str]:
+        """All."""
+        return [name for name, _ in network.named_parameters()]

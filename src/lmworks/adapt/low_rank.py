@@ -1,0 +1,77 @@
+"""Low rank over any linear: y = base(x) + alpha / r * (dropout(x) A^T) B^T. Knows no file format and no model.
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", equation 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lmworks.adapt.adapters import Adapter
+from lmworks.kernels.dropout import dropout
+from lmworks.model.products import is_supported, merged_linear
+
+
+class LoRALinear(Adapter):
+    """A linear with a trainable low-rank update beside it.
+
+    The wrapped linear is frozen, so autograd keeps its input for A's gradient alone, and linears that read the same
+    input (q, k, v) share that one tensor. A and B stay float32 whatever the base's precision; they are cast where
+    they are used.
+
+    Args:
+        base: the linear to wrap: any module with ``in_features``, ``out_features`` and ``forward``.
+        rank: r.
+        scale: what the update is multiplied by (alpha / r).
+        dropout: part of the update's input set to zero while training.
+        generator: random numbers of A's initial values; B starts at zero, so the first update is nothing.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        rank: int,
+        scale: float,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(base)
+        self.rank, self.scale, self.dropout = rank, scale, dropout
+        device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
+        initial = torch.empty(rank, self.in_features)
+        # The bound of Kaiming's uniform initialization with a = sqrt(5), as PEFT initializes A.
+        initial.uniform_(-1 / math.sqrt(self.in_features), 1 / math.sqrt(self.in_features), generator=generator)
+        self.lora_A = nn.Parameter(initial.to(device))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
+        if self._rounds(x):
+            return merged_linear(x.to(torch.bfloat16), self)
+        y = self.base(x)
+        if not self.active:
+            return y
+        x = dropout(x, self.dropout) if self.training else x
+        low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
+        # One call adds the product to the base's output: no second pass over (..., out_features).
+        return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
+
+    def _rounds(self, x: torch.Tensor) -> bool:
+        """Whether products are made in bfloat16 over a plain float32 base, which rounds away what is added to them."""
+        if not self.active or (self.dropout and self.training) or not is_supported(self):
+            return False
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
+        return dtype == torch.bfloat16 and plain
+
+    def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Adapter.merged_weight`."""
+        return weight.double().add_(self.lora_B.double() @ self.lora_A.double(), alpha=self.scale)
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, scale={self.scale:g}, dropout={self.dropout:g}, enabled={self.enabled}"

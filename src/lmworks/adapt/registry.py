@@ -1,0 +1,92 @@
+"""The methods by name: recipes, help texts and schemas are built from METHODS. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import Field, create_model
+
+from lmworks.adapt.full import Full
+from lmworks.adapt.last_layers import LastLayers
+from lmworks.adapt.lora import LoRA
+from lmworks.adapt.method import Method, NoSettings
+from lmworks.base.errors import InputError
+from lmworks.base.settings import Settings
+
+if TYPE_CHECKING:
+    from lmworks.adapt.adapter_folder import LoadedAdapter
+    from lmworks.families.family import Family
+    from lmworks.model.transformer import Transformer
+
+S = TypeVar("S", bound=Settings)
+METHODS: dict[str, type[Method[Any]]] = {
+    method.name: method
+    for method in (
+        LoRA,
+        Full,
+        LastLayers,
+    )
+}
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]  # the annotation of a setting: checked, and listed in help and schema
+
+
+def make(name: str, settings: Settings | None = None) -> Method[Any]:
+    """A method by its name.
+
+    Args:
+        name: a key of METHODS.
+        settings: of its settings class; None: the defaults.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}", "method", f"one of: {', '.join(METHODS)}")
+    return METHODS[name](settings)
+
+
+def chosen_by(recipe: Settings) -> Method[Any]:
+    """The method that a recipe names, with the settings of its group there."""
+    name = getattr(recipe, "method")  # noqa: B009 - a recipe's fields are made from this registry
+    return make(name, getattr(recipe, name, None))
+
+
+def with_settings(base: type[S]) -> type[S]:
+    """A class of settings with a group of settings for each method that has any, after those of its base."""
+    groups: dict[str, Any] = {
+        name: (method.settings_class, Field(default_factory=method.settings_class))
+        for name, method in METHODS.items()
+        if method.settings_class is not NoSettings
+    }
+    return create_model(f"{base.__name__}WithMethods", __base__=base, **groups)
+
+
+def summaries() -> str:
+    """All methods in one line of help: ``lora: ...; full: ...``."""
+    return "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + "."
+
+
+def load_adapter(network: Transformer, folder: Path, family: Family, trainable: bool = False) -> LoadedAdapter:
+    """Put an adapter of whatever method on its base.
+
+    Args:
+        network: the base; changed in place and frozen.
+        folder: with adapter_config.json, which names the method by ``peft_type``.
+        family: of the base.
+        trainable: whether it is to be trained on.
+
+    Raises:
+        InputError: no method has such adapters, or this one is not for this model.
+    """
+    from lmworks.adapt.peft_folder import read_config
+
+    kind = read_config(folder).get("peft_type")
+    known = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
+    if kind not in known:
+        place = str(folder / "adapter_config.json")
+        raise InputError(f"peft_type is {kind!r}", place, f"lmworks loads adapters of type {', '.join(known)}")
+    return known[kind].load(network, folder, family, trainable)

@@ -1,0 +1,113 @@
+"""In-place gradient accumulation for a training step, and a cache of casts that lives as long as the step.
+
+Autograd accumulates the gradient of a reused weight by allocating a second matrix and adding it to ``.grad``. Within
+:func:`accumulate_in_place` the backward passes of this package add each gradient to ``.grad`` directly, and a weight is
+cast to the precision of the products once a step instead of once a row.
+
+It is off by default because autograd does not see these additions: ``autograd.grad`` and hooks on parameters would miss
+them. A training step, which calls ``.backward()`` and reads ``.grad``, switches it on around forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_enabled = False
+# Keyed by the ids of the tensors that a cast is computed from and by its other inputs. The entry holds these tensors,
+# so that no id is used again while it stands.
+_casts: dict[tuple[Any, ...], tuple[tuple[torch.Tensor, ...], torch.Tensor]] = {}
+
+
+@contextmanager
+def accumulate_in_place() -> Iterator[None]:
+    """Within this block, in which no weight may change, gradients of matrices are added to ``.grad`` in place."""
+    global _enabled
+    before, _enabled = _enabled, True
+    try:
+        yield
+    finally:
+        _enabled = before
+        _casts.clear()
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A weight in another precision; cached within :func:`accumulate_in_place`."""
+    if tensor.dtype == dtype:
+        return tensor
+    if not tensor.is_leaf:
+        return tensor.to(dtype)
+    return _cached((tensor,), (dtype,), lambda: tensor.detach().to(dtype))
+
+
+def merged_weight(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """weight + scale B A, summed in float32 and rounded once; cached within :func:`accumulate_in_place`.
+
+    LoRA's update starts small: added to a product that is already rounded to bfloat16 it would be rounded away.
+    """
+    return _cached((weight, a, b), (scale, dtype), lambda: merge(weight, a, b, scale, dtype))
+
+
+def merge(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """The same, computed anew each time."""
+    return torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype)
+
+
+def _cached(
+    tensors: tuple[torch.Tensor, ...], settings: tuple[Any, ...], compute: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    if not _enabled:
+        return compute()
+    key = (*map(id, tensors), *settings)
+    if key not in _casts:
+        _casts[key] = (tensors, compute())
+    return _casts[key][1]
+
+
+def gradient_buffer(weight: torch.Tensor) -> torch.Tensor | None:
+    """The float32 ``.grad`` that a weight's gradients are added to in place, allocated as zeros where there is none;
+    None where gradients are to be returned to autograd."""
+    if not _enabled or not weight.is_leaf or not weight.requires_grad or weight.dtype != torch.float32:
+        return None
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
+def weight_gradient(
+    weight: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0
+) -> torch.Tensor | None:
+    """A weight's gradient scale * left^T right, to be returned to autograd; None where it was added to ``.grad``."""
+    if weight.grad is not None and left.dtype == torch.float32 and gradient_buffer(weight) is not None:
+        weight.grad.addmm_(left.t(), right, alpha=scale)
+        return None
+    gradient = left.t() @ right
+    return (gradient if scale == 1.0 else gradient.mul_(scale)).to(weight.dtype)
+
+
+def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """(V, E) embeddings, (...) ids -> (..., E); in-place accumulation writes only the rows that were read."""
+    if torch.is_grad_enabled() and gradient_buffer(weight) is not None:
+        return _Embed.apply(weight, ids)
+    return functional.embedding(ids, weight)
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, ids)
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        weight, ids = ctx.saved_tensors
+        buffer = gradient_buffer(weight)
+        gradient = torch.zeros_like(weight) if buffer is None else buffer
+        gradient.index_add_(0, ids.flatten(), grad_output.flatten(0, -2).to(gradient.dtype))
+        return (gradient if buffer is None else None), None

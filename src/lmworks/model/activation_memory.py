@@ -1,0 +1,205 @@
+"""Bytes of the activations that autograd saves for the backward pass, from a config alone.
+
+Exact for documents of several lengths packed in one flat row, in training without dropout (a test compares); some bytes
+a layer that do not depend on the number of tokens are left out. Where a sliding window hides tokens the number is an
+upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from lmworks.kernels.library import NATIVE_ACTIVATIONS
+from lmworks.model.config import ModelConfig
+from lmworks.model.fusion import is_fusable
+from lmworks.model.sizes import Linear, linears, stacks
+
+FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient is computed from their output
+SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens: matrix products reach nearly their full rate from the first on
+ROW_BYTES = 400e6
+
+
+def activation_bytes(
+    config: ModelConfig,
+    adapted: Iterable[Linear] | None = None,
+    rank: int = 0,
+    bytes_each: float = 4,
+    part: str = "own",
+    native: bool = False,
+    skipped: int = 0,
+) -> int:
+    """Saved bytes a token and layer. Attention scores, where these are saved, are counted by :func:`score_bytes`.
+
+    They are the inputs of all norms; queries, keys and values as attention reads them; its output, and that output made
+    contiguous for the next product; what activation and gate need; and the input of each matrix that is trained or has
+    an adapter.
+
+    Args:
+        config: the model.
+        adapted: matrices with LoRA adapters, all else frozen; None: every weight is trained.
+        rank: of the adapters.
+        bytes_each: bytes of one activation.
+        part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", the keys
+            and values of a source token in each layer of the decoder.
+        native: the native kernels are used, for whole blocks where these are fusable: they do not repeat keys and
+            values for each query head, copy nothing, and recompute gates.
+        skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
+    """
+    stack = next(stack for stack in stacks(config) if stack.reads == ("memory" if part == "memory" else "own"))
+    fused = native and not stack.cross and is_fusable(config) and config.sliding_window is None
+    self_scores, cross_scores = saves_scores(config, adapted is not None)
+    matrices = linears(config) if adapted is None else adapted
+    names = [m.name for m in matrices if m.name.startswith(stack.path)]
+    cross_names = ("cross_attn.k_proj", "cross_attn.v_proj")
+    reached = len(set(stack.blocks(config)[skipped:])) or 1
+    low = sum(name.endswith(cross_names) == (part == "cross") for name in names) / reached
+    if fused:
+        saved: float = _block(config)
+    elif part == "cross":
+        saved = _keys_and_values(config, native and not cross_scores)
+    else:
+        kernel = native and config.positions != "relative"
+        saved = _norms(config, stack.cross) + _keys_and_values(config, kernel and not self_scores)
+        saved += _queries(config, names, "self_attn", kernel, self_scores)
+        if stack.cross:
+            saved += _queries(config, names, "cross_attn", native, cross_scores)
+        saved += _feedforward(config, names, native)
+    return round((saved + rank * low * (adapted is not None)) * bytes_each)
+
+
+def _block(config: ModelConfig) -> int:
+    """Of a fused block: inputs of its norms, inputs and output of attention, inputs of the activation."""
+    heads, shared, size = config.num_attention_heads, config.key_value_heads, config.head_size
+    sums = 2 if config.norm_position == "pre" else 3  # a post-norm block saves its input too, which no norm reads
+    saved = sums * config.hidden_size + 2 * (2 if config.norm == "layer" else 1)
+    saved += 2 * (heads + shared) * size + heads
+    return saved + config.intermediate_size * (2 if config.gated else 1)
+
+
+def saves_scores(config: ModelConfig, frozen: bool) -> tuple[bool, bool]:
+    """Whether self-attention and cross-attention save the weight of each (query, key) pair. Fused attention does not,
+    which computes relative positions too while their biases are frozen."""
+    capped = config.attention_softcap is not None
+    return capped or (config.positions == "relative" and not frozen), capped
+
+
+def _is_native(config: ModelConfig, native: bool, scores: bool) -> bool:
+    """Whether attention is computed by the native kernel."""
+    return native and not scores and config.sliding_window is None
+
+
+def _norms(config: ModelConfig, cross: bool) -> int:
+    norms = {"pre": 2, "post": 2, "both": 4}[config.norm_position] + cross
+    return norms * (config.hidden_size + (2 if config.norm == "layer" else 1))
+
+
+def _keys_and_values(config: ModelConfig, native: bool) -> int:
+    heads = config.key_value_heads if _is_native(config, native, False) else config.num_attention_heads
+    normed = config.key_value_heads * (config.head_size + 1) if config.qk_norm else 0
+    return 2 * heads * config.head_size + normed
+
+
+def _queries(config: ModelConfig, names: list[str], part: str, native: bool, scores: bool) -> int:
+    """A query, attention's output for it, and the inputs of the matrices before and after."""
+    heads, width = config.num_attention_heads, config.num_attention_heads * config.head_size
+    saved = width + (heads * (config.head_size + 1) if config.qk_norm else 0)
+    saved += 0 if scores else width + heads  # the output, and the log-sum-exp of each softmax
+    if not _is_native(config, native, scores):
+        saved += width * _any(names, f"{part}.o_proj")
+    own = ("q_proj", "k_proj", "v_proj") if part == "self_attn" else ("q_proj",)
+    return saved + config.hidden_size * _any(names, *(f"{part}.{name}" for name in own))
+
+
+def _feedforward(config: ModelConfig, names: list[str], native: bool) -> int:
+    inner, down = config.intermediate_size, _any(names, "down_proj")
+    saved = config.hidden_size * _any(names, "gate_proj", "up_proj")
+    from_output, kernel = config.activation in FROM_OUTPUT, native and config.activation in NATIVE_ACTIVATIONS
+    if config.gated:
+        return saved + inner * ((2 if kernel or from_output else 3) + down)
+    return saved + inner * (1 if from_output and not kernel else 1 + down)
+
+
+def _any(names: list[str], *ends: str) -> bool:
+    return any(name.endswith(ends) for name in names)
+
+
+def score_bytes(
+    config: ModelConfig,
+    lengths: Sequence[int],
+    memory_lengths: Sequence[int] = (),
+    bytes_each: float = 4,
+    frozen: bool = False,
+    skipped: Mapping[str, int] = MappingProxyType({}),
+) -> int:
+    """Bytes saved for (query, key) pairs in all layers, beside :func:`activation_bytes`, for one flat row.
+
+    With relative positions the attention weights of each head are saved, or, while the biases are frozen, what a causal
+    stack adds to its scores; with a soft cap the capped scores and the weights. A causal mask, or a window that hides
+    tokens, is one more byte a pair, or one activation where no scores are saved. With such a window the pairs are those
+    of the whole row.
+
+    Args:
+        config: the model.
+        lengths: tokens of the row's documents.
+        memory_lengths: of their sources, where the model has an encoder.
+        bytes_each: bytes of one activation.
+        frozen: not all parameters are trained.
+        skipped: by stack prefix, the lowest layers that the backward pass does not reach and that save nothing.
+    """
+    self_scores, cross_scores = saves_scores(config, frozen)
+    capped = config.attention_softcap is not None
+    pair_bytes = config.num_attention_heads * (2 if capped else 1) * bytes_each
+    total = 0.0
+    for stack in stacks(config):
+        own = lengths if stack.reads == "own" else memory_lengths
+        first = skipped.get(stack.prefix, 0)
+        for block in stack.blocks(config)[first:]:
+            window = config.window_of(block)
+            hides = window is not None and max(own) > window
+            pairs = sum(own) ** 2 if hides else sum(length**2 for length in own)
+            if self_scores:
+                total += pairs * (pair_bytes + (hides or (stack.causal and not capped)))
+            elif config.positions == "relative":
+                total += pairs * pair_bytes * stack.causal
+            elif hides:
+                total += pairs * bytes_each
+        if stack.cross and cross_scores:
+            total += (
+                (stack.layers - first) * pair_bytes * sum(t * s for t, s in zip(lengths, memory_lengths, strict=True))
+            )
+    return round(total)
+
+
+def saved_activation_bytes(
+    config: ModelConfig,
+    lengths: Sequence[int],
+    memory_lengths: Sequence[int] = (),
+    adapted: Sequence[Linear] | None = None,
+    rank: int = 0,
+    bytes_each: float = 4,
+    native: bool = False,
+    skipped: Mapping[str, int] = MappingProxyType({}),
+) -> int:
+    """Bytes that autograd saves in all layers for one flat row, without embeddings, final norm and head.
+
+    Arguments as of :func:`activation_bytes` and :func:`score_bytes`.
+    """
+    total = score_bytes(config, lengths, memory_lengths, bytes_each, adapted is not None, skipped)
+    for stack in stacks(config):
+        first = skipped.get(stack.prefix, 0)
+        tokens = sum(lengths if stack.reads == "own" else memory_lengths)
+        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, first)
+        total += (stack.layers - first) * tokens * each
+        if stack.cross:
+            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, first)
+            total += (stack.layers - first) * sum(memory_lengths) * each
+    return total
+
+
+def row_tokens(config: ModelConfig) -> int:
+    """Tokens of a row whose saved activations take about :data:`ROW_BYTES`: matrix products are a little faster on
+    larger rows, and models with few activations a token have memory for them."""
+    sources = [SMALLEST_ROW] if config.architecture == "encoder-decoder" else []
+    each = saved_activation_bytes(config, [SMALLEST_ROW], sources, native=True) / SMALLEST_ROW
+    return min(max(SMALLEST_ROW, int(ROW_BYTES / each) // 256 * 256), LARGEST_ROW)

@@ -1,0 +1,133 @@
+"""The parts of a fused block beside its matrix products, as calls of native kernels: norms, rotary positions,
+activations, dropout and residuals, forward and backward. Rows are (tokens, size), float32 or bfloat16."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from lmworks.kernels.dispatch import to_dlpack
+from lmworks.kernels.library import library
+from lmworks.model.products import Gradients, LinearConstants
+
+Maybe = torch.Tensor | None
+
+
+class BlockSettings(NamedTuple):
+    """What a block computes beside its products; rates are 0 where nothing is dropped."""
+
+    pre_norm: bool
+    layer_norm: bool  # or RMSNorm
+    eps: float
+    head_size: int
+    scale: float
+    causal: bool
+    activation: int
+    attention_dropout: float
+    hidden_dropout: float
+    mlp_dropout: float
+    linears: tuple[LinearConstants, ...]
+
+
+class NormParameters(NamedTuple):
+    """Weight and bias (E,) of a norm, and the place of the weight among the block's tensors."""
+
+    weight: torch.Tensor
+    bias: Maybe
+    place: int
+
+
+class NormStatistics(NamedTuple):
+    """Mean (LayerNorm only) and reciprocal root of the variance or mean square of each row, (tokens,) float32."""
+
+    mean: Maybe = None
+    scale: Maybe = None
+
+
+def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
+    """x + dropout(part); ``part`` may be overwritten."""
+    if not rate:
+        return part.add_(x)
+    y = torch.empty_like(x)
+    library().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
+    return y
+
+
+def drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
+    """Dropout of x, or of a gradient by the same seed."""
+    assert x is not None
+    if not rate:
+        return x
+    y = torch.empty_like(x)
+    library().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
+    return y
+
+
+def norm(settings: BlockSettings, x: torch.Tensor, parameters: NormParameters) -> tuple[torch.Tensor, NormStatistics]:
+    """Normalised rows, and the statistics of each."""
+    y, scale = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
+    weight, bias = (None if part is None else to_dlpack(part) for part in parameters[:2])
+    if not settings.layer_norm:
+        library().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), settings.eps)
+        return y, NormStatistics(None, scale)
+    mean = torch.empty_like(scale)
+    library().layer_norm(to_dlpack(x), weight, bias, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), settings.eps)
+    return y, NormStatistics(mean, scale)
+
+
+def norm_backward(
+    settings: BlockSettings,
+    x: torch.Tensor,
+    parameters: NormParameters,
+    statistics: NormStatistics,
+    grad_y: torch.Tensor,
+    gradients: Gradients,
+) -> torch.Tensor:
+    """The gradient of a norm's input; those of its weight and bias go to ``gradients``."""
+    grad_x, parts = torch.empty_like(x), []
+    for place, weight in enumerate(parameters[:2], parameters.place):
+        gradient = None
+        if weight is not None and gradients.wanted[place]:
+            gradient = gradients.values[place] = torch.zeros_like(weight, dtype=torch.float32)
+        parts.append(None if gradient is None else to_dlpack(gradient))
+    arrays = [to_dlpack(array) for array in (x, parameters.weight, *statistics, grad_y, grad_x) if array is not None]
+    if settings.layer_norm:
+        library().layer_norm_backward(*arrays, *parts)
+    else:
+        library().rms_norm_backward(*arrays, parts[0])
+    return grad_x
+
+
+def rotate(
+    settings: BlockSettings, x: torch.Tensor, cos_sin: tuple[torch.Tensor, ...] | None, sign: float
+) -> torch.Tensor:
+    """Queries or keys (tokens, H D) rotated by their positions; ``sign`` -1: the gradient."""
+    if cos_sin is None:
+        return x
+    y = torch.empty_like(x)
+    library().rotate(*map(to_dlpack, (x, *cos_sin, y)), settings.head_size, sign)
+    return y
+
+
+def activate(settings: BlockSettings, up: torch.Tensor, gate: Maybe) -> torch.Tensor:
+    """act(up), or act(gate) * up."""
+    y = torch.empty_like(up)
+    x, factor = (up, None) if gate is None else (gate, to_dlpack(up))
+    library().activate(settings.activation, to_dlpack(x), factor, to_dlpack(y))
+    return y
+
+
+def activate_backward(
+    settings: BlockSettings, up: torch.Tensor, gate: Maybe, grad_y: torch.Tensor
+) -> tuple[torch.Tensor, Maybe]:
+    """Gradients of up and of gate."""
+    grad_up = torch.empty_like(up)
+    if gate is None:
+        library().activate_backward(
+            settings.activation, to_dlpack(up), None, to_dlpack(grad_y), to_dlpack(grad_up), None
+        )
+        return grad_up, None
+    grad_gate = torch.empty_like(gate)
+    library().activate_backward(settings.activation, *map(to_dlpack, (gate, up, grad_y, grad_gate, grad_up)))
+    return grad_up, grad_gate

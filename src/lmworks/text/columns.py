@@ -1,0 +1,195 @@
+"""Which column of a source is which of our fields: by the settings and by usual names; what to say where neither tells.
+
+Knows no file and no token.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.text.delimited import guess_columns
+from lmworks.text.rows import DataSettings, Kind, Row, option
+
+TEXT = ("text", "content", "document", "body", "sentence", "sms", "review", "passage")
+LABEL = ("label", "class", "category", "sentiment", "target", "intent")
+MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
+PROMPT = ("prompt", "instruction", "question", "query", "input")
+COMPLETION = ("completion", "response", "answer", "output", "reply")
+CONTEXT = ("context", "input")
+SOURCE = ("source", "src")
+TARGET = ("target", "tgt")
+FIELDS: dict[str, tuple[str, ...]] = {
+    "chat": ("messages",),
+    "completion": ("prompt", "completion"),
+    "pairs": ("source", "target"),
+    "labels": ("text", "label"),
+    "text": ("text",),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first rows of a source.
+
+    Attributes:
+        rows: in their order.
+        first: column -> place of the first row where it holds something; columns that are null everywhere are left out,
+            unless all of them are.
+    """
+
+    rows: Sequence[Row]
+    first: dict[str, str]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Sample:
+        """The sample of these rows, at least one."""
+        first: dict[str, str] = {}
+        for row in rows:
+            for column, value in row.values.items():
+                if value is not None:
+                    first.setdefault(column, row.place)
+        return cls(rows, first or dict.fromkeys(rows[0].values, rows[0].place))
+
+    def any(self, column: str, test: Callable[[Any], bool]) -> bool:
+        """Whether some row holds such a value."""
+        return any(test(row.values.get(column)) for row in self.rows)
+
+
+def find_fields(available: list[str], chosen: dict[str, str], settings: DataSettings) -> dict[str, str]:
+    """Our fields -> columns: those of the settings, and the usual names for the rest."""
+    by_name = {column.strip().lower(): column for column in reversed(available)}
+    taken = set(chosen.values())
+    fields = dict(chosen)
+
+    def find(field: str, names: tuple[str, ...]) -> None:
+        column = next((by_name[name] for name in names if name in by_name and by_name[name] not in taken), None)
+        if field not in fields and column is not None:
+            fields[field] = column
+            taken.add(column)
+
+    if chosen and settings.kind is None and any(set(chosen) >= set(needed) for needed in FIELDS.values()):
+        return fields  # the settings are complete: nothing is guessed beside them
+    find("messages", MESSAGES)
+    find("completion", COMPLETION)
+    find("prompt", PROMPT)
+    find("context", CONTEXT)
+    if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, chosen, settings)):
+        find("source", SOURCE)
+        find("target", TARGET)
+    if settings.kind not in ("completion", "chat", "pairs"):
+        find("text", TEXT)
+        find("label", LABEL)
+    return fields
+
+
+def _has_sides(by_name: dict[str, str], chosen: dict[str, str], settings: DataSettings) -> bool:
+    """Whether the columns are source and target: beside a text, source is where it came from, and target a label."""
+    if {"source", "target"} & set(chosen):
+        return True
+    both = all(any(name in by_name for name in names) for names in (SOURCE, TARGET))
+    return both and settings.text is None and "text" not in chosen and not any(name in by_name for name in TEXT)
+
+
+def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
+    if "messages" in fields and sample.any(fields["messages"], lambda value: isinstance(value, list)):
+        return "chat"
+    if "prompt" in fields and "completion" in fields:
+        return "completion"
+    if "source" in fields and "target" in fields:
+        return "pairs"
+    if "text" in fields and "label" in fields:
+        return "labels"
+    if "text" in fields:
+        return "text"
+    return None
+
+
+def check_columns(chosen: dict[str, str], patterns: dict[str, str], available: list[str], name: str) -> None:
+    known = {field for needed in FIELDS.values() for field in needed} | {"context"}
+    for field_name in chosen:
+        if field_name not in known:
+            raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")
+    asked = {f"columns.{field_name}": [column] for field_name, column in chosen.items()}
+    asked |= {field_name: names_in(pattern) for field_name, pattern in patterns.items()}
+    for place, columns in asked.items():
+        for column in columns:
+            if column not in available:
+                near = get_close_matches(column, available, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise InputError(
+                    f"there is no column {column!r} in {name}", place, f"{hint}columns are {', '.join(available)}"
+                )
+
+
+def names_in(pattern: str) -> list[str]:
+    """The columns that a pattern uses."""
+    try:
+        return [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+    except ValueError as error:
+        hint = "write {column} for a column, and {{ or }} for a brace"
+        raise InputError(f"not a pattern: {pattern!r} ({error})", hint=hint) from error
+
+
+def refusal(
+    sample: Sample, columns: list[str], name: str, kind: str | None, missing: list[str], taken: set[str]
+) -> InputError:
+    """Why the columns do not say what a row is, and options that do."""
+    first = sample.rows[0]
+    listed = ", ".join(repr(column if len(column) < 40 else column[:37] + "...") for column in columns)
+    if kind is not None:
+        fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
+        return InputError(fault, name, _missing_hint(kind, missing, sample, taken))
+    if {"chosen", "rejected"} <= set(columns):
+        fault = f"the columns ({listed}) are preferences, which is no kind of training data here"
+        return InputError(fault, first.place, f"learn the chosen answers alone: {_chosen_option(sample)}")
+    fault = f"the columns ({listed}) do not say what a row is"
+    under_header = first.place.endswith(":2")  # of a table whose first line names the columns
+    if under_header and len(columns) <= 3 and any(" " in column or len(column) > 30 for column in columns):
+        options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
+        return InputError(fault, first.place, f"if that is a row and no header: {options}")
+    return InputError(fault, first.place, f"say what they are, for example {_proposal(sample)}")
+
+
+def _text_columns(sample: Sample) -> list[str]:
+    """Columns of texts, else all."""
+    texts = [column for column in sample.first if sample.any(column, lambda value: isinstance(value, str))]
+    return texts or list(sample.first)
+
+
+def _proposal(sample: Sample) -> str:
+    """An option that reads the rows: by what the columns hold, since their names do not say."""
+    columns = _text_columns(sample)
+    rows = [[str(row.values.get(column) or "") for column in columns] for row in sample.rows]
+    guess = guess_columns(rows)
+    every = {field: columns[place - 1] for field, place in guess.items()}
+    proposal = option("columns", every)
+    if set(every) != {"text"}:
+        proposal += f"; or, to learn one column as texts, {option('columns', {'text': columns[0]})}"
+    return proposal
+
+
+def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:
+    """Columns for the missing fields of a kind, of those that none of its other fields has taken."""
+    if kind == "chat":
+        free = [column for column in sample.first if sample.any(column, is_objects)]
+    else:
+        free = [column for column in _text_columns(sample) if column not in taken]
+    if len(free) < len(missing):
+        return f"give the rows {'such columns' if len(missing) > 1 else 'such a column'}, or leave --data.kind out"
+    return f"say which column it is: {option('columns', dict(zip(missing, free, strict=False)))}"
+
+
+def _chosen_option(sample: Sample) -> str:
+    if sample.any("chosen", is_objects):
+        return option("columns", {"messages": "chosen"})
+    prompt = next((column for column in PROMPT if column in sample.first), None)
+    return option("columns", {"prompt": prompt, "completion": "chosen"} if prompt else {"text": "chosen"})
+
+
+def is_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)

@@ -1,0 +1,94 @@
+"""Labels of rows as text: numbers, texts and booleans that mean the same label get one name, and it is said.
+
+Knows no file and no token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+SHOWN = 3
+"""Labels shown in a note about several."""
+
+
+class LabelNames:
+    """Gives each label value its name and remembers in which ways each name was written.
+
+    JSON's ``0``, ``0.0`` and ``"0"`` are one label, ``0``: a number that is whole is written without a fraction as soon
+    as the same label stands somewhere without one. Texts are never changed but for white space at their ends.
+
+    Args:
+        names: names of labels from the settings, by the label as it is written.
+    """
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+        self.forms: dict[str, Counter[str]] = {}
+        self.numbers: set[str] = set()  # names that came from numbers with a fraction of zero, such as 0.0
+
+    def name(self, value: object) -> str | None:
+        """The label's name; None where the value is no label (null, NaN, empty, a list or an object)."""
+        if value is None or isinstance(value, (list, dict)) or (isinstance(value, float) and math.isnan(value)):
+            return None
+        written = str(value).strip()
+        if not written:
+            return None
+        whole = _whole(value)
+        name = self.names.get(written) or (self.names.get(whole) if whole else None)
+        if name is None:
+            name = written
+            if whole is not None and whole != written:
+                self.numbers.add(written)
+        form = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, int, float)) else str(value)
+        self.forms.setdefault(name, Counter())[form] += 1
+        return name
+
+    def merged(self) -> dict[str, str]:
+        """Names to be replaced -> what replaces them: the number ``0.0`` by ``0``, where that occurs too."""
+        pairs = {name: str(int(float(name))) for name in self.numbers}
+        return {name: whole for name, whole in pairs.items() if whole in self.forms}
+
+    def notes(self) -> list[str]:
+        """What a person should know: labels written in several ways, and different labels that look alike."""
+        merged = self.merged()
+        forms = {name: Counter(counts) for name, counts in self.forms.items() if name not in merged}
+        for name, whole in merged.items():
+            forms[whole].update(self.forms[name])
+        several = [f"{name!r} ({_counted(counts)})" for name, counts in sorted(forms.items()) if len(counts) > 1]
+        notes = [f"labels written in several ways are one label: {_listed(several)}"] if several else []
+        alike: dict[str, list[str]] = {}
+        for name in sorted(forms):
+            alike.setdefault(_rough(name), []).append(name)
+        groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+        if groups:
+            hint = "if they mean the same, give them one name with --data.label_names"
+            notes.append(f"labels that look alike but are different: {_listed(groups)}; {hint}")
+        return notes
+
+
+def _whole(value: object) -> str | None:
+    """A number that is whole, without a fraction: 2.0 -> "2". None for everything else."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None
+
+
+def _rough(name: str) -> str:
+    """Equal for labels that differ in case, in white space, or in how a number is written."""
+    try:
+        return repr(float(name)) if len(name) < 16 else name
+    except ValueError:
+        return " ".join(name.casefold().split())
+
+
+def _counted(forms: Counter[str]) -> str:
+    return ", ".join(f"{form} {count} times" for form, count in forms.most_common())
+
+
+def _listed(parts: Iterable[str]) -> str:
+    parts = list(parts)
+    more = len(parts) - SHOWN
+    return ", ".join(parts[:SHOWN]) + (f" and {more} more" if more > 0 else "")

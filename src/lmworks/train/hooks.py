@@ -1,0 +1,34 @@
+"""What a caller adds to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from lmworks.model.transformer import Transformer
+
+
+@dataclass
+class Hooks:
+    """Functions that the loop calls, and where it writes.
+
+    Attributes:
+        evaluate: (network in evaluation mode, step) -> figures of the held-out rows, among them ``loss``; those that
+            are floats are shown.
+        sample: (network in evaluation mode, step) -> what it generates by now, each item with ``prompt`` and
+            ``answer``; called after each evaluation (without one: as often), shown, and kept as an event ``samples``.
+        on_step: called with every step's journal line.
+        console: where progress is written; None: standard error.
+        quiet: no progress lines.
+        library: bytes that the process holds beside the model, where the caller measured them.
+    """
+
+    evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
+    sample: Callable[[Transformer, int], list[dict[str, str]]] | None = None
+    on_step: Callable[[dict[str, Any]], None] | None = None
+    console: Console | None = None
+    quiet: bool = False
+    library: int | None = None

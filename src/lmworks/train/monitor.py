@@ -1,0 +1,132 @@
+"""Evaluations, samples and TensorBoard during training, and which step was best. Knows no data and trains nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.model.transformer import Transformer
+from lmworks.train.hooks import Hooks
+from lmworks.train.progress import TrainingProgress
+from lmworks.train.settings import MOST_EVALUATIONS, TrainSettings
+
+Answer = TypeVar("Answer")
+
+
+class Monitor:
+    """Evaluates a network every so many steps, and remembers when it was best.
+
+    Args:
+        network: evaluated in evaluation mode, without gradients.
+        hooks: ``evaluate``, ``sample`` and ``on_step`` are called.
+        run: gets the events ``evaluation`` and ``samples``; a step whose event it already has is not evaluated again.
+        progress: shows the figures.
+        settings: how often.
+        total_steps: of the run.
+        epoch_steps: of one pass over the data.
+        autocast: the precision in which the network is evaluated.
+
+    Attributes:
+        best: ``loss`` and ``step`` of the best evaluation; empty before the first.
+        evaluations_since_best: how many evaluations came after it.
+    """
+
+    def __init__(
+        self,
+        network: Transformer,
+        hooks: Hooks,
+        run: RunFolder,
+        progress: TrainingProgress,
+        settings: TrainSettings,
+        total_steps: int,
+        epoch_steps: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.network, self.hooks, self.run, self.progress = network, hooks, run, progress
+        self.total_steps, self.autocast = total_steps, autocast
+        self.interval = settings.evaluate_every or evaluation_interval(total_steps, epoch_steps)
+        self.best: dict[str, float] = {}
+        self.evaluations_since_best = 0
+        self.evaluated = {e["step"]: e["held_out"] for e in run.events("evaluation") if e["when"] == "step"}
+        self.sampled = {e["step"] for e in run.events("samples") if e["when"] == "step"}
+        self.board = _tensorboard(run) if settings.tensorboard else None
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation."""
+        return int(self.best["step"]) if self.best else None
+
+    def log_step(self, line: dict[str, Any]) -> None:
+        """Pass a step's journal line on to TensorBoard and the hook."""
+        if self.board is not None:
+            for key in ("loss", "learning_rate", "gradient_norm"):
+                self.board.add_scalar(f"train/{key}", line[key], line["step"])
+        if self.hooks.on_step is not None:
+            self.hooks.on_step(line)
+
+    def evaluate_if_due(self, step: int) -> bool:
+        """Evaluate and sample after every ``interval`` steps and the last; whether the network is now the best."""
+        if step % self.interval and step != self.total_steps:
+            return False
+        figures = self._evaluate(step) if self.hooks.evaluate is not None else {}
+        floats = {name: value for name, value in figures.items() if isinstance(value, float)}
+        line = f"step {step}: held out: " + "  ".join(f"{name} {value:.4f}" for name, value in floats.items())
+        self.progress.show_evaluation([*([line] if floats else []), *self._sample(step)], step)
+        if self.board is not None:
+            for name, value in floats.items():
+                self.board.add_scalar(f"held_out/{name}", value, step)
+        if not figures:
+            return False
+        if not self.best or figures["loss"] < self.best["loss"]:
+            self.best, self.evaluations_since_best = {"loss": figures["loss"], "step": step}, 0
+            return True
+        self.evaluations_since_best += 1
+        return False
+
+    def close(self) -> None:
+        """Close the writer of TensorBoard events."""
+        if self.board is not None:
+            self.board.close()
+
+    def _evaluate(self, step: int) -> dict[str, Any]:
+        """Figures of the held-out rows; where a killed session evaluated this step already, those."""
+        assert self.hooks.evaluate is not None
+        if step not in self.evaluated:
+            self.evaluated[step] = self._call(self.hooks.evaluate, step)
+            self.run.write("evaluation", when="step", step=step, held_out=self.evaluated[step])
+        return dict(self.evaluated[step])
+
+    def _sample(self, step: int) -> list[str]:
+        """What the network generates by now, a line each."""
+        if self.hooks.sample is None or step in self.sampled:
+            return []
+        items = self._call(self.hooks.sample, step)
+        self.run.write("samples", when="step", step=step, items=items)
+        return [f"    {item['prompt']} → {item['answer']}" for item in items]
+
+    def _call(self, hook: Callable[[Transformer, int], Answer], step: int) -> Answer:
+        self.network.eval()
+        with torch.no_grad(), self.autocast():
+            return hook(self.network, step)
+
+
+def evaluation_interval(total_steps: int, epoch_steps: int) -> int:
+    """Steps between evaluations by default: an epoch, or as many whole ones as keep their number small."""
+    return epoch_steps * math.ceil(total_steps / (MOST_EVALUATIONS * epoch_steps))
+
+
+def _tensorboard(run: RunFolder) -> Any:
+    """A writer of TensorBoard events into the run's folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "TensorBoard is not installed", "train.tensorboard", "pip install 'lmworks[tensorboard]', or set it false"
+        ) from None
+    return SummaryWriter(str(run.path / "tensorboard"))

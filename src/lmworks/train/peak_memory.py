@@ -1,0 +1,57 @@
+"""The peak of the process's memory: what it consists of, and in which stage it came. Called when a stage ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmworks.base import machine
+from lmworks.model.stored import weight_bytes
+
+NEGLIGIBLE = 0.01  # a relative rise below this does not move the peak to another stage
+BEFORE = "opening and measuring before"
+
+
+class PeakMemory:
+    """The process's peak of memory, followed from stage to stage.
+
+    Args:
+        network: the model.
+        library: bytes that the process holds beside the model; None: measured now, as what is not weights.
+
+    Attributes:
+        stage: in which the highest peak came by now; :data:`BEFORE` is everything before training.
+    """
+
+    def __init__(self, network: nn.Module, library: int | None = None) -> None:
+        # beside frozen weights in bfloat16, step.cast_frozen_weights keeps the float32 ones
+        float32_copies = sum(4 * weight.numel() for weight in network.parameters() if weight.dtype == torch.bfloat16)
+        self.weights = float32_copies + weight_bytes(network)
+        self.library = max(0, machine.resident_memory() - self.weights) if library is None else library
+        self.stage, self.before, self.peak = BEFORE, machine.peak_memory(), 0
+
+    def end_stage(self, stage: str) -> None:
+        """A stage is over; the peak came in it if it is higher than before."""
+        peak = machine.peak_memory()
+        if peak > (1 + NEGLIGIBLE) * max(self.peak, self.before):
+            self.stage = stage
+        self.peak = max(peak, self.before)
+
+    def parts(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """``peak_memory``, and ``peak_parts``: bytes of library, weights, optimizer (its state, and gradients), and
+        activations (the rest); and the ``stage``."""
+        self.end_stage("training")
+        states = [state.values() for state in optimizer.state.values()]
+        optimizer_bytes = 0
+        if self.stage != BEFORE:
+            gradients = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
+            moments = sum(value.nbytes for values in states for value in values if isinstance(value, torch.Tensor))
+            optimizer_bytes = moments + gradients
+        library = min(self.library, self.peak - self.weights)
+        weights = min(self.weights, self.peak)
+        optimizer_bytes = max(0, min(optimizer_bytes, self.peak - weights - library))
+        parts = {"library": library, "weights": weights, "optimizer": optimizer_bytes}
+        activations = self.peak - sum(parts.values())
+        return {"peak_memory": self.peak, "peak_parts": {**parts, "activations": activations, "stage": self.stage}}

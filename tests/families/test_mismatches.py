@@ -1,0 +1,96 @@
+"""Folders whose parts do not fit together: said at opening, or where it shows, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_model import save_tiny
+from transformers import AutoModelForCausalLM
+
+import lmworks
+from lmworks.base.errors import InputError
+from lmworks.families.folder import open_folder, save_folder
+
+
+def edit(file: Path, **keys: Any) -> None:
+    told = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(told | keys))
+
+
+def with_few_rows(folder: Path, lacking: int) -> Path:
+    """A model whose embedding lacks the rows of its tokenizer's last tokens."""
+    model = lmworks.load(save_tiny(folder / "whole"))
+    model.tokenizer.core.add_tokens([f"<part {number}>" for number in range(lacking)])
+    for file in ("config.json", "model.safetensors", "generation_config.json"):
+        if (folder / "whole" / file).is_file():
+            (folder / file).write_bytes((folder / "whole" / file).read_bytes())
+    model.tokenizer.save(folder)
+    return folder
+
+
+def test_tokens_without_a_row_are_refused_where_they_are_used(tmp_path: Path) -> None:
+    model = lmworks.load(with_few_rows(tmp_path, 2))
+    rows = model.config.vocab_size
+    assert any(str(rows) in note and str(rows + 1) in note and "<part 0>" in note for note in model.notes)
+    assert model.generate("The sky is", max_tokens=3) is not None
+    asked: list[Callable[[], Any]] = [
+        lambda: model.generate("Take <part 1> now"),
+        lambda: model.score("Take <part 1> now"),
+        lambda: model.next("Take <part 1> now"),
+        lambda: model.chat([{"role": "user", "content": "Take <part 1> now"}]),
+    ]
+    for ask in asked:
+        with pytest.raises(InputError, match=rf"'<part 1>' has id {rows + 1}.* {rows} rows") as caught:
+            ask()
+        assert "Take <part 1> now" in caught.value.place
+
+
+def test_an_id_without_a_row_is_no_index_error(tmp_path: Path) -> None:
+    network = lmworks.load(save_tiny(tmp_path / "m")).network
+    with pytest.raises(InputError, match="id 9999: the embedding has"):
+        network(torch.tensor([[1, 9999]]))
+
+
+def test_the_index_says_which_copy_of_a_tensor_counts(theirs: Callable[..., Any], tmp_path: Path) -> None:
+    theirs("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    expected = open_folder(tmp_path).network.norm.weight.clone()
+    table = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    for file in set(table.values()) - {table["model.norm.weight"]}:  # an older copy in every other file
+        tensors = load_file(tmp_path / file) | {"model.norm.weight": expected + 5}
+        save_file(tensors, tmp_path / file, metadata={"format": "pt"})
+    torch.testing.assert_close(open_folder(tmp_path).network.norm.weight, expected, rtol=0, atol=0)
+    first = sorted(set(table.values()))[0]
+    held = load_file(tmp_path / first)
+    lost = next(name for name in held if table[name] == first)
+    save_file({name: held[name] for name in held if name != lost}, tmp_path / first, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"assigns {lost} to this file") as caught:
+        open_folder(tmp_path)
+    assert caught.value.place.endswith(first)
+
+
+@pytest.mark.parametrize("pad", [-1, 5000])
+def test_an_id_without_a_row_is_read_as_none_and_not_written(
+    theirs: Callable[..., Any], tmp_path: Path, pad: int
+) -> None:
+    model = theirs("llama")
+    model.save_pretrained(tmp_path / "m")
+    for file in ("config.json", "generation_config.json"):
+        edit(tmp_path / "m" / file, pad_token_id=pad, eos_token_id=[2, pad])
+    opened = open_folder(tmp_path / "m")
+    assert "pad_token_id" not in opened.generation
+    assert opened.generation["eos_token_id"] == [2]
+    assert any("pad_token_id is 5000" in note for note in opened.notes) == (pad == 5000)
+    again = save_folder(
+        tmp_path / "again", opened.network, opened.config, opened.family,
+        hf_config=opened.hf_config, generation=opened.generation,
+    )  # fmt: skip
+    assert json.loads((again / "config.json").read_text())["pad_token_id"] is None
+    ids = torch.tensor([[1, 5, 7]])
+    theirs_again = AutoModelForCausalLM.from_pretrained(again)
+    torch.testing.assert_close(theirs_again(ids).logits, model(ids).logits, rtol=0, atol=1e-5)
