@@ -273,7 +273,7 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     groups: list[list[int]] = []
     room = 0
     for index in sorted(range(len(examples)), key=lambda place: (-examples[place].size, -len(examples[place]))):
-        if not examples[index].learned and not examples[index].labels:
+        if not examples[index].num_targets and not examples[index].labels:
             continue
         size = examples[index].size
         if size > room or not groups:

@@ -104,7 +104,9 @@ def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
 
 def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
     """What a measurement depends on, beside the machine."""
-    documents = [(len(example.ids), example.learned, example.total) for example in _documents(setup.documents, setup)]
+    documents = [
+        (len(example.ids), example.num_targets, example.total) for example in _documents(setup.documents, setup)
+    ]
     train = setup.train.model_dump(include={"batch_size", "row_tokens", "packing", "recompute", "optimizer_state"})
     what = [
         VERSION,
@@ -227,7 +229,7 @@ def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, 
     """Of the timed documents, forward and backward, in a model of this depth."""
     lengths = [example.width for example in documents]
     sources = [len(example.source) for example in documents if example.source is not None]
-    targets = sum(example.learned for example in documents)
+    targets = sum(example.num_targets for example in documents)
     recompute = round(setup.train.recompute * config.num_hidden_layers / setup.config.num_hidden_layers)
     return float(
         training_flops(
