@@ -51,11 +51,6 @@ class Score:
         """Comparable across tokenizers; NaN where nothing could be scored."""
         return bits_per_byte(self.nats, self.bytes)
 
-    @property
-    def nats_per_token(self) -> float:
-        """The loss that training reports; NaN where nothing could be scored."""
-        return self.nats / self.tokens if self.tokens else math.nan
-
 
 @dataclass(frozen=True)
 class Losses:
