@@ -107,14 +107,14 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     tokenizer, config = load_tokenizer(args.model), read_config(args.model)
     task = _task(chosen, table, tokenizer, config)
     table = task.usable_rows(table, tokenizer, settings)
-    made = task.examples(table, settings, config.max_position_embeddings)
+    examples = task.examples(table, settings, config.max_position_embeddings)
     if args.json:
-        print(json.dumps(asdict(made.report), indent=2))
+        print(json.dumps(asdict(examples.report), indent=2))
         return 0
-    _print_examples(made, task, args)
+    _print_examples(examples, task, args)
     try:
         registry.choose(chosen, table.kind, config, lambda: tokenizer, table.name)(chosen, tokenizer, config)
-        check_report(made.report, settings)
+        check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
     return 0
@@ -137,25 +137,25 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
     return task(settings, tokenizer, fitting)
 
 
-def _print_examples(made: Examples, task: Task, args: argparse.Namespace) -> None:
+def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:
     """The first examples and the counts."""
     import numpy as np
 
-    from lmworks.commands import examples
+    from lmworks.commands.examples import Printer, print_counts
 
     if not task.is_random and task.architecture == "decoder":
-        for number, example in enumerate(made.items[: args.examples], 1):
+        for number, example in enumerate(examples.items[: args.examples], 1):
             _print_example(number, example, task.tokenizer, args)
-        _print_report(made)
+        _print_report(examples)
         return
-    printer = examples.Printer(task.tokenizer, args.tokens, args.ids)
-    for number, example in enumerate(made.items[: args.examples], 1):
+    printer = Printer(task.tokenizer, args.tokens, args.ids)
+    for number, example in enumerate(examples.items[: args.examples], 1):
         for draw in range(args.draws):
             rng = np.random.default_rng((args.seed, draw, number - 1))
             title = f"{number}, draw {draw + 1}" if args.draws > 1 else str(number)
             printer.example(task.sample(example, rng), title)
-    _print_report(made)
-    examples.print_counts(task, made, args.seed)
+    _print_report(examples)
+    print_counts(task, examples, args.seed)
 
 
 def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
@@ -182,9 +182,9 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
         print(f"... and {len(example) - args.tokens} more tokens (--tokens)")
 
 
-def _print_report(made: Examples) -> None:
+def _print_report(examples: Examples) -> None:
     """The counts; those of things that should not be are said only where there are any."""
-    report = made.report
+    report = examples.report
     print(f"\n{report.rows:,} rows of kind {report.kind} ({report.template}) make {report.examples:,} examples")
     share = report.loss_tokens / report.tokens if report.tokens else 0.0
     print(

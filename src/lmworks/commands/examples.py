@@ -42,7 +42,7 @@ class Printer:
         self.spaced = _is_spaced(tokenizer)
 
     def example(self, example: Example, name: str) -> None:
-        """One drawn example under a line that says what it is."""
+        """One samples example under a line that says what it is."""
         sizes = f"{len(example)} tokens, {example.learned} with loss"
         if example.source is not None:
             sizes = (
@@ -70,9 +70,9 @@ class Printer:
                 seen, meant = int(example.ids[place]), int(example.targets[place])
                 what = fate(seen, meant, self.tokenizer) if example.loss[place] else ""
                 if self.lines:
-                    told = f"{what:8} {self.tokenizer.piece(seen)!r}"
+                    text = f"{what:8} {self.tokenizer.piece(seen)!r}"
                     print(
-                        f"{seen:>8} type {kind} {told}{f' -> {meant} {self.tokenizer.piece(meant)!r}' if what else ''}"
+                        f"{seen:>8} type {kind} {text}{f' -> {meant} {self.tokenizer.piece(meant)!r}' if what else ''}"
                     )
                 elif what:
                     self._marked(line, f"{self.piece(seen)}→{self.piece(meant).strip()}", FATES[what])
@@ -120,25 +120,25 @@ def fate(seen: int, meant: int, tokenizer: Tokenizer) -> str:
 
 def print_counts(task: Task, examples: Examples, seed: int) -> None:
     """What one draw of all examples does, in figures."""
-    drawn = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
-    if not drawn:
+    samples = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
+    if not samples:
         return
-    if drawn[0].targets is not None:
+    if samples[0].targets is not None:
         may = sum(int(example.loss.sum()) for example in examples)
         fates = [
             fate(int(seen), int(meant), task.tokenizer)
-            for example in drawn
+            for example in samples
             if example.targets is not None
             for seen, meant in zip(example.ids[example.loss], example.targets[example.loss], strict=True)
         ]
         parts = ", ".join(f"{name} {fates.count(name) / max(len(fates), 1):.1%}" for name in FATES)
         print(f"one draw hides {len(fates):,} of {may:,} tokens that may be hidden ({len(fates) / may:.1%}): {parts}")
-    for head in drawn[0].labels:
-        counts = Counter(label for example in drawn for label in example.labels[head].classes.tolist())
+    for head in samples[0].labels:
+        counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
         print(f"{head}: " + ", ".join(f"{count:,} of class {label}" for label, count in sorted(counts.items())))
-    if drawn[0].source is not None:
-        sources = sum(len(example.source) for example in drawn if example.source is not None)
-        print(f"{sources:,} tokens of source, {sum(len(example) for example in drawn):,} of the decoder")
+    if samples[0].source is not None:
+        sources = sum(len(example.source) for example in samples if example.source is not None)
+        print(f"{sources:,} tokens of source, {sum(len(example) for example in samples):,} of the decoder")
 
 
 def _is_spaced(tokenizer: Tokenizer) -> bool:

@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         choices=["schema", "list", "show", "presets"],
         help="schema: JSON Schema; list: every setting with default and meaning; show MODEL DATA: a recipe as YAML; "
-        "presets: models to train from scratch",
+        "presets: new models to train",
     )
     parser.add_argument("model", nargs="?", default=None, help="for show: a model to tune")
     parser.add_argument("data", nargs="?", default=None)
-    parser.add_argument("--preset", help="for show: the recipe of a model from scratch; for presets: that one alone")
+    parser.add_argument("--preset", help="for show: the recipe of a new model; for presets: that one alone")
     parser.add_argument("--pretrain", action="store_true", help="for list: with the settings of new models too")
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.data.documents import Document, Window, documents, windows
+from lmworks.data.documents import Document, Window, windows
+from lmworks.data.documents import documents as documents_of
 from lmworks.data.examples import (
     ROWS_AT_ONCE,
     Examples,
@@ -90,27 +91,27 @@ def _closing(tokenizer: Tokenizer) -> list[int]:
 
 def read_documents(table: Table, tokenizer: Tokenizer, report: Report, words: bool = False) -> list[Document]:
     """The texts of a table that have tokens; empty ones are counted in the report."""
-    found = []
-    for document in documents(table.rows, tokenizer, words):
+    read = []
+    for document in documents_of(table.rows, tokenizer, words):
         if len(document):
-            found.append(document)
+            read.append(document)
         else:
             report.no_trainable += 1
             report.first_no_trainable = report.first_no_trainable or document.place
     if report.no_trainable:
         report.notes.append(f"{report.no_trainable} texts without a token are left out")
-    unknown = sum(int((document.ids == tokenizer.unk_id).sum()) for document in found)
+    unknown = sum(int((document.ids == tokenizer.unk_id).sum()) for document in read)
     if unknown and tokenizer.unk_id is not None:
-        total = sum(len(document) for document in found)
+        total = sum(len(document) for document in read)
         report.notes.append(f"{unknown:,} of {total:,} tokens are unknown to the tokenizer")
-    return found
+    return read
 
 
-def cut(found: list[Document], size: int, report: Report) -> list[Window]:
+def cut(documents: list[Document], size: int, report: Report) -> list[Window]:
     """All documents in windows of at most `size` tokens; the report notes where no document is long enough."""
-    report.chunked = sum(len(document) > size for document in found)
-    note_short(max((len(document) for document in found), default=0), size, report)
-    return [window for document in found for window in windows(document, size)]
+    report.chunked = sum(len(document) > size for document in documents)
+    note_short(max((len(document) for document in documents), default=0), size, report)
+    return [window for document in documents for window in windows(document, size)]
 
 
 def note_short(longest: int, size: int, report: Report) -> None:

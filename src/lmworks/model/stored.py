@@ -123,6 +123,11 @@ def stored_bytes(network: nn.Module) -> int:
     return sum(module.storage.nbytes for _, module in stored_layers(network))
 
 
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of all parameters and storages."""
+    return stored_bytes(network) + sum(parameter.nbytes for parameter in network.parameters())
+
+
 def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
     """Put a storage in the place of the weight of the linear or embedding with this dotted name."""
     module = network.get_submodule(name)

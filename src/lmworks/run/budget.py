@@ -49,9 +49,14 @@ def choose(setups: Sequence[TrainingSetup], free: int) -> MemoryFit:
     raise _refusal(min(setups, key=lambda setup: _least(setup).total), free)
 
 
+def fits(setup: TrainingSetup, free: int) -> bool:
+    """Whether a run fits as it is asked for, with nothing made smaller."""
+    return setup.total <= _limit(setup, free)
+
+
 def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
     limit = _limit(setup, free)
-    if setup.total <= limit:
+    if fits(setup, free):
         return MemoryFit(setup)
     if setup.train.memory is None:
         return None

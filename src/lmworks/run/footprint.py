@@ -17,6 +17,7 @@ from lmworks.kernels.library import library as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
+from lmworks.model.storage import PART
 from lmworks.model.trained import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
 from lmworks.run.largest_row import LargestRow
@@ -52,6 +53,21 @@ class Documents:
 
 
 @dataclass(frozen=True)
+class BaseWeights:
+    """How the model's own weights are held.
+
+    Attributes:
+        precision: as ``train.base_precision`` calls it.
+        size: bytes of all of them; None: 4 each.
+        formats: data types or quantized formats, for people.
+    """
+
+    precision: str = "float32"
+    size: int | None = None
+    formats: str = "float32"
+
+
+@dataclass(frozen=True)
 class ProcessMemory:
     """Bytes of this process, and those that it may have.
 
@@ -78,6 +94,7 @@ class TrainingSetup:
         documents: all of them.
         process: what the process holds beside.
         row: the largest row of the documents.
+        base: the model's own weights.
     """
 
     config: ModelConfig
@@ -87,6 +104,7 @@ class TrainingSetup:
     documents: Documents
     process: ProcessMemory
     row: LargestRow
+    base: BaseWeights = BaseWeights()
 
     @classmethod
     def of(
@@ -113,6 +131,18 @@ class TrainingSetup:
     def in_precision(self, precision: str) -> TrainingSetup:
         """The same with products made in another precision."""
         return replace(self, precision=precision)
+
+    def over(self, base: BaseWeights) -> TrainingSetup:
+        """The same with the model's own weights held in another way."""
+        return replace(self, base=base)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the model's own weights, and of the matrix that is dequantized for a product at any time."""
+        if self.base.size is None:
+            return 4 * self.parameters
+        largest = max(linear.weights for linear in sizes.linears(self.config))
+        return self.base.size + 4 * max(PART, largest) + BYTES[self.precision] * largest
 
     @property
     def parameters(self) -> int:
@@ -148,11 +178,12 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
     trained, parameters = setup.trained, setup.parameters
-    halved = 2 * trained.frozen if setup.precision == "bfloat16" else 0  # frozen weights are held in bfloat16 as well
+    plain = setup.base.size is None  # such frozen weights are held in bfloat16 as well where products are
+    halved = 2 * trained.frozen if setup.precision == "bfloat16" and plain else 0
     activations, gradients = _training_peak(setup)
     by_part = {
         "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
-        "weights": 4 * (parameters + trained.count_added) + halved,
+        "weights": setup.weight_bytes + 4 * trained.count_added + halved,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # the weights as they were
@@ -160,7 +191,9 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "head": _head(setup),
     }
     training = sum(by_part.values())
-    evaluation = by_part["library"] + 4 * parameters + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+    evaluation = (
+        by_part["library"] + setup.weight_bytes + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+    )
     by_part["evaluation"] = max(0, evaluation - training)
     by_part["opening"] = max(0, setup.process.opened - training - by_part["evaluation"])
     return {**by_part, "total": sum(by_part.values())}

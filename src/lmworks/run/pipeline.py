@@ -29,6 +29,7 @@ from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import TOKENIZER
 from lmworks.tasks.evaluation import Evaluation
+from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluation_interval
@@ -60,12 +61,13 @@ class Run:
         return card.build(self.folder)
 
 
-def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
+def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
     """Start a new run.
 
     Args:
         recipe: its settings; not changed.
         say: gets each line of progress.
+        rows: what to learn from, in place of the recipe's source; the run's folder keeps them.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
@@ -79,13 +81,17 @@ def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     asked = recipe.train.precision
     folder = Path(recipe.out)
     _refuse_existing(folder)
-    setup = set_up(recipe)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
     run.write("start", **_start(setup, why))
     run.write("data", **_data(setup))
     return _go(run, setup, say)
@@ -118,6 +124,8 @@ def recipe_of(run: RunFolder) -> Recipe:
     """The recipe of a run that goes on."""
     recipe = recipes.read(run.recipe)
     recipe.out = str(run.path)
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     recipe.train.memory = None  # what was chosen within it stands beside it, and stays
     if recipe.is_new:
         recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
@@ -129,39 +137,39 @@ def _refuse_threads(threads: int | None) -> None:
 
     A run that goes on where there are fewer cores than it began with is not asked: its sums depend on the number.
     """
-    one = machine.processor()
-    most = max(one.cores, one.logical)
+    processor = machine.processor()
+    most = max(processor.cores, processor.logical)
     if threads is not None and threads > most:
         raise InputError(
             f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
             "train.threads",
-            f"{one.cores}, one a core, is what comes without it",
+            f"leave it out: the default is {processor.cores}, one per core",
         )
 
 
 def _slower(settings: TrainSettings, asked: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
-    found, cores = [], machine.processor().cores
+    notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
-        found.append(
+        notes.append(
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
     rates = machine.rates()
     if asked == "bfloat16" and rates.bfloat16 < rates.float32:
-        found.append(
+        notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
             "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
         )
-    return found
+    return notes
 
 
 def silent(line: str) -> None:
-    """The default listener."""
+    """Prints nothing."""
 
 
 def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
-    """All stages that are not done yet."""
+    """All that is not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
     meter.start()

@@ -9,6 +9,7 @@ footprint; precision and what is recomputed are chosen together, so that the run
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
-from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
+from lmworks.run.footprint import BaseWeights, Documents, ProcessMemory, TrainingSetup
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
 # Part of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
@@ -48,6 +49,7 @@ class Plan:
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
+        base_precision: how the model's own weights are held.
         choice: what was changed to fit into memory, and why; empty where nothing was.
     """
 
@@ -67,10 +69,12 @@ class Plan:
     row_tokens: int = 0
     choice: str = ""
     precision_reason: str = ""
+    base_precision: str = "float32"
 
     def settle(self, train: TrainSettings) -> None:
         """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
         train.precision = self.precision  # type: ignore[assignment]
+        train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ def make(
     documents: Documents,
     process: ProcessMemory,
     rates: machine.Rates | None = None,
+    bases: Sequence[BaseWeights] = (BaseWeights(),),
 ) -> Plan:
     """The plan of a run.
 
@@ -119,6 +124,7 @@ def make(
         documents: what passes through the network.
         process: what this process holds already, and may hold.
         rates: this machine's; None: asked of base/machine.
+        bases: ways to hold the model's own weights, the preferred one first, the smallest last.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
@@ -127,7 +133,7 @@ def make(
     rates = rates or machine.rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
-    fit = _fit(asked)
+    fit = _fit(asked, bases)
     setup, work, speed = fit.setup, Work.of(fit.setup), Speed.of(fit.setup, rates)
     return Plan(
         parameters=setup.parameters,
@@ -146,15 +152,23 @@ def make(
         row_tokens=setup.train.room,
         choice=fit.note,
         precision_reason=reason if setup.precision == preferred else fit.note,
+        base_precision=setup.base.precision,
     )
 
 
-def _fit(asked: TrainingSetup) -> budget.MemoryFit:
-    """Within memory: in the precision asked for, or in another one where it was left open."""
+def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit:
+    """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
+    precision asked for, or in another one where it was left open."""
     others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
     process = asked.process
     free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
-    return budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
+    setups = [asked.over(base) for base in bases]
+    asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
+    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
+    if asked.base == bases[0]:
+        return fit
+    note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
+    return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
 @dataclass(frozen=True)

@@ -54,17 +54,18 @@ class Setup:
     notes: list[str] = field(default_factory=list)
 
 
-def set_up(recipe: Recipe) -> Setup:
+def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     """Open data and model and check that they fit the task and the method. What cannot be trained is refused before
     weights are opened.
 
     Args:
         recipe: resolved; its task's name and what a budget of memory decides are written into it.
+        rows: what to learn from, where it is not the recipe's source.
 
     Raises:
         InputError: they do not fit, or memory does not suffice.
     """
-    table = corpus.read(recipe.data.source, recipe.data)
+    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     source, method = source_of(recipe), recipe.adaptation
     chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = chosen.name
@@ -85,8 +86,9 @@ def set_up(recipe: Recipe) -> Setup:
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, held_out.report)
     memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
-    plan = make_plan(config, method, recipe.train, documents, memory)
+    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
     plan.settle(recipe.train)
+    source.hold(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 

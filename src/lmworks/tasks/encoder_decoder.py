@@ -47,13 +47,13 @@ def decoder_start(settings: TaskSettings, task: str, tokenizer: Tokenizer) -> in
         InputError: the tokenizer has no such token.
     """
     role = STARTS.get(task, "pad") if settings.decoder_start == "auto" else settings.decoder_start
-    found = role_id(tokenizer, role)
-    if found is None:
+    start = role_id(tokenizer, role)
+    if start is None:
         has = [role for role in ("pad", "bos", "eos") if role_id(tokenizer, role) is not None]
         hint = f"take another one (decoder_start {' or '.join(has)}), or train" if has else "train"
         fault = f"the tokenizer has no {role} token for a decoder to begin with"
         raise InputError(fault, "task.decoder_start", f"{hint} a tokenizer of style t5 or bart")
-    return found
+    return start
 
 
 def closed(tokenizer: Tokenizer, what: str) -> Frame:

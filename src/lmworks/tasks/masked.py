@@ -76,8 +76,8 @@ class Masked(Task):
             items = self._pairs(documents, limit, report)
         else:
             windows = texts.cut(documents, texts.room(limit, len(self.frame), 1), report)
-            made = (masked.text_example(window, self.frame, self.hiding) for window in windows)
-            items = [example for example in made if example is not None]
+            candidates = (masked.text_example(window, self.frame, self.hiding) for window in windows)
+            items = [example for example in candidates if example is not None]
             if len(items) < len(windows):
                 report.notes.append(f"{len(windows) - len(items)} stretches of special tokens alone are left out")
         return texts.sampled_examples(items, report, self.measure)

@@ -20,10 +20,19 @@ from lmworks.tasks.task import ModelFacts, Task
 from lmworks.text.tokenizer import Tokenizer
 
 AUTO = "auto"
-CLASSES: tuple[type[Task], ...] = (
-    Causal, Instructions, Chat, Labels, Masked, Spans, Denoising, SequenceToSequence,
-)  # fmt: skip
-TASKS: dict[str, type[Task]] = {task.name: task for task in CLASSES}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        Causal,
+        Instructions,
+        Chat,
+        Labels,
+        Masked,
+        Spans,
+        Denoising,
+        SequenceToSequence,
+    )
+}
 
 _COLUMNS = {
     "text": "texts (--data.columns '{text: COLUMN}')",
@@ -58,7 +67,7 @@ def check_settings(settings: TaskSettings) -> None:
     task = task_class(settings.name)
     for name in settings.changed():
         if name not in task.uses:
-            users = ", ".join(other.name for other in CLASSES if name in other.uses)
+            users = ", ".join(other.name for other in TASKS.values() if name in other.uses)
             hint = f"leave it out; it serves {users}"
             raise InputError(f"task {task.name} does not use it", f"task.{name}", hint)
 
@@ -91,7 +100,7 @@ def choose(
             fault = f"task {task.name} takes no rows of kind {kind}"
             raise InputError(fault, place, _what_works(kind, model.architecture, task))
         return task
-    of_model = [task for task in CLASSES if task.architecture == model.architecture]
+    of_model = [task for task in TASKS.values() if task.architecture == model.architecture]
     suited = [task for task in of_model if kind in task.default_for]
     if not suited:
         what = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
@@ -108,10 +117,14 @@ def choose(
 
 def _what_works(kind: str, architecture: str, asked: type[Task] | None = None) -> str:
     """Tasks for these rows and this model; where there are none, other rows and other models."""
-    both = [task.name for task in CLASSES if task.architecture == architecture and kind in task.kinds]
+    both = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
     if both:
         return f"for this model and these rows: --task {' or '.join(both)}"
-    kinds = asked.kinds if asked else [k for task in CLASSES if task.architecture == architecture for k in task.kinds]
+    kinds = (
+        asked.kinds
+        if asked
+        else [k for task in TASKS.values() if task.architecture == architecture for k in task.kinds]
+    )
     rows = " or ".join(_COLUMNS[name] for name in dict.fromkeys(kinds))
-    models = " or ".join(dict.fromkeys(task.architecture for task in CLASSES if kind in task.default_for))
+    models = " or ".join(dict.fromkeys(task.architecture for task in TASKS.values() if kind in task.default_for))
     return f"give this model {rows}; or take a model that is {models} for these rows"

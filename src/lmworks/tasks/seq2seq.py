@@ -6,7 +6,7 @@ from lmworks.data import sequences
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, PERPLEXITY
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, NUMBERS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
@@ -21,7 +21,7 @@ class SequenceToSequence(EncoderDecoderTask):
     kinds = ("pairs", "completion", "labels")
     default_for = ("pairs", "completion", "labels")
     uses = frozenset({"prefix", "decoder_start"})
-    figures = (ANSWERS, LOSS, PERPLEXITY, ACCURACY, BITS)
+    figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None

@@ -62,6 +62,11 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
     )
+    base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
+        "auto",
+        description="How frozen weights are held. bfloat16: rounded, half the memory. stored: as the file has them, "
+        "4-bit blocks of a GGUF too. auto: float32, and the blocks of a GGUF where memory asks for it.",
+    )
     recompute: int = Field(
         0,
         ge=0,
