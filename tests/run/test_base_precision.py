@@ -101,7 +101,15 @@ def test_a_gguf_keeps_its_blocks_where_memory_asks_for_it(smollm2: Path, data: P
     for budget in ("1GB", None):
         train = values["train"] | {"steps": 1, "memory": budget, "batch_size": 2}
         out = tmp_path / str(budget)
-        folders.append(tune(str(smollm2), str(data), out=out, train=train, evaluate={"enabled": False}).folder)
+        folders.append(
+            tune(
+                str(smollm2),
+                str(data),
+                out=out,
+                train=train,
+                evaluate={"task_rows": 1, "max_tokens": 4, "general_bytes": 300, "samples": 0},
+            ).folder
+        )
     plans = [RunFolder(folder).events("start")[0]["plan"] for folder in folders]
     assert [plan["base_precision"] for plan in plans] == ["stored", "float32"]
     assert plans[0]["memory"]["weights"] < 0.3 * plans[1]["memory"]["weights"]

@@ -48,7 +48,7 @@ def open_model(source: str, fast: bool = False) -> LanguageModel:
     """The model, made fast where that is asked for; its notes go to standard error."""
     from lmworks.language_model.opening import load
 
-    model = load(source)
+    model = load(source, storage="stored" if fast else None)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     return model.prepare() if fast else model
@@ -59,12 +59,10 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     form = model.input_format
     if form is None or not form.asks or raw:
         return
-    what = (
-        f"labelled ({', '.join(form.labels[:6])}{' ...' if len(form.labels) > 6 else ''})" if form.labels else "asked"
-    )
-    print(
-        f"note: texts are {what} as in the run that trained this model; --raw reads them as they are", file=sys.stderr
-    )
+    shown = [*form.labels[:6], *(["..."] if len(form.labels) > 6 else [])]
+    what = f"labelled ({', '.join(shown)})" if shown else "asked"
+    note = f"texts are {what} as in the run that trained this model; --raw reads them as they are"
+    print(f"note: {note}", file=sys.stderr)
 
 
 def explain_stop(model: LanguageModel, replies: Sequence[Reply]) -> None:

@@ -27,6 +27,7 @@ from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.input_format import Input, InputFormat
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -281,6 +282,8 @@ class LanguageModel:
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
                 make_fast(self.network, chosen)
+            else:
+                widen(self.network)
         elif chosen != "float32":
             self.network.to(dtype_of(chosen))
         return self

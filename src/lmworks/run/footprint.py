@@ -43,6 +43,8 @@ class Documents:
         loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
         labels: places that each classification head reads, by its name.
         evaluation_tokens: that pass through without training, sources too, all measurements together.
+        answer_rows: answers that are written at once in evaluation. answer_steps: tokens written for each group of
+            them, all measurements together, where every answer is as long as it may be.
     """
 
     lengths: Sequence[int]
@@ -50,6 +52,8 @@ class Documents:
     loss_tokens: int | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     evaluation_tokens: int = 0
+    answer_rows: int = 0
+    answer_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ class TrainingSetup:
         documents: all of them.
         process: what the process holds beside.
         row: the largest row of the documents.
-        base: the model's own weights.
+        parameters: of the base model.
+        saved_inputs: the matrices whose input is saved for the backward pass; None: of all, since all is trained.
+        frozen: by stack prefix, the lowest layers that the backward pass does not reach.
+        base: how the model's own weights are held.
     """
 
     config: ModelConfig
@@ -104,6 +111,9 @@ class TrainingSetup:
     documents: Documents
     process: ProcessMemory
     row: LargestRow
+    parameters: int
+    saved_inputs: Sequence[sizes.Linear] | None
+    frozen: Mapping[str, int]
     base: BaseWeights = BaseWeights()
 
     @classmethod
@@ -117,8 +127,18 @@ class TrainingSetup:
         process: ProcessMemory,
     ) -> TrainingSetup:
         """With the largest row found."""
-        row = LargestRow.of(documents.lengths, documents.sources, train)
-        return cls(config, trained, train, precision, documents, process, row)
+        return cls(
+            config,
+            trained,
+            train,
+            precision,
+            documents,
+            process,
+            row=LargestRow.of(documents.lengths, documents.sources, train),
+            parameters=sizes.parameters(config)["total"],
+            saved_inputs=None if trained.is_whole else trained.linears(config),
+            frozen=frozen_layers(config, trained),
+        )
 
     def changed(self, **settings: object) -> TrainingSetup:
         """The same with other settings of training."""
@@ -145,11 +165,6 @@ class TrainingSetup:
         return self.base.size + 4 * max(PART, largest) + BYTES[self.precision] * largest
 
     @property
-    def parameters(self) -> int:
-        """Of the base model."""
-        return sizes.parameters(self.config)["total"]
-
-    @property
     def activation_size(self) -> int:
         """Bytes of one number that passes through."""
         return BYTES[self.precision]
@@ -157,9 +172,8 @@ class TrainingSetup:
     @property
     def reached(self) -> list[bool]:
         """For each layer of all stacks, the encoder's first: whether the backward pass reaches it."""
-        frozen = frozen_layers(self.config, self.trained)
         stacks = sizes.stacks(self.config)
-        return [layer >= frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
+        return [layer >= self.frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
 
     @property
     def recomputed(self) -> int:
@@ -235,22 +249,21 @@ def _evaluation(setup: TrainingSetup) -> int:
 def _saved(setup: TrainingSetup) -> int:
     """Bytes that autograd saves of the largest row when nothing is recomputed."""
     config, row, native = setup.config, setup.row, kernels() is not None
-    skipped = frozen_layers(config, setup.trained)
     saved = saved_activation_bytes(
         config,
         row.lengths,
         row.sources,
-        None if setup.trained.is_whole else setup.trained.linears(config),
+        setup.saved_inputs,
         setup.trained.rank,
         setup.activation_size,
         native,
-        skipped,
+        setup.frozen,
     )
     if not native:
-        return saved + _dropout(setup, skipped)
+        return saved + _dropout(setup)
     # of attention weights that no kernel makes, dropout saves what it left of them
     if config.attention_dropout and saves_scores(config, not setup.trained.is_whole)[0]:
-        saved += sum(_scores(setup, own) * (own.layers - skipped[own.prefix]) for own in sizes.stacks(config))
+        saved += sum(_scores(setup, own) * (own.layers - setup.frozen[own.prefix]) for own in sizes.stacks(config))
     return saved
 
 
@@ -282,7 +295,7 @@ def _activations(setup: TrainingSetup) -> int:
     return round(saved * (1 + SLACK)) + _passing(setup)
 
 
-def _dropout(setup: TrainingSetup, skipped: Mapping[str, int]) -> int:
+def _dropout(setup: TrainingSetup) -> int:
     """Bytes that dropout saves where no kernel draws it anew: its factors; where it falls on attention, the scores are
     written out: they, their softmax, the factors, and what is left of the weights."""
     config, row, saved = setup.config, setup.row, 0
@@ -294,5 +307,5 @@ def _dropout(setup: TrainingSetup, skipped: Mapping[str, int]) -> int:
         if stack.cross:
             pairs += sum(length * source for length, source in zip(lengths, row.sources, strict=True))
         scores = 4 * config.num_attention_heads * pairs * bool(config.attention_dropout)
-        saved += (stack.layers - skipped[stack.prefix]) * (sum(lengths) * each + scores) * setup.activation_size
+        saved += (stack.layers - setup.frozen[stack.prefix]) * (sum(lengths) * each + scores) * setup.activation_size
     return saved

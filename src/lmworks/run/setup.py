@@ -84,7 +84,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     held_out, notes = _held_out(task, held_out_rows, recipe, context)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
-    documents = _documents(sampled, examples.report, held_out.report)
+    documents = _documents(sampled, examples.report, evaluation)
     memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
     plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
     plan.settle(recipe.train)
@@ -106,15 +106,18 @@ def _held_out(task: Task, rows: Table, recipe: Recipe, context: int) -> tuple[Ex
     return held_out, [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
 
 
-def _documents(examples: list[Example], report: Report, held_out: Report) -> Documents:
-    """What the plan needs to know of the examples."""
+def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> Documents:
+    """What the plan needs to know of the examples, and of the measurements before and after training."""
     sources = [len(example.source) for example in examples if example.source is not None]
+    answers = evaluation.answer_work()
     return Documents(
         [example.width for example in examples],
         sources=sources,
         loss_tokens=report.loss_tokens,
         labels=count_labels(examples),
-        evaluation_tokens=2 * held_out.tokens,
+        evaluation_tokens=2 * (evaluation.tokens() + answers.prompt_tokens),
+        answer_rows=answers.rows,
+        answer_steps=2 * answers.steps,
     )
 
 

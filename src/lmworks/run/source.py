@@ -255,7 +255,7 @@ class NewModel(Source):
         self.tokenizer.save(folder / TOKENIZER)
 
 
-def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.Trained, list[str]]:
+def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
     """A new tokenizer, and a note where it has fewer ids than were asked for."""
     settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
     try:

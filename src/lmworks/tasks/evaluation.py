@@ -23,14 +23,30 @@ from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.transformer import Transformer
 from lmworks.tasks.task import Task
-from lmworks.tasks.writing import answer_text
+from lmworks.tasks.writing import answer_groups, answer_text
 from lmworks.text import datasets
 from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
 
 Figures = dict[str, Any]
 MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
+BYTES_PER_TOKEN = 4  # of the general text, roughly: for the plan alone
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
+
+
+@dataclass(frozen=True)
+class AnswerWork:
+    """What answering prompts costs.
+
+    Attributes:
+        prompt_tokens: that are read.
+        rows: answers that are written at once, at most.
+        steps: tokens that are written, those of one group counted once, if all are as long as they may be.
+    """
+
+    prompt_tokens: int
+    rows: int = 0
+    steps: int = 0
 
 
 @dataclass
@@ -90,6 +106,20 @@ class Evaluation:
             )
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
+
+    def tokens(self) -> int:
+        """Tokens that pass through in one measurement, but for those of answers."""
+        general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
+        return sum(example.size for example in self.held_out) + general
+
+    def answer_work(self) -> AnswerWork:
+        """What answering the prompts once costs."""
+        lengths = [len(prompt.ids) for prompt in self.prompts]
+        if self.prompts and self.prompts[0].choices:
+            scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
+            return AnswerWork(prompt_tokens=scored)
+        groups = answer_groups(self.model.config, lengths, self.settings.longest)
+        return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
 
     def measure(self) -> tuple[Figures, list[dict[str, str]]]:
         """All figures, and samples (prompt, reference, answer)."""

@@ -34,7 +34,7 @@ class SequenceToSequence(EncoderDecoderTask):
         """A row, an example; rows that are too long are cut, left out or refused, as the settings say."""
         limit = limit_of(settings, context)
         report = start_report(table, "seq2seq")
-        teaching = sequences.Teaching(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
+        teaching = sequences.SequenceFormat(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
         items = sequences.examples(table, self.tokenizer, teaching, report)
         count(items, report)
         note_rows(report, "without a token on one side")
@@ -43,7 +43,7 @@ class SequenceToSequence(EncoderDecoderTask):
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
         """Of each row the source as the encoder reads it; all that is too long for the context is cut at its end."""
         source, target = sequences.SIDES[table.kind]
-        sources, _ = sequences.encoded(table.rows, (source, target), self.tokenizer, self.settings.prefix)
+        sources, _ = sequences.encode_rows(table.rows, (source, target), self.tokenizer, self.settings.prefix)
         return [
             Prompt(
                 [*self.frame.opening, *ids, *self.frame.closing],

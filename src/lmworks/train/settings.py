@@ -16,6 +16,8 @@ from lmworks.model.config import ModelConfig
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
+TRIM = 0.9  # of a budget of memory: pages that lie free between blocks are then given back
+
 
 class OptimizerSettings(Settings):
     """AdamW (Loshchilov & Hutter 2019) and how its learning rate moves."""
@@ -101,6 +103,11 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    @property
+    def trim_above(self) -> int | None:
+        """Bytes above which freed pages are given back before each row; None without a budget of memory."""
+        return None if self.memory is None else round(TRIM * parse_storage(self.memory))
 
     @property
     def room(self) -> int:
