@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         conversation.say(question)
     for prompt in _held_out(model, args.model, args.held_out) if args.held_out else []:
         print(f"> {prompt.text}")
-        _print_answer(model, model.answer(prompt, settings))
+        _print_answer(model, model.answer(prompt, settings), settings.num_beams)
         print(f"(the row says: {prompt.reference})\n")
     return 0
 
@@ -68,7 +68,7 @@ class Conversation:
     """What was said, and the model that answers."""
 
     def __init__(self, model: LanguageModel, settings: SamplingSettings, system: str | None, raw: bool) -> None:
-        self.model, self.raw, self.settings = model, raw, settings.model_dump()
+        self.model, self.raw, self.settings = model, raw, settings
         self._system = [{"role": "system", "content": system}] if system else []
         self.messages = list(self._system)
 
@@ -83,7 +83,8 @@ class Conversation:
             InputError: it cannot be answered, for instance because the context is full.
         """
         asked = [*self.messages, {"role": "user", "content": text}]
-        answer = _print_answer(self.model, self.model.chat(asked, stream=True, raw=self.raw, **self.settings))
+        stream = self.model.chat(asked, stream=True, raw=self.raw, **self.settings.model_dump())
+        answer = _print_answer(self.model, stream, self.settings.num_beams)
         if answer:
             self.messages = [*asked, {"role": "assistant", "content": answer}]
 
@@ -149,7 +150,7 @@ def _read_line(prompt: str) -> str | None:
         return None
 
 
-def _print_answer(model: LanguageModel, stream: TextStream) -> str:
+def _print_answer(model: LanguageModel, stream: TextStream, num_beams: int) -> str:
     """Print an answer as it comes; Ctrl-C ends it, not the conversation. Gives what was said."""
     parts = []
     try:
@@ -163,7 +164,7 @@ def _print_answer(model: LanguageModel, stream: TextStream) -> str:
         print(f" ({reply.label_probabilities[reply.text]:.0%})", end="")
     print("\n" if sys.stdin.isatty() else "", flush=True)
     if reply is not None:
-        explain_stop(model, [reply])
+        explain_stop(model, [reply], num_beams)
     return "".join(parts)
 
 

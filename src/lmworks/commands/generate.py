@@ -65,13 +65,14 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     print(f"note: {note}", file=sys.stderr)
 
 
-def explain_stop(model: LanguageModel, replies: Sequence[Reply]) -> None:
+def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int = 1) -> None:
     """Say on standard error which texts were cut, and what lets them go on."""
     config = model.config
+    slides = config.architecture == "decoder" and num_beams == 1
     reasons: Counter[str] = Counter(reply.stop_reason for reply in replies)
     context = config.max_position_embeddings
     hints = {
-        "context": (f"the context of {context} tokens is full", "--slide" if config.architecture == "decoder" else ""),
+        "context": (f"the context of {context} tokens is full", "--slide" if slides else ""),
         "length": ("the limit of new tokens is reached", f"--max-tokens {2 * max(len(one.ids) for one in replies)}"),
     }
     for reason, (fault, option) in hints.items():
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             print(piece, end="", flush=True)
         print(flush=True)
         assert stream.reply is not None
-        explain_stop(model, [stream.reply])
+        explain_stop(model, [stream.reply], settings.num_beams)
         return 0
     replies = model.complete(prompts, settings, raw=args.raw)
     asks = model.input_format is not None and model.input_format.asks and not args.raw
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for prompt, reply in zip(prompts, replies, strict=True):
         print(f"{prompt if continues else ''}{reply.text}", end="\n" if reply.label_probabilities else "\n\n")
     sys.stdout.flush()
-    explain_stop(model, replies)
+    explain_stop(model, replies, settings.num_beams)
     return 0
 
 
