@@ -19,6 +19,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
+from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
 from lmworks.reports import card, page
@@ -225,11 +226,15 @@ def _evaluates_on_the_way(setup: Setup) -> bool:
 
 
 def _save(setup: Setup, folder: Path) -> None:
-    """The method's own folder; of a new model the whole one, since nothing else has its weights."""
-    if setup.recipe.is_new:
-        setup.model.save(folder)
+    """The method's own folder, or the whole model where it is new; beside it how inputs looked."""
+    recipe, model = setup.recipe, setup.model
+    slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
+    written = InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
+    if recipe.is_new:
+        model.save(folder)
     else:
-        setup.method.save(setup.model, folder, str(setup.recipe.model))
+        setup.method.save(model, folder, str(recipe.model))
+    written.save(folder)
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int) -> None:
