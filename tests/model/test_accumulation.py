@@ -9,7 +9,7 @@ from lmworks.kernels.library import library
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
-from lmworks.train.step import products_in
+from lmworks.train.step import autocast
 
 SIZES = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 3,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
@@ -25,7 +25,7 @@ def network_with_adapters() -> Transformer:
 
 
 def hidden_states(network: Transformer, ids: torch.Tensor) -> torch.Tensor:
-    with products_in("bfloat16", torch.device("cpu")):
+    with autocast("bfloat16", torch.device("cpu")):
         return network.hidden_states(ids).detach()
 
 

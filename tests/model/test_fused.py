@@ -9,7 +9,7 @@ from lmworks.model import fused
 from lmworks.model.config import ModelConfig
 from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
-from lmworks.train.step import frozen_in, products_in
+from lmworks.train.step import autocast, cast_frozen_weights
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
 DROPS = {"attention_dropout": 0.2, "hidden_dropout": 0.1, "mlp_dropout": 0.3}
@@ -79,8 +79,8 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
 
     def passed(precision):
         network.zero_grad()
-        with frozen_in(network, precision):
-            with products_in(precision, torch.device("cpu")):
+        with cast_frozen_weights(network, precision):
+            with autocast(precision, torch.device("cpu")):
                 out = network.train().hidden_states(ids)
             out.backward(slope.to(out.dtype))
         return [out.detach().float()] + [w.grad.float() for w in network.parameters() if w.grad is not None]

@@ -17,7 +17,7 @@ from lmworks.model.stored import StoredEmbedding, StoredLinear, store, stored_by
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
-from lmworks.train.step import frozen_in, products_in
+from lmworks.train.step import autocast, cast_frozen_weights
 
 QUANTIZED = ("Q4_0", "Q4_1", "Q8_0", "Q5_1", "Q6_K")
 SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -113,8 +113,8 @@ def test_gradients_of_lora_are_those_over_the_widened_weights(kind: str, dropout
         for _, adapter in adapters(network):
             nn.init.normal_(adapter.lora_B, std=0.1)  # type: ignore[arg-type]
         ids = torch.randint(0, 96, (1, 20))
-        with frozen_in(network.train(), precision):
-            with products_in(precision, torch.device("cpu")):
+        with cast_frozen_weights(network.train(), precision):
+            with autocast(precision, torch.device("cpu")):
                 hidden = network.hidden_states(ids).flatten(0, 1)
                 loss = losses.language_loss(network, hidden, ids.flatten(), torch.ones(20))
             loss.backward()

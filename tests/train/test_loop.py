@@ -19,7 +19,7 @@ from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Workload, accumulate_gradients, batches_of, frozen_in, training_flops
+from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
 CPU = torch.device("cpu")
 
@@ -144,7 +144,7 @@ def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
     network = make_network()
     LoRA(LoRASettings(rank=2)).apply(network)
     before = network.embed_tokens.weight.clone()
-    with frozen_in(network, "bfloat16"):
+    with cast_frozen_weights(network, "bfloat16"):
         assert network.embed_tokens.weight.dtype == torch.bfloat16
         assert all(p.dtype == torch.float32 for p in network.parameters() if p.requires_grad)
     assert torch.equal(network.embed_tokens.weight, before)

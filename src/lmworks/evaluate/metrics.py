@@ -1,9 +1,9 @@
-"""Metrics of answers against references, and how sure their means are. Knows no model and no file.
+"""Metrics of answers against references, and confidence intervals of their means. Knows no model and no file.
 
-A metric gives one number a row, so that every mean has a bootstrap interval and two runs over the same rows can be
-compared in pairs (Efron & Tibshirani 1993, chapter 13, percentile intervals; Koehn 2004 for pairs). Its signature
-says what was counted, so that two numbers are compared only when they mean the same. Macro-F1 alone has no number a
-row: its interval resamples rows and counts anew.
+A metric gives one number per row, so that every mean has a bootstrap interval and two runs over the same rows can be
+compared by a paired bootstrap (Efron & Tibshirani 1993, chapter 13, percentile intervals; Koehn 2004 for the paired
+test). Its signature says what was counted, so that only numbers of the same meaning are compared. Macro-F1 has no
+number per row.
 """
 
 from __future__ import annotations
@@ -32,27 +32,25 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the data say which side of zero the figure lies on."""
+        """Whether both ends lie on the same side of zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How one answer is judged.
+    """How one answer is scored.
 
     Attributes:
         name: short name.
         title: the name as a person reads it.
         signature: what is compared, how it is normalised and by which version: equal signatures, comparable numbers.
-        row: (answer, reference) -> number.
-        top: the best number there is; more is better for all of them.
+        row: (answer, reference) -> number; more is better for all of them.
     """
 
     name: str
     title: str
     signature: str
     row: Callable[[str, str], float]
-    top: float = 1.0
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -66,14 +64,14 @@ def token_f1(answer: str, reference: str) -> float:
     Words as SQuAD's evaluation takes them (Rajpurkar et al. 2016): lower case, no punctuation, no articles, split at
     white space. Two strings without words are equal (1.0); one without words shares nothing (0.0).
     """
-    ours, theirs = _words(answer), _words(reference)
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs))
+    predicted, expected = _squad_words(answer), _squad_words(reference)
+    if not predicted or not expected:
+        return float(predicted == expected)
+    shared = sum((Counter(predicted) & Counter(expected)).values())
+    return 2 * shared / (len(predicted) + len(expected))
 
 
-def _words(text: str) -> list[str]:
+def _squad_words(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
@@ -98,7 +96,7 @@ def _chrf_signature() -> str:
 def metric(name: str) -> Metric:
     """The metric of that name: ``exact_match``, ``token_f1``, ``chrf`` or ``accuracy``."""
     if name == "chrf":
-        return Metric("chrf", "chrF", _chrf_signature(), chrf, top=100.0)
+        return Metric("chrf", "chrF", _chrf_signature(), chrf)
     known = {
         "exact_match": Metric("exact_match", "exact match", "exact-match|strip|case:mixed|nrefs:1|v1", exact_match),
         "token_f1": Metric(
@@ -111,11 +109,6 @@ def metric(name: str) -> Metric:
     return known[name]
 
 
-def accuracy(answers: Sequence[object], references: Sequence[object]) -> np.ndarray:
-    """(n,) float64: 1.0 where the answer is the reference."""
-    return np.array([float(a == r) for a, r in zip(answers, references, strict=True)])
-
-
 def macro_f1(answers: Sequence[object], references: Sequence[object], labels: Sequence[object] | None = None) -> float:
     """Mean over labels of each label's F1, in 0..1; a label on neither side counts 0, as in scikit-learn.
 
@@ -126,11 +119,11 @@ def macro_f1(answers: Sequence[object], references: Sequence[object], labels: Se
     if labels is None:
         labels = sorted({*answers, *references}, key=str)
     number = {label: place for place, label in enumerate(labels)}
-    ours = np.array([number.get(a, len(number)) for a in answers], dtype=np.int64)
-    theirs = np.array([number.get(r, len(number)) for r in references], dtype=np.int64)
-    hits = np.bincount(ours[ours == theirs], minlength=len(number) + 1)[: len(number)]
-    both = sum(np.bincount(side, minlength=len(number) + 1)[: len(number)] for side in (ours, theirs))
-    return float(np.mean(2 * hits / np.maximum(both, 1))) if number else 0.0
+    predicted = np.array([number.get(a, len(number)) for a in answers], dtype=np.int64)
+    expected = np.array([number.get(r, len(number)) for r in references], dtype=np.int64)
+    hits = np.bincount(predicted[predicted == expected], minlength=len(number) + 1)[: len(number)]
+    counts = sum(np.bincount(side, minlength=len(number) + 1)[: len(number)] for side in (predicted, expected))
+    return float(np.mean(2 * hits / np.maximum(counts, 1))) if number else 0.0
 
 
 def bootstrap_interval(
@@ -139,20 +132,20 @@ def bootstrap_interval(
     level: float = 0.95,
     weights: Sequence[float] | np.ndarray | None = None,
 ) -> Interval:
-    """Mean of rows, and the interval in which it would lie were other rows drawn from the same source.
+    """Mean of rows, and its confidence interval for other rows from the same source.
 
     Args:
         values: (n,) one number a row.
         seed: of the resampling; the same seed gives the same interval.
-        level: share of resamples inside the interval.
+        level: fraction of resamples inside the interval.
         weights: (n,) denominators: the figure is then sum(values) / sum(weights), for instance nats over tokens.
 
     Raises:
         ValueError: no rows.
     """
-    tops, bottoms = _columns(values, weights)
-    figures = _resampled(tops, bottoms, seed)
-    return _interval(float(tops.sum() / bottoms.sum()), figures, level)
+    numerators, denominators = _columns(values, weights)
+    figures = _resampled(numerators, denominators, seed)
+    return _interval(float(numerators.sum() / denominators.sum()), figures, level)
 
 
 def paired_difference(
@@ -164,31 +157,31 @@ def paired_difference(
 ) -> Interval:
     """After minus before over the same rows, resampled as pairs.
 
-    Because both sides keep their row, what makes a row hard for both cancels: the interval is as narrow as the data
-    allow. Arguments as in :func:`bootstrap_interval`.
+    The difference of each row does not contain what makes the row hard for both sides, so the interval is narrower than
+    that of two separate samples. Arguments as in :func:`bootstrap_interval`.
     """
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"pairs need the same rows on both sides, not {len(first)} and {len(second)}")
+        raise ValueError(f"a paired difference needs the same rows on both sides, not {len(first)} and {len(second)}")
     return bootstrap_interval(second - first, seed, level, weights)
 
 
 def _columns(values: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
-    tops = np.asarray(values, dtype=np.float64)
-    bottoms = np.ones_like(tops) if weights is None else np.asarray(weights, dtype=np.float64)
-    if not len(tops):
+    numerators = np.asarray(values, dtype=np.float64)
+    denominators = np.ones_like(numerators) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(numerators):
         raise ValueError("an interval needs at least one row")
-    if tops.shape != bottoms.shape:
-        raise ValueError(f"{len(tops)} values need as many weights, not {len(bottoms)}")
-    return tops, bottoms
+    if numerators.shape != denominators.shape:
+        raise ValueError(f"{len(numerators)} values need as many weights, not {len(denominators)}")
+    return numerators, denominators
 
 
-def _resampled(tops: np.ndarray, bottoms: np.ndarray, seed: int) -> np.ndarray:
+def _resampled(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     figures = np.empty(DRAWS)
     for draw in range(DRAWS):  # row by row: a matrix of all draws would take DRAWS times the memory
-        rows = random.integers(0, len(tops), len(tops))
-        figures[draw] = tops[rows].sum() / bottoms[rows].sum()
+        rows = random.integers(0, len(numerators), len(numerators))
+        figures[draw] = numerators[rows].sum() / denominators[rows].sum()
     return figures
 
 

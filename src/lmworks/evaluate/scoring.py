@@ -187,7 +187,10 @@ def score_texts(
     A text longer than the model's context is scored in windows, each token once; after the first window every token
     sees at least half a context before it.
     """
-    scored = [_windows(ids, begins, text, tokenizer, network) for text, (ids, begins) in _spans(tokenizer, texts)]
+    scored = [
+        _windows(ids, begins, text, tokenizer, network)
+        for text, (ids, begins) in zip(texts, tokenizer.spans(texts), strict=True)
+    ]
     examples = [window for windows, _, _ in scored for window in windows]
     nats = iter(_measure(network, examples, row_tokens).language.nats)
     return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
@@ -228,27 +231,23 @@ def choice_likelihoods(
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
 
 
-def _spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, tuple[list[int], list[int]]]]:
-    return list(zip(texts, tokenizer.spans(texts), strict=True))
-
-
 def _windows(
     ids: list[int], begins: list[int], text: str, tokenizer: Tokenizer, network: Transformer
 ) -> tuple[list[Example], int, int]:
     """A text as examples of at most one context, how many of its tokens they score, and those tokens' bytes."""
-    whole = np.array([*tokenizer.opening, *ids], dtype=np.int32)
+    tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)
     first = max(len(tokenizer.opening), 1)
-    if len(whole) <= first:
+    if len(tokens) <= first:
         return [], 0, 0
     context = network.config.max_position_embeddings
-    windows, done = [], first
-    while done < len(whole):
-        begin = 0 if done == first else done - context // 2
-        end = min(begin + context, len(whole))
-        windows.append(Example(whole[begin:end], np.arange(begin, end) >= done))
-        done = end
+    windows, scored = [], first
+    while scored < len(tokens):
+        begin = 0 if scored == first else scored - context // 2
+        end = min(begin + context, len(tokens))
+        windows.append(Example(tokens[begin:end], np.arange(begin, end) >= scored))
+        scored = end
     unscored = begins[first - len(tokenizer.opening)]  # the character at which scoring begins
-    return windows, len(whole) - first, len(text[unscored:].encode("utf-8", errors="replace"))
+    return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
 
 
 @torch.no_grad()

@@ -21,9 +21,20 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
-from lmworks.families.opened import Opened, dtype_of, empty_network, fill, fit_tokenizer, shapes_of
+from lmworks.families.opened import (
+    DTYPES,
+    Opened,
+    dtype_of,
+    empty_network,
+    fill,
+    fit_tokenizer,
+    read_dtype,
+    shapes_of,
+    with_storages,
+)
 from lmworks.families.registry import family_of
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -46,18 +57,19 @@ OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
 SHARD_BYTES = 5_000_000_000
 
 
-def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", storage: str | None = None) -> Opened:
     """Open a model folder whole.
 
     Args:
         path: holds config.json, model.safetensors (or its index and shards), and mostly tokenizer.json.
         dtype: what the weights are held in: float32, bfloat16 or float16.
         device: where to.
+        storage: frozen weights instead, which take less memory: "bfloat16", or "stored": as the file has them.
 
     Raises:
         InputError: a file is missing or damaged, the family is not known, or config and weights do not fit together.
     """
-    folder, wanted = Path(path), dtype_of(dtype)
+    folder, wanted = Path(path), read_dtype(dtype, storage, device)
     hf_config = _config(folder)
     family = family_of(hf_config, str(folder / CONFIG))
     weights = _Weights(_weight_files(folder), wanted, family, _assignment(folder))
@@ -73,7 +85,8 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu") -
         tokenizer.end_ids = {token for token in tokenizer.end_ids if token < config.vocab_size}
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
         notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
-    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation, notes)
+    held = tensors if storage is None else with_storages(network, tensors)
+    return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes)
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -132,7 +145,8 @@ def save_folder(
     folder = Path(path)
     check_place(folder, overwrite)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    kept = dtype_of(dtype) if dtype else next(iter(weights.values())).dtype
+    kept = dtype_of(dtype) if dtype else _own_dtype(network)
+    weights |= {f"{name}.weight": layer.storage.dequantized(kept) for name, layer in stored_layers(network)}
     ids = {name: _rows_only((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
     for name in (
@@ -156,7 +170,11 @@ class _Weights(Mapping[str, torch.Tensor]):
     """The tensors of some safetensors files by their full names of today, each read when it is asked for."""
 
     def __init__(
-        self, files: list[Path], dtype: torch.dtype, family: Family, assignment: Mapping[str, str] | None = None
+        self,
+        files: list[Path],
+        dtype: torch.dtype | None,
+        family: Family,
+        assignment: Mapping[str, str] | None = None,
     ) -> None:
         """``assignment``: which file holds which tensor, as the index of shards says; other copies are not read."""
         self.dtype = dtype
@@ -190,7 +208,7 @@ class _Weights(Mapping[str, torch.Tensor]):
             raise InputError(
                 f"{stored} holds {tensor.dtype}, not weights", str(path), "take the model that was not quantized"
             )
-        return tensor.to(self.dtype)
+        return tensor if self.dtype is None else tensor.to(self.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -320,6 +338,13 @@ def check_place(folder: Path, overwrite: bool = False) -> None:
             str(folder),
             "choose a new or empty folder",
         )
+
+
+def _own_dtype(network: Transformer) -> torch.dtype:
+    """What most of the weights are held in; float32 where these are quantized."""
+    for _, layer in stored_layers(network):
+        return dtype_of(layer.storage.dtype_name) if layer.storage.dtype_name in DTYPES else torch.float32
+    return next(network.parameters()).dtype
 
 
 def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dtype, shard_bytes: int) -> None:

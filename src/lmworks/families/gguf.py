@@ -19,7 +19,16 @@ from lmworks.families.family import Family
 from lmworks.families.gguf_file import FETCH_AGAIN, GGUFFile, value_of
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
-from lmworks.families.opened import Opened, dtype_of, empty_network, fill, fit_tokenizer, shapes_of
+from lmworks.families.opened import (
+    Opened,
+    empty_network,
+    fill,
+    fit_tokenizer,
+    matrices_of,
+    read_dtype,
+    shapes_of,
+    with_storages,
+)
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
 from lmworks.text.tokenizer import Tokenizer
@@ -39,18 +48,20 @@ FREQUENCIES = "rope_freqs.weight"
 TRAINED_CONTEXTS = (8192, 4096, 2048, 16384, 32768)  # tried for llama3 scaling; every published model has the first
 
 
-def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Opened:
+def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", storage: str | None = None) -> Opened:
     """Open a GGUF file whole.
 
     Args:
         path: the file.
         dtype: what the weights are held in: float32, bfloat16 or float16. Quantized ones are widened.
         device: where to.
+        storage: frozen weights instead, which take less memory: "bfloat16", or "stored": quantized matrices stay in the
+            file's map and are dequantized where they are used.
 
     Raises:
         InputError: damaged, or of an architecture, a quantization or a tokenizer that is not read here.
     """
-    wanted, file = dtype_of(dtype), GGUFFile(path)
+    wanted, file = read_dtype(dtype, storage, device), GGUFFile(path)
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
@@ -59,16 +70,28 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu") -> 
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
     network = empty_network(config)
-    tensors = to_ours(rows, file.read(names, wanted), shapes_of(network), place=str(path))
+    matrices = matrices_of(network) if wanted is None else set()
+    two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
+    as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
+    stored = file.read_stored(list(as_stored))
+    read = file.read([name for name in names if name not in stored], wanted or torch.float32)
+    columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
+    shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
+    tensors = to_ours(rows, read | stored, shapes, place=str(path))
     if file.metadata["general.architecture"] == "llama":
         for name in tensors:
             if ".q_proj." in name or ".k_proj." in name:
                 heads = config.num_attention_heads if ".q_proj." in name else config.key_value_heads
                 tensors[name] = _halves(tensors[name], heads)
+    if storage is not None:
+        formats = {part: file.tensors[name].kind for name, parts in as_stored.items() for part in parts}
+        fill(network, with_storages(network, tensors, formats), device)
+    else:
+        fill(network, tensors, device)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
     notes = fit_tokenizer(tokenizer, config.vocab_size, str(path))
-    return Opened(config, fill(network, tensors, device), tokenizer, hf_config, family, generation, notes)
+    return Opened(config, network, tokenizer, hf_config, family, generation, notes)
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:

@@ -120,13 +120,7 @@ class GGUFFile:
         result: dict[str, torch.Tensor] = {}
         tasks: list[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]] = []
         for name in names:
-            stored = self.tensors[name]
-            if stored.kind not in READABLE:
-                raise InputError(
-                    f"tensor {name!r} is quantized as {stored.kind}, which is not read here",
-                    str(self.path),
-                    f"take a file quantized as one of {', '.join(READABLE)}",
-                )
+            stored = self._readable(name)
             if stored.kind == "F32" and dtype == torch.float32:
                 result[name] = torch.from_numpy(self.raw(name).view(np.float32)).view(stored.shape)
                 continue
@@ -140,6 +134,31 @@ class GGUFFile:
                 pass
         self._forget()
         return result
+
+    def read_stored(self, names: list[str]) -> dict[str, torch.Tensor]:
+        """Matrices as the file has them, in its map: (rows, columns), or of quantized ones the blocks,
+        (rows, bytes of a row) uint8.
+
+        Raises:
+            InputError: a type of quantization that is not read here.
+        """
+        dense = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        result = {}
+        for name in names:
+            stored = self._readable(name)
+            raw = torch.from_numpy(self.raw(name)).view(stored.shape[0], -1)
+            result[name] = raw.view(dense[stored.kind]) if stored.kind in dense else raw
+        return result
+
+    def _readable(self, name: str) -> Stored:
+        stored = self.tensors[name]
+        if stored.kind not in READABLE:
+            raise InputError(
+                f"tensor {name!r} is quantized as {stored.kind}, which is not read here",
+                str(self.path),
+                f"take a file quantized as one of {', '.join(READABLE)}",
+            )
+        return stored
 
     def _forget(self) -> None:
         """Let the system take back the pages that were read; those looked at again are read again. Nobody can have

@@ -12,11 +12,15 @@ from torch.overrides import TorchFunctionMode
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
+from lmworks.model.stored import store
+from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 
 if TYPE_CHECKING:
     from lmworks.text.tokenizer import Tokenizer
 
+STORAGES = ("bfloat16", "stored")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -76,6 +80,21 @@ def dtype_of(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def read_dtype(dtype: str, storage: str | None, device: str) -> torch.dtype | None:
+    """The data type that tensors are read in; None: each as the file has it.
+
+    Raises:
+        InputError: no such data type, or a storage on another device than the CPU.
+    """
+    if storage is None:
+        return dtype_of(dtype)
+    if storage not in STORAGES:
+        raise InputError(f"{storage!r} is not a storage of weights", "storage", "one of " + ", ".join(STORAGES))
+    if device != "cpu":
+        raise InputError(f"weights in a storage are on the CPU, not on {device}", "storage", "leave storage out")
+    return torch.bfloat16 if storage == "bfloat16" else None
+
+
 class _Undrawn(TorchFunctionMode):
     """Leaves new weights undrawn. Numbers drawn for a tensor without memory are for nothing, and the first of them
     makes torch import its compiler, which takes longer than opening a small model."""
@@ -98,9 +117,42 @@ def shapes_of(network: Transformer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
 
 
-def fill(network: Transformer, tensors: Mapping[str, torch.Tensor], device: str) -> Transformer:
-    """Make ``tensors`` (by our names, all of them) the weights of an empty network, without copying them."""
-    network.load_state_dict(dict(tensors), assign=True)
+def matrices_of(network: Transformer) -> set[str]:
+    """Names of the weights that may lie in a storage: token embeddings, the head, and the linears of the blocks."""
+    linears = {f"{name}.weight" for name, _ in named_linears(network) if not name.startswith("heads.")}
+    return {"embed_tokens.weight", *linears}
+
+
+def with_storages(
+    network: Transformer, tensors: Mapping[str, torch.Tensor], kinds: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor | WeightStorage]:
+    """Tensors for :func:`fill`: matrices in storages, all else (norms, biases, positions) in float32.
+
+    Args:
+        network: empty.
+        tensors: by our names; quantized matrices as (rows, bytes of a row) uint8.
+        kinds: the quantized format of these, by our names.
+    """
+    matrices = matrices_of(network)
+    result: dict[str, torch.Tensor | WeightStorage] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.uint8:
+            result[name] = BlockStorage(tensor, (kinds or {})[name])
+        else:
+            result[name] = DenseStorage(tensor) if name in matrices else tensor.float()
+    return result
+
+
+def fill(network: Transformer, tensors: Mapping[str, torch.Tensor | WeightStorage], device: str) -> Transformer:
+    """Make ``tensors`` (by our names, all of them) the weights of an empty network, without copying them.
+
+    Storages replace the weights of linears and embeddings, which are frozen then.
+    """
+    plain = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    for name, storage in tensors.items():
+        if not isinstance(storage, torch.Tensor):
+            store(network, name.removesuffix(".weight"), storage)
+    network.load_state_dict(plain, assign=True)
     if device != "cpu":
         network.to(device)
     return network.eval()

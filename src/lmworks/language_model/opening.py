@@ -21,7 +21,12 @@ from lmworks.text.tokenizer import Tokenizer
 
 
 def load(
-    source: str | Path, *, dtype: str = "float32", device: str = "cpu", offline: bool | None = None
+    source: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    offline: bool | None = None,
+    storage: str | None = None,
 ) -> LanguageModel:
     """Open a model from any source.
 
@@ -31,6 +36,8 @@ def load(
         dtype: "float32", "bfloat16" or "float16": how the weights are held.
         device: where the network goes.
         offline: fetch nothing; default: as LMWORKS_OFFLINE says.
+        storage: "bfloat16" or "stored": frozen matrices that take less memory than ``dtype``, rounded to bfloat16 or as
+            the file has them (a GGUF's blocks). They are dequantized where they are used; adapters train over them.
 
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
@@ -39,7 +46,7 @@ def load(
     notes = [found.note] if found.note else []
     if (found.path / "adapter_config.json").is_file():
         base = _base_of(found.path)
-        model = load(base, dtype=dtype, device=device, offline=offline)
+        model = load(base, dtype=dtype, device=device, offline=offline, storage=storage)
         loaded = registry.load_adapter(model.network, found.path, model.family)
         if (found.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
@@ -49,7 +56,7 @@ def load(
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
     open_file = gguf.open_gguf if found.path.suffix == ".gguf" else folder.open_folder
-    opened = open_file(found.path, dtype)
+    opened = open_file(found.path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
     if tokenizer is not None and (end := chat.end_of_turn(tokenizer)) is not None:
         tokenizer.end_ids.add(end)

@@ -33,8 +33,8 @@ from lmworks.train.step import (
     StepResult,
     Workload,
     accumulate_gradients,
-    frozen_in,
-    products_in,
+    autocast,
+    cast_frozen_weights,
     sample,
     training_flops,
 )
@@ -105,7 +105,11 @@ def train(
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
-        with frozen_in(network, precision[0]), defer_signals() as stop_requested, torch.random.fork_rng(devices=[]):
+        with (
+            cast_frozen_weights(network, precision[0]),
+            defer_signals() as stop_requested,
+            torch.random.fork_rng(devices=[]),
+        ):
             return _Training(network, examples, settings, run, hooks or Hooks(), device, draw, precision).run_session(
                 stop_requested
             )
@@ -145,9 +149,9 @@ class _Training:
         self.workload = Workload()  # documents whose FLOPs are not counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
-        autocast = partial(products_in, precision[0], device)
+        context = partial(autocast, precision[0], device)
         epoch_steps = self.sampler.steps_per_epoch
-        self.monitor = Monitor(network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, autocast)
+        self.monitor = Monitor(network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, context)
 
     step: int
     loss: float | None

@@ -23,7 +23,7 @@ from lmworks.model.stored import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
 
 CHUNK = 128  # rows of logits that exist at a time: 25 MB in float32 at 49,152 words; more is no faster
-SMALL = 1 << 20  # so many logits may always exist: a small vocabulary is not cut into pieces for nothing
+MIN_LOGITS = 1 << 20  # so many logits may always exist: a small vocabulary needs no small chunks
 
 
 class Term(NamedTuple):
@@ -93,16 +93,16 @@ def language_loss(
         storage = network.head_storage
         matrix = network.head_weight if storage is None else None
         return _ChunkedCrossEntropy.apply(rows, matrix, network.head_bias, storage, cap, targets, weights)
-    # A head that is more than a matrix (an adapter on it, say): autograd has to know what is in it.
+    # Of a head that is more than a matrix (it has an adapter, for instance) autograd computes the gradient.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of softmax(cap(hidden W^T + b)), chunk by chunk, its gradient made in the same pass.
+    """Cross-entropy of softmax(cap(hidden W^T + b)), chunk by chunk; its gradient is computed in the same pass.
 
     With p the softmax of a row and y its one-hot target, d loss / d logits = weight * (p - y): it is known as soon as
-    the logits are, so each chunk is turned into its gradients and forgotten. A soft cap c * tanh(z / c) multiplies it
+    the logits are, so each chunk is replaced by its gradient and then freed. A soft cap c * tanh(z / c) multiplies it
     by 1 - tanh(z / c)^2. Products run in the precision of ``hidden``; softmax, sums and the gradients of matrix and
     bias are float32.
     """
@@ -118,54 +118,66 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        wants_hidden, wants_matrix, wants_bias = ctx.needs_input_grad[:3]
+        needs_hidden, needs_matrix, needs_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
-        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
+        hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         # within a training step, where nothing scales this loss, the gradient is added to .grad at once
-        ctx.matrix_added = matrix is not None and wants_matrix and gradient_buffer(matrix) is not None
+        ctx.is_accumulated = matrix is not None and needs_matrix and gradient_buffer(matrix) is not None
         matrix_grad = None
-        if matrix is not None and wants_matrix:
-            matrix_grad = gradient_buffer(matrix) if ctx.matrix_added else torch.zeros_like(matrix, dtype=torch.float32)
-        bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
+        if matrix is not None and needs_matrix:
+            matrix_grad = (
+                gradient_buffer(matrix) if ctx.is_accumulated else torch.zeros_like(matrix, dtype=torch.float32)
+            )
+        bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
         if storage is None:
             assert matrix is not None
             storage = DenseStorage(cast(matrix, hidden.dtype))
-        most = max(CHUNK, SMALL // storage.shape[0])
-        size = -(-len(hidden) // max(1, -(-len(hidden) // most)))  # chunks of one size: a small rest is a slow product
         with torch.autocast(hidden.device.type, enabled=False):
             offset = None if bias is None else bias.to(hidden.dtype)
-            for start in range(0, len(hidden), max(1, size)):
-                part = slice(start, start + size)
-                rows, target, weight = hidden[part], targets[part], weights[part]
-                logits = product(rows, storage, offset).float()
-                bend = None
-                if cap is not None:
-                    turned = torch.tanh(logits / cap)
-                    logits, bend = turned * cap, 1 - turned.square()
-                wants = wants_hidden or wants_matrix or wants_bias
-                total += cross_entropy_(logits, target, weight, write_gradient=wants).sum()
-                if not wants:
+            for part in _chunks(len(hidden), storage.shape[0]):
+                rows = hidden[part]
+                logits, cap_grad = _capped(product(rows, storage, offset).float(), cap)
+                needs_grad = needs_hidden or needs_matrix or needs_bias
+                total += cross_entropy_(logits, targets[part], weights[part], write_gradient=needs_grad).sum()
+                if not needs_grad:
                     continue
-                slope = logits if bend is None else logits.mul_(bend)
+                logits_grad = logits if cap_grad is None else logits.mul_(cap_grad)
                 if bias_grad is not None:
-                    bias_grad += slope.sum(0)
-                slope = slope.to(rows.dtype)
+                    bias_grad += logits_grad.sum(0)
+                logits_grad = logits_grad.to(rows.dtype)
                 if hidden_grad is not None:
-                    hidden_grad[part] = transposed_product(slope, storage)
+                    hidden_grad[part] = transposed_product(logits_grad, storage)
                 if matrix_grad is not None:
                     if rows.dtype == torch.float32:
-                        matrix_grad.addmm_(slope.t(), rows)
+                        matrix_grad.addmm_(logits_grad.t(), rows)
                     else:
-                        matrix_grad += slope.t() @ rows
-        ctx.save_for_backward(hidden_grad, None if ctx.matrix_added else matrix_grad, bias_grad)
+                        matrix_grad += logits_grad.t() @ rows
+        ctx.save_for_backward(hidden_grad, None if ctx.is_accumulated else matrix_grad, bias_grad)
         ctx.dtypes = (hidden.dtype, None if matrix is None else matrix.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scale = float(grad)
-        if ctx.matrix_added and scale != 1.0:
-            raise RuntimeError("a loss whose gradients are added as it is computed was scaled afterwards")
-        grads = [None if one is None else one if scale == 1.0 else one.mul_(scale) for one in ctx.saved_tensors]
-        typed = [one if one is None else one.to(kind) for one, kind in zip(grads, ctx.dtypes, strict=True)]
-        return *typed, None, None, None, None
+        if ctx.is_accumulated and scale != 1.0:
+            raise RuntimeError("the loss was scaled after its gradient had been accumulated")
+        grads = [
+            saved if saved is None else (saved if scale == 1.0 else saved.mul_(scale)).to(dtype)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *grads, None, None, None, None
+
+
+def _chunks(rows: int, vocab_size: int) -> list[slice]:
+    """Rows whose logits exist at a time; chunks have one size, since products over a small remainder are slow."""
+    most = max(CHUNK, MIN_LOGITS // vocab_size)
+    size = max(1, -(-rows // max(1, -(-rows // most))))
+    return [slice(begin, begin + size) for begin in range(0, rows, size)]
+
+
+def _capped(logits: torch.Tensor, cap: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits within their soft cap, and its derivative; None without a cap."""
+    if cap is None:
+        return logits, None
+    tanh = torch.tanh(logits / cap)
+    return tanh * cap, 1 - tanh.square()

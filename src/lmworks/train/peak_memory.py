@@ -25,7 +25,7 @@ class PeakMemory:
     """
 
     def __init__(self, network: nn.Module, library: int | None = None) -> None:
-        # beside frozen weights in bfloat16, step.frozen_in keeps the float32 ones
+        # beside frozen weights in bfloat16, step.cast_frozen_weights keeps the float32 ones
         float32_copies = sum(4 * weight.numel() for weight in network.parameters() if weight.dtype == torch.bfloat16)
         self.weights = float32_copies + sum(weight.nbytes for weight in network.parameters())
         self.library = max(0, machine.resident_memory() - self.weights) if library is None else library

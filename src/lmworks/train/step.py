@@ -82,34 +82,34 @@ class StepResult:
 
 
 @contextmanager
-def frozen_in(network: nn.Module, precision: str) -> Iterator[None]:
-    """Within this block, frozen weights are held in this precision; trainable and adapted ones stay as they are.
+def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
+    """Within this block, frozen weights have this precision; trainable and adapted ones are unchanged.
 
-    Afterwards the frozen weights are those that came, bit for bit; they are kept aside meanwhile, which costs their
-    size once more (nothing, where they came from a mapped file).
+    Afterwards the frozen weights are the original tensors again. These stay in memory meanwhile, which costs their size
+    once more (nothing where they are mapped from a file).
     """
     if precision == "float32":
         yield
         return
-    kept = []
-    # What has an update beside it stays: the sum of both is rounded, anew each step (model/products).
+    originals = []
+    # An adapted weight is not cast here: its sum with the update is, once per step (model/products).
     adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
     summed = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
-            kept.append((parameter, parameter.data))
+            originals.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
     try:
         yield
     finally:
-        for parameter, data in kept:
+        for parameter, data in originals:
             parameter.data = data
 
 
-def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Within this block (around a forward pass, not around its backward), products are made in this precision.
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Within this block (a forward pass, without its backward), matrix products have this precision.
 
-    Trainable weights stay float32 and are cast where they are used, so that small updates are not rounded away.
+    Trainable weights stay float32 and are cast where they are used, so that small updates are not lost to rounding.
     """
     return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
@@ -164,7 +164,7 @@ def accumulate_gradients(
     step, however its documents are packed: one row of eight documents and eight rows of one give the same gradient.
 
     Args:
-        network: in training mode, inside :func:`frozen_in`.
+        network: in training mode, inside :func:`cast_frozen_weights`.
         examples: the step's documents, sampled.
         settings: packing, row_tokens, seed.
         step: number of the step; dropout follows from it and the seed alone, so that a resumed run draws the same.
@@ -179,9 +179,9 @@ def accumulate_gradients(
         for batch in batches:
             if not weights[LANGUAGE] and not batch.labels:
                 continue
-            # The language head's gradient is computed with its loss: its weights are divided before, not its total.
+            # The language head computes its gradient with its loss, so its weights are divided, not its total.
             scaled = replace(batch, weights=batch.weights / (weights[LANGUAGE] or 1.0))
-            with products_in(precision, device):
+            with autocast(precision, device):
                 terms = losses.terms(network, scaled.to(device))
             parts = {
                 name: term.total if name == LANGUAGE else term.total / weights[name] for name, term in terms.items()
@@ -200,14 +200,14 @@ def training_flops(network: Transformer, workload: Workload, recompute: int = 0)
     once = forward_flops(
         network.config, tokens, round(workload.targets), workload.lengths, workload.sources, labels=workload.labels
     )
-    again = recomputed_fraction(network.config, recompute)
+    recomputed = recomputed_fraction(network.config, recompute)
     if all(parameter.requires_grad for parameter in network.parameters()):
-        return float(once.times(3 + again, 3 + again, 3).total)
+        return float(once.times(3 + recomputed, 3 + recomputed, 3).total)
     trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
-    beside = 2 * sum(
+    added = 2 * sum(
         size * (sum(workload.sources) if name.startswith("encoder.") else tokens) for name, size in trained.items()
     )
-    return float(once.times(2 + again, 3 + again, 2).total + (3 + again) * beside)
+    return float(once.times(2 + recomputed, 3 + recomputed, 2).total + (3 + recomputed) * added)
 
 
 def seed_of(seed: int, step: int) -> int:
