@@ -15,14 +15,15 @@ import numpy as np
 import work
 
 import lmworks
-from lmworks.adapt.registry import load_adapter
+from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.registry import load_adapter, make
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
 from lmworks.data.sampler import BatchSampler
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.sizes import linears, training_flops
+from lmworks.model.training_cost import training_flops
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
@@ -64,8 +65,9 @@ def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) 
     """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
     lengths = [len(one["ids"]) - 1 for one in documents]  # nothing is predicted from a document's last token
     targets = sum(len(one["ids"]) - one["prompt"] for one in documents)
-    adapted = [one for one in linears(config) if one.name.endswith(work.TARGETS)] if method == "lora" else None
-    return float(training_flops(config, sum(lengths), targets, lengths, adapted=adapted, rank=work.RANK).total)
+    settings = LoRASettings(rank=work.RANK, targets=list(work.TARGETS)) if method == "lora" else None
+    trained = make(method, settings).trained(config)
+    return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
 
 
 def steps_of(documents: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -59,7 +59,8 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
     from lmworks.data.batch import Example
     from lmworks.data.sampler import BatchSampler
     from lmworks.families.folder import open_folder
-    from lmworks.model.sizes import training_flops
+    from lmworks.model.trained import TrainedParameters
+    from lmworks.model.training_cost import training_flops
     from lmworks.train.hooks import Hooks
     from lmworks.train.loop import train
     from lmworks.train.settings import TrainSettings
@@ -80,7 +81,7 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
         train(network, examples, settings, run, Hooks(quiet=True))
         made = run.events("step")
     lengths = [BLOCK - 1] * (BATCH * (steps - figures.WARM))
-    work = training_flops(network.config, sum(lengths), sum(lengths), lengths)
+    work = training_flops(network.config, TrainedParameters.of(network), sum(lengths), sum(lengths), lengths)
     return figures.told(
         [BATCH * BLOCK for _ in made],
         [one["targets"] for one in made],

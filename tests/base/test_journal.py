@@ -134,3 +134,8 @@ def test_a_full_disk_leaves_the_journal_as_it_was(run, monkeypatch):
     run.write("step", step=2, loss=2.0)
     run.sync()
     assert [event["step"] for event in run.events("step")] == [1, 2]
+
+
+def test_names_that_are_not_utf8_come_back(run):
+    run.write("note", text="caf\udce9.jsonl, half \ud83d")
+    assert [event["text"] for event in RunFolder(run.path).events()] == ["caf\udce9.jsonl, half \ud83d"]

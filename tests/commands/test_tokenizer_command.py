@@ -150,3 +150,19 @@ def test_real_texts_come_back(name, tmp_path, capsys):
     found = json.loads(told(capsys, "compare", source, *folders, "--limit", 60_000, "--json")[1])
     assert [one["faults"] for one in found] == [[], [], []]
     assert found[1]["tokens"] < found[0]["tokens"]
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9 one\ntwo cafes\n", b"", b"\xff\xfea\x00"])
+def test_files_that_are_no_text_are_refused_with_their_line(folder, tmp_path, capsys, content):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    for words in (
+        ("train", path, "--kind", "char", "--out", tmp_path / "x"),
+        ("compare", path, folder / "char"),
+    ):
+        code, out, err = told(capsys, *map(str, words))
+        assert (code, out) == (2, "")
+        assert str(path) in err
+        if b"\xe9" in content:
+            assert "bad.txt:1: not UTF-8: byte 4 of the line is 0xe9" in err
+            assert told(capsys, *map(str, words), "--data.on_bad_row", "skip")[0] == 0

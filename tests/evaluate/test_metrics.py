@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -107,3 +108,49 @@ def test_no_rows_no_interval() -> None:
         metrics.bootstrap_interval([])
     with pytest.raises(ValueError, match="same rows"):
         metrics.paired_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("She has 3 + 4 = <<3+4=7>>7 eggs.\n#### 7", "7"),
+        ("#### 1,250", "1250"),
+        ("#### 12 eggs, of 20", "12"),
+        ("It costs $1,234.50.", "1234.50"),
+        ("so the answer is -3", "-3"),
+        ("so x = \u22123", "-3"),
+        ("that is 9-4", "4"),
+        ("about .5 percent", ".5"),
+        ("1, 2, 3", "3"),
+        ("18.0", "18"),
+        ("It is 40%.", "40"),
+        ("no number", None),
+        ("####", None),
+        ("", None),
+    ],
+)
+def test_the_number_at_the_end(text: str, number: str | None) -> None:
+    assert metrics.final_number(text) == (None if number is None else Decimal(number))
+
+
+def test_number_match() -> None:
+    row = metrics.metric("number_match").row
+    assert row("Seven and eleven make 18.", "7 + 11 = 18\n#### 18") == 1.0
+    assert row("18.00", "#### 18") == 1.0
+    assert row("It is 81", "#### 18") == 0.0
+    assert row("I do not know", "#### 18") == 0.0
+    assert row("I do not know", "nor do I") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("references", "expected"),
+    [
+        (["a\n#### 18", "b\n#### 1,200"], True),
+        (["It is 14.", "It is 3 %"], True),
+        (["It is 14.", "It is fourteen"], False),
+        (["In 1920 they left"], False),
+        ([], False),
+    ],
+)
+def test_references_that_end_in_numbers(references: list[str], expected: bool) -> None:
+    assert metrics.end_in_numbers(references) is expected

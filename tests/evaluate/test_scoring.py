@@ -91,7 +91,7 @@ def test_packed_is_one_by_one(network: Transformer, row_tokens: int) -> None:
 
 def test_chunks_of_the_head_change_nothing(network: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scoring.score_texts(network, _tokenizer(True), TEXTS)
-    monkeypatch.setattr(scoring, "HEAD_PLACES", 3)
+    monkeypatch.setattr(scoring, "EVALUATED_LOGITS", 3)
     parts = scoring.score_texts(network, _tokenizer(True), TEXTS)
     assert [s.nats for s in parts] == pytest.approx([s.nats for s in whole], abs=1e-4)
 

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmworks.families.registry import family_of
-from lmworks.model import attention, fused, sizes
+from lmworks.model import attention, sizes
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.surgery import named_linears
@@ -153,11 +153,6 @@ def test_parameters_are_those_published(name: str) -> None:
     assert millions // unit in (round(counted), int(counted))
 
 
-def test_lora_parameters_are_those_of_two_factors() -> None:
-    matrices = [m for m in sizes.linears(_config("llama")) if m.name.endswith(("q_proj", "v_proj"))]
-    assert sizes.lora_parameters(matrices, 5) == 3 * 5 * ((24 + 24) + (24 + 12))
-
-
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (3, True), (None, False), (3, False), (100, True)])
 def test_visible_pairs_are_counted_one_by_one(window: int | None, causal: bool) -> None:
     def sees(query: int, key: int) -> bool:
@@ -194,57 +189,6 @@ def test_flops_are_those_of_the_products_made(name: str, monkeypatch: pytest.Mon
     hidden = sum(tokens**2 - sizes.visible_pairs([tokens], config.window_of(layer), causal) for layer in layers)
     assert made["aten.bmm"] == said.attention + 4 * config.num_attention_heads * config.head_size * hidden
     assert sum(made.values()) == matrices + made["aten.bmm"]
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_training_flops_of_every_weight_are_three_forwards(name: str) -> None:
-    config = _config(name)
-    sources = [4, 6] if config.architecture == "encoder-decoder" else None
-    once = sizes.forward_flops(config, 12, 12, [5, 7], sources, labels={"next_sentence": 2})
-    assert sizes.training_flops(config, 12, 12, [5, 7], sources, labels={"next_sentence": 2}).total == 3 * once.total
-
-
-@pytest.mark.parametrize("name", ["gpt2", "bert", "albert", "bart", "t5"])
-def test_backward_products_are_two_forwards(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the embeddings' gradients, which are no products, and attention, whose backward is not one here."""
-    monkeypatch.setattr(fused, "can_run", lambda *_: False)  # its products in place are not counted by torch
-    config = _config(name)
-    network = Transformer(config)
-    with FlopCounterMode(display=False) as counter:
-        memory = None
-        if config.architecture == "encoder-decoder":
-            memory = network.encode(torch.randint(0, config.vocab_size, (1, 7)))
-        answer = network(torch.randint(0, config.vocab_size, (1, 10)), memory=memory)
-        answer.logits.sum().backward()
-    made = counter.get_flop_counts()["Global"].items()
-    matrices = sum(count for op, count in made if str(op) in ("aten.mm", "aten.addmm"))
-    said = sizes.training_flops(config, 10, memory_lengths=[7] if memory is not None else None)
-    assert matrices == said.linears + said.head
-
-
-def test_frozen_weights_cost_four_and_adapters_six() -> None:
-    config = _config("llama")
-    weights = sum(m.weights for m in sizes.linears(config))
-    adapted = [m for m in sizes.linears(config) if m.name.endswith("q_proj")]
-    flops = sizes.training_flops(config, 12, 2, adapted=adapted, rank=2)
-    assert flops.linears == 4 * weights * 12
-    assert flops.adapters == 6 * 3 * 2 * (24 + 24) * 12
-    assert sizes.training_flops(config, 12, 2, adapted=adapted, rank=2, recompute=99).linears == 6 * weights * 12
-
-
-def test_adapters_cost_what_passes_through_them() -> None:
-    """Of an encoder-decoder what is read passes through the encoder and the keys and values made of it; a shared block
-    is passed as often as layers share it."""
-    config = _config("bart")
-    chosen = {m.name: m for m in sizes.linears(config)}
-    names = ("encoder.layers.0.mlp.up_proj", "layers.1.cross_attn.k_proj", "layers.0.mlp.up_proj")
-    adapted = [chosen[name] for name in names]
-    flops = sizes.training_flops(config, 12, 0, [5, 7], [3, 4], adapted=adapted, rank=2)
-    assert flops.adapters == 6 * 2 * (7 * (24 + 40) + 7 * (24 + 24) + 12 * (24 + 40))
-    shared = ModelConfig(**(SMALL | {"num_layer_groups": 2}))
-    both = [m for m in sizes.linears(shared) if m.name.endswith("q_proj")]
-    assert [m.times for m in both] == [2, 1]
-    assert sizes.training_flops(shared, 10, adapted=both, rank=1).adapters == 6 * 3 * (24 + 24) * 10
 
 
 def test_documents_packed_cost_what_they_cost_alone() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.registry import make
 from lmworks.base.errors import InputError
 from lmworks.base.figures import parse_storage
 from lmworks.base.machine import Rates
 from lmworks.base.settings import build
 from lmworks.model.config import ModelConfig
-from lmworks.run import footprint, plan
+from lmworks.run import plan
 from lmworks.run.budget import MARGIN
+from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -26,7 +29,8 @@ def _plan(memory: str | None = None, free: int = PLENTY, method: str = "lora", *
     values = {"precision": "float32", "batch_size": 8, "row_tokens": 1024, "memory": memory} | changes
     rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | {"share": 1.0}))  # type: ignore[arg-type]
     train = TrainSettings(**values)  # type: ignore[arg-type]
-    return plan.make(CONFIG, method, train, LoRASettings(rank=4), LENGTHS, rates=rates, free=free, library=10_000_000)
+    chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
+    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates)
 
 
 def test_nothing_changes_where_it_fits() -> None:
@@ -95,5 +99,5 @@ def test_what_is_no_size_is_refused_with_its_place(text: str) -> None:
 
 def test_the_largest_row_is_that_of_the_steps_to_come() -> None:
     few = TrainSettings(steps=1, batch_size=1, seed=1)
-    assert footprint.Rows.of(LENGTHS, [], few).lengths in ([100], [120], [90], [200])
-    assert sum(footprint.Rows.of(LENGTHS, [], TrainSettings(batch_size=8, row_tokens=256)).lengths) <= 256
+    assert LargestRow.of(LENGTHS, [], few).lengths in ([100], [120], [90], [200])
+    assert sum(LargestRow.of(LENGTHS, [], TrainSettings(batch_size=8, row_tokens=256)).lengths) <= 256

@@ -7,10 +7,14 @@ import json
 import pytest
 
 from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.method import Method
+from lmworks.adapt.registry import make
 from lmworks.base.machine import Rates
-from lmworks.model import sizes
+from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
-from lmworks.run import footprint, plan
+from lmworks.run import plan
+from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.largest_row import LargestRow, largest_possible
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -22,6 +26,7 @@ CONFIG = ModelConfig(
     num_key_value_heads=2,
     max_position_embeddings=64,
 )
+LORA = LoRASettings(rank=4)
 LENGTHS = [10, 20, 30, 15, 5]
 
 
@@ -30,9 +35,21 @@ def _rates(**changes: float) -> Rates:
     return Rates(**(values | {"float32": 100.0, "bfloat16": 0.5, "share": 1.0} | changes))  # type: ignore[arg-type]
 
 
-def _plan(method: str = "lora", lora: LoRASettings | None = None, **changes: object) -> plan.Plan:
+def _plan(method: str = "lora", lora: LoRASettings | None = LORA, **changes: object) -> plan.Plan:
     train = TrainSettings(**({"precision": "float32", "batch_size": 2, "row_tokens": 32} | changes))  # type: ignore[arg-type]
-    return plan.make(CONFIG, method, train, lora or LoRASettings(rank=4), LENGTHS, loss_tokens=40, rates=_rates())
+    return _make(
+        CONFIG, train, Documents(LENGTHS, loss_tokens=40), method=make(method, lora if method == "lora" else None)
+    )
+
+
+def _make(
+    config: ModelConfig,
+    train: TrainSettings,
+    documents: Documents,
+    rates: Rates | None = None,
+    method: Method | None = None,
+) -> plan.Plan:
+    return plan.make(config, method or make("full"), train, documents, ProcessMemory(), rates or _rates())
 
 
 def test_adapters_are_those_that_attaching_makes() -> None:
@@ -64,8 +81,7 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
 
 def test_flops_are_those_of_sizes() -> None:
     made = _plan()
-    adapted = plan.adapted_by(CONFIG, LoRASettings(rank=4))
-    expected = sizes.training_flops(CONFIG, 80, 40, LENGTHS, adapted=adapted, rank=4)
+    expected = training_cost.training_flops(CONFIG, make("lora", LORA).trained(CONFIG), 80, 40, LENGTHS)
     assert made.flops == {**vars(expected), "total": expected.total}
 
 
@@ -76,22 +92,22 @@ def test_time_is_work_over_the_rate_reached() -> None:
     assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate + beside)}
     rates = _rates(memory=2.0)
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
-    slower = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=rates)
-    faster = plan.make(CONFIG, "scratch", train, LoRASettings(), LENGTHS, rates=_rates())
+    slower = _make(CONFIG, train, Documents(LENGTHS), rates)
+    faster = _make(CONFIG, train, Documents(LENGTHS))
     through = slower.steps * plan.OPTIMIZER_BYTES * slower.trainable / 2e9
     assert slower.seconds["training"] - faster.seconds["training"] == pytest.approx(through)
 
 
 def test_a_rate_measured_on_a_busy_machine_is_said_to_be_one() -> None:
     train = TrainSettings(precision="float32")
-    quiet, busy = (plan.make(CONFIG, "lora", train, LoRASettings(), LENGTHS, rates=_rates(share=s)) for s in (1.0, 0.2))
+    quiet, busy = (_make(CONFIG, train, Documents(LENGTHS), _rates(share=s)) for s in (1.0, 0.2))
     assert "other programs" in busy.note
     assert quiet.note == ""
 
 
 def test_an_unknown_rate_gives_no_time() -> None:
     train = TrainSettings(precision="float32")
-    made = plan.make(CONFIG, "lora", train, LoRASettings(), LENGTHS, rates=_rates(float32=0))
+    made = _make(CONFIG, train, Documents(LENGTHS), _rates(float32=0))
     assert made.seconds == {}
     assert any("not known" in line for line in made.lines())
 
@@ -109,7 +125,7 @@ def test_an_unknown_rate_gives_no_time() -> None:
 )
 def test_largest_row(changes: dict, row: list[int]) -> None:
     train = TrainSettings(**({"batch_size": 2, "row_tokens": 32} | changes))
-    assert footprint.largest_row(LENGTHS, train) == row
+    assert largest_possible(LENGTHS, train) == row
 
 
 BOTH = CONFIG.model_copy(update={"architecture": "encoder-decoder", "num_decoder_layers": 2, "positions": "relative"})
@@ -120,27 +136,26 @@ SOURCES = [12, 8, 30, 9, 5]
 @pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
 def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
-    made = plan.make(
-        config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, loss_tokens=12, evaluation_tokens=100,
-        rates=_rates(),
-    )  # fmt: skip
+    made = _make(config, train, Documents(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
     assert made.trainable == made.parameters == sizes.parameters(config)["total"]
     assert made.tokens == 3 * (sum(LENGTHS) + sum(sources))
     assert made.loss_tokens == 36
-    once = sizes.training_flops(config, sum(LENGTHS), 12, LENGTHS, sources or None)
+    once = training_cost.training_flops(
+        config, make("full").trained(config), sum(LENGTHS), 12, LENGTHS, sources or None
+    )
     assert made.flops["total"] == 3 * once.total
     assert made.seconds["total"] > made.seconds["training"] > made.seconds["evaluation"] > 0
-    more = plan.make(config, "scratch", train, LoRASettings(), LENGTHS, sources=sources, rates=_rates())
+    more = _make(config, train, Documents(LENGTHS, sources))
     assert more.flops["head"] > made.flops["head"]
     assert "encoder" in config.architecture or made.memory["activations"] > 0
 
 
 def test_padded_rows_are_as_long_as_the_longest() -> None:
     train = TrainSettings(precision="float32", batch_size=2, packing=False)
-    padded = footprint.Rows.of(LENGTHS, SOURCES, train)
-    assert (padded.lengths, padded.sources, padded.each) == ([30, 30], [30, 30], 1)
-    packed = footprint.Rows.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
-    assert (packed.lengths, packed.sources, packed.each) == ([30], [], 2)
+    padded = LargestRow.of(LENGTHS, SOURCES, train)
+    assert (padded.lengths, padded.sources, padded.rows_per_step) == ([30, 30], [30, 30], 1)
+    packed = LargestRow.of(LENGTHS, [], TrainSettings(batch_size=2, row_tokens=20))
+    assert (packed.lengths, packed.sources, packed.rows_per_step) == ([30], [], 2)
 
 
 def test_a_rate_finder_keeps_the_weights_it_began_with() -> None:

@@ -373,3 +373,34 @@ def test_unknown_settings_are_said(words):
         build(TokenizerSettings, words, "a recipe")
     with pytest.raises(InputError):
         train(TEXTS, TokenizerSettings(kind="char"), "klingon")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("size", [260, 264, 275])
+def test_characters_without_room_are_written_as_bytes(kind, size):
+    """Three special tokens and 256 bytes leave so little room that most characters have no entry of their own."""
+    settings = TokenizerSettings(kind=kind, vocab_size=size, style="llama", byte_fallback=True)
+    texts = [*TEXTS, "Ærø, Zürich and 東京"]
+    tokenizer, notes = train(texts, settings)
+    assert tokenizer.vocab_size == size
+    assert any("rarest characters are written as their bytes" in note for note in notes)
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    again, _ = train(texts, settings)
+    assert again.core.to_str() == tokenizer.core.to_str()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "bpe"}, {"kind": "wordpiece"}, {"kind": "unigram"}, {"kind": "byte-bpe"}]
+)
+def test_the_size_that_a_hint_names_works(settings):
+    with pytest.raises(InputError) as caught:
+        train(TEXTS, TokenizerSettings(**settings, vocab_size=10))
+    size = int(caught.value.hint.split()[1])
+    tokenizer, _ = train(TEXTS, TokenizerSettings(**settings, vocab_size=size))
+    assert tokenizer.vocab_size == size
+
+
+def test_references_of_a_row_are_no_messages():
+    rows = [{"source": "a b", "target": "c", "references": ["c", "d"]}]
+    assert list(texts_of(rows)) == ["a b", "c"]

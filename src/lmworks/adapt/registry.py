@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from lmworks.adapt.full import Full
+from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, NoSettings
 from lmworks.base.errors import InputError
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
 
+S = TypeVar("S", bound=Settings)
 METHODS: dict[str, type[Method[Any]]] = {
     method.name: method
     for method in (
         LoRA,
         Full,
+        LastLayers,
     )
 }
 if TYPE_CHECKING:
@@ -52,13 +55,14 @@ def chosen_by(recipe: Settings) -> Method[Any]:
     return make(name, getattr(recipe, name, None))
 
 
-def settings_fields() -> dict[str, tuple[type[Settings], Any]]:
-    """A recipe's groups of settings, one a method that has any, as ``pydantic.create_model`` takes them."""
-    return {
+def with_settings(base: type[S]) -> type[S]:
+    """A class of settings with a group of settings for each method that has any, after those of its base."""
+    groups: dict[str, Any] = {
         name: (method.settings_class, Field(default_factory=method.settings_class))
         for name, method in METHODS.items()
         if method.settings_class is not NoSettings
     }
+    return create_model(f"{base.__name__}WithMethods", __base__=base, **groups)
 
 
 def summaries() -> str:

@@ -32,6 +32,7 @@ class WeightsMethod(Method[S]):
 
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """See :meth:`Method.apply`."""
+        self._refuse_stored(network)
         trained = set(self.parameters(network))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
@@ -62,6 +63,22 @@ class WeightsMethod(Method[S]):
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
         """A whole model's folder."""
         model.save(folder)
+
+    def _refuse_stored(self, network: Transformer) -> None:
+        """Weights in fewer bits than float32 can be read, not trained."""
+        from lmworks.model.stored import stored_layers
+        from lmworks.model.trained import without_storage
+
+        stored = {f"{name}.weight": layer.storage.dtype_name for name, layer in stored_layers(network)}
+        if not stored:
+            return
+        for name in self.parameters(without_storage(network.config)):
+            if name in stored:
+                raise InputError(
+                    f"{self.name} trains {name}, which is held in {stored[name]}",
+                    "train.base_precision",
+                    "leave it float32, or take --method lora",
+                )
 
     def _kept_base(self) -> dict[str, torch.Tensor]:
         if self._base is None:

@@ -98,6 +98,12 @@ def full_disk(path: str | Path, size: int | None = None) -> InputError:
     )
 
 
+def _utf8(text: str) -> bytes:
+    """A text in UTF-8. Half of a surrogate pair, as in the name of a file that is not UTF-8, becomes the escape that
+    JSON and YAML read back."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
 def atomic_write(path: str | Path, content: bytes | str) -> Path:
     """Writes a file wholly or not at all, and to the disk itself; a text as UTF-8. Missing folders are made.
 
@@ -106,7 +112,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
     Raises:
         InputError: no room, or the place cannot be written.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = _utf8(content) if isinstance(content, str) else content
     path = _target(Path(path))
     make_folder(path.parent)
     aside = _aside(path)

@@ -179,7 +179,7 @@ class _Writer:
         os.ftruncate(self.handle, self.end)
 
     def append(self, line: Event) -> None:
-        data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         try:
             written = 0
             while written < len(data):

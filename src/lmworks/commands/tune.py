@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.run import recipe as recipes
@@ -29,7 +30,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """What names a run, for tune and plan alike: a command line becomes a plan by changing one word."""
     parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
-    parser.add_argument("--method", choices=["lora", "full"], help="default: lora")
+    parser.add_argument("--method", choices=list(METHODS), help="default: lora")
     parser.add_argument("--out", help="the run's folder; default: runs/<time>-<model>-<method>")
     add_memory(parser)
 

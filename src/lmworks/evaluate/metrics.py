@@ -14,12 +14,15 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 
 DRAWS = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NUMBER = re.compile(r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
+_NUMBER_AT_END = re.compile(rf"{_NUMBER.pattern}\s*[%$€£°)}}\]*]*\.?\s*$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -93,14 +96,39 @@ def _chrf_signature() -> str:
     return f"chrF2|mean-of-rows|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|sacrebleu:{sacrebleu.__version__}"
 
 
+def final_number(text: str) -> Decimal | None:
+    """The number that an answer ends in: the first after its last ``####``, else the last of the text, else None.
+
+    Thousands commas, currency and percent signs and a full stop after the number do not count. Source: GSM8K (Cobbe et
+    al. 2021), whose answers close with ``#### 18``.
+    """
+    marked = _NUMBER.findall(text.rpartition("####")[2]) if "####" in text else []
+    numbers = marked[:1] or _NUMBER.findall(text)
+    return Decimal(numbers[-1].replace(",", "").replace("\u2212", "-")) if numbers else None
+
+
+def number_match(answer: str, reference: str) -> float:
+    """1.0 where both end in the same number (18, 18.0 and $18 are the same), else 0.0."""
+    ours, theirs = final_number(answer), final_number(reference)
+    return float(ours is not None and ours == theirs)
+
+
+def end_in_numbers(references: Sequence[str]) -> bool:
+    """Whether every reference closes with a number, so that `number_match` says something of each answer."""
+    return bool(references) and all(_NUMBER_AT_END.search(reference) for reference in references)
+
+
 def metric(name: str) -> Metric:
-    """The metric of that name: ``exact_match``, ``token_f1``, ``chrf`` or ``accuracy``."""
+    """The metric of that name: ``exact_match``, ``token_f1``, ``chrf``, ``number_match`` or ``accuracy``."""
     if name == "chrf":
         return Metric("chrf", "chrF", _chrf_signature(), chrf)
     known = {
         "exact_match": Metric("exact_match", "exact match", "exact-match|strip|case:mixed|nrefs:1|v1", exact_match),
         "token_f1": Metric(
             "token_f1", "token F1", "token-f1|words:squad(lower,no-punctuation,no-articles)|nrefs:1|v1", token_f1
+        ),
+        "number_match": Metric(
+            "number_match", "final number", "number-match|after-####-or-last|decimal|v1", number_match
         ),
         "accuracy": Metric("accuracy", "accuracy", "accuracy|label-equal|v1", exact_match),
     }

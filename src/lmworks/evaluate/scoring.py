@@ -24,12 +24,11 @@ from torch.nn import functional
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate
+from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-ROW_TOKENS = 1024  # tokens that pass through the network at a time; matrix products are at full speed well below it
-HEAD_PLACES = 256  # places whose logits exist at a time: 50 MB in float32 at 49,152 words
 DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
@@ -118,7 +117,7 @@ class ExampleLosses:
 def row_losses(
     network: Transformer,
     examples: Sequence[Example],
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int = EVALUATED_TOKENS,
     draw: ExampleTransform | None = None,
 ) -> ExampleLosses:
     """What each example costs a network, for instance rows that it was not trained on.
@@ -180,7 +179,7 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 def score_texts(
-    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = ROW_TOKENS
+    network: Transformer, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int = EVALUATED_TOKENS
 ) -> list[Score]:
     """How likely each text is, in the order given.
 
@@ -200,7 +199,7 @@ def choice_likelihoods(
     network: Transformer,
     prompts: Sequence[Sequence[int]],
     choices: Sequence[Sequence[Sequence[int]]],
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int = EVALUATED_TOKENS,
 ) -> list[np.ndarray]:
     """log p of each choice after its prompt; the largest is the model's answer.
 
@@ -291,9 +290,9 @@ def _measure_batch(network: Transformer, batch: Batch, documents: int) -> Exampl
     hidden = hidden_states(network, batch.to(device)).flatten(0, 1)
     picked = hidden.index_select(0, places.to(device))
     nats, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    for begin in range(0, len(picked), HEAD_PLACES):
-        logits = network.head(picked[begin : begin + HEAD_PLACES]).float()
-        expected = targets[begin : begin + HEAD_PLACES]
+    for begin in range(0, len(picked), EVALUATED_LOGITS):
+        logits = network.head(picked[begin : begin + EVALUATED_LOGITS]).float()
+        expected = targets[begin : begin + EVALUATED_LOGITS]
         nats.append(functional.cross_entropy(logits, expected, reduction="none").cpu())
         correct.append((logits.argmax(1) == expected).cpu())
     language = Losses.of(torch.cat(nats), torch.cat(correct), batch.document_of(places), documents)

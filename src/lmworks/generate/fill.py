@@ -22,6 +22,7 @@ from lmworks.generate.beam import search
 from lmworks.generate.decode import hidden_of, longest, start_of
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.model.transformer import Transformer
+from lmworks.text.plain_text import check_text
 from lmworks.text.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "first", "none"]
@@ -87,6 +88,8 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
     if head is None:
         hint = "take one that has it (a BertForPreTraining); lmworks score compares sentences by a decoder"
         raise InputError(f"the model has no head {NEXT_SENTENCE}: whether a sentence follows another", hint=hint)
+    for text in (first, second):
+        check_text(text, "the text")
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
     _check_length(network, pair.ids, "the two sentences")
     device = network.device

@@ -7,7 +7,8 @@ upper bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from lmworks.kernels.library import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
@@ -26,6 +27,7 @@ def activation_bytes(
     bytes_each: float = 4,
     part: str = "own",
     native: bool = False,
+    skipped: int = 0,
 ) -> int:
     """Saved bytes a token and layer. Attention scores, where these are saved, are counted by :func:`score_bytes`.
 
@@ -42,6 +44,7 @@ def activation_bytes(
             and values of a source token in each layer of the decoder.
         native: the native kernels are used, for whole blocks where these are fusable: they do not repeat keys and
             values for each query head, copy nothing, and recompute gates.
+        skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
     """
     stack = next(stack for stack in stacks(config) if stack.reads == ("memory" if part == "memory" else "own"))
     fused = native and not stack.cross and is_fusable(config) and config.sliding_window is None
@@ -49,9 +52,8 @@ def activation_bytes(
     matrices = linears(config) if adapted is None else adapted
     names = [m.name for m in matrices if m.name.startswith(stack.path)]
     cross_names = ("cross_attn.k_proj", "cross_attn.v_proj")
-    low = sum(name.endswith(cross_names) == (part == "cross") for name in names) / (
-        config.num_layer_groups or stack.layers
-    )
+    reached = len(set(stack.blocks(config)[skipped:])) or 1
+    low = sum(name.endswith(cross_names) == (part == "cross") for name in names) / reached
     if fused:
         saved: float = _block(config)
     elif part == "cross":
@@ -128,6 +130,7 @@ def score_bytes(
     memory_lengths: Sequence[int] = (),
     bytes_each: float = 4,
     frozen: bool = False,
+    skipped: Mapping[str, int] = MappingProxyType({}),
 ) -> int:
     """Bytes saved for (query, key) pairs in all layers, beside :func:`activation_bytes`, for one flat row.
 
@@ -141,7 +144,8 @@ def score_bytes(
         lengths: tokens of the row's documents.
         memory_lengths: of their sources, where the model has an encoder.
         bytes_each: bytes of one activation.
-        frozen: only adapters are trained.
+        frozen: not all parameters are trained.
+        skipped: by stack prefix, the lowest layers that the backward pass does not reach and that save nothing.
     """
     self_scores, cross_scores = saves_scores(config, frozen)
     capped = config.attention_softcap is not None
@@ -149,7 +153,8 @@ def score_bytes(
     total = 0.0
     for stack in stacks(config):
         own = lengths if stack.reads == "own" else memory_lengths
-        for block in stack.blocks(config):
+        first = skipped.get(stack.prefix, 0)
+        for block in stack.blocks(config)[first:]:
             window = config.window_of(block)
             hides = window is not None and max(own) > window
             pairs = sum(own) ** 2 if hides else sum(length**2 for length in own)
@@ -160,7 +165,9 @@ def score_bytes(
             elif hides:
                 total += pairs * bytes_each
         if stack.cross and cross_scores:
-            total += stack.layers * pair_bytes * sum(t * s for t, s in zip(lengths, memory_lengths, strict=True))
+            total += (
+                (stack.layers - first) * pair_bytes * sum(t * s for t, s in zip(lengths, memory_lengths, strict=True))
+            )
     return round(total)
 
 
@@ -172,18 +179,21 @@ def saved_activation_bytes(
     rank: int = 0,
     bytes_each: float = 4,
     native: bool = False,
+    skipped: Mapping[str, int] = MappingProxyType({}),
 ) -> int:
     """Bytes that autograd saves in all layers for one flat row, without embeddings, final norm and head.
 
     Arguments as of :func:`activation_bytes` and :func:`score_bytes`.
     """
-    total = score_bytes(config, lengths, memory_lengths, bytes_each, adapted is not None)
+    total = score_bytes(config, lengths, memory_lengths, bytes_each, adapted is not None, skipped)
     for stack in stacks(config):
+        first = skipped.get(stack.prefix, 0)
         tokens = sum(lengths if stack.reads == "own" else memory_lengths)
-        total += stack.layers * tokens * activation_bytes(config, adapted, rank, bytes_each, stack.reads, native)
+        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, first)
+        total += (stack.layers - first) * tokens * each
         if stack.cross:
-            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native)
-            total += stack.layers * sum(memory_lengths) * each
+            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, first)
+            total += (stack.layers - first) * sum(memory_lengths) * each
     return total
 
 

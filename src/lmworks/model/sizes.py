@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from lmworks.model.config import ModelConfig
 
+LayerId = tuple[str, int]  # the prefix of its stack, and its number there
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -25,7 +27,7 @@ class Linear:
         inputs, outputs: its shape.
         bias: whether it has one.
         reads: which tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
-        times: how often each token passes through it: the layers that share its block.
+        layers: those that share its block.
     """
 
     name: str
@@ -33,12 +35,17 @@ class Linear:
     outputs: int
     bias: bool
     reads: str = "own"
-    times: int = 1
+    layers: tuple[LayerId, ...] = ()
 
     @property
     def weights(self) -> int:
         """Weights, the bias left out."""
         return self.inputs * self.outputs
+
+    @property
+    def times(self) -> int:
+        """How often each token passes through it."""
+        return len(self.layers)
 
     @property
     def parameters(self) -> int:
@@ -92,24 +99,25 @@ def linears(config: ModelConfig) -> list[Linear]:
     for stack in stacks(config):
         blocks = stack.blocks(config)
         for block in range(config.num_layer_groups or stack.layers):
-            matrices += _block(config, f"{stack.path}{block}", stack, blocks.count(block))
+            layers = tuple((stack.prefix, layer) for layer, own in enumerate(blocks) if own == block)
+            matrices += _block(config, f"{stack.path}{block}", stack, layers)
     return matrices
 
 
-def _block(config: ModelConfig, name: str, stack: StackShape, times: int) -> list[Linear]:
+def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[LayerId, ...]) -> list[Linear]:
     hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     matrices = []
     for part, source in [("self_attn", reads)] + ([("cross_attn", "memory")] if stack.cross else []):
         matrices += [
-            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, times),
-            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, source, times),
-            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, source, times),
-            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, times),
+            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, layers),
+            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, source, layers),
+            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, source, layers),
+            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, layers),
         ]
     ups = ["gate_proj", "up_proj"] if config.gated else ["up_proj"]
-    matrices += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, times) for up in ups]
-    return [*matrices, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, times)]
+    matrices += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, layers) for up in ups]
+    return [*matrices, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, layers)]
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -162,11 +170,6 @@ def _norms(config: ModelConfig) -> int:
     return elements * (2 if config.norm == "layer" else 1)  # weight and bias, or weight alone
 
 
-def lora_parameters(adapted: Iterable[Linear], rank: int) -> int:
-    """Parameters of the two LoRA factors of each of these matrices. Exact."""
-    return sum(rank * (m.inputs + m.outputs) for m in adapted)
-
-
 def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: bool = True) -> int:
     """(query, key) pairs that attention computes, documents packed or not. Exact.
 
@@ -197,14 +200,9 @@ class Flops:
         """All of them."""
         return self.linears + self.attention + self.head + self.adapters
 
-    def times(self, linears: float, attention: float, head: float, adapters: float = 1) -> Flops:
-        """Each part multiplied by its own factor."""
-        return Flops(
-            round(self.linears * linears),
-            round(self.attention * attention),
-            round(self.head * head),
-            round(self.adapters * adapters),
-        )
+    def times(self, count: float) -> Flops:
+        """So many times as many."""
+        return Flops(*(round(count * flops) for flops in (self.linears, self.attention, self.head, self.adapters)))
 
 
 def forward_flops(
@@ -236,69 +234,51 @@ def forward_flops(
     matrices = sum(2 * m.weights * m.times * reads[m.reads] for m in linears(config))
     if config.embedding_size:
         matrices += 2 * config.embedding_width * config.hidden_size * sum(reads.values())
-    attended = 0
-    for stack in stacks(config):
-        own = lengths if stack.reads == "own" else source
-        attended += sum(visible_pairs(own, config.window_of(block), stack.causal) for block in stack.blocks(config))
-        if stack.cross:
-            attended += stack.layers * sum(t * s for t, s in zip(lengths, source, strict=True))
-    each = (
-        4 * config.num_attention_heads * config.head_size
-    )  # 2 FLOPs an element for the score, 2 for the sum of values
+    attention = sum(attention_flops(config, lengths, source).values())
     places = tokens if head_tokens is None else head_tokens
-    return Flops(matrices, each * attended, places * _head_flops(config) + _classification_flops(config, labels or {}))
+    return Flops(matrices, attention, sum(head_flops(config, places, labels or {}).values()))
 
 
-def _head_flops(config: ModelConfig) -> int:
-    if not config.language_head:
-        return 0
-    before = config.hidden_size if config.head_transform else 0
-    return 2 * config.embedding_width * (config.vocab_size + before)
+def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequence[int]) -> dict[LayerId, int]:
+    """FLOPs of scores and of the sums of values that they weight, of one forward pass, by layer. Exact.
 
-
-def _classification_flops(config: ModelConfig, labels: Mapping[str, int]) -> int:
-    flops = 0
-    for head in config.heads:
-        pooled = config.hidden_size if head.kind == "pooled" else 0
-        flops += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+    Args:
+        config: the model.
+        lengths: of the documents; of those of the decoder in an encoder-decoder.
+        sources: of their sources there, one a document.
+    """
+    each = 4 * config.num_attention_heads * config.head_size  # 2 FLOPs an element for the score, 2 for the sum
+    flops = {}
+    for stack in stacks(config):
+        own = lengths if stack.reads == "own" else sources
+        across = sum(t * s for t, s in zip(lengths, sources, strict=True)) if stack.cross else 0
+        for layer, block in enumerate(stack.blocks(config)):
+            pairs = visible_pairs(own, config.window_of(block), stack.causal) + across
+            flops[stack.prefix, layer] = each * pairs
     return flops
 
 
-def training_flops(
-    config: ModelConfig,
-    tokens: int,
-    head_tokens: int | None = None,
-    document_lengths: Sequence[int] | None = None,
-    memory_lengths: Sequence[int] | None = None,
-    *,
-    labels: Mapping[str, int] | None = None,
-    adapted: Sequence[Linear] | None = None,
-    rank: int = 0,
-    recompute: int = 0,
-) -> Flops:
-    """FLOPs of forward and backward over the tokens. Arguments as of :func:`forward_flops`, and:
+def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> dict[str, int]:
+    """FLOPs of the heads in one forward pass, by the matrices that make them. Exact.
 
     Args:
-        adapted: matrices with LoRA adapters, all else frozen; None: every weight is trained.
-        rank: of the adapters.
-        recompute: blocks with activation checkpointing, whose forward runs twice.
+        config: the model.
+        places: tokens whose logits over the vocabulary are computed.
+        labels: places that each classification head reads, by its name.
 
-    With every weight trained: 6 a weight and token. With adapters: 4 a frozen weight, namely forward and the gradient
-    of its input, and 6 an adapter's. Attention has no weights: three times its forward.
+    Returns:
+        ``vocabulary``: of the lm_head; ``transform``: of the linear before it; ``classification``: of the other heads.
     """
-    once = forward_flops(config, tokens, head_tokens, document_lengths, memory_lengths, labels)
-    repeated = recomputed_fraction(config, recompute)
-    if adapted is None:
-        return once.times(3 + repeated, 3 + repeated, 3)
-    reads = {"own": tokens, "memory": sum(memory_lengths or [])}
-    low = sum(2 * lora_parameters([m], rank) * m.times * reads[m.reads] for m in adapted)
-    with_adapters = Flops(once.linears, once.attention, once.head, low)
-    return with_adapters.times(2 + repeated, 3 + repeated, 2, 3 + repeated)
-
-
-def recomputed_fraction(config: ModelConfig, blocks: int) -> float:
-    """The fraction of all blocks that so many are; blocks of two stacks count alike."""
-    return min(blocks, layers := sum(stack.layers for stack in stacks(config))) / layers
+    classification = 0
+    for head in config.heads:
+        pooled = config.hidden_size if head.kind == "pooled" else 0
+        classification += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+    each = places * 2 * config.embedding_width if config.language_head else 0
+    return {
+        "vocabulary": each * config.vocab_size,
+        "transform": each * config.hidden_size if config.head_transform else 0,
+        "classification": classification,
+    }
 
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 import torch
-from torch import nn
 
 from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import Linear, linears
 from lmworks.model.transformer import Transformer
 
 WRAPPED = ".base."  # in the name of a parameter of the base that an adapter has wrapped
@@ -32,17 +33,36 @@ class TrainedParameters:
     @classmethod
     def of(cls, network: Transformer) -> TrainedParameters:
         """Of a network: what requires a gradient."""
-        base = _names(network.config)
+        base = _sizes(network.config)
         own: dict[str, tuple[int, ...]] = {}
         added: dict[str, tuple[int, ...]] = {}
-        frozen = 0
-        for name, parameter in network.named_parameters():
-            plain = name.replace(WRAPPED, ".")
+        for wrapped, parameter in network.named_parameters():
+            name = wrapped.replace(WRAPPED, ".")
             if parameter.requires_grad:
-                (own if plain in base else added)[plain] = tuple(parameter.shape)
-            elif plain in base:
-                frozen += parameter.numel()
-        return cls(own, added, frozen)
+                (own if name in base else added)[name] = tuple(parameter.shape)
+        return cls(own, added, sum(size for name, size in base.items() if name not in own))
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, those of the model first."""
+        return [*self.own, *self.added]
+
+    def has(self, *beginnings: str) -> bool:
+        """Whether one's name begins so."""
+        return any(name.startswith(beginnings) for name in self.names)
+
+    def added_to(self, module: str) -> int:
+        """Numbers that were added beside one module."""
+        return sum(prod(shape) for name, shape in self.added.items() if name.startswith(f"{module}."))
+
+    def linears(self, config: ModelConfig) -> list[Linear]:
+        """The blocks' matrices whose input is saved: trained themselves, or with something trained beside them."""
+        return [one for one in linears(config) if f"{one.name}.weight" in self.own or self.added_to(one.name)]
+
+    @property
+    def rank(self) -> int:
+        """Of the matrices that were added, the largest inner size: numbers saved for each token beside a linear."""
+        return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
 
     @property
     def count(self) -> int:
@@ -67,10 +87,6 @@ def without_storage(config: ModelConfig) -> Transformer:
 
 
 @lru_cache(maxsize=8)
-def _names(config: ModelConfig) -> frozenset[str]:
-    return frozenset(name for name, _ in without_storage(config).named_parameters())
-
-
-def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """What training changes, by name."""
-    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+def _sizes(config: ModelConfig) -> Mapping[str, int]:
+    """Of all parameters of a model, by name."""
+    return {name: parameter.numel() for name, parameter in without_storage(config).named_parameters()}

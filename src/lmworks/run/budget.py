@@ -1,116 +1,161 @@
-"""A run within a budget of memory: the fewest blocks computed again that fit, then smaller rows; else a clear refusal.
+"""A run within a budget of memory: the fewest recomputed blocks that fit, then smaller rows; else a clear refusal.
 
 Chooses by footprint's figures alone, so the same settings on the same data give the same choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lmworks.base import figures
 from lmworks.base.errors import InputError
+from lmworks.model import sizes
 from lmworks.run import footprint
-from lmworks.run.footprint import Job
-from lmworks.train.settings import TrainSettings
+from lmworks.run.footprint import TrainingSetup
 
-SMALLEST = 64  # tokens of a row below which nothing more is gained
+SMALLEST_ROW = 64  # tokens of a row below which nothing more is gained
 MARGIN = 0.03  # of a budget that is left free: it is kept, where a plan is only near
+ROUNDING = 0.01  # of a size that is shown in three digits, and more
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen.
+class MemoryFit:
+    """How a run fits.
 
     Attributes:
-        recompute, row_tokens: settings of training.
+        setup: the run, with the settings that fit.
         note: what a person should know; empty where nothing had to be changed.
     """
 
-    recompute: int
-    row_tokens: int
+    setup: TrainingSetup
     note: str = ""
 
 
-def choose(job_of: Callable[[TrainSettings], Job], train: TrainSettings, free: int) -> Choice:
+def choose(setups: Sequence[TrainingSetup], free: int) -> MemoryFit:
     """How to train within ``train.memory``, or within what the machine has.
 
     Args:
-        job_of: the run that given settings make.
-        train: the settings asked for.
+        setups: the run as asked for, one for each precision that may be chosen, the preferred one first.
         free: bytes that the process may hold in all; a run that needs more is refused.
 
     Raises:
-        InputError: nothing fits; says what is needed, what is there, and the cheapest change that would do.
+        InputError: nothing fits; says what is needed, what is there, and what would do.
     """
-    job = job_of(train)
-    asked = figures.parse_storage(train.memory) if train.memory else None
-    most = min(asked, free) if asked else free
-    need = footprint.parts(job)["total"]
-    most = round(most * (1 - MARGIN)) if asked else most
-    if need <= most:
-        return Choice(train.recompute, train.room)
-    if asked is None:
-        raise _refusal(job_of, train, need, most, "memory", "this machine has")
-    for row_tokens in _rows(train, job):
-        tried = job_of(train.model_copy(update={"row_tokens": row_tokens}))
-        for blocks in range(train.recompute, footprint.layers(job.config) + 1):
-            if footprint.parts(tried.changed(recompute=blocks))["total"] <= most:
-                return Choice(blocks, row_tokens, _note(blocks, row_tokens, train, job, asked))
-    have = "the budget is" if asked <= free else "this machine has"
-    raise _refusal(job_of, train, _least(job_of, train), most, "train.memory", have)
+    for setup in setups:
+        fit = _fit(setup, free)
+        if fit is not None:
+            return fit if setup is setups[0] else _in_another_precision(fit, setups[0], free)
+    raise _refusal(min(setups, key=lambda setup: _least(setup).total), free)
 
 
-def _rows(train: TrainSettings, job: Job) -> list[int]:
-    """Row sizes to try: the one asked for, then halves of it, never below the longest document."""
-    found = [train.room]
-    least = max(SMALLEST, job.rows.longest)
-    while train.packing and found[-1] > least:
-        found.append(max(least, found[-1] // 2))
-    return found
+def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
+    limit = _limit(setup, free)
+    if setup.total <= limit:
+        return MemoryFit(setup)
+    if setup.train.memory is None:
+        return None
+    for smaller in _smaller(setup):
+        if smaller.total <= limit:
+            return MemoryFit(smaller, _note(smaller, setup))
+    return None
 
 
-def _least(job_of: Callable[[TrainSettings], Job], train: TrainSettings) -> int:
-    """The smallest need that computing again and small rows reach."""
-    job = job_of(train)
-    smallest = job_of(train.model_copy(update={"row_tokens": _rows(train, job)[-1]}))
-    counts = range(footprint.layers(job.config) + 1)
-    return min(footprint.parts(smallest.changed(recompute=blocks))["total"] for blocks in counts)
+def _limit(setup: TrainingSetup, free: int) -> int:
+    """Bytes that a plan may come to."""
+    if setup.train.memory is None:
+        return free
+    return round(min(figures.parse_storage(setup.train.memory), free) * (1 - MARGIN))
 
 
-def _note(blocks: int, row_tokens: int, train: TrainSettings, job: Job, most: int) -> str:
-    said = []
-    if blocks > train.recompute:
-        said.append(f"{blocks} of {footprint.layers(job.config)} blocks are computed again on the way back")
-    if row_tokens < train.room:
-        said.append(f"rows have {row_tokens} tokens instead of {train.room}")
-    return f"to stay within {figures.storage(most)}: " + ", ".join(said)
+def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
+    """Setups that take less and less: more blocks are recomputed, then the same with rows half as large, and so on."""
+    rows, least = [setup.train.room], max(SMALLEST_ROW, setup.row.longest)
+    while setup.train.packing and rows[-1] > least:
+        rows.append(max(least, rows[-1] // 2))
+    for row_tokens in rows:
+        laid = setup.changed(row_tokens=row_tokens)
+        for blocks in range(setup.train.recompute, layers(setup) + 1):
+            yield laid.changed(recompute=blocks)
 
 
-def _refusal(
-    job_of: Callable[[TrainSettings], Job], train: TrainSettings, need: int, most: int, place: str, have: str
-) -> InputError:
-    """Cheapest first: what costs nothing but time, then what changes the run, then more memory."""
-    least = _least(job_of, train)
-    job = job_of(train)
-    hints = []
-    if place == "memory" and least <= most:
-        hints.append(f"--memory {figures.storage(most).replace(' ', '')}, which computes activations again")
-    if train.optimizer_state == "float32":
-        short = footprint.parts(job.changed(optimizer_state="int8"))["optimizer"]
-        if least - footprint.parts(job)["optimizer"] + short <= most:
-            hints.append("--train.optimizer_state int8")
-    if train.batch_size > 1 and not train.packing:
-        hints.append("packing, or a smaller --train.batch_size")
-    if job.adapted is None:
-        hints.append("--method lora, where a model is adapted; a smaller model else")
-    weights = footprint.parts(job)["weights"] + job.library
-    told = figures.parse_storage(train.memory) if train.memory and have == "the budget is" else most
-    below = f"; weights and libraries alone take {figures.storage(weights)}" if weights > most else ""
-    hints.append(
-        f"--memory {figures.storage(least * 1.01 / (1 - MARGIN)).replace(' ', '')}"
-        if place != "memory"
-        else "a machine with more memory"
+def _least(setup: TrainingSetup) -> TrainingSetup:
+    """The setup that takes the least, by recomputing and small rows alone."""
+    return min(_smaller(setup), key=lambda smaller: smaller.total)
+
+
+def layers(setup: TrainingSetup) -> int:
+    """Blocks of all stacks."""
+    return sum(stack.layers for stack in sizes.stacks(setup.config))
+
+
+def _note(fitting: TrainingSetup, asked: TrainingSetup) -> str:
+    changes = []
+    if fitting.recomputed > asked.recomputed:
+        changes.append(f"{fitting.recomputed} of {layers(asked)} blocks are recomputed in the backward pass")
+    if fitting.train.room < asked.train.room:
+        changes.append(f"rows have {fitting.train.room} tokens instead of {asked.train.room}")
+    return f"to stay within {_budget(asked)}: " + ", ".join(changes)
+
+
+def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, free: int) -> MemoryFit:
+    """Says why the products are not made in the preferred precision."""
+    least = _least(preferred) if preferred.train.memory is not None else preferred
+    limit = _budget(preferred) if preferred.train.memory is not None else f"the {figures.storage(free)} that are free"
+    note = (
+        f"{fit.setup.precision} instead of {preferred.precision}, which would need "
+        f"{figures.storage(least.total)}, to stay within {limit}"
     )
-    fault = f"the run needs {figures.storage(need)} at least, {have} {figures.storage(told)}{below}"
-    return InputError(fault, place, " or ".join(hints[:1] + hints[-1:] if len(hints) > 1 else hints))
+    changes = fit.note.partition(": ")[2]
+    return MemoryFit(fit.setup, f"{note}; {changes}" if changes else note)
+
+
+def _budget(setup: TrainingSetup) -> str:
+    return figures.storage(figures.parse_storage(str(setup.train.memory)))
+
+
+def _refusal(setup: TrainingSetup, free: int) -> InputError:
+    """What is needed, what is there, and the cheapest change that would do."""
+    train, limit = setup.train, _limit(setup, free)
+    asked = figures.parse_storage(train.memory) if train.memory else None
+    need = setup.total if asked is None else _least(setup).total
+    place = "memory" if asked is None else "train.memory"
+    budget = figures.storage(free) if asked is None or asked > free else figures.storage(asked)
+    have = "this machine has" if asked is None or asked > free else "the budget is"
+    fixed = footprint.parts(setup)["weights"] + setup.process.library
+    below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
+    at_least = " at least" if asked is not None else ""
+    fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"
+    return InputError(fault, place, " or ".join(_remedies(setup, free)))
+
+
+def _remedies(setup: TrainingSetup, free: int) -> list[str]:
+    """Changes with which the run would fit, each computed: the first that costs least, and more memory."""
+    train, limit = setup.train, _limit(setup, free)
+    needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
+    remedies = []
+    if train.memory is None and needed <= free:
+        return [f"--memory {_as_option(free)}, which recomputes activations in the backward pass"]
+    if train.optimizer_state == "float32" and _takes(setup.changed(optimizer_state="int8")) <= limit:
+        remedies.append("--train.optimizer_state int8")
+    elif not train.packing and (documents := _fewer_documents(setup, limit)):
+        remedies.append(f"--train.batch_size {documents}")
+    remedies.append(f"--memory {_as_option(needed)}" if needed <= free else "a machine with more memory")
+    return remedies
+
+
+def _takes(setup: TrainingSetup) -> int:
+    """Bytes of a run that may be made smaller only where a budget was given."""
+    return setup.total if setup.train.memory is None else _least(setup).total
+
+
+def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
+    """Of padded rows, the most documents a step that fit, halving; 0: none."""
+    documents = setup.train.batch_size // 2
+    while documents and _takes(setup.changed(batch_size=documents)) > limit:
+        documents //= 2
+    return documents
+
+
+def _as_option(size: float) -> str:
+    return figures.storage(size).replace(" ", "")

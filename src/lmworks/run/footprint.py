@@ -1,24 +1,25 @@
-"""What a run holds in memory at its worst moment, told by parts and by stages, from a config, settings and lengths.
+"""What a run holds in memory at its worst moment, by parts and by stages, from a config, settings and lengths.
 
     training    library + weights + what the optimizer remembers + the larger of two moments: the end of forward (all
                 activations, one chunk of logits), and the end of backward (all gradients, one block's activations).
                 Where a step has several rows, gradients of the first stand beside activations of the next.
-    evaluation  library + weights + what passes through without being kept.
+    evaluation  library + weights + what passes through without being saved.
 
-Knows no machine and opens no model. The library part is measured in a run itself; what is beside it is arithmetic.
+Knows no machine, no method and opens no model. The library part is measured in a run itself; the rest is arithmetic.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from lmworks.data.sampler import BatchSampler
 from lmworks.kernels.library import library as kernels
-from lmworks.model import sizes
+from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
+from lmworks.model.trained import TrainedParameters
+from lmworks.model.training_cost import frozen_layers
+from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import STATE_BYTES, TrainSettings
 
 # Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures its own.
@@ -26,115 +27,92 @@ LIBRARY_BYTES = 260_000_000
 # What the first passes add that no later one does: code that is loaded then, buffers of the matrix products, as far as
 # there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
 RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 130_000_000, 0.2
-# Logits exist for so many places at a time, or for so many numbers where the vocabulary is small (train/losses).
-HEAD_PLACES, HEAD_NUMBERS = 128, 1 << 20
-EVALUATED_TOKENS = 1024  # that pass through at a time without training
 SCORES = 6  # tensors of scores that exist at once where attention writes them out: with bias, mask, softmax, gradients
-TRIED = 50_000  # documents of the steps to come that are laid into rows to find the largest; else the worst is taken
-_BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2}
+ROW_SETTINGS = {"batch_size", "row_tokens", "packing", "seed", "epochs", "steps"}  # that decide the largest row
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows that pass through a network.
+class Documents:
+    """What passes through the network.
 
     Attributes:
-        lengths, sources: tokens of the documents of the largest row, and of their sources where they have any.
-        each: rows of a step.
-        longest: tokens of the longest document with its source: no row can be smaller.
+        lengths: tokens of each training document; those of the decoder, where there are two stacks.
+        sources: tokens that the encoder of an encoder-decoder reads, for each document; else empty.
+        loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
+        labels: places that each classification head reads, by its name.
+        evaluation_tokens: that pass through without training, sources too, all measurements together.
     """
 
-    lengths: list[int]
-    sources: list[int]
-    each: int
-    longest: int = 0
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], sources: Sequence[int], train: TrainSettings) -> Rows:
-        """The rows of documents laid as the settings say."""
-        whole = [own + read for own, read in zip(lengths, sources or [0] * len(lengths), strict=True)]
-        chosen = _largest_seen(whole, train)
-        own, read = ([of[index] for index in chosen] for of in (lengths, sources or [0] * len(lengths)))
-        if not train.packing:  # all as long as the longest
-            own, read = [max(own)] * len(own), [max(read)] * len(read)
-        step = sum(whole) / len(whole) * (train.batch_size if train.steps else min(train.batch_size, len(whole)))
-        each = math.ceil(step / train.room) if train.packing else 1
-        return cls(own, read if sources else [], each, max(whole))
-
-
-def _largest_seen(lengths: Sequence[int], train: TrainSettings) -> list[int]:
-    """The largest row of all steps to come, where these are few enough to be looked at."""
-    epochs = train.epochs if train.steps is None else None
-    stream = BatchSampler(len(lengths), train.batch_size, train.seed, epochs, train.steps)
-    if len(stream) * min(train.batch_size, len(lengths) * stream.repeats) > TRIED:
-        return largest_row(lengths, train)
-    best: list[int] = []
-    for chosen in stream:
-        row = _fill(sorted(chosen, key=lambda index: -lengths[index]), lengths, train)
-        if _tokens(row, lengths, train) > _tokens(best, lengths, train):
-            best = row
-    return best
-
-
-def _tokens(row: list[int], lengths: Sequence[int], train: TrainSettings) -> int:
-    found = [lengths[index] for index in row] or [0]
-    return sum(found) if train.packing else max(found) * len(found)
-
-
-def largest_row(lengths: Sequence[int], train: TrainSettings) -> list[int]:
-    """Indices of the documents in the largest row that may pass through at once: as many as a step has, within
-    row_tokens; the longest of all alone where it is longer.
-
-    Args:
-        lengths: of each document, with its source where it has one.
-        train: how rows are laid.
-    """
-    again = -(-train.batch_size // len(lengths)) if train.steps else 1
-    everyone = [index for index in range(len(lengths)) for _ in range(again)]
-    return _fill(sorted(everyone, key=lambda index: -lengths[index])[: train.batch_size], lengths, train)
-
-
-def _fill(falling: list[int], lengths: Sequence[int], train: TrainSettings) -> list[int]:
-    """One row of documents that come in falling order of length."""
-    if not train.packing:
-        return falling
-    row, room = [falling[0]], train.room - lengths[falling[0]]
-    for index in falling[1:]:
-        if lengths[index] <= room:
-            row.append(index)
-            room -= lengths[index]
-    return row
+    lengths: Sequence[int]
+    sources: Sequence[int] = ()
+    loss_tokens: int | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    evaluation_tokens: int = 0
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is trained, how, on which rows.
+class ProcessMemory:
+    """Bytes of this process, and those that it may have.
+
+    Attributes:
+        library: held beside the weights: interpreter, libraries, data.
+        opened: the peak until now, when model and data are opened.
+        free: that it may hold in all; None: what this machine has now.
+    """
+
+    library: int = LIBRARY_BYTES
+    opened: int = 0
+    free: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What is trained, how, on which documents.
 
     Attributes:
         config: the model.
-        train: its settings, among them how many blocks are computed again.
-        adapted: matrices with adapters beside them, all else frozen; None: every weight is trained.
-        rank: of the adapters.
+        trained: its parameters that are trained, and those added to it.
+        train: settings, among them how many blocks are recomputed.
         precision: of the products.
-        rows: the largest of them.
-        library: bytes that the process holds beside the weights.
-        evaluated: whether it is measured too.
-        opened: bytes that the process held at most until now, when model and data are opened.
+        documents: all of them.
+        process: what the process holds beside.
+        row: the largest row of the documents.
     """
 
     config: ModelConfig
+    trained: TrainedParameters
     train: TrainSettings
-    adapted: list[sizes.Linear] | None
-    rank: int
     precision: str
-    rows: Rows
-    library: int = LIBRARY_BYTES
-    evaluated: bool = True
-    opened: int = 0
+    documents: Documents
+    process: ProcessMemory
+    row: LargestRow
 
-    def changed(self, **settings: object) -> Job:
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        trained: TrainedParameters,
+        train: TrainSettings,
+        precision: str,
+        documents: Documents,
+        process: ProcessMemory,
+    ) -> TrainingSetup:
+        """With the largest row found."""
+        row = LargestRow.of(documents.lengths, documents.sources, train)
+        return cls(config, trained, train, precision, documents, process, row)
+
+    def changed(self, **settings: object) -> TrainingSetup:
         """The same with other settings of training."""
-        return replace(self, train=self.train.model_copy(update=settings))
+        train = self.train.model_copy(update=settings)
+        row = self.row
+        if ROW_SETTINGS & settings.keys():
+            row = LargestRow.of(self.documents.lengths, self.documents.sources, train)
+        return replace(self, train=train, row=row)
+
+    def in_precision(self, precision: str) -> TrainingSetup:
+        """The same with products made in another precision."""
+        return replace(self, precision=precision)
 
     @property
     def parameters(self) -> int:
@@ -142,117 +120,146 @@ class Job:
         return sizes.parameters(self.config)["total"]
 
     @property
-    def trainable(self) -> int:
-        """Weights that are trained."""
-        return self.parameters if self.adapted is None else sizes.lora_parameters(self.adapted, self.rank)
+    def activation_size(self) -> int:
+        """Bytes of one number that passes through."""
+        return BYTES[self.precision]
+
+    @property
+    def reached(self) -> list[bool]:
+        """For each layer of all stacks, the encoder's first: whether the backward pass reaches it."""
+        frozen = frozen_layers(self.config, self.trained)
+        stacks = sizes.stacks(self.config)
+        return [layer >= frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
+
+    @property
+    def recomputed(self) -> int:
+        """Layers whose forward pass runs once more in the backward pass."""
+        return sum(self.reached[: self.train.recompute])
+
+    @property
+    def total(self) -> int:
+        """Bytes at the worst moment."""
+        return parts(self)["total"]
 
 
-def parts(job: Job) -> dict[str, int]:
+def parts(setup: TrainingSetup) -> dict[str, int]:
     """Bytes by part at the worst moment, and their ``total``.
 
     Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
-    train, half = job.train, job.precision == "bfloat16"
-    parameters, trainable = job.parameters, job.trainable
-    table = job.config.vocab_size * job.config.embedding_width  # whose gradient is there from the head's backward on
-    gradients = 4 * trainable
-    activations, head = _activations(job), _head(job, half)
-    if job.rows.each == 1:
-        late = gradients - (4 * min(table, trainable) if job.adapted is None else 0)  # of the blocks, made one by one
-        activations, gradients = max(activations, _one_block(job)), gradients - min(late, max(0, activations + head))
-    found = {
-        "library": job.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
-        # frozen weights are held once more in half width; trained ones stay float32
-        "weights": 4 * (parameters + (trainable if job.adapted is not None else 0))
-        + (2 * parameters if half and job.adapted is not None else 0),
+    trained, parameters = setup.trained, setup.parameters
+    halved = 2 * trained.frozen if setup.precision == "bfloat16" else 0  # frozen weights are held in bfloat16 as well
+    activations, gradients = _training_peak(setup)
+    by_part = {
+        "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
+        "weights": 4 * (parameters + trained.count_added) + halved,
         "gradients": gradients,
-        "optimizer": round(STATE_BYTES[train.optimizer_state] * trainable),
-        "rate finder": 4 * trainable if train.find_learning_rate else 0,  # the weights as they were
+        "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
+        "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # the weights as they were
         "activations": activations,
-        "head": head,
+        "head": _head(setup),
     }
-    training = sum(found.values())
-    measured = found["library"] + 4 * parameters + _evaluation(job) if job.evaluated else 0
-    found["evaluation"] = max(0, measured - training)
-    found["opening"] = max(0, job.opened - training - found["evaluation"])
-    return {**found, "total": sum(found.values())}
+    training = sum(by_part.values())
+    evaluation = by_part["library"] + 4 * parameters + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+    by_part["evaluation"] = max(0, evaluation - training)
+    by_part["opening"] = max(0, setup.process.opened - training - by_part["evaluation"])
+    return {**by_part, "total": sum(by_part.values())}
 
 
-def _head(job: Job, half: bool) -> int:
-    """A chunk of logits, which becomes its own gradient; in half width it stands beside the float32 one."""
-    numbers = max(HEAD_PLACES * job.config.vocab_size, HEAD_NUMBERS)
-    size = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
-    return size + (2 * job.config.vocab_size * job.config.embedding_width if half and job.adapted is None else 0)
+def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
+    """Bytes of activations and of gradients at the worst moment of a step."""
+    activations, gradients = _activations(setup), 4 * setup.trained.count
+    if setup.row.rows_per_step > 1:
+        return activations, gradients
+    late = gradients - 4 * _head_gradient(setup)  # of the blocks, made one by one as their activations are freed
+    one_block = _saved(setup) // max(1, sum(setup.reached)) + _passing(setup)
+    return max(activations, one_block), gradients - min(late, max(0, activations + _head(setup)))
 
 
-def _evaluation(job: Job) -> int:
-    """Of rows that pass through without being kept: one block's tensors, a chunk of logits three times over."""
-    config = job.config
-    tokens = max(EVALUATED_TOKENS, job.rows.longest)
-    wide = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
-    return tokens * wide + 3 * HEAD_PLACES * config.vocab_size * 4
+def _head_gradient(setup: TrainingSetup) -> int:
+    """Numbers of the gradient that is there from the head's backward pass on: of the embeddings, or of the lm_head."""
+    if not {"embed_tokens.weight", "lm_head.weight"} & setup.trained.own.keys():
+        return 0
+    return setup.config.vocab_size * setup.config.embedding_width
 
 
-def _kept(job: Job) -> int:
-    """Bytes that autograd keeps of the largest row when nothing is computed again."""
-    each, native = _BYTES[job.precision], kernels() is not None
-    kept = saved_activation_bytes(job.config, job.rows.lengths, job.rows.sources, job.adapted, job.rank, each, native)
+def _head(setup: TrainingSetup) -> int:
+    """A chunk of logits, which becomes its own gradient; in bfloat16 it stands beside the float32 one."""
+    config, half = setup.config, setup.precision == "bfloat16"
+    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.LEAST_NUMBERS)
+    logits = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
+    return logits + (2 * _head_gradient(setup) if half else 0)
+
+
+def _evaluation(setup: TrainingSetup) -> int:
+    """Of rows that pass through without being saved: one block's tensors, a chunk of logits three times over."""
+    config = setup.config
+    tokens = max(chunks.EVALUATED_TOKENS, setup.row.longest)
+    block = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
+    return tokens * block + 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
+
+
+def _saved(setup: TrainingSetup) -> int:
+    """Bytes that autograd saves of the largest row when nothing is recomputed."""
+    config, row, native = setup.config, setup.row, kernels() is not None
+    skipped = frozen_layers(config, setup.trained)
+    saved = saved_activation_bytes(
+        config,
+        row.lengths,
+        row.sources,
+        None if setup.trained.is_whole else setup.trained.linears(config),
+        setup.trained.rank,
+        setup.activation_size,
+        native,
+        skipped,
+    )
     if not native:
-        return kept + _dropped(job.config, job.rows, each)
-    # of weights that no kernel makes, dropout keeps what it left of them
-    written = job.config.attention_dropout and saves_scores(job.config, job.adapted is not None)[0]
-    return kept + (sum(_scores(job, stack) * stack.layers for stack in sizes.stacks(job.config)) if written else 0)
+        return saved + _dropout(setup, skipped)
+    # of attention weights that no kernel makes, dropout saves what it left of them
+    if config.attention_dropout and saves_scores(config, not setup.trained.is_whole)[0]:
+        saved += sum(_scores(setup, own) * (own.layers - skipped[own.prefix]) for own in sizes.stacks(config))
+    return saved
 
 
-def _passing(job: Job) -> int:
-    """Gradients that run through one block while its activations are still held, and the last norm with its input."""
-    each = (4 * job.config.intermediate_size + 7 * job.config.hidden_size) * _BYTES[job.precision]
-    own = max(sum(job.rows.lengths), sum(job.rows.sources)) * each
-    if not saves_scores(job.config, job.adapted is not None)[0]:
-        return own
-    return own + SCORES * max(_scores(job, stack) for stack in sizes.stacks(job.config))
+def _passing(setup: TrainingSetup) -> int:
+    """Gradients that pass through one block while its activations are still saved, and the last norm with its input."""
+    config = setup.config
+    each = (4 * config.intermediate_size + 7 * config.hidden_size) * setup.activation_size
+    if not saves_scores(config, not setup.trained.is_whole)[0]:
+        return setup.row.tokens * each
+    return setup.row.tokens * each + SCORES * max(_scores(setup, stack) for stack in sizes.stacks(config))
 
 
-def _scores(job: Job, stack: sizes.StackShape) -> int:
-    """Bytes of a weight for each pair of tokens and head, in one block's self-attention."""
-    lengths = job.rows.lengths if stack.reads == "own" else job.rows.sources
-    return job.config.num_attention_heads * sum(one**2 for one in lengths) * _BYTES[job.precision]
+def _scores(setup: TrainingSetup, stack: sizes.StackShape) -> int:
+    """Bytes of a number for each pair of tokens and head, in one block's self-attention."""
+    lengths = setup.row.lengths if stack.reads == "own" else setup.row.sources
+    return setup.config.num_attention_heads * sum(length**2 for length in lengths) * setup.activation_size
 
 
-def _one_block(job: Job) -> int:
-    return _kept(job) // layers(job.config) + _passing(job)
+def _activations(setup: TrainingSetup) -> int:
+    """Bytes that autograd saves of the largest row, and those that pass through one block in the backward pass.
 
-
-def layers(config: ModelConfig) -> int:
-    """Blocks of all stacks."""
-    return sum(stack.layers for stack in sizes.stacks(config))
-
-
-def _activations(job: Job) -> int:
-    """Bytes that autograd keeps of the largest row, and those that pass through one block on the way back.
-
-    A block that is computed again keeps its input, and on the way back, when those above it are gone, all of its own.
+    A recomputed block saves its input, and in the backward pass, when those above it are freed, all of its own.
     """
-    kept, count = _kept(job), layers(job.config)
-    again = min(job.train.recompute, count)
-    if again:
-        tokens = max(sum(job.rows.lengths), sum(job.rows.sources))
-        inputs = again * tokens * job.config.hidden_size * _BYTES[job.precision]
-        kept = inputs + max(kept * (count - again) // count, kept // count)
-    return round(kept * (1 + SLACK)) + _passing(job)
+    saved, recomputed = _saved(setup), setup.recomputed
+    if recomputed:
+        count = sum(setup.reached)
+        inputs = recomputed * setup.row.tokens * setup.config.hidden_size * setup.activation_size
+        saved = inputs + max(saved * (count - recomputed) // count, saved // count)
+    return round(saved * (1 + SLACK)) + _passing(setup)
 
 
-def _dropped(config: ModelConfig, rows: Rows, each: int) -> int:
-    """Bytes that dropout keeps where no kernel makes it anew: its factors; where it falls on attention, the scores are
+def _dropout(setup: TrainingSetup, skipped: Mapping[str, int]) -> int:
+    """Bytes that dropout saves where no kernel draws it anew: its factors; where it falls on attention, the scores are
     written out: they, their softmax, the factors, and what is left of the weights."""
-    kept = 0
+    config, row, saved = setup.config, setup.row, 0
     for stack in sizes.stacks(config):
-        own = rows.lengths if stack.reads == "own" else rows.sources
-        wide = (2 + stack.cross) * config.hidden_size * bool(config.hidden_dropout)
-        wide += config.intermediate_size * bool(config.mlp_dropout)
-        seen = sum(length**2 for length in own)
+        lengths = row.lengths if stack.reads == "own" else row.sources
+        each = (2 + stack.cross) * config.hidden_size * bool(config.hidden_dropout)
+        each += config.intermediate_size * bool(config.mlp_dropout)
+        pairs = sum(length**2 for length in lengths)
         if stack.cross:
-            seen += sum(length * source for length, source in zip(own, rows.sources, strict=True))
-        scores = 4 * config.num_attention_heads * seen * bool(config.attention_dropout)
-        kept += stack.layers * (sum(own) * wide + scores) * each
-    return kept
+            pairs += sum(length * source for length, source in zip(lengths, row.sources, strict=True))
+        scores = 4 * config.num_attention_heads * pairs * bool(config.attention_dropout)
+        saved += (stack.layers - skipped[stack.prefix]) * (sum(lengths) * each + scores) * setup.activation_size
+    return saved

@@ -1,29 +1,28 @@
-"""Before a run: parameters, FLOPs, time, memory and disk to expect, each told by its parts.
+"""Before a run: parameters, FLOPs, time, memory and disk to expect, each by its parts.
 
-From a config, settings and the lengths of the documents; opens no model and no data. Encoders, decoders and both;
-all weights trained, of a model that is there or from nothing, or adapters beside them. Parameters and FLOPs are
-arithmetic. Time is FLOPs over this machine's own measured rate times a share that training reaches, and what small
-models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory is told by
-footprint.
+From a config, settings and the lengths of the documents; opens no model and no data. Parameters and FLOPs are
+arithmetic. Time is FLOPs over this machine's own measured rate times the part of it that training reaches, and what
+small models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory is told by
+footprint; precision and what is recomputed are chosen together, so that the run fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmworks.adapt.lora import LoRASettings, targeted
+from lmworks.adapt.method import Method
 from lmworks.base import figures, machine
 from lmworks.kernels.library import library as kernels
-from lmworks.model import sizes
+from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
-from lmworks.run.footprint import Job, Rows
+from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# Share of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
+# Part of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
 # benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
 EFFICIENCY = {"float32": (0.8, 0.68), "bfloat16": (0.15, 0.15)}
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
@@ -40,16 +39,16 @@ class Plan:
     """What to expect of a run.
 
     Attributes:
-        parameters: of the base model. trainable: of those, or of the adapters beside them.
+        parameters: of the base model. trainable: those that are trained, of the model or added to it.
         steps, tokens, loss_tokens: optimizer steps, and tokens that pass through in all of them.
-        precision: of the products.
+        precision: of the products. precision_reason: why this one, as a sentence.
         flops: by part, and their total.
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
         seconds: "training", and "evaluation" and "total" where tokens to evaluate were given.
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
-        choice: why they are others than asked for; empty where they are not.
+        choice: what was changed to fit into memory, and why; empty where nothing was.
     """
 
     parameters: int
@@ -67,9 +66,11 @@ class Plan:
     recompute: int = 0
     row_tokens: int = 0
     choice: str = ""
+    precision_reason: str = ""
 
     def settle(self, train: TrainSettings) -> None:
-        """Make the settings those that were planned: what a budget of memory changed."""
+        """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
+        train.precision = self.precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
@@ -78,14 +79,14 @@ class Plan:
 
     def lines(self) -> list[str]:
         """What a person reads before the run."""
-        share = figures.percent(self.trainable / (self.parameters or 1))
+        fraction = figures.percent(self.trainable / (self.parameters or 1))
         if self.rate:
             at = f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
             time = figures.duration(self.seconds.get("total", self.seconds["training"]))
         else:
             time, at = "not known", "this machine's rate is not measured: lmworks doctor"
         return [
-            f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({share})",
+            f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({fraction})",
             f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens "
             f"({figures.count(self.loss_tokens)} with loss), {figures.scaled(self.flops['total'], 'FLOP', 3)}",
             f"time        {time} ({self.precision}, {at}{', ' + self.note if self.note else ''})",
@@ -97,132 +98,173 @@ class Plan:
 
 def _parts(sizes_: dict[str, int]) -> str:
     parts = sorted(((size, name) for name, size in sizes_.items() if name != "total" and size), reverse=True)
-    said = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
-    return f"{figures.storage(sizes_['total'])} ({said})"
+    listed = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
+    return f"{figures.storage(sizes_['total'])} ({listed})"
 
 
 def make(
     config: ModelConfig,
-    method: str,
+    method: Method[Any],
     train: TrainSettings,
-    lora: LoRASettings,
-    lengths: Sequence[int],
-    *,
-    sources: Sequence[int] = (),
-    loss_tokens: int | None = None,
-    labels: Mapping[str, int] | None = None,
-    evaluation_tokens: int = 0,
+    documents: Documents,
+    process: ProcessMemory,
     rates: machine.Rates | None = None,
-    library: int = footprint.LIBRARY_BYTES,
-    free: int | None = None,
-    opened: int = 0,
 ) -> Plan:
     """The plan of a run.
 
     Args:
         config: the model.
-        method: "lora" trains adapters; "full" and "scratch" every weight.
-        train: steps, batch, rows, precision ("auto": as this machine measured).
-        lora: rank and targets, for method lora.
-        lengths: tokens of each training document; those of the decoder, where there are two stacks.
-        sources: tokens that the encoder of an encoder-decoder reads, for each document.
-        loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
-        labels: places that each classification head reads, by its name, where it has some.
-        evaluation_tokens: tokens that pass through without training, sources too, all measurements together.
+        method: how it is trained, opened or from scratch.
+        train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
+        documents: what passes through the network.
+        process: what this process holds already, and may hold.
         rates: this machine's; None: asked of base/machine.
-        library: bytes that the process holds beside the weights: interpreter, libraries, data.
-        opened: bytes that it has held at most by now.
-        free: bytes that it may hold in all; None: what this machine has now.
 
     Raises:
-        InputError: it does not fit in the memory that there is, or that it was given.
+        InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
+            was given.
     """
-    train = sized(train, config)
-    adapted = adapted_by(config, lora) if method == "lora" else None
-    parameters = sizes.parameters(config)["total"]
-    trainable = parameters if adapted is None else sizes.lora_parameters(adapted, lora.rank)
-    precision = machine.choose_precision(train.precision, "cpu")[0]
-    steps = train.steps or max(1, math.ceil(train.epochs * math.ceil(len(lengths) / train.batch_size)))
-    passes = train.epochs
-    if train.steps:  # a step that asks for more documents than there are sees them again
-        passes = steps * max(train.batch_size / len(lengths), 1) / math.ceil(len(lengths) / train.batch_size)
-
-    def job(settings: TrainSettings) -> Job:
-        laid = Rows.of(lengths, sources, settings)
-        return Job(config, settings, adapted, lora.rank, precision, laid, library, evaluation_tokens > 0, opened)
-
-    chosen = budget.choose(job, train, machine.memory()[1] + machine.resident_memory() if free is None else free)
-    train = train.model_copy(update={"recompute": chosen.recompute, "row_tokens": chosen.row_tokens})
-    held = job(train)
-    rows = held.rows
-    head = sum(lengths) if loss_tokens is None else loss_tokens
-    once = sizes.training_flops(
-        config,
-        sum(lengths),
-        head,
-        lengths,
-        sources or None,
-        labels=labels,
-        adapted=adapted,
-        rank=lora.rank,
-        recompute=train.recompute,
-    )
-    work = once.times(passes, passes, passes, passes)
-    rates = rates or machine.rates()
-    rate = _rate(precision, rates)
-    note = "" if rates.share >= machine.QUIET else "a rate measured while other programs ran: time may be much shorter"
-    seconds: dict[str, float] = {}
-    if rate:
-        seconds = {"training": work.total / rate + steps * _beside(config, rows, trainable, rates)}
-    if rate and evaluation_tokens:
-        each = [round(sum(of) / len(lengths)) for of in (lengths, sources)]
-        forward = sizes.forward_flops(config, each[0], round(head / len(lengths)), None, each[1:] if sources else None)
-        seconds["evaluation"] = forward.total / rate * evaluation_tokens / max(1, sum(each))
-        seconds["total"] = seconds["training"] + seconds["evaluation"]
+    fit, reason = _fit(config, method, sized(train, config), documents, process)
+    setup = fit.setup
+    work = Work.of(setup)
+    speed = Speed.of(setup, rates or machine.rates())
     return Plan(
-        parameters,
-        trainable,
-        steps,
-        round((sum(lengths) + sum(sources)) * passes),
-        round(head * passes),
-        precision,
-        {**vars(work), "total": work.total},
-        rate,
-        seconds,
-        footprint.parts(held),
-        _summed(_disk(config, train, adapted is None, parameters, trainable)),
-        note,
-        chosen.recompute,
-        chosen.row_tokens,
-        chosen.note,
+        parameters=setup.parameters,
+        trainable=setup.trained.count,
+        steps=work.steps,
+        tokens=work.tokens,
+        loss_tokens=work.loss_tokens,
+        precision=setup.precision,
+        flops={**vars(work.flops), "total": work.flops.total},
+        rate=speed.rate,
+        seconds=_seconds(setup, work, speed),
+        memory=footprint.parts(setup),
+        disk=_disk(setup),
+        note=speed.note,
+        recompute=setup.train.recompute,
+        row_tokens=setup.train.room,
+        choice=fit.note,
+        precision_reason=reason,
     )
 
 
-def adapted_by(config: ModelConfig, lora: LoRASettings) -> list[sizes.Linear]:
-    """The matrices that LoRA settings put an adapter beside."""
-    return [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in lora.targets)]
+def _fit(
+    config: ModelConfig, method: Method[Any], train: TrainSettings, documents: Documents, process: ProcessMemory
+) -> tuple[budget.MemoryFit, str]:
+    """Precision and what is recomputed, so that the run fits; and the reason for the precision."""
+    preferred, reason = machine.choose_precision(train.precision, "cpu")
+    others = [name for name in footprint.BYTES if name != preferred] if train.precision == "auto" else []
+    asked = TrainingSetup.of(config, method.trained(config), train, preferred, documents, process)
+    free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
+    return fit, reason if fit.setup.precision == preferred else fit.note
 
 
-def _beside(config: ModelConfig, rows: Rows, trainable: int, rates: machine.Rates) -> float:
-    """Seconds of a step that no arithmetic takes: calls of operations, and the optimizer's way through the memory."""
-    layers = config.num_hidden_layers + 2 * (config.num_decoder_layers or 0)
-    through = OPTIMIZER_BYTES * trainable / (rates.memory * 1e9) if rates.memory else 0.0
-    return STEP_SECONDS + rows.each * layers * LAYER_SECONDS + through
+@dataclass(frozen=True)
+class Work:
+    """What is computed.
+
+    Attributes:
+        steps: of the optimizer.
+        tokens: that pass through in all of them, sources too. loss_tokens: those with loss.
+        flops: of all steps.
+    """
+
+    steps: int
+    tokens: int
+    loss_tokens: int
+    flops: Flops
+
+    @classmethod
+    def of(cls, setup: TrainingSetup) -> Work:
+        """Of a run."""
+        documents, train = setup.documents, setup.train
+        lengths, sources = documents.lengths, documents.sources
+        loss_tokens = sum(lengths) if documents.loss_tokens is None else documents.loss_tokens
+        steps, epochs = _steps_and_epochs(len(lengths), train)
+        epoch = training_cost.training_flops(
+            setup.config,
+            setup.trained,
+            sum(lengths),
+            loss_tokens,
+            lengths,
+            sources or None,
+            labels=documents.labels,
+            recompute=train.recompute,
+        )
+        tokens = round((sum(lengths) + sum(sources)) * epochs)
+        return cls(steps, tokens, round(loss_tokens * epochs), epoch.times(epochs))
 
 
-def _rate(precision: str, rates: machine.Rates) -> float | None:
-    measured = float(getattr(rates, precision, 0) or 0)
-    return measured * 1e9 * EFFICIENCY[precision][kernels() is None] or None
+def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]:
+    """Optimizer steps, and how often each document passes through in them."""
+    epoch = math.ceil(documents / train.batch_size)
+    if not train.steps:
+        return max(1, math.ceil(train.epochs * epoch)), train.epochs
+    # a step that asks for more documents than there are sees them again
+    return train.steps, train.steps * max(train.batch_size / documents, 1) / epoch
 
 
-def _disk(config: ModelConfig, train: TrainSettings, whole: bool, parameters: int, trainable: int) -> dict[str, int]:
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine is expected to train.
+
+    Attributes:
+        rate: FLOP/s that training reaches; None where this machine's rate is not known.
+        step_seconds: of a step, that no arithmetic takes.
+        note: what to know about the measurement.
+    """
+
+    rate: float | None
+    step_seconds: float
+    note: str
+
+    @classmethod
+    def of(cls, setup: TrainingSetup, rates: machine.Rates) -> Speed:
+        """From the measured rates of matrix products and of reading memory."""
+        measured = float(getattr(rates, setup.precision, 0) or 0)
+        rate = measured * 1e9 * EFFICIENCY[setup.precision][kernels() is None] or None
+        calls = LAYER_SECONDS * setup.row.rows_per_step * _called_layers(setup.config)
+        optimizer = OPTIMIZER_BYTES * setup.trained.count / (rates.memory * 1e9) if rates.memory else 0.0
+        quiet = rates.share >= machine.QUIET
+        note = "" if quiet else "a rate measured while other programs ran: time may be much shorter"
+        return cls(rate, STEP_SECONDS + calls + optimizer, note)
+
+
+def _called_layers(config: ModelConfig) -> int:
+    """Layers by the operations that they call; one with cross-attention calls twice as many."""
+    return config.num_hidden_layers + 2 * (config.num_decoder_layers or 0)
+
+
+def _seconds(setup: TrainingSetup, work: Work, speed: Speed) -> dict[str, float]:
+    """Of training, and of evaluation and both where there is something to evaluate."""
+    if not speed.rate:
+        return {}
+    training = work.flops.total / speed.rate + work.steps * speed.step_seconds
+    if not setup.documents.evaluation_tokens:
+        return {"training": training}
+    evaluation = _evaluation_flops(setup) / speed.rate
+    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+
+
+def _evaluation_flops(setup: TrainingSetup) -> float:
+    """Of documents as long as the training documents are on average, forward alone."""
+    documents = setup.documents
+    count = len(documents.lengths)
+    tokens, source = (round(sum(lengths) / count) for lengths in (documents.lengths, documents.sources))
+    head = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
+    sources = [source] if documents.sources else None
+    document = sizes.forward_flops(setup.config, tokens, round(head / count), None, sources)
+    return document.total * documents.evaluation_tokens / max(1, tokens + source)
+
+
+def _disk(setup: TrainingSetup) -> dict[str, int]:
     """Bytes by part: checkpoints hold trained weights and what AdamW remembers; one more exists while it is written."""
-    checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trainable)
-    return {
+    trained, train = setup.trained, setup.train
+    checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trained.count)
+    saved = trained.count_added or setup.parameters  # an adapter, or a whole model
+    by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
-        "final": 4 * (parameters if whole else trainable) + TOKENIZER_BYTES * config.vocab_size,
+        "final": 4 * saved + TOKENIZER_BYTES * setup.config.vocab_size,
     }
-
-
-def _summed(parts: dict[str, int]) -> dict[str, int]:
-    return {**parts, "total": sum(parts.values())}
+    return {**by_part, "total": sum(by_part.values())}

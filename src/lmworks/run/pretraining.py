@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt import registry
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
@@ -31,6 +31,7 @@ from lmworks.model.transformer import Transformer
 from lmworks.run import pretrain_recipe as scratch
 from lmworks.run import stages, tuning
 from lmworks.run.examination import Trial, spread
+from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import make as make_plan
 from lmworks.run.pretrain_recipe import PretrainRecipe, TokenizerChoice
 from lmworks.run.stages import Run, Say
@@ -172,16 +173,16 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
     lengths, sources = zip(*(_lengths(example) for example in drawn), strict=True)
     plan = make_plan(
         config,
-        "scratch",
+        registry.make("full"),
         recipe.train,
-        LoRASettings(),
-        lengths,
-        sources=sources if config.architecture == "encoder-decoder" else (),
-        loss_tokens=examples.report.loss_tokens,
-        labels=count_labels(drawn),
-        evaluation_tokens=2 * held_out.report.tokens,
-        library=_beside(network),
-        opened=machine.peak_memory(),
+        Documents(
+            lengths,
+            sources=sources if config.architecture == "encoder-decoder" else (),
+            loss_tokens=examples.report.loss_tokens,
+            labels=count_labels(drawn),
+            evaluation_tokens=2 * held_out.report.tokens,
+        ),
+        ProcessMemory(_beside(network), machine.peak_memory()),
     )
     plan.settle(recipe.train)
     return Prepared(

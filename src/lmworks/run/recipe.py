@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from lmworks.adapt import registry
-from lmworks.adapt.lora import LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
 from lmworks.text.rows import DataSettings
@@ -33,13 +32,23 @@ class EvaluateSettings(Settings):
     general_bytes: int = Field(24_000, ge=0, description="How much of it is read; 0: do not measure forgetting.")
 
 
-class Recipe(Settings):
-    """A whole run: model + data + method + how."""
+class RecipeSource(Settings):
+    """Model, data and method of a run."""
 
     model: str = Field(description="A folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name.")
     data: RecipeData
     method: registry.MethodName = Field("lora", description=registry.summaries())
-    lora: LoRASettings = Field(default_factory=LoRASettings)
+
+
+if TYPE_CHECKING:
+    MethodGroups = RecipeSource
+else:
+    MethodGroups = registry.with_settings(RecipeSource)
+
+
+class Recipe(MethodGroups):
+    """A whole run: model + data + method + how."""
+
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>-<method>.")

@@ -139,10 +139,10 @@ def begin(recipe: R, prepare: Callable[[R], Work], name: str, say: Say | None) -
     machine.use_threads(told.train.threads)
     told.out = told.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
     asked = told.train.precision
-    told.train.precision, why = machine.choose_precision(told.train.precision, "cpu")
     folder = Path(told.out)
     _refuse_existing(folder)
     work = prepare(recipe)
+    why = work.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(work.settings, asked), *work.notes, *work.plan.lines()):
         say(line)

@@ -16,6 +16,7 @@ from lmworks.model import sizes
 from lmworks.run import recipe as recipes
 from lmworks.run import stages
 from lmworks.run.examination import Examination
+from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
 from lmworks.run.stages import Run, Say
@@ -121,7 +122,8 @@ def prepare(recipe: Recipe) -> Prepared:
     before = machine.resident_memory()
     model = load(recipe.model)
     opened = machine.resident_memory()
-    registry.chosen_by(recipe).trained(model.config)
+    method = registry.chosen_by(recipe)
+    method.trained(model.config)  # refuses what does not fit before data is read
     table = corpus.read(recipe.data.source, recipe.data)
     table = accepted_rows(table, model.tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
@@ -131,14 +133,17 @@ def prepare(recipe: Recipe) -> Prepared:
     held_out = objectives.examples(held_out_rows, model.tokenizer, recipe.data, context)
     plan = make_plan(
         model.config,
-        recipe.method,
+        method,
         recipe.train,
-        recipe.lora,
-        [example.width for example in examples],
-        loss_tokens=examples.report.loss_tokens,
-        evaluation_tokens=2 * held_out.report.tokens,
-        library=_beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
-        opened=machine.peak_memory(),
+        Documents(
+            [example.width for example in examples],
+            loss_tokens=examples.report.loss_tokens,
+            evaluation_tokens=2 * held_out.report.tokens,
+        ),
+        ProcessMemory(
+            _beside(before, opened, machine.resident_memory(), 4 * sizes.parameters(model.config)["total"]),
+            machine.peak_memory(),
+        ),
     )
     plan.settle(recipe.train)
     notes = [*model.notes, *examples.report.notes, *stages.long_rows(examples, recipe.train)]

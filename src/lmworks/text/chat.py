@@ -102,8 +102,8 @@ def pieces(
                 )
             continue
         cut.append(Piece(text[done:begin], text[:done], False))
-        said, end = ends
-        cut.append(Piece(text[begin:end], text[:begin], wanted, text[begin:said], end > said))
+        content_end, end = ends
+        cut.append(Piece(text[begin:end], text[:begin], wanted, text[begin:content_end], end > content_end))
         done = end
     cut.append(Piece(text[done:], text[:done], False))
     return [piece for piece in cut if piece.text]
@@ -115,12 +115,12 @@ def _ends_of(tokenizer: Tokenizer, content: str, text: str, begin: int, limit: i
     Templates often strip the content, or put a space or an empty thinking block before it.
     """
     closing = _closing_of(tokenizer)
-    for said in dict.fromkeys((content, content.strip())):
-        place = text.find(said + closing, begin, limit)
+    for part in dict.fromkeys((content, content.strip())):
+        place = text.find(part + closing, begin, limit)
         if place >= 0:
-            return place + len(said), place + len(said) + len(closing)
-        if text.startswith(said, begin):  # said, and not closed in the usual way
-            return begin + len(said), begin + len(said)
+            return place + len(part), place + len(part) + len(closing)
+        if text.startswith(part, begin):  # there, and not closed in the usual way
+            return begin + len(part), begin + len(part)
     return None
 
 
@@ -131,7 +131,7 @@ def _turn_end(tokenizer: Tokenizer, ending: str, text: str, begin: int, limit: i
         ending: the conversation rendered up to and with this turn; as far as the text agrees with it, the turn goes.
     """
     pairs = enumerate(zip(ending, text[:limit], strict=False))
-    end = next((place for place, (one, other) in pairs if one != other), min(len(ending), limit))
+    end = next((place for place, (first, second) in pairs if first != second), min(len(ending), limit))
     turn = text[begin:end]
     if not turn.strip():
         return None
@@ -162,17 +162,17 @@ def _turn_closing(template: str, specials: tuple[str, ...], texts: tuple[tuple[s
 
     The special token may have any name, so a short conversation is rendered and looked through.
     """
-    said = "PROBE-OF-THE-REPLY"
-    probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": said}]
+    reply = "PROBE-OF-THE-REPLY"
+    probe = [{"role": "user", "content": "PROBE"}, {"role": "assistant", "content": reply}]
     try:
         text = _compiled(template).render(messages=probe, add_generation_prompt=False, **dict(texts))
     except (jinja2.TemplateError, *_IN_TEMPLATES):
         return ""
-    rest = text.partition(said)[2]
-    found = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
-    if not found:
+    rest = text.partition(reply)[2]
+    closings = [(place, -len(token), token) for token in specials if (place := rest.find(token)) >= 0]
+    if not closings:
         return ""
-    place, _, token = min(found)
+    place, _, token = min(closings)
     return rest[: place + len(token)]
 
 

@@ -135,19 +135,21 @@ def names_in(pattern: str) -> list[str]:
         raise InputError(f"not a pattern: {pattern!r} ({error})", hint=hint) from error
 
 
-def refusal(sample: Sample, columns: list[str], name: str, kind: str | None, missing: list[str]) -> InputError:
+def refusal(
+    sample: Sample, columns: list[str], name: str, kind: str | None, missing: list[str], taken: set[str]
+) -> InputError:
     """Why the columns do not say what a row is, and options that do."""
     first = sample.rows[0]
     listed = ", ".join(repr(column if len(column) < 40 else column[:37] + "...") for column in columns)
     if kind is not None:
         fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
-        return InputError(fault, name, f"say which column it is: {_option_for(kind, missing, sample)}")
+        return InputError(fault, name, _missing_hint(kind, missing, sample, taken))
     if {"chosen", "rejected"} <= set(columns):
         fault = f"the columns ({listed}) are preferences, which is no kind of training data here"
         return InputError(fault, first.place, f"learn the chosen answers alone: {_chosen_option(sample)}")
     fault = f"the columns ({listed}) do not say what a row is"
-    headers = len(columns) <= 3 and any(" " in column or len(column) > 30 for column in columns)
-    if headers and not all(column == str(number) for number, column in enumerate(columns, 1)):
+    under_header = first.place.endswith(":2")  # of a table whose first line names the columns
+    if under_header and len(columns) <= 3 and any(" " in column or len(column) > 30 for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
         return InputError(fault, first.place, f"if that is a row and no header: {options}")
     return InputError(fault, first.place, f"say what they are, for example {_proposal(sample)}")
@@ -171,11 +173,15 @@ def _proposal(sample: Sample) -> str:
     return proposal
 
 
-def _option_for(kind: str, missing: list[str], sample: Sample) -> str:
-    """An option that names columns for the missing fields; columns that no field of the kind has by its name."""
-    free = [column for column in sample.first if column.strip().lower() not in FIELDS[kind]]
-    texts = [column for column in _text_columns(sample) if column in free] or free or list(sample.first)
-    return option("columns", {field: texts[min(place, len(texts) - 1)] for place, field in enumerate(missing)})
+def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:
+    """Columns for the missing fields of a kind, of those that none of its other fields has taken."""
+    if kind == "chat":
+        free = [column for column in sample.first if sample.any(column, is_objects)]
+    else:
+        free = [column for column in _text_columns(sample) if column not in taken]
+    if len(free) < len(missing):
+        return f"give the rows {'such columns' if len(missing) > 1 else 'such a column'}, or leave --data.kind out"
+    return f"say which column it is: {option('columns', dict(zip(missing, free, strict=False)))}"
 
 
 def _chosen_option(sample: Sample) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.sources import is_offline
-from lmworks.text import datasets, formats, shapes
+from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
@@ -30,12 +30,12 @@ SAMPLE_ROWS = 1000
 """Rows that are looked at before it is decided what the columns mean."""
 
 
-def read(source: str | Path | Sequence[dict[str, Any]], settings: DataSettings | None = None) -> Table:
+def read(source: Any, settings: DataSettings | None = None) -> Table:
     """All usable rows of a source.
 
     Args:
-        source: a file, a folder of files of one format, a named data set (``lmworks data list``), ``hub:owner/name``,
-            or a list of dictionaries.
+        source: a file, a folder of files of one format, a named data set (``lmworks data list``), ``hub:owner/name``;
+            or rows given in Python: a list of dictionaries, a data frame or a table (text/python_rows).
         settings: how to read it.
 
     Raises:
@@ -119,8 +119,7 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     A row's side follows from the SHA-256 of its key (its content, or the module for named sets made of modules), so it
     depends neither on the order of the rows nor on chance, and duplicates stay together. Groups of one key are held out
     in the order of their hashes while they fit into the share asked for; the first few held-out rows are a fair sample
-    of all. A table of a few long texts is divided inside
-    each text instead: its end is held out.
+    of all. A table of a few long texts is divided inside each text instead: its end is held out.
 
     Returns:
         (train, held_out); held_out is empty where ``held_out`` is 0 or nothing can be taken away.
@@ -136,18 +135,18 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
         return _split_inside(table, settings)
     wanted = min(int(share) if share >= 1 else max(1, round(share * len(table))), settings.held_out_max)
     if share >= 1 and wanted >= len(table):
-        raise InputError(f"held_out {int(share)} takes all {len(table)} rows", "held_out", "hold out fewer rows")
-    held: set[int] = set()
+        raise InputError(f"held_out {int(share)} takes all {len(table)} rows", "data.held_out", option("held_out", 0.1))
+    held_out: set[int] = set()
     for key in sorted(groups)[: len(groups) - 1]:  # the last one stays, so that something is left to train on
-        if len(held) + len(groups[key]) <= wanted:
-            held.update(groups[key])
-    kept_rows = [row for index, row in enumerate(table.rows) if index not in held]
+        if len(held_out) + len(groups[key]) <= wanted:
+            held_out.update(groups[key])
+    train_rows = [row for index, row in enumerate(table.rows) if index not in held_out]
     # In the order of their hashes, so that the first few of them are a fair sample of all.
-    held_rows = sorted((table.rows[index] for index in held), key=_content)
-    note = f"held out: {len(held_rows)} of {len(table)} rows, by the hash of their {_key_name(table)}"
-    if not held:
+    held_out_rows = sorted((table.rows[index] for index in held_out), key=_content)
+    note = f"held out: {len(held_out_rows)} of {len(table)} rows, by the hash of their {_key_name(table)}"
+    if not held_out:
         note = "nothing is held out: the rows that belong together are too many or too few to divide"
-    return _part(table, kept_rows, [note]), _part(table, held_rows, [])
+    return _part(table, train_rows, [note]), _part(table, held_out_rows, [])
 
 
 def _key(row: Row) -> str:
@@ -155,7 +154,7 @@ def _key(row: Row) -> str:
 
 
 def _content(row: Row) -> str:
-    return _hash(json.dumps(row.values, sort_keys=True, ensure_ascii=False))
+    return _hash(json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str))
 
 
 def _hash(text: str) -> str:
@@ -173,37 +172,36 @@ def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:
 def _split_inside(table: Table, settings: DataSettings) -> tuple[Table, Table]:
     """Hold out the end of each long text, from a paragraph's (else a line's, else a word's) beginning on."""
     if settings.held_out >= 1:
-        hint = 'give a share (0.1), or read the file with document: "paragraph" or "line"'
-        raise InputError("a number of rows cannot be held out of so few texts", "held_out", hint)
+        hint = f"give a share, {option('held_out', 0.1)}, or read paragraphs as rows: {option('document', 'paragraph')}"
+        raise InputError("a number of rows cannot be held out of so few texts", "data.held_out", hint)
     most = settings.held_out_max * CHARACTERS_A_ROW // len(table)
-    train, held = [], []
+    train, held_out = [], []
     for row in table.rows:
         text = row.values["text"]
         place = len(text) - min(round(settings.held_out * len(text)), most)
         for border in ("\n\n", "\n", " "):
-            found = text.rfind(border, len(text) // 2, place)
-            if found >= 0:
-                place = found + len(border)
+            cut = text.rfind(border, len(text) // 2, place)
+            if cut >= 0:
+                place = cut + len(border)
                 break
         line = text.count("\n", 0, place) + 1
         train.append(Row({"text": text[:place]}, row.place, row.key))
         if text[place:].strip():
             where = f"{row.place.rpartition(':')[0]}:{line}" if row.place.endswith(":1") else row.place
-            held.append(Row({"text": text[place:]}, where, row.key))
-    count = sum(len(row.values["text"]) for row in held)
+            held_out.append(Row({"text": text[place:]}, where, row.key))
+    count = sum(len(row.values["text"]) for row in held_out)
     note = f"held out: the end of {'the text' if len(table) == 1 else 'each text'}, {count:,} characters"
-    return _part(table, train, [note]), _part(table, held, [])
+    return _part(table, train, [note]), _part(table, held_out, [])
 
 
-def _open(
-    source: str | Path | Sequence[dict[str, Any]], settings: DataSettings, bad: BadRows, notes: list[str]
-) -> tuple[Iterator[Row], str]:
+def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -> tuple[Iterator[Row], str]:
     """Raw rows of a source, and its name."""
     if not isinstance(source, (str, Path)):
-        return iter([Row(values, f"row {number}") for number, values in enumerate(source, 1)]), "rows given"
+        rows = [Row(values, f"row {number}") for number, values in enumerate(python_rows.rows_of(source), 1)]
+        return iter(rows), python_rows.NAME
     name = str(source)
     if name in datasets.NAMED:
-        return iter(datasets.rows(name, notes)), name
+        return iter(datasets.read(name, notes)), name
     if name.startswith("hub:"):
         return _hub(name.removeprefix("hub:"), settings), name
     path = Path(source).expanduser()
@@ -245,11 +243,6 @@ def _hub(name: str, settings: DataSettings) -> Iterator[Row]:
 
 def hub_rows(table: Iterable[dict[str, Any]], name: str) -> Iterator[Row]:
     """Rows of a `datasets` table; class numbers become the names that it gives them."""
-    features = getattr(table, "features", None) or {}
-    classes = {column: kind.names for column, kind in features.items() if getattr(kind, "names", None)}
+    classes = python_rows.class_names(table)
     for number, values in enumerate(table, 1):
-        named = {
-            column: names[values[column]] if isinstance(values[column], int) and values[column] >= 0 else None
-            for column, names in classes.items()
-        }
-        yield Row({**values, **named}, f"{name}: row {number}")
+        yield Row(python_rows.named(values, classes), f"{name}: row {number}")

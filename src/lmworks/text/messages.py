@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.text.plain_text import check_text
 
 Message = dict[str, Any]
 KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -51,6 +52,7 @@ def validate(messages: Any) -> None:
         if not isinstance(message.get("content"), str) and not (calls and message.get("content") is None):
             kind = type(message.get("content")).__name__
             raise InputError(f"content must be text, not {kind}", place, "give the content as one string")
+        check_text(message.get("content") or "", place)
 
 
 def _validate_calls(message: Message, place: str) -> None:
@@ -117,8 +119,8 @@ def _loss_of(message: Message, place: str) -> bool | None:
             hint = f"write {key}: 0 or 1; or leave the key out"
             raise InputError(f"{key} is {value!r}, and only whole messages are learned or not", place, hint)
     if len({bool(value) for value in marks.values()}) > 1:
-        said = " and ".join(f"{key}: {value!r}" for key, value in marks.items())
-        raise InputError(f"{said} contradict each other", place, "keep one of these keys")
+        both = " and ".join(f"{key}: {value!r}" for key, value in marks.items())
+        raise InputError(f"{both} contradict each other", place, "keep one of these keys")
     wanted = next((bool(value) for value in marks.values()), None)
     if wanted and message.get("role") != "assistant":
         key, value = next(iter(marks.items()))

@@ -82,8 +82,8 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     chosen = {field: str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
     check_columns(chosen, patterns, available, name)
-    found = find_fields(list(sample.first), chosen, settings)
-    columns = {field: column for field, column in found.items() if field not in patterns}
+    fields = find_fields(list(sample.first), chosen, settings)
+    columns = {field: column for field, column in fields.items() if field not in patterns}
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if kind is None and {"source", "target"} & set(chosen):
         kind = "pairs"  # one side is chosen; the refusal names the other
@@ -92,7 +92,8 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     needed = FIELDS.get(kind or "", ())
     missing = [field for field in needed if field not in columns and field not in patterns]
     if kind is None or missing:
-        raise refusal(sample, available, name, kind, missing)
+        taken = {columns[field] for field in needed if field in columns}
+        raise refusal(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
 
 
@@ -168,8 +169,8 @@ def is_ambiguous(shape: Shape, sample: Sequence[Row], late: dict[str, str], sett
         return False
     seen = Sample.of(sample)
     everything = Sample(seen.rows, {**seen.first, **late})
-    found = find_fields(list(everything.first), {}, settings)
-    return kind_of(found, everything) != shape.kind and not _is_conversation(found, everything)
+    fields = find_fields(list(everything.first), {}, settings)
+    return kind_of(fields, everything) != shape.kind and not _is_conversation(fields, everything)
 
 
 def _build(
@@ -230,13 +231,13 @@ def _text(values: dict[str, Any], column: str) -> str:
 def _pair(values: dict[str, Any], source: str, target: str) -> dict[str, Any]:
     """Source and target. Where they are lists of texts, the source is all of its sentences, the target the first of
     several that say the same; all of them are kept as references."""
-    read, said = values.get(source), values.get(target)
+    sources, targets = values.get(source), values.get(target)
     row: dict[str, Any] = {}
-    if _is_texts(read):
-        values = {**values, source: " ".join(read)}
-    if _is_texts(said):
-        values = {**values, target: next((text for text in said if text.strip()), "")}
-        row["references"] = list(said)
+    if _is_texts(sources):
+        values = {**values, source: " ".join(sources)}
+    if _is_texts(targets):
+        values = {**values, target: next((text for text in targets if text.strip()), "")}
+        row["references"] = list(targets)
     return {"source": _text(values, source), "target": _text(values, target), **row}
 
 

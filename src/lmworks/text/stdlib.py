@@ -88,8 +88,8 @@ def questions() -> tuple[list[Entry], dict[str, int]]:
 def first_sentence(doc: str) -> str | None:
     """The first sentence of a docstring as one line, or None where it is not prose of a usable length."""
     paragraph = " ".join(inspect.cleandoc(doc).split("\n\n", 1)[0].split())
-    found = SENTENCE.match(paragraph)
-    sentence = found.group(1) if found else paragraph.rstrip(" ,;-") + "."
+    match = SENTENCE.match(paragraph)
+    sentence = match.group(1) if match else paragraph.rstrip(" ,;-") + "."
     if not 20 <= len(sentence) <= 250 or len(sentence.split()) < 4 or NOT_PROSE.search(sentence):
         return None
     first_word = sentence.split()[0]
@@ -116,14 +116,14 @@ def _documented() -> Iterator[tuple[str, str, str, str]]:
         doc = ast.get_docstring(tree)
         if doc:
             yield shown, "module", shown, doc
-        yield from ((shown, *found) for found in _in_tree(tree, shown))
+        yield from ((shown, *entry) for entry in _in_tree(tree, shown))
     for name, shown in _extensions():
         try:
             with warnings.catch_warnings(action="ignore"):  # some are deprecated, which is no news here
                 module = importlib.import_module(name)
         except ImportError:  # built without a library that it needs
             continue
-        yield from ((shown, *found) for found in _in_module(module, shown))
+        yield from ((shown, *entry) for entry in _in_module(module, shown))
 
 
 def _in_tree(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -143,7 +143,7 @@ def _in_tree(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
 def _extensions() -> list[tuple[str, str]]:
     """Extension modules that may be imported, and the names they are known by."""
     builtin = ("builtins", *sys.builtin_module_names)
-    found = {name: BEHIND.get(name, name) for name in builtin if not name.startswith("_") or name in BEHIND}
+    modules = {name: BEHIND.get(name, name) for name in builtin if not name.startswith("_") or name in BEHIND}
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
     for name in sorted(sys.stdlib_module_names):
         if (name.startswith("_") and name not in BEHIND) or name in NOT_IMPORTED | LEFT_OUT:
@@ -151,8 +151,8 @@ def _extensions() -> list[tuple[str, str]]:
         spec = importlib.util.find_spec(name)
         origin = (spec.origin or "") if spec else ""
         if origin == "built-in" or origin.endswith((suffix, ".so", ".pyd")):
-            found[name] = BEHIND.get(name, name)
-    return sorted((name, shown) for name, shown in found.items() if name not in NOT_IMPORTED)
+            modules[name] = BEHIND.get(name, name)
+    return sorted((name, shown) for name, shown in modules.items() if name not in NOT_IMPORTED)
 
 
 def _in_module(module: ModuleType, shown: str) -> Iterator[tuple[str, str, str]]:
@@ -192,10 +192,10 @@ def _own_doc(value: Any) -> str | None:
 def topics() -> dict[str, str]:
     """The interpreter's documentation topics (``help()`` prints them), or nothing where they were not installed."""
     try:
-        found: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
         return {}
-    return dict(sorted(found.items()))
+    return dict(sorted(topics.items()))
 
 
 def is_general(topic: str) -> bool:

@@ -1,7 +1,7 @@
-"""Tokenizers on one text: how many tokens, how much of the vocabulary, and what does not come back.
+"""Tokenizers on one text: tokens, used part of the vocabulary, and faults of the round trip.
 
-A round trip is encode, then decode. What differs is told character by character: what stood in the text, what stands
-there afterwards, how often. Knows nothing of models.
+A round trip is encode, then decode. Differences are counted by characters: those of the text, and those in their place
+after the round trip. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lmworks.text.plain_text import check_text
 from lmworks.text.tokenizer import Tokenizer
 
 STRETCH = 16
-"""Tokens compared at once where a round trip has faults; a border between them is put where a token begins."""
+"""Tokens compared at once where a round trip has faults; groups of them begin where a token begins."""
 WHOLE_WORDS = ("WordLevel", "WordPiece")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One way in which text does not come back.
+    """One way in which a text differs after the round trip.
 
     Attributes:
-        lost: what stood in the text; empty where something was put in.
-        became: what stands there after the round trip; empty where it is left out.
+        lost: characters of the text; empty where others were inserted.
+        became: the characters in their place; empty where they are left out.
         count: how often.
         unknown: whether it became the unknown token.
     """
@@ -40,14 +40,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one tokenizer makes of a text.
+    """Figures of one tokenizer on a text.
 
     Attributes:
-        name: whose it is.
+        name: of the tokenizer.
         tokens, characters, bytes: of the text, without special tokens around it.
-        vocabulary: ids that there are.
-        used: ids that the text uses.
-        faults: most frequent first; none where the text comes back as it was.
+        vocabulary: number of ids.
+        used: number of ids that occur in the text.
+        faults: most frequent first; none where the round trip gives the text.
     """
 
     name: str
@@ -166,8 +166,8 @@ def _differences(text: str, became: str) -> Iterator[tuple[str, str, bool]]:
     if text == became:
         return
     for what, start, stop, from_, to in SequenceMatcher(None, text, became, autojunk=False).get_opcodes():
-        lost, found = text[start:stop], became[from_:to]
-        if what == "replace" and len(lost) == len(found):  # character by character: a change of case, an accent
-            yield from ((one, other, False) for one, other in zip(lost, found, strict=True))
+        lost, gained = text[start:stop], became[from_:to]
+        if what == "replace" and len(lost) == len(gained):  # character by character: a change of case, an accent
+            yield from ((before, after, False) for before, after in zip(lost, gained, strict=True))
         elif what != "equal":
-            yield lost, found, False
+            yield lost, gained, False

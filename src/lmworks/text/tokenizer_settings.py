@@ -142,13 +142,13 @@ def specials_of(settings: TokenizerSettings) -> Specials:
     T5's sentinels close the vocabulary, ``<extra_id_0>`` last of all, as in the published models.
     """
     style = style_of(settings)
-    found = STYLES[style]
-    tokens, roles = found.tokens, found.roles
+    specials = STYLES[style]
+    tokens, roles = specials.tokens, specials.roles
     if "unk" not in roles and settings.kind != "byte-bpe":
         tokens, roles = (*tokens, "<unk>"), {**roles, "unk": "<unk>"}
     count = settings.sentinels if style == "t5" else 0
     last = tuple(f"<extra_id_{number}>" for number in reversed(range(count)))
-    return Specials(tokens, roles, found.single, found.pair, found.typed, last)
+    return Specials(tokens, roles, specials.single, specials.pair, specials.typed, last)
 
 
 def check(settings: TokenizerSettings) -> None:

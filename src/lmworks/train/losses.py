@@ -17,13 +17,11 @@ from torch.nn import functional
 from lmworks.data.batch import LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.accumulation import cast, gradient_buffer
+from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
 from lmworks.model.storage import DenseStorage, WeightStorage
 from lmworks.model.stored import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
-
-CHUNK = 128  # rows of logits that exist at a time: 25 MB in float32 at 49,152 words; more is no faster
-MIN_LOGITS = 1 << 20  # so many logits may always exist: a small vocabulary needs no small chunks
 
 
 class Term(NamedTuple):
@@ -170,7 +168,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def _chunks(rows: int, vocab_size: int) -> list[slice]:
     """Rows whose logits exist at a time; chunks have one size, since products over a small remainder are slow."""
-    most = max(CHUNK, MIN_LOGITS // vocab_size)
+    most = trained_logits(vocab_size)
     size = max(1, -(-rows // max(1, -(-rows // most))))
     return [slice(begin, begin + size) for begin in range(0, rows, size)]
 

@@ -16,9 +16,10 @@ from torch import nn
 
 from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate, pack, pad
+from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
-from lmworks.model.sizes import forward_flops, recomputed_fraction
+from lmworks.model.trained import TrainedParameters
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
@@ -195,19 +196,18 @@ def accumulate_gradients(
 
 
 def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
-    """FLOPs of forward and backward: a frozen weight needs no gradient of its own, a trainable one does."""
-    tokens = sum(workload.lengths)
-    once = forward_flops(
-        network.config, tokens, round(workload.targets), workload.lengths, workload.sources, labels=workload.labels
+    """FLOPs of forward and backward over the documents, of what requires a gradient in the network."""
+    flops = training_cost.training_flops(
+        network.config,
+        TrainedParameters.of(network),
+        sum(workload.lengths),
+        round(workload.targets),
+        workload.lengths,
+        workload.sources,
+        labels=workload.labels,
+        recompute=recompute,
     )
-    recomputed = recomputed_fraction(network.config, recompute)
-    if all(parameter.requires_grad for parameter in network.parameters()):
-        return float(once.times(3 + recomputed, 3 + recomputed, 3).total)
-    trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
-    added = 2 * sum(
-        size * (sum(workload.sources) if name.startswith("encoder.") else tokens) for name, size in trained.items()
-    )
-    return float(once.times(2 + recomputed, 3 + recomputed, 2).total + (3 + recomputed) * added)
+    return float(flops.total)
 
 
 def seed_of(seed: int, step: int) -> int:

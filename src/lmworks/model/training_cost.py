@@ -1,0 +1,102 @@
+"""FLOPs of forward and backward passes for whichever parameters are trained: exact for matrix products.
+
+The backward pass computes the gradient of a layer's input only down to the lowest layer that is trained, and the
+gradient of a weight only where that weight is trained; each costs as much as the product itself (Kaplan et al. 2020,
+section 2.1: 2 FLOPs a weight and token forward, 4 backward). A layer that the backward pass reaches counts whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lmworks.model import sizes
+from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import Flops, LayerId
+from lmworks.model.trained import TrainedParameters
+
+HEADS = ("lm_head", "head_bias", "head_transform.", "pooler.", "heads.")
+
+
+def frozen_layers(config: ModelConfig, trained: TrainedParameters) -> dict[str, int]:
+    """By each stack's prefix, how many of its lowest layers no gradient passes through; all, where none does."""
+    frozen, below_trained = {}, trained.has("embed_tokens", "embed_types", "embed_project")
+    for stack in sizes.stacks(config):
+        inputs = (f"{stack.prefix}{part}" for part in ("embed_positions", "embed_norm", "relative_bias"))
+        layers = [trained.has(f"{stack.path}{block}.") for block in stack.blocks(config)]
+        reached = below_trained or trained.has(*inputs)
+        frozen[stack.prefix] = 0 if reached else [*layers, True].index(True)
+        below_trained = below_trained or trained.has("encoder.")  # the decoder reads what the encoder makes
+    return frozen
+
+
+def training_flops(
+    config: ModelConfig,
+    trained: TrainedParameters,
+    tokens: int,
+    head_tokens: int | None = None,
+    document_lengths: Sequence[int] | None = None,
+    memory_lengths: Sequence[int] | None = None,
+    *,
+    labels: Mapping[str, int] | None = None,
+    recompute: int = 0,
+) -> Flops:
+    """FLOPs of forward and backward over the tokens.
+
+    Args:
+        config: the model.
+        trained: what is trained; all else is frozen.
+        tokens, head_tokens, document_lengths, memory_lengths, labels: of :func:`sizes.forward_flops`.
+        recompute: lowest layers, the encoder's first, whose forward pass runs once more (activation checkpointing).
+    """
+    lengths, sources = document_lengths or [tokens], memory_lengths or []
+    reads = {"own": tokens, "memory": sum(sources)}
+    passes = _passes(config, trained, recompute)
+    encoder_trained = trained.has("encoder.", "embed_")
+    linears = attention = adapters = 0
+    for linear in sizes.linears(config):
+        made = [passes[layer] for layer in linear.layers]
+        if "cross_attn" in linear.name and linear.reads == "memory" and not encoder_trained:
+            made = [times - (times > 1) for times in made]  # nobody needs the gradient of what they read
+        weight_gradients = len(made) * (f"{linear.name}.weight" in trained.own)
+        linears += 2 * linear.weights * reads[linear.reads] * (sum(made) + weight_gradients)
+        adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(made) + len(made))
+    for layer, flops in sizes.attention_flops(config, lengths, sources).items():
+        attention += flops * (passes[layer] if passes[layer] == 1 else passes[layer] + 1)
+    linears += _widening_flops(config, trained, sum(reads.values()))
+    places = tokens if head_tokens is None else head_tokens
+    head = sizes.head_flops(config, places, labels or {})
+    return Flops(linears, attention, _head_flops(head, trained), adapters + 6 * trained.added_to("lm_head") * places)
+
+
+def _passes(config: ModelConfig, trained: TrainedParameters, recompute: int) -> dict[LayerId, int]:
+    """Of each layer, how often products of the size of its forward pass are made, those for weights' gradients left
+    out: 1 forward, 1 for the gradient of its input, 1 where it is recomputed."""
+    frozen = frozen_layers(config, trained)
+    passes = {}
+    for stack in sizes.stacks(config):
+        for layer in range(stack.layers):
+            reached = layer >= frozen[stack.prefix]
+            passes[stack.prefix, layer] = 1 + reached + (reached and layer < recompute)
+        recompute = max(0, recompute - stack.layers)
+    return passes
+
+
+def _widening_flops(config: ModelConfig, trained: TrainedParameters, tokens: int) -> int:
+    """Of the matrix that widens narrow embeddings (ALBERT)."""
+    if not config.embedding_size:
+        return 0
+    below = trained.has("embed_tokens", "embed_types", "embed_positions", "embed_norm")
+    times = 1 + below + trained.has("embed_project.weight")
+    return 2 * config.embedding_width * config.hidden_size * tokens * times
+
+
+def _head_flops(forward: dict[str, int], trained: TrainedParameters) -> int:
+    """Of what stands above the stack: forward; the gradient of its input where the stack or what is below is trained;
+    the gradients of its own weights."""
+    below = not all(name.startswith(HEADS) for name in trained.names)
+    names = {
+        "vocabulary": ("lm_head.weight", "embed_tokens.weight"),
+        "transform": ("head_transform.dense.weight",),
+        "classification": ("heads.", "pooler."),
+    }
+    return sum(flops * (1 + below + trained.has(*names[part])) for part, flops in forward.items())

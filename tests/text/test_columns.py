@@ -1,0 +1,114 @@
+"""What rows are is recognised by many of them: a column may appear late, or hold something else in the first row."""
+
+import json
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import parse_overrides
+from lmworks.text import corpus
+from lmworks.text.corpus import DataSettings
+
+TALK = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "Until nine."}]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def options_in(hint):
+    """The data settings in a hint: those of its first proposal."""
+    import shlex
+
+    words = shlex.split(hint.partition("; or")[0])
+    pairs = [f"{word}={words[place + 1]}" for place, word in enumerate(words) if word.startswith("--data.")]
+    return DataSettings(**parse_overrides(pairs)["data"])
+
+
+def test_a_label_that_appears_late_makes_all_rows_labelled(tmp_path):
+    rows = [{"text": f"Hall {n}"} for n in range(50)] + [{"text": "Hall 50", "label": "open"}]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'label' is missing[^$]*a\.jsonl:51") as caught:
+        corpus.read(path)
+    assert options_in(caught.value.hint.partition(",")[0]).kind == "text"
+    assert len(corpus.read(path, DataSettings(kind="text"))) == 51
+    table = corpus.read(path, DataSettings(on_bad_row="skip"))
+    assert (table.kind, len(table), len(table.skipped)) == ("labels", 1, 50)
+
+
+def test_a_context_that_appears_late_is_part_of_the_prompts_that_have_it():
+    rows = [{"instruction": f"Add {n}", "output": "Done."} for n in range(50)]
+    table = corpus.read([*rows, {"instruction": "Add", "output": "3", "input": "1 2"}])
+    assert [row.values["prompt"] for row in table.rows][-2:] == ["Add 49", "Add\n\n1 2"]
+
+
+def test_conversations_that_begin_late_are_seen(tmp_path):
+    rows = [{"prompt": "Hall?", "completion": "Two.", "messages": None}] * 9
+    table = corpus.read(write(tmp_path / "a.jsonl", rows))
+    assert table.kind == "completion"
+    path = write(tmp_path / "b.jsonl", [*rows, {"messages": TALK}])
+    with pytest.raises(InputError, match=r"b\.jsonl:1: field 'messages' is null"):
+        corpus.read(path)
+    assert len(corpus.read(path, DataSettings(on_bad_row="skip"))) == 1
+
+
+def test_a_column_of_texts_and_lists_is_of_conversations(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"conversation": "none yet"}, {"conversation": TALK}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'conversation': messages must be a list"):
+        corpus.read(path)
+    assert len(corpus.read(path, DataSettings(on_bad_row="skip"))) == 1
+
+
+def test_columns_that_are_null_everywhere_do_not_count():
+    rows = [{"text": f"Hall {n}", "label": None, "prompt": None, "completion": None} for n in range(3)]
+    assert corpus.read(rows).kind == "text"
+
+
+def test_a_column_that_appears_after_the_sample_is_refused_where_it_matters(tmp_path):
+    rows = [{"text": f"Hall {n}"} for n in range(corpus.SAMPLE_ROWS)]
+    path = write(tmp_path / "a.jsonl", [*rows, {"text": "Hall", "label": "open"}])
+    with pytest.raises(InputError, match=rf"a\.jsonl:{len(rows) + 1}: column 'label' appears first") as caught:
+        corpus.read(path)
+    assert len(corpus.read(path, options_in(caught.value.hint.rpartition("say ")[2]))) == len(rows) + 1
+    late = write(tmp_path / "b.jsonl", [*rows, {"text": "Hall", "note": "x"}])
+    assert "columns not used: note" in corpus.read(late).notes
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "row", [{"text": "a"}, {"text": "a", "label": 1}, {"messages": TALK}, {"source": "a", "target": "b"}]
+)
+def test_one_row_and_two_rows(row, count):
+    table = corpus.read([row] * count)
+    train, held_out = corpus.split(table)
+    assert len(table) == count
+    assert len(train) >= 1
+    assert len(train) + len(held_out) >= count
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([{"premise": "It rains", "hypothesis": "It is dry"}, {"premise": "b b", "hypothesis": "c"}], "completion"),
+        ([{"utterance": f"Hall {n} is far from here", "topic": "ab"[n % 2]} for n in range(12)], "labels"),
+        ([{"chosen": "a", "rejected": "b"}], "text"),
+        ([{"prompt": "q", "chosen": "a", "rejected": "b"}], "completion"),
+        ([{"chosen": TALK, "rejected": TALK}], "chat"),
+        ([{"note 1: long": "a b c"}], "text"),
+    ],
+)
+def test_a_hint_about_columns_works(rows, kind):
+    with pytest.raises(InputError) as caught:
+        corpus.read(rows)
+    table = corpus.read(rows, options_in(caught.value.hint))
+    assert (table.kind, len(table)) == (kind, len(rows))
+
+
+@pytest.mark.parametrize("kind", ["labels", "completion", "pairs", "chat", "text"])
+def test_a_hint_about_a_kind_names_columns_that_exist(kind):
+    row = {"says": "a", "means": "b", "talk": TALK}
+    with pytest.raises(InputError, match=f"kind {kind} needs") as caught:
+        corpus.read([row], DataSettings(kind=kind))
+    columns = options_in(caught.value.hint).columns
+    assert len(corpus.read([row], DataSettings(kind=kind, columns=columns))) == 1
