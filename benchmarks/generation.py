@@ -30,7 +30,7 @@ def ours(precision: str) -> dict[str, float]:
         model.prepare()
 
     def decoded(prompt: int, new: int) -> float:
-        steps = decode(model.network, [list(range(100, 100 + prompt))], SamplingSettings(max_tokens=new), set())
+        steps = decode(model.stepper(), [list(range(100, 100 + prompt))], SamplingSettings(max_tokens=new), set())
         next(steps)
         started = time.perf_counter()
         for _ in steps:
@@ -39,7 +39,7 @@ def ours(precision: str) -> dict[str, float]:
 
     def prefilled() -> float:
         started = time.perf_counter()
-        next(decode(model.network, [list(range(100, 100 + LONG))], SamplingSettings(max_tokens=1), set()))
+        next(decode(model.stepper(), [list(range(100, 100 + LONG))], SamplingSettings(max_tokens=1), set()))
         return time.perf_counter() - started
 
     decoded(PROMPT, 8), prefilled()

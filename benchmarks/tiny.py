@@ -74,7 +74,7 @@ def ours_gpt(text: str, seed: int, windows: str) -> dict[str, float]:
         file.write_text(text, encoding="utf-8")
         run = lmworks.pretrain(
             "tinygpt", {"source": str(file), "held_out": 0}, out=Path(folder) / "run",
-            objective={"name": "causal", "windows": windows},
+            task={"name": "causal", "windows": windows},
             train={"seed": seed, "steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "precision": "float32"},
         )  # fmt: skip
         model, step = run.model, _seconds(run.folder)
@@ -102,9 +102,9 @@ def ours_gpt(text: str, seed: int, windows: str) -> dict[str, float]:
 def ours_bert(text: str, seed: int) -> dict[str, float]:
     """Masked words over many draws of the masks."""
     import lmworks
-    from lmworks.data import drawing
-    from lmworks.data.objective_settings import ObjectiveSettings
     from lmworks.evaluate.scoring import row_losses, summary
+    from lmworks.tasks.masked import Masked
+    from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
 
     with tempfile.TemporaryDirectory() as folder:
@@ -117,10 +117,10 @@ def ours_bert(text: str, seed: int) -> dict[str, float]:
         )  # fmt: skip
         model, step = run.model, _seconds(run.folder)
         settings = corpus.DataSettings(held_out=0)
-        objective = drawing.make(ObjectiveSettings(name="masked", windows="random"), model.tokenizer, model.config)
-        made = objective.examples(corpus.read(str(file), settings), settings, model.config.max_position_embeddings)
+        task = Masked(TaskSettings(name="masked", windows="random"), model.tokenizer, model.config)
+        made = task.examples(corpus.read(str(file), settings), settings, model.config.max_position_embeddings)
         rng = np.random.default_rng(seed)
-        drawn = [objective.draw(example, rng) for _ in range(DRAWS) for example in made.items]
+        drawn = [task.sample(example, rng) for _ in range(DRAWS) for example in made.items]
         found = summary(row_losses(model.network, drawn), [0] * len(drawn))
     return _told(found["loss"], found["accuracy"], step)
 

@@ -60,14 +60,14 @@ def prepare(work: Path, data: str | None, count: int) -> dict[str, Any]:
 
 def _ours(folder: Path, texts: list[tuple[str, str]]) -> list[Any]:
     """The same rows as lmworks' own way makes them."""
-    from lmworks.data import objectives
+    from lmworks.data.answers import answer_examples
     from lmworks.families.folder import open_tokenizer, read_config
     from lmworks.text import corpus
     from lmworks.text.rows import DataSettings
 
     table = corpus.read([{"prompt": prompt, "completion": completion} for prompt, completion in texts])
     most = read_config(folder).max_position_embeddings
-    return list(objectives.examples(table, open_tokenizer(folder), DataSettings(template="off"), most).items)
+    return list(answer_examples(table, open_tokenizer(folder), DataSettings(template="off"), most).items)
 
 
 def documents(work: Path, steps: int | None = None) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.language_model.opening import load as load
-    from lmworks.run.pretraining import pretrain as pretrain
-    from lmworks.run.pretraining import resume as resume
-    from lmworks.run.tuning import tune as tune
+    from lmworks.run.doors import pretrain as pretrain
+    from lmworks.run.doors import tune as tune
+    from lmworks.run.pipeline import resume as resume
 
 __all__ = ["__version__", "load", "pretrain", "resume", "tune"]
 
@@ -25,9 +25,9 @@ for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPAC
 
 _HOMES = {
     "load": "lmworks.language_model.opening",
-    "tune": "lmworks.run.tuning",
-    "pretrain": "lmworks.run.pretraining",
-    "resume": "lmworks.run.pretraining",
+    "tune": "lmworks.run.doors",
+    "pretrain": "lmworks.run.doors",
+    "resume": "lmworks.run.pipeline",
 }
 
 

@@ -29,8 +29,8 @@ from lmworks.model.stored import store
 from lmworks.model.trained import TrainedParameters
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
+from lmworks.run.pipeline import Run
 from lmworks.run.recipe import Recipe, resolve
-from lmworks.run.stages import Run
 from lmworks.train import checkpoint
 
 IDS = torch.arange(1, 15).reshape(2, 7)

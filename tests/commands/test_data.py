@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from tiny_objectives import TEXTS, bert_like, t5_like
+from tiny_tasks import TEXTS, bert_like, t5_like
 from tiny_tokenizers import CHATML, byte_level
 
 from lmworks.base.errors import InputError
@@ -94,7 +94,7 @@ def text(tmp_path):
 
 def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, capsys):
     folder = saved(bert_like(), tmp_path / "bert")
-    words = ["show", folder, text, "--objective", "masked", "--objective.mask_rate", "0.5", "--draws", "2"]
+    words = ["show", folder, text, "--task", "masked", "--task.mask_rate", "0.5", "--draws", "2"]
     assert run(*words) == 0
     shown = capsys.readouterr()
     assert "--- example 1, draw 2, " in shown.out
@@ -104,14 +104,14 @@ def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, cap
         plain = re.sub(r"\[CLS\]|\[SEP\]|[^\w.,;'!?]", "", meant.replace("##", ""))
         assert plain.startswith("Theskyisblue,andthesea")
     assert "one draw hides" in shown.out
-    assert "needs a model that is: encoder; this one is: decoder" in shown.err
+    assert "trains a model that is: encoder; this one is: decoder" in shown.err
     run(*words)
     assert capsys.readouterr().out == shown.out
 
 
 def test_pairs_show_types_and_label(tmp_path, text, capsys):
     folder = saved(bert_like(), tmp_path / "bert")
-    run("show", folder, text, "--objective", "masked", "--objective.next_sentence", "true", "--draws", "6")
+    run("show", folder, text, "--task", "masked", "--task.next_sentence", "true", "--draws", "6")
     out = capsys.readouterr().out
     assert "next_sentence 0: the second text follows the first" in out
     assert "next_sentence 1: the second text does not follow the first" in out
@@ -122,7 +122,7 @@ def test_pairs_show_types_and_label(tmp_path, text, capsys):
 def test_spans_show_source_and_target(tmp_path, text, capsys):
     folder = saved(t5_like(), tmp_path / "t5")
     text.write_text(TEXTS[2])
-    run("show", folder, text, "--objective", "spans", "--examples", "1")
+    run("show", folder, text, "--task", "spans", "--examples", "1")
     out = capsys.readouterr().out
     source, target = (re.search(rf"^{side}: (.*)", out, re.MULTILINE).group(1) for side in ("source", "target"))
     assert target.startswith("[<pad>][<extra_id_0>]")
@@ -136,7 +136,7 @@ def test_spans_show_source_and_target(tmp_path, text, capsys):
 def test_rows_of_source_and_target(tmp_path, capsys):
     folder = saved(t5_like(), tmp_path / "t5")
     (tmp_path / "a.tsv").write_text("en\tfr\nThe sky\tWho are you\n")
-    words = ["show", folder, tmp_path / "a.tsv", "--columns", "{source: en, target: fr}", "--objective", "seq2seq"]
+    words = ["show", folder, tmp_path / "a.tsv", "--columns", "{source: en, target: fr}", "--task", "seq2seq"]
     run(*words)
     out = capsys.readouterr().out
     assert "source:  The sky[</s>]" in out
@@ -147,11 +147,11 @@ def test_rows_of_source_and_target(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["kind"] == "pairs"
 
 
-def test_settings_of_an_objective_are_checked(tmp_path, text):
+def test_settings_of_a_task_are_checked(tmp_path, text):
     folder = saved(t5_like(), tmp_path / "t5")
     with pytest.raises(InputError, match="mask_rate"):
-        run("show", folder, text, "--objective", "spans", "--objective.mask_rat", "0.2")
+        run("show", folder, text, "--task", "spans", "--task.mask_rat", "0.2")
     with pytest.raises(InputError, match="no mask token"):
-        run("show", folder, text, "--objective", "masked")
+        run("show", folder, text, "--task", "masked")
     with pytest.raises(InputError, match="masked"):
-        run("show", folder, text, "--objective", "maskd")
+        run("show", folder, text, "--task", "maskd")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_scratch import options, save_pairs, save_text
+from tiny_presets import options, save_pairs, save_text
 
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
@@ -23,7 +23,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
         "parameters",
         "memory",
         "Perplexity",
-        "Tokens guessed right",
+        "Tokens predicted",
         "bits per byte",
         "step 8",
         "report.html",
@@ -33,7 +33,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
     assert "finished already" in capsys.readouterr().out
     assert main(["report", str(run), "--json"]) == 0
     card = json.loads(capsys.readouterr().out)
-    assert card["run"]["objective"]["name"] == "causal"
+    assert card["run"]["task"]["name"] == "causal"
     assert card["run"]["tokenizer"]["kind"] == "char"
     assert main(["generate", str(run), "The", "--max-tokens", "4"]) == 0
     assert main(["next", "The", "--model", str(run)]) == 0
@@ -75,8 +75,8 @@ def test_dry_run_prints_the_recipe_and_writes_nothing(text, tmp_path, capsys):
 def test_plan_knows_presets(text, tmp_path, capsys):
     assert main(["plan", "tinygpt", str(text), "--json", *options("tinygpt")]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 8
-    assert main(["plan", "tinygpt", str(text), "--method", "lora"]) == 2
-    assert "method" in capsys.readouterr().err
+    assert main(["plan", "tinygpt", str(text), "--method", "lora", *options("tinygpt")]) == 0
+    assert "trained 4,096 (" in capsys.readouterr().out
 
 
 def test_rows_of_source_and_target(tmp_path, capsys):
@@ -97,9 +97,9 @@ def test_every_preset_is_listed_with_its_size(capsys):
 def test_the_settings_of_pretrain_are_listed(capsys):
     assert main(["recipe", "list", "--pretrain"]) == 0
     told = capsys.readouterr().out
-    assert all(name in told for name in ("model.num_hidden_layers", "tokenizer.kind", "objective.mask_rate"))
+    assert all(name in told for name in ("model.num_hidden_layers", "tokenizer.kind", "task.mask_rate"))
     assert main(["recipe", "schema", "--pretrain"]) == 0
-    assert "objective" in json.loads(capsys.readouterr().out)["properties"]
+    assert "task" in json.loads(capsys.readouterr().out)["properties"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,8 @@ def test_the_settings_of_pretrain_are_listed(capsys):
         (["tinygtp"], "did you mean tinygpt"),
         (["tinygpt", "--model.num_attention_heads", "5"], "does not divide"),
         (["tinygpt", "--model.num_hidden_layer", "2"], "model.num_hidden_layers"),
-        (["tinybert", "--objective.name", "causal"], "objective causal"),
+        (["tinybert", "--task", "causal"], "task causal trains a model that is: decoder"),
+        (["tinybert", "--objective.name", "causal"], "--task"),
         (["llama-1m", "--tokenizer.vocab_size", "100000"], "more than the text can fill"),
     ],
 )

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_objectives import TEXTS, bert_like, model, roberta_like, t5_like
+from tiny_tasks import TEXTS, bert_like, make_task, model, roberta_like, t5_like
 
 from lmworks.base.errors import InputError
-from lmworks.data import drawing, spans
-from lmworks.data.objective_settings import ObjectiveSettings
+from lmworks.data import spans
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
 
@@ -22,8 +21,8 @@ means = st.floats(1.0, 10.0)
 
 
 def make(name, tokenizer, rows=ROWS, context=24, **told):
-    objective = drawing.make(ObjectiveSettings(name=name, **told), tokenizer, ENCODER_DECODER)
-    return objective, objective.examples(corpus.read(rows), DataSettings(), context)
+    task = make_task(name, tokenizer, ENCODER_DECODER, **told)
+    return task, task.examples(corpus.read(rows), DataSettings(), context)
 
 
 def mended(source, target, sentinels, end):
@@ -96,11 +95,11 @@ def test_of_a_short_text_any_part_is_hidden():
 
 
 def test_examples_fill_the_source_and_mend_to_the_text():
-    objective, made = make("spans", T5, rows=[{"text": " ".join(TEXTS)}, *ROWS], context=20)
-    sentinels = set(objective.sentinels.tolist())
+    task, made = make("spans", T5, rows=[{"text": " ".join(TEXTS)}, *ROWS], context=20)
+    sentinels = set(task.sentinels.tolist())
     for example in made:
         for seed in range(5):
-            drawn = objective.draw(example, np.random.default_rng(seed))
+            drawn = task.sample(example, np.random.default_rng(seed))
             window = example.origin
             text = window.document.ids[window.begin : window.end].tolist()
             assert mended(drawn.source.tolist(), drawn.ids[1:].tolist(), sentinels, T5.eos_id) == text
@@ -114,23 +113,23 @@ def test_examples_fill_the_source_and_mend_to_the_text():
 
 
 def test_first_sentinel_is_extra_id_0_and_others_follow():
-    objective, made = make("spans", T5)
-    drawn = objective.draw(made[0], np.random.default_rng(0))
-    found = [T5.core.id_to_token(token) for token in drawn.source if token in set(objective.sentinels.tolist())]
+    task, made = make("spans", T5)
+    drawn = task.sample(made[0], np.random.default_rng(0))
+    found = [T5.core.id_to_token(token) for token in drawn.source if token in set(task.sentinels.tolist())]
     assert found == [f"<extra_id_{number}>" for number in range(len(found))]
     assert drawn.ids[1] == T5.core.token_to_id("<extra_id_0>")
 
 
 @pytest.mark.parametrize(("name", "tokenizer"), [("spans", T5), ("denoising", BART)])
 def test_draws_follow_their_generator_and_windows_move_only_when_asked(name, tokenizer):
-    objective, made = make(name, tokenizer)
+    task, made = make(name, tokenizer)
     one, two, other = (
-        [objective.draw(example, np.random.default_rng(seed)).source.tolist() for example in made] for seed in (5, 5, 6)
+        [task.sample(example, np.random.default_rng(seed)).source.tolist() for example in made] for seed in (5, 5, 6)
     )
     assert one == two != other
     moving, made = make(name, tokenizer, windows="random")
     rng = np.random.default_rng(1)
-    found = {moving.draw(made[0], rng).origin.begin for _ in range(600)}
+    found = {moving.sample(made[0], rng).origin.begin for _ in range(600)}
     assert found == set(range(len(made[0].origin.document) - (made[0].origin.end - made[0].origin.begin) + 1))
     assert all(moving.measure(example, rng).origin == example.origin for example in made)
 
@@ -171,9 +170,9 @@ def test_spans_are_poisson_and_rate_is_exact_in_the_mean():
 
 
 def test_denoising_targets_are_the_original():
-    objective, made = make("denoising", BART, context=64)
+    task, made = make("denoising", BART, context=64)
     for example, text in zip(made, TEXTS, strict=False):
-        drawn = objective.draw(example, np.random.default_rng(3))
+        drawn = task.sample(example, np.random.default_rng(3))
         start, opening, *body, closing = drawn.ids.tolist()
         assert (start, opening, closing) == (BART.eos_id, BART.bos_id, BART.eos_id)
         assert body == BART.encode(text)[: len(body)]
@@ -181,17 +180,15 @@ def test_denoising_targets_are_the_original():
         assert drawn.source[-1] == closing
         assert BART.mask_id in drawn.source
         assert len(drawn.source) <= len(drawn) <= 64
-    whole = [
-        token for example in made for token in objective.draw(example, np.random.default_rng(0)).ids[2:-1].tolist()
-    ]
+    whole = [token for example in made for token in task.sample(example, np.random.default_rng(0)).ids[2:-1].tolist()]
     assert whole == list(chain(*map(BART.encode, TEXTS)))
 
 
 def test_sentences_change_places_and_stay_whole():
-    objective, made = make("denoising", BART, context=200, mask_rate=1e-9)
+    task, made = make("denoising", BART, context=200, mask_rate=1e-9)
     orders = set()
     for seed in range(250):
-        drawn = objective.draw(made[1], np.random.default_rng(seed))
+        drawn = task.sample(made[1], np.random.default_rng(seed))
         text = BART.decode(drawn.source.tolist())
         assert sorted(text) == sorted(TEXTS[1])
         for sentence in ("A cat climbed the tree.", "It was trying to catch a bird.", "The tree is old, isn't it?"):
@@ -199,7 +196,7 @@ def test_sentences_change_places_and_stay_whole():
         orders.add(text)
     assert len(orders) == 24
     still, made = make("denoising", BART, context=200, mask_rate=1e-9, permute_sentences=False)
-    assert BART.decode(still.draw(made[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
+    assert BART.decode(still.sample(made[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
 
 
 # What is refused
@@ -212,7 +209,7 @@ def test_what_does_not_go_together_is_refused():
         make("spans", t5_like(2), context=500)
     with pytest.raises(InputError, match="no mask token"):
         make("denoising", T5)
-    with pytest.raises(InputError, match="holds no damaged text"):
+    with pytest.raises(InputError, match="holds no corrupted text"):
         make("spans", T5, context=2)
     headless = t5_like()
     headless.pad_id = None

@@ -17,6 +17,7 @@ from lmworks.families.mapping import Place, their_place
 from lmworks.families.registry import FAMILIES, family_of
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig
 
 LONGROPE = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
@@ -175,8 +176,8 @@ def test_written_beyond_windows_and_borders_as_transformers_writes(case: str, tm
     model.generation_config.eos_token_id = None
     generator = torch.Generator().manual_seed(1)
     prompts = [torch.randint(3, 101, (length,), generator=generator).tolist() for length in (5, BORDER - 3, 21)]
-    steps = list(decode(opened.network, prompts, SamplingSettings(max_tokens=6, temperature=0.0), set()))
-    written = [[step[row] for step in steps] for row in range(len(prompts))]
+    steps = list(decode(TorchStepper(opened.network), prompts, SamplingSettings(max_tokens=6, temperature=0.0), set()))
+    written = [[step[row].id for step in steps] for row in range(len(prompts))]
     for prompt, got in zip(prompts, written, strict=True):
         whole = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, use_cache=False)
         assert got == whole[0, len(prompt) :].tolist()

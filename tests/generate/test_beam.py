@@ -15,6 +15,7 @@ from lmworks.families.folder import open_folder
 from lmworks.generate.beam import decode_best, search
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
@@ -80,9 +81,9 @@ def best(
 ) -> list[list[int]]:
     texts: list[list[int]] = [[] for _ in prompts]
     told = SamplingSettings(**settings)
-    for step in (decode if told.num_beams == 1 else decode_best)(network, prompts, told, ends, rules):
+    for step in (decode if told.num_beams == 1 else decode_best)(TorchStepper(network), prompts, told, ends, rules):
         for text, token in zip(texts, step, strict=True):
-            text += [] if token is None else [token]
+            text += [] if token is None else [token.id]
     return texts
 
 
@@ -125,7 +126,7 @@ def test_a_publishers_rules_are_kept_as_transformers_keeps_them(num_beams, tmp_p
     theirs.save_pretrained(tmp_path)
     opened = open_folder(tmp_path)
     rules = Rules.of(opened.generation, True)
-    assert rules == Rules(start=2, first=7, last=2, least=5, never=((40,), (41,), (28,), (64, 3), (17, 17)))
+    assert rules == Rules(2, 7, 2, 5, ((40,), (41,), (28,), (64, 3), (17, 17)))
     # two of what it would write are ends, so that the least number of tokens matters
     ends = {2, *best(opened.network, PROMPTS[:1], rules, set(), max_tokens=4)[0][1:3]}
     for asked in ({}, VARIED):
@@ -166,7 +167,7 @@ def test_with_enough_beams_the_likeliest_text_is_found():
     whole = [text for text in texts if 0 not in text[:-1] and (text[-1] == 0 or len(text) == 3)]
     wanted = sorted(((log_probability(text), list(text)) for text in whole), reverse=True)
     settings = SamplingSettings(num_beams=60, max_tokens=3, length_penalty=0.0, early_stopping="never")
-    found = search(network, [prompt], settings, {0})[0]
+    found = search(TorchStepper(network), [prompt], settings, {0})[0]
     assert [one.ids for one in found[:20]] == [text for _, text in wanted[:20]]
     assert [one.score for one in found[:20]] == pytest.approx([value for value, _ in wanted[:20]], rel=1e-4)
 
@@ -174,7 +175,7 @@ def test_with_enough_beams_the_likeliest_text_is_found():
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_k": 12, "seed": 4}, {"num_beams": 3}])
 @pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
 def test_a_batch_of_unequal_prompts_equals_one_by_one(architecture, settings):
-    network, rules = tiny(architecture, 64), Rules(start=1)
+    network, rules = tiny(architecture, 64), Rules(decoder_start_token_id=1)
     together = best(network, PROMPTS, rules, {7, 9, 11}, max_tokens=12, **settings)
     assert together == [best(network, [one], rules, {7, 9, 11}, max_tokens=12, **settings)[0] for one in PROMPTS]
 
@@ -186,7 +187,7 @@ def test_the_source_is_read_once(monkeypatch):
     network.encoder.layers[0].register_forward_hook(lambda *_: passes.append(1))
     network.layers[0].cross_attn.k_proj.register_forward_hook(lambda *_: keys.append(1))
     for beams in (1, 3):
-        best(network, PROMPTS[:1], Rules(start=1), set(), max_tokens=6, num_beams=beams)
+        best(network, PROMPTS[:1], Rules(decoder_start_token_id=1), set(), max_tokens=6, num_beams=beams)
     assert (len(passes), len(keys)) == (2, 2)
 
 

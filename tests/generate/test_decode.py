@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from lmworks.base.errors import InputError
+from lmworks.base.settings import build
 from lmworks.generate.decode import decode
 from lmworks.generate.packed import lattice, make_fast
 from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
@@ -31,10 +33,10 @@ def _network() -> Transformer:
 
 def run(network, prompts, end_ids=frozenset(), **settings) -> list[list[int]]:
     texts: list[list[int]] = [[] for _ in prompts]
-    for step in decode(network, prompts, SamplingSettings(**settings), set(end_ids)):
+    for step in decode(TorchStepper(network), prompts, SamplingSettings(**settings), set(end_ids)):
         for text, token in zip(texts, step, strict=True):
             if token is not None:
-                text.append(token)
+                text.append(token.id)
     return texts
 
 
@@ -64,6 +66,30 @@ def test_the_context_is_the_end(network):
         run(network, [[1] * 32])
     with pytest.raises(InputError, match="empty"):
         run(network, [[]])
+
+
+def test_a_context_slides_as_reading_the_last_tokens_anew_does(network):
+    """Greedy, against a loop without a cache; prompts of a batch reach the end of the context at different steps."""
+    prompts = [[1] * 30, [2, 3], list(range(1, 50))]
+    written = run(network, prompts, max_tokens=40, slide=True)
+    for prompt, tokens in zip(prompts, written, strict=True):
+        text = list(prompt)
+        for token in tokens:
+            with torch.no_grad():
+                assert token == int(network(torch.tensor([text[-32:]])).logits[0, -1].argmax())
+            text.append(token)
+        assert len(tokens) == 40
+
+
+def test_what_does_not_slide_is_refused():
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = ModelConfig(
+        architecture="encoder-decoder", num_decoder_layers=1, num_attention_heads=1, max_position_embeddings=8, **sizes
+    )
+    with pytest.raises(InputError, match="encoder-decoder does not slide"):
+        run(Transformer(config), [[1]], slide=True)
+    with pytest.raises(InputError, match="does not slide: set slide to false"):
+        build(SamplingSettings, {"num_beams": 2, "slide": True}, "generate")
 
 
 def twin_of(network: Transformer) -> Transformer:

@@ -108,7 +108,7 @@ class TestMasks:
         theirs = shaken(BartForConditionalGeneration(config))
         theirs.save_pretrained(tmp_path)
         network = open_folder(tmp_path).network
-        (blank,) = fill(network, words, "i love ___ salad", top=3, rules=Rules(start=2))
+        (blank,) = fill(network, words, "i love ___ salad", top=3, rules=Rules(decoder_start_token_id=2))
         ids = torch.tensor([words.encode("i love [MASK] salad", special=True)])
         with torch.no_grad():  # labels make theirs shift the text itself
             values, tokens = theirs(ids, labels=ids).logits[0, 3].softmax(-1).topk(3)
@@ -132,7 +132,7 @@ class TestSpans:
         theirs, network = t5
         words = t5_words()
         text = "i love ___ in my ___"
-        filled = fill(network, words, text, top=3, rules=Rules(start=0))
+        filled = fill(network, words, text, top=3, rules=Rules(decoder_start_token_id=0))
         assert [len(blank) for blank in filled] == [3, 3]
         source = torch.tensor([words.encode("i love <extra_id_0> in my <extra_id_1>", special=True)])
         assert source[0].tolist()[-2:] == [6, 4]
@@ -150,7 +150,7 @@ class TestSpans:
 
     def test_more_blanks_than_sentinels_are_refused(self, t5):
         with pytest.raises(InputError, match="3 blanks"):
-            fill(t5[1], t5_words(), "___ love ___ ___", rules=Rules(start=0))
+            fill(t5[1], t5_words(), "___ love ___ ___", rules=Rules(decoder_start_token_id=0))
 
 
 class TestRefusals:
@@ -162,7 +162,7 @@ class TestRefusals:
         )
         with pytest.raises(InputError, match="lmworks next"):
             fill(decoder, words, "i ___")
-        with pytest.raises(InputError, match="no head for words"):
+        with pytest.raises(InputError, match="no language head"):
             fill(Transformer(headless), words, "i ___")
         with pytest.raises(InputError, match="no mask token"):
             fill(network, t5_words(), "i ___")
@@ -170,7 +170,7 @@ class TestRefusals:
             fill(network, words, "i love tea")
         with pytest.raises(InputError, match="context holds 16"):
             fill(network, words, "i ___" + " love" * 20)
-        with pytest.raises(InputError, match="at least one"):
+        with pytest.raises(InputError, match="at least 1"):
             fill(network, words, "i ___", top=0)
         with pytest.raises(InputError, match="follows another"):
             next_sentence(decoder, words, "i", "love")

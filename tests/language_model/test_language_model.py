@@ -141,13 +141,13 @@ class TestOtherKinds:
         folder = both.save(tmp_path / "saved")
         again = lmworks.load(folder)
         assert again.rules == both.rules
-        assert again.rules.start == 0
+        assert again.rules.decoder_start_token_id == 0
         (folder / "generation_config.json").unlink()
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": 5}))
         older = lmworks.load(folder)
-        assert older.rules.start == 5
-        assert lmworks.load(older.save(tmp_path / "newer")).rules.start == 5
+        assert older.rules.decoder_start_token_id == 5
+        assert lmworks.load(older.save(tmp_path / "newer")).rules.decoder_start_token_id == 5
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_prepared_for_speed_they_answer_alike(self, encoder, both, tmp_path, precision):

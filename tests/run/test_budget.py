@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lmworks.adapt.lora import LoRASettings
@@ -9,12 +11,13 @@ from lmworks.adapt.registry import make
 from lmworks.base.errors import InputError
 from lmworks.base.figures import parse_storage
 from lmworks.base.machine import Rates
-from lmworks.base.settings import build
+from lmworks.base.settings import build, parse_overrides
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
 from lmworks.run.budget import MARGIN
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.largest_row import LargestRow
+from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -24,13 +27,18 @@ CONFIG = ModelConfig(
 LENGTHS = [100, 120, 90, 200] * 4
 PLENTY = 1 << 50
 
+TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_rows=0)
 
-def _plan(memory: str | None = None, free: int = PLENTY, method: str = "lora", **changes: object) -> plan.Plan:
+
+def _plan(
+    memory: str | None = None, free: int = PLENTY, method: str = "lora", bfloat16: float = 0.0, **changes: object
+) -> plan.Plan:
     values = {"precision": "float32", "batch_size": 8, "row_tokens": 1024, "memory": memory} | changes
-    rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | {"share": 1.0}))  # type: ignore[arg-type]
+    measured = {"float32": 100.0, "bfloat16": bfloat16, "share": 1.0}
+    rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | measured))  # type: ignore[arg-type]
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
-    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates)
+    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING)
 
 
 def test_nothing_changes_where_it_fits() -> None:
@@ -76,10 +84,67 @@ def test_a_machine_too_small_is_told_before_it_starts() -> None:
     with pytest.raises(InputError) as caught:
         _plan(free=whole - 1)
     assert "this machine has" in caught.value.fault
-    assert "--memory" in caught.value.hint
+    assert caught.value.place == "memory"
     assert _plan(f"{whole - 1}B", free=whole).recompute > 0
-    with pytest.raises(InputError, match="needs"):
+    with pytest.raises(InputError, match="needs") as caught:
         _plan("100GB", free=1000)
+    assert caught.value.hint == "a machine with more memory"
+
+
+def _least(**changes: object) -> int:
+    """Bytes with all blocks recomputed and rows of one document."""
+    return min(_plan(recompute=blocks, row_tokens=200, **changes).memory["total"] for blocks in range(9))
+
+
+def _obeyed(hint: str) -> dict[str, Any]:
+    """The settings that the options in a hint mean."""
+    values = parse_overrides(hint.split(",")[0].split())
+    return values.get("train", values)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "last_layers"])
+@pytest.mark.parametrize("part", [0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
+@pytest.mark.parametrize("changes", [{}, {"packing": False}, {"optimizer_state": "int8", "packing": False}])
+@pytest.mark.parametrize("budgeted", [True, False])
+def test_every_hint_works_when_it_is_obeyed(method: str, part: float, changes: dict, budgeted: bool) -> None:
+    whole = _plan(method=method, **changes).memory["total"]
+    given = {"memory": f"{round(part * whole)}B"} if budgeted else {"free": round(part * whole)}
+    try:
+        _plan(method=method, **(changes | given))
+    except InputError as error:
+        hints = error.hint.split(" or ")
+        for hint in (hint for hint in hints if hint.startswith("--")):
+            assert _plan(**({"method": method} | changes | given | _obeyed(hint)))
+    else:
+        assert budgeted, "nothing is changed where nobody gave a budget"
+
+
+def test_a_run_that_trains_all_is_told_of_lora_where_that_fits() -> None:
+    full = {"method": "full", "optimizer_state": "int8"}
+    with pytest.raises(InputError) as caught:
+        _plan(f"{round((_least(**full) - 1000) / (1 - MARGIN))}B", **full)
+    assert "--method lora" in caught.value.hint
+
+
+def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
+    """Frozen weights are held in bfloat16 beside float32, so that float32 alone takes less."""
+    lora = {"method": "lora", "precision": "auto", "bfloat16": 200.0}
+    assert _plan(**lora).precision == "bfloat16"
+    least = {name: _least(precision=name) for name in ("float32", "bfloat16")}
+    assert least["float32"] < least["bfloat16"]
+    budget = round((least["float32"] + least["bfloat16"]) / 2 / (1 - MARGIN))
+    made = _plan(f"{budget}B", **lora)
+    assert made.precision == "float32"
+    assert made.memory["total"] <= budget
+    assert "float32 instead of bfloat16, which would need" in made.choice
+    assert made.choice == made.precision_reason
+    train = TrainSettings()
+    made.settle(train)
+    assert train.precision == "float32"
+    with pytest.raises(InputError, match="needs"):
+        _plan(f"{budget}B", precision="bfloat16")
+    with pytest.raises(InputError, match="needs"):
+        _plan("12MB", **lora)
 
 
 @pytest.mark.parametrize(

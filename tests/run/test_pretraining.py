@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_scratch import KINDS, options, save_pairs, save_text, small
+from tiny_presets import KINDS, options, save_pairs, save_text, small
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import merge
-from lmworks.run import pretrain_recipe as scratch
-from lmworks.run import pretraining
+from lmworks.run import recipe as recipes
+from lmworks.run.pipeline import run_recipe
+from lmworks.run.setup import set_up
 from lmworks.text.tokenizer import Tokenizer
 
 
@@ -113,8 +114,8 @@ def test_a_plan_counts_what_the_run_does(tmp_path):
         folder.mkdir()
         data = data_of(preset, folder)
         values = merge(small(preset), {"data": data, "train": {"steps": None, "epochs": 1}})
-        recipe = scratch.of_preset(preset, values)
-        plan = pretraining.prepare(recipe).plan
+        recipe = recipes.from_preset(preset, values)
+        plan = set_up(recipe).plan
         run = lmworks.pretrain(preset, out=folder / "run", **values)
         assert run.card["costs"]["flops"] == pytest.approx(plan.flops["total"], rel=0.02)
         assert run.card["training"]["tokens"] == plan.tokens
@@ -161,8 +162,8 @@ def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(preset, stage, text, tmp_
     assert (
         subprocess.run(command(stage, *words, tmp_path / "killed"), check=False, capture_output=True).returncode == -9
     )
-    recipe = scratch.read(tmp_path / "killed" / "recipe.yaml", {"out": str(tmp_path / "whole")})
-    whole = pretraining.run_recipe(recipe)
+    recipe = recipes.read(tmp_path / "killed" / "recipe.yaml", {"out": str(tmp_path / "whole")})
+    whole = run_recipe(recipe)
     resumed = lmworks.resume(tmp_path / "killed")
     told = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
     assert told[0] == told[1]
@@ -214,8 +215,8 @@ class TestErrors:
         pairs.write_text("source\ttarget\nA cat.\tUn chat.\nA dog.\t\n")
         self.refused(pairs, tmp_path, "target", "transformer-tiny")
 
-    def test_an_objective_of_another_architecture(self, text, tmp_path):
-        self.refused(text, tmp_path, "objective masked", objective={"name": "masked"})
+    def test_a_task_of_another_architecture(self, text, tmp_path):
+        self.refused(text, tmp_path, "task masked trains a model that is: encoder", task="masked")
 
     def test_what_the_family_cannot_say(self, text, tmp_path):
         self.refused(text, tmp_path, "cannot say", model={"norm": "rms"})

@@ -67,13 +67,13 @@ def test_the_result_opens_here_and_in_transformers_and_peft_alike(model, data, t
 
 
 def test_the_prompt_of_training_is_the_prompt_of_the_chat(model, data, tmp_path):
-    from lmworks.data import objectives
+    from lmworks.data.answers import answer_examples
     from lmworks.text import chat, corpus
     from lmworks.text.rows import DataSettings
 
     tokenizer = lmworks.load(str(model)).tokenizer
     table = corpus.read(str(data))
-    made = objectives.examples(table, tokenizer, DataSettings(), 256)
+    made = answer_examples(table, tokenizer, DataSettings(), 256)
     for row, example in zip(table.rows, made, strict=True):
         ids, _ = chat.encode(tokenizer, [{"role": "user", "content": row.values["prompt"]}], reply=True)
         assert example.ids[: len(ids)].tolist() == ids
@@ -110,7 +110,6 @@ def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
 
 KILLED = """
 import os, signal, sys
-from lmworks.run import tuning
 from lmworks.base.journal import RunFolder
 stage, write = sys.argv[1], RunFolder.write
 def kill(self, event, **fields):
@@ -232,5 +231,5 @@ class TestErrors:
     def test_nan_stops_and_says_so(self, model, data, tmp_path, capsys):
         words = ["--train.learning_rate", "1e30", "--train.clip", "0", "--train.warmup", "0", "--method", "full"]
         assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options(), *words]) == 2
-        assert "not a number" in capsys.readouterr().err
+        assert "not a finite number" in capsys.readouterr().err
         assert RunFolder(tmp_path / "run").events("failure")

@@ -6,7 +6,7 @@ import pytest
 from tiny_tokenizers import CHATML, byte_level
 
 from lmworks.base.errors import InputError
-from lmworks.data import objectives
+from lmworks.data.answers import answer_examples
 from lmworks.data.prompts import accepted_rows, prompts
 from lmworks.text import chat, corpus
 from lmworks.text.corpus import DataSettings
@@ -81,7 +81,7 @@ def test_keys_that_nothing_reads_are_said():
     assert "keys of messages not used: id, at" in table.notes
     assert table.rows[0].values["messages"] == [user("a"), said("b")]
     named = corpus.read([{"messages": [user("a", name="Ada"), said("b")]}])
-    report = objectives.examples(named, byte_level(CHATML), DataSettings(), 100).report
+    report = answer_examples(named, byte_level(CHATML), DataSettings(), 100).report
     assert any("does not write 'name'" in note for note in report.notes)
 
 
@@ -138,9 +138,9 @@ def test_rows_that_the_template_refuses_stop_or_are_left_out(tmp_path):
     tokenizer, settings = byte_level(REFUSING), DataSettings()
     table = accepted_rows(corpus.read(path), tokenizer, settings)
     with pytest.raises(InputError, match=r"talk\.jsonl:5: .*no system here[^$]*on_bad_row skip"):
-        objectives.examples(table, tokenizer, settings, 200)
+        answer_examples(table, tokenizer, settings, 200)
     settings = DataSettings(on_bad_row="skip")
     table = accepted_rows(corpus.read(path), tokenizer, settings)
-    made = objectives.examples(table, tokenizer, settings, 200)
+    made = answer_examples(table, tokenizer, settings, 200)
     assert (len(made), made.report.skipped) == (19, 1)
     assert any("1 rows are left out" in note and "talk.jsonl:5" in note for note in made.report.notes)

@@ -1,4 +1,4 @@
-"""Every kind of objective with a tiny network for it."""
+"""Every kind of task with a tiny network for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tiny_networks import make_network
-from tiny_objectives import TEXTS
+from tiny_tasks import TEXTS, make_task
 
-from lmworks.data import drawing
 from lmworks.data.batch import Example, ExampleTransform
-from lmworks.data.objective_settings import ObjectiveSettings
 from lmworks.model.config import HeadConfig
 from lmworks.model.transformer import Transformer
 from lmworks.text import corpus, train_tokenizer
@@ -54,9 +52,9 @@ class Task(NamedTuple):
 
 
 def task(kind: str, **settings) -> Task:
-    """The task of one kind; settings change its objective."""
+    """The task of one kind; settings are of the task."""
     (how, style, size), shape, told = KINDS[kind]
-    # not of tiny_objectives: these have the same ids in every process
+    # not of tiny_tasks: these have the same ids in every process
     tokenizer = train_tokenizer.train(TEXTS, TokenizerSettings(kind=how, vocab_size=size), style).tokenizer
     shape = shape | {"vocab_size": tokenizer.vocab_size, "num_key_value_heads": 4}
     name = "masked" if kind == "pairs" else kind
@@ -64,11 +62,11 @@ def task(kind: str, **settings) -> Task:
     if kind == "seq2seq":
         pieces = [text.split(". ") for text in TEXTS]
         rows = [{"source": one, "target": other} for text in pieces for one, other in pairwise(text)]
-    objective = drawing.make(ObjectiveSettings(name=name, **(told | settings)), tokenizer, make_network(**shape).config)
+    chosen = make_task(name, tokenizer, make_network(**shape).config, **(told | settings))
     data = DataSettings()
-    made = objective.examples(corpus.read(rows, data), data, 24)
+    made = chosen.examples(corpus.read(rows, data), data, 24)
 
     def make(seed: int = 0, **changes) -> Transformer:
         return make_network(seed, **(shape | changes))
 
-    return Task(make, made.items, objective.draw, objective.measure)
+    return Task(make, made.items, chosen.sample, chosen.measure)

@@ -1,6 +1,6 @@
 """A small training run as a process of its own, to be killed. Usage: victim.py RUN STEPS THREADS KIND
 
-KIND: lora (adapters in bfloat16), or an objective whose whole network is trained.
+KIND: lora (adapters in bfloat16), or a task whose whole network is trained.
 """
 
 import sys

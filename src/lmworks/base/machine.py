@@ -32,6 +32,7 @@ __all__ = [
     "Rates",
     "choose_precision",
     "describe",
+    "identity",
     "keep_memory",
     "memory",
     "peak_memory",
@@ -40,6 +41,7 @@ __all__ = [
     "release_memory",
     "reset_peak_memory",
     "resident_memory",
+    "trim_memory",
     "use_threads",
 ]
 
@@ -205,7 +207,7 @@ def rates(refresh: bool = False) -> Rates:
     The measurement holds for this processor, its instructions, the number of threads and the version of PyTorch. One
     that other programs disturbed is used, and improved by the next processes that ask.
     """
-    key = _key()
+    key = identity()
     if key in _known and not refresh:
         return _known[key]
     place = cache_folder() / "machine.json"
@@ -232,7 +234,8 @@ def rates(refresh: bool = False) -> Rates:
 _known: dict[str, Rates] = {}
 
 
-def _key() -> str:
+def identity() -> str:
+    """What a measurement of this machine depends on: processor, instructions, threads, version of PyTorch."""
     from importlib.metadata import version
 
     one = processor()
@@ -245,12 +248,13 @@ def _threads() -> int:
     return int(torch.get_num_threads()) if torch else processor().cores
 
 
-def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str]:
+def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:
     """The precision of matrix products, and the reason as a sentence with the numbers that decided.
 
     Args:
         asked: "auto", "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", "mps", with or without an index.
+        measured: rates of the processor; None: this machine's.
     """
     if asked in PRECISIONS:
         return asked, f"{asked}, as asked"
@@ -264,7 +268,7 @@ def choose_precision(asked: str = "auto", device: str = "cpu") -> tuple[str, str
         return chosen, f"{chosen}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
-    found = rates()
+    found = measured or rates()
     chosen = "bfloat16" if found.bfloat16 >= WORTH * found.float32 else "float32"
     told = f"bfloat16 {found.bfloat16:,.4g} and float32 {found.float32:,.4g} GFLOP/s in matrix products"
     return chosen, f"{chosen}: {told}, as measured on this machine with {found.threads} threads"
@@ -300,6 +304,19 @@ def release_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def trim_memory(limit: int) -> bool:
+    """Gives freed pages back to the system where the process holds more than so many bytes; whether it did.
+
+    Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of
+    the heap and more. Faulting them in again takes a few hundredths of a second.
+    """
+    if resident_memory() <= limit:
+        return False
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    return False
 
 
 def reset_peak_memory() -> bool:

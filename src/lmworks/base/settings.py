@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -155,22 +155,23 @@ def groups(cls: type[BaseModel]) -> list[str]:
 def _rows(cls: type[BaseModel], prefix: str) -> Any:
     for name, field in cls.model_fields.items():
         inner = _group(field.annotation)
+        plain = [choice for choice in _choices(field.annotation) if choice not in (inner, type(None))]
+        if inner is None or plain:  # a group may stand beside plain values: ``model: NAME`` or ``model: {...}``
+            kind = " or ".join(map(_kind, plain)) if inner else _kind(field.annotation)
+            yield SettingRow(prefix + name, kind, _default(field), field.description or "")
         if inner is not None:
             yield from _rows(inner, f"{prefix}{name}.")
-        else:
-            yield SettingRow(prefix + name, _kind(field.annotation), _default(field), field.description or "")
 
 
 def _group(annotation: Any) -> type[BaseModel] | None:
-    """The settings class that an annotation names, alone or beside None; None for anything else."""
-    choices = [choice for choice in _choices(annotation) if choice is not type(None)]
-    if len(choices) == 1 and isinstance(choices[0], type) and issubclass(choices[0], BaseModel):
-        return choices[0]
-    return None
+    """The only settings class that an annotation names, alone or beside plain types; None for anything else."""
+    classes = [c for c in _choices(annotation) if isinstance(c, type) and issubclass(c, BaseModel)]
+    return classes[0] if len(classes) == 1 else None
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    choices = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return tuple(get_args(choice)[0] if get_origin(choice) is Annotated else choice for choice in choices)
 
 
 def _kind(annotation: Any) -> str:

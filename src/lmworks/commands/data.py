@@ -17,9 +17,11 @@ from lmworks.commands import show
 
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
-    from lmworks.data.objectives import Examples
+    from lmworks.data.examples import Examples
     from lmworks.model.config import ModelConfig
-    from lmworks.text.corpus import DataSettings, Table
+    from lmworks.tasks.settings import TaskSettings
+    from lmworks.tasks.task import Task
+    from lmworks.text.corpus import Table
     from lmworks.text.tokenizer import Tokenizer
 
 LEARNED = "bold green"
@@ -35,17 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
     showing.description = (
         "Print examples as the model is trained on them: what carries loss is coloured (in plain text it stands in "
-        "[brackets], one pair a token). Any data setting is an option: --limit 5 or --data.limit 5. With --objective: "
-        "examples of training from scratch: what is masked, replaced or left, sources and targets, pairs of sentences."
+        "[brackets], one pair a token). Any data setting is an option: --limit 5 or --data.limit 5. With --task: "
+        "examples of another task than the model's own: what is masked, replaced or left, sources and targets ..."
     )
     showing.add_argument("model", help="a folder, GGUF file, alias, hub:owner/name or pypi:distribution")
     showing.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     showing.add_argument("--examples", type=int, default=2, metavar="N", help="how many to print (default 2)")
     showing.add_argument("--tokens", type=int, default=400, metavar="N", help="how many of each (default 400)")
     showing.add_argument(
-        "--objective",
+        "--task",
         metavar="NAME",
-        help="causal, masked, spans, denoising or seq2seq; its settings are options: --objective.next_sentence true",
+        help="default: as rows and model suggest; its settings are options: --task.next_sentence true",
     )
     showing.add_argument("--draws", type=int, default=1, metavar="N", help="how often each is drawn (default 1)")
     showing.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
@@ -90,33 +92,70 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
-    from lmworks.data import objectives
-    from lmworks.data.prompts import accepted_rows
+    """Examples as a run has them; whether this very model could be trained on them is said last."""
+    from lmworks.data.examples import check_report
     from lmworks.language_model.opening import load_tokenizer, read_config
+    from lmworks.tasks import registry
+    from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
 
     values = data_overrides(rest)
-    told = values.pop("objective", {})
+    named = {"name": args.task} if args.task else {}
+    chosen = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
     settings = build(corpus.DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
-    tokenizer = load_tokenizer(args.model)
-    config = read_config(args.model)
-    context = config.max_position_embeddings
-    if args.objective or told:
-        return _show_drawn(args, told, table, tokenizer, config, settings)
-    table = accepted_rows(table, tokenizer, settings)
-    made = objectives.examples(table, tokenizer, settings, context)
+    tokenizer, config = load_tokenizer(args.model), read_config(args.model)
+    task = _task(chosen, table, tokenizer, config)
+    table = task.usable_rows(table, tokenizer, settings)
+    examples = task.examples(table, settings, config.max_position_embeddings)
     if args.json:
-        print(json.dumps(asdict(made.report), indent=2))
+        print(json.dumps(asdict(examples.report), indent=2))
         return 0
-    for number, example in enumerate(made.items[: args.examples], 1):
-        _print_example(number, example, tokenizer, args)
-    _print_report(made)
+    _print_examples(examples, task, args)
     try:
-        objectives.check(made.report, settings)
+        registry.choose(chosen, table.kind, config, lambda: tokenizer, table.name)(chosen, tokenizer, config)
+        check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
     return 0
+
+
+def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: ModelConfig) -> Task:
+    """The task by its name, for a model that it would fit; without a name the one that suits rows and model."""
+    from lmworks.data.batch import NEXT_SENTENCE
+    from lmworks.model.config import HeadConfig
+    from lmworks.tasks import registry
+
+    if settings.name == registry.AUTO:
+        return registry.choose(settings, table.kind, config, lambda: tokenizer, table.name)(settings, tokenizer, config)
+    registry.check_settings(settings)
+    task = registry.task_class(settings.name)
+    follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
+    parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
+    fitting = config.model_copy(update={"architecture": task.architecture, **parts})
+    registry.choose(settings, table.kind, fitting, lambda: tokenizer, table.name)
+    return task(settings, tokenizer, fitting)
+
+
+def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:
+    """The first examples and the counts."""
+    import numpy as np
+
+    from lmworks.commands.examples import Printer, print_counts
+
+    if not task.is_random and task.architecture == "decoder":
+        for number, example in enumerate(examples.items[: args.examples], 1):
+            _print_example(number, example, task.tokenizer, args)
+        _print_report(examples)
+        return
+    printer = Printer(task.tokenizer, args.tokens, args.ids)
+    for number, example in enumerate(examples.items[: args.examples], 1):
+        for draw in range(args.draws):
+            rng = np.random.default_rng((args.seed, draw, number - 1))
+            title = f"{number}, draw {draw + 1}" if args.draws > 1 else str(number)
+            printer.example(task.sample(example, rng), title)
+    _print_report(examples)
+    print_counts(task, examples, args.seed)
 
 
 def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
@@ -143,51 +182,9 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
         print(f"... and {len(example) - args.tokens} more tokens (--tokens)")
 
 
-def _show_drawn(
-    args: argparse.Namespace,
-    told: dict[str, Any],
-    table: Table,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
-    settings: DataSettings,
-) -> int:
-    """Examples of an objective as they are drawn; whether this very model could be trained on them is said last."""
-    import numpy as np
-
-    from lmworks.commands import drawn
-    from lmworks.data import drawing, objectives
-    from lmworks.data.batch import NEXT_SENTENCE
-    from lmworks.data.objective_settings import ObjectiveSettings
-    from lmworks.model.config import HeadConfig
-
-    values = {**told, "name": args.objective} if args.objective else told
-    chosen = build(ObjectiveSettings, values, "the command line: objective")
-    follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
-    parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": chosen.architecture, **parts})
-    objective = drawing.make(chosen, tokenizer, fitting)
-    made = objective.examples(table, settings, config.max_position_embeddings)
-    if args.json:
-        print(json.dumps(asdict(made.report), indent=2))
-        return 0
-    shown = drawn.Printer(tokenizer, args.tokens, args.ids)
-    for number, example in enumerate(made.items[: args.examples], 1):
-        for draw in range(args.draws):
-            rng = np.random.default_rng((args.seed, draw, number - 1))
-            shown.example(objective.draw(example, rng), f"{number}, draw {draw + 1}" if args.draws > 1 else str(number))
-    _print_report(made)
-    drawn.counts(objective, made, args.seed)
-    try:
-        drawing.make(chosen, tokenizer, config)
-        objectives.check(made.report, settings)
-    except InputError as error:
-        print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
-    return 0
-
-
-def _print_report(made: Examples) -> None:
+def _print_report(examples: Examples) -> None:
     """The counts; those of things that should not be are said only where there are any."""
-    report = made.report
+    report = examples.report
     print(f"\n{report.rows:,} rows of kind {report.kind} ({report.template}) make {report.examples:,} examples")
     share = report.loss_tokens / report.tokens if report.tokens else 0.0
     print(

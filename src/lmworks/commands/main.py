@@ -30,7 +30,7 @@ class Verb(NamedTuple):
 VERBS = {
     "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
     "pretrain": Verb("pretrain", True, "train a model from nothing on your text; ends with a report card"),
-    "resume": Verb("resume", True, "go on with a run that was stopped or killed"),
+    "resume": Verb("resume", False, "go on with a run that was stopped or killed"),
     "plan": Verb("plan", True, "what a run will need, before it: parameters, FLOPs, memory, time, disk"),
     "report": Verb("report", False, "the report card of a run: terminal, JSON, one HTML page"),
     "data": Verb("data", True, "show what a model will see of a file; list the named data sets"),

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
-    from lmworks.commands.tune import finish, tell
-    from lmworks.run.pretraining import resume
+    from lmworks.commands.tune import finish, print_line
+    from lmworks.run.pipeline import resume
 
-    return finish(resume(args.run, tell))
+    return finish(resume(args.run, print_line))

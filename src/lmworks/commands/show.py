@@ -59,7 +59,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str =
         return
     with to.capture() as lines:
         to.print(shown)
-    for line in lines.get().splitlines():  # without the spaces that fill a line up
+    for line in lines.get().removesuffix("\n").split("\n"):  # without the spaces that fill a line up
         to.print(Text(line.rstrip()))
 
 

@@ -10,10 +10,10 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.run import recipe as recipes
 from lmworks.run.recipe import Recipe
+from lmworks.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from lmworks.run.pretrain_recipe import PretrainRecipe
-    from lmworks.run.stages import Run
+    from lmworks.run.pipeline import Run
 
 ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
 can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
@@ -22,46 +22,47 @@ can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL DATA, or a recipe."""
     parser.description = ABOUT
-    add_recipe(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
-
-
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """What names a run, for tune and plan alike: a command line becomes a plan by changing one word."""
     parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
+    add_run(parser, "default: lora", "runs/<time>-<model>-<method>")
+    add_dry_run(parser)
+
+
+def add_run(parser: argparse.ArgumentParser, method: str, out: str) -> None:
+    """What names a run beside its model, for tune, pretrain and plan alike."""
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
-    parser.add_argument("--method", choices=list(METHODS), help="default: lora")
-    parser.add_argument("--out", help="the run's folder; default: runs/<time>-<model>-<method>")
-    add_memory(parser)
-
-
-def add_memory(parser: argparse.ArgumentParser) -> None:
-    """The budget."""
+    parser.add_argument("--method", choices=list(METHODS), help=method)
+    tasks = f"what is learned: {', '.join(TASKS)}; default: what suits rows and model"
+    parser.add_argument("--task", metavar="NAME", help=tasks)
+    parser.add_argument("--out", help=f"the run's folder; default: {out}")
     parser.add_argument("--memory", metavar="SIZE", help="most that the run may hold, such as 2GB: chooses how")
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Of verbs that train."""
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
+
+
 def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
-    """The recipe that the words on the command line mean."""
-    values = parse_overrides(rest)
-    if isinstance(values.get("data"), str):
-        raise InputError("the data set is the second word, not an option", "--data", "lmworks tune MODEL DATA")
-    for name in ("method", "out"):
-        if getattr(args, name, None) is not None:
-            values[name] = getattr(args, name)
-    values = within(args, values)
+    """The recipe that the words on the command line mean: a file's, or that of a model to open."""
     if recipes.is_recipe(args.model):
-        if args.data is not None:
-            values = merge(values, {"data": {"source": args.data}})
-        return recipes.read(args.model, values)
+        return recipes.read(args.model, settings_of(args, rest))
+    values = settings_of(args, rest)
     if args.data is None:
         raise InputError("no data set is named", "DATA", "lmworks tune MODEL DATA; lmworks data list names some")
-    return recipes.resolve(merge(values, {"model": args.model, "data": {"source": args.data}}))
+    if "model" in values:
+        hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
+        raise InputError("is a setting of new models; a model that is opened has its own", "--model", hint)
+    return recipes.resolve({**values, "model": args.model})
 
 
-def within(args: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the budget that ``--memory`` gives."""
-    size = getattr(args, "memory", None)
-    return values if size is None else merge(values, {"train": {"memory": size}})
+def settings_of(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    """All settings on the command line but the model."""
+    values = parse_overrides(rest)
+    if isinstance(values.get("data"), str):
+        raise InputError("the data set is the second word, not an option", "--data", f"lmworks {args.verb} MODEL DATA")
+    values |= {name: getattr(args, name) for name in ("method", "out") if getattr(args, name) is not None}
+    given = {"data": {"source": args.data}, "train": {"memory": args.memory}, "task": {"name": args.task}}
+    return merge(values, {name: group for name, group in given.items() if None not in group.values()})
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -69,18 +70,17 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return start(recipe_of(args, rest), args.dry_run)
 
 
-def start(recipe: Recipe | PretrainRecipe, dry_run: bool) -> int:
-    """Train by a recipe of either kind, then show the card; or only print the recipe."""
+def start(recipe: Recipe, dry_run: bool) -> int:
+    """Train by a recipe, then show the card; or only print the recipe."""
     if dry_run:
         print(to_yaml(recipe), end="")
         return 0
-    from lmworks.run import pretraining, tuning
+    from lmworks.run.pipeline import run_recipe
 
-    done = tuning.run_recipe(recipe, tell) if isinstance(recipe, Recipe) else pretraining.run_recipe(recipe, tell)
-    return finish(done)
+    return finish(run_recipe(recipe, print_line))
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """A line of progress, in its order with those on standard error."""
     print(line, flush=True)
 

@@ -1,6 +1,6 @@
 """Rows -> what a model is asked and what it should answer, with the chat template or without.
 
-The same wording serves training (data/objectives.py) and asking, so the ids of a prompt are the beginning of the ids of
+The same wording serves training (data/answers) and asking, so the ids of a prompt are the beginning of the ids of
 its training example. Knows nothing of losses or lengths.
 """
 
@@ -25,14 +25,21 @@ class Prompt:
         text: the question as a person reads it.
         reference: the row's own answer.
         place: where the row came from.
-        choices: kind labels: for each of the table's labels the ids that would follow, its end included.
+        labels: kind labels: the table's labels.
+        choices: for each of them the ids that would follow, its end included.
     """
 
     ids: list[int]
     text: str
     reference: str
     place: str
+    labels: list[str] = field(default_factory=list)
     choices: list[list[int]] = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Tokens with the longest choice; without choices, with one token to answer."""
+        return len(self.ids) + max((len(choice) for choice in self.choices), default=1)
 
 
 def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:
@@ -76,7 +83,7 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
         end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
         follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
-        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, follow)
+        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, choices, follow)
     messages = as_messages(row, settings, choices)
     last = [index for index, message in enumerate(messages) if is_learned(message)][-1]
     ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
@@ -89,7 +96,7 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
     if messages[last].get("tool_calls"):
         written = [piece for piece in chat.pieces(tokenizer, messages[: last + 1], turns="last") if piece.loss]
         reference = written[-1].content
-    return Prompt(ids, asked, reference, row.place, follow)
+    return Prompt(ids, asked, reference, row.place, choices, follow)
 
 
 def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:

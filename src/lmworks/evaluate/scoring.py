@@ -29,7 +29,7 @@ from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-DRAWING_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
+EVALUATION_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ class Score:
     def bits_per_byte(self) -> float:
         """Comparable across tokenizers; NaN where nothing could be scored."""
         return bits_per_byte(self.nats, self.bytes)
-
-    @property
-    def nats_per_token(self) -> float:
-        """The loss that training reports; NaN where nothing could be scored."""
-        return self.nats / self.tokens if self.tokens else math.nan
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,9 @@ def row_losses(
         draw: the random part of the examples; each example draws the same every time it is measured.
     """
     if draw is not None:
-        examples = [draw(example, np.random.default_rng((DRAWING_SEED, row))) for row, example in enumerate(examples)]
+        examples = [
+            draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+        ]
     return _measure(network, examples, row_tokens)
 
 
@@ -271,7 +268,7 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     groups: list[list[int]] = []
     room = 0
     for index in sorted(range(len(examples)), key=lambda place: (-examples[place].size, -len(examples[place]))):
-        if not examples[index].learned and not examples[index].labels:
+        if not examples[index].num_targets and not examples[index].labels:
             continue
         size = examples[index].size
         if size > room or not groups:

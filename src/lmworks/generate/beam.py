@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from lmworks.generate.decode import Rows, Steps
-from lmworks.generate.sampling import Rules, SamplingSettings, penalised, ruled
-from lmworks.model.transformer import Transformer
+from lmworks.generate.decode import Sequences, Steps, Token
+from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, penalize
+from lmworks.generate.stepper import Stepper
 
 
 class Hypothesis(NamedTuple):
@@ -25,8 +25,8 @@ class Hypothesis(NamedTuple):
     ids: list[int]
 
 
-class Choice(NamedTuple):
-    """One way to go on: from which beam, with which token, and log p of the text so far."""
+class Continuation(NamedTuple):
+    """A beam with one more token: which beam, which token, and log p of the text so far."""
 
     beam: int
     token: int
@@ -53,7 +53,7 @@ class Search:
     finished: list[Hypothesis] = field(default_factory=list)
     length: int = 0
 
-    def step(self, scores: torch.Tensor, new_ids: Sequence[Sequence[int]]) -> list[Choice]:
+    def step(self, scores: torch.Tensor, new_ids: Sequence[Sequence[int]]) -> list[Continuation]:
         """Let each beam grow by one token.
 
         Args:
@@ -65,7 +65,7 @@ class Search:
         """
         self.length += 1
         width, last = self.settings.num_beams, self.length == self.limit
-        goes_on: list[Choice] = []
+        goes_on: list[Continuation] = []
         # as many candidates as leave enough beams even where all the best ones end
         for rank, choice in enumerate(self._best(scores, max(2, 1 + len(self.end_ids)) * width)):
             if not last and choice.token not in self.end_ids:
@@ -78,17 +78,21 @@ class Search:
             self.running, goes_on = [], []
         return goes_on
 
-    def _best(self, scores: torch.Tensor, count: int) -> list[Choice]:
+    def _best(self, scores: torch.Tensor, count: int) -> list[Continuation]:
         total = (scores + scores.new_tensor(self.running)[:, None]).flatten()
         best = total.topk(min(count, len(total)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        words = scores.shape[1]
-        return [Choice(place // words, place % words, value) for place, value in pairs if value != -torch.inf]
+        vocab_size = scores.shape[1]
+        return [
+            Continuation(place // vocab_size, place % vocab_size, value)
+            for place, value in pairs
+            if value != -torch.inf
+        ]
 
-    def _finish(self, choice: Choice, ids: list[int]) -> None:
+    def _finish(self, choice: Continuation, ids: list[int]) -> None:
         score = choice.log_probability / self.length**self.settings.length_penalty
         self.finished.append(Hypothesis(score, choice.log_probability, ids))
-        self.finished.sort(key=lambda one: -one.score)
+        self.finished.sort(key=lambda hypothesis: -hypothesis.score)
         del self.finished[self.settings.num_beams :]
 
     def _can_improve(self) -> bool:
@@ -109,57 +113,58 @@ class Search:
 
 @torch.inference_mode()
 def search(
-    network: Transformer,
+    stepper: Stepper,
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     end_ids: set[int],
     rules: Rules | None = None,
-    begun: Sequence[Sequence[int]] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each prompt its best texts, at most ``num_beams``, the best first.
 
     Args:
-        network, prompts, settings, end_ids, rules: as in generate/decode.py.
-        begun: of an encoder-decoder: ids after its start that each text begins with; not among the new ones.
+        stepper, prompts, settings, end_ids, rules: as in generate/decode.py.
+        prefixes: of an encoder-decoder: ids after its start that each text begins with; not among the new ones.
 
     Raises:
         InputError: as decode does.
     """
     rules = rules or Rules()
-    rows = Rows(network, prompts, rules, settings.max_tokens, begun)
+    rows = Sequences(stepper, prompts, rules, settings.max_tokens, prefixes)
     searches = [Search(settings, end_ids, limit) for limit in rows.limits]
     alive = searches
     while alive:
         scores = rows.logits.float().log_softmax(-1)
-        scores = ruled(scores, settings, rules, rows.texts, rows.new, rows.limits, end_ids)
-        scores = penalised(scores, settings.repetition_penalty, rows.texts)
-        new_ids = [text[len(text) - count :] for text, count in zip(rows.texts, rows.new, strict=True)]
+        scores = apply_rules(scores, settings, rules, rows.ids, rows.new, rows.limits, end_ids)
+        scores = penalize(scores, settings.repetition_penalty, rows.ids)
+        new_ids = [ids[len(ids) - count :] for ids, count in zip(rows.ids, rows.new, strict=True)]
         parents: list[int] = []
         tokens: list[int] = []
         first = 0
-        for one in alive:
-            beams = slice(first, first + len(one.running))
-            for choice in one.step(scores[beams], new_ids[beams]):
+        for prompt in alive:
+            beams = slice(first, first + len(prompt.running))
+            for choice in prompt.step(scores[beams], new_ids[beams]):
                 parents.append(first + choice.beam)
                 tokens.append(choice.token)
             first = beams.stop
-        alive = [one for one in alive if one.running]
+        alive = [prompt for prompt in alive if prompt.running]
         if alive:
             rows.step(parents, tokens)
-    return [one.finished for one in searches]
+    return [prompt.finished for prompt in searches]
 
 
 def decode_best(
-    network: Transformer,
+    stepper: Stepper,
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     end_ids: set[int],
     rules: Rules | None = None,
 ) -> Steps:
-    """The best text of each prompt, id by id as generate/decode.py yields them; only that all are known beforehand."""
-    best = [found[0].ids if found else [] for found in search(network, prompts, settings, end_ids, rules)]
+    """The best text of each prompt, token by token as generate/decode.py yields them, without log-probabilities."""
+    searched = search(stepper, prompts, settings, end_ids, rules)
+    best = [hypotheses[0].ids if hypotheses else [] for hypotheses in searched]
     ended: set[int] = set()
     for place in range(max(map(len, best), default=0)):
-        step = [ids[place] if place < len(ids) and row not in ended else None for row, ids in enumerate(best)]
+        step = [Token(ids[place]) if place < len(ids) and row not in ended else None for row, ids in enumerate(best)]
         if any(token is not None for token in step):
             ended |= (yield step) or set()

@@ -19,8 +19,9 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.data.spans import sentinels
 from lmworks.generate.beam import search
-from lmworks.generate.decode import hidden_of, longest, start_of
+from lmworks.generate.encode import context_of, encode_texts
 from lmworks.generate.sampling import Rules, SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.transformer import Transformer
 from lmworks.text.plain_text import check_text
 from lmworks.text.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
     """Guess what stands in the blanks of a text.
 
     Args:
-        network: an encoder with a head for words, or an encoder-decoder.
+        network: an encoder with a language head, or an encoder-decoder.
         tokenizer: its own; has a mask token or sentinels.
         text: with blanks.
         top: pieces for each blank.
@@ -65,12 +66,12 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
         raise InputError("a decoder reads from left to right and fills no blanks", hint=hint)
     if not network.config.language_head:
         hint = "take the model as it was trained on masked words (a ...ForMaskedLM)"
-        raise InputError("the model has no head for words, so it cannot fill blanks", hint=hint)
+        raise InputError("the model has no language head, so it cannot fill blanks", hint=hint)
     if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and marks):
         hint = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
         raise InputError("the tokenizer has no mask token, so the model cannot fill blanks", hint=hint)
     if top < 1:
-        raise InputError(f"{top} pieces for each blank are none", "top", "ask for at least one")
+        raise InputError(f"top must be at least 1, not {top}", "top", "ask for one piece or more")
     parts = _parts(tokenizer, text)
     with torch.inference_mode():
         if tokenizer.mask_id is None:
@@ -126,11 +127,11 @@ def embed(
     if pooling not in ("mean", "first", "none"):
         raise InputError(f"{pooling!r} is no way to pool tokens", "pooling", "mean, first or none")
     ids = [tokenizer.encode(text, special=True) for text in texts]
-    for number, one in enumerate(ids, 1):
-        if not one:
+    for number, row in enumerate(ids, 1):
+        if not row:
             raise InputError("the text is empty", f"text {number}", "give at least one token")
-        _check_length(network, one, f"text {number}")
-    states = [state.float().cpu() for state in hidden_of(network, ids)]
+        _check_length(network, row, f"text {number}")
+    states = [state.float().cpu() for state in encode_texts(network, ids)]
     if pooling == "none":
         return [functional.normalize(state, dim=-1) if normalize else state for state in states]
     pooled = [state.mean(0) if pooling == "mean" else state[0] for state in states]
@@ -152,14 +153,14 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     assert mask is not None
     token = _token(tokenizer, mask)
     ids = tokenizer.encode(token.join(parts), special=True)
-    places = [place for place, one in enumerate(ids) if one == mask]
+    places = [place for place, token_id in enumerate(ids) if token_id == mask]
     if len(places) != len(parts) - 1:
         raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
     _check_length(network, ids, "the text")
     device = network.device
     memory, given = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
-        memory, given = hidden_of(network, [ids])[0][None], [start_of(rules), *ids[:-1]]
+        memory, given = encode_texts(network, [ids])[0][None], [rules.start_id, *ids[:-1]]
     only = torch.tensor(places, device=device)
     logits = network(torch.tensor([given], device=device), memory=memory, only=only).logits
     best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))
@@ -181,29 +182,33 @@ def _spans(
     if len(parts) > len(marks):
         fault = f"the text has {len(parts) - 1} blanks, the model can tell {len(marks) - 1} apart"
         raise InputError(fault, "the text", "leave fewer blanks at a time")
-    words = [_token(tokenizer, mark) for mark in marks]
-    source = parts[0] + "".join(word + part for word, part in zip(words, parts[1:], strict=False))
+    tokens = [_token(tokenizer, mark) for mark in marks]
+    source = parts[0] + "".join(token + part for token, part in zip(tokens, parts[1:], strict=False))
     ids = tokenizer.encode(source, special=True)
     _check_length(network, ids, "the text")
     # the likeliest spans themselves: no penalty of lengths, and on until nothing likelier can come
     settings = SamplingSettings(
         num_beams=max(2 * top, 4), max_tokens=SPAN_TOKENS, length_penalty=0.0, early_stopping="never"
     )
-    begun: list[int] = []
+    stepper, prefix = TorchStepper(network), list[int]()
     blanks, text = [], parts[0]
     for number, part in enumerate(parts[1:]):
-        begun.append(marks[number])
+        prefix.append(marks[number])
         ends = {marks[number + 1]} | tokenizer.end_ids
         never = tuple((token,) for token in tokenizer.specials.values() if token not in ends)
-        found = search(network, [ids], settings, ends, Rules(start=rules.start, never=never), [begun])[0]
-        found = [one for one in found if one.ids[-1] in ends] or found  # rather whole spans than cut ones
+        span_rules = Rules(decoder_start_token_id=rules.decoder_start_token_id, bad_words_ids=never)
+        best = search(stepper, [ids], settings, ends, span_rules, [prefix])[0]
+        best = [
+            hypothesis for hypothesis in best if hypothesis.ids[-1] in ends
+        ] or best  # rather whole spans than cut ones
         likely: dict[tuple[int, ...], float] = {}
-        for one in found:  # a span may end in two ways
-            span = tuple(one.ids[:-1] if one.ids[-1] in ends else one.ids)
-            likely[span] = likely.get(span, 0.0) + math.exp(one.log_probability)
+        for hypothesis in best:  # a span may end in two ways
+            whole = hypothesis.ids[-1] in ends
+            span = tuple(hypothesis.ids[:-1] if whole else hypothesis.ids)
+            likely[span] = likely.get(span, 0.0) + math.exp(hypothesis.log_probability)
         spans = sorted(likely, key=lambda span: -likely[span])[:top]
         blanks.append([(tokenizer.decode(span), likely[span]) for span in spans])
-        begun += spans[0]
+        prefix += spans[0]
         text = _joined(text, " " + blanks[-1][0][0].strip()) + part
     return Filled(blanks, text)
 
@@ -227,6 +232,6 @@ def _joined(text: str, piece: str) -> str:
 
 
 def _check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
-    most = longest(network)
+    most = context_of(network)
     if most is not None and len(ids) > most:
         raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")

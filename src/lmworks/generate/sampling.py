@@ -1,7 +1,7 @@
 """Logits -> the next token's id. Filters apply in the order that Hugging Face's generate uses.
 
 Two things decide: what a person asks for (SamplingSettings), and what the publisher of a model demands of its texts
-(Rules, from generation_config.json). Knows nothing of networks and tokenizers.
+(Rules, from generation_config.json). Knows nothing of networks and tokenizers; logits may be any array.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
+from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings
+from lmworks.generate.stepper import Logits
 
 
 class SamplingSettings(Settings):
@@ -36,100 +38,138 @@ class SamplingSettings(Settings):
     seed: int = Field(0, description="The same seed draws the same text.")
     stop: list[str] = Field(default_factory=list, description="Stop before any of these strings.")
 
+    slide: bool | None = Field(
+        None,
+        description="Where the context is full: true drops the oldest tokens and goes on, false ends; none: true for "
+        "a model that was trained here on windows of texts.",
+    )
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.num_beams > 1 and self.temperature > 0:
             raise ValueError("beam search (num_beams) draws nothing: set temperature to 0, or num_beams to 1")
+        if self.num_beams > 1 and self.slide:
+            raise ValueError("beam search (num_beams) does not slide: set slide to false, or num_beams to 1")
         return self
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the publisher of a model demands of every text, by the keys of Hugging Face's generation config.
+    """What the publisher of a model demands of every text, by the names of Hugging Face's generation config.
 
     Attributes:
-        start: what the decoder of an encoder-decoder begins with (decoder_start_token_id).
-        first: the first new token, whatever the logits say (forced_bos_token_id).
-        last: the new token at the limit of max_tokens (forced_eos_token_id).
-        least: new tokens before the text may end (min_new_tokens, min_length).
-        never: sequences of ids that must not be written (suppress_tokens, bad_words_ids).
+        decoder_start_token_id: what the decoder of an encoder-decoder begins with.
+        forced_bos_token_id: the first new token, whatever the logits say.
+        forced_eos_token_id: the new token at the limit of max_tokens.
+        min_new_tokens: new tokens before the text may end (from min_length, too).
+        bad_words_ids: sequences of ids that must not be written (from suppress_tokens, too).
     """
 
-    start: int | None = None
-    first: int | None = None
-    last: int | None = None
-    least: int = 0
-    never: tuple[tuple[int, ...], ...] = ()
+    decoder_start_token_id: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    min_new_tokens: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, generation: Mapping[str, Any], both: bool = False) -> Rules:
+    def of(cls, generation: Mapping[str, Any], encoder_decoder: bool = False) -> Rules:
         """The rules of a generation_config.json.
 
         Args:
             generation: its content.
-            both: whether the model is an encoder-decoder; lengths then count the decoder's start.
+            encoder_decoder: whether the model is one; lengths then count the decoder's start.
         """
         start = generation.get("decoder_start_token_id", generation.get("bos_token_id"))
-        least = generation.get("min_new_tokens") or (max(0, (generation.get("min_length") or 0) - 1) if both else 0)
-        never = [
+        shortest = max(0, (generation.get("min_length") or 0) - 1) if encoder_decoder else 0
+        banned = [
             *([token] for token in generation.get("suppress_tokens") or ()),
             *(generation.get("bad_words_ids") or ()),
         ]
         return cls(
-            start=_single(start) if both else None,
-            first=_single(generation.get("forced_bos_token_id")) if both else None,
-            last=_single(generation.get("forced_eos_token_id")) if both else None,
-            least=int(least),
-            never=tuple(tuple(ids) for ids in never),
+            decoder_start_token_id=_single(start) if encoder_decoder else None,
+            forced_bos_token_id=_single(generation.get("forced_bos_token_id")) if encoder_decoder else None,
+            forced_eos_token_id=_single(generation.get("forced_eos_token_id")) if encoder_decoder else None,
+            min_new_tokens=int(generation.get("min_new_tokens") or shortest),
+            bad_words_ids=tuple(tuple(ids) for ids in banned),
         )
 
+    @property
+    def start_id(self) -> int:
+        """What the decoder of an encoder-decoder begins with.
 
-def published(generation: Mapping[str, Any]) -> dict[str, Any]:
+        Raises:
+            InputError: nothing says it.
+        """
+        if self.decoder_start_token_id is None:
+            raise InputError(
+                "it is not said what the decoder begins with",
+                "generation_config.json",
+                'write there "decoder_start_token_id", as the model was trained',
+            )
+        return self.decoder_start_token_id
+
+
+def published_beams(generation: Mapping[str, Any]) -> dict[str, Any]:
     """The beam search that a generation_config.json asks for, as fields of SamplingSettings.
 
     Where it says nothing of beams there are four, as in Vaswani et al. 2017, section 6.1.
     """
     names = ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
-    told = {name: generation[name] for name in names if generation.get(name) is not None}
+    values = {name: generation[name] for name in names if generation.get(name) is not None}
     most = generation.get("max_new_tokens") or (generation.get("max_length") or 0) - 1
-    return {"num_beams": 4, **told, **({"max_tokens": most} if most > 0 else {})}
+    return {"num_beams": 4, **values, **({"max_tokens": most} if most > 0 else {})}
 
 
-def ruled(
+def as_tensor(logits: Logits) -> torch.Tensor:
+    """Logits of any stepper as a tensor; nothing is copied."""
+    return torch.as_tensor(logits)
+
+
+def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+    """log p of one token for each row of (B, V) logits."""
+    chosen = torch.tensor(tokens, device=logits.device)[:, None]
+    return logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
+
+def apply_rules(
     scores: torch.Tensor,
     settings: SamplingSettings,
     rules: Rules,
-    texts: Sequence[Sequence[int]],
+    ids: Sequence[Sequence[int]],
     new: Sequence[int],
     limits: Sequence[int],
     end_ids: Iterable[int],
 ) -> torch.Tensor:
-    """Scores (B, V) with what may not come set to minus infinity.
+    """Scores (B, V) with the tokens that may not come set to minus infinity.
 
     Args:
         scores: logits or log-probabilities.
         settings: of them no_repeat_ngram_size.
         rules: the publisher's.
-        texts: for each row all ids so far.
+        ids: for each row all ids so far.
         new: how many of them are new.
         limits: how many more new ones a row may get.
         end_ids: what ends a text.
     """
-    size, forced = settings.no_repeat_ngram_size, (rules.first, rules.last) != (None, None)
-    if not (size or forced or rules.never or rules.least):
+    size, first, last = settings.no_repeat_ngram_size, rules.forced_bos_token_id, rules.forced_eos_token_id
+    if not (size or rules.bad_words_ids or rules.min_new_tokens) and first is None and last is None:
         return scores
     scores = scores.clone()
-    for row, (text, count, left) in enumerate(zip(texts, new, limits, strict=True)):
+    for row, (text, count, left) in enumerate(zip(ids, new, limits, strict=True)):
         banned = _repeating(text, size) if size else []
-        banned += [ids[-1] for ids in rules.never if tuple(text[len(text) - len(ids) + 1 :]) == ids[:-1]]
-        if count < rules.least:
+        banned += [words[-1] for words in rules.bad_words_ids if _ends_with(text, words[:-1])]
+        if count < rules.min_new_tokens:
             banned += end_ids
         scores[row, banned] = -torch.inf
-        must = rules.first if count == 0 and rules.first is not None else rules.last if left == 1 else None
-        if must is not None:
+        forced = first if count == 0 and first is not None else last if left == 1 else None
+        if forced is not None:
             scores[row] = -torch.inf
-            scores[row, must] = 0.0
+            scores[row, forced] = 0.0
     return scores
+
+
+def _ends_with(text: Sequence[int], ids: tuple[int, ...]) -> bool:
+    return tuple(text[len(text) - len(ids) :]) == ids
 
 
 def _repeating(text: Sequence[int], size: int) -> list[int]:
@@ -152,7 +192,7 @@ def distribution(logits: torch.Tensor, settings: SamplingSettings, earlier: Sequ
         settings: temperature and filters; temperature 0 counts as 1 here.
         earlier: for each row the ids that the repetition penalty speaks of.
     """
-    logits = penalised(logits.float(), settings.repetition_penalty, earlier)
+    logits = penalize(logits.float(), settings.repetition_penalty, earlier)
     if settings.temperature not in (0.0, 1.0):
         logits = logits / settings.temperature
     if 0 < settings.top_k < logits.shape[-1]:
@@ -172,7 +212,7 @@ def distribution(logits: torch.Tensor, settings: SamplingSettings, earlier: Sequ
     return probabilities
 
 
-def penalised(logits: torch.Tensor, penalty: float, earlier: Sequence[Sequence[int]]) -> torch.Tensor:
+def penalize(logits: torch.Tensor, penalty: float, earlier: Sequence[Sequence[int]]) -> torch.Tensor:
     """Divide positive and multiply negative logits of earlier ids by the penalty (Keskar et al. 2019, CTRL)."""
     if penalty == 1.0:
         return logits
@@ -192,7 +232,7 @@ def pick(
 ) -> list[int]:
     """One id a row of (B, V) logits. Each row has its own generator, so a batch draws what each would alone."""
     if settings.temperature == 0:
-        return penalised(logits, settings.repetition_penalty, earlier).argmax(-1).tolist()
+        return penalize(logits, settings.repetition_penalty, earlier).argmax(-1).tolist()
     totals = distribution(logits, settings, earlier).double().cumsum(-1).cpu()
     chosen = []
     for row, generator in zip(totals, generators, strict=True):

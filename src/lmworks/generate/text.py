@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-
-import torch
 
 from lmworks.base.errors import InputError
 from lmworks.generate.beam import decode_best
-from lmworks.generate.decode import Steps, check_prompts, decode
-from lmworks.generate.sampling import Rules, SamplingSettings
-from lmworks.model.transformer import Transformer
+from lmworks.generate.decode import Steps, Token, check_prompts, decode
+from lmworks.generate.sampling import Rules, SamplingSettings, as_tensor
+from lmworks.generate.stepper import Prompt, Stepper, Usage
 from lmworks.text.tokenizer import Tokenizer
 
-StopReason = Literal["end", "stop", "length"]
-Way = Callable[[Transformer, Sequence[Sequence[int]], SamplingSettings, set[int], Rules | None], Steps]
+StopReason = Literal["end", "stop", "length", "context"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +23,22 @@ class Reply:
     Attributes:
         text: the new text, without the end token and the stop string.
         ids: all new ids, the end token included.
-        stop_reason: "end" (an end token), "stop" (a stop string), "length" (max_tokens or the context).
+        stop_reason: "end" (an end token), "stop" (a stop string), "length" (max_tokens), "context" (it is full).
+        usage: tokens of the prompt and of ``ids``.
+        log_probabilities: log p of each of ``ids`` by the model itself, where they were asked for.
+        label_probabilities: of a classifier: the probability of each label.
     """
 
     text: str
     ids: list[int]
     stop_reason: StopReason
+    usage: Usage = field(default_factory=Usage)
+    log_probabilities: list[float] | None = None
+    label_probabilities: dict[str, float] | None = None
 
 
 class TextBuilder:
-    """Grows a text from ids and gives out only what can no longer change.
+    """Decodes ids one by one and gives only the text that can no longer change.
 
     A character whose bytes are not all there yet, and an ending that may become a stop string, are held back.
     """
@@ -85,89 +88,166 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
+class ReplyBuilder:
+    """One reply as it grows, token by token.
+
+    Args:
+        tokenizer: of the model.
+        prompt_tokens: how many the prompt has.
+        settings: of them stop and max_tokens.
+        scored: whether tokens come with their log-probabilities.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, settings: SamplingSettings, scored: bool) -> None:
+        self._text, self._end_ids = TextBuilder(tokenizer, settings.stop), tokenizer.end_ids
+        self._prompt_tokens, self._settings = prompt_tokens, settings
+        self._pieces: list[str] = []
+        self._ids: list[int] = []
+        self._log_probabilities: list[float] | None = [] if scored else None
+        self.stop_reason: StopReason | None = None
+
+    def add(self, token: Token) -> str:
+        """Take one more token; give the text that is now certain."""
+        self._ids.append(token.id)
+        if self._log_probabilities is not None and token.log_probability is not None:
+            self._log_probabilities.append(token.log_probability)
+        if token.id in self._end_ids:
+            self.stop_reason = "end"
+            return ""
+        self._pieces.append(self._text.add(token.id))
+        if self._text.stopped:
+            self.stop_reason = "stop"
+        return self._pieces[-1]
+
+    def finish(self) -> str:
+        """Give the text that was held back; nothing follows."""
+        self._pieces.append(self._text.finish())
+        if self._text.stopped and self.stop_reason is None:
+            self.stop_reason = "stop"
+        return self._pieces[-1]
+
+    def reply(self) -> Reply:
+        """All of it, once it is finished."""
+        at_limit = len(self._ids) >= self._settings.max_tokens
+        reason: StopReason = self.stop_reason or ("length" if at_limit else "context")
+        usage = Usage(self._prompt_tokens, len(self._ids))
+        return Reply("".join(self._pieces), self._ids, reason, usage, self._log_probabilities)
+
+
+class TextStream(Iterator[str]):
+    """The new text of one prompt, piece by piece (with beams: when all of it is known).
+
+    Args:
+        pieces: the text.
+        finish: gives the reply when the last piece was given.
+
+    Attributes:
+        reply: all of it, with why it stopped; None until the last piece was given.
+    """
+
+    def __init__(self, pieces: Iterator[str], finish: Callable[[], Reply]) -> None:
+        self._pieces, self._finish = pieces, finish
+        self.reply: Reply | None = None
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            self.reply = self._finish()
+            raise
+
+
 def stream(
-    network: Transformer,
+    stepper: Stepper,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     settings: SamplingSettings,
     rules: Rules | None = None,
-) -> Iterator[str]:
-    """Continue one prompt, or answer one source; yield the text piece by piece (with beams: when all of it is found).
+    scored: bool = False,
+) -> TextStream:
+    """Continue one prompt, or answer one source, piece by piece.
 
     Args:
-        network: a decoder or an encoder-decoder.
-        tokenizer: its own.
+        stepper: of a decoder or an encoder-decoder.
+        tokenizer: of the same model.
         prompt_ids: ids of the prompt; of an encoder-decoder those of the source.
         settings: how tokens are chosen.
         rules: what the model's publisher demands.
+        scored: keep the log-probability of each token.
     """
-    builder = TextBuilder(tokenizer, settings.stop)
-    steps = _way(settings)(network, [prompt_ids], settings, tokenizer.end_ids, rules)
-    for (token,) in steps:
-        assert token is not None
-        if token in tokenizer.end_ids:
-            break
-        if piece := builder.add(token):
+    builder = ReplyBuilder(tokenizer, len(prompt_ids), settings, scored)
+
+    def pieces() -> Iterator[str]:
+        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, scored):
+            assert token is not None
+            if piece := builder.add(token):
+                yield piece
+            if builder.stop_reason is not None:
+                break
+        if piece := builder.finish():
             yield piece
-        if builder.stopped:
-            break
-    if piece := builder.finish():
-        yield piece
+
+    return TextStream(pieces(), builder.reply)
 
 
 def complete(
-    network: Transformer,
+    stepper: Stepper,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     rules: Rules | None = None,
+    scored: bool = False,
 ) -> list[Reply]:
     """Continue many prompts, or answer many sources, at once; each gets what it would get alone."""
-    builders = [TextBuilder(tokenizer, settings.stop) for _ in prompts]
-    texts, ids = [""] * len(prompts), [list[int]() for _ in prompts]
-    reasons: list[StopReason] = ["length"] * len(prompts)
-    steps = _way(settings)(network, prompts, settings, tokenizer.end_ids, rules)
-    try:
-        tokens = next(steps)
-        while True:
-            ended = set()
-            for row, token in enumerate(tokens):
-                if token is None:
-                    continue
-                ids[row].append(token)
-                if token in tokenizer.end_ids:
-                    reasons[row] = "end"
-                    continue
-                texts[row] += builders[row].add(token)
-                if builders[row].stopped:
-                    reasons[row] = "stop"
+    builders = [ReplyBuilder(tokenizer, len(prompt), settings, scored) for prompt in prompts]
+    steps = _steps(stepper, tokenizer, prompts, settings, rules, scored)
+    step = next(steps, None)
+    while step is not None:
+        ended = set()
+        for row, token in enumerate(step):
+            if token is not None:
+                builders[row].add(token)
+                if builders[row].stop_reason is not None:
                     ended.add(row)
-            tokens = steps.send(ended)
-    except StopIteration:
-        pass
-    texts = [text + builder.finish() for text, builder in zip(texts, builders, strict=True)]
-    return [Reply(*parts) for parts in zip(texts, ids, reasons, strict=True)]
+        try:
+            step = steps.send(ended)
+        except StopIteration:
+            step = None
+    for builder in builders:
+        builder.finish()
+    return [builder.reply() for builder in builders]
 
 
-def next_tokens(network: Transformer, tokenizer: Tokenizer, text: str, top: int) -> list[tuple[str, float]]:
+def _steps(
+    stepper: Stepper,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    rules: Rules | None,
+    scored: bool,
+) -> Steps:
+    if settings.num_beams == 1:
+        return decode(stepper, prompts, settings, tokenizer.end_ids, rules, scored)
+    if scored:
+        raise InputError("beam search gives no log-probabilities of tokens", "num_beams", "set num_beams to 1")
+    return decode_best(stepper, prompts, settings, tokenizer.end_ids, rules)
+
+
+def next_tokens(stepper: Stepper, tokenizer: Tokenizer, text: str, top: int) -> list[tuple[str, float]]:
     """The likeliest next tokens after a text, each with its probability.
 
     Raises:
-        InputError: the text is empty or too long, or the network does not continue texts.
+        InputError: the text is empty or too long, or the model does not continue texts; top is below 1.
     """
-    if network.config.architecture == "encoder-decoder":
+    if top < 1:
+        raise InputError(f"top must be at least 1, not {top}", "top", "ask for one token or more")
+    if stepper.has_encoder:
         hint = "lmworks generate answers it; lmworks fill fills its blanks"
         raise InputError("an encoder-decoder answers a text and does not continue it", "text", hint)
     ids = tokenizer.encode(text, special=True)
-    check_prompts(network, [ids])
-    device = network.device
-    with torch.inference_mode():
-        last = torch.tensor([len(ids) - 1], device=device)
-        logits = network(torch.tensor([ids], device=device), only=last).logits[0]
+    check_prompts(stepper, [ids])
+    stepper.prefill([Prompt(ids)], reserve=0)
+    logits = as_tensor(stepper.logits)[0]
     best = logits.float().softmax(-1).topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [(tokenizer.piece(token), probability) for token, probability in pairs]
-
-
-def _way(settings: SamplingSettings) -> Way:
-    return decode if settings.num_beams == 1 else decode_best

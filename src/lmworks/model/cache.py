@@ -7,7 +7,11 @@ without, it writes in place into a buffer that doubles when it is full.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.model.config import ModelConfig
 
@@ -34,6 +38,18 @@ class LayerCache:
         self._keys[:, :, start:end] = keys
         self._values[:, :, start:end] = values
         return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def join(self, other: LayerCache, length: int, capacity: int) -> None:
+        """Append the other's rows, both cut or padded with zeros on the left to ``length`` tokens."""
+        self._keys = _end_aligned((self._keys, self.length), (other._keys, other.length), length, capacity)
+        self._values = _end_aligned((self._values, self.length), (other._values, other.length), length, capacity)
+        self.length = length
+        if self.cross is not None and other.cross is not None:
+            keys, values = (
+                pad_sequence([*mine.transpose(1, 2), *theirs.transpose(1, 2)], batch_first=True)
+                for mine, theirs in zip(self.cross, other.cross, strict=True)
+            )
+            self.cross = (keys.transpose(1, 2), values.transpose(1, 2))
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch, in this order (finished rows are removed; beam search reorders)."""
@@ -80,6 +96,23 @@ class Cache:
             self.segments = torch.cat((before, now), dim=1)
         self.positions = torch.cat((self.positions, positions), dim=1)
 
+    def join(self, other: Cache, length: int, reserve: int = 0) -> None:
+        """Append the rows of another cache. All rows end at the same place: shorter ones are padded on the left.
+
+        Args:
+            other: of the same model.
+            length: tokens of the longest row of both; columns before it, which are padding in every row, are dropped.
+            reserve: tokens to make room for behind them.
+        """
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.join(theirs, length, length + reserve)
+        segments = [
+            torch.ones_like(cache.positions) if cache.segments is None else cache.segments for cache in (self, other)
+        ]
+        joined = _rows_end_aligned(segments, length)
+        self.segments = joined if bool((joined == 0).any()) else None
+        self.positions = _rows_end_aligned([self.positions, other.positions], length)
+
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch, in this order."""
         for layer in self.layers:
@@ -93,3 +126,23 @@ def _grown(part: torch.Tensor, used: int, needed: int) -> torch.Tensor:
     bigger = part.new_empty(batch, heads, max(needed, 2 * capacity), size)
     bigger[:, :, :used] = part[:, :, :used]
     return bigger
+
+
+def _end_aligned(
+    first: tuple[torch.Tensor, int], second: tuple[torch.Tensor, int], length: int, capacity: int
+) -> torch.Tensor:
+    """Rows of two buffers (B, K, S, D), of each the tokens that are used, ending at ``length`` of a new buffer."""
+    rows = len(first[0]) + len(second[0])
+    _, heads, _, size = first[0].shape
+    joined = first[0].new_zeros(rows, heads, capacity, size)
+    begin = 0
+    for part, used in (first, second):
+        count = min(used, length)
+        joined[begin : begin + len(part), :, length - count : length] = part[:, :, used - count : used]
+        begin += len(part)
+    return joined
+
+
+def _rows_end_aligned(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """Rows of several (B, S), cut or padded with zeros on the left to ``length``."""
+    return torch.cat([functional.pad(part, (length - part.shape[1], 0)) for part in parts])

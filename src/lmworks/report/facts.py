@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.base import figures
+from lmworks.tasks.registry import TASKS
 
 Card = dict[str, Any]
-_LEARNED = {
-    "causal": "the next token",
-    "masked": "hidden words",
-    "spans": "hidden spans",
-    "denoising": "the text from a damaged one",
-    "seq2seq": "the target of each source",
-}
 FORMS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda value: figures.scaled(value, "FLOP", 3)}
 
 
@@ -65,7 +59,7 @@ def of_run(card: Card) -> list[tuple[str, str]]:
     lines = [
         ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
         ("data", str(card["run"]["data"]) if card["run"]["data"] else None),
-        ("learns", _objective(card["run"].get("objective"))),
+        ("learns", _task(card["run"].get("task"))),
         ("tokenizer", _tokenizer(card["run"].get("tokenizer"))),
         ("parameters", figures.count(total) if total else None),
         ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
@@ -86,13 +80,13 @@ def _rows(data: Card) -> str:
     return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")
 
 
-def _objective(told: Card | None) -> str | None:
-    """What a model from scratch learns, in a few words; None for one that is adapted."""
-    if not told:
+def _task(task: Card | None) -> str | None:
+    """What the model learns, in a few words; None where the journal does not say."""
+    if not task:
         return None
-    words = _LEARNED.get(told["name"])
-    beside = ", and next sentences" if told.get("next_sentence") else ""
-    return f"{told['name']}: {words}{beside}" if words else str(told["name"])
+    known = TASKS.get(task["name"])
+    beside = ", and next sentences" if task.get("next_sentence") else ""
+    return f"{task['name']}: {known.learns}{beside}" if known else str(task["name"])
 
 
 def _tokenizer(told: Card | None) -> str | None:

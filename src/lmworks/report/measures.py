@@ -7,9 +7,11 @@ same rows excludes zero.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from lmworks.evaluate import metrics
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY
+from lmworks.tasks.registry import TASKS
 
 LEVEL = 0.95
 FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
@@ -19,77 +21,31 @@ HOW = (
     "Better or worse is said only where the interval of the change excludes zero."
 )
 Event = dict[str, Any]
+_EVERY = (ANSWERS, LOSS, ACCURACY, BITS, GENERAL_BITS, GENERAL_LOSS)  # of a journal that names no task
 
 
-class _Figure(NamedTuple):
-    """A figure of an evaluation: its key and title, the part of the event that has it, its name there, its numerators
-    and denominators by row, and its unit."""
-
-    key: str
-    title: str
-    part: str
-    name: str
-    tops: str
-    bottoms: str
-    unit: str
-    better: str = "lower"
-
-
-_LOSS = _Figure(
-    "held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token"
-)
-_ACCURACY = _Figure(
-    "held_out_accuracy", "Tokens guessed right", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
-)
-_BITS = _Figure(
-    "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
-)
-_GENERAL = _Figure(
-    "general_bits",
-    "Forgetting: a text never tuned on",
-    "general",
-    "bits_per_byte",
-    "row_bits",
-    "row_bytes",
-    "bits per byte",
-)
-_HEAD_ACCURACY = "_accuracy"  # what the journal's figures of a classification head end with (evaluate/scoring)
-
-
-def measures(before: Event, after: Event, scratch: bool = False) -> list[dict[str, Any]]:
+def measures(before: Event, after: Event, task: str | None = None) -> list[dict[str, Any]]:
     """The figures of two evaluations, the change of each and the verdict that its rows allow.
 
     Args:
         before, after: ``evaluation`` events; {} where there is none.
-        scratch: whether the model is trained from scratch: perplexity and accuracy stand beside the loss.
+        task: what was learned; it says which figures are shown, and in which order. None: all that are known.
     """
-    found = []
-    heads = _heads(before.get("held_out") or after.get("held_out") or {})
-    for figure in (_LOSS, _ACCURACY, *heads, _BITS) if scratch else (_LOSS, *heads, _BITS, _GENERAL):
+    found: list[dict[str, Any]] = []
+    for figure in TASKS[task].figures if task in TASKS else _EVERY:
         old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
         if figure.name not in old and figure.name not in new:
             continue
-        sides = [_rows(side, figure.tops, figure.bottoms) for side in (old, new)]
-        values = (old.get(figure.name), new.get(figure.name))
-        measure = _measure(*values, sides[0], sides[1], better=figure.better)
+        if figure is ANSWERS:
+            found.append(_answers(old, new))
+            continue
+        sides = [_rows(side, figure.numerators, figure.denominators) for side in (old, new)]
+        measure = _measure(old.get(figure.name), new.get(figure.name), sides[0], sides[1], better=figure.better)
+        if figure is PERPLEXITY:
+            measure = _perplexity(next(other for other in found if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
-        found.append({"key": figure.key, "title": figure.title, "unit": figure.unit, "detail": detail, **measure})
-        if scratch and figure is _LOSS:
-            found.append(_perplexity(measure))
-    old, new = before.get("task") or {}, after.get("task") or {}
-    if old or new:
-        found.insert(0, _task(old, new))
+        found.append({**measure, "key": figure.key, "title": figure.title, "unit": figure.unit, "detail": detail})
     return found
-
-
-def _heads(figures: dict[str, Any]) -> list[_Figure]:
-    """The accuracy of each classification head that was measured."""
-    names = [name for name in figures if name.endswith(_HEAD_ACCURACY)]
-    titles = [name.removesuffix(_HEAD_ACCURACY).replace("_", " ").capitalize() for name in names]
-    return [
-        _Figure(name, f"{title}: accuracy", "held_out", name, "", "", "share", "higher")
-        for name, title in zip(names, titles, strict=True)
-    ]
 
 
 def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +55,7 @@ def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
     change = None
     if old is not None and new is not None:
         change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old}
-    head = {"key": "held_out_perplexity", "title": "Perplexity", "unit": "tokens to choose among", "detail": ""}
-    return {**head, **loss, **sides, "change": change}
+    return {**loss, **sides, "change": change}
 
 
 def _exponential(side: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +70,7 @@ def _exp(value: float | None) -> float | None:
     return None if value is None or not value < MOST else math.exp(value)
 
 
-def _task(old: Event, new: Event) -> dict[str, Any]:
+def _answers(old: Event, new: Event) -> dict[str, Any]:
     said = new or old
     signatures = {side["signature"] for side in (old, new) if side.get("signature")}
     sides = [_values(side) for side in (old, new)]
@@ -128,7 +83,12 @@ def _task(old: Event, new: Event) -> dict[str, Any]:
     if len(signatures) > 1:
         measure["change"], measure["verdict"] = None, "measured in two ways: no comparison"
     rows = said.get("n") or measure["rows"]
-    head = {"key": "task", "title": said.get("metric", "task"), "unit": "", "detail": " / ".join(sorted(signatures))}
+    head = {
+        "key": ANSWERS.key,
+        "title": said.get("metric", ANSWERS.title),
+        "unit": "",
+        "detail": " / ".join(sorted(signatures)),
+    }
     return {**head, **measure, "rows": rows}
 
 
@@ -137,10 +97,10 @@ def _values(side: Event) -> tuple[list[float], list[float]] | None:
     return (values, [1.0] * len(values)) if values else None
 
 
-def _rows(side: Event, tops: str, bottoms: str) -> tuple[list[float], list[float]] | None:
+def _rows(side: Event, numerators: str, denominators: str) -> tuple[list[float], list[float]] | None:
     """Numerators and denominators of each row, where the journal has them (bits follow from nats)."""
-    values, weights = side.get(tops), side.get(bottoms)
-    if values is None and tops == "row_bits" and side.get("row_nats"):
+    values, weights = side.get(numerators), side.get(denominators)
+    if values is None and numerators == "row_bits" and side.get("row_nats"):
         values = [nats / math.log(2) for nats in side["row_nats"]]
     return (values, weights) if values and weights and len(values) == len(weights) else None
 

@@ -1,4 +1,4 @@
-"""Models to train from scratch, by name: each the beginning of a recipe, with where its numbers come from.
+"""New models by name: each is the beginning of a recipe, with the source of its numbers.
 
 The presets themselves are data, in presets.yaml; nothing here knows what their settings mean. Imports no torch.
 """
@@ -19,7 +19,7 @@ ABOUT = ("about", "citation", "published")
 
 @dataclass(frozen=True)
 class Preset:
-    """A model to train from scratch.
+    """A new model to train.
 
     Attributes:
         name: what it is called.
@@ -48,8 +48,8 @@ def preset(name: str) -> Preset:
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
         raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
     values = dict(_all()[name])
-    told = {word: str(values.pop(word)) for word in ABOUT}
-    return Preset(name, **told, values={"name": name, **values})
+    about = {key: str(values.pop(key)) for key in ABOUT}
+    return Preset(name, **about, values={"name": name, **values})
 
 
 def names() -> list[str]:

@@ -1,17 +1,29 @@
-"""A recipe: everything that decides a run, in one file. Imports no torch, so a dry run costs nothing."""
+"""A recipe: everything that decides a run, in one file: a model, a method, a task, data. Imports no torch.
+
+The model is opened, or it is new: a config whose weights are drawn at random, mostly from a preset.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from lmworks.adapt import registry
+from lmworks.adapt import registry as methods
+from lmworks.adapt.method import Method
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, merge, read_yaml
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.run import presets
+from lmworks.run.new_model import ModelSettings, NewTokenizer
+from lmworks.tasks import registry as tasks
+from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings
 from lmworks.train.settings import TrainSettings
+
+SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
+"""Groups that may be written as one of their settings alone: ``data: faq.jsonl``."""
 
 
 class RecipeData(DataSettings):
@@ -20,52 +32,82 @@ class RecipeData(DataSettings):
     source: str = Field(description="A file, a named data set (lmworks data list) or hub:owner/name.")
 
 
-class EvaluateSettings(Settings):
-    """What is measured before and after, on rows that were never trained on."""
+def _kind_of_model(value: Any) -> str:
+    return "opened" if isinstance(value, str) else "new"
 
-    task_rows: int = Field(48, ge=0, description="Held-out rows answered to measure the task's own metric.")
-    samples: int = Field(3, ge=0, description="Answers shown side by side in the report.")
-    max_tokens: int = Field(64, gt=0, description="Longest answer.")
-    general: str | None = Field(
-        None, description="A text file never tuned on, to see what was forgotten; none: Python's documentation topics."
+
+class _SourceAndMethod(Settings):
+    model: Annotated[
+        Annotated[str, Tag("opened")] | Annotated[ModelSettings, Tag("new")], Discriminator(_kind_of_model)
+    ] = Field(
+        description="A model to open: a folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name; "
+        "or the settings of a new one."
     )
-    general_bytes: int = Field(24_000, ge=0, description="How much of it is read; 0: do not measure forgetting.")
-
-
-class RecipeSource(Settings):
-    """Model, data and method of a run."""
-
-    model: str = Field(description="A folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name.")
+    name: str | None = Field(None, description="Of a new model: in the report and the folder's name.")
+    family: str | None = Field(None, description="Of a new model: whose names it is saved in: gpt2, llama, bert ...")
+    tokenizer: NewTokenizer | None = Field(None, description="Of a new model.")
     data: RecipeData
-    method: registry.MethodName = Field("lora", description=registry.summaries())
+    method: methods.MethodName | None = Field(
+        None, description=f"{methods.summaries()} None: lora, for a new model full."
+    )
 
 
 if TYPE_CHECKING:
-    MethodGroups = RecipeSource
+    _WithMethods = _SourceAndMethod
 else:
-    MethodGroups = registry.with_settings(RecipeSource)
+    _WithMethods = methods.with_settings(_SourceAndMethod)
 
 
-class Recipe(MethodGroups):
-    """A whole run: model + data + method + how."""
+class Recipe(_WithMethods):
+    """A whole run: a model x a method x a task, on data."""
 
+    task: TaskSettings = Field(default_factory=TaskSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>-<method>.")
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the model begins with weights drawn at random."""
+        return isinstance(self.model, ModelSettings)
+
+    @property
+    def title(self) -> str:
+        """What the run's folder is called after."""
+        return str(self.name) if self.is_new else f"{Path(str(self.model)).name}-{self.method}"
+
+    @property
+    def adaptation(self) -> Method[Any]:
+        """The method with its settings."""
+        return methods.chosen_by(self)
+
 
 def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
-    """Checked settings, with what follows from the method written out.
+    """Checked settings, with what follows from model and method written out.
 
     Args:
-        values: nested plain values; ``data`` may be the source alone.
+        values: nested plain values; ``data``, ``tokenizer`` and ``task`` may be the source or the name alone.
         origin: where they come from, for errors.
+
+    Raises:
+        InputError: a setting is wrong, or does not go with the others.
     """
-    if isinstance(values.get("data"), str):
-        values = {**values, "data": {"source": values["data"]}}
-    recipe = build(Recipe, values, origin)
+    recipe = build(Recipe, _write_out(values), origin)
+    if recipe.is_new:
+        if recipe.family is None:
+            raise InputError("is missing", "family", "name the family in whose names a new model is saved: gpt2 ...")
+        recipe.name = recipe.name or "model"
+        recipe.tokenizer = recipe.tokenizer or NewTokenizer()
+    else:
+        for name in ("name", "family", "tokenizer"):
+            if getattr(recipe, name) is not None:
+                hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
+                raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
+    recipe.method = recipe.method or ("full" if recipe.is_new else "lora")
+    recipe.evaluate.resolve(recipe.is_new)
+    tasks.check_settings(recipe.task)
     if recipe.train.learning_rate is None:
-        recipe.train.learning_rate = registry.chosen_by(recipe).default_learning_rate(from_scratch=False)
+        recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)
     return recipe
 
 
@@ -74,11 +116,39 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise InputError("is no recipe", str(path), "write settings as name: value; see lmworks recipe show")
-    if isinstance(values.get("data"), str):
-        values["data"] = {"source": values["data"]}
-    return resolve(merge(values, overrides or {}), str(path))
+    return resolve(merge_values(values, overrides or {}), str(path))
+
+
+def from_preset(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of a preset; overrides win. A vocab_size among them is meant as it is given."""
+    values, changes = presets.preset(name).values, _write_out(overrides or {})
+    if "vocab_size" in changes.get("tokenizer", {}):
+        values = merge(values, {"tokenizer": {"at_most": False}})
+    return resolve(merge_values(values, changes), f"preset {name}")
+
+
+def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both, nested; the second's values win, and settings of another task than the second's are left out."""
+    first, second = _write_out(first), _write_out(second)
+    asked = second.get("task", {}).get("name")
+    if asked is not None and asked != first.get("task", {}).get("name"):
+        first = {**first, "task": {}}
+    return merge(first, second)
 
 
 def is_recipe(source: str) -> bool:
     """Whether the word names a recipe file."""
     return source.endswith((".yaml", ".yml"))
+
+
+def is_preset(source: str) -> bool:
+    """Whether the word names a preset, and no folder of that name."""
+    return source in presets.names() and not Path(source).exists()
+
+
+def _write_out(values: dict[str, Any]) -> dict[str, Any]:
+    """The shorthands written out."""
+    if "objective" in values:
+        raise InputError("is no known setting", "objective", "it is called task: --task masked, --task.mask_rate 0.2")
+    named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}
+    return {**values, **named}

@@ -95,7 +95,7 @@ def _notes(shape: shapes.Shape, unused: dict[str, str], bad: BadRows) -> list[st
     if shape.unused_keys:
         notes.append(f"keys of messages not used: {', '.join(shape.unused_keys)}")
     if bad.reasons:
-        notes.append(f"{len(bad.reasons)} bad rows were skipped")
+        notes.append(f"{len(bad.reasons)} bad rows were skipped (first: {bad.reasons[0]})")
     return notes
 
 

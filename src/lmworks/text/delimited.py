@@ -94,7 +94,8 @@ def delimited(
         yield Row(dict(zip(names, fields, strict=True)), f"{path}:{first}")
     if suspects:
         more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
-        notes.append(f"{path.name}: a quoted field runs over lines that look like rows ({suspects[0]}{more})")
+        fault = f"{path.name}: a quoted field runs over lines that look like rows ({suspects[0]}{more})"
+        notes.append(f"{fault}; if a quote is missing there, close it, or read with {option('quotes', False)}")
 
 
 def _quote_fault(error: str, opened: int, last: int) -> str:
@@ -161,7 +162,7 @@ def _names(fields: list[str], place: str, settings: DataSettings) -> list[str]:
 
 def tabbed_lines(lines: list[str]) -> dict[str, int] | None:
     """The likely columns of lines with as many tabs each, by number from 1; None where the lines look like text."""
-    if len(lines) < LEAST_LINES:
+    if len(lines) < 2:
         return None
     counts = Counter(line.count("\t") for line in lines)
     tabs, alike = counts.most_common(1)[0]

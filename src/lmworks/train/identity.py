@@ -12,7 +12,7 @@ from lmworks.train.settings import TrainSettings
 
 # Settings that change no loss.
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
-NAMED_SETTINGS = {"optimizer_state"}  # compared by value: a checkpoint has no state for another value
+NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
 SAMPLED = 1000  # examples whose random part is hashed
 
 
@@ -35,7 +35,7 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
         samples = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // SAMPLED)):
             _add(samples, draw(examples[index], np.random.default_rng((settings.seed, index))))
-        identity["objective"] = samples.hexdigest()
+        identity["task"] = samples.hexdigest()
     return identity
 
 

@@ -1,0 +1,150 @@
+"""How lmworks data show prints the examples of a task: what the model sees, and what it learns to say.
+
+Knows no model; reads examples alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from rich.text import Text
+
+from lmworks.commands import show
+from lmworks.data.batch import NEXT_SENTENCE, Example
+from lmworks.data.examples import Examples
+from lmworks.tasks.task import Task
+from lmworks.text.tokenizer import Tokenizer
+
+GIVEN = "dim"
+LEARNED = "bold green"
+MARK = "bold magenta"
+FATES = {"masked": "bold red", "replaced": "bold yellow", "left": "bold cyan"}
+"""What became of a hidden token, and its colour."""
+
+CLASSES = {NEXT_SENTENCE: ("the second text follows the first", "the second text does not follow the first")}
+"""What the classes of a head mean, where they have no names of their own."""
+
+
+class Printer:
+    """Prints examples token by token.
+
+    Args:
+        tokenizer: writes ids as pieces.
+        most: tokens of each text that are shown.
+        lines: a line a token, with ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, most: int, lines: bool) -> None:
+        self.tokenizer, self.most, self.lines = tokenizer, most, lines
+        self.console = show.console()
+        self.plain = not self.console.is_terminal or self.console.no_color
+        self.spaced = _is_spaced(tokenizer)
+
+    def example(self, example: Example, name: str) -> None:
+        """One sampled example under a line that says what it is."""
+        sizes = f"{len(example)} tokens, {example.num_targets} with loss"
+        if example.source is not None:
+            parts = f"{len(example.source)} tokens of source, {len(example)} of the decoder"
+            sizes = f"{parts}, {example.num_targets} with loss"
+        cut = f", cut by {example.dropped}" if example.dropped else ""
+        print(f"--- example {name}, {example.place}: {sizes}{cut}")
+        for head, labels in example.labels.items():
+            for label in labels.classes.tolist():
+                print(f"{head} {label}" + (f": {CLASSES[head][label]}" if head in CLASSES else ""))
+        if example.targets is not None:
+            self._hidden(example)
+            return
+        if example.source is not None:
+            self._text("source", example.source, None)
+        self._text("target" if example.source is not None else "", example.ids, example.loss)
+
+    def _hidden(self, example: Example) -> None:
+        """A text with tokens hidden in it: what is seen and, after an arrow, what stood there."""
+        types = example.types if example.types is not None else np.zeros(len(example), dtype=int)
+        assert example.targets is not None
+        for kind in np.unique(types):
+            line = Text(f"type {kind}: " if example.types is not None else "")
+            for place in np.flatnonzero(types == kind)[: self.most]:
+                seen, meant = int(example.ids[place]), int(example.targets[place])
+                what = fate(seen, meant, self.tokenizer) if example.loss[place] else ""
+                if self.lines:
+                    text = f"{what:8} {self.tokenizer.piece(seen)!r}"
+                    print(
+                        f"{seen:>8} type {kind} {text}{f' -> {meant} {self.tokenizer.piece(meant)!r}' if what else ''}"
+                    )
+                elif what:
+                    self._marked(line, f"{self.piece(seen)}→{self.piece(meant).strip()}", FATES[what])
+                else:
+                    line.append(self.piece(seen), style=GIVEN)
+            if not self.lines:
+                self.console.print(line, soft_wrap=True)
+        self._more(len(example))
+
+    def _text(self, title: str, ids: np.ndarray, loss: np.ndarray | None) -> None:
+        """A text of which nothing is hidden in its place; sentinels and masks are marked."""
+        line = Text(f"{title}: " if title else "")
+        special = set(self.tokenizer.specials.values())
+        for place, token in enumerate(ids[: self.most].tolist()):
+            learned = loss is not None and place > 0 and bool(loss[place])
+            if self.lines:
+                print(f"{token:>8} {title:6} {'loss' if learned else '    '} {self.tokenizer.piece(token)!r}")
+            elif token in special:
+                self._marked(line, self.piece(token), MARK)
+            else:
+                line.append(self.piece(token), style=LEARNED if learned else GIVEN)
+        if not self.lines:
+            self.console.print(line, soft_wrap=True)
+        self._more(len(ids))
+
+    def _marked(self, line: Text, text: str, style: str) -> None:
+        space = " " * (len(text) - len(text.lstrip(" ")))
+        text = text.lstrip(" ")
+        line.append(f"{space}[{text}]" if self.plain else f"{space}{text}", style=style)
+
+    def _more(self, length: int) -> None:
+        if length > self.most:
+            print(f"... and {length - self.most} more tokens (--tokens)")
+
+    def piece(self, token: int) -> str:
+        """A token as it stands in a line: with a space before it, where the tokenizer's tokens hold none."""
+        piece = self.tokenizer.piece(token)
+        return f" {piece}" if self.spaced and not piece.startswith("##") else piece
+
+
+def fate(seen: int, meant: int, tokenizer: Tokenizer) -> str:
+    """What became of a hidden token: masked, replaced or left."""
+    return "masked" if seen == tokenizer.mask_id else "left" if seen == meant else "replaced"
+
+
+def print_counts(task: Task, examples: Examples, seed: int) -> None:
+    """What one draw of all examples does, in figures."""
+    samples = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
+    if not samples:
+        return
+    if samples[0].targets is not None:
+        may = sum(int(example.loss.sum()) for example in examples)
+        fates = [
+            fate(int(seen), int(meant), task.tokenizer)
+            for example in samples
+            if example.targets is not None
+            for seen, meant in zip(example.ids[example.loss], example.targets[example.loss], strict=True)
+        ]
+        parts = ", ".join(f"{name} {fates.count(name) / max(len(fates), 1):.1%}" for name in FATES)
+        print(f"one draw hides {len(fates):,} of {may:,} tokens that may be hidden ({len(fates) / may:.1%}): {parts}")
+    for head in samples[0].labels:
+        counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
+        print(f"{head}: " + ", ".join(f"{count:,} of class {label}" for label, count in sorted(counts.items())))
+    if samples[0].source is not None:
+        sources = sum(len(example.source) for example in samples if example.source is not None)
+        print(f"{sources:,} tokens of source, {sum(len(example) for example in samples):,} of the decoder")
+
+
+def _is_spaced(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens hold no spaces: decoding puts them between two of them."""
+    special = set(tokenizer.specials.values())
+    for token in range(tokenizer.vocab_size):
+        piece = tokenizer.piece(token)
+        if token not in special and piece.isalnum():
+            return " " in tokenizer.decode([token, token]).strip()
+    return False

@@ -1,0 +1,159 @@
+"""Examples of a table's rows, and the report of what became of the rows. Knows no batch and no task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.tokenizer import Tokenizer
+
+ROWS_AT_ONCE = 512
+"""Rows encoded in one call: all cores work, and memory stays small."""
+
+_FULL = "their prompts fill all the room"
+_NOTHING = {"text": "their texts are empty or too short"}
+
+
+@dataclass
+class Report:
+    """What became of the rows.
+
+    Attributes:
+        kind: of the table.
+        template: "chat template" or "plain".
+        rows: rows of the table.
+        examples: examples made (long texts make several).
+        tokens, loss_tokens: of all examples; loss_tokens counts what is predicted and learned.
+        longest: tokens of the longest example.
+        truncated, dropped_tokens: rows cut at the end, and what was cut off.
+        too_long: rows left out because they were too long (on_long: skip).
+        chunked: texts divided into several examples.
+        no_trainable: rows without a token to learn; they are left out.
+        end_without_loss: whole rows in which no end-of-turn token is learned.
+        with_specials: rows whose own text writes out a special token.
+        skipped: bad rows left out while reading.
+        notes: how the rows were read, and what was decided here.
+        first_no_trainable, first_end_without_loss: the place of the first such row.
+    """
+
+    kind: str
+    template: str
+    rows: int = 0
+    examples: int = 0
+    tokens: int = 0
+    loss_tokens: int = 0
+    longest: int = 0
+    truncated: int = 0
+    dropped_tokens: int = 0
+    too_long: int = 0
+    chunked: int = 0
+    no_trainable: int = 0
+    end_without_loss: int = 0
+    with_specials: int = 0
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+    first_no_trainable: str = ""
+    first_end_without_loss: str = ""
+
+
+@dataclass
+class Examples:
+    """Examples, what was counted on the way, and the labels that may be chosen from (kind labels)."""
+
+    items: list[Example]
+    report: Report
+    choices: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.items)
+
+
+def start_report(table: Table, template: str) -> Report:
+    """A report that has counted no example yet."""
+    return Report(table.kind, template, rows=len(table), skipped=len(table.skipped), notes=list(table.notes))
+
+
+def check_report(report: Report, settings: DataSettings) -> None:
+    """Refuse what would train badly without a word.
+
+    Raises:
+        InputError: nothing to learn at all, rows without a token to learn, or ends of turn that carry no loss.
+    """
+    if not report.loss_tokens:
+        raise InputError("no row has a token to learn", report.first_no_trainable, "look at them: lmworks data show")
+    if report.no_trainable and not settings.allow_no_loss:
+        raise InputError(
+            f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
+            report.first_no_trainable,
+            "raise max_tokens, hint such rows, or leave them out with allow_no_loss: true",
+        )
+    if report.end_without_loss and not settings.allow_no_end:
+        raise InputError(
+            f"in {report.end_without_loss} of {report.rows} rows the end of the turn carries no loss: "
+            "a model trained so does not learn to stop",
+            report.first_end_without_loss,
+            "use a chat template that ends turns with a special token, give the tokenizer an eos_token, "
+            "or go on with allow_no_end: true",
+        )
+
+
+def limit_of(settings: DataSettings, context: int) -> int:
+    """The longest example in tokens.
+
+    Raises:
+        InputError: more is asked for than the model's context.
+    """
+    if settings.max_tokens is not None and settings.max_tokens > context:
+        hint = f"set max_tokens to at most {context}"
+        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", hint)
+    return settings.max_tokens or context
+
+
+def count(items: list[Example], report: Report) -> None:
+    """Count examples, their tokens (with those of sources) and those that carry loss."""
+    report.examples = len(items)
+    report.tokens = sum(example.total for example in items)
+    report.loss_tokens = sum(example.num_targets for example in items)
+    report.longest = max((example.total for example in items), default=0)
+
+
+def count_without_loss(item: Row | Example, report: Report) -> None:
+    """Count a row that has no token to learn."""
+    report.no_trainable += 1
+    report.first_no_trainable = report.first_no_trainable or item.place
+
+
+def count_specials(rows: Sequence[Row], tokenizer: Tokenizer, report: Report) -> None:
+    """Count the rows whose own text writes out a special token."""
+    if tokenizer.specials:
+        special = re.compile("|".join(map(re.escape, tokenizer.specials)))
+        report.with_specials += sum(any(special.search(text) for text in _texts_of(row)) for row in rows)
+
+
+def note_rows(report: Report, nothing: str) -> None:
+    """Note how many rows were cut and how many left out.
+
+    Args:
+        report: with the counts.
+        nothing: what rows of its ``no_trainable`` are.
+    """
+    if report.truncated:
+        report.notes.append(f"{report.truncated} rows are cut at the end, {report.dropped_tokens} tokens in all")
+    left_out = {"too long": report.too_long, nothing: report.no_trainable}
+    report.notes += [f"{count} rows are left out: {why}" for why, count in left_out.items() if count]
+
+
+def _texts_of(row: Row) -> list[str]:
+    if "messages" in row.values:
+        return [message["content"] for message in row.values["messages"]]
+    return [value for value in row.values.values() if isinstance(value, str)]

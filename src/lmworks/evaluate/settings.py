@@ -1,0 +1,50 @@
+"""What is measured of a run, on rows that were never trained on. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lmworks.base.settings import Settings
+
+
+class EvaluateSettings(Settings):
+    """What is measured before, on the way and after. None: what suits a model that is opened, or one that is new."""
+
+    task_rows: int | None = Field(
+        None, ge=0, description="Held-out rows answered to measure the task's own metric; None: 48, of a new model 0."
+    )
+    measured: int | None = Field(
+        None, gt=0, description="At most so many held-out examples are measured, spread evenly; None: all."
+    )
+    samples: int = Field(3, ge=0, description="Samples shown side by side in the report.")
+    prompts: list[str] = Field(
+        default_factory=list,
+        description="Texts to show the model instead: to continue, to fill ([MASK] or the tokenizer's), to translate.",
+    )
+    max_tokens: int | None = Field(
+        None, gt=0, description="Longest answer and longest sample; None: 64, of a new model 48."
+    )
+    temperature: float = Field(0.8, ge=0, description="Of continued texts; 0: the likeliest token each time.")
+    top_k: int = Field(50, ge=0, description="Continued with one of so many tokens; 0: of all.")
+    general: str | None = Field(
+        None,
+        description="A text file never trained on, to measure forgetting; none: Python's documentation topics.",
+    )
+    general_bytes: int | None = Field(
+        None, ge=0, description="How much of it is read; 0: forgetting is not measured; None: 24000, of a new model 0."
+    )
+
+    def resolve(self, new: bool) -> None:
+        """Fill in what was left open.
+
+        Args:
+            new: whether the model begins with weights drawn at random, so that it has nothing to forget.
+        """
+        self.task_rows = (0 if new else 48) if self.task_rows is None else self.task_rows
+        self.max_tokens = (48 if new else 64) if self.max_tokens is None else self.max_tokens
+        self.general_bytes = (0 if new else 24_000) if self.general_bytes is None else self.general_bytes
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer."""
+        return self.max_tokens or 64

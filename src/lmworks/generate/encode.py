@@ -1,0 +1,48 @@
+"""Hidden states of whole texts, read without padding; how many tokens a text may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lmworks.model.transformer import Transformer
+
+ROW_TOKENS = 1024  # tokens of several texts that pass through a network at a time
+
+
+def encode_texts(network: Transformer, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """The last hidden states of each text, (tokens, E): of an encoder-decoder those of its encoder.
+
+    Texts are packed into flat rows without padding.
+    """
+    device = network.device
+    states: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+    for group in _groups([len(text) for text in texts]):
+        sizes = [len(texts[index]) for index in group]
+        ids = torch.tensor([token for index in group for token in texts[index]], device=device)[None]
+        positions = torch.cat([torch.arange(size, device=device) for size in sizes])[None]
+        segments = torch.arange(1, len(group) + 1, device=device).repeat_interleave(torch.tensor(sizes, device=device))
+        read = network.encode if network.config.architecture == "encoder-decoder" else network.hidden_states
+        hidden = read(ids, positions=positions, segments=segments[None])[0]
+        for index, part in zip(group, hidden.split(sizes), strict=True):
+            states[index] = part
+    return states
+
+
+def context_of(network: Transformer) -> int | None:
+    """Tokens that a text may have; None where positions are relative and never end."""
+    return None if network.config.positions == "relative" else network.config.max_position_embeddings
+
+
+def _groups(sizes: Sequence[int]) -> list[list[int]]:
+    """Indices of texts, those of similar lengths together, as many as a row holds."""
+    groups: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        if not groups or sizes[index] > room:
+            groups.append([])
+            room = ROW_TOKENS
+        groups[-1].append(index)
+        room -= sizes[index]
+    return groups

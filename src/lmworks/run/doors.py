@@ -1,0 +1,82 @@
+"""The two ways into a run, tune and pretrain, as Python calls: both fill the same recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmworks.run import recipe as recipes
+from lmworks.run.pipeline import Run, Say, run_recipe
+from lmworks.text import python_rows
+
+
+def tune(
+    model: str,
+    data: Any,
+    *,
+    method: str | None = None,
+    out: str | Path | None = None,
+    say: Say | None = None,
+    **settings: Any,
+) -> Run:
+    """Adapt a model to a data set, measuring it before and after.
+
+    Args:
+        model: any source of a model.
+        data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
+            which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
+        method: "lora" (default), "full" ...: ``lmworks recipe list`` names them.
+        out: the run's folder; must be new. Default: runs/<time>-<model>-<method>.
+        say: gets each line of progress; default: silent but for the progress of training.
+        **settings: further groups of the recipe: ``train={"epochs": 3}``, ``task="masked"``, ``lora={...}``,
+            ``evaluate={...}``.
+
+    Raises:
+        InputError: anything about model, data or settings that cannot be used.
+    """
+    source, rows = _parted(data)
+    values = {**settings, "model": model, "data": source, **_given(method, out)}
+    return run_recipe(recipes.resolve(values, "tune"), say, rows)
+
+
+def pretrain(
+    preset: str,
+    data: Any,
+    *,
+    method: str | None = None,
+    out: str | Path | None = None,
+    say: Say | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a new model, whose weights are drawn at random.
+
+    Args:
+        preset: a name (``lmworks recipe presets`` lists them), or the path of a recipe (.yaml).
+        data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
+            which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
+        method: default "full".
+        out: the run's folder; must be new. Default: runs/<time>-<name>.
+        say: gets each line of progress; default: silent but for the progress of training.
+        **settings: what is to be otherwise: ``model={"num_hidden_layers": 2}``, ``train={"steps": 100}``,
+            ``tokenizer={"kind": "char"}``, ``task={...}``.
+
+    Raises:
+        InputError: anything about data or settings that cannot be used.
+    """
+    source, rows = _parted(data)
+    values = {**settings, "data": source, **_given(method, out)}
+    read = recipes.read if recipes.is_recipe(preset) else recipes.from_preset
+    return run_recipe(read(preset, values), say, rows)
+
+
+def _parted(data: Any) -> tuple[Any, Any]:
+    """Data as the recipe has them, and the rows that are given in Python, or None."""
+    source = data.get("source") if isinstance(data, dict) else data
+    if source is None or isinstance(source, (str, Path)):
+        return (str(data) if isinstance(data, Path) else data), None
+    return {**(data if isinstance(data, dict) else {}), "source": python_rows.FILE}, python_rows.rows_of(source)
+
+
+def _given(method: str | None, out: str | Path | None) -> dict[str, Any]:
+    values = {"method": method, "out": None if out is None else str(out)}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,318 @@
+"""What every run goes through: measured - trained - saved - measured again - reported.
+
+Each part is written in the journal when it is done, so a killed run goes on at the part that it was in; within
+training, from its newest checkpoint. Knows no method and no task by name.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.base.settings import to_yaml
+from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import load
+from lmworks.report import card, page
+from lmworks.run import recipe as recipes
+from lmworks.run.new_model import NewTokenizer
+from lmworks.run.recipe import Recipe
+from lmworks.run.setup import Setup, set_up
+from lmworks.run.source import TOKENIZER
+from lmworks.tasks.evaluation import Evaluation
+from lmworks.text import python_rows
+from lmworks.train.hooks import Hooks
+from lmworks.train.loop import Outcome, train
+from lmworks.train.monitor import evaluation_interval
+from lmworks.train.settings import TrainSettings
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """What a run gives back.
+
+    Attributes:
+        folder: the run's folder.
+        stopped: why training ended: "finished", "early" or "interrupted".
+    """
+
+    folder: Path
+    stopped: str
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The trained model."""
+        return load(self.folder)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The report card, as in report.json."""
+        return card.build(self.folder)
+
+
+def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
+    """Start a new run.
+
+    Args:
+        recipe: its settings; not changed.
+        say: gets each line of progress.
+        rows: what to learn from, in place of the recipe's source; the run's folder keeps them.
+
+    Raises:
+        InputError: anything about model, data or settings that cannot be used.
+    """
+    say = say or silent
+    recipe = recipe.model_copy(deep=True)
+    _refuse_threads(recipe.train.threads)
+    machine.use_threads(recipe.train.threads)
+    title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
+    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
+    asked = recipe.train.precision
+    folder = Path(recipe.out)
+    _refuse_existing(folder)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
+    why = setup.plan.precision_reason
+    say(f"precision {why}")
+    for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
+        say(line)
+    run = RunFolder.create(folder, to_yaml(recipe))
+    setup.source.keep(folder)
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
+    run.write("start", **_start(setup, why))
+    run.write("data", **_data(setup))
+    return _go(run, setup, say)
+
+
+def resume(folder: str | Path, say: Say | None = None) -> Run:
+    """Go on with a run that was killed or stopped, from where it was.
+
+    On a CPU the losses that follow are those of a run that was never stopped, bit for bit.
+
+    Raises:
+        InputError: no run there, or its data or settings are no longer the same.
+    """
+    say = say or silent
+    run = RunFolder(folder)
+    if finished := run.events("finish"):
+        say(f"{run.path} has finished already; see lmworks report {run.path}")
+        return Run(run.path, str(finished[-1].get("stopped")))
+    started = run.events("start")
+    if not started:
+        raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
+    recipe = recipe_of(run)
+    machine.use_threads(started[0]["threads"])
+    setup = set_up(recipe)
+    run.write("resume", threads=started[0]["threads"])
+    return _go(run, setup, say)
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe of a run that goes on."""
+    recipe = recipes.read(run.recipe)
+    recipe.out = str(run.path)
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
+    recipe.train.memory = None  # what was chosen within it stands beside it, and stays
+    if recipe.is_new:
+        recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
+    return recipe
+
+
+def _refuse_threads(threads: int | None) -> None:
+    """More threads than the processor runs at once wait for each other at every product: steps take many times longer.
+
+    A run that goes on where there are fewer cores than it began with is not asked: its sums depend on the number.
+    """
+    processor = machine.processor()
+    most = max(processor.cores, processor.logical)
+    if threads is not None and threads > most:
+        raise InputError(
+            f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
+            "train.threads",
+            f"leave it out: the default is {processor.cores}, one per core",
+        )
+
+
+def _slower(settings: TrainSettings, asked: str) -> list[str]:
+    """What was asked for and makes training slower on this machine: it is done, and said."""
+    notes, cores = [], machine.processor().cores
+    if settings.threads is not None and settings.threads > cores:
+        notes.append(
+            f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
+            "which is what comes without train.threads"
+        )
+    rates = machine.rates()
+    if asked == "bfloat16" and rates.bfloat16 < rates.float32:
+        notes.append(
+            f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
+            "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
+        )
+    return notes
+
+
+def silent(line: str) -> None:
+    """Prints nothing."""
+
+
+def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
+    """All that is not done yet."""
+    started = time.monotonic()
+    meter = machine.EnergyMeter()
+    meter.start()
+    recipe, evaluation = setup.recipe, setup.evaluation
+    if not _is_evaluated(run, "before"):
+        say("measuring before training")
+        _measure(run, evaluation, "before", 0)
+    machine.release_memory()
+    setup.method.apply(setup.model.network, recipe.train.seed)
+    say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
+    outcome = train(
+        setup.model.network,
+        setup.train.items,
+        recipe.train,
+        run,
+        _hooks(setup),
+        draw=setup.task.sample if setup.task.is_random else None,
+    )
+    if outcome.reason == "interrupted":
+        return Run(run.path, outcome.reason)
+    setup.model.network.eval().requires_grad_(False)
+    machine.release_memory()
+    if run.final.exists():
+        shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
+    _save(setup, run.final)
+    if not _is_evaluated(run, "after"):
+        say("measuring after training")
+        _measure(run, evaluation, "after", outcome.step)
+    run.write("finish", **_closing(run, outcome, meter.stop(), time.monotonic() - started))
+    run.sync()
+    page.write(run.path, card.build(run.path))
+    return Run(run.path, outcome.reason)
+
+
+def _hooks(setup: Setup) -> Hooks:
+    """What the loop does beside training; a new model shows on the way what it writes by now."""
+    evaluation = setup.evaluation
+    return Hooks(
+        evaluate=evaluation.held_out_figures if _evaluates_on_the_way(setup) else None,
+        sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
+        library=setup.plan.memory.get("library"),
+    )
+
+
+def _evaluates_on_the_way(setup: Setup) -> bool:
+    """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
+    settings, total = setup.recipe.train, setup.plan.steps
+    every = settings.evaluate_every or evaluation_interval(total, -(-len(setup.train) // settings.batch_size))
+    return bool(setup.held_out.items) and (every < total or settings.patience is not None)
+
+
+def _save(setup: Setup, folder: Path) -> None:
+    """The method's own folder, or the whole model where it is new; beside it how inputs looked."""
+    recipe, model = setup.recipe, setup.model
+    slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
+    written = InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
+    if recipe.is_new:
+        model.save(folder)
+    else:
+        setup.method.save(model, folder, str(recipe.model))
+    written.save(folder)
+
+
+def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int) -> None:
+    figures, samples = evaluation.measure()
+    run.write("samples", when=when, step=step, items=samples)
+    run.write("evaluation", when=when, step=step, **figures)
+
+
+def _start(setup: Setup, why: str) -> dict[str, Any]:
+    recipe = setup.recipe
+    return {
+        "model": recipe.name if recipe.is_new else recipe.model,
+        "new": recipe.is_new,
+        "data": recipe.data.source,
+        "method": recipe.method,
+        "task": recipe.task.model_dump(),
+        **setup.source.event(),
+        "machine": machine.describe(),
+        "precision": recipe.train.precision,
+        "precision_reason": why,
+        "threads": machine.use_threads(recipe.train.threads),
+        "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
+        "plan": setup.plan.event(),
+        "notes": setup.model.notes,
+    }
+
+
+def _data(setup: Setup) -> dict[str, Any]:
+    report = setup.train.report
+    return {
+        "rows": report.rows,
+        "examples": report.examples,
+        "tokens": report.tokens,
+        "loss_tokens": report.loss_tokens,
+        "truncated": report.truncated,
+        "dropped_tokens": report.dropped_tokens,
+        "skipped": report.skipped,
+        "held_out": setup.held_out.report.rows,
+        "notes": report.notes,
+    }
+
+
+def _closing(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
+    session = outcome.session
+    size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
+    reached = session["flops"] / session["seconds"] if session["seconds"] else None
+    peak = machine.peak_memory()  # before anything is measured anew
+    limit = _limit(outcome.precision[0], reached or 0.0)
+    return {
+        "seconds": seconds,
+        "training_seconds": session["seconds"],
+        "peak_memory": peak,
+        "peak_parts": session["peak_parts"] | ({"stage": "measuring after"} if peak > session["peak_memory"] else {}),
+        "flops": session["flops"],
+        "energy": {"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
+        "artefact": {"path": str(run.final), "bytes": size},
+        "limit": limit,
+        "share_of_limit": reached / limit if reached is not None and limit else None,
+        "precision": outcome.precision[0],
+        "stopped": outcome.reason,
+        "best_step": outcome.best_step,
+    }
+
+
+def _limit(precision: str, reached: float) -> float:
+    """FLOP/s of this machine's matrix products; measured anew where training was faster than what was measured.
+
+    Nothing is faster than its limit: other programs ran while that was measured.
+    """
+    limit = float(getattr(machine.rates(), precision)) * 1e9
+    if 0 < limit < reached:
+        limit = max(limit, float(getattr(machine.rates(refresh=True), precision)) * 1e9)
+    return limit
+
+
+def _is_evaluated(run: RunFolder, when: str) -> bool:
+    return any(event.get("when") == when for event in run.events("evaluation"))
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Say it before the model is opened, not after."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "is there already and not empty", str(folder), f"choose another --out, or lmworks resume {folder}"
+        )

@@ -1,0 +1,149 @@
+"""A recipe -> model, examples, task, method and plan, checked to fit together; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmworks.adapt.method import Method
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example, count_labels
+from lmworks.data.examples import Examples, Report, check_report, count
+from lmworks.language_model.model import LanguageModel
+from lmworks.model.config import ModelConfig
+from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.plan import Plan
+from lmworks.run.plan import make as make_plan
+from lmworks.run.recipe import Recipe
+from lmworks.run.source import Source, source_of
+from lmworks.tasks import registry
+from lmworks.tasks.evaluation import Evaluation, sample_once, spread
+from lmworks.tasks.task import Task
+from lmworks.text import corpus
+from lmworks.text.rows import Table
+from lmworks.train.settings import TrainSettings
+
+
+@dataclass
+class Setup:
+    """All that a run needs.
+
+    Attributes:
+        recipe: with the task's name written out.
+        source: of the model.
+        model: changed by training.
+        method: how it is trained.
+        task: what it learns.
+        train, held_out: examples.
+        evaluation: what it is measured by.
+        plan: what to expect.
+        notes: what a person should know before it begins.
+    """
+
+    recipe: Recipe
+    source: Source
+    model: LanguageModel
+    method: Method[Any]
+    task: Task
+    train: Examples
+    held_out: Examples
+    evaluation: Evaluation
+    plan: Plan
+    notes: list[str] = field(default_factory=list)
+
+
+def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
+    """Open data and model and check that they fit the task and the method. What cannot be trained is refused before
+    weights are opened.
+
+    Args:
+        recipe: resolved; its task's name and what a budget of memory decides are written into it.
+        rows: what to learn from, where it is not the recipe's source.
+
+    Raises:
+        InputError: they do not fit, or memory does not suffice.
+    """
+    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
+    source, method = source_of(recipe), recipe.adaptation
+    chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
+    recipe.task.name = chosen.name
+    if not recipe.is_new:
+        method.trained(source.config)
+    if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
+        table = chosen.usable_rows(table, tokenizer, recipe.data)
+    train_rows, held_out_rows = corpus.split(table, recipe.data)
+    model = source.open(recipe.task, train_rows)
+    config, context = model.config, model.config.max_position_embeddings
+    task = chosen(recipe.task, model.tokenizer, config, source.decoder_start)
+    examples = task.examples(train_rows, recipe.data, context)
+    check_report(examples.report, recipe.data)
+    if recipe.is_new:
+        _refuse_short(examples, config, table)
+    held_out, notes = _held_out(task, held_out_rows, recipe, context)
+    evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
+    sampled = sample_once(task, examples.items)
+    documents = _documents(sampled, examples.report, evaluation)
+    memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
+    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
+    plan.settle(recipe.train)
+    source.hold(plan.base_precision)
+    notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
+    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
+
+
+def _held_out(task: Task, rows: Table, recipe: Recipe, context: int) -> tuple[Examples, list[str]]:
+    """The held-out examples, at most as many as are to be measured, spread evenly; and a note where they are fewer."""
+    if not len(rows):
+        return Examples([], Report(rows.kind, "")), []
+    held_out = task.examples(rows, recipe.data, context)
+    most, there = recipe.evaluate.measured, len(held_out)
+    if most is None or there <= most:
+        return held_out, []
+    held_out.items = spread(held_out.items, most)
+    count(held_out.items, held_out.report)
+    return held_out, [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
+
+
+def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> Documents:
+    """What the plan needs to know of the examples, and of the measurements before and after training."""
+    sources = [len(example.source) for example in examples if example.source is not None]
+    answers = evaluation.answer_work()
+    return Documents(
+        [example.width for example in examples],
+        sources=sources,
+        loss_tokens=report.loss_tokens,
+        labels=count_labels(examples),
+        evaluation_tokens=2 * (evaluation.tokens() + answers.prompt_tokens),
+        answer_rows=answers.rows,
+        answer_steps=2 * answers.steps,
+    )
+
+
+def note_long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]:
+    """A note on documents that are longer than a row; none where there are none.
+
+    Args:
+        examples: as they pass through the network.
+        settings: of packing.
+    """
+    sizes = [example.size for example in examples if example.size > settings.room]
+    if not sizes or not settings.packing:
+        return []
+    many = f"{len(sizes):,} documents are" if len(sizes) > 1 else "1 document is"
+    return [
+        f"{many} longer than a row of {settings.room} tokens (train.row_tokens): alone in a longer row, up to "
+        f"{max(sizes):,} tokens, which asks for more memory"
+    ]
+
+
+def _refuse_short(examples: Examples, config: ModelConfig, table: Table) -> None:
+    """A text that does not fill one context teaches a new model nothing about most of its positions."""
+    context, tokens = config.max_position_embeddings, examples.report.tokens
+    if table.kind == "text" and tokens < context:
+        raise InputError(
+            f"the training text is {tokens} tokens, shorter than one context of {context}",
+            table.name,
+            f"give more text, or shorten the context: --model.max_position_embeddings {max(2, tokens // 2)}",
+        )

@@ -1,0 +1,268 @@
+"""Where a run's model comes from: it is opened, or new: its tokenizer trained and its weights drawn at random.
+
+What it is can be asked before its weights are opened or drawn.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.families.registry import FAMILIES
+from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import load, load_tokenizer, read_config
+from lmworks.model import initialization
+from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage
+from lmworks.model.stored import stored_layers, weight_bytes, widen
+from lmworks.model.transformer import Transformer
+from lmworks.run.footprint import BaseWeights
+from lmworks.run.new_model import ModelSettings, NewTokenizer
+from lmworks.run.recipe import Recipe
+from lmworks.tasks.encoder_decoder import decoder_start
+from lmworks.tasks.settings import TaskSettings
+from lmworks.text import train_tokenizer
+from lmworks.text.rows import Table
+from lmworks.text.tokenizer import Tokenizer
+from lmworks.text.tokenizer_settings import TokenizerSettings
+from lmworks.text.train_tokenizer import TooManyEntries, texts_of
+
+TOKENIZER = "tokenizer"  # the folder in the run's folder that holds a new model's tokenizer
+
+
+class Source(ABC):
+    """A model that a run begins with.
+
+    Attributes:
+        notes: what a person should know of it.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @property
+    @abstractmethod
+    def config(self) -> ModelConfig:
+        """What the model is; of a new one the vocabulary may be open."""
+
+    @abstractmethod
+    def existing_tokenizer(self) -> Tokenizer | None:
+        """Its tokenizer; None where one is still to be trained."""
+
+    @abstractmethod
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
+        """The model with its weights, opened or drawn.
+
+        Args:
+            task: with its name.
+            rows: of training, on which a new model's tokenizer is trained.
+
+        Raises:
+            InputError: the files are damaged, or the family cannot be what the settings say.
+        """
+
+    @property
+    def decoder_start(self) -> int | None:
+        """What the decoder of an encoder-decoder reads first, where the model's files say it."""
+        return None
+
+    def bases(self) -> list[BaseWeights]:
+        """Ways to hold the weights, the preferred one first, the smallest last."""
+        return [BaseWeights()]
+
+    def hold(self, base_precision: str) -> None:
+        """Hold the opened weights in one of these ways."""
+        return
+
+    @abstractmethod
+    def library_bytes(self) -> int:
+        """Bytes that the process holds now beside the weights: libraries, tokenizer, data."""
+
+    def event(self) -> dict[str, Any]:
+        """What the journal says of it beside its name."""
+        return {}
+
+    def keep(self, folder: Path) -> None:
+        """Write into the run's new folder what a resumed run needs beside the recipe."""
+        return
+
+
+def source_of(recipe: Recipe) -> Source:
+    """The source that a resolved recipe names."""
+    return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model), _base_precision(recipe))
+
+
+def _base_precision(recipe: Recipe) -> str:
+    """As the recipe asks; only frozen weights can be held otherwise than in float32.
+
+    Raises:
+        InputError: the method trains the model's own weights.
+    """
+    asked = recipe.train.base_precision
+    if recipe.adaptation.peft_type is not None:
+        return asked
+    if asked in ("auto", "float32"):
+        return "float32"
+    fault = f"method {recipe.method} trains the model's own weights, which are float32"
+    raise InputError(fault, "train.base_precision", "--method lora, or leave it out")
+
+
+class OpenedModel(Source):
+    """A model of a folder, a file or a package."""
+
+    def __init__(self, source: str, base_precision: str = "float32") -> None:
+        super().__init__()
+        self.source, self.base_precision = source, base_precision
+        self.model: LanguageModel | None = None
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """Read without the weights."""
+        return read_config(self.source)
+
+    def existing_tokenizer(self) -> Tokenizer | None:
+        """Read without the weights."""
+        return load_tokenizer(self.source)
+
+    @property
+    def decoder_start(self) -> int | None:
+        """By its generation config."""
+        return None if self.model is None else self.model.rules.decoder_start_token_id
+
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
+        """All of it."""
+        self._before = machine.resident_memory()
+        storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
+        self.model = load(self.source, storage=storage)
+        if self.base_precision == "auto" and not _has_blocks(self.model.network):
+            widen(self.model.network)
+        self._opened = machine.resident_memory()
+        self.notes += self.model.notes
+        return self.model
+
+    def library_bytes(self) -> int:
+        """Weights of a mapped file are in memory as far as they were read."""
+        assert self.model is not None
+        weights = weight_bytes(self.model.network)
+        after = max(0, machine.resident_memory() - self._opened)
+        return self._before + max(0, self._opened - self._before - weights) + after
+
+    def bases(self) -> list[BaseWeights]:
+        """Float32, where it was not asked otherwise; and as the file has them, where they are quantized there."""
+        assert self.model is not None
+        network = self.model.network
+        formats = Counter[str]()
+        for _, layer in stored_layers(network):
+            formats[layer.storage.dtype_name] += layer.storage.nbytes
+        if not formats:
+            return [BaseWeights()]
+        precision = "stored" if self.base_precision == "auto" else self.base_precision
+        names = " and ".join(name for name, _ in formats.most_common())
+        stored = BaseWeights(precision, weight_bytes(network), names)
+        return [BaseWeights(), stored] if self.base_precision == "auto" else [stored]
+
+    def hold(self, base_precision: str) -> None:
+        """Widen quantized weights where there is memory for it."""
+        if self.model is not None and base_precision == "float32":
+            widen(self.model.network)
+
+
+def _has_blocks(network: Transformer) -> bool:
+    return any(isinstance(layer.storage, BlockStorage) for _, layer in stored_layers(network))
+
+
+class NewModel(Source):
+    """A model whose weights are drawn at random, with a tokenizer that is taken or trained."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        assert isinstance(recipe.model, ModelSettings)
+        assert recipe.family is not None
+        assert recipe.tokenizer is not None
+        if recipe.family not in FAMILIES:
+            hint = f"one of: {', '.join(sorted(FAMILIES))}"
+            raise InputError(f"there is no family {recipe.family!r}", "family", hint)
+        self.settings, self.family, self.choice = recipe.model, FAMILIES[recipe.family], recipe.tokenizer
+        self.tokenizer_event: dict[str, Any] = {}
+        self.network: Transformer | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """As the recipe says it."""
+        return self.settings
+
+    def existing_tokenizer(self) -> Tokenizer | None:
+        """The one that the recipe names, if any."""
+        return None if self.choice.source is None else load_tokenizer(self.choice.source)
+
+    def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
+        """A tokenizer, and weights that are drawn from the seed of training."""
+        self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
+        if self.choice.source is not None:
+            self.tokenizer_event = {"source": self.choice.source, "vocab_size": tokenizer.vocab_size}
+            self.notes.append(f"tokenizer of {self.choice.source}, {tokenizer.vocab_size:,} ids")
+        config = self.settings.config(tokenizer.vocab_size)
+        ids = self._special_ids(task, tokenizer)
+        self.family.write_config(config, ids)
+        network = Transformer(config)
+        initialization.draw(network, torch.Generator().manual_seed(self.recipe.train.seed))
+        self.network = network.eval()
+        name = str(self.recipe.name)
+        return LanguageModel(self.network, tokenizer, self.family, name, name, hf_config=ids, generation=ids)
+
+    def _trained_tokenizer(self, rows: Table) -> Tokenizer:
+        try:
+            trained, notes = _train(self.choice, list(texts_of(row.values for row in rows.rows)), self.family.name)
+        except InputError as error:
+            hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
+            raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
+        self.tokenizer_event = {
+            "source": "trained on the training rows",
+            "kind": self.choice.kind,
+            "vocab_size": trained.tokenizer.vocab_size,
+        }
+        self.notes += [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
+        return trained.tokenizer
+
+    def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
+        """The ids of special tokens, as config.json and generation_config.json call them."""
+        ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+        if self.settings.architecture == "encoder-decoder":
+            ids["decoder_start"] = decoder_start(task, task.name, tokenizer)
+        return {f"{role}_token_id": number for role, number in ids.items() if number is not None}
+
+    def library_bytes(self) -> int:
+        """Drawn weights are in memory wholly."""
+        machine.release_memory()
+        weights = [] if self.network is None else [weight.nbytes for weight in self.network.parameters()]
+        return machine.resident_memory() - sum(weights)
+
+    def event(self) -> dict[str, Any]:
+        """The tokenizer's origin."""
+        return {"tokenizer": self.tokenizer_event}
+
+    def keep(self, folder: Path) -> None:
+        """The tokenizer."""
+        self.tokenizer.save(folder / TOKENIZER)
+
+
+def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
+    """A new tokenizer, and a note where it has fewer ids than were asked for."""
+    settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
+    try:
+        return train_tokenizer.train(texts, settings, family), []
+    except TooManyEntries as error:
+        if not choice.at_most:
+            raise
+        fewer = settings.model_copy(update={"vocab_size": error.filled})
+        note = f"the text fills {error.filled:,} ids, not the preset's {settings.vocab_size:,}"
+        return train_tokenizer.train(texts, fewer, family), [note]

@@ -1,0 +1,14 @@
+"""Chat: a decoder learns the assistant's turns of conversations, written through its chat template."""
+
+from __future__ import annotations
+
+from lmworks.tasks.instructions import Instructions
+
+
+class Chat(Instructions):
+    """Rows of messages. Which turns carry loss, the data settings say (turns: all, last)."""
+
+    name = "chat"
+    learns = "the assistant's turns of conversations"
+    kinds = ("chat",)
+    default_for = ("chat",)

@@ -1,0 +1,265 @@
+"""What a run is measured by: held-out loss, answers, forgetting, samples; the same each time, in float32.
+
+Asks the task for what it measures; knows no run folder and no training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.data.examples import Examples
+from lmworks.data.prompts import Prompt
+from lmworks.evaluate import metrics, scoring
+from lmworks.evaluate.scoring import EVALUATION_SEED
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.model import LanguageModel
+from lmworks.model.transformer import Transformer
+from lmworks.tasks.task import Task
+from lmworks.tasks.writing import answer_groups, answer_text
+from lmworks.text import datasets
+from lmworks.text.plain_text import read_text
+from lmworks.text.rows import DataSettings, Table
+
+Figures = dict[str, Any]
+MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
+BYTES_PER_TOKEN = 4  # of the general text, roughly: for the plan alone
+PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
+
+
+@dataclass(frozen=True)
+class AnswerWork:
+    """What answering prompts costs.
+
+    Attributes:
+        prompt_tokens: that are read.
+        rows: answers that are written at once, at most.
+        steps: tokens that are written, those of one group counted once, if all are as long as they may be.
+    """
+
+    prompt_tokens: int
+    rows: int = 0
+    steps: int = 0
+
+
+@dataclass
+class Evaluation:
+    """What is measured of a model, before and after training alike.
+
+    Attributes:
+        model: changed by training between two measurements.
+        task: what it learns.
+        held_out: examples never trained on, with their random part sampled once.
+        prompts: of held-out rows, with references; none where nothing is asked.
+        general: texts of another kind, never trained on.
+        general_name: what they are.
+        settings: how much is measured.
+        notes: what is not measured, and why.
+    """
+
+    model: LanguageModel
+    task: Task
+    held_out: list[Example]
+    prompts: list[Prompt]
+    general: list[str]
+    general_name: str
+    settings: EvaluateSettings
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        task: Task,
+        held_out: Examples,
+        rows: Table,
+        data: DataSettings,
+        settings: EvaluateSettings,
+    ) -> Evaluation:
+        """The evaluation that settings ask for.
+
+        Args:
+            model: to be measured.
+            task: what it learns.
+            held_out: examples never trained on.
+            rows: what they were made of.
+            data: how rows are written.
+            settings: how much is measured.
+        """
+        name, general = _general(settings)
+        prompts = task.prompts(rows, data) if settings.task_rows else []
+        context = model.config.max_position_embeddings
+        fitting = [prompt for prompt in prompts if prompt.longest <= context]
+        notes = []
+        if len(fitting) < len(prompts):
+            place = next(prompt.place for prompt in prompts if prompt.longest > context)
+            notes.append(
+                f"{len(prompts) - len(fitting)} held-out prompts leave no room for an answer in the context of "
+                f"{context} tokens and are not asked; the first is {place}"
+            )
+        examples = list(sample_once(task, held_out.items))
+        return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
+
+    def tokens(self) -> int:
+        """Tokens that pass through in one measurement, but for those of answers."""
+        general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
+        return sum(example.size for example in self.held_out) + general
+
+    def answer_work(self) -> AnswerWork:
+        """What answering the prompts once costs."""
+        lengths = [len(prompt.ids) for prompt in self.prompts]
+        if self.prompts and self.prompts[0].choices:
+            scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
+            return AnswerWork(prompt_tokens=scored)
+        groups = answer_groups(self.model.config, lengths, self.settings.longest)
+        return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
+
+    def measure(self) -> tuple[Figures, list[dict[str, str]]]:
+        """All figures, and samples (prompt, reference, answer)."""
+        figures: Figures = {}
+        if self.held_out:
+            figures["held_out"] = self.held_out_figures(self.model.network)
+        if self.general and (general := self._general_figures()):
+            figures["general"] = general
+        if not self.prompts:
+            return figures, self.samples()
+        answers = self.task.answer(self.model, self.prompts, self.settings.longest)
+        figures["task"] = self._answer_figures(answers)
+        if self.task.metric == "chrf" and metrics.end_in_numbers([prompt.reference for prompt in self.prompts]):
+            figures["numbers"] = self._number_figures(answers)
+        pairs = zip(self.prompts[: self.settings.samples], answers, strict=False)
+        return figures, [
+            {"prompt": prompt.text, "reference": prompt.reference, "answer": answer} for prompt, answer in pairs
+        ]
+
+    def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
+        """Figures over the held-out rows, and what each row (or each of some hundred parts of a text) has in them."""
+        losses = scoring.row_losses(network, self.held_out)
+        tokens = losses.language
+        sizes = [example.bytes for example in self.held_out]
+        parts = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
+        rows = {f"row_{name}": _sum_neighbours(values).tolist() for name, values in parts.items()}
+        return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
+
+    def samples(self) -> list[dict[str, str]]:
+        """What the model makes of the texts of the settings, else of held-out examples."""
+        network = self.model.network
+        training = network.training
+        network.eval()
+        try:
+            if self.settings.prompts:
+                return [
+                    {"prompt": text, "answer": answer_text(self.model, text, self.settings)}
+                    for text in self.settings.prompts
+                ]
+            return self.task.samples(self.model, spread(self.held_out, self.settings.samples), self.settings)
+        finally:
+            network.train(training)
+
+    def _general_figures(self) -> Figures:
+        """A decoder's bits per byte; of other models the loss of the task's own examples, where it takes texts."""
+        network = self.model.network
+        if self.task.architecture == "decoder":
+            scores = scoring.score_texts(network, self.model.tokenizer, self.general)
+            nats, size = sum(score.nats for score in scores), sum(score.bytes for score in scores)
+            return {
+                "name": self.general_name,
+                "bits_per_byte": scoring.bits_per_byte(nats, size),
+                "row_nats": [score.nats for score in scores],
+                "row_bytes": [score.bytes for score in scores],
+            }
+        examples = self.task.general_examples(self.general, network.config.max_position_embeddings)
+        losses = scoring.row_losses(network, list(sample_once(self.task, examples))).language
+        if not losses.targets.sum():
+            return {}
+        return {
+            "name": self.general_name,
+            "loss": float(losses.nats.sum() / losses.targets.sum()),
+            "row_nats": losses.nats.tolist(),
+            "row_tokens": losses.targets.tolist(),
+        }
+
+    def _answer_figures(self, answers: list[str]) -> Figures:
+        references = [prompt.reference for prompt in self.prompts]
+        judge = metrics.metric(self.task.metric)
+        values = [judge.row(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        interval = metrics.bootstrap_interval(values)
+        return {
+            "metric": judge.title,
+            "signature": judge.signature,
+            "value": interval.value,
+            "interval": [interval.low, interval.high],
+            "n": len(values),
+            "values": values,
+        }
+
+    def _number_figures(self, answers: list[str]) -> Figures:
+        """The share of answers that end in the number in which the reference ends."""
+        judge = metrics.metric("number_match")
+        right = [judge.row(answer, prompt.reference) for answer, prompt in zip(answers, self.prompts, strict=True)]
+        share = sum(right) / len(right)
+        return {"name": judge.signature, "share": share, "row_right": right, "row_weights": [1.0] * len(right)}
+
+
+def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples with their random part sampled once, the same each time."""
+    if not task.is_random:
+        return list(examples)
+    return [
+        task.measure(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+    ]
+
+
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """So many examples, spread evenly."""
+    count = min(count, len(examples))
+    return [examples[number * len(examples) // count] for number in range(count)]
+
+
+def _sum_neighbours(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (MEASURED_ROWS,) sums over neighbours, where there are more."""
+    groups = min(len(values), MEASURED_ROWS)
+    return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
+
+
+def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
+    """The text that shows what was forgotten, in pieces of some thousand bytes."""
+    size = settings.general_bytes or 0
+    if not size:
+        return "", []
+    if settings.general is None:
+        return "Python's documentation topics", _pieces(datasets.general_text(size), size)
+    path = Path(settings.general)
+    text = read_text(path)
+    if not text.strip():
+        raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
+    return path.name, _pieces(text.split("\n\n"), size)
+
+
+_AFTER_LINE_END = re.compile(r"(?<=\n)")
+
+
+def _pieces(texts: list[str], size: int) -> list[str]:
+    """The first ``size`` bytes as pieces of some two thousand, cut between lines where they can be.
+
+    Several pieces, since how sure a change is can only be told from several.
+    """
+    pieces: list[str] = []
+    for text in texts:
+        for line in filter(None, _AFTER_LINE_END.split(text)):
+            part = line.encode()[:size].decode(errors="ignore")
+            size -= len(line.encode())
+            if not pieces or len(pieces[-1].encode()) + len(part.encode()) > PIECE_BYTES:
+                pieces.append("")
+            pieces[-1] += part
+            if size <= 0:
+                return [piece for piece in pieces if piece.strip()]
+        pieces.append("")
+    return [piece for piece in pieces if piece.strip()]

@@ -1,0 +1,58 @@
+"""The figures of an evaluation: where each stands in the journal, and what it is called. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A figure that is measured before and after training.
+
+    Attributes:
+        key: under which the card keeps it.
+        title: what a person reads.
+        part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
+        name: its name there.
+        numerators, denominators: its parts by row there; empty where no rows are kept.
+        unit: "nats per token" ...
+        better: "lower" or "higher".
+    """
+
+    key: str
+    title: str
+    part: str
+    name: str
+    numerators: str = ""
+    denominators: str = ""
+    unit: str = ""
+    better: str = "lower"
+
+
+ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
+NUMBERS = Figure(
+    "final_number", "Final number right", "numbers", "share", "row_right", "row_weights", "share", "higher"
+)
+"""Of answers whose references all end in a number, as those of GSM8K do."""
+
+LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
+PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")
+"""The exponential of the loss, which stands before it."""
+
+ACCURACY = Figure(
+    "held_out_accuracy", "Tokens predicted", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
+)
+BITS = Figure(
+    "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
+)
+GENERAL_BITS = Figure(
+    "general_bits", "Forgetting: another text", "general", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
+)
+GENERAL_LOSS = Figure(
+    "general_loss", "Forgetting: another text", "general", "loss", "row_nats", "row_tokens", "nats per token"
+)
+
+
+def of_head(name: str) -> Figure:
+    """The accuracy of a classification head."""
+    title = f"{name.replace('_', ' ').capitalize()}: accuracy"
+    return Figure(f"{name}_accuracy", title, "held_out", f"{name}_accuracy", unit="share", better="higher")

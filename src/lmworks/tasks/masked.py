@@ -1,0 +1,116 @@
+"""Masked language modelling, with next-sentence prediction where asked for (BERT: Devlin et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data import masked, texts
+from lmworks.data.batch import LANGUAGE, NEXT_SENTENCE, Example
+from lmworks.data.documents import Document, Window, frame_of, require_id, special_ids
+from lmworks.data.examples import Examples, Report, limit_of, start_report
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
+from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.task import ModelFacts, Task
+from lmworks.text.rows import DataSettings, Table
+from lmworks.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+
+class Masked(Task):
+    """An encoder predicts hidden tokens from all others, and whether a second sentence follows the first."""
+
+    name = "masked"
+    learns = "hidden tokens"
+    architecture = "encoder"
+    kinds = ("text", "labels")
+    default_for = ("text",)
+    uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
+    mask_rate = 0.15
+    figures = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
+
+    def __init__(
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+    ) -> None:
+        if settings.next_sentence and settings.windows == "random":
+            hint = "leave out one of the two: pairs of sentences are sampled anew each time anyway"
+            raise InputError("windows random does not go with next_sentence", "task.windows", hint)
+        super().__init__(settings, tokenizer, model, decoder_start)
+        mask = require_id(tokenizer, "mask", "task masked")
+        every = np.array(sorted(tokenizer.core.get_vocab(with_added_tokens=True).values()), dtype=np.int32)
+        special = np.zeros(int(every[-1]) + 1, dtype=bool)
+        special[special_ids(tokenizer)] = True
+        plain = every[~special[every]]
+        if not len(plain):
+            raise InputError("the tokenizer has special tokens alone", "tokenizer", "train it on a text")
+        self.masking = masked.Masking(self.rate, mask, plain, special)
+        self.frame = frame_of(tokenizer)
+        if settings.next_sentence and not self.frame.middle:
+            fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
+            hint = "train one of BERT's style (lmworks tokenizer train --style bert), or set next_sentence: false"
+            raise InputError(fault, "tokenizer", hint)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The language head's, and that of next sentences."""
+        return (LANGUAGE, NEXT_SENTENCE) if self.settings.next_sentence else (LANGUAGE,)
+
+    @property
+    def is_random(self) -> bool:
+        """What is hidden is sampled anew each time."""
+        return True
+
+    def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """Texts in windows that fill a context, or pairs of sentences."""
+        limit = limit_of(settings, context)
+        report = start_report(table, "masked, with next sentences" if self.settings.next_sentence else "masked")
+        documents = texts.read_documents(table, self.tokenizer, report, self.settings.whole_words)
+        if self.settings.next_sentence:
+            items = self._pairs(documents, limit, report)
+        else:
+            windows = texts.cut(documents, texts.room(limit, len(self.frame), 1), report)
+            candidates = (masked.text_example(window, self.frame, self.masking) for window in windows)
+            items = [example for example in candidates if example is not None]
+            if len(items) < len(windows):
+                report.notes.append(f"{len(windows) - len(items)} stretches of special tokens alone are left out")
+        return texts.sampled_examples(items, report, self.measure)
+
+    def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
+        room = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)
+        library = [masked.split_sentences(document, room // 2) for document in documents]
+        blocks = masked.blocks_of(library, room)
+        alone = sum(len(of_document) < 2 for of_document in library)
+        if documents and not blocks:
+            hint = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
+            raise InputError("no document has two sentences, so none can follow another", documents[0].place, hint)
+        if alone:
+            report.notes.append(f"{alone} documents of one sentence begin no pair")
+        if len(library) == 1:
+            report.notes.append("there is one document: sentences that do not follow come from elsewhere in it")
+        return [self._typed(masked.pair_example(block, self.frame, self.masking)) for block in blocks]
+
+    def _typed(self, example: Example) -> Example:
+        return example if self.model.type_vocab_size > 1 else replace(example, types=None)
+
+    def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
+        origin = example.origin
+        if isinstance(origin, masked.SegmentPair):
+            return self._typed(masked.sample_pair(origin.block, self.frame, self.masking, rng))
+        if move and isinstance(origin, Window):
+            moved = origin.shift_randomly(rng)
+            example, origin = masked.text_example(moved, self.frame, self.masking) or example, moved
+        assert isinstance(example.origin, Window)
+        return self.masking.mask(example, masked.text_word_ids(example.origin, self.frame), rng)
+
+    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+        """A text with hidden tokens, and the likeliest token in the place of each."""
+        from lmworks.tasks.writing import fill_texts
+
+        return fill_texts(model, examples, settings)

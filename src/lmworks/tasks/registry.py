@@ -1,0 +1,130 @@
+"""All tasks by name, and which of them suits rows and a model. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import nearest
+from lmworks.data.spans import sentinels
+from lmworks.tasks.causal import Causal
+from lmworks.tasks.chat import Chat
+from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.instructions import Instructions
+from lmworks.tasks.labels import Labels
+from lmworks.tasks.masked import Masked
+from lmworks.tasks.seq2seq import SequenceToSequence
+from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.spans import Spans
+from lmworks.tasks.task import ModelFacts, Task
+from lmworks.text.tokenizer import Tokenizer
+
+AUTO = "auto"
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        Causal,
+        Instructions,
+        Chat,
+        Labels,
+        Masked,
+        Spans,
+        Denoising,
+        SequenceToSequence,
+    )
+}
+
+_COLUMNS = {
+    "text": "texts (--data.columns '{text: COLUMN}')",
+    "completion": "prompts and completions (--data.columns '{prompt: COLUMN, completion: COLUMN}')",
+    "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
+    "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
+    "chat": "conversations (messages)",
+}
+
+
+def task_class(name: str) -> type[Task]:
+    """A task by its name.
+
+    Raises:
+        InputError: there is none; the nearest is named.
+    """
+    if name not in TASKS:
+        near = nearest(name, list(TASKS))
+        hint = f"did you mean {near[0]}?" if near else f"{AUTO}, or one of: {', '.join(TASKS)}"
+        raise InputError(f"there is no task {name!r}", "task.name", hint)
+    return TASKS[name]
+
+
+def check_settings(settings: TaskSettings) -> None:
+    """Refuse a name that is no task's, and settings that the task does not use.
+
+    Raises:
+        InputError: which one, and whose it is.
+    """
+    if settings.name == AUTO:
+        return
+    task = task_class(settings.name)
+    for name in settings.changed():
+        if name not in task.uses:
+            users = ", ".join(other.name for other in TASKS.values() if name in other.uses)
+            hint = f"leave it out; it serves {users}"
+            raise InputError(f"task {task.name} does not use it", f"task.{name}", hint)
+
+
+def choose(
+    settings: TaskSettings, kind: str, model: ModelFacts, tokenizer: Callable[[], Tokenizer | None], place: str
+) -> type[Task]:
+    """The task that the settings name, or that suits rows and model.
+
+    Args:
+        settings: with its name or ``auto``.
+        kind: of the rows.
+        model: its config.
+        tokenizer: gives the model's tokenizer, where the choice depends on it; None: it is not trained yet.
+        place: of the rows, for errors.
+
+    Raises:
+        InputError: no task trains such a model on such rows; says what would work.
+    """
+    if not model.language_head:
+        hint = "take a model that has a language head (a decoder, a masked language model, an encoder-decoder)"
+        raise InputError("this model has no language head, so no task trains it", "language_head", hint)
+    check_settings(settings)
+    if settings.name != AUTO:
+        task = task_class(settings.name)
+        if task.architecture != model.architecture:
+            fault = f"task {task.name} trains a model that is: {task.architecture}; this one is: {model.architecture}"
+            raise InputError(fault, "task.name", _what_works(kind, model.architecture))
+        if kind not in task.kinds:
+            fault = f"task {task.name} takes no rows of kind {kind}"
+            raise InputError(fault, place, _what_works(kind, model.architecture, task))
+        return task
+    of_model = [task for task in TASKS.values() if task.architecture == model.architecture]
+    suited = [task for task in of_model if kind in task.default_for]
+    if not suited:
+        what = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
+        raise InputError(
+            f"a model that is {model.architecture} does not learn {what}", place, _what_works(kind, model.architecture)
+        )
+    task = suited[0]
+    if len(suited) > 1:  # T5's tokenizers have sentinels, BART's a mask token
+        known = tokenizer()
+        task = suited[1] if known is not None and not len(sentinels(known)) else task
+    check_settings(settings.model_copy(update={"name": task.name}))
+    return task
+
+
+def _what_works(kind: str, architecture: str, asked: type[Task] | None = None) -> str:
+    """Tasks for these rows and this model; where there are none, other rows and other models."""
+    both = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
+    if both:
+        return f"for this model and these rows: --task {' or '.join(both)}"
+    kinds = (
+        asked.kinds
+        if asked
+        else [k for task in TASKS.values() if task.architecture == architecture for k in task.kinds]
+    )
+    rows = " or ".join(_COLUMNS[name] for name in dict.fromkeys(kinds))
+    models = " or ".join(dict.fromkeys(task.architecture for task in TASKS.values() if kind in task.default_for))
+    return f"give this model {rows}; or take a model that is {models} for these rows"

@@ -1,0 +1,55 @@
+"""Sequence to sequence: a target from its source, teacher-forced (Sutskever et al. 2014; Vaswani et al. 2017)."""
+
+from __future__ import annotations
+
+from lmworks.data import sequences
+from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
+from lmworks.data.prompts import Prompt
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, NUMBERS, PERPLEXITY
+from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.task import ModelFacts
+from lmworks.text.rows import DataSettings, Table
+from lmworks.text.tokenizer import Tokenizer
+
+
+class SequenceToSequence(EncoderDecoderTask):
+    """Rows of source and target, prompt and completion, or text and label."""
+
+    name = "seq2seq"
+    learns = "the target of each source"
+    kinds = ("pairs", "completion", "labels")
+    default_for = ("pairs", "completion", "labels")
+    uses = frozenset({"prefix", "decoder_start"})
+    figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS)
+
+    def __init__(
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+    ) -> None:
+        super().__init__(settings, tokenizer, model, decoder_start)
+        self.frame = closed(tokenizer, "task seq2seq")
+        self.first = self.start
+
+    def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """A row, an example; rows that are too long are cut, left out or refused, as the settings say."""
+        limit = limit_of(settings, context)
+        report = start_report(table, "seq2seq")
+        teaching = sequences.SequenceFormat(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
+        items = sequences.examples(table, self.tokenizer, teaching, report)
+        count(items, report)
+        note_rows(report, "without a token on one side")
+        return Examples(items, report, table.labels)
+
+    def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
+        """Of each row the source as the encoder reads it; all that is too long for the context is cut at its end."""
+        source, target = sequences.SIDES[table.kind]
+        sources, _ = sequences.encode_rows(table.rows, (source, target), self.tokenizer, self.settings.prefix)
+        return [
+            Prompt(
+                [*self.frame.opening, *ids, *self.frame.closing],
+                self.settings.prefix + row.values[source],
+                row.values[target],
+                row.place,
+            )
+            for row, ids in zip(table.rows, sources, strict=True)
+        ]

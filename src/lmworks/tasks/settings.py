@@ -1,0 +1,34 @@
+"""What can be said about a task. Imports no torch, knows no tokenizer and no model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lmworks.base.settings import Settings
+
+
+class TaskSettings(Settings):
+    """What is learned from the rows. Each task uses some of these settings; the others must stay as they are."""
+
+    name: str = Field("auto", description="What is learned; auto: what suits the rows and the model.")
+    windows: Literal["chunks", "random"] = Field(
+        "chunks", description="Texts longer than a context: one chunk after another, or from a random token each time."
+    )
+    mask_rate: float | None = Field(
+        None, gt=0, lt=1, description="Fraction of words or tokens hidden; default 0.15, denoising 0.3."
+    )
+    whole_words: bool = Field(False, description="masked: all tokens of a word are hidden together.")
+    next_sentence: bool = Field(False, description="masked: pairs of sentences; does the second follow the first?")
+    mean_span: float = Field(3.0, ge=1, description="spans, denoising: mean number of tokens of a hidden span.")
+    permute_sentences: bool = Field(True, description="denoising: the sentences of the source stand in random order.")
+    prefix: str = Field("", description='seq2seq: stands before each source ("translate English to French: ").')
+    decoder_start: Literal["auto", "pad", "bos", "eos"] = Field(
+        "auto", description="What a decoder reads first; auto: as the model says, else pad (T5, Marian), denoising eos."
+    )
+
+    def changed(self) -> list[str]:
+        """The settings that are not at their defaults, without the name."""
+        fields = type(self).model_fields
+        return [name for name in fields if name != "name" and getattr(self, name) != fields[name].default]

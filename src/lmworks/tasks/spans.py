@@ -1,0 +1,64 @@
+"""Span corruption: hidden spans, one sentinel each, from what stays (T5: Raffel et al. 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmworks.data import spans, texts
+from lmworks.data.batch import Example
+from lmworks.data.documents import Window, end_id
+from lmworks.data.examples import Examples, limit_of, start_report
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
+from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.task import ModelFacts
+from lmworks.text.rows import DataSettings, Table
+from lmworks.text.tokenizer import Tokenizer
+
+
+class Spans(EncoderDecoderTask):
+    """Texts with an encoder-decoder whose tokenizer has sentinels."""
+
+    name = "spans"
+    learns = "hidden spans"
+    kinds = ("text", "labels")
+    default_for = ("text",)
+    uses = frozenset({"windows", "mask_rate", "mean_span", "decoder_start"})
+    mask_rate = 0.15
+    figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
+
+    def __init__(
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+    ) -> None:
+        super().__init__(settings, tokenizer, model, decoder_start)
+        self.sentinels = spans.sentinels(tokenizer)
+        spans.check_sentinels(self.sentinels, 1)
+        self.first, self.end = self.start, end_id(tokenizer, "task spans")
+
+    @property
+    def is_random(self) -> bool:
+        """What is hidden is sampled anew each time."""
+        return True
+
+    def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """Texts in windows whose sources fill a context exactly."""
+        limit = limit_of(settings, context)
+        report = start_report(table, "spans")
+        size = spans.text_length(limit, self.rate, self.settings.mean_span)
+        spans.check_sentinels(self.sentinels, spans.noise_counts(size, self.rate, self.settings.mean_span)[1])
+        windows = texts.cut(texts.read_documents(table, self.tokenizer, report), size, report)
+        fit = [window for window in windows if window.end - window.begin > 1]
+        if len(fit) < len(windows):
+            report.notes.append(f"{len(windows) - len(fit)} stretches of a single token are left out")
+        rng = np.random.default_rng(0)
+        return texts.sampled_examples([self._corrupt(window, rng) for window in fit], report, self.measure)
+
+    def _corrupt(self, window: Window, rng: np.random.Generator) -> Example:
+        ids = window.document.ids[window.begin : window.end]
+        begins, ends = spans.noise_spans(len(ids), self.rate, self.settings.mean_span, rng)
+        source, target = spans.corrupt(ids, begins, ends, self.sentinels, self.end)
+        return spans.decoder_example(target, self.first, source, window)
+
+    def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
+        assert isinstance(example.origin, Window)
+        return self._corrupt(example.origin.shift_randomly(rng) if move else example.origin, rng)

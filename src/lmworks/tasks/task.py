@@ -1,0 +1,171 @@
+"""A task: how rows become examples, what is sampled anew each time, which losses it has, and how it is measured.
+
+Each task is one file beside this; the registry names them. Importing a task imports no torch: the recipe asks it which
+rows and models it takes, the report card which figures it shows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import LANGUAGE, Example
+from lmworks.data.examples import Examples
+from lmworks.data.prompts import Prompt
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.tasks.figures import Figure
+from lmworks.tasks.settings import TaskSettings
+from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+
+class ModelFacts(Protocol):
+    """What a task asks of a model; a ModelConfig answers."""
+
+    @property
+    def architecture(self) -> str:
+        """decoder, encoder or encoder-decoder."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embeddings."""
+        ...
+
+    @property
+    def type_vocab_size(self) -> int:
+        """Token types that it tells apart."""
+        ...
+
+    @property
+    def language_head(self) -> bool:
+        """Whether it has a language head."""
+        ...
+
+    def head(self, name: str) -> object | None:
+        """Its classification head of this name, where it has one."""
+        ...
+
+
+class Task(ABC):
+    """What a model learns from rows.
+
+    Class attributes:
+        name: in recipes.
+        learns: what a model learns, in a few words for the report.
+        architecture: of the models that it trains.
+        kinds: of the rows that it takes.
+        default_for: the kinds among them for which ``auto`` chooses it.
+        uses: the settings that it uses.
+        mask_rate: the published fraction of hidden tokens, where it hides some.
+        metric: what its answers are judged by (evaluate/metrics).
+        figures: what the report card shows, in this order; the first is the headline.
+    """
+
+    name: ClassVar[str]
+    learns: ClassVar[str]
+    architecture: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    default_for: ClassVar[tuple[str, ...]]
+    uses: ClassVar[frozenset[str]] = frozenset()
+    mask_rate: ClassVar[float] = 0.0
+    metric: ClassVar[str] = "chrf"
+    figures: ClassVar[tuple[Figure, ...]]
+
+    def __init__(
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+    ) -> None:
+        """A task for a tokenizer and a model.
+
+        Args:
+            settings: of this task.
+            tokenizer: the model's.
+            model: its config.
+            decoder_start: what the decoder of an encoder-decoder reads first, where the model's files say it.
+
+        Raises:
+            InputError: the model lacks a head, or the tokenizer a token.
+        """
+        self.settings, self.tokenizer, self.model = settings, tokenizer, model
+        self.decoder_start = decoder_start
+        for name in self.losses:
+            if name != LANGUAGE and model.head(name) is None:
+                hint = f"add it to the model: heads: [{{name: {name}, kind: pooled, size: 2}}] and pooler: true"
+                raise InputError(f"this model has no head {name}", f"task {self.name}", hint)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The named terms of its loss: ``language``, and classification heads by their names."""
+        return (LANGUAGE,)
+
+    @property
+    def rate(self) -> float:
+        """Fraction of the words or tokens that is hidden."""
+        return self.settings.mask_rate if self.settings.mask_rate is not None else self.mask_rate
+
+    @property
+    def is_random(self) -> bool:
+        """Whether ``sample`` changes anything."""
+        return self.settings.windows == "random"
+
+    # Rows -> examples
+
+    @classmethod
+    def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
+        """The table without the rows that cannot be written, where such rows are to be skipped; before it is split."""
+        return table
+
+    @abstractmethod
+    def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """The fixed part of all examples, and what was counted; counts of the random part are those of one sample.
+
+        Args:
+            table: rows of one of ``kinds``.
+            settings: how they are written.
+            context: the longest example in tokens; of source and decoder each, where there are two stacks.
+
+        Raises:
+            InputError: nothing to learn in all rows, or a context that is too short.
+        """
+
+    def sample(self, example: Example, rng: np.random.Generator) -> Example:
+        """An example as the model sees it this time; deterministic given the generator."""
+        return self._sample(example, rng, self.settings.windows == "random")
+
+    def measure(self, example: Example, rng: np.random.Generator) -> Example:
+        """The same for an evaluation: windows of texts stay where they are, so that every token counts once."""
+        return self._sample(example, rng, False)
+
+    def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
+        """The random part. ``move``: the window of a text goes to a random place of it."""
+        return example
+
+    # Evaluation
+
+    def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
+        """What the model is asked about held-out rows, with what the rows answer; none where nothing is asked."""
+        return []
+
+    def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+        """The model's answers, greedily written."""
+        from lmworks.tasks.writing import write_answers
+
+        return write_answers(model, prompts, max_tokens)
+
+    @abstractmethod
+    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+        """What the model makes of held-out examples: ``prompt``, ``reference`` and ``answer``."""
+
+    def general_examples(self, texts: Sequence[str], context: int) -> list[Example]:
+        """Texts that are never trained on as examples, to measure forgetting; none where the task takes no texts."""
+        if "text" not in self.kinds:
+            return []
+        rows = [Row({"text": text}, f"general text, part {number}") for number, text in enumerate(texts, 1)]
+        return self.examples(Table("general text", "text", rows), DataSettings(), context).items

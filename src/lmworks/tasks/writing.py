@@ -1,0 +1,127 @@
+"""What a model writes at an evaluation: answers to prompts, continued texts, filled masks, rewritten sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from lmworks.data.batch import Example
+from lmworks.data.packing import pack
+from lmworks.data.prompts import Prompt
+from lmworks.evaluate import scoring
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.generate.fill import BLANKS
+from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.text import complete
+from lmworks.language_model.model import LanguageModel
+from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import key_value_bytes
+
+CACHE_BYTES = 1 << 28  # keys and values of the texts that are written at a time
+_BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
+
+
+def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+    """Greedy answers, as many prompts at once as a small cache of keys and values holds."""
+    settings = SamplingSettings(max_tokens=max_tokens)
+    answers = [""] * len(prompts)
+    for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
+        ids = [prompts[index].ids for index in group]
+        for index, reply in zip(
+            group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
+        ):
+            answers[index] = reply.text.strip()
+    return answers
+
+
+def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[str]:
+    """The likeliest of the labels of each prompt."""
+    ids, choices = [prompt.ids for prompt in prompts], [prompt.choices for prompt in prompts]
+    likelihoods = scoring.choice_likelihoods(model.network, ids, choices)
+    return [prompt.labels[int(row.argmax())] for prompt, row in zip(prompts, likelihoods, strict=True)]
+
+
+def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:
+    """A person's own text, filled where it has blanks, else continued or answered."""
+    if model.config.architecture == "encoder" or _BLANK.search(text):
+        return model.fill(text).text
+    return model.generate(text, **_sampling(model, settings).model_dump())
+
+
+def continue_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+    """The first half of each text, how it goes on, and how the model continues it."""
+    samples, tokenizer = [], model.tokenizer
+    for example in examples:
+        ids = example.ids.tolist()
+        half = max(1, len(ids) // 2)
+        samples.append(
+            {
+                "prompt": tokenizer.decode(ids[:half]),
+                "reference": tokenizer.decode(ids[half : half + settings.longest]),
+                "answer": _write(model, ids[:half], settings),
+            }
+        )
+    return samples
+
+
+def rewrite_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+    """What the encoder reads of each, and what the decoder writes."""
+    samples, tokenizer = [], model.tokenizer
+    for example in examples:
+        source = [] if example.source is None else example.source.tolist()
+        plain = not any(token in tokenizer.decode(source, skip_special=False) for token in ("<extra_id_", "<mask>"))
+        samples.append(
+            {
+                "prompt": tokenizer.decode(source, skip_special=plain),
+                "reference": tokenizer.decode(example.ids[1:].tolist(), skip_special=plain),
+                "answer": _write(model, source, settings, skip_special=plain),
+            }
+        )
+    return samples
+
+
+@torch.no_grad()
+def fill_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+    """Each text with hidden tokens, and the likeliest token in the place of each."""
+    samples, decode = [], model.tokenizer.decode
+    for example in examples:
+        (batch,) = pack([example], len(example))
+        places = batch.weights.flatten().nonzero().squeeze(1)
+        logits = model.network(
+            batch.ids, positions=batch.positions, segments=batch.segments, types=batch.types, only=places
+        ).logits
+        filled, original = batch.ids.flatten().clone(), batch.ids.flatten().clone()
+        filled[places], original[places] = logits.argmax(-1), batch.targets.flatten()[places]
+        samples.append(
+            {
+                "prompt": decode(example.ids.tolist(), skip_special=False),
+                "reference": decode(original.tolist()),
+                "answer": decode(filled.tolist()),
+            }
+        )
+    return samples
+
+
+def _write(model: LanguageModel, ids: list[int], settings: EvaluateSettings, skip_special: bool = True) -> str:
+    (reply,) = complete(model.stepper(), model.tokenizer, [ids], _sampling(model, settings), model.rules)
+    return reply.text if skip_special else model.tokenizer.decode(reply.ids, skip_special=False)
+
+
+def _sampling(model: LanguageModel, settings: EvaluateSettings) -> SamplingSettings:
+    """A decoder's continuation is sampled; an encoder-decoder writes the likeliest tokens."""
+    sampled = model.config.architecture == "decoder"
+    temperature, top_k = (settings.temperature, settings.top_k) if sampled else (0.0, 0)
+    return SamplingSettings(max_tokens=settings.longest, temperature=temperature, top_k=top_k)
+
+
+def answer_groups(config: ModelConfig, lengths: Sequence[int], new: int) -> list[list[int]]:
+    """Indices of texts, neighbours in length together, as many as CACHE_BYTES hold when each has grown by ``new``."""
+    token_bytes = key_value_bytes(config, 1)
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not groups or (len(groups[-1]) + 1) * (lengths[groups[-1][0]] + new) * token_bytes > CACHE_BYTES:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
