@@ -70,7 +70,7 @@ def test_a_relative_path_counts_from_the_adapter(
 
 def test_a_base_that_is_gone_is_named_with_the_file_that_asks_for_it(together: Path) -> None:
     shutil.move(together / "base", together / "renamed")
-    with pytest.raises(InputError, match="its base '.*base' cannot be opened") as caught:
+    with pytest.raises(InputError, match=r"its base '.*base' cannot be opened") as caught:
         lmworks.load(together / "run" / "final")
     assert caught.value.place == str(together / "run" / "final" / "adapter_config.json")
     assert "base_model_name_or_path" in caught.value.hint
