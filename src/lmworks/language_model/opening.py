@@ -72,6 +72,7 @@ def load(
         hf_config=opened.hf_config,
         generation=opened.generation,
         notes=[*notes, *opened.notes],
+        pooling=opened.pooling,
         input_format=InputFormat.read(found.path) if found.path.is_dir() else None,
     )
 
