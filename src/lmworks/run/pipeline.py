@@ -22,7 +22,7 @@ from lmworks.base.settings import to_yaml
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
-from lmworks.report import card, page
+from lmworks.reports import card, page
 from lmworks.run import recipe as recipes
 from lmworks.run.new_model import NewTokenizer
 from lmworks.run.recipe import Recipe
@@ -59,6 +59,10 @@ class Run:
     def card(self) -> dict[str, Any]:
         """The report card, as in report.json."""
         return card.build(self.folder)
+
+    def _repr_html_(self) -> str:
+        """The report card, where a notebook shows the run."""
+        return page.embedded(self.card)
 
 
 def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
