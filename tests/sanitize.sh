@@ -1,8 +1,9 @@
 #!/bin/sh
-# Builds the native kernels with a sanitizer beside the installed ones and runs their tests with it.
+# Compiles the native kernels with a sanitizer in a folder of its own and runs their tests with it.
 #   sh tests/sanitize.sh PYTHON [address,undefined | thread]
-# Python itself is not built with a sanitizer, so its library is loaded first, and leaks of Python are not looked for.
-# (and libstdc++ with it, or what is thrown is not caught). The thread sanitizer does not know PyTorch's OpenMP team: with it, only the kernels' own threads run.
+# Python is not compiled with a sanitizer, so the sanitizer's library is preloaded (with libstdc++, or exceptions are not
+# caught), and leaks of Python are not reported. The thread sanitizer does not understand PyTorch's OpenMP team, so with
+# it only the test of the kernels' own threads runs.
 set -eu
 python=$(command -v "$1")
 kind=${2:-address,undefined}

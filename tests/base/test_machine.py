@@ -196,3 +196,12 @@ def test_energy_is_read_where_the_processor_counts(tmp_path):
     assert told.how == "measured"
     assert told.joules == pytest.approx((200 + 50) / 1e6)
     assert all(not thread.name.startswith("energy") or not thread.is_alive() for thread in threading.enumerate())
+
+
+def test_freed_pages_are_given_back_above_a_limit():
+    blocks = [bytearray(100_000) for _ in range(400)]
+    del blocks[::2]
+    assert not machine.trim_memory(machine.resident_memory() + (1 << 30))
+    before = machine.resident_memory()
+    machine.trim_memory(0)
+    assert machine.resident_memory() <= before

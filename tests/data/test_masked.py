@@ -12,7 +12,7 @@ from tiny_tasks import TEXTS, bert_like, characters, make_task, model, roberta_l
 from tokenizers import normalizers
 
 from lmworks.base.errors import InputError
-from lmworks.data.documents import documents
+from lmworks.data.documents import encode_documents
 from lmworks.data.examples import check_report
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
@@ -66,12 +66,12 @@ def test_rates_are_fifteen_percent_and_80_10_10():
             kept += (drawn.ids[here] == drawn.targets[here]).sum()
             other = here & (drawn.ids != BERT.mask_id) & (drawn.ids != drawn.targets)
             replaced.update(drawn.ids[other].tolist())
-    plain = len(task.hiding.plain)
+    plain = len(task.masking.replacements)
     assert abs(hidden / could - 0.15) < bounds(0.15, could)
     assert abs(masked / hidden - 0.8) < bounds(0.8, hidden)
     assert abs(kept / hidden - 0.1 - 0.1 / plain) < bounds(0.1, hidden)
     assert abs(replaced.total() / hidden - 0.1 * (1 - 1 / plain)) < bounds(0.1, hidden)
-    assert set(replaced) == set(task.hiding.plain.tolist())
+    assert set(replaced) == set(task.masking.replacements.tolist())
     assert max(replaced.values()) < 3 * replaced.total() / plain
 
 
@@ -94,7 +94,7 @@ def test_whole_words_are_hidden_whole(name):
     several = 0
     for example in made:
         window = example.origin
-        words = window.document.words[window.begin : window.end]
+        words = window.document.word_ids[window.begin : window.end]
         for _ in range(10):
             loss = task.sample(example, rng).loss[len(tokenizer.opening) :][: len(words)]
             for word in np.unique(words):
@@ -106,10 +106,12 @@ def test_whole_words_are_hidden_whole(name):
 @pytest.mark.parametrize("make_one", [bert_like, roberta_like, t5_like, characters])
 def test_words_are_those_a_person_sees(make_one):
     text = TEXTS[1]
-    (document,) = documents([Row({"text": text})], make_one(), words=True)
+    (document,) = encode_documents([Row({"text": text})], make_one(), word_ids=True)
     ends = [*document.starts[1:], len(text)]
-    spans = list(zip(document.starts, ends, document.words, strict=True))
-    seen = ["".join(text[low:high] for low, high, n in spans if n == word) for word in range(document.words.max() + 1)]
+    spans = list(zip(document.starts, ends, document.word_ids, strict=True))
+    seen = [
+        "".join(text[low:high] for low, high, n in spans if n == word) for word in range(document.word_ids.max() + 1)
+    ]
     parts = [word.strip() for word in seen if word.strip()]
     assert not any(sign.isspace() for word in parts for sign in word)
     if make_one in (bert_like, characters):  # no token of theirs holds letters and a stop
@@ -119,9 +121,9 @@ def test_words_are_those_a_person_sees(make_one):
 
 
 def test_bytes_of_one_character_are_one_word():
-    (document,) = documents([Row({"text": "漢 字é"})], ROBERTA, words=True)
+    (document,) = encode_documents([Row({"text": "漢 字é"})], ROBERTA, word_ids=True)
     for low in np.unique(document.starts):
-        assert len(set(document.words[document.starts == low].tolist())) == 1
+        assert len(set(document.word_ids[document.starts == low].tolist())) == 1
 
 
 def test_texts_are_cut_into_stretches_and_nothing_is_lost():

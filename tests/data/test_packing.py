@@ -139,7 +139,7 @@ def test_targets_of_an_example_stand_in_their_place():
     (batch,) = pack([example, rich(3, 0, 50)], 20)
     assert batch.targets[0, :6].tolist() == example.targets.tolist()
     assert batch.weights[0, :6].tolist() == example.loss.astype(float).tolist()
-    assert example.learned == example.loss.sum()
+    assert example.num_targets == example.loss.sum()
 
 
 def test_documents_of_one_length_stay_in_their_order():

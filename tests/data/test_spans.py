@@ -209,7 +209,7 @@ def test_what_does_not_go_together_is_refused():
         make("spans", t5_like(2), context=500)
     with pytest.raises(InputError, match="no mask token"):
         make("denoising", T5)
-    with pytest.raises(InputError, match="holds no damaged text"):
+    with pytest.raises(InputError, match="holds no corrupted text"):
         make("spans", T5, context=2)
     headless = t5_like()
     headless.pad_id = None

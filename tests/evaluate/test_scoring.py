@@ -77,7 +77,7 @@ def test_without_bos_the_first_tokens_bytes_do_not_count(network: Transformer) -
     scores = scoring.score_texts(network, _tokenizer(False), ["The sky", "a", ""])
     assert [score.bytes for score in scores] == [6, 0, 0]
     assert math.isnan(scores[1].bits_per_byte)
-    assert math.isnan(scores[2].nats_per_token)
+    assert math.isnan(scores[2].bits_per_byte)
 
 
 @pytest.mark.parametrize("row_tokens", [1, 40, 10_000])

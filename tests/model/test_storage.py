@@ -92,7 +92,7 @@ def test_levels_of_four_bits_are_the_weights(kind: str) -> None:
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": False, "qkv_bias": True, "mlp_bias": True}])
 @pytest.mark.parametrize("kind", ["bfloat16", "Q4_1", "Q8_0"])
 def test_logits_are_those_of_the_widened_weights(kind: str, settings: dict[str, object], monkeypatch) -> None:
-    monkeypatch.setattr("lmworks.model.storage.DECODED_AT_ONCE", 64 * 40)  # the head in parts
+    monkeypatch.setattr("lmworks.model.storage.PART", 64 * 40)  # the head in parts
     stored, plain = stored_and_plain(kind, **settings)
     assert isinstance(stored.embed_tokens, StoredEmbedding)
     assert not any(isinstance(module, nn.Linear) for module in stored.modules())
@@ -130,7 +130,7 @@ def test_gradients_of_lora_are_those_over_the_widened_weights(kind: str, dropout
 
 def test_a_head_in_parts_has_the_same_gradient(monkeypatch) -> None:
     stored, plain = stored_and_plain("Q8_0")
-    monkeypatch.setattr("lmworks.model.storage.DECODED_AT_ONCE", 64 * 40)
+    monkeypatch.setattr("lmworks.model.storage.PART", 64 * 40)
     grads = []
     for network in (stored, plain):
         hidden = torch.randn(20, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()

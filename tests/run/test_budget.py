@@ -17,6 +17,7 @@ from lmworks.run import plan
 from lmworks.run.budget import MARGIN
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.largest_row import LargestRow
+from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -25,6 +26,8 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 LENGTHS = [100, 120, 90, 200] * 4
 PLENTY = 1 << 50
+
+TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_rows=0)
 
 
 def _plan(
@@ -35,7 +38,7 @@ def _plan(
     rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | measured))  # type: ignore[arg-type]
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
-    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates)
+    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING)
 
 
 def test_nothing_changes_where_it_fits() -> None:
@@ -88,10 +91,15 @@ def test_a_machine_too_small_is_told_before_it_starts() -> None:
     assert caught.value.hint == "a machine with more memory"
 
 
+def _least(**changes: object) -> int:
+    """Bytes with all blocks recomputed and rows of one document."""
+    return min(_plan(recompute=blocks, row_tokens=200, **changes).memory["total"] for blocks in range(9))
+
+
 def _obeyed(hint: str) -> dict[str, Any]:
     """The settings that the options in a hint mean."""
-    values = parse_overrides(hint.split(",")[0].split(" or ")[0].split())
-    return {"memory": values["memory"]} if "memory" in values else values["train"]
+    values = parse_overrides(hint.split(",")[0].split())
+    return values.get("train", values)
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "last_layers"])
@@ -106,18 +114,23 @@ def test_every_hint_works_when_it_is_obeyed(method: str, part: float, changes: d
     except InputError as error:
         hints = error.hint.split(" or ")
         for hint in (hint for hint in hints if hint.startswith("--")):
-            assert _plan(method=method, **(changes | given | _obeyed(hint)))
-        assert budgeted or hints  # else a machine with more memory
+            assert _plan(**({"method": method} | changes | given | _obeyed(hint)))
     else:
         assert budgeted, "nothing is changed where nobody gave a budget"
+
+
+def test_a_run_that_trains_all_is_told_of_lora_where_that_fits() -> None:
+    full = {"method": "full", "optimizer_state": "int8"}
+    with pytest.raises(InputError) as caught:
+        _plan(f"{round((_least(**full) - 1000) / (1 - MARGIN))}B", **full)
+    assert "--method lora" in caught.value.hint
 
 
 def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     """Frozen weights are held in bfloat16 beside float32, so that float32 alone takes less."""
     lora = {"method": "lora", "precision": "auto", "bfloat16": 200.0}
     assert _plan(**lora).precision == "bfloat16"
-    least = {name: min(_plan(precision=name, recompute=n, row_tokens=200).memory["total"] for n in range(9))
-             for name in ("float32", "bfloat16")}  # fmt: skip
+    least = {name: _least(precision=name) for name in ("float32", "bfloat16")}
     assert least["float32"] < least["bfloat16"]
     budget = round((least["float32"] + least["bfloat16"]) / 2 / (1 - MARGIN))
     made = _plan(f"{budget}B", **lora)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,10 @@ from lmworks.base.machine import Rates
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
+from lmworks.run import timing as timing_module
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.largest_row import LargestRow, largest_possible
+from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
 
 CONFIG = ModelConfig(
@@ -28,6 +31,7 @@ CONFIG = ModelConfig(
 )
 LORA = LoRASettings(rank=4)
 LENGTHS = [10, 20, 30, 15, 5]
+TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_rows=0)
 
 
 def _rates(**changes: float) -> Rates:
@@ -49,7 +53,7 @@ def _make(
     rates: Rates | None = None,
     method: Method | None = None,
 ) -> plan.Plan:
-    return plan.make(config, method or make("full"), train, documents, ProcessMemory(), rates or _rates())
+    return plan.make(config, method or make("full"), train, documents, ProcessMemory(), rates or _rates(), TIMING)
 
 
 def test_adapters_are_those_that_attaching_makes() -> None:
@@ -85,29 +89,36 @@ def test_flops_are_those_of_sizes() -> None:
     assert made.flops == {**vars(expected), "total": expected.total}
 
 
-def test_time_is_work_over_the_rate_reached() -> None:
-    made = _plan()
-    assert made.rate == 100e9 * plan.EFFICIENCY["float32"][plan.kernels() is None]
-    beside = made.steps * (plan.STEP_SECONDS + CONFIG.num_hidden_layers * plan.LAYER_SECONDS)  # one row a step
-    assert made.seconds == {"training": pytest.approx(made.flops["total"] / made.rate + beside)}
-    rates = _rates(memory=2.0)
+def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
-    slower = _make(CONFIG, train, Documents(LENGTHS), rates)
-    faster = _make(CONFIG, train, Documents(LENGTHS))
-    through = slower.steps * plan.OPTIMIZER_BYTES * slower.trainable / 2e9
-    assert slower.seconds["training"] - faster.seconds["training"] == pytest.approx(through)
+    documents = Documents(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
+    timing = Timing(step=0.2, step_tokens=40, evaluation=0.001, answer=0.01, answer_rows=4)
+    made = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
+    assert made.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
+    assert made.rate == pytest.approx(made.flops["total"] / 0.4)
 
 
-def test_a_rate_measured_on_a_busy_machine_is_said_to_be_one() -> None:
+def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
     train = TrainSettings(precision="float32")
-    quiet, busy = (_make(CONFIG, train, Documents(LENGTHS), _rates(share=s)) for s in (1.0, 0.2))
-    assert "other programs" in busy.note
-    assert quiet.note == ""
+    notes = [
+        plan.make(
+            CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates(), replace(TIMING, quiet=quiet)
+        ).note
+        for quiet in (True, False)
+    ]
+    assert notes[0] == ""
+    assert "other programs" in notes[1]
 
 
-def test_an_unknown_rate_gives_no_time() -> None:
+def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
+    monkeypatch.setattr(timing_module, "LARGEST", 1)
+    monkeypatch.setattr(plan.machine, "rates", _rates)
     train = TrainSettings(precision="float32")
-    made = _make(CONFIG, train, Documents(LENGTHS), _rates(float32=0))
+    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
+    assert made.seconds["training"] == pytest.approx(made.flops["total"] / 100e9)
+    assert "at least" in made.note
+    monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
+    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
     assert made.seconds == {}
     assert any("not known" in line for line in made.lines())
 

@@ -69,10 +69,6 @@ class LoRALinear(Adapter):
         plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
         return dtype == torch.bfloat16 and plain
 
-    def update(self) -> torch.Tensor:
-        """The update as one matrix, scale * B A: (out_features, in_features) float32, from float64 sums."""
-        return (self.scale * (self.lora_B.double() @ self.lora_A.double())).float()
-
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """See :meth:`Adapter.merged_weight`."""
         return weight.double().add_(self.lora_B.double() @ self.lora_A.double(), alpha=self.scale)

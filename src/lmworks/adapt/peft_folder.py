@@ -33,7 +33,7 @@ READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_patt
 IDLE = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 IDLE |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 IDLE |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
-# Starts that also change the base's own weights, so that the factors alone do not give the model that was trained.
+# Initializations that change the base's own weights too: the factors alone do not give the model that was trained.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -44,6 +44,17 @@ class Factors:
     a: torch.Tensor
     b: torch.Tensor
     scale: float
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return len(self.a)
+
+    @property
+    def alpha(self) -> int | float:
+        """The alpha of this scale at this rank; rounding of the division that made the scale is taken back."""
+        alpha = float(f"{self.scale * self.rank:.12g}")
+        return int(alpha) if alpha.is_integer() else alpha
 
 
 def write(
@@ -69,14 +80,14 @@ def write(
     rows = family.table(config)
     theirs, transposed = _fuse(rows, factors, outputs)
     everywhere = {place.module for name in outputs if (place := their_place(rows, name))}
-    kinds = {name: (len(one.a), _alpha(one)) for name, one in theirs.items()}
-    (rank, alpha), _ = Counter(kinds.values()).most_common(1)[0]
-    ranks, alphas = {}, {}
-    for kind in set(kinds.values()) - {(rank, alpha)}:
-        alike = {name for name, its in kinds.items() if its == kind}
-        for suffix in _suffixes(alike, set(theirs)):
-            ranks[suffix], alphas[suffix] = kind
-    told = {
+    rank_and_alpha = {name: (update.rank, update.alpha) for name, update in theirs.items()}
+    (rank, alpha), _ = Counter(rank_and_alpha.values()).most_common(1)[0]
+    rank_pattern, alpha_pattern = {}, {}
+    for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
+        modules = {name for name, own in rank_and_alpha.items() if own == other}
+        for suffix in _suffixes(modules, set(theirs)):
+            rank_pattern[suffix], alpha_pattern[suffix] = other
+    adapter_config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_source or None,
@@ -85,8 +96,8 @@ def write(
         "lora_alpha": alpha,
         "lora_dropout": dropout,
         "target_modules": _suffixes(set(theirs), everywhere),
-        "rank_pattern": ranks,
-        "alpha_pattern": alphas,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
@@ -95,12 +106,12 @@ def write(
         "init_lora_weights": True,
     }
     tensors = {}
-    for name, one in theirs.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = one.a.contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = one.b.contiguous()
+    for name, update in theirs.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / WEIGHTS, to_bytes(tensors, {"format": "pt"}))
-    atomic_write(folder / CONFIG, json.dumps(told, indent=2, sort_keys=True) + "\n")
+    atomic_write(folder / CONFIG, json.dumps(adapter_config, indent=2, sort_keys=True) + "\n")
 
 
 def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, Factors], dict[str, Any]]:
@@ -109,7 +120,7 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
     Raises:
         InputError: it is not a LoRA adapter, needs what we do not compute, or its tensors are not those of this model.
     """
-    told = _read_lora_config(folder)
+    adapter_config = _read_lora_config(folder)
     rows = family.table(config)
     factors: dict[str, Factors] = {}
     for module, pair in _read_pairs(folder).items():
@@ -120,9 +131,9 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
                 str(folder / WEIGHTS),
                 "load the adapter onto the base that it was trained on",
             )
-        factors |= _split(pair, ours, _scale(module, len(pair["A"]), told, folder))
-    _check_complete(told, set(factors), rows, folder)
-    return factors, told
+        factors |= _split(pair, ours, _scale(module, len(pair["A"]), adapter_config, folder))
+    _check_complete(adapter_config, set(factors), rows, folder)
+    return factors, adapter_config
 
 
 def _fuse(
@@ -147,17 +158,17 @@ def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mappin
     """Several of our linears, adapted or not, as one update of the linear that holds them all."""
     present = [factors[part] for part in parts if part in factors]
     scale = present[0].scale
-    if len(present) == len(parts) and all(torch.equal(one.a, present[0].a) for one in present):
-        return Factors(present[0].a, torch.cat([one.b * (one.scale / scale) for one in present]), scale)
-    blocks, width, rank = [], sum(len(one.a) for one in present), 0
+    if len(present) == len(parts) and all(torch.equal(update.a, present[0].a) for update in present):
+        return Factors(present[0].a, torch.cat([update.b * (update.scale / scale) for update in present]), scale)
+    row_blocks, total_rank, column = [], sum(update.rank for update in present), 0
     for part in parts:
-        rowed = torch.zeros(outputs[part], width)
+        row_block = torch.zeros(outputs[part], total_rank)
         if part in factors:
-            one = factors[part]
-            rowed[:, rank : rank + len(one.a)] = one.b * (one.scale / scale)
-            rank += len(one.a)
-        blocks.append(rowed)
-    return Factors(torch.cat([one.a for one in present]), torch.cat(blocks), scale)
+            update = factors[part]
+            row_block[:, column : column + update.rank] = update.b * (update.scale / scale)
+            column += update.rank
+        row_blocks.append(row_block)
+    return Factors(torch.cat([update.a for update in present]), torch.cat(row_blocks), scale)
 
 
 def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) -> dict[str, Factors]:
@@ -166,37 +177,30 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
     A block-diagonal one, as :func:`_stack` writes it, falls apart into the factors that it was made from.
     """
     a, b = pair["A"].float(), pair["B"].float()
-    found: dict[str, Factors] = {}
+    updates: dict[str, Factors] = {}
     for name, rows in zip(ours, b.chunk(len(ours)), strict=True):
-        used = rows.abs().amax(0) > 0
-        places = used.nonzero().squeeze(1)
-        if len(ours) > 1 and len(places) and len(a) % len(ours) == 0:
-            share = len(a) // len(ours)
-            first = int(places[0]) // share * share
-            if int(places[-1]) < first + share:
-                found[name] = Factors(a[first : first + share].clone(), rows[:, first : first + share].clone(), scale)
-                continue
-        found[name] = Factors(a.clone(), rows.clone(), scale)
-    return found
-
-
-def _alpha(one: Factors) -> int | float:
-    """The alpha that makes the scale at this rank; rounding of the division that made the scale is taken back."""
-    alpha = float(f"{one.scale * len(one.a):.12g}")
-    return int(alpha) if alpha.is_integer() else alpha
+        columns = (rows.abs().amax(0) > 0).nonzero().squeeze(1)
+        own = slice(None)
+        if len(ours) > 1 and len(columns) and len(a) % len(ours) == 0:
+            rank = len(a) // len(ours)
+            first = int(columns[0]) // rank * rank
+            if int(columns[-1]) < first + rank:
+                own = slice(first, first + rank)
+        updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale)
+    return updates
 
 
 def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
     """The shortest ends of names that mean the chosen modules and no other."""
-    found = set()
+    suffixes = set()
     for name in chosen:
-        words = name.split(".")
-        for count in range(1, len(words) + 1):
-            suffix = ".".join(words[-count:])
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            suffix = ".".join(parts[-count:])
             if all(other in chosen for other in everywhere if f".{other}".endswith(f".{suffix}")):
                 break
-        found.add(suffix)
-    return sorted(found)
+        suffixes.add(suffix)
+    return sorted(suffixes)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -218,20 +222,21 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_lora_config(folder: Path) -> dict[str, Any]:
-    path, told = folder / CONFIG, read_config(folder)
-    if told.get("peft_type") != "LORA":
-        raise InputError(f"peft_type is {told.get('peft_type')!r}", str(path), "it is no LoRA adapter")
-    start = told.get("init_lora_weights", True)
-    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+    path, config = folder / CONFIG, read_config(folder)
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "it is no LoRA adapter")
+    initialization = config.get("init_lora_weights", True)
+    if isinstance(initialization, str) and initialization.lower().startswith(CHANGES_BASE):
         hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
-        raise InputError(f"init_lora_weights {start!r} changed the base's weights as well", str(path), hint)
-    if told.get("bias", "none") != "none":
-        raise InputError(f"bias {told['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
-    asked = [name for name, value in told.items() if value and name not in READ | IDLE | {"init_lora_weights", "bias"}]
-    if asked:
+        raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
+    if config.get("bias", "none") != "none":
+        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
+    known = READ | IDLE | {"init_lora_weights", "bias"}
+    unknown = [name for name, value in config.items() if value and name not in known]
+    if unknown:
         hint = "merge it into its base with peft, and load that"
-        raise InputError(f"{', '.join(sorted(asked))}: changes the result and is not computed here", str(path), hint)
-    return told
+        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), hint)
+    return config
 
 
 def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -263,7 +268,7 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return pairs
 
 
-def _scale(module: str, rank: int, told: Mapping[str, Any], folder: Path) -> float:
+def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
     """alpha / r of a module, after the patterns; checks that the file's rank is the config's."""
 
     def by_pattern(patterns: Mapping[str, Any] | None, default: Any) -> Any:
@@ -272,17 +277,17 @@ def _scale(module: str, rank: int, told: Mapping[str, Any], folder: Path) -> flo
                 return value
         return default
 
-    said = by_pattern(told.get("rank_pattern"), told.get("r", 8))
-    if said != rank:
-        raise InputError(f"{module} has rank {rank}, its config says {said}", str(folder / CONFIG), "save it again")
-    alpha = by_pattern(told.get("alpha_pattern"), told.get("lora_alpha", 8))
-    return float(alpha) / (rank**0.5 if told.get("use_rslora") else rank)
+    expected = by_pattern(config.get("rank_pattern"), config.get("r", 8))
+    if expected != rank:
+        raise InputError(f"{module} has rank {rank}, its config says {expected}", str(folder / CONFIG), "save it again")
+    alpha = by_pattern(config.get("alpha_pattern"), config.get("lora_alpha", 8))
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _check_complete(told: Mapping[str, Any], found: set[str], rows: Sequence[Row], folder: Path) -> None:
+def _check_complete(config: Mapping[str, Any], present: set[str], rows: Sequence[Row], folder: Path) -> None:
     """Every module that the config's plain list of names means must have its factors."""
-    targets, layers = told.get("target_modules"), told.get("layers_to_transform")
-    if not isinstance(targets, list) or told.get("exclude_modules"):
+    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    if not isinstance(targets, list) or config.get("exclude_modules"):
         return  # a regular expression or none: the tensors themselves say what is adapted
     layers = [layers] if isinstance(layers, int) else layers
     for row in rows:
@@ -292,5 +297,5 @@ def _check_complete(told: Mapping[str, Any], found: set[str], rows: Sequence[Row
         numbers = [int(word) for word in module.split(".") if word.isdigit()]
         if layers is not None and not set(numbers) & set(layers):
             continue
-        if not {name.removesuffix(".weight") for name in row.parts} <= found:
+        if not {name.removesuffix(".weight") for name in row.parts} <= present:
             raise InputError(f"no tensors for {module}", str(folder / WEIGHTS), "fetch or save the adapter again")

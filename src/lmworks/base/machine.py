@@ -32,6 +32,7 @@ __all__ = [
     "Rates",
     "choose_precision",
     "describe",
+    "identity",
     "keep_memory",
     "memory",
     "peak_memory",
@@ -40,6 +41,7 @@ __all__ = [
     "release_memory",
     "reset_peak_memory",
     "resident_memory",
+    "trim_memory",
     "use_threads",
 ]
 
@@ -205,7 +207,7 @@ def rates(refresh: bool = False) -> Rates:
     The measurement holds for this processor, its instructions, the number of threads and the version of PyTorch. One
     that other programs disturbed is used, and improved by the next processes that ask.
     """
-    key = _key()
+    key = identity()
     if key in _known and not refresh:
         return _known[key]
     place = cache_folder() / "machine.json"
@@ -232,7 +234,8 @@ def rates(refresh: bool = False) -> Rates:
 _known: dict[str, Rates] = {}
 
 
-def _key() -> str:
+def identity() -> str:
+    """What a measurement of this machine depends on: processor, instructions, threads, version of PyTorch."""
     from importlib.metadata import version
 
     one = processor()
@@ -301,6 +304,19 @@ def release_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def trim_memory(limit: int) -> bool:
+    """Gives freed pages back to the system where the process holds more than so many bytes; whether it did.
+
+    Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of
+    the heap and more. Faulting them in again takes a few hundredths of a second.
+    """
+    if resident_memory() <= limit:
+        return False
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    return False
 
 
 def reset_peak_memory() -> bool:

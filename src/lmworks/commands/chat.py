@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import build, parse_overrides
-from lmworks.commands.generate import add_fast, open_model
+from lmworks.base.settings import build, nearest, parse_overrides
+from lmworks.commands.generate import add_options, as_list, explain_stop, note_format, open_model
 
 if TYPE_CHECKING:
+    from lmworks.data.prompts import Prompt
+    from lmworks.generate.sampling import SamplingSettings
+    from lmworks.generate.text import TextStream
     from lmworks.language_model.model import LanguageModel
 
-ABOUT = """Talk with a model; it remembers the conversation. /new starts another one, /quit or Ctrl-D ends. Sampling is
-set by further options, as for generate."""
+ABOUT = """Talk with a model; it remembers the conversation. /help lists the commands, /quit or the end of the input
+ends. Sampling is set by further options, as for generate. A model that a run trained is asked with the system message
+and the prompt of that run; a classifier labels each text."""
+HELP = """\
+/new    start another conversation
+/help   show this
+/quit   leave; so does the end of the input (Ctrl-D)
+Ctrl-C ends an answer. A message of several lines stands between two lines of \"\"\"; one that begins with / is written
+with //."""
+COMMANDS = ["new", "help", "quit"]
+BLOCK = '"""'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,77 +40,150 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out", type=int, metavar="N", help="of a run: ask N questions that it was never trained on, and leave"
     )
-    add_fast(parser)
+    add_options(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Ask and answer until the person leaves."""
     from lmworks.generate.sampling import SamplingSettings
 
-    settings = build(SamplingSettings, parse_overrides(rest), "the command line").model_dump()
-    model = open_model(args)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
-    opening = [{"role": "system", "content": args.system}] if args.system else []
-    asked = [(question, "") for question in args.ask or []]
-    if args.held_out:
-        asked += _held_out(args.model, args.held_out)
-    for question, reference in asked:
+    settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
+    model = open_model(args.model, args.fast)
+    note_format(model, args.raw)
+    conversation = Conversation(model, settings, args.system, args.raw)
+    if not (args.ask or args.held_out):
+        return _talk(conversation)
+    for question in args.ask or []:
         print(f"> {question}")
-        _answer(model, [*opening, {"role": "user", "content": question}], settings)
-        if reference:
-            print(f"(the row says: {reference})\n")
-    if asked:
-        return 0
-    messages = list(opening)
-    while (said := _hear()) is not None:
-        if said == "/new":
-            messages = list(opening)
-            continue
-        messages.append({"role": "user", "content": said})
-        try:
-            messages.append({"role": "assistant", "content": _answer(model, messages, settings)})
-        except InputError as error:
-            print(f"error: {error}\n  /new starts another conversation", file=sys.stderr)
-            messages.pop()
+        conversation.restart()
+        conversation.say(question)
+    for prompt in _held_out(model, args.model, args.held_out) if args.held_out else []:
+        print(f"> {prompt.text}")
+        _print_answer(model, model.answer(prompt, settings), settings.num_beams)
+        print(f"(the row says: {prompt.reference})\n")
     return 0
 
 
-def _held_out(run: str, count: int) -> list[tuple[str, str]]:
-    """Prompts and references of rows that the run held out; the report's samples are not among them."""
-    from lmworks.base.journal import RunFolder
-    from lmworks.run import recipe as recipes
-    from lmworks.text import corpus
+class Conversation:
+    """What was said, and the model that answers."""
 
-    recipe = recipes.read(RunFolder(run).recipe)
-    _, rows = corpus.split(corpus.read(recipe.data.source, recipe.data), recipe.data)
-    if rows.kind != "completion":
-        raise InputError(f"rows of kind {rows.kind} hold no single questions", "--held-out", "ask with --ask")
-    after = recipe.evaluate.samples
-    return [(row.values["prompt"], row.values["completion"]) for row in rows.rows[after : after + count]]
+    def __init__(self, model: LanguageModel, settings: SamplingSettings, system: str | None, raw: bool) -> None:
+        self.model, self.raw, self.settings = model, raw, settings
+        self._system = [{"role": "system", "content": system}] if system else []
+        self.messages = list(self._system)
+
+    def restart(self) -> None:
+        """Forget all but the system message."""
+        self.messages = list(self._system)
+
+    def say(self, text: str) -> None:
+        """Stream the answer to a message; a message without an answer is forgotten.
+
+        Raises:
+            InputError: it cannot be answered, for instance because the context is full.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        stream = self.model.chat(asked, stream=True, raw=self.raw, **self.settings.model_dump())
+        answer = _print_answer(self.model, stream, self.settings.num_beams)
+        if answer:
+            self.messages = [*asked, {"role": "assistant", "content": answer}]
 
 
-def _hear() -> str | None:
-    """The person's next line; None when they leave."""
+def _talk(conversation: Conversation) -> int:
+    if sys.stdin.isatty():
+        print("/help lists the commands", file=sys.stderr)
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (input() then edits lines and takes a paste as one message)
+    while (message := _read_message()) is not None:
+        command = re.fullmatch(r"/(\w*)", message)
+        if command is None:
+            try:
+                conversation.say(message[1:] if message.startswith("//") else message)
+            except InputError as error:
+                print(f"error: {error}\n  /new starts another conversation", file=sys.stderr)
+            except KeyboardInterrupt:  # before the first word came
+                print(file=sys.stderr)
+        elif command[1] == "quit":
+            break
+        elif command[1] == "new":
+            conversation.restart()
+        elif command[1] == "help":
+            print(HELP)
+        else:
+            near = nearest(command[1], COMMANDS)
+            hint = f"did you mean /{near[0]}? " if near else ""
+            print(f"error: there is no command {message}\n  hint: {hint}/help lists the commands", file=sys.stderr)
+    return 0
+
+
+def _read_message() -> str | None:
+    """The person's next message: a line, or the lines between two lines of three quotes; None when they leave."""
+    interrupted = False
     while True:
         try:
-            said = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return None
-        if said == "/quit":
-            return None
-        if said:
-            return said
+            line = _read_line("> ")
+            if line is None:
+                return None
+            if line.strip() == BLOCK:
+                lines = []
+                while (line := _read_line("  ")) is not None and line.strip() != BLOCK:
+                    lines.append(line)
+                message = "\n".join(lines).strip()
+            else:
+                message = line.strip()
+        except KeyboardInterrupt:  # of a line that is being typed; a second one leaves
+            if interrupted:
+                return None
+            interrupted = True
+            print("\n(once more, Ctrl-D or /quit: leave)", file=sys.stderr)
+            continue
+        if message:
+            return message
 
 
-def _answer(model: LanguageModel, messages: list[dict[str, str]], settings: dict) -> str:
-    """Stream the answer; Ctrl-C ends it, not the conversation."""
+def _read_line(prompt: str) -> str | None:
+    try:
+        return input(prompt if sys.stdin.isatty() else "")
+    except EOFError:
+        if sys.stdin.isatty():
+            print()
+        return None
+
+
+def _print_answer(model: LanguageModel, stream: TextStream, num_beams: int) -> str:
+    """Print an answer as it comes; Ctrl-C ends it, not the conversation. Gives what was said."""
     parts = []
     try:
-        for piece in model.chat(messages, stream=True, **settings):
+        for piece in stream:
             parts.append(piece)
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         print(" ...", end="")
-    print("\n" if sys.stdin.isatty() else "")
+    reply = stream.reply
+    if reply is not None and reply.label_probabilities is not None:
+        print(f" ({reply.label_probabilities[reply.text]:.0%})", end="")
+    print("\n" if sys.stdin.isatty() else "", flush=True)
+    if reply is not None:
+        explain_stop(model, [reply], num_beams)
     return "".join(parts)
+
+
+def _held_out(model: LanguageModel, run: str, count: int) -> list[Prompt]:
+    """Prompts of rows that the run held out; the report's samples are not among them."""
+    from lmworks.base.journal import RunFolder
+    from lmworks.run import recipe as recipes
+    from lmworks.tasks.registry import task_class
+    from lmworks.text import corpus
+
+    recipe = recipes.read(RunFolder(run).recipe)
+    table = corpus.read(recipe.data.source, recipe.data)
+    task = task_class(recipe.task.name)
+    if recipe.data.on_bad_row == "skip":
+        table = task.usable_rows(table, model.tokenizer, recipe.data)
+    _, rows = corpus.split(table, recipe.data)
+    start = model.rules.decoder_start_token_id
+    prompts = task(recipe.task, model.tokenizer, model.config, start).prompts(rows, recipe.data)
+    if not prompts:
+        raise InputError(f"rows of kind {rows.kind} hold no single questions", "--held-out", "ask with --ask")
+    after = recipe.evaluate.samples or 0
+    return prompts[after : after + count]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.commands import show
-from lmworks.commands.generate import opened
+from lmworks.commands.generate import open_model
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT = "minilm-l6"
-WIDTH = 50  # signs of a text in the table
+WIDTH = 50  # characters of a text in the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +40,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     texts = [line for text in args.text for line in _lines(text)]
     if not texts:
         raise InputError("there is no text", "standard input", 'give one, as in: lmworks embed "The sky is blue."')
-    model = opened(args.model)
+    model = open_model(args.model)
     vectors = model.embed(texts, args.pooling)
     if args.json:
         rows = zip(texts, vectors, strict=True)
-        print(json.dumps([{"text": text, "vector": one.tolist()} for text, one in rows], ensure_ascii=False))
+        print(json.dumps([{"text": text, "vector": vector.tolist()} for text, vector in rows], ensure_ascii=False))
         return 0
     if args.pooling == "none":
         for text, states in zip(texts, vectors, strict=True):

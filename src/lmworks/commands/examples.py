@@ -42,12 +42,11 @@ class Printer:
         self.spaced = _is_spaced(tokenizer)
 
     def example(self, example: Example, name: str) -> None:
-        """One samples example under a line that says what it is."""
-        sizes = f"{len(example)} tokens, {example.learned} with loss"
+        """One sampled example under a line that says what it is."""
+        sizes = f"{len(example)} tokens, {example.num_targets} with loss"
         if example.source is not None:
-            sizes = (
-                f"{len(example.source)} tokens of source, {len(example)} of the decoder, {example.learned} with loss"
-            )
+            parts = f"{len(example.source)} tokens of source, {len(example)} of the decoder"
+            sizes = f"{parts}, {example.num_targets} with loss"
         cut = f", cut by {example.dropped}" if example.dropped else ""
         print(f"--- example {name}, {example.place}: {sizes}{cut}")
         for head, labels in example.labels.items():

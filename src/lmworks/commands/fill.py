@@ -7,7 +7,7 @@ import json
 import sys
 
 from lmworks.commands import show
-from lmworks.commands.generate import opened
+from lmworks.commands.generate import open_model
 
 ABOUT = """Fill the blanks of a text with a model of masked words (as BERT) or of spans (as T5). A blank is [MASK],
 <mask> or ___. Probabilities are the model's own: of one token, or of a whole span where the model writes spans."""
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a table for each blank, then the text."""
     text = sys.stdin.read().strip() if args.text == "-" else args.text
-    filled = opened(args.model).fill(text, args.top)
+    filled = open_model(args.model).fill(text, args.top)
     if args.json:
         blanks = [[{"piece": piece, "probability": value} for piece, value in blank] for blank in filled]
         print(json.dumps({"text": filled.text, "blanks": blanks}, ensure_ascii=False, indent=1))

@@ -4,79 +4,117 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 
 if TYPE_CHECKING:
+    from lmworks.generate.text import Reply
     from lmworks.language_model.model import LanguageModel
 
 ABOUT = """Continue a text with a model; an encoder-decoder answers it. How is set by further options: --max-tokens 64
 --temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --no-repeat-ngram-size 3 --seed 1
---stop "[END]"; temperature 0, the default, is greedy. Beam search: --num-beams 4 --length-penalty 1."""
+--stop "[END]"; temperature 0, the default, is greedy. Beam search: --num-beams 4 --length-penalty 1. Where the context
+is full a text ends; with --slide the oldest tokens are dropped instead, the default for models trained here on texts.
+A model that a run taught to answer prompts or to label texts is asked in the words of that run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, prompts, speed."""
+    """MODEL, prompts, and whether to trade the last digits for speed."""
     parser.description = ABOUT
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     parser.add_argument("prompt", nargs="*", help="texts to continue, all at once; none or -: standard input")
-    add_fast(parser)
+    add_options(parser)
 
 
-def add_fast(parser: argparse.ArgumentParser) -> None:
-    """The option that generate and chat share: as other libraries answer, or fast."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that generate and chat share."""
     parser.add_argument(
         "--fast",
         action="store_true",
         help="read fewer bytes per token; an answer may differ in a word",
     )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave out the prompt that the model was trained with: read texts as they are",
+    )
 
 
-def opened(source: str) -> LanguageModel:
-    """The model; what opening it had to say goes to standard error."""
+def open_model(source: str, fast: bool = False) -> LanguageModel:
+    """The model, made fast where that is asked for; its notes go to standard error."""
     from lmworks.language_model.opening import load
 
-    model = load(source)
+    model = load(source, storage="stored" if fast else None)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
-    return model
+    return model.prepare() if fast else model
 
 
-def open_model(args: argparse.Namespace) -> LanguageModel:
-    """The model, made fast where that is asked for."""
-    from lmworks.language_model.opening import load
+def note_format(model: LanguageModel, raw: bool) -> None:
+    """Say on standard error that inputs are put into the prompt of the run."""
+    form = model.input_format
+    if form is None or not form.asks or raw:
+        return
+    shown = [*form.labels[:6], *(["..."] if len(form.labels) > 6 else [])]
+    what = f"labelled ({', '.join(shown)})" if shown else "asked"
+    note = f"texts are {what} as in the run that trained this model; --raw reads them as they are"
+    print(f"note: {note}", file=sys.stderr)
 
-    model = load(args.model)
-    return model.prepare() if args.fast else model
+
+def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int = 1) -> None:
+    """Say on standard error which texts were cut, and what lets them go on."""
+    config = model.config
+    slides = config.architecture == "decoder" and num_beams == 1
+    reasons: Counter[str] = Counter(reply.stop_reason for reply in replies)
+    context = config.max_position_embeddings
+    hints = {
+        "context": (f"the context of {context} tokens is full", "--slide" if slides else ""),
+        "length": ("the limit of new tokens is reached", f"--max-tokens {2 * max(len(one.ids) for one in replies)}"),
+    }
+    for reason, (fault, option) in hints.items():
+        if reasons[reason]:
+            number = f" in {reasons[reason]} of {len(replies)} texts" if len(replies) > 1 else ""
+            print(f"stopped: {fault}{number}{f' (hint: {option})' if option else ''}", file=sys.stderr)
+    longest = max((reply.usage.prompt_tokens for reply in replies), default=0)
+    if config.architecture == "decoder" and longest > context:
+        print(f"note: the prompt has {longest} tokens, of which the model read the last {context}", file=sys.stderr)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the continuation; one prompt streams, several are printed one after another."""
     from lmworks.generate.sampling import SamplingSettings
 
-    settings = build(SamplingSettings, _listed(parse_overrides(rest)), "the command line")
+    settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
     prompts = args.prompt or ["-"]
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     if not all(prompts):
         raise InputError("the prompt is empty", "PROMPT", 'give a text, as in: lmworks generate MODEL "The sky is"')
-    model = open_model(args)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
+    model = open_model(args.model, args.fast)
+    note_format(model, args.raw)
     if len(prompts) == 1:
-        for piece in model.generate(prompts[0], stream=True, **settings.model_dump()):
+        stream = model.generate(prompts[0], stream=True, raw=args.raw, **settings.model_dump())
+        for piece in stream:
             print(piece, end="", flush=True)
-        print()
+        print(flush=True)
+        assert stream.reply is not None
+        explain_stop(model, [stream.reply], settings.num_beams)
         return 0
-    for prompt, reply in zip(prompts, model.complete(prompts, settings), strict=True):
-        continues = model.config.architecture == "decoder"
-        print(f"{prompt if continues else ''}{reply.text}\n")
+    replies = model.complete(prompts, settings, raw=args.raw)
+    asks = model.input_format is not None and model.input_format.asks and not args.raw
+    continues = model.config.architecture == "decoder" and not asks
+    for prompt, reply in zip(prompts, replies, strict=True):
+        print(f"{prompt if continues else ''}{reply.text}", end="\n" if reply.label_probabilities else "\n\n")
+    sys.stdout.flush()
+    explain_stop(model, replies, settings.num_beams)
     return 0
 
 
-def _listed(values: dict) -> dict:
-    """A single --stop is a list of one."""
+def as_list(values: dict) -> dict:
+    """Settings whose single --stop is a list of one."""
     if "stop" in values and not isinstance(values["stop"], list):
         values["stop"] = [str(values["stop"])]
     return values

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from lmworks.commands import show
-from lmworks.commands.generate import opened
+from lmworks.commands.generate import open_model
 
 DEFAULT = "smollm2-135m-instruct"
 ABOUT = """Show the likeliest next tokens after a text, with their probabilities. With --sentence: how likely each of
-these sentences follows it, by a model that was trained to tell (as BERT was)."""
+these sentences follows it, by a model with a head for it (as BERT has)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the distribution."""
-    model = opened(args.model)
+    model = open_model(args.model)
     if args.sentence:
         follows = [(sentence, model.next_sentence(args.text, sentence)) for sentence in args.sentence]
         rows = [(sentence, f"{value:.1%}", show.bar(value)) for sentence, value in follows]
         show.table(("sentence", "it follows", ""), rows, title=f"after {args.text!r}")
         return 0
-    found = model.next(args.text, args.top)
-    rows = [(repr(piece), f"{probability:.1%}", show.bar(probability)) for piece, probability in found]
+    tokens = model.next(args.text, args.top)
+    rows = [(repr(piece), f"{probability:.1%}", show.bar(probability)) for piece, probability in tokens]
     show.table(("token", "probability", ""), rows, title=f"after {args.text!r}")
-    print(f"the other tokens together: {1 - sum(probability for _, probability in found):.1%}")
+    print(f"the other tokens together: {1 - sum(probability for _, probability in tokens):.1%}")
     return 0

@@ -8,6 +8,7 @@ import math
 import sys
 
 from lmworks.base.errors import InputError
+from lmworks.commands.generate import open_model
 from lmworks.text.plain_text import read_text, split_lines
 
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
@@ -27,19 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a line a text, and a total where there are several."""
     texts = _texts(args)
-    from lmworks.language_model.opening import load
-
-    model = load(args.model)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
-    scores = model.score(texts)
-    rows = [(one.nats, one.tokens, one.bytes) for one in scores]
+    model = open_model(args.model)
+    rows = [(score.nats, score.tokens, score.bytes) for score in model.score(texts)]
     if args.json:
-        found = [
+        scored = [
             {"text": text, "nats": row[0], "tokens": row[1], "bytes": row[2], "bits_per_byte": _bits(row)}
             for text, row in zip(texts, rows, strict=True)
         ]
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(json.dumps(scored, ensure_ascii=False, indent=1))
         return 0
     print(f"{'nats':>12}  {'tokens':>7}  {'bits/byte':>9}  text")
     for row, text in zip(rows, texts, strict=True):
@@ -50,14 +46,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _texts(args: argparse.Namespace) -> list[str]:
-    found = [sys.stdin.read() if text == "-" else text for text in args.text]
+    texts = [sys.stdin.read() if text == "-" else text for text in args.text]
     for name in args.file:
-        found.append(read_text(name))
+        texts.append(read_text(name))
     if args.lines:
-        found = [line for text in found for line in split_lines(text) if line.strip()]
-    if not any(found):
+        texts = [line for text in texts for line in split_lines(text) if line.strip()]
+    if not any(texts):
         raise InputError("there is no text to score", "TEXT", 'lmworks score MODEL "The sky is blue." or --file F')
-    return found
+    return texts
 
 
 def _bits(row: tuple[float, int, int]) -> float | None:
@@ -66,8 +62,8 @@ def _bits(row: tuple[float, int, int]) -> float | None:
 
 def _line(row: tuple[float, int, int], text: str) -> str:
     bits = _bits(row)
-    said = "-" if bits is None else f"{bits:.4f}"
-    return f"{row[0]:12.4f}  {row[1]:7d}  {said:>9}  {text}"
+    shown = "-" if bits is None else f"{bits:.4f}"
+    return f"{row[0]:12.4f}  {row[1]:7d}  {shown:>9}  {text}"
 
 
 def _short(text: str) -> str:

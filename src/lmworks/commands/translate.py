@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 
 from lmworks.base.settings import build, parse_overrides
-from lmworks.commands.generate import opened
+from lmworks.commands.generate import as_list, open_model
 
 ABOUT = """Answer texts with an encoder-decoder: translate, summarise, whatever it was trained for. Beam search as its
 publisher advises, four beams where nothing is said; further options as for generate: --num-beams 5 --length-penalty 0.6
---early-stopping --max-tokens 64, or --num-beams 1 --temperature 0.8 to draw. T5 wants to be told what to do:
+--early-stopping --max-tokens 64, or --num-beams 1 --temperature 0.8 to draw. T5 reads what to do from the text:
 "translate English to French: The cat chased the mouse."."""
 TOGETHER = 16  # lines of standard input that are answered at a time
 
@@ -27,9 +27,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print one line a text, as soon as it is known."""
     from lmworks.generate.sampling import SamplingSettings
 
-    asked = parse_overrides(rest)
+    asked = as_list(parse_overrides(rest))
     build(SamplingSettings, asked, "the command line")
-    model = opened(args.model)
+    model = open_model(args.model)
     for texts in _batches(args.text or ["-"]):
         answers = iter(model.translate([text for text in texts if text], **asked) if any(texts) else [])
         for text in texts:  # an empty line stays one

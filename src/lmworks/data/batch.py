@@ -43,15 +43,15 @@ class Labels(NamedTuple):
 class Example:
     """One document as tokens: what tasks build and packing consumes.
 
-    Without `targets` the next token is predicted (causal models and decoders): `loss` stands at the token that, once
-    predicted, counts. With them `targets` and `loss` stand at the place itself (encoders).
+    Without `targets` each place predicts the next token (causal models and decoders): `loss` marks the tokens that are
+    predicted. With `targets` each place predicts its own target (encoders): `loss` marks these places.
 
     Attributes:
         ids: (T,) int32 token ids; of the decoder, where there are two stacks.
-        loss: (T,) bool; True where this token, once predicted, carries loss (aligned with ids, not shifted).
+        loss: (T,) bool; True where the prediction of this token carries loss (aligned with ids, not shifted).
         place: ``file:line`` of the row it came from.
         bytes: UTF-8 bytes of the text whose tokens carry loss (for bits per byte); 0: not known.
-        dropped: tokens cut off because the document was too long.
+        dropped: tokens that were cut off because the document was too long.
         targets: (T,) int32 id to predict at each place itself; None: each place predicts the next token.
         source: (S,) int32 ids that the encoder of an encoder-decoder reads; None: there is none.
         types: (T,) int32 kind of each token (0 first, 1 second sentence); None: all 0.
@@ -80,7 +80,7 @@ class Example:
 
     @property
     def width(self) -> int:
-        """Of its own tokens, those that pass through the network: nothing is predicted from the last of a text."""
+        """Its own tokens that pass through the network: without targets the last one predicts nothing."""
         return len(self.ids) if self.targets is not None else max(1, len(self.ids) - 1)
 
     @property
@@ -89,8 +89,8 @@ class Example:
         return self.width + (len(self.source) if self.source is not None else 0)
 
     @property
-    def learned(self) -> int:
-        """Tokens whose prediction carries loss; the first of all is predicted from nothing unless targets say so."""
+    def num_targets(self) -> int:
+        """Tokens whose prediction carries loss; without targets nothing predicts the first token."""
         return int((self.loss if self.targets is not None else self.loss[1:]).sum())
 
 
@@ -174,6 +174,6 @@ class Batch:
         source = None if self.source is None else Source(*(move(part) for part in vars(self.source).values()))
         labels = {name: HeadLabels(*map(move, of_head)) for name, of_head in self.labels.items()}
         tensors: dict[str, Any] = {
-            one.name: move(part) for one in fields(self) if hasattr(part := getattr(self, one.name), "device")
+            field.name: move(part) for field in fields(self) if hasattr(part := getattr(self, field.name), "device")
         }
         return replace(self, source=source, labels=labels, **tensors)

@@ -1,4 +1,4 @@
-"""Texts -> documents: token ids that know their characters, words and sentences, and what opens and closes an example.
+"""Texts -> documents: token ids with their characters, words and sentences; the special tokens around an example.
 
 What tasks on texts share: masks, spans and sentences are sampled from documents. Knows no batches.
 """
@@ -27,21 +27,21 @@ after those of Chinese and Japanese, and at the end of a line. Abbreviations end
 
 @dataclass(frozen=True)
 class Document:
-    """One text as ids, without the tokens that open and close it.
+    """One text as ids, without special tokens around it.
 
     Attributes:
         ids: (T,) int32.
         starts: (T,) int32 character of the text at which each token begins.
         text: the text itself.
         place: ``file:line`` of its row.
-        words: (T,) int32 number of the word each token belongs to, where asked for.
+        word_ids: (T,) int32 number of each token's word; None: not computed.
     """
 
     ids: np.ndarray
     starts: np.ndarray
     text: str
     place: str
-    words: np.ndarray | None = None
+    word_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,49 +53,49 @@ class Document:
 
     @cached_property
     def sentences(self) -> np.ndarray:
-        """Tokens at which sentences begin, and the end: sentence n is sentences[n] : sentences[n + 1]."""
+        """Offsets of the sentences: sentence n is the tokens sentences[n] : sentences[n + 1]."""
         ends = [match.end() for match in SENTENCE_END.finditer(self.text)]
         return np.unique(np.concatenate([[0], np.searchsorted(self.starts, ends), [len(self)]]))
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a document: what an example was cut from."""
+    """Tokens begin:end of a document, from which an example was built."""
 
     document: Document
     begin: int
     end: int
 
-    def moved(self, rng: np.random.Generator) -> Window:
-        """A stretch of the same length at a random place of the document; all places are equally likely."""
+    def shift_randomly(self, rng: np.random.Generator) -> Window:
+        """A window of the same length at a random place of the document; all places are equally likely."""
         length = self.end - self.begin
         begin = int(rng.integers(len(self.document) - length + 1))
         return Window(self.document, begin, begin + length)
 
 
-def windows(document: Document, size: int) -> list[Window]:
-    """A document cut into stretches of `size` tokens, one after another; the last one may be shorter."""
+def split_windows(document: Document, size: int) -> list[Window]:
+    """A document as consecutive windows of `size` tokens; the last one may be shorter."""
     return [Window(document, begin, min(begin + size, len(document))) for begin in range(0, len(document), size)]
 
 
-def documents(rows: Sequence[Row], tokenizer: Tokenizer, words: bool = False) -> Iterator[Document]:
+def encode_documents(rows: Sequence[Row], tokenizer: Tokenizer, word_ids: bool = False) -> Iterator[Document]:
     """The texts of rows (their field text) as documents, in order; empty ones too.
 
     Args:
         rows: of kind text or labels.
-        tokenizer: encodes them; special tokens written out in a text become those tokens.
-        words: number the words too.
+        tokenizer: encodes them; special tokens that are written in a text become those tokens.
+        word_ids: number the words too.
     """
-    by_character = words and _cuts_characters(tokenizer)
+    by_character = word_ids and _splits_characters(tokenizer)
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         part = rows[begin : begin + ROWS_AT_ONCE]
         encoded = tokenizer.core.encode_batch([row.values["text"] for row in part], add_special_tokens=False)
         for row, encoding in zip(part, encoded, strict=True):
             text = row.values["text"]
             numbers = None
-            if words:
+            if word_ids:
                 cuts = [0] * len(encoding.ids) if by_character else encoding.word_ids
-                numbers = word_numbers(text, encoding.offsets, cuts)
+                numbers = number_words(text, encoding.offsets, cuts)
             starts = np.array([start for start, _ in encoding.offsets], dtype=np.int32)
             yield Document(np.array(encoding.ids, dtype=np.int32), starts, text, row.place, numbers)
 
@@ -103,18 +103,18 @@ def documents(rows: Sequence[Row], tokenizer: Tokenizer, words: bool = False) ->
 # Words
 
 
-def word_numbers(text: str, offsets: Sequence[tuple[int, int]], cuts: Sequence[int | None]) -> np.ndarray:
+def number_words(text: str, offsets: Sequence[tuple[int, int]], cuts: Sequence[int | None]) -> np.ndarray:
     """The word of each token, numbered from 0.
 
-    A token goes on with the word of the one before it if letters, digits or marks stand on both sides of the border
-    between them and the tokenizer's own pre-tokenizer cut no border there; so the pieces that WordPiece writes with
-    ``##``, byte-level tokenizers without ``Ġ`` and SentencePiece without ``▁`` fall to their word, and a word of a
-    character tokenizer is all its letters. Punctuation stands alone, as BERT's does. Bytes of a character are one word.
+    A token continues the word of the previous token if the characters on both sides of the boundary are letters, digits
+    or marks and the tokenizer's pre-tokenizer does not split there; so the pieces that WordPiece writes with ``##``,
+    byte-level tokenizers without ``Ġ`` and SentencePiece without ``▁`` belong to their word, and a word of a character
+    tokenizer is all its letters. Each punctuation character is a word, as in BERT. Bytes of one character are one word.
 
     Args:
         text: what was encoded.
         offsets: first character of each token, and the one after its last.
-        cuts: for each token the piece that the pre-tokenizer made it from; all equal where that says nothing.
+        cuts: for each token the index of its pre-token; all equal where the pre-tokenizer splits characters.
     """
     numbers = np.zeros(len(offsets), dtype=np.int32)
     word, end_before, cut_before = -1, -1, None
@@ -133,34 +133,34 @@ def _in_word(sign: str) -> bool:
     return sign.isalnum() or sign == "_" or unicodedata.category(sign)[0] == "M"
 
 
-def _cuts_characters(tokenizer: Tokenizer) -> bool:
-    """Whether the pre-tokenizer takes every word apart, so that its cuts say nothing about words."""
+def _splits_characters(tokenizer: Tokenizer) -> bool:
+    """Whether the pre-tokenizer splits every word into characters, so that its pre-tokens are no words."""
     step = tokenizer.core.pre_tokenizer
     return step is not None and len(step.pre_tokenize_str("abc")) > 1
 
 
-# What opens and closes an example
+# Special tokens around an example
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Tokens that stand before a text, between two texts, and after the last one."""
+    """Special tokens before a text, between two texts, and after the last one."""
 
     opening: tuple[int, ...]
     middle: tuple[int, ...]
     closing: tuple[int, ...]
 
     def __len__(self) -> int:
-        """Tokens around one text."""
+        """How many stand around one text."""
         return len(self.opening) + len(self.closing)
 
     def around(self, ids: np.ndarray) -> np.ndarray:
-        """One text with what opens and closes it, int32."""
+        """One text with its special tokens, int32."""
         return np.concatenate([self.opening, ids, self.closing]).astype(np.int32)
 
 
-def frame(tokenizer: Tokenizer) -> Frame:
-    """What the tokenizer's post-processor puts around texts; where it puts nothing, [CLS] and [SEP] if it has them."""
+def frame_of(tokenizer: Tokenizer) -> Frame:
+    """What the tokenizer's post-processor adds to texts; where it adds nothing, [CLS] and [SEP] if it has them."""
     opening, closing = tuple(tokenizer.opening), tuple(tokenizer.closing)
     if opening or closing:
         pair = tokenizer.core.encode("a", "a", add_special_tokens=True)
@@ -175,32 +175,32 @@ def frame(tokenizer: Tokenizer) -> Frame:
 
 def role_id(tokenizer: Tokenizer, role: str) -> int | None:
     """The id of a special token by its role (cls, sep, mask, pad, bos, eos), or None."""
-    found: int | None = getattr(tokenizer, f"{role}_id")
-    return found
+    token_id: int | None = getattr(tokenizer, f"{role}_id")
+    return token_id
 
 
-def need(tokenizer: Tokenizer, role: str, what: str) -> int:
+def require_id(tokenizer: Tokenizer, role: str, user: str) -> int:
     """The id of a special token that a task cannot do without.
 
     Raises:
         InputError: the tokenizer has none.
     """
-    found = role_id(tokenizer, role)
-    if found is None:
+    token_id = role_id(tokenizer, role)
+    if token_id is None:
         style = "bert, roberta or bart" if role == "mask" else "t5 or bart"
         hint = f"name one as {role}_token in tokenizer_config.json, or train a tokenizer of style {style}"
-        raise InputError(f"the tokenizer has no {role} token, and {what} needs one", "tokenizer", hint)
-    return found
+        raise InputError(f"the tokenizer has no {role} token, and {user} needs one", "tokenizer", hint)
+    return token_id
 
 
-def end_id(tokenizer: Tokenizer, what: str) -> int:
-    """What ends a target: the end-of-text token, else the one that closes every text."""
+def end_id(tokenizer: Tokenizer, user: str) -> int:
+    """The token that ends a target: EOS, else the last special token after every text."""
     if tokenizer.eos_id is None and tokenizer.closing:
         return tokenizer.closing[-1]
-    return need(tokenizer, "eos", what)
+    return require_id(tokenizer, "eos", user)
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids that are no words: never hidden, never put in a word's place."""
+    """Ids of special tokens: never masked, and never a random replacement."""
     roles = {role_id(tokenizer, role) for role in ("bos", "eos", "pad", "unk", "mask", "cls", "sep")} - {None}
     return np.array(sorted({*tokenizer.specials.values(), *(index for index in roles if index is not None)}), np.int32)

@@ -123,7 +123,7 @@ def count(items: list[Example], report: Report) -> None:
     """Count examples, their tokens (with those of sources) and those that carry loss."""
     report.examples = len(items)
     report.tokens = sum(example.total for example in items)
-    report.loss_tokens = sum(example.learned for example in items)
+    report.loss_tokens = sum(example.num_targets for example in items)
     report.longest = max((example.total for example in items), default=0)
 
 

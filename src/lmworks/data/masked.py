@@ -1,7 +1,7 @@
-"""Masked words (BERT, RoBERTa): what is hidden is drawn anew each time; and next sentences (BERT).
+"""Masked language modelling (BERT; dynamic masking: RoBERTa) and next-sentence prediction (BERT).
 
-The fixed part of an example is a text between the tokens that open and close it; `loss` says where a token may be
-hidden. A draw hides some and says at each hidden place what stood there. Knows no network.
+The fixed part of an example is a text with its special tokens; `loss` marks the tokens that may be masked. The random
+part masks some of them and sets the targets to the original ids. Knows no network.
 """
 
 from __future__ import annotations
@@ -16,76 +16,79 @@ from lmworks.data.batch import NEXT_SENTENCE, Example, Labels
 from lmworks.data.documents import Document, Frame, Window
 
 TO_MASK, TO_RANDOM = 0.8, 0.1
-"""What becomes of a hidden token: the mask token, a random one, or itself (Devlin et al. 2019, section 3.1)."""
+"""Fractions of the chosen tokens that become the mask token, and a random one (Devlin et al. 2019, section 3.1)."""
 
 
 @dataclass(frozen=True)
-class Hiding:
-    """How tokens are hidden.
+class Masking:
+    """How tokens are masked.
 
     Attributes:
-        rate: share of the words (or tokens, where words are not numbered) that is hidden.
+        rate: fraction of the words (of the tokens, where words are not numbered) that is chosen.
         mask_id: the mask token.
-        plain: (N,) ids that may stand in the place of a hidden token: all but special ones.
-        special: (V,) bool by id: never hidden.
+        replacements: (N,) ids that may replace a chosen token at random: all but special ones.
+        special: (V,) bool by id: never masked.
     """
 
     rate: float
     mask_id: int
-    plain: np.ndarray
+    replacements: np.ndarray
     special: np.ndarray
 
-    def may(self, ids: np.ndarray) -> np.ndarray:
-        """(T,) bool: where a token is no special one."""
+    def maskable(self, ids: np.ndarray) -> np.ndarray:
+        """(T,) bool: where a token is not special."""
         return ~self.special[ids]
 
-    def hide(self, example: Example, words: np.ndarray | None, rng: np.random.Generator) -> Example:
-        """Hide some of what `example.loss` allows.
+    def mask(self, example: Example, word_ids: np.ndarray | None, rng: np.random.Generator) -> Example:
+        """Mask some of the tokens that `example.loss` marks.
 
-        Of n words rate * n are chosen, rounded up or down by chance so that the mean is exact, but at least one; each
-        of their tokens becomes the mask token, a random token or stays, by itself (as BERT does with whole words too).
+        Of n words rate * n are chosen, rounded up or down at random so that the mean is exact, but at least one; each
+        of their tokens independently becomes the mask token, a random token or stays (so does BERT, with whole words
+        too).
 
         Args:
             example: its ids are the original ones.
-            words: (T,) number of the word of each token; None: each token alone.
+            word_ids: (T,) number of the word of each token; None: each token is a word.
             rng: all that is random.
         """
-        may = np.flatnonzero(example.loss)
-        of_word = np.arange(len(may)) if words is None else np.unique(words[may], return_inverse=True)[1]
+        candidates = np.flatnonzero(example.loss)
+        of_word = np.arange(len(candidates))
+        if word_ids is not None:
+            of_word = np.unique(word_ids[candidates], return_inverse=True)[1]
         units = int(of_word.max()) + 1
         count = min(units, max(1, int(self.rate * units + rng.random())))
-        chosen = np.zeros(units, dtype=bool)
-        chosen[rng.choice(units, count, replace=False, shuffle=False)] = True
-        places = may[chosen[of_word]]
+        is_chosen = np.zeros(units, dtype=bool)
+        is_chosen[rng.choice(units, count, replace=False, shuffle=False)] = True
+        places = candidates[is_chosen[of_word]]
         fate = rng.random(len(places))
         ids, loss = example.ids.copy(), np.zeros(len(example), dtype=bool)
         loss[places] = True
         ids[places[fate < TO_MASK]] = self.mask_id
-        other = places[(fate >= TO_MASK) & (fate < TO_MASK + TO_RANDOM)]
-        ids[other] = self.plain[rng.integers(len(self.plain), size=len(other))]
+        replaced = places[(fate >= TO_MASK) & (fate < TO_MASK + TO_RANDOM)]
+        ids[replaced] = self.replacements[rng.integers(len(self.replacements), size=len(replaced))]
         return replace(example, ids=ids, loss=loss, targets=example.ids)
 
 
 # Whole texts
 
 
-def text_example(window: Window, frame: Frame, hiding: Hiding) -> Example | None:
-    """A stretch of a document as the fixed part of an example; None where nothing in it may be hidden."""
+def text_example(window: Window, frame: Frame, masking: Masking) -> Example | None:
+    """A window of a document as the fixed part of an example; None where nothing in it can be masked."""
     ids = frame.around(window.document.ids[window.begin : window.end])
-    may = hiding.may(ids)
-    may[: len(frame.opening)] = may[len(ids) - len(frame.closing) :] = False
-    if not may.any():
+    maskable = masking.maskable(ids)
+    maskable[: len(frame.opening)] = maskable[len(ids) - len(frame.closing) :] = False
+    if not maskable.any():
         return None
-    return Example(ids, may, window.document.place, targets=ids, origin=window)
+    return Example(ids, maskable, window.document.place, targets=ids, origin=window)
 
 
-def text_words(window: Window, frame: Frame) -> np.ndarray | None:
-    """The numbers of the words of such an example; -1 for the tokens around it."""
-    words = window.document.words
-    if words is None:
+def text_word_ids(window: Window, frame: Frame) -> np.ndarray | None:
+    """The word ids of such an example; -1 for its special tokens."""
+    word_ids = window.document.word_ids
+    if word_ids is None:
         return None
-    around = np.full(len(frame.opening), -1), words[window.begin : window.end], np.full(len(frame.closing), -1)
-    return np.concatenate(around)
+    opening, closing = (np.full(len(part), -1) for part in (frame.opening, frame.closing))
+    return np.concatenate([opening, word_ids[window.begin : window.end], closing])
 
 
 # Next sentences
@@ -93,30 +96,36 @@ def text_words(window: Window, frame: Frame) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Sentences:
-    """A document and its sentences; `borders[n] : borders[n + 1]` are the tokens of sentence n."""
+    """A document and its sentences; sentence n is the tokens `offsets[n] : offsets[n + 1]`."""
 
     document: Document
-    borders: np.ndarray
+    offsets: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.borders) - 1
+        return len(self.offsets) - 1
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sentences first..last (without it) of a document, what a pair is made from; all documents, where others are to be
-    had; and how many tokens both sentences of a pair may have together."""
+    """Consecutive sentences of a document, from which pairs are sampled.
 
-    library: Sequence[Sentences]
+    Attributes:
+        corpus: all documents; the second segment of a pair may come from any of them.
+        number: of the block's document in the corpus.
+        first, last: its sentences are first : last.
+        max_tokens: of both segments of a pair together.
+    """
+
+    corpus: Sequence[Sentences]
     number: int
     first: int
     last: int
-    room: int
+    max_tokens: int
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Tokens begin..end of a document."""
+class Segment:
+    """Tokens begin:end of a document."""
 
     document: Document
     begin: int
@@ -127,97 +136,97 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Both stretches of a pair, and the block it was drawn from."""
+class SegmentPair:
+    """Both segments of an example (A and B in the paper), and the block from which it was sampled."""
 
     block: Block
-    first: Stretch
-    second: Stretch
+    first: Segment
+    second: Segment
 
 
-def sentences(document: Document, most: int) -> Sentences:
-    """A document's sentences; those of more than `most` tokens are cut into pieces."""
-    borders = document.sentences
-    cut = [place for low, high in pairwise(borders) for place in range(low, high, most)]
-    return Sentences(document, np.array([*cut, len(document)], dtype=np.int64))
+def split_sentences(document: Document, max_tokens: int) -> Sentences:
+    """A document's sentences; those of more than `max_tokens` tokens are split."""
+    pieces = [place for low, high in pairwise(document.sentences) for place in range(low, high, max_tokens)]
+    return Sentences(document, np.array([*pieces, len(document)], dtype=np.int64))
 
 
-def blocks(library: Sequence[Sentences], room: int) -> list[Block]:
-    """All sentences of all documents in blocks of at least two that have room in one example.
+def blocks_of(corpus: Sequence[Sentences], max_tokens: int) -> list[Block]:
+    """All sentences of all documents in blocks of at least two that fit into one example.
 
-    A last sentence that would stand alone takes the one before it along; a document of one sentence makes no block.
+    Where the last block would have one sentence, it begins one sentence earlier; a document of one sentence has none.
     """
-    made = []
-    for number, held in enumerate(library):
-        first = 0
-        while first < len(held) and len(held) > 1:
-            first = min(first, len(held) - 2)
-            last = int(np.searchsorted(held.borders, held.borders[first] + room, side="right")) - 1
-            made.append(Block(library, number, first, last, room))
+    blocks = []
+    for number, sentences in enumerate(corpus):
+        first, offsets = 0, sentences.offsets
+        while first < len(sentences) and len(sentences) > 1:
+            first = min(first, len(sentences) - 2)
+            last = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
+            blocks.append(Block(corpus, number, first, last, max_tokens))
             first = last
-    return made
+    return blocks
 
 
-def pair_example(block: Block, frame: Frame, hiding: Hiding) -> Example:
-    """The fixed part of a pair: the block's first sentence and those that follow it."""
+def pair_example(block: Block, frame: Frame, masking: Masking) -> Example:
+    """The fixed part of a pair: the block's first sentence, and the rest of the block."""
     cut = block.first + 1
-    pair = Pair(block, _stretch(block, block.first, cut), _stretch(block, cut, block.last))
-    return _framed(pair, 0, frame, hiding)
+    pair = SegmentPair(block, _segment(block, block.first, cut), _segment(block, cut, block.last))
+    return _pair_example(pair, 0, frame, masking)
 
 
-def draw_pair(block: Block, frame: Frame, hiding: Hiding, rng: np.random.Generator) -> Example:
-    """A pair as BERT draws it: A is some of the block's first sentences; B, by a coin, the others or sentences from
-    another document (from elsewhere in the same one, where there is no other) that have room beside A."""
+def sample_pair(block: Block, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
+    """A pair as BERT samples it: A is some of the block's first sentences; B, with probability one half each, the rest
+    of the block, or sentences of another document (of the same one, where it is alone) that fit beside A."""
     cut = int(rng.integers(block.first + 1, block.last))
-    first = _stretch(block, block.first, cut)
+    first = _segment(block, block.first, cut)
     if rng.random() < 0.5:
-        return _hidden(Pair(block, first, _stretch(block, cut, block.last)), 0, frame, hiding, rng)
-    count = len(block.library)
+        pair = SegmentPair(block, first, _segment(block, cut, block.last))
+        return _masked_pair(pair, 0, frame, masking, rng)
+    count = len(block.corpus)
     if count > 1:
         number = (block.number + int(rng.integers(1, count))) % count
-        begin = int(rng.integers(len(block.library[number])))
+        begin = int(rng.integers(len(block.corpus[number])))
     else:
         number = 0
-        begin = int(rng.integers(len(block.library[0]) - 1))
-        begin += begin >= cut  # all but the sentence that does follow
-    other = block.library[number]
-    room = block.room - len(first)
-    last = max(begin + 1, int(np.searchsorted(other.borders, other.borders[begin] + room, side="right")) - 1)
-    low, high = int(other.borders[begin]), int(other.borders[last])
-    second = Stretch(other.document, low, min(high, low + room))
-    return _hidden(Pair(block, first, second), 1, frame, hiding, rng)
+        begin = int(rng.integers(len(block.corpus[0]) - 1))
+        begin += begin >= cut  # any sentence but the one that follows A
+    document, offsets = block.corpus[number].document, block.corpus[number].offsets
+    free = block.max_tokens - len(first)
+    last = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + free, side="right")) - 1)
+    low, high = int(offsets[begin]), int(offsets[last])
+    second = Segment(document, low, min(high, low + free))
+    return _masked_pair(SegmentPair(block, first, second), 1, frame, masking, rng)
 
 
-def _stretch(block: Block, first: int, last: int) -> Stretch:
-    held = block.library[block.number]
-    return Stretch(held.document, int(held.borders[first]), int(held.borders[last]))
+def _segment(block: Block, first: int, last: int) -> Segment:
+    sentences = block.corpus[block.number]
+    return Segment(sentences.document, int(sentences.offsets[first]), int(sentences.offsets[last]))
 
 
-def _framed(pair: Pair, label: int, frame: Frame, hiding: Hiding) -> Example:
+def _pair_example(pair: SegmentPair, label: int, frame: Frame, masking: Masking) -> Example:
     """[CLS] A [SEP] B [SEP] with types 0 up to the first [SEP] and 1 after it."""
     first, second = pair.first, pair.second
     texts = [part.document.ids[part.begin : part.end] for part in (first, second)]
     ids = np.concatenate([frame.opening, texts[0], frame.middle, texts[1], frame.closing]).astype(np.int32)
     begin = len(frame.opening) + len(first) + len(frame.middle)
-    may = hiding.may(ids)
-    may[: len(frame.opening)] = may[len(ids) - len(frame.closing) :] = False
-    may[len(frame.opening) + len(first) : begin] = False
+    maskable = masking.maskable(ids)
+    maskable[: len(frame.opening)] = maskable[len(ids) - len(frame.closing) :] = False
+    maskable[len(frame.opening) + len(first) : begin] = False
     types = (np.arange(len(ids)) >= begin).astype(np.int32)
     labels = {NEXT_SENTENCE: Labels.of_text(label)}
-    return Example(ids, may, first.document.place, targets=ids, types=types, labels=labels, origin=pair)
+    return Example(ids, maskable, first.document.place, targets=ids, types=types, labels=labels, origin=pair)
 
 
-def _hidden(pair: Pair, label: int, frame: Frame, hiding: Hiding, rng: np.random.Generator) -> Example:
-    example = _framed(pair, label, frame, hiding)
-    return hiding.hide(example, pair_words(pair, frame), rng) if example.loss.any() else example
+def _masked_pair(pair: SegmentPair, label: int, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
+    example = _pair_example(pair, label, frame, masking)
+    return masking.mask(example, pair_word_ids(pair, frame), rng) if example.loss.any() else example
 
 
-def pair_words(pair: Pair, frame: Frame) -> np.ndarray | None:
-    """The numbers of the words of a pair, those of the second sentence after those of the first; -1 between them."""
-    if pair.first.document.words is None or pair.second.document.words is None:
+def pair_word_ids(pair: SegmentPair, frame: Frame) -> np.ndarray | None:
+    """The word ids of a pair, those of the second segment after those of the first; -1 for special tokens."""
+    if pair.first.document.word_ids is None or pair.second.document.word_ids is None:
         return None
-    first = pair.first.document.words[pair.first.begin : pair.first.end]
-    second = pair.second.document.words[pair.second.begin : pair.second.end]
-    beyond = int(first.max(initial=0)) + 1
+    first = pair.first.document.word_ids[pair.first.begin : pair.first.end]
+    second = pair.second.document.word_ids[pair.second.begin : pair.second.end]
+    offset = int(first.max(initial=0)) + 1
     opening, middle, closing = (np.full(len(part), -1) for part in (frame.opening, frame.middle, frame.closing))
-    return np.concatenate([opening, first, middle, second + beyond, closing])
+    return np.concatenate([opening, first, middle, second + offset, closing])

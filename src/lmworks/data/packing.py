@@ -1,7 +1,7 @@
 """Examples -> batches: whole documents in flat rows without padding, or a document a row with it.
 
-Targets are shifted here and nowhere else, and only for examples that say none: the target of a place is then the next
-token of the same document, so no token is predicted from another document. Knows nothing of text.
+Targets are shifted here and nowhere else, and only of examples without targets: the target of a place is then the next
+token of the same document, so no token is predicted from another document. Knows no text.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
     """Fill flat rows with whole documents.
 
     Longest first, each into the first row that has room (first-fit decreasing: Johnson 1973, at most 11/9 of the fewest
-    rows). Documents of one row keep the order in which they were given. A document counts with its source: both pass
-    through the network and take room beside each other.
+    rows). Documents of one row keep their order. A document counts with its source: both pass through the network.
 
     Args:
         examples: documents; all with a source, or none.
-        row_tokens: tokens a row may hold, with those of its source; a longer document gets a row of its own.
+        row_tokens: most tokens of a row and its source together; a longer document gets a row of its own.
 
     Returns:
         Batches of shape (1, T) with segments 1, 2, ... and positions that begin at 0 in each document; their source of
         shape (1, S) has the same documents in the same order under the same segments.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []  # tokens that each row still has room for
     for index in sorted(range(len(examples)), key=lambda index: -examples[index].size):
         size = examples[index].size
-        place = next((row for row, left in enumerate(room) if left >= size), None)
+        place = next((row for row, left in enumerate(free) if left >= size), None)
         if place is None:
             rows.append([])
-            room.append(row_tokens)
+            free.append(row_tokens)
             place = len(rows) - 1
         rows[place].append(index)
-        room[place] -= size
+        free[place] -= size
     return [_flat([examples[index] for index in sorted(row)]) for row in rows]
 
 
@@ -68,7 +67,7 @@ def _flat(documents: Sequence[Example]) -> Batch:
 
 
 def _numbered(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and segments, (1, T) each, of documents that stand one after another."""
+    """Positions and segments, (1, T) each, of concatenated documents."""
     positions = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
     segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int64), lengths)
     return positions[None], segments[None]
@@ -83,37 +82,37 @@ def pad(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"]
     ids = np.full(shape, pad_id, dtype=np.int64)
     targets, types, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     weights = np.zeros(shape, dtype=np.float32)
-    for row, (example, here) in enumerate(zip(examples, slots, strict=True)):
-        ids[row, here], targets[row, here], weights[row, here], types[row, here] = _columns(example)
-        positions[row, here], segments[row, here] = np.arange(example.width), 1
-    begins = np.array([row * shape[1] + here.start for row, here in enumerate(slots)])
+    for row, (example, slot) in enumerate(zip(examples, slots, strict=True)):
+        ids[row, slot], targets[row, slot], weights[row, slot], types[row, slot] = _columns(example)
+        positions[row, slot], segments[row, slot] = np.arange(example.width), 1
+    begins = np.array([row * shape[1] + slot.start for row, slot in enumerate(slots)])
     source = None
     if _has_sources(examples):
         slots, shape = _slots([len(_source_of(example)) for example in examples], side)
         source = (np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
-        for row, (example, here) in enumerate(zip(examples, slots, strict=True)):
-            read = _source_of(example)
-            source[0][row, here], source[1][row, here], source[2][row, here] = read, np.arange(len(read)), 1
+        for row, (example, slot) in enumerate(zip(examples, slots, strict=True)):
+            tokens = _source_of(example)
+            source[0][row, slot], source[1][row, slot], source[2][row, slot] = tokens, np.arange(len(tokens)), 1
     return _batch(examples, ids, targets, weights, types, positions, segments, begins, source)
 
 
 def _slots(lengths: list[int], side: str) -> tuple[list[slice], tuple[int, int]]:
-    """Where each document stands in its row, and the shape of all rows."""
+    """The columns of each document in its row, and the shape of all rows."""
     width = max(lengths)
     begins = [width - length if side == "left" else 0 for length in lengths]
     return [slice(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)], (len(lengths), width)
 
 
 def _columns(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ids, targets, weights and types of one document; without targets of its own, each token is asked for the next,
-    and the last for none: it does not pass through the network."""
-    passing = example.width
-    types = np.zeros(passing, dtype=np.int64) if example.types is None else example.types[:passing].astype(np.int64)
-    ids = example.ids[:passing].astype(np.int64)
+    """ids, targets, weights and types of one document; without targets each token predicts the next, and the last,
+    which predicts nothing, is left out."""
+    width = example.width
+    types = np.zeros(width, dtype=np.int64) if example.types is None else example.types[:width].astype(np.int64)
+    ids = example.ids[:width].astype(np.int64)
     if example.targets is not None:
         return ids, example.targets.astype(np.int64), example.loss.astype(np.float32), types
-    targets = np.zeros(passing, dtype=np.int64)
-    weights = np.zeros(passing, dtype=np.float32)
+    targets = np.zeros(width, dtype=np.int64)
+    weights = np.zeros(width, dtype=np.float32)
     targets[: len(example) - 1] = example.ids[1:]
     weights[: len(example) - 1] = example.loss[1:]
     return ids, targets, weights, types

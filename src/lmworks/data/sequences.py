@@ -1,7 +1,7 @@
 """Sequence to sequence: rows of source and target -> examples of encoder-decoders, teacher-forced.
 
-The encoder reads the source, the decoder learns to say the target, each opened and closed as the tokenizer does.
-Knows no network and draws nothing.
+The encoder reads the source, the decoder learns the target, each with the special tokens of the tokenizer. Knows no
+network; nothing here is random.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from lmworks.text.rows import Row, Table
 from lmworks.text.tokenizer import Tokenizer
 
 SIDES = {"pairs": ("source", "target"), "completion": ("prompt", "completion"), "labels": ("text", "label")}
-"""Which fields of a kind of rows are read and said."""
+"""Source and target field of each kind of rows."""
 
 
 @dataclass(frozen=True)
-class Teaching:
+class SequenceFormat:
     """How rows become examples.
 
     Attributes:
-        frame: what opens and closes sources and targets.
-        start: what the decoder reads first.
-        prefix: stands before each source.
-        limit: the longest source and the longest decoder's text, in tokens.
+        frame: special tokens around sources and targets.
+        start: the decoder's start token.
+        prefix: text before each source.
+        limit: most tokens of a source, and of a decoder's sequence.
         on_long: cut, skip or stop.
     """
 
@@ -41,7 +41,7 @@ class Teaching:
     on_long: str
 
 
-def examples(table: Table, tokenizer: Tokenizer, teaching: Teaching, report: Report) -> list[Example]:
+def examples(table: Table, tokenizer: Tokenizer, layout: SequenceFormat, report: Report) -> list[Example]:
     """All rows of a table; what is cut, left out or empty is counted in the report.
 
     Raises:
@@ -50,52 +50,58 @@ def examples(table: Table, tokenizer: Tokenizer, teaching: Teaching, report: Rep
     if table.kind not in SIDES:
         fault = f"rows of kind {table.kind} have no source and target"
         raise InputError(fault, table.name, "name the columns: --columns '{source: COLUMN, target: COLUMN}'")
-    if teaching.limit <= max(len(teaching.frame), len(teaching.frame.opening) + 1):
-        raise InputError(f"a context of {teaching.limit} tokens has no room for a text", "max_tokens", "raise it")
-    made = []
+    if layout.limit <= max(len(layout.frame), len(layout.frame.opening) + 1):
+        raise InputError(f"a context of {layout.limit} tokens has no room for a text", "max_tokens", "raise it")
+    built = []
     for begin in range(0, len(table), ROWS_AT_ONCE):
         rows = table.rows[begin : begin + ROWS_AT_ONCE]
-        sources, targets = encoded(rows, SIDES[table.kind], tokenizer, teaching.prefix)
+        sources, targets = encode_rows(rows, SIDES[table.kind], tokenizer, layout.prefix)
         for row, source, target in zip(rows, sources, targets, strict=True):
             size = len(row.values[SIDES[table.kind][1]].encode("utf-8", errors="replace"))
-            example = _example(row, source, target, size, tokenizer, teaching, report)
+            example = _example(row, source, target, size, tokenizer, layout, report)
             if example is not None:
-                made.append(example)
-    return made
+                built.append(example)
+    return built
 
 
-def encoded(
+def encode_rows(
     rows: Sequence[Row], fields: tuple[str, str], tokenizer: Tokenizer, prefix: str
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """The ids of sources (with their prefix) and targets, not yet opened nor closed."""
+    """The ids of sources (with their prefix) and targets, without special tokens."""
     sources = tokenizer.encode_many([prefix + row.values[fields[0]] for row in rows])
     return sources, tokenizer.encode_many([row.values[fields[1]] for row in rows])
 
 
 def _example(
-    row: Row, source: list[int], target: list[int], size: int, tokenizer: Tokenizer, teaching: Teaching, report: Report
+    row: Row,
+    source: list[int],
+    target: list[int],
+    size: int,
+    tokenizer: Tokenizer,
+    layout: SequenceFormat,
+    report: Report,
 ) -> Example | None:
     if not source or not target:
         report.no_trainable += 1
         report.first_no_trainable = report.first_no_trainable or row.place
         return None
-    frame, limit = teaching.frame, teaching.limit
+    frame, limit = layout.frame, layout.limit
     over = max(len(source) + len(frame) - limit, 0), max(len(target) + len(frame) + 1 - limit, 0)
     if any(over):
-        if teaching.on_long == "stop":
+        if layout.on_long == "stop":
             fault = f"its {'source' if over[0] else 'target'} is {max(over)} tokens too long for a context of {limit}"
             raise InputError(fault, row.place, "raise max_tokens, shorten the row, or say on_long: cut or skip")
-        if teaching.on_long == "skip":
+        if layout.on_long == "skip":
             report.too_long += 1
             return None
         report.truncated += 1
         report.dropped_tokens += sum(over)
-    said = [teaching.start, *frame.opening, *target, *frame.closing]
-    if over[1]:  # a text that was cut does not end here
-        said = said[:limit]
-        kept = said[1 + len(frame.opening) :][: len(target)]
-        size = len(tokenizer.decode(kept).encode("utf-8", errors="replace"))
-    read = frame.around(np.array(source[: len(source) - over[0]], dtype=np.int32))
-    loss = np.ones(len(said), dtype=bool)
+    decoder_ids = [layout.start, *frame.opening, *target, *frame.closing]
+    if over[1]:  # a text that was cut has no end
+        decoder_ids = decoder_ids[:limit]
+        remaining = decoder_ids[1 + len(frame.opening) :][: len(target)]
+        size = len(tokenizer.decode(remaining).encode("utf-8", errors="replace"))
+    source_ids = frame.around(np.array(source[: len(source) - over[0]], dtype=np.int32))
+    loss = np.ones(len(decoder_ids), dtype=bool)
     loss[0] = False
-    return Example(np.array(said, dtype=np.int32), loss, row.place, size, sum(over), source=read)
+    return Example(np.array(decoder_ids, dtype=np.int32), loss, row.place, size, sum(over), source=source_ids)

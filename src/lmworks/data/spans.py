@@ -1,7 +1,7 @@
-"""Span corruption with sentinels (T5) and denoising (BART): the encoder reads a damaged text, the decoder mends it.
+"""Span corruption with sentinels (T5), denoising (BART): the encoder reads a corrupted text, the decoder restores it.
 
-The fixed part of an example is the text itself as the decoder's ids; a draw makes the source and the ids. Sources:
-Raffel et al. 2020 (section 3.1.4) for spans, Lewis et al. 2020 (section 2.2) for denoising. Knows no network.
+The fixed part of an example is the text itself as the decoder's ids; the random part makes source and ids. Raffel et
+al. 2020 (section 3.1.4) for spans, Lewis et al. 2020 (section 2.2) for denoising. Knows no network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lmworks.text.tokenizer import Tokenizer
 
 
 def decoder_example(target: np.ndarray, start: int, source: np.ndarray, window: Window) -> Example:
-    """What the decoder learns to say, after the token that it reads first; it reads one token less than the target."""
+    """An example whose decoder starts with the token `start` and learns the target (teacher forcing)."""
     ids = np.concatenate([[start], target]).astype(np.int32)
     loss = np.ones(len(ids), dtype=bool)
     loss[0] = False
@@ -28,97 +28,95 @@ def decoder_example(target: np.ndarray, start: int, source: np.ndarray, window: 
 
 
 def noise_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-    """(tokens that are hidden, spans they form) of a text of `length` tokens, which must be at least 2.
+    """(noise tokens, spans that they form) of a text of `length` tokens, which must be at least 2.
 
-    Both are rounded to the nearest number (halves to the even one, as published); something is hidden and something
-    stays, and there are no more spans than tokens that stay.
+    Both are rounded to the nearest number (halves to the even one, as published). At least one token is noise and one
+    is not, and there are no more spans than tokens that are not noise.
     """
     noise = min(max(round(length * rate), 1), length - 1)
     return noise, min(max(round(noise / mean_span), 1), length - noise)
 
 
 def corrupted_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-    """(source, target) lengths of a text of `length` tokens: each span leaves a sentinel in both, and both end."""
+    """(source, target) lengths of a text of `length` tokens: both have a sentinel for each span, and an end."""
     noise, spans = noise_counts(length, rate, mean_span)
     return length - noise + spans + 1, noise + spans + 1
 
 
 def text_length(source: int, rate: float, mean_span: float) -> int:
-    """How many tokens of text make a source of just `source` tokens: the longest whose source does not exceed it.
-
-    How long its target is, says `corrupted_lengths`.
+    """The length of the longest text whose corrupted source has at most `source` tokens.
 
     Raises:
         InputError: no text fits.
     """
     length = 2
     if corrupted_lengths(length, rate, mean_span)[0] > source:
-        raise InputError(f"a context of {source} tokens holds no damaged text", "max_tokens", "give at least 3")
+        raise InputError(f"a context of {source} tokens holds no corrupted text", "max_tokens", "give at least 3")
     while corrupted_lengths(length + 1, rate, mean_span)[0] <= source:
         length += 1
     return length
 
 
-def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` positive numbers that add up to `total`, all ways equally likely."""
+def _random_partition(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` positive numbers with the sum `total`, all partitions equally likely."""
     cuts = np.sort(rng.choice(total - 1, count - 1, replace=False)) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))
 
 
-def _placed(lengths: np.ndarray, kept: int, rng: np.random.Generator) -> np.ndarray:
-    """Where spans of these lengths begin among `kept` tokens that stay: no two touch, all ways equally likely."""
-    gaps = np.sort(rng.choice(kept + 1, len(lengths), replace=False))
+def _random_starts(lengths: np.ndarray, others: int, rng: np.random.Generator) -> np.ndarray:
+    """Where spans of these lengths start among `others` other tokens: no two touch, all ways equally likely."""
+    gaps = np.sort(rng.choice(others + 1, len(lengths), replace=False))
     return gaps + np.cumsum(lengths) - lengths
 
 
 def noise_spans(length: int, rate: float, mean_span: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where the hidden spans of a text begin and end.
+    """Where the noise spans of a text begin and end.
 
-    The hidden tokens are divided into spans at random, and the spans stand at random places. (In the published program
-    a text always begins with something that stays and ends with something hidden; a short text with one span would
-    then lose its end each time. The lengths are the same.)
+    The noise tokens are divided into spans at random, and the spans have random places. (In the published program a
+    text always begins with a token that is not noise and ends with noise, so that a short text with one span loses its
+    end each time. The lengths are the same.)
     """
     noise, count = noise_counts(length, rate, mean_span)
-    lengths = _parts(noise, count, rng)
-    begins = _placed(lengths, length - noise, rng)
+    lengths = _random_partition(noise, count, rng)
+    begins = _random_starts(lengths, length - noise, rng)
     return begins, begins + lengths
 
 
 def corrupt(
     ids: np.ndarray, begins: np.ndarray, ends: np.ndarray, sentinels: np.ndarray, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Source: the text with a sentinel in each span's place. Target: each sentinel and what it hid. Both ended."""
-    hidden = np.zeros(len(ids), dtype=bool)
+    """Source: the text with a sentinel in place of each span. Target: each sentinel and its span. Both with an end."""
+    noise = np.zeros(len(ids), dtype=bool)
     for low, high in zip(begins, ends, strict=True):
-        hidden[low:high] = True
+        noise[low:high] = True
     first = np.zeros(len(ids), dtype=bool)
     first[begins] = True
     source = ids.copy()
     source[begins] = sentinels[: len(begins)]
-    source = source[~hidden | first]
+    source = source[~noise | first]
     at = np.cumsum(np.concatenate([[0], ends - begins]))[:-1]
-    target = np.insert(ids[hidden], at, sentinels[: len(begins)])
+    target = np.insert(ids[noise], at, sentinels[: len(begins)])
     return np.append(source, end), np.append(target, end)
 
 
 def sentinels(tokenizer: Tokenizer) -> np.ndarray:
     """The ids of <extra_id_0>, <extra_id_1>, ..., as many as the tokenizer has."""
-    found: list[int] = []
-    while (token := tokenizer.core.token_to_id(f"<extra_id_{len(found)}>")) is not None:
-        found.append(token)
-    return np.array(found, dtype=np.int32)
+    ids: list[int] = []
+    while (token := tokenizer.core.token_to_id(f"<extra_id_{len(ids)}>")) is not None:
+        ids.append(token)
+    return np.array(ids, dtype=np.int32)
 
 
-def check_sentinels(found: np.ndarray, needed: int) -> None:
+def check_sentinels(ids: np.ndarray, needed: int) -> None:
     """Refuse a tokenizer with too few sentinels.
 
     Raises:
-        InputError: there are not as many as a text has spans.
+        InputError: a text can have more spans than there are sentinels.
     """
-    if len(found) < needed:
-        has = f"only {len(found)} sentinels" if len(found) else "no sentinels (<extra_id_0>, <extra_id_1>, ...)"
+    if len(ids) < needed:
+        has = f"only {len(ids)} sentinels" if len(ids) else "no sentinels (<extra_id_0>, <extra_id_1>, ...)"
         hint = "train a tokenizer of T5's style (lmworks tokenizer train --style t5)"
-        if len(found):
+        if len(ids):
             hint = f"shorten the context (max_tokens), raise mean_span, or {hint}"
         raise InputError(f"the tokenizer has {has}, and span corruption needs {needed}", "tokenizer", hint)
 
@@ -127,51 +125,51 @@ def check_sentinels(found: np.ndarray, needed: int) -> None:
 
 
 def infill(ids: np.ndarray, rate: float, mean_span: float, mask_id: int, rng: np.random.Generator) -> np.ndarray:
-    """Text infilling: spans of Poisson lengths, together rate * len(ids) tokens, each become one mask token.
+    """Text infilling: each of some spans of Poisson lengths, together rate * len(ids) tokens, becomes one mask token.
 
-    A span of length 0 puts a mask where nothing was hidden. No two spans touch. The number of tokens hidden is rounded
-    by chance, so that its mean is exact; the last span is shortened to meet it.
+    A span of length 0 inserts a mask. No two spans touch. The number of noise tokens is rounded at random, so that its
+    mean is exact; the last span is shortened to meet it.
     """
     length = len(ids)
     noise = min(int(rate * length + rng.random()), length)
     lengths: list[int] = []
     while sum(lengths) < noise:
         lengths.append(min(int(rng.poisson(mean_span)), noise - sum(lengths)))
-    while len(lengths) > min(noise, length - noise + 1) and 0 in lengths:  # no source is longer than its text
+    while len(lengths) > min(noise, length - noise + 1) and 0 in lengths:  # a source is never longer than its text
         lengths.remove(0)
-    while len(lengths) > length - noise + 1:  # too few tokens stay to hold the spans apart: they grow together
+    while len(lengths) > length - noise + 1:  # too few other tokens to separate the spans: merge two
         lengths[-2:] = [sum(lengths[-2:])]
-    begins = _placed(np.array(lengths, dtype=np.int64), length - noise, rng)
-    made: list[np.ndarray] = []
+    begins = _random_starts(np.array(lengths, dtype=np.int64), length - noise, rng)
+    parts: list[np.ndarray] = []
     last = 0
-    for begin, hidden in zip(begins, lengths, strict=True):
-        made += [ids[last:begin], np.array([mask_id])]
-        last = begin + hidden
-    return np.concatenate([*made, ids[last:]]).astype(np.int32)
+    for begin, size in zip(begins, lengths, strict=True):
+        parts += [ids[last:begin], np.array([mask_id])]
+        last = begin + size
+    return np.concatenate([*parts, ids[last:]]).astype(np.int32)
 
 
-def permute(ids: np.ndarray, borders: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sentences in random order; `borders[n] : borders[n + 1]` are the tokens of sentence n."""
-    order = rng.permutation(len(borders) - 1)
-    return np.concatenate([ids[borders[number] : borders[number + 1]] for number in order])
+def permute(ids: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sentences in random order; sentence n is the tokens `offsets[n] : offsets[n + 1]`."""
+    order = rng.permutation(len(offsets) - 1)
+    return np.concatenate([ids[offsets[number] : offsets[number + 1]] for number in order])
 
 
-def borders_in(window: Window) -> np.ndarray:
-    """The borders of the sentences of a stretch of a document, counted from its beginning."""
-    borders = window.document.sentences
-    inside = borders[(borders > window.begin) & (borders < window.end)]
+def sentence_offsets(window: Window) -> np.ndarray:
+    """The offsets of the sentences of a window, counted from its beginning."""
+    offsets = window.document.sentences
+    inside = offsets[(offsets > window.begin) & (offsets < window.end)]
     return np.concatenate([[window.begin], inside, [window.end]]) - window.begin
 
 
 @dataclass(frozen=True)
-class Damage:
-    """How denoising damages a text.
+class Denoising:
+    """How a text is corrupted for denoising.
 
     Attributes:
-        rate, mean_span: share of the tokens hidden; mean tokens of a span.
-        permuted: whether the sentences change places.
-        mask_id, start: the mask token; what the decoder reads first.
-        frame: what opens and closes a text.
+        rate, mean_span: fraction of the tokens that is noise; mean tokens of a span.
+        permuted: whether the sentences are permuted.
+        mask_id, start: the mask token; the decoder's start token.
+        frame: special tokens around a text.
     """
 
     rate: float
@@ -181,9 +179,9 @@ class Damage:
     start: int
     frame: Frame
 
-    def draw(self, window: Window, rng: np.random.Generator) -> Example:
-        """The damaged text as the source, the whole one as the target."""
+    def sample(self, window: Window, rng: np.random.Generator) -> Example:
+        """The corrupted text as the source, the original one as the target."""
         ids = window.document.ids[window.begin : window.end]
-        damaged = permute(ids, borders_in(window), rng) if self.permuted else ids
-        damaged = infill(damaged, self.rate, self.mean_span, self.mask_id, rng)
-        return decoder_example(self.frame.around(ids), self.start, self.frame.around(damaged), window)
+        corrupted = permute(ids, sentence_offsets(window), rng) if self.permuted else ids
+        corrupted = infill(corrupted, self.rate, self.mean_span, self.mask_id, rng)
+        return decoder_example(self.frame.around(ids), self.start, self.frame.around(corrupted), window)

@@ -8,8 +8,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.data.documents import Document, Window, windows
-from lmworks.data.documents import documents as documents_of
+from lmworks.data.documents import Document, Window, encode_documents, split_windows
 from lmworks.data.examples import (
     ROWS_AT_ONCE,
     Examples,
@@ -92,7 +91,7 @@ def _closing(tokenizer: Tokenizer) -> list[int]:
 def read_documents(table: Table, tokenizer: Tokenizer, report: Report, words: bool = False) -> list[Document]:
     """The texts of a table that have tokens; empty ones are counted in the report."""
     read = []
-    for document in documents_of(table.rows, tokenizer, words):
+    for document in encode_documents(table.rows, tokenizer, words):
         if len(document):
             read.append(document)
         else:
@@ -111,7 +110,7 @@ def cut(documents: list[Document], size: int, report: Report) -> list[Window]:
     """All documents in windows of at most `size` tokens; the report notes where no document is long enough."""
     report.chunked = sum(len(document) > size for document in documents)
     note_short(max((len(document) for document in documents), default=0), size, report)
-    return [window for document in documents for window in windows(document, size)]
+    return [window for document in documents for window in split_windows(document, size)]
 
 
 def note_short(longest: int, size: int, report: Report) -> None:

@@ -109,8 +109,8 @@ def final_number(text: str) -> Decimal | None:
 
 def number_match(answer: str, reference: str) -> float:
     """1.0 where both end in the same number (18, 18.0 and $18 are the same), else 0.0."""
-    ours, theirs = final_number(answer), final_number(reference)
-    return float(ours is not None and ours == theirs)
+    predicted, expected = final_number(answer), final_number(reference)
+    return float(predicted is not None and predicted == expected)
 
 
 def end_in_numbers(references: Sequence[str]) -> bool:

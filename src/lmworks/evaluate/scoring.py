@@ -51,11 +51,6 @@ class Score:
         """Comparable across tokenizers; NaN where nothing could be scored."""
         return bits_per_byte(self.nats, self.bytes)
 
-    @property
-    def nats_per_token(self) -> float:
-        """The loss that training reports; NaN where nothing could be scored."""
-        return self.nats / self.tokens if self.tokens else math.nan
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -273,7 +268,7 @@ def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     groups: list[list[int]] = []
     room = 0
     for index in sorted(range(len(examples)), key=lambda place: (-examples[place].size, -len(examples[place]))):
-        if not examples[index].learned and not examples[index].labels:
+        if not examples[index].num_targets and not examples[index].labels:
             continue
         size = examples[index].size
         if size > room or not groups:

@@ -53,7 +53,7 @@ RULES: tuple[str, ...] = (
 RULES += ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
-OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"]
+OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json"]
 SHARD_BYTES = 5_000_000_000
 
 

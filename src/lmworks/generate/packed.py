@@ -3,9 +3,9 @@
 One new token multiplies each matrix by a single row, so its speed is that of reading weights: fewer bytes, more
 tokens per second.
 
-- Weights that came in four bits (a Q4_1 or Q4_0 file) lie on a lattice of sixteen values a group. It is found again,
-  and they are kept in those four bits: no weight is rounded that was not rounded already, but scales and the
-  products of single rows are bfloat16's. The head is kept in float16 beside.
+- Weights in four bits (a Q4_1 or Q4_0 file) lie on a lattice of sixteen values a group. Their storage states it; of
+  weights that were widened it is found again. They are kept in those four bits: no weight is rounded that was not
+  rounded already, but scales and the products of single rows are bfloat16's. The head is kept in float16 beside.
 - In a bfloat16 network, PyTorch's plain product reads weights far below the memory's rate; oneDNN's layout does not.
 
 Knows no file format: it looks at the numbers.
@@ -13,12 +13,14 @@ Knows no file format: it looks at the numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
+from lmworks.model.stored import StoredLinear, product, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
@@ -58,7 +60,7 @@ class FourBits(nn.Module):
         lattices: of each: levels, steps and smallest values, as :func:`lattice` gives them.
     """
 
-    def __init__(self, linears: list[nn.Linear], lattices: list[Lattice]) -> None:
+    def __init__(self, linears: Sequence[nn.Linear | StoredLinear], lattices: list[Lattice]) -> None:
         super().__init__()
         self.linears = nn.ModuleList(linears)
         levels, scales, lowest = (torch.cat(parts) for parts in zip(*lattices, strict=True))
@@ -86,7 +88,7 @@ class FourBitLinear(nn.Module):
     def __init__(self, joined: FourBits, index: int) -> None:
         super().__init__()
         self.joined, self.index = joined, index
-        self.plain: nn.Linear = joined.linears[index]  # type: ignore[assignment]
+        self.plain: nn.Linear | StoredLinear = joined.linears[index]  # type: ignore[assignment]
         self.in_features, self.out_features = self.plain.in_features, self.plain.out_features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -102,20 +104,21 @@ class HalfHead(nn.Module):
     Args:
         head: the plain head, or None where it is tied.
         weight: (V, E), below float16's largest number, as any trained head is.
+        storage: of the same matrix, for many rows; None: the weight itself is kept for these.
     """
 
-    def __init__(self, head: nn.Module | None, weight: torch.Tensor) -> None:
+    def __init__(self, head: nn.Module | None, weight: torch.Tensor, storage: WeightStorage | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.plain = head
-        self._weight = weight.detach().float()
+        self._storage = storage or DenseStorage(weight.detach().float())
         bias = None if head is None else getattr(head, "bias", None)
         self._bias = None if bias is None else bias.detach().float()
-        self._packed = torch.ops.quantized.linear_prepack_fp16(self._weight, self._bias)
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.detach().float(), self._bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.numel() // self.in_features > FEW_ROWS:
-            return functional.linear(x.float(), self._weight, self._bias)
+            return product(x.float(), self._storage, self._bias)
         return torch.ops.quantized.linear_dynamic_fp16(x.float(), self._packed)
 
 
@@ -141,16 +144,30 @@ def lattice(weight: torch.Tensor) -> Lattice | None:
     return levels.int().view_as(weight), scales, lowest
 
 
+def lattice_of(linear: nn.Module) -> Lattice | None:
+    """The lattice that a linear's storage states, or on which its plain weight lies; None where there is none."""
+    if isinstance(linear, StoredLinear):
+        storage = linear.storage
+        return storage.lattice() if isinstance(storage, BlockStorage) and not linear.out_features % 16 else None
+    return lattice(linear.get_parameter("weight")) if type(linear) is nn.Linear else None
+
+
 def make_fast(network: Transformer, precision: str) -> int:
     """Repack a network in place for generation on a CPU; gives how many linears are kept in four bits.
 
     Args:
-        network: float32, without adapters.
+        network: float32 or in storages, without adapters. Storages that are not of four bits are widened.
         precision: "float32" or "bfloat16": of everything but the single rows of four-bit linears.
     """
     four_bits = _keep_four_bits(network)
     if four_bits or precision == "bfloat16":
-        network.lm_head = HalfHead(network.lm_head, network.head_weight)
+        storage = network.head_storage
+        weight = network.head_weight if storage is None else storage.dequantized()
+        network.lm_head = HalfHead(network.lm_head, weight, storage)
+    for name, layer in list(stored_layers(network)):
+        kept = "linears." in name or name.startswith("lm_head")  # for many rows: in FourBits, in HalfHead
+        if not kept and (isinstance(layer, StoredLinear) or precision == "bfloat16"):
+            put(network, name, layer.widened())
     if precision == "bfloat16":
         network.bfloat16()
         for name, module in _plain_linears(network) if can_pack() else []:
@@ -163,8 +180,9 @@ def _keep_four_bits(network: Transformer) -> int:
     kept = 0
     for parent in list(network.modules()):
         for names in TOGETHER:
-            linears = [part for name in names if type(part := getattr(parent, name, None)) is nn.Linear]
-            lattices = [found for linear in linears if (found := lattice(linear.weight)) is not None]
+            parts = [getattr(parent, name, None) for name in names]
+            linears = [part for part in parts if isinstance(part, nn.Linear | StoredLinear)]
+            lattices = [found for linear in linears if (found := lattice_of(linear)) is not None]
             if len(lattices) < len(names):
                 continue
             joined = FourBits(linears, lattices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,7 @@ class Reply:
         stop_reason: "end" (an end token), "stop" (a stop string), "length" (max_tokens), "context" (it is full).
         usage: tokens of the prompt and of ``ids``.
         log_probabilities: log p of each of ``ids`` by the model itself, where they were asked for.
+        label_probabilities: of a classifier: the probability of each label.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Reply:
     stop_reason: StopReason
     usage: Usage = field(default_factory=Usage)
     log_probabilities: list[float] | None = None
+    label_probabilities: dict[str, float] | None = None
 
 
 class TextBuilder:
@@ -135,19 +137,23 @@ class ReplyBuilder:
 class TextStream(Iterator[str]):
     """The new text of one prompt, piece by piece (with beams: when all of it is known).
 
+    Args:
+        pieces: the text.
+        finish: gives the reply when the last piece was given.
+
     Attributes:
         reply: all of it, with why it stopped; None until the last piece was given.
     """
 
-    def __init__(self, pieces: Iterator[str], builder: ReplyBuilder) -> None:
-        self._pieces, self._builder = pieces, builder
+    def __init__(self, pieces: Iterator[str], finish: Callable[[], Reply]) -> None:
+        self._pieces, self._finish = pieces, finish
         self.reply: Reply | None = None
 
     def __next__(self) -> str:
         try:
             return next(self._pieces)
         except StopIteration:
-            self.reply = self._builder.reply()
+            self.reply = self._finish()
             raise
 
 
@@ -181,7 +187,7 @@ def stream(
         if piece := builder.finish():
             yield piece
 
-    return TextStream(pieces(), builder)
+    return TextStream(pieces(), builder.reply)
 
 
 def complete(

@@ -5,7 +5,7 @@ Knows all the parts and does nothing itself: every method is a few lines over ge
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,6 +14,7 @@ from lmworks.adapt import adapters
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
+from lmworks.data.prompts import Prompt
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
@@ -21,9 +22,12 @@ from lmworks.families.opened import dtype_of
 from lmworks.generate.fill import Filled, Pooling, embed, fill, next_sentence
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
-from lmworks.generate.text import Reply, complete, next_tokens, stream
+from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
+from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.input_format import Input, InputFormat
 from lmworks.model.config import ModelConfig
+from lmworks.model.stored import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -40,44 +44,46 @@ class LanguageModel:
 
     Attributes:
         network: the torch module: ``network(ids)`` with ids (B, T) gives an output with ``.logits`` (B, T, V).
-        words: its tokenizer, where it came with one; ``tokenizer`` is the same, or says what is missing.
+        own_tokenizer: its tokenizer, None where it came without one; ``tokenizer`` then says what is missing.
         family: how its config and tensors are called on disk.
         source: what the person named.
         base: the source of the model that an adapter sits on; equal to ``source`` without one.
         hf_config: keys of the published config that are kept when the model is saved.
         generation: the published generation_config, kept too.
         notes: what opening it had to say.
+        input_format: how inputs looked in the run that trained it; None where no run is known.
     """
 
     network: Transformer
-    words: Tokenizer | None
+    own_tokenizer: Tokenizer | None
     family: Family
     source: str
     base: str
     hf_config: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    input_format: InputFormat | None = None
 
     @property
     def config(self) -> ModelConfig:
-        """Sizes and words of the network."""
+        """Sizes and settings of the network."""
         return self.network.config
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Text <-> ids, and the chat template."""
-        if self.words is None:
+        if self.own_tokenizer is None:
             raise InputError("this model came without a tokenizer", self.source, "put its tokenizer.json beside it")
-        return self.words
+        return self.own_tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer) -> None:
-        self.words = tokenizer
+        self.own_tokenizer = tokenizer
 
     @property
     def has_tokenizer(self) -> bool:
         """Whether it came with one."""
-        return self.words is not None
+        return self.own_tokenizer is not None
 
     @property
     def rules(self) -> Rules:
@@ -93,36 +99,61 @@ class LanguageModel:
         return TorchStepper(self.network.eval())
 
     @overload
-    def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Any) -> str: ...
+    def generate(self, prompt: Input, *, stream: Literal[False] = False, **options: Any) -> str: ...
     @overload
-    def generate(self, prompt: str, *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
+    def generate(self, prompt: Input, *, stream: Literal[True], **options: Any) -> TextStream: ...
     @overload
-    def generate(self, prompt: Sequence[str], *, stream: Literal[False] = False, **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: Sequence[Input], *, stream: Literal[False] = False, **options: Any) -> list[str]: ...
 
     def generate(
-        self, prompt: str | Sequence[str], *, stream: bool = False, **sampling: Any
-    ) -> str | list[str] | Iterator[str]:
+        self,
+        prompt: Input | Sequence[Input],
+        *,
+        stream: bool = False,
+        details: bool = False,
+        log_probabilities: bool = False,
+        raw: bool = False,
+        **sampling: Any,
+    ) -> Any:
         """Continue a text, or each of several; with an encoder-decoder: answer it.
 
+        A model that a run taught to answer prompts or to label texts is asked in the words of that run, and labels are
+        chosen by their likelihood: see ``input_format``.
+
         Args:
-            prompt: a text, or a list of them (all at once; each gets what it would get alone).
+            prompt: a text, or a list of them (all at once; each gets what it would get alone). Where the run's prompt
+                is made of several columns: a dictionary of these.
             stream: yield the new text piece by piece (one prompt only).
+            details: give replies instead of texts: why it stopped, usage.
+            log_probabilities: with ``details``: of each new token.
+            raw: continue the text as it is, whatever the model was trained on.
             **sampling: fields of SamplingSettings: max_tokens, temperature, top_k, top_p, num_beams, seed, stop ...
 
         Returns:
-            The new text alone, without the prompt; a list for a list.
+            The new text alone, without the prompt; a list for a list; with ``details`` a Reply each; with ``stream``
+            an iterator whose ``reply`` is there when it has ended.
         """
         settings = build(SamplingSettings, sampling, "generate")
-        if isinstance(prompt, str):
-            return self._answer(self.tokenizer.encode(prompt, special=True), settings, stream)
+        if isinstance(prompt, str | Mapping):
+            return self._answer(self._prompt(prompt, raw), settings, stream, details, log_probabilities)
         if stream:
             raise InputError("streaming takes one prompt", "stream", "give a single text, or leave out stream=True")
-        return [reply.text for reply in self.complete(prompt, settings)]
+        replies = self.complete(prompt, settings, log_probabilities, raw)
+        return replies if details else [reply.text for reply in replies]
 
-    def complete(self, prompts: Sequence[str], settings: SamplingSettings) -> list[Reply]:
-        """Continue texts; each Reply has text, ids and the reason why it stopped."""
-        ids = [self.tokenizer.encode(prompt, special=True) for prompt in prompts]
-        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules)
+    def complete(
+        self,
+        prompts: Sequence[Input],
+        settings: SamplingSettings,
+        log_probabilities: bool = False,
+        raw: bool = False,
+    ) -> list[Reply]:
+        """The replies to several texts; arguments as in :meth:`generate`."""
+        asked = [self._prompt(prompt, raw) for prompt in prompts]
+        if asked and asked[0].choices:
+            return choose_labels(self.network.eval(), asked)
+        ids, settings = [prompt.ids for prompt in asked], self._resolve(settings)
+        return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities)
 
     @overload
     def translate(self, text: str, **sampling: Any) -> str: ...
@@ -159,22 +190,42 @@ class LanguageModel:
         return embed(self.network.eval(), self.tokenizer, texts, pooling, normalize)
 
     @overload
-    def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **sampling: Any) -> str: ...
+    def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
     @overload
-    def chat(self, messages: Sequence[Message], *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
+    def chat(self, messages: Sequence[Message], *, stream: Literal[True], **options: Any) -> TextStream: ...
+    @overload
+    def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **options: Any) -> str: ...
 
-    def chat(self, messages: Sequence[Message], *, stream: bool = False, **sampling: Any) -> str | Iterator[str]:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: bool = False,
+        details: bool = False,
+        log_probabilities: bool = False,
+        raw: bool = False,
+        **sampling: Any,
+    ) -> Any:
         """Answer a conversation.
+
+        The system message and the prompt's pattern of the run that trained the model are used. A classifier labels
+        the last message alone; so does a model answer that was trained without a chat template.
 
         Args:
             messages: dicts with ``role`` (system, user, assistant) and ``content``; the last one is the user's.
             stream: yield the answer piece by piece.
+            details, log_probabilities: as in :meth:`generate`.
+            raw: leave the messages as they are, whatever the model was trained on.
             **sampling: as in :meth:`generate`.
         """
         settings = build(SamplingSettings, sampling, "chat")
         check_writes(self.network)
-        ids, _ = chat.encode(self.tokenizer, list(messages), reply=True)
-        return self._answer(ids, settings, stream)
+        asked = self._conversation(list(messages), raw)
+        return self._answer(asked, settings, stream, details, log_probabilities)
+
+    def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
+        """Answer a prompt that is token ids already, as a task makes them of rows (data/prompts)."""
+        return self._answer(prompt, settings, True, False, False)
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte."""
@@ -203,12 +254,14 @@ class LanguageModel:
                 network=self.network,
                 config=self.config,
                 family=self.family,
-                tokenizer=self.words,
+                tokenizer=self.own_tokenizer,
                 hf_config=self.hf_config,
                 generation=self.generation,
                 dtype=dtype,
                 overwrite=overwrite,
             )
+        if self.input_format is not None:
+            self.input_format.save(folder)
         return folder
 
     def prepare(self, precision: str = "auto") -> LanguageModel:
@@ -229,6 +282,8 @@ class LanguageModel:
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
                 make_fast(self.network, chosen)
+            else:
+                widen(self.network)
         elif chosen != "float32":
             self.network.to(dtype_of(chosen))
         return self
@@ -238,6 +293,40 @@ class LanguageModel:
         """Where its weights lie."""
         return self.network.device
 
-    def _answer(self, ids: list[int], settings: SamplingSettings, streaming: bool) -> str | Iterator[str]:
-        pieces = stream(self.stepper(), self.tokenizer, ids, settings, self.rules)
-        return pieces if streaming else "".join(pieces)
+    def _prompt(self, given: Input, raw: bool) -> Prompt:
+        """A text as the model reads it."""
+        if self.input_format is not None and self.input_format.asks and not raw:
+            return self.input_format.prompt_of(given, self.tokenizer)
+        if not isinstance(given, str):
+            raise InputError("this model has no prompt made of columns", "the input", "give a text")
+        return Prompt(self.tokenizer.encode(given, special=True), given, "", "the input")
+
+    def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
+        """A conversation as the model reads it."""
+        form = None if raw else self.input_format
+        if form is not None and form.asks:
+            chat.validate(messages)
+            templated = self.tokenizer.chat_template is not None and form.template != "off"
+            if form.task == "labels" or not templated:
+                return form.prompt_of(messages[-1]["content"], self.tokenizer)
+        ids, _ = chat.encode(self.tokenizer, messages if form is None else form.messages_of(messages), reply=True)
+        return Prompt(ids, messages[-1]["content"], "", "the conversation")
+
+    def _answer(self, prompt: Prompt, settings: SamplingSettings, streaming: bool, details: bool, scored: bool) -> Any:
+        """A TextStream, a Reply, or its text."""
+        if prompt.choices:
+            (reply,) = choose_labels(self.network.eval(), [prompt])
+            pieces = TextStream(iter([reply.text]), lambda: reply)
+        else:
+            settings = self._resolve(settings)
+            pieces = stream(self.stepper(), self.tokenizer, prompt.ids, settings, self.rules, scored)
+        if streaming:
+            return pieces
+        text = "".join(pieces)
+        return pieces.reply if details else text
+
+    def _resolve(self, settings: SamplingSettings) -> SamplingSettings:
+        """With ``slide`` as the model was trained, where nothing is said."""
+        if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
+            return settings
+        return settings.model_copy(update={"slide": self.input_format.slide})

@@ -14,6 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
+from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
@@ -53,6 +54,7 @@ def load(
             model.tokenizer = Tokenizer.open(found.path)
             model.tokenizer.end_ids |= ends
             notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(found.path))
+        model.input_format = InputFormat.read(found.path)
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
     open_file = gguf.open_gguf if found.path.suffix == ".gguf" else folder.open_folder
@@ -62,13 +64,14 @@ def load(
         tokenizer.end_ids.add(end)
     return LanguageModel(
         network=opened.network.to(device).eval(),
-        words=tokenizer,
+        own_tokenizer=tokenizer,
         family=opened.family,
         source=str(source),
         base=str(source),
         hf_config=opened.hf_config,
         generation=opened.generation,
         notes=[*notes, *opened.notes],
+        input_format=InputFormat.read(found.path) if found.path.is_dir() else None,
     )
 
 
@@ -81,7 +84,7 @@ def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokeni
 
 
 def read_config(source: str | Path, *, offline: bool | None = None) -> ModelConfig:
-    """Read only what a model is: its sizes and words, without weights."""
+    """Read only the config, without weights."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file():
         return read_config(_base_of(path), offline=offline)

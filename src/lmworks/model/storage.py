@@ -14,7 +14,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 BLOCK = 32  # columns of a block in the formats that are decoded here
-DECODED_AT_ONCE = 1 << 22  # elements: 16 MB in float32
+PART = 1 << 22  # elements of a large matrix that are dequantized at once for a product: 16 MB in float32
+# Elements decoded at once: intermediate results stay in a core's cache, and PyTorch uses one thread for so few.
+CHUNK = 1 << 15
 
 
 @runtime_checkable
@@ -107,7 +109,7 @@ class BlockStorage:
         """See :class:`WeightStorage`; decoded in float32, then rounded once."""
         rows, columns = self.shape
         result = torch.empty(rows, columns, dtype=dtype)
-        step = max(1, DECODED_AT_ONCE // columns)
+        step = max(1, CHUNK // columns)
         for start in range(0, rows, step):
             part = self.blocks[start : start + step]
             result[start : start + step] = self._decode(part).view(-1, columns)
@@ -188,5 +190,5 @@ def row_parts(storage: WeightStorage, dtype: torch.dtype) -> list[slice]:
     rows, columns = storage.shape
     if isinstance(storage, DenseStorage) and storage.tensor.dtype == dtype:
         return [slice(0, rows)]
-    step = max(1, DECODED_AT_ONCE // columns)
+    step = max(1, PART // columns)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -62,6 +62,12 @@ class StoredEmbedding(nn.Module):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         return self.storage.rows(ids.flatten()).dequantized(dtype).view(*ids.shape, -1)
 
+    def widened(self) -> nn.Embedding:
+        """A plain embedding with the same weight in float32."""
+        result = nn.Embedding(self.num_embeddings, self.embedding_dim, device="meta")
+        result.weight = nn.Parameter(self.storage.dequantized(), requires_grad=False)
+        return result
+
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, storage={self.storage.dtype_name}"
 
@@ -123,6 +129,11 @@ def stored_bytes(network: nn.Module) -> int:
     return sum(module.storage.nbytes for _, module in stored_layers(network))
 
 
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of all parameters and storages."""
+    return stored_bytes(network) + sum(parameter.nbytes for parameter in network.parameters())
+
+
 def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
     """Put a storage in the place of the weight of the linear or embedding with this dotted name."""
     module = network.get_submodule(name)
@@ -135,9 +146,4 @@ def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
 def widen(network: nn.Module) -> None:
     """Give every layer a plain float32 weight again."""
     for name, module in list(stored_layers(network)):
-        if isinstance(module, StoredLinear):
-            put(network, name, module.widened())
-            continue
-        plain = nn.Embedding(module.num_embeddings, module.embedding_dim, device="meta")
-        plain.weight = nn.Parameter(module.storage.dequantized(), requires_grad=False)
-        put(network, name, plain)
+        put(network, name, module.widened())

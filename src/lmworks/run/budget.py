@@ -5,7 +5,7 @@ Chooses by footprint's figures alone, so the same settings on the same data give
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lmworks.base import figures
@@ -32,12 +32,13 @@ class MemoryFit:
     note: str = ""
 
 
-def choose(setups: Sequence[TrainingSetup], free: int) -> MemoryFit:
+def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[str, TrainingSetup]] = ()) -> MemoryFit:
     """How to train within ``train.memory``, or within what the machine has.
 
     Args:
         setups: the run as asked for, one for each precision that may be chosen, the preferred one first.
         free: bytes that the process may hold in all; a run that needs more is refused.
+        cheaper: other runs to suggest where none of these fits, each with the words that ask for it.
 
     Raises:
         InputError: nothing fits; says what is needed, what is there, and what would do.
@@ -46,12 +47,17 @@ def choose(setups: Sequence[TrainingSetup], free: int) -> MemoryFit:
         fit = _fit(setup, free)
         if fit is not None:
             return fit if setup is setups[0] else _in_another_precision(fit, setups[0], free)
-    raise _refusal(min(setups, key=lambda setup: _least(setup).total), free)
+    raise _refusal(min(setups, key=lambda setup: _least(setup).total), free, cheaper)
+
+
+def fits(setup: TrainingSetup, free: int) -> bool:
+    """Whether a run fits as it is asked for, with nothing made smaller."""
+    return setup.total <= _limit(setup, free)
 
 
 def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
     limit = _limit(setup, free)
-    if setup.total <= limit:
+    if fits(setup, free):
         return MemoryFit(setup)
     if setup.train.memory is None:
         return None
@@ -114,7 +120,7 @@ def _budget(setup: TrainingSetup) -> str:
     return figures.storage(figures.parse_storage(str(setup.train.memory)))
 
 
-def _refusal(setup: TrainingSetup, free: int) -> InputError:
+def _refusal(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """What is needed, what is there, and the cheapest change that would do."""
     train, limit = setup.train, _limit(setup, free)
     asked = figures.parse_storage(train.memory) if train.memory else None
@@ -126,10 +132,10 @@ def _refusal(setup: TrainingSetup, free: int) -> InputError:
     below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
     at_least = " at least" if asked is not None else ""
     fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"
-    return InputError(fault, place, " or ".join(_remedies(setup, free)))
+    return InputError(fault, place, " or ".join(_remedies(setup, free, cheaper)))
 
 
-def _remedies(setup: TrainingSetup, free: int) -> list[str]:
+def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
     """Changes with which the run would fit, each computed: the first that costs least, and more memory."""
     train, limit = setup.train, _limit(setup, free)
     needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
@@ -140,6 +146,8 @@ def _remedies(setup: TrainingSetup, free: int) -> list[str]:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
+    else:
+        remedies += [words for words, other in cheaper if _takes(other) <= limit][:1]
     remedies.append(f"--memory {_as_option(needed)}" if needed <= free else "a machine with more memory")
     return remedies
 

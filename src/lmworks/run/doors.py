@@ -7,11 +7,12 @@ from typing import Any
 
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import Run, Say, run_recipe
+from lmworks.text import python_rows
 
 
 def tune(
     model: str,
-    data: str | dict[str, Any],
+    data: Any,
     *,
     method: str | None = None,
     out: str | Path | None = None,
@@ -22,7 +23,8 @@ def tune(
 
     Args:
         model: any source of a model.
-        data: a file, a named data set or ``hub:owner/name``; or a dict of data settings with it as ``source``.
+        data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
+            which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
         method: "lora" (default), "full" ...: ``lmworks recipe list`` names them.
         out: the run's folder; must be new. Default: runs/<time>-<model>-<method>.
         say: gets each line of progress; default: silent but for the progress of training.
@@ -32,13 +34,14 @@ def tune(
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
-    values = {**settings, "model": model, "data": data, **_given(method, out)}
-    return run_recipe(recipes.resolve(values, "tune"), say)
+    source, rows = _parted(data)
+    values = {**settings, "model": model, "data": source, **_given(method, out)}
+    return run_recipe(recipes.resolve(values, "tune"), say, rows)
 
 
 def pretrain(
     preset: str,
-    data: str | dict[str, Any],
+    data: Any,
     *,
     method: str | None = None,
     out: str | Path | None = None,
@@ -49,7 +52,8 @@ def pretrain(
 
     Args:
         preset: a name (``lmworks recipe presets`` lists them), or the path of a recipe (.yaml).
-        data: a file, a named data set or ``hub:owner/name``; or a dict of data settings with it as ``source``.
+        data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
+            which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
         method: default "full".
         out: the run's folder; must be new. Default: runs/<time>-<name>.
         say: gets each line of progress; default: silent but for the progress of training.
@@ -59,9 +63,18 @@ def pretrain(
     Raises:
         InputError: anything about data or settings that cannot be used.
     """
-    values = {**settings, "data": data, **_given(method, out)}
+    source, rows = _parted(data)
+    values = {**settings, "data": source, **_given(method, out)}
     read = recipes.read if recipes.is_recipe(preset) else recipes.from_preset
-    return run_recipe(read(preset, values), say)
+    return run_recipe(read(preset, values), say, rows)
+
+
+def _parted(data: Any) -> tuple[Any, Any]:
+    """Data as the recipe has them, and the rows that are given in Python, or None."""
+    source = data.get("source") if isinstance(data, dict) else data
+    if source is None or isinstance(source, (str, Path)):
+        return (str(data) if isinstance(data, Path) else data), None
+    return {**(data if isinstance(data, dict) else {}), "source": python_rows.FILE}, python_rows.rows_of(source)
 
 
 def _given(method: str | None, out: str | Path | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lmworks.kernels.library import library as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
+from lmworks.model.storage import PART
 from lmworks.model.trained import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
 from lmworks.run.largest_row import LargestRow
@@ -42,6 +43,8 @@ class Documents:
         loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
         labels: places that each classification head reads, by its name.
         evaluation_tokens: that pass through without training, sources too, all measurements together.
+        answer_rows: answers that are written at once in evaluation. answer_steps: tokens written for each group of
+            them, all measurements together, where every answer is as long as it may be.
     """
 
     lengths: Sequence[int]
@@ -49,6 +52,23 @@ class Documents:
     loss_tokens: int | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     evaluation_tokens: int = 0
+    answer_rows: int = 0
+    answer_steps: int = 0
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """How the model's own weights are held.
+
+    Attributes:
+        precision: as ``train.base_precision`` calls it.
+        size: bytes of all of them; None: 4 each.
+        formats: data types or quantized formats, for people.
+    """
+
+    precision: str = "float32"
+    size: int | None = None
+    formats: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,10 @@ class TrainingSetup:
         documents: all of them.
         process: what the process holds beside.
         row: the largest row of the documents.
+        parameters: of the base model.
+        saved_inputs: the matrices whose input is saved for the backward pass; None: of all, since all is trained.
+        frozen: by stack prefix, the lowest layers that the backward pass does not reach.
+        base: how the model's own weights are held.
     """
 
     config: ModelConfig
@@ -87,6 +111,10 @@ class TrainingSetup:
     documents: Documents
     process: ProcessMemory
     row: LargestRow
+    parameters: int
+    saved_inputs: Sequence[sizes.Linear] | None
+    frozen: Mapping[str, int]
+    base: BaseWeights = BaseWeights()
 
     @classmethod
     def of(
@@ -99,8 +127,18 @@ class TrainingSetup:
         process: ProcessMemory,
     ) -> TrainingSetup:
         """With the largest row found."""
-        row = LargestRow.of(documents.lengths, documents.sources, train)
-        return cls(config, trained, train, precision, documents, process, row)
+        return cls(
+            config,
+            trained,
+            train,
+            precision,
+            documents,
+            process,
+            row=LargestRow.of(documents.lengths, documents.sources, train),
+            parameters=sizes.parameters(config)["total"],
+            saved_inputs=None if trained.is_whole else trained.linears(config),
+            frozen=frozen_layers(config, trained),
+        )
 
     def changed(self, **settings: object) -> TrainingSetup:
         """The same with other settings of training."""
@@ -114,10 +152,17 @@ class TrainingSetup:
         """The same with products made in another precision."""
         return replace(self, precision=precision)
 
+    def over(self, base: BaseWeights) -> TrainingSetup:
+        """The same with the model's own weights held in another way."""
+        return replace(self, base=base)
+
     @property
-    def parameters(self) -> int:
-        """Of the base model."""
-        return sizes.parameters(self.config)["total"]
+    def weight_bytes(self) -> int:
+        """Of the model's own weights, and of the matrix that is dequantized for a product at any time."""
+        if self.base.size is None:
+            return 4 * self.parameters
+        largest = max(linear.weights for linear in sizes.linears(self.config))
+        return self.base.size + 4 * max(PART, largest) + BYTES[self.precision] * largest
 
     @property
     def activation_size(self) -> int:
@@ -127,9 +172,8 @@ class TrainingSetup:
     @property
     def reached(self) -> list[bool]:
         """For each layer of all stacks, the encoder's first: whether the backward pass reaches it."""
-        frozen = frozen_layers(self.config, self.trained)
         stacks = sizes.stacks(self.config)
-        return [layer >= frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
+        return [layer >= self.frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
 
     @property
     def recomputed(self) -> int:
@@ -148,11 +192,12 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
     trained, parameters = setup.trained, setup.parameters
-    halved = 2 * trained.frozen if setup.precision == "bfloat16" else 0  # frozen weights are held in bfloat16 as well
+    plain = setup.base.size is None  # such frozen weights are held in bfloat16 as well where products are
+    halved = 2 * trained.frozen if setup.precision == "bfloat16" and plain else 0
     activations, gradients = _training_peak(setup)
     by_part = {
         "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
-        "weights": 4 * (parameters + trained.count_added) + halved,
+        "weights": setup.weight_bytes + 4 * trained.count_added + halved,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # the weights as they were
@@ -160,7 +205,9 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "head": _head(setup),
     }
     training = sum(by_part.values())
-    evaluation = by_part["library"] + 4 * parameters + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+    evaluation = (
+        by_part["library"] + setup.weight_bytes + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+    )
     by_part["evaluation"] = max(0, evaluation - training)
     by_part["opening"] = max(0, setup.process.opened - training - by_part["evaluation"])
     return {**by_part, "total": sum(by_part.values())}
@@ -202,22 +249,21 @@ def _evaluation(setup: TrainingSetup) -> int:
 def _saved(setup: TrainingSetup) -> int:
     """Bytes that autograd saves of the largest row when nothing is recomputed."""
     config, row, native = setup.config, setup.row, kernels() is not None
-    skipped = frozen_layers(config, setup.trained)
     saved = saved_activation_bytes(
         config,
         row.lengths,
         row.sources,
-        None if setup.trained.is_whole else setup.trained.linears(config),
+        setup.saved_inputs,
         setup.trained.rank,
         setup.activation_size,
         native,
-        skipped,
+        setup.frozen,
     )
     if not native:
-        return saved + _dropout(setup, skipped)
+        return saved + _dropout(setup)
     # of attention weights that no kernel makes, dropout saves what it left of them
     if config.attention_dropout and saves_scores(config, not setup.trained.is_whole)[0]:
-        saved += sum(_scores(setup, own) * (own.layers - skipped[own.prefix]) for own in sizes.stacks(config))
+        saved += sum(_scores(setup, own) * (own.layers - setup.frozen[own.prefix]) for own in sizes.stacks(config))
     return saved
 
 
@@ -249,7 +295,7 @@ def _activations(setup: TrainingSetup) -> int:
     return round(saved * (1 + SLACK)) + _passing(setup)
 
 
-def _dropout(setup: TrainingSetup, skipped: Mapping[str, int]) -> int:
+def _dropout(setup: TrainingSetup) -> int:
     """Bytes that dropout saves where no kernel draws it anew: its factors; where it falls on attention, the scores are
     written out: they, their softmax, the factors, and what is left of the weights."""
     config, row, saved = setup.config, setup.row, 0
@@ -261,5 +307,5 @@ def _dropout(setup: TrainingSetup, skipped: Mapping[str, int]) -> int:
         if stack.cross:
             pairs += sum(length * source for length, source in zip(lengths, row.sources, strict=True))
         scores = 4 * config.num_attention_heads * pairs * bool(config.attention_dropout)
-        saved += (stack.layers - skipped[stack.prefix]) * (sum(lengths) * each + scores) * setup.activation_size
+        saved += (stack.layers - setup.frozen[stack.prefix]) * (sum(lengths) * each + scores) * setup.activation_size
     return saved

@@ -19,6 +19,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
+from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
 from lmworks.report import card, page
@@ -28,6 +29,7 @@ from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import TOKENIZER
 from lmworks.tasks.evaluation import Evaluation
+from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluation_interval
@@ -59,12 +61,13 @@ class Run:
         return card.build(self.folder)
 
 
-def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
+def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
     """Start a new run.
 
     Args:
         recipe: its settings; not changed.
         say: gets each line of progress.
+        rows: what to learn from, in place of the recipe's source; the run's folder keeps them.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
@@ -78,13 +81,17 @@ def run_recipe(recipe: Recipe, say: Say | None = None) -> Run:
     asked = recipe.train.precision
     folder = Path(recipe.out)
     _refuse_existing(folder)
-    setup = set_up(recipe)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
     for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
     run.write("start", **_start(setup, why))
     run.write("data", **_data(setup))
     return _go(run, setup, say)
@@ -117,6 +124,8 @@ def recipe_of(run: RunFolder) -> Recipe:
     """The recipe of a run that goes on."""
     recipe = recipes.read(run.recipe)
     recipe.out = str(run.path)
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     recipe.train.memory = None  # what was chosen within it stands beside it, and stays
     if recipe.is_new:
         recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
@@ -213,11 +222,15 @@ def _evaluates_on_the_way(setup: Setup) -> bool:
 
 
 def _save(setup: Setup, folder: Path) -> None:
-    """The method's own folder; of a new model the whole one, since nothing else has its weights."""
-    if setup.recipe.is_new:
-        setup.model.save(folder)
+    """The method's own folder, or the whole model where it is new; beside it how inputs looked."""
+    recipe, model = setup.recipe, setup.model
+    slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
+    written = InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
+    if recipe.is_new:
+        model.save(folder)
     else:
-        setup.method.save(setup.model, folder, str(setup.recipe.model))
+        setup.method.save(model, folder, str(recipe.model))
+    written.save(folder)
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int) -> None:

@@ -1,37 +1,31 @@
 """Before a run: parameters, FLOPs, time, memory and disk to expect, each by its parts.
 
 From a config, settings and the lengths of the documents; opens no model and no data. Parameters and FLOPs are
-arithmetic. Time is FLOPs over this machine's own measured rate times the part of it that training reaches, and what
-small models spend beside arithmetic: calling operations, and moving weights through the optimizer. Memory is told by
-footprint; precision and what is recomputed are chosen together, so that the run fits.
+arithmetic. Time is measured on a model of the same kind with few layers (run/timing). Memory is computed by footprint;
+precision and what is recomputed are chosen together, so that the run fits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine
-from lmworks.kernels.library import library as kernels
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
-from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
+from lmworks.run import timing as timings
+from lmworks.run.footprint import BaseWeights, Documents, ProcessMemory, TrainingSetup
+from lmworks.run.timing import Timing
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# Part of the measured matrix rate that a whole step reaches, with the native kernels and without: SmolLM2-135M by
-# benchmarks/training.py; in bfloat16 a loop without kernels did 592 of the 4,000 tokens/s that its products allowed.
-EFFICIENCY = {"float32": (0.8, 0.68), "bfloat16": (0.15, 0.15)}
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72
-# Calling the operations of one layer for one row, forward and backward, whatever their size: measured with a layer so
-# small that its arithmetic is nothing. And the same of a step: rows, embeddings, head, clipping, journal.
-LAYER_SECONDS, STEP_SECONDS = 5e-4, 3e-3
-# AdamW reads weight, gradient and two moments and writes three of them; the norm reads the gradient once more.
-OPTIMIZER_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,7 @@ class Plan:
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
+        base_precision: how the model's own weights are held.
         choice: what was changed to fit into memory, and why; empty where nothing was.
     """
 
@@ -67,10 +62,12 @@ class Plan:
     row_tokens: int = 0
     choice: str = ""
     precision_reason: str = ""
+    base_precision: str = "float32"
 
     def settle(self, train: TrainSettings) -> None:
         """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
         train.precision = self.precision  # type: ignore[assignment]
+        train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
@@ -109,6 +106,8 @@ def make(
     documents: Documents,
     process: ProcessMemory,
     rates: machine.Rates | None = None,
+    timing: Timing | None = None,
+    bases: Sequence[BaseWeights] = (BaseWeights(),),
 ) -> Plan:
     """The plan of a run.
 
@@ -118,17 +117,20 @@ def make(
         train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
         documents: what passes through the network.
         process: what this process holds already, and may hold.
-        rates: this machine's; None: asked of base/machine.
+        rates: of this machine's products, for the precision; None: asked of base/machine.
+        timing: of such a model on this machine; None: measured now, or read from the cache.
+        bases: ways to hold the model's own weights, the preferred one first, the smallest last.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
             was given.
     """
-    rates = rates or machine.rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
-    fit = _fit(asked)
-    setup, work, speed = fit.setup, Work.of(fit.setup), Speed.of(fit.setup, rates)
+    fit = _fit(asked, bases)
+    setup, work = fit.setup, Work.of(fit.setup)
+    timing = timing or timings.measured(setup, method, documents.answer_rows)
+    seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
     return Plan(
         parameters=setup.parameters,
         trainable=setup.trained.count,
@@ -137,24 +139,42 @@ def make(
         loss_tokens=work.loss_tokens,
         precision=setup.precision,
         flops={**vars(work.flops), "total": work.flops.total},
-        rate=speed.rate,
-        seconds=_seconds(setup, work, speed),
+        rate=work.flops.total / seconds["training"] if seconds else None,
+        seconds=seconds,
         memory=footprint.parts(setup),
         disk=_disk(setup),
-        note=speed.note,
+        note=_note(timing),
         recompute=setup.train.recompute,
         row_tokens=setup.train.room,
         choice=fit.note,
         precision_reason=reason if setup.precision == preferred else fit.note,
+        base_precision=setup.base.precision,
     )
 
 
-def _fit(asked: TrainingSetup) -> budget.MemoryFit:
-    """Within memory: in the precision asked for, or in another one where it was left open."""
+def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit:
+    """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
+    precision asked for, or in another one where it was left open."""
     others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
     process = asked.process
     free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
-    return budget.choose([asked, *(asked.in_precision(name) for name in others)], free)
+    setups = [asked.over(base) for base in bases]
+    asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
+    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
+    if asked.base == bases[0]:
+        return fit
+    note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
+    return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
+
+
+def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
+    """What to suggest in place of a run that trains all and does not fit."""
+    if asked.trained.is_whole:
+        trained = methods.make("lora").trained(asked.config)
+        setup = TrainingSetup.of(
+            asked.config, trained, asked.train, asked.precision, asked.documents, asked.process
+        ).over(asked.base)
+        yield "--method lora, where a model is adapted", setup
 
 
 @dataclass(frozen=True)
@@ -202,46 +222,28 @@ def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]
     return train.steps, train.steps * max(train.batch_size / documents, 1) / epoch
 
 
-@dataclass(frozen=True)
-class Speed:
-    """How fast this machine is expected to train.
-
-    Attributes:
-        rate: FLOP/s that training reaches; None where this machine's rate is not known.
-        step_seconds: of a step, that no arithmetic takes.
-        note: what to know about the measurement.
-    """
-
-    rate: float | None
-    step_seconds: float
-    note: str
-
-    @classmethod
-    def of(cls, setup: TrainingSetup, rates: machine.Rates) -> Speed:
-        """From the measured rates of matrix products and of reading memory."""
-        measured = float(getattr(rates, setup.precision, 0) or 0)
-        rate = measured * 1e9 * EFFICIENCY[setup.precision][kernels() is None] or None
-        calls = LAYER_SECONDS * setup.row.rows_per_step * _called_layers(setup.config)
-        optimizer = OPTIMIZER_BYTES * setup.trained.count / (rates.memory * 1e9) if rates.memory else 0.0
-        quiet = rates.share >= machine.QUIET
-        note = "" if quiet else "a rate measured while other programs ran: time may be much shorter"
-        return cls(rate, STEP_SECONDS + calls + optimizer, note)
-
-
-def _called_layers(config: ModelConfig) -> int:
-    """Layers by the operations that they call; one with cross-attention calls twice as many."""
-    return config.num_hidden_layers + 2 * (config.num_decoder_layers or 0)
-
-
-def _seconds(setup: TrainingSetup, work: Work, speed: Speed) -> dict[str, float]:
-    """Of training, and of evaluation and both where there is something to evaluate."""
-    if not speed.rate:
-        return {}
-    training = work.flops.total / speed.rate + work.steps * speed.step_seconds
-    if not setup.documents.evaluation_tokens:
-        return {"training": training}
-    evaluation = _evaluation_flops(setup) / speed.rate
+def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:
+    """Of training, of evaluation where there is any, and of both."""
+    documents = setup.documents
+    training = work.tokens / timing.step_tokens * timing.step
+    evaluation = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
     return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+
+
+def _at_the_products_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
+    """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
+    rates = machine.rates()
+    rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))
+    if not rate or not full:
+        return {}
+    training, evaluation = work.flops.total / rate, _evaluation_flops(setup) / full
+    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+
+
+def _note(timing: Timing | None) -> str:
+    if timing is None:
+        return "at least: the time of its matrix products alone"
+    return "" if timing.quiet else "measured while other programs ran: it may be much shorter"
 
 
 def _evaluation_flops(setup: TrainingSetup) -> float:

@@ -54,17 +54,18 @@ class Setup:
     notes: list[str] = field(default_factory=list)
 
 
-def set_up(recipe: Recipe) -> Setup:
+def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     """Open data and model and check that they fit the task and the method. What cannot be trained is refused before
     weights are opened.
 
     Args:
         recipe: resolved; its task's name and what a budget of memory decides are written into it.
+        rows: what to learn from, where it is not the recipe's source.
 
     Raises:
         InputError: they do not fit, or memory does not suffice.
     """
-    table = corpus.read(recipe.data.source, recipe.data)
+    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     source, method = source_of(recipe), recipe.adaptation
     chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = chosen.name
@@ -83,10 +84,11 @@ def set_up(recipe: Recipe) -> Setup:
     held_out, notes = _held_out(task, held_out_rows, recipe, context)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
-    documents = _documents(sampled, examples.report, held_out.report)
+    documents = _documents(sampled, examples.report, evaluation)
     memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
-    plan = make_plan(config, method, recipe.train, documents, memory)
+    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
     plan.settle(recipe.train)
+    source.hold(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 
@@ -104,15 +106,18 @@ def _held_out(task: Task, rows: Table, recipe: Recipe, context: int) -> tuple[Ex
     return held_out, [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
 
 
-def _documents(examples: list[Example], report: Report, held_out: Report) -> Documents:
-    """What the plan needs to know of the examples."""
+def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> Documents:
+    """What the plan needs to know of the examples, and of the measurements before and after training."""
     sources = [len(example.source) for example in examples if example.source is not None]
+    answers = evaluation.answer_work()
     return Documents(
         [example.width for example in examples],
         sources=sources,
         loss_tokens=report.loss_tokens,
         labels=count_labels(examples),
-        evaluation_tokens=2 * held_out.tokens,
+        evaluation_tokens=2 * (evaluation.tokens() + answers.prompt_tokens),
+        answer_rows=answers.rows,
+        answer_steps=2 * answers.steps,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from lmworks.base.errors import InputError
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load, load_tokenizer, read_config
-from lmworks.model import initialization, sizes
+from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage
+from lmworks.model.stored import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
+from lmworks.run.footprint import BaseWeights
 from lmworks.run.new_model import ModelSettings, NewTokenizer
 from lmworks.run.recipe import Recipe
 from lmworks.tasks.encoder_decoder import decoder_start
@@ -70,6 +74,14 @@ class Source(ABC):
         """What the decoder of an encoder-decoder reads first, where the model's files say it."""
         return None
 
+    def bases(self) -> list[BaseWeights]:
+        """Ways to hold the weights, the preferred one first, the smallest last."""
+        return [BaseWeights()]
+
+    def hold(self, base_precision: str) -> None:
+        """Hold the opened weights in one of these ways."""
+        return
+
     @abstractmethod
     def library_bytes(self) -> int:
         """Bytes that the process holds now beside the weights: libraries, tokenizer, data."""
@@ -85,15 +97,30 @@ class Source(ABC):
 
 def source_of(recipe: Recipe) -> Source:
     """The source that a resolved recipe names."""
-    return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model))
+    return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model), _base_precision(recipe))
+
+
+def _base_precision(recipe: Recipe) -> str:
+    """As the recipe asks; only frozen weights can be held otherwise than in float32.
+
+    Raises:
+        InputError: the method trains the model's own weights.
+    """
+    asked = recipe.train.base_precision
+    if recipe.adaptation.peft_type is not None:
+        return asked
+    if asked in ("auto", "float32"):
+        return "float32"
+    fault = f"method {recipe.method} trains the model's own weights, which are float32"
+    raise InputError(fault, "train.base_precision", "--method lora, or leave it out")
 
 
 class OpenedModel(Source):
     """A model of a folder, a file or a package."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, base_precision: str = "float32") -> None:
         super().__init__()
-        self.source = source
+        self.source, self.base_precision = source, base_precision
         self.model: LanguageModel | None = None
 
     @cached_property
@@ -113,16 +140,43 @@ class OpenedModel(Source):
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """All of it."""
         self._before = machine.resident_memory()
-        self.model = load(self.source)
+        storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
+        self.model = load(self.source, storage=storage)
+        if self.base_precision == "auto" and not _has_blocks(self.model.network):
+            widen(self.model.network)
         self._opened = machine.resident_memory()
         self.notes += self.model.notes
         return self.model
 
     def library_bytes(self) -> int:
         """Weights of a mapped file are in memory as far as they were read."""
-        weights = 4 * sizes.parameters(self.config)["total"]
+        assert self.model is not None
+        weights = weight_bytes(self.model.network)
         after = max(0, machine.resident_memory() - self._opened)
         return self._before + max(0, self._opened - self._before - weights) + after
+
+    def bases(self) -> list[BaseWeights]:
+        """Float32, where it was not asked otherwise; and as the file has them, where they are quantized there."""
+        assert self.model is not None
+        network = self.model.network
+        formats = Counter[str]()
+        for _, layer in stored_layers(network):
+            formats[layer.storage.dtype_name] += layer.storage.nbytes
+        if not formats:
+            return [BaseWeights()]
+        precision = "stored" if self.base_precision == "auto" else self.base_precision
+        names = " and ".join(name for name, _ in formats.most_common())
+        stored = BaseWeights(precision, weight_bytes(network), names)
+        return [BaseWeights(), stored] if self.base_precision == "auto" else [stored]
+
+    def hold(self, base_precision: str) -> None:
+        """Widen quantized weights where there is memory for it."""
+        if self.model is not None and base_precision == "float32":
+            widen(self.model.network)
+
+
+def _has_blocks(network: Transformer) -> bool:
+    return any(isinstance(layer.storage, BlockStorage) for _, layer in stored_layers(network))
 
 
 class NewModel(Source):
@@ -201,7 +255,7 @@ class NewModel(Source):
         self.tokenizer.save(folder / TOKENIZER)
 
 
-def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.Trained, list[str]]:
+def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
     """A new tokenizer, and a note where it has fewer ids than were asked for."""
     settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
     try:

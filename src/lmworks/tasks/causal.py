@@ -38,7 +38,7 @@ class Causal(Task):
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         if not move or not isinstance(example.origin, Window):
             return example
-        return texts.chunk(example.origin.moved(rng), max(len(self.tokenizer.opening), 1))
+        return texts.chunk(example.origin.shift_randomly(rng), max(len(self.tokenizer.opening), 1))
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """The first half of a text, and how the model continues it."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmworks.data import spans, texts
 from lmworks.data.batch import Example
-from lmworks.data.documents import Window, need
+from lmworks.data.documents import Window, require_id
 from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
@@ -31,10 +31,10 @@ class Denoising(EncoderDecoderTask):
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
     ) -> None:
         super().__init__(settings, tokenizer, model, decoder_start)
-        mask = need(tokenizer, "mask", "task denoising")
+        mask = require_id(tokenizer, "mask", "task denoising")
         self.frame = closed(tokenizer, "task denoising")
         permuted = settings.permute_sentences
-        self.damage = spans.Damage(self.rate, settings.mean_span, permuted, mask, self.start, self.frame)
+        self.denoising = spans.Denoising(self.rate, settings.mean_span, permuted, mask, self.start, self.frame)
 
     @property
     def is_random(self) -> bool:
@@ -48,8 +48,8 @@ class Denoising(EncoderDecoderTask):
         documents = texts.read_documents(table, self.tokenizer, report)
         windows = texts.cut(documents, texts.room(limit, len(self.frame) + 1, 1), report)
         rng = np.random.default_rng(0)
-        return texts.sampled_examples([self.damage.draw(window, rng) for window in windows], report, self.measure)
+        return texts.sampled_examples([self.denoising.sample(window, rng) for window in windows], report, self.measure)
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         assert isinstance(example.origin, Window)
-        return self.damage.draw(example.origin.moved(rng) if move else example.origin, rng)
+        return self.denoising.sample(example.origin.shift_randomly(rng) if move else example.origin, rng)

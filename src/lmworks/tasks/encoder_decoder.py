@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.data.documents import Frame, end_id, frame, role_id
+from lmworks.data.documents import Frame, end_id, frame_of, role_id
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
@@ -58,5 +58,5 @@ def decoder_start(settings: TaskSettings, task: str, tokenizer: Tokenizer) -> in
 
 def closed(tokenizer: Tokenizer, what: str) -> Frame:
     """What stands around a text that must end: the tokenizer's own, with the end-of-text token if it adds none."""
-    around = frame(tokenizer)
+    around = frame_of(tokenizer)
     return around if around.closing else replace(around, closing=(end_id(tokenizer, what),))

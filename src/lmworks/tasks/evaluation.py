@@ -5,6 +5,7 @@ Asks the task for what it measures; knows no run folder and no training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,30 @@ from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.transformer import Transformer
 from lmworks.tasks.task import Task
-from lmworks.tasks.writing import answer_text
+from lmworks.tasks.writing import answer_groups, answer_text
 from lmworks.text import datasets
+from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
 
 Figures = dict[str, Any]
 MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
+BYTES_PER_TOKEN = 4  # of the general text, roughly: for the plan alone
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
+
+
+@dataclass(frozen=True)
+class AnswerWork:
+    """What answering prompts costs.
+
+    Attributes:
+        prompt_tokens: that are read.
+        rows: answers that are written at once, at most.
+        steps: tokens that are written, those of one group counted once, if all are as long as they may be.
+    """
+
+    prompt_tokens: int
+    rows: int = 0
+    steps: int = 0
 
 
 @dataclass
@@ -89,6 +107,20 @@ class Evaluation:
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 
+    def tokens(self) -> int:
+        """Tokens that pass through in one measurement, but for those of answers."""
+        general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
+        return sum(example.size for example in self.held_out) + general
+
+    def answer_work(self) -> AnswerWork:
+        """What answering the prompts once costs."""
+        lengths = [len(prompt.ids) for prompt in self.prompts]
+        if self.prompts and self.prompts[0].choices:
+            scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
+            return AnswerWork(prompt_tokens=scored)
+        groups = answer_groups(self.model.config, lengths, self.settings.longest)
+        return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
+
     def measure(self) -> tuple[Figures, list[dict[str, str]]]:
         """All figures, and samples (prompt, reference, answer)."""
         figures: Figures = {}
@@ -100,6 +132,8 @@ class Evaluation:
             return figures, self.samples()
         answers = self.task.answer(self.model, self.prompts, self.settings.longest)
         figures["task"] = self._answer_figures(answers)
+        if self.task.metric == "chrf" and metrics.end_in_numbers([prompt.reference for prompt in self.prompts]):
+            figures["numbers"] = self._number_figures(answers)
         pairs = zip(self.prompts[: self.settings.samples], answers, strict=False)
         return figures, [
             {"prompt": prompt.text, "reference": prompt.reference, "answer": answer} for prompt, answer in pairs
@@ -166,6 +200,13 @@ class Evaluation:
             "values": values,
         }
 
+    def _number_figures(self, answers: list[str]) -> Figures:
+        """The share of answers that end in the number in which the reference ends."""
+        judge = metrics.metric("number_match")
+        right = [judge.row(answer, prompt.reference) for answer, prompt in zip(answers, self.prompts, strict=True)]
+        share = sum(right) / len(right)
+        return {"name": judge.signature, "share": share, "row_right": right, "row_weights": [1.0] * len(right)}
+
 
 def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
     """The examples with their random part sampled once, the same each time."""
@@ -196,13 +237,13 @@ def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
     if settings.general is None:
         return "Python's documentation topics", _pieces(datasets.general_text(size), size)
     path = Path(settings.general)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read as UTF-8 text: {error}", str(path), "give a plain text file") from error
+    text = read_text(path)
     if not text.strip():
         raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
     return path.name, _pieces(text.split("\n\n"), size)
+
+
+_AFTER_LINE_END = re.compile(r"(?<=\n)")
 
 
 def _pieces(texts: list[str], size: int) -> list[str]:
@@ -212,7 +253,7 @@ def _pieces(texts: list[str], size: int) -> list[str]:
     """
     pieces: list[str] = []
     for text in texts:
-        for line in text.splitlines(keepends=True):
+        for line in filter(None, _AFTER_LINE_END.split(text)):
             part = line.encode()[:size].decode(errors="ignore")
             size -= len(line.encode())
             if not pieces or len(pieces[-1].encode()) + len(part.encode()) > PIECE_BYTES:

@@ -11,7 +11,7 @@ class Figure(NamedTuple):
     Attributes:
         key: under which the card keeps it.
         title: what a person reads.
-        part: the part of an ``evaluation`` event that has it: held_out, general or answers.
+        part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
         name: its name there.
         numerators, denominators: its parts by row there; empty where no rows are kept.
         unit: "nats per token" ...
@@ -29,6 +29,11 @@ class Figure(NamedTuple):
 
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
+NUMBERS = Figure(
+    "final_number", "Final number right", "numbers", "share", "row_right", "row_weights", "share", "higher"
+)
+"""Of answers whose references all end in a number, as those of GSM8K do."""
+
 LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
 PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")
 """The exponential of the loss, which stands before it."""

@@ -11,7 +11,7 @@ from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt, accepted_rows, prompts
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS
+from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS, NUMBERS
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ class Instructions(Task):
     kinds: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     default_for: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     uses = frozenset({"windows"})
-    figures = (ANSWERS, LOSS, BITS, GENERAL_BITS)
+    figures = (ANSWERS, NUMBERS, LOSS, BITS, GENERAL_BITS)
 
     @classmethod
     def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:

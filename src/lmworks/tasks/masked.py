@@ -11,7 +11,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data import masked, texts
 from lmworks.data.batch import LANGUAGE, NEXT_SENTENCE, Example
-from lmworks.data.documents import Document, Window, frame, need, special_ids
+from lmworks.data.documents import Document, Window, frame_of, require_id, special_ids
 from lmworks.data.examples import Examples, Report, limit_of, start_report
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
@@ -43,15 +43,15 @@ class Masked(Task):
             hint = "leave out one of the two: pairs of sentences are sampled anew each time anyway"
             raise InputError("windows random does not go with next_sentence", "task.windows", hint)
         super().__init__(settings, tokenizer, model, decoder_start)
-        mask = need(tokenizer, "mask", "task masked")
+        mask = require_id(tokenizer, "mask", "task masked")
         every = np.array(sorted(tokenizer.core.get_vocab(with_added_tokens=True).values()), dtype=np.int32)
         special = np.zeros(int(every[-1]) + 1, dtype=bool)
         special[special_ids(tokenizer)] = True
         plain = every[~special[every]]
         if not len(plain):
             raise InputError("the tokenizer has special tokens alone", "tokenizer", "train it on a text")
-        self.hiding = masked.Hiding(self.rate, mask, plain, special)
-        self.frame = frame(tokenizer)
+        self.masking = masked.Masking(self.rate, mask, plain, special)
+        self.frame = frame_of(tokenizer)
         if settings.next_sentence and not self.frame.middle:
             fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
             hint = "train one of BERT's style (lmworks tokenizer train --style bert), or set next_sentence: false"
@@ -76,7 +76,7 @@ class Masked(Task):
             items = self._pairs(documents, limit, report)
         else:
             windows = texts.cut(documents, texts.room(limit, len(self.frame), 1), report)
-            candidates = (masked.text_example(window, self.frame, self.hiding) for window in windows)
+            candidates = (masked.text_example(window, self.frame, self.masking) for window in windows)
             items = [example for example in candidates if example is not None]
             if len(items) < len(windows):
                 report.notes.append(f"{len(windows) - len(items)} stretches of special tokens alone are left out")
@@ -84,8 +84,8 @@ class Masked(Task):
 
     def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
         room = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)
-        library = [masked.sentences(document, room // 2) for document in documents]
-        blocks = masked.blocks(library, room)
+        library = [masked.split_sentences(document, room // 2) for document in documents]
+        blocks = masked.blocks_of(library, room)
         alone = sum(len(of_document) < 2 for of_document in library)
         if documents and not blocks:
             hint = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
@@ -94,20 +94,20 @@ class Masked(Task):
             report.notes.append(f"{alone} documents of one sentence begin no pair")
         if len(library) == 1:
             report.notes.append("there is one document: sentences that do not follow come from elsewhere in it")
-        return [self._typed(masked.pair_example(block, self.frame, self.hiding)) for block in blocks]
+        return [self._typed(masked.pair_example(block, self.frame, self.masking)) for block in blocks]
 
     def _typed(self, example: Example) -> Example:
         return example if self.model.type_vocab_size > 1 else replace(example, types=None)
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         origin = example.origin
-        if isinstance(origin, masked.Pair):
-            return self._typed(masked.draw_pair(origin.block, self.frame, self.hiding, rng))
+        if isinstance(origin, masked.SegmentPair):
+            return self._typed(masked.sample_pair(origin.block, self.frame, self.masking, rng))
         if move and isinstance(origin, Window):
-            moved = origin.moved(rng)
-            example, origin = masked.text_example(moved, self.frame, self.hiding) or example, moved
+            moved = origin.shift_randomly(rng)
+            example, origin = masked.text_example(moved, self.frame, self.masking) or example, moved
         assert isinstance(example.origin, Window)
-        return self.hiding.hide(example, masked.text_words(example.origin, self.frame), rng)
+        return self.masking.mask(example, masked.text_word_ids(example.origin, self.frame), rng)
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """A text with hidden tokens, and the likeliest token in the place of each."""

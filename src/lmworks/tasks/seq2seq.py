@@ -6,7 +6,7 @@ from lmworks.data import sequences
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, PERPLEXITY
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, NUMBERS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
@@ -21,7 +21,7 @@ class SequenceToSequence(EncoderDecoderTask):
     kinds = ("pairs", "completion", "labels")
     default_for = ("pairs", "completion", "labels")
     uses = frozenset({"prefix", "decoder_start"})
-    figures = (ANSWERS, LOSS, PERPLEXITY, ACCURACY, BITS)
+    figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
@@ -34,7 +34,7 @@ class SequenceToSequence(EncoderDecoderTask):
         """A row, an example; rows that are too long are cut, left out or refused, as the settings say."""
         limit = limit_of(settings, context)
         report = start_report(table, "seq2seq")
-        teaching = sequences.Teaching(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
+        teaching = sequences.SequenceFormat(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
         items = sequences.examples(table, self.tokenizer, teaching, report)
         count(items, report)
         note_rows(report, "without a token on one side")
@@ -43,7 +43,7 @@ class SequenceToSequence(EncoderDecoderTask):
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
         """Of each row the source as the encoder reads it; all that is too long for the context is cut at its end."""
         source, target = sequences.SIDES[table.kind]
-        sources, _ = sequences.encoded(table.rows, (source, target), self.tokenizer, self.settings.prefix)
+        sources, _ = sequences.encode_rows(table.rows, (source, target), self.tokenizer, self.settings.prefix)
         return [
             Prompt(
                 [*self.frame.opening, *ids, *self.frame.closing],

@@ -61,4 +61,4 @@ class Spans(EncoderDecoderTask):
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         assert isinstance(example.origin, Window)
-        return self._corrupt(example.origin.moved(rng) if move else example.origin, rng)
+        return self._corrupt(example.origin.shift_randomly(rng) if move else example.origin, rng)

@@ -16,6 +16,7 @@ from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.language_model.model import LanguageModel
+from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
 
 CACHE_BYTES = 1 << 28  # keys and values of the texts that are written at a time
@@ -26,7 +27,7 @@ def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: i
     """Greedy answers, as many prompts at once as a small cache of keys and values holds."""
     settings = SamplingSettings(max_tokens=max_tokens)
     answers = [""] * len(prompts)
-    for group in _groups([len(prompt.ids) for prompt in prompts], max_tokens, key_value_bytes(model.config, 1)):
+    for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
         ids = [prompts[index].ids for index in group]
         for index, reply in zip(
             group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
@@ -115,8 +116,9 @@ def _sampling(model: LanguageModel, settings: EvaluateSettings) -> SamplingSetti
     return SamplingSettings(max_tokens=settings.longest, temperature=temperature, top_k=top_k)
 
 
-def _groups(lengths: Sequence[int], new: int, token_bytes: int) -> list[list[int]]:
+def answer_groups(config: ModelConfig, lengths: Sequence[int], new: int) -> list[list[int]]:
     """Indices of texts, neighbours in length together, as many as CACHE_BYTES hold when each has grown by ``new``."""
+    token_bytes = key_value_bytes(config, 1)
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if not groups or (len(groups[-1]) + 1) * (lengths[groups[-1][0]] + new) * token_bytes > CACHE_BYTES:

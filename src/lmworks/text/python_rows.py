@@ -16,6 +16,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 
 NAME = "the rows given"
+FILE = "data.jsonl"
+"""In a run's folder: the rows that were given in Python."""
 
 
 def rows_of(data: Any) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ class TooManyEntries(InputError):
         self.filled = filled
 
 
-class Trained(NamedTuple):
+class TrainedTokenizer(NamedTuple):
     """A tokenizer, and what a person should know of it."""
 
     tokenizer: Tokenizer
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
 
 def train(
     texts: Iterable[str], settings: TokenizerSettings, style: str | None = None, say: Say | None = None
-) -> Trained:
+) -> TrainedTokenizer:
     """Train a tokenizer.
 
     Args:
@@ -92,7 +92,7 @@ def train(
         signs = " ".join(sign if sign.isprintable() else ascii(sign) for sign in learned.as_bytes[:10])
         more = ", ..." if len(learned.as_bytes) > 10 else ""
         notes.insert(1, f"the {len(learned.as_bytes)} rarest characters are written as their bytes: {signs}{more}")
-    return Trained(tokenizer, notes)
+    return TrainedTokenizer(tokenizer, notes)
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

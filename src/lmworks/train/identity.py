@@ -12,7 +12,7 @@ from lmworks.train.settings import TrainSettings
 
 # Settings that change no loss.
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
-NAMED_SETTINGS = {"optimizer_state"}  # compared by value: a checkpoint has no state for another value
+NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
 SAMPLED = 1000  # examples whose random part is hashed
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import library
+from lmworks.model.stored import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
@@ -349,7 +351,8 @@ class _Training:
             self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
 
     def _opening(self) -> dict[str, Any]:
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        stored = sum(prod(layer.storage.shape) for _, layer in stored_layers(self.network))
+        parameters = stored + sum(parameter.numel() for parameter in self.network.parameters())
         return {
             "from_step": self.step,
             "steps": self.total_steps,

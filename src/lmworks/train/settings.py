@@ -16,6 +16,8 @@ from lmworks.model.config import ModelConfig
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
+TRIM = 0.9  # of a budget of memory: pages that lie free between blocks are then given back
+
 
 class OptimizerSettings(Settings):
     """AdamW (Loshchilov & Hutter 2019) and how its learning rate moves."""
@@ -62,6 +64,11 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
     )
+    base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
+        "auto",
+        description="How frozen weights are held. bfloat16: rounded, half the memory. stored: as the file has them, "
+        "4-bit blocks of a GGUF too. auto: float32, and the blocks of a GGUF where memory asks for it.",
+    )
     recompute: int = Field(
         0,
         ge=0,
@@ -96,6 +103,11 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    @property
+    def trim_above(self) -> int | None:
+        """Bytes above which freed pages are given back before each row; None without a budget of memory."""
+        return None if self.memory is None else round(TRIM * parse_storage(self.memory))
 
     @property
     def room(self) -> int:

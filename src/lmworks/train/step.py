@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lmworks.base import machine
 from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model import training_cost
@@ -178,6 +179,8 @@ def accumulate_gradients(
     means = {name: 0.0 for name, weight in weights.items() if weight}
     with accumulate_in_place():
         for batch in batches:
+            if settings.trim_above is not None:
+                machine.trim_memory(settings.trim_above)
             if not weights[LANGUAGE] and not batch.labels:
                 continue
             # The language head computes its gradient with its loss, so its weights are divided, not its total.

@@ -1,299 +1,333 @@
-// Attention over documents that lie one after another in a flat row, forward and backward (Vaswani et al. 2017, eq. 1;
-// its gradient makes the scores anew, as Dao et al. 2022 do). Scores of a few queries of all heads that share a head of
-// keys are held at a time, and every product runs along vectors; keys that nobody in a tile of queries may see are
-// left out. A task is one head of keys and one document, or a part of a long one: what two tasks add to is summed in
-// the order of the parts, and how a document is parted follows from its length alone, so sums have one order.
+// Attention over packed sequences of different lengths, forward and backward (Vaswani et al. 2017, eq. 1). The backward
+// pass recomputes the scores from logsumexp (Dao et al. 2022). The scores of a block of queries, of all heads that share
+// a key-value head, are held at a time; keys that no query of a tile attends to are skipped. A task is one key-value
+// head and one sequence, or a part of a long sequence. The number of parts depends on the sequence's length alone and
+// their gradients are added in order, so the bits do not depend on the number of threads.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "products.inl"
-#include "table.hpp"
-#include "team.hpp"
+#include "gemm.inl"
+#include "kernel_table.hpp"
+#include "parallel.hpp"
 
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size ROWS_HELD = 24;    // queries times heads whose scores are held together, about
-constexpr Size LONG = 256;        // queries of a part of a document, about
-constexpr Size MOST_PARTS = 4;
+constexpr Size BLOCK_ROWS = 24;      // queries times heads whose scores are held at a time, approximately
+constexpr Size PART_QUERIES = 256;   // queries of a part of a sequence, approximately
+constexpr Size MAX_PARTS = 4;
 
-// What a task does: one head of keys, and queries begin to end of one document.
-struct Piece {
-    Size group, first, begin, end, key_first, keys, part, parts;
-    Size each, heads, size, wide, room, block;
+// The work of a task: one key-value head, and the queries begin to end of one sequence.
+// A block is up to block_queries queries from ``query`` on; its row r is one query and one of the heads_per_kv heads.
+struct AttentionTask {
+    Size kv_head, first_query, begin, end, first_key, keys, part, parts;
+    Size heads_per_kv, heads, head_size, padded_size, score_stride, block_queries;
     bool causal;
 
-    // Keys that the query at a place of the document may see.
-    Size seen(Size query) const { return causal ? std::min(query + 1, keys) : keys; }
-    Size row(Size query, Size r) const { return first + query + r / each; }
-    Size head(Size r) const { return group * each + r % each; }
-    // Where row r of the block that begins at ``query`` lies in queries, outputs and their gradients.
-    Size place(Size query, Size r) const { return (row(query, r) * heads + head(r)) * size; }
-    Size rows(Size query) const { return std::min(block, end - query) * each; }
-    Size keys_kept() const { return up_to(keys, TALL) * wide; }  // floats of a gradient of keys or values
+    // Number of keys that a query of the sequence attends to.
+    Size visible_keys(Size query) const { return causal ? std::min(query + 1, keys) : keys; }
+    // The same for the last query of a tile or block that has ``rows`` rows.
+    Size visible_keys(Size query, Size rows) const { return visible_keys(query + (rows - 1) / heads_per_kv); }
+    Size token(Size query, Size r) const { return first_query + query + r / heads_per_kv; }
+    Size head(Size r) const { return kv_head * heads_per_kv + r % heads_per_kv; }
+    // Offset of row r in out, dq and dout (tokens, heads, head_size).
+    Size offset(Size query, Size r) const { return stats_offset(query, r) * head_size; }
+    // Offset of row r in logsumexp (tokens, heads).
+    Size stats_offset(Size query, Size r) const { return token(query, r) * heads + head(r); }
+    std::uint64_t dropout_index(Size query, Size r) const {
+        return static_cast<std::uint64_t>(stats_offset(query, r)) << 24;
+    }
+    Size rows(Size query) const { return std::min(block_queries, end - query) * heads_per_kv; }
+    Size key_gradient_size() const { return round_up(keys, TILE_ROWS) * padded_size; }  // floats of dkeys or dvalues
 };
 
-// All tasks, those that take longest first.
+// All tasks, the longest first.
 template <class T>
-std::vector<Piece> pieces_of(const Heads<T>& h) {
-    std::vector<Piece> pieces;
-    const Size each = h.heads / h.kv_heads, block = std::max<Size>(1, ROWS_HELD / each);
-    for (Size document = 0; document < h.documents; ++document) {
-        const Size first = h.offsets[document], tokens = h.offsets[document + 1] - first;
-        const Size key_first = h.key_offsets[document], all_keys = h.key_offsets[document + 1] - key_first;
-        const Size parts = std::min(MOST_PARTS, (tokens + LONG - 1) / LONG), step = up_to((tokens + parts - 1) / parts, block);
-        for (Size group = 0; group < h.kv_heads; ++group) {
+std::vector<AttentionTask> make_tasks(const AttentionInputs<T>& in) {
+    std::vector<AttentionTask> tasks;
+    const Size heads_per_kv = in.heads / in.kv_heads, block_queries = std::max<Size>(1, BLOCK_ROWS / heads_per_kv);
+    for (Size sequence = 0; sequence < in.sequences; ++sequence) {
+        const Size first_query = in.cu_seqlens_q[sequence], queries = in.cu_seqlens_q[sequence + 1] - first_query;
+        const Size first_key = in.cu_seqlens_k[sequence], all_keys = in.cu_seqlens_k[sequence + 1] - first_key;
+        const Size parts = std::min(MAX_PARTS, (queries + PART_QUERIES - 1) / PART_QUERIES);
+        const Size part_queries = round_up((queries + parts - 1) / parts, block_queries);
+        for (Size kv_head = 0; kv_head < in.kv_heads; ++kv_head) {
             for (Size part = 0; part < parts; ++part) {
-                const Size begin = std::min(tokens, part * step), end = part + 1 == parts ? tokens : std::min(tokens, begin + step);
-                const Size keys = h.causal && part + 1 < parts ? std::min(end, all_keys) : all_keys;
-                pieces.push_back({group, first, begin, end, key_first, keys, part, parts, each, h.heads, h.size,
-                                  up_to(h.size, W), up_to(keys, W) + 2 * W, block, h.causal});
+                const bool is_last = part + 1 == parts;
+                const Size begin = std::min(queries, part * part_queries);
+                const Size end = is_last ? queries : std::min(queries, begin + part_queries);
+                const Size keys = in.causal && !is_last ? std::min(end, all_keys) : all_keys;
+                tasks.push_back({kv_head, first_query, begin, end, first_key, keys, part, parts, heads_per_kv, in.heads,
+                                 in.head_size, round_up(in.head_size, W), round_up(keys, W) + 2 * W, block_queries,
+                                 in.causal});
             }
         }
     }
-    const auto work = [](const Piece& p) { return (p.end - p.begin) * (p.causal ? p.begin + p.end : 2 * p.keys); };
-    std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& a, const Piece& b) { return work(a) > work(b); });
-    return pieces;
+    const auto cost = [](const AttentionTask& t) { return (t.end - t.begin) * (t.causal ? t.begin + t.end : 2 * t.keys); };
+    std::stable_sort(tasks.begin(), tasks.end(),
+                     [&](const AttentionTask& a, const AttentionTask& b) { return cost(a) > cost(b); });
+    return tasks;
 }
 
-// Memory of this thread for a task, each array at a border of the cache's lines; it grows and is kept.
+// Temporary arrays of this thread for a task, each aligned to a cache line. The memory grows and is reused.
 template <std::size_t N>
-std::array<float*, N> scratch(const Size (&sizes)[N]) {
+std::array<float*, N> workspace(const Size (&sizes)[N]) {
 #if defined(__SANITIZE_ADDRESS__)
-    thread_local std::array<std::vector<float>, N> alone;  // so that the sanitizer knows where each array ends
-    std::array<float*, N> ends_known;
-    for (std::size_t i = 0; i < N; ++i) alone[i] = std::vector<float>(sizes[i]), ends_known[i] = alone[i].data();
-    return ends_known;
+    thread_local std::array<std::vector<float>, N> buffers;  // separate ones: the sanitizer knows where each array ends
+    std::array<float*, N> separate;
+    for (std::size_t i = 0; i < N; ++i) buffers[i] = std::vector<float>(sizes[i]), separate[i] = buffers[i].data();
+    return separate;
 #else
     constexpr Size LINE = 16;
-    thread_local std::vector<float> kept;
+    thread_local std::vector<float> buffer;
     Size total = LINE;
-    for (Size size : sizes) total += up_to(size, LINE);
-    if (static_cast<Size>(kept.size()) < total) kept.resize(total);
-    float* next = kept.data() + (LINE - reinterpret_cast<std::uintptr_t>(kept.data()) / sizeof(float) % LINE) % LINE;
+    for (Size size : sizes) total += round_up(size, LINE);
+    if (static_cast<Size>(buffer.size()) < total) buffer.resize(total);
+    float* next = buffer.data() + (LINE - reinterpret_cast<std::uintptr_t>(buffer.data()) / sizeof(float) % LINE) % LINE;
     std::array<float*, N> arrays;
-    for (std::size_t i = 0; i < N; ++i) arrays[i] = next, next += up_to(sizes[i], LINE);
+    for (std::size_t i = 0; i < N; ++i) arrays[i] = next, next += round_up(sizes[i], LINE);
     return arrays;
 #endif
 }
 
-// Rows of a block of queries, times a factor, one after another.
+// Packs the rows of a block of x times a factor -> out (rows up to whole tiles, padded_size) in float32.
 template <class T>
-inline void lay_rows(const Piece& p, Size query, Size rows, const T* x, Size stride, float factor, float* out) {
-    for (Size r = 0; r < rows; ++r)
-        lay(x + p.row(query, r) * stride + p.head(r) * p.size, 0, 1, p.size, out + r * p.wide, p.wide, factor);
-    std::fill(out + rows * p.wide, out + up_to(rows, TALL) * p.wide, 0.0f);
+inline void pack_block(const AttentionTask& t, Size query, Size rows, const T* x, Size stride, float factor, float* out) {
+    for (Size r = 0; r < rows; ++r) {
+        const T* row = x + t.token(query, r) * stride + t.head(r) * t.head_size;
+        pack_rows(row, 0, 1, t.head_size, out + r * t.padded_size, t.padded_size, factor);
+    }
+    std::fill(out + rows * t.padded_size, out + round_up(rows, TILE_ROWS) * t.padded_size, 0.0f);
 }
 
-// out (rows, room) = rows (rows, size) times keys turned into panels, for the keys that a tile's last row may see
-inline void score(const Piece& p, Size query, Size rows, const float* x, const float* panels, float* out) {
-    const Size most = p.seen(query + (rows - 1) / p.each);
-    for (Size j = 0; j < most; j += PANEL)
-        for (Size r = 0; r < rows; r += TALL) {
-            const Size columns = std::min(PANEL, p.seen(query + (std::min(r + TALL, rows) - 1) / p.each) - j);
+// scores (rows, score_stride) = x (rows, head_size) times packed panels of keys, for the keys visible to each tile's
+// last row
+inline void multiply_keys(const AttentionTask& t, Size query, Size rows, const float* x, const float* panels, float* scores) {
+    const Size block_keys = t.visible_keys(query, rows);
+    for (Size j = 0; j < block_keys; j += TILE_COLUMNS)
+        for (Size r = 0; r < rows; r += TILE_ROWS) {
+            const Size columns = std::min(TILE_COLUMNS, t.visible_keys(query, std::min(r + TILE_ROWS, rows)) - j);
             if (columns > 0)
-                tiles(x + r * p.wide, p.wide, 1, panels + j * p.wide, PANEL, out + r * p.room + j, p.room, columns, p.size, false);
+                gemm_tile(x + r * t.padded_size, t.padded_size, 1, panels + j * t.padded_size, TILE_COLUMNS,
+                          scores + r * t.score_stride + j, t.score_stride, columns, t.head_size, false);
         }
 }
 
-// out (rows, wide) = weights (rows, room) times values (keys, wide), some keys at a time
-inline void mix(const Piece& p, Size query, Size rows, const float* weights, const float* values, float* out) {
-    constexpr Size DEEP = 128;
-    const Size most = p.seen(query + (rows - 1) / p.each);
-    for (Size k = 0; k < most; k += DEEP)
-        for (Size r = 0; r < rows; r += TALL) {
-            const Size depth = std::min(DEEP, p.seen(query + (std::min(r + TALL, rows) - 1) / p.each) - k);
+// out (rows, padded_size) = weights (rows, score_stride) times values (keys, padded_size), DEPTH keys at a time
+inline void multiply_values(const AttentionTask& t, Size query, Size rows, const float* weights, const float* values,
+                            float* out) {
+    constexpr Size DEPTH = 128;
+    const Size block_keys = t.visible_keys(query, rows);
+    for (Size k = 0; k < block_keys; k += DEPTH)
+        for (Size r = 0; r < rows; r += TILE_ROWS) {
+            const Size depth = std::min(DEPTH, t.visible_keys(query, std::min(r + TILE_ROWS, rows)) - k);
             if (depth > 0)
-                for (Size j = 0; j < p.wide; j += PANEL)
-                    tiles(weights + r * p.room + k, p.room, 1, values + k * p.wide + j, p.wide, out + r * p.wide + j, p.wide,
-                          std::min(PANEL, p.wide - j), depth, k > 0);
+                for (Size j = 0; j < t.padded_size; j += TILE_COLUMNS)
+                    gemm_tile(weights + r * t.score_stride + k, t.score_stride, 1, values + k * t.padded_size + j,
+                              t.padded_size, out + r * t.padded_size + j, t.padded_size,
+                              std::min(TILE_COLUMNS, t.padded_size - j), depth, k > 0);
         }
 }
 
-// out (keys, wide) += weights (rows, room) turned, times x (rows, wide), without rows that do not see a key
-inline void spread(const Piece& p, Size query, Size rows, const float* weights, const float* x, float* out) {
-    const Size most = p.seen(query + (rows - 1) / p.each);
-    for (Size key = 0; key < most; key += TALL) {
-        const Size begin = p.causal ? std::max<Size>(0, key - query) * p.each : 0;
-        for (Size j = 0; j < p.wide; j += PANEL)
-            tiles(weights + begin * p.room + key, 1, p.room, x + begin * p.wide + j, p.wide, out + key * p.wide + j, p.wide,
-                  std::min(PANEL, p.wide - j), rows - begin, true);
+// out (keys, padded_size) += weights^T times x (rows, padded_size), without the rows that do not attend to a key
+inline void add_transposed_product(const AttentionTask& t, Size query, Size rows, const float* weights, const float* x,
+                                   float* out) {
+    const Size block_keys = t.visible_keys(query, rows);
+    for (Size key = 0; key < block_keys; key += TILE_ROWS) {
+        const Size begin = t.causal ? std::max<Size>(0, key - query) * t.heads_per_kv : 0;
+        for (Size j = 0; j < t.padded_size; j += TILE_COLUMNS)
+            gemm_tile(weights + begin * t.score_stride + key, 1, t.score_stride, x + begin * t.padded_size + j,
+                      t.padded_size, out + key * t.padded_size + j, t.padded_size,
+                      std::min(TILE_COLUMNS, t.padded_size - j), rows - begin, true);
     }
 }
 
-// Scores of one query -> exponentials of their distance to the largest, in place; from ``seen`` to ``until`` zeros.
-inline float exponentials(float* line, Size seen, Size until, float& top) {
-    const Size whole = seen / W * W;
-    const Ints inside = lanes() < static_cast<int>(seen - whole);
-    Vec most = all(-std::numeric_limits<float>::infinity()), total{};
-    for (Size i = 0; i < whole; i += W) most = max(most, load(line + i));
-    if (whole < seen) most = max(most, inside ? load(line + whole) : most);
-    top = largest(most);
+// scores (until) -> exp(score - max) in place for the visible keys, zeros from there to ``until``; writes the maximum
+// and returns the sum.
+inline float exponentiate(float* scores, Size visible, Size until, float& max_score) {
+    const Size whole = visible / W * W;
+    const VecI32 is_visible = lane_indices() < static_cast<int>(visible - whole);
+    Vec maxima = broadcast(-std::numeric_limits<float>::infinity()), total{};
+    for (Size i = 0; i < whole; i += W) maxima = max(maxima, load(scores + i));
+    if (whole < visible) maxima = max(maxima, is_visible ? load(scores + whole) : maxima);
+    max_score = reduce_max(maxima);
     for (Size i = 0; i < whole; i += W) {
-        const Vec e = exp(load(line + i) - top);
-        store(line + i, e);
+        const Vec e = exp(load(scores + i) - max_score);
+        store(scores + i, e);
         total += e;
     }
     Size i = whole;
-    if (i < seen) {
-        const Vec e = inside ? exp(load(line + i) - top) : Vec{};
-        store(line + i, e);
+    if (i < visible) {
+        const Vec e = is_visible ? exp(load(scores + i) - max_score) : Vec{};
+        store(scores + i, e);
         total += e;
         i += W;
     }
-    for (; i < until; i += W) store(line + i, Vec{});
-    return sum(total);
-}
-
-inline std::uint64_t drawn_at(const Piece& p, Size query, Size r) {
-    return static_cast<std::uint64_t>(p.row(query, r) * p.heads + p.head(r)) << 24;
+    for (; i < until; i += W) store(scores + i, Vec{});
+    return reduce_sum(total);
 }
 
 template <class T>
-void attend_piece(const Heads<T>& h, const Piece& p, T* out, float* log_sum, float rate, const Dropper& dropper) {
-    const Size held = up_to(p.block * p.each, TALL), key_rows = up_to(p.keys, W);
-    const auto [scores, panels, values, queries, mixed, sums] =
-        scratch({held * p.room, up_to(p.keys, PANEL) * p.wide, key_rows * p.wide, held * p.wide, held * p.wide, held});
-    lay(h.k + p.key_first * h.k_stride + p.group * p.size, h.k_stride, p.keys, p.size, values, p.wide);
-    turn(values, p.keys, p.wide, panels);
-    lay(h.v + p.key_first * h.v_stride + p.group * p.size, h.v_stride, p.keys, p.size, values, p.wide);
-    for (Size query = p.begin; query < p.end; query += p.block) {
-        const Size rows = p.rows(query), until = up_to(p.seen(query + (rows - 1) / p.each), W);
-        lay_rows(p, query, rows, h.q, h.q_stride, h.scale, queries);
-        score(p, query, rows, queries, panels, scores);
-        float* totals = sums;
+void attention_task(const AttentionInputs<T>& in, const AttentionTask& t, T* out, float* logsumexp, float rate,
+                    const DropoutFactors& factors) {
+    const Size block_rows = round_up(t.block_queries * t.heads_per_kv, TILE_ROWS), block_size = block_rows * t.padded_size;
+    const Size panels_size = round_up(t.keys, TILE_COLUMNS) * t.padded_size, keys_size = round_up(t.keys, W) * t.padded_size;
+    const auto [scores, key_panels, values, queries, block_out, sums] =
+        workspace({block_rows * t.score_stride, panels_size, keys_size, block_size, block_size, block_rows});
+    const T *k = in.k + t.first_key * in.k_stride + t.kv_head * t.head_size;
+    const T *v = in.v + t.first_key * in.v_stride + t.kv_head * t.head_size;
+    pack_rows(k, in.k_stride, t.keys, t.head_size, values, t.padded_size);  // the keys, until they are transposed
+    pack_transposed(values, t.keys, t.padded_size, key_panels);
+    pack_rows(v, in.v_stride, t.keys, t.head_size, values, t.padded_size);
+    for (Size query = t.begin; query < t.end; query += t.block_queries) {
+        const Size rows = t.rows(query), until = round_up(t.visible_keys(query, rows), W);
+        pack_block(t, query, rows, in.q, in.q_stride, in.scale, queries);
+        multiply_keys(t, query, rows, queries, key_panels, scores);
+        float* row_sums = sums;
         for (Size r = 0; r < rows; ++r) {
-            float top, *line = scores + r * p.room;
-            totals[r] = exponentials(line, p.seen(query + r / p.each), until, top);
-            log_sum[p.row(query, r) * p.heads + p.head(r)] = top + std::log(totals[r]);
+            float max_score, *row = scores + r * t.score_stride;
+            row_sums[r] = exponentiate(row, t.visible_keys(query + r / t.heads_per_kv), until, max_score);
+            logsumexp[t.stats_offset(query, r)] = max_score + std::log(row_sums[r]);
             if (rate > 0)
-                for (Size i = 0; i < until; i += W) store(line + i, load(line + i) * dropper.factors(drawn_at(p, query, r) + i));
+                for (Size i = 0; i < until; i += W)
+                    store(row + i, load(row + i) * factors.at(t.dropout_index(query, r) + i));
         }
-        mix(p, query, rows, scores, values, mixed);
-        for (Size r = 0; r < rows; ++r) lay_back(mixed + r * p.wide, 1.0f / totals[r], p.size, out + p.place(query, r));
+        multiply_values(t, query, rows, scores, values, block_out);
+        for (Size r = 0; r < rows; ++r)
+            store_row(block_out + r * t.padded_size, 1.0f / row_sums[r], t.head_size, out + t.offset(query, r));
     }
 }
 
 template <class T>
-void attend(const Heads<T>& h, T* out, float* log_sum, float rate, std::uint64_t seed) {
-    const Dropper dropper(rate, seed);
-    const std::vector<Piece> pieces = pieces_of(h);
-    run(pieces.size(), [&](Size task) { attend_piece(h, pieces[task], out, log_sum, rate, dropper); });
+void varlen_attention(const AttentionInputs<T>& in, T* out, float* logsumexp, float rate, std::uint64_t seed) {
+    const DropoutFactors factors(rate, seed);
+    const std::vector<AttentionTask> tasks = make_tasks(in);
+    parallel_for(tasks.size(), [&](Size i) { attention_task(in, tasks[i], out, logsumexp, rate, factors); });
 }
 
-// What the way back reads and writes beside Heads.
+// The arrays that the backward pass reads and writes in addition to AttentionInputs.
 template <class T>
-struct Slopes {
+struct AttentionGradients {
     const T* out;
-    const float* log_sum;
+    const float* logsumexp;
     const T* dout;
     T *dq, *dk, *dv;
 };
 
-// Scores and the slopes of the weights, of one query -> weights with dropout, and the slopes of the scores.
-inline void unweigh(float* line, float* dline, Size seen, Size until, float log_total, float delta, float rate,
-                    const Dropper& dropper, std::uint64_t place) {
-    const auto both = [&](Size i) {
-        const Vec share = exp(load(line + i) - log_total), slope = load(dline + i);
+// One row. In: scores, and in ``dweights`` the gradients of the weights after dropout. Out, in place: the weights after
+// dropout, and in ``dweights`` the gradients of the scores, weight * (dweight - delta) (Dao et al. 2022, app. B.2).
+inline void softmax_backward(float* scores, float* dweights, Size visible, Size until, float logsumexp, float delta,
+                             float rate, const DropoutFactors& factors, std::uint64_t dropout_index) {
+    const auto compute = [&](Size i) {
+        const Vec weight = exp(load(scores + i) - logsumexp), dweight = load(dweights + i);
         if (rate > 0) {
-            const Vec factors = dropper.factors(place + i);
-            store(dline + i, share * (slope * factors - delta));
-            store(line + i, share * factors);
+            const Vec factor = factors.at(dropout_index + i);
+            store(dweights + i, weight * (dweight * factor - delta));
+            store(scores + i, weight * factor);
         } else {
-            store(dline + i, share * (slope - delta));
-            store(line + i, share);
+            store(dweights + i, weight * (dweight - delta));
+            store(scores + i, weight);
         }
     };
-    const Size whole = seen / W * W;
-    for (Size i = 0; i < whole; i += W) both(i);
+    const Size whole = visible / W * W;
+    for (Size i = 0; i < whole; i += W) compute(i);
     Size i = whole;
-    if (i < seen) {
-        const Ints inside = lanes() < static_cast<int>(seen - whole);
-        both(i);
-        store(line + i, inside ? load(line + i) : Vec{});
-        store(dline + i, inside ? load(dline + i) : Vec{});
+    if (i < visible) {
+        const VecI32 is_visible = lane_indices() < static_cast<int>(visible - whole);
+        compute(i);
+        store(scores + i, is_visible ? load(scores + i) : Vec{});
+        store(dweights + i, is_visible ? load(dweights + i) : Vec{});
         i += W;
     }
-    for (; i < until; i += W) store(line + i, Vec{}), store(dline + i, Vec{});
+    for (; i < until; i += W) store(scores + i, Vec{}), store(dweights + i, Vec{});
 }
 
-// Adds to the gradients of keys and values (keys, wide) what this task finds, and writes that of its queries.
+// Writes dq of the task's queries; adds the task's contributions to dkeys and dvalues (keys, padded_size).
 template <class T>
-void attend_back_piece(const Heads<T>& h, const Piece& p, const Slopes<T>& s, float* dkeys, float* dvalues, float rate,
-                       const Dropper& dropper) {
-    const Size held = up_to(p.block * p.each, TALL), few = held * p.wide, panelled = up_to(p.keys, PANEL) * p.wide;
-    const auto [weights, slopes, key_panels, value_panels, keys, queries, douts, mixed] =
-        scratch({held * p.room, held * p.room, panelled, panelled, up_to(p.keys, W) * p.wide, few, few, few});
-    lay(h.v + p.key_first * h.v_stride + p.group * p.size, h.v_stride, p.keys, p.size, keys, p.wide);
-    turn(keys, p.keys, p.wide, value_panels);
-    lay(h.k + p.key_first * h.k_stride + p.group * p.size, h.k_stride, p.keys, p.size, keys, p.wide);
-    turn(keys, p.keys, p.wide, key_panels);
-    for (Size query = p.begin; query < p.end; query += p.block) {
-        const Size rows = p.rows(query), until = up_to(p.seen(query + (rows - 1) / p.each) + TALL, W);
-        lay_rows(p, query, rows, h.q, h.q_stride, h.scale, queries);
-        lay_rows(p, query, rows, s.dout, p.heads * p.size, 1.0f, douts);
-        score(p, query, rows, queries, key_panels, weights);
-        score(p, query, rows, douts, value_panels, slopes);
+void attention_backward_task(const AttentionInputs<T>& in, const AttentionTask& t, const AttentionGradients<T>& g,
+                             float* dkeys, float* dvalues, float rate, const DropoutFactors& factors) {
+    const Size block_rows = round_up(t.block_queries * t.heads_per_kv, TILE_ROWS), block_size = block_rows * t.padded_size;
+    const Size scores_size = block_rows * t.score_stride, panels_size = round_up(t.keys, TILE_COLUMNS) * t.padded_size;
+    const auto [weights, dscores, key_panels, value_panels, keys, queries, douts, dqueries] =
+        workspace({scores_size, scores_size, panels_size, panels_size, round_up(t.keys, W) * t.padded_size, block_size,
+                   block_size, block_size});
+    const T *k = in.k + t.first_key * in.k_stride + t.kv_head * t.head_size;
+    const T *v = in.v + t.first_key * in.v_stride + t.kv_head * t.head_size;
+    pack_rows(v, in.v_stride, t.keys, t.head_size, keys, t.padded_size);  // the values, until they are transposed
+    pack_transposed(keys, t.keys, t.padded_size, value_panels);
+    pack_rows(k, in.k_stride, t.keys, t.head_size, keys, t.padded_size);
+    pack_transposed(keys, t.keys, t.padded_size, key_panels);
+    for (Size query = t.begin; query < t.end; query += t.block_queries) {
+        const Size rows = t.rows(query), until = round_up(t.visible_keys(query, rows) + TILE_ROWS, W);
+        pack_block(t, query, rows, in.q, in.q_stride, in.scale, queries);
+        pack_block(t, query, rows, g.dout, t.heads * t.head_size, 1.0f, douts);
+        multiply_keys(t, query, rows, queries, key_panels, weights);
+        multiply_keys(t, query, rows, douts, value_panels, dscores);
         for (Size r = 0; r < rows; ++r) {
-            const T* result = s.out + p.place(query, r);
-            Vec along{};
-            by_vector(p.size, [&](Size i, int n) { along += load_up_to(result + i, n) * load(douts + r * p.wide + i); });
-            unweigh(weights + r * p.room, slopes + r * p.room, p.seen(query + r / p.each), until,
-                    s.log_sum[p.row(query, r) * p.heads + p.head(r)], sum(along), rate, dropper, drawn_at(p, query, r));
+            const T* out = g.out + t.offset(query, r);
+            Vec delta{};  // dout . out
+            for_each_vector(t.head_size, [&](Size i, int n) { delta += load_n(out + i, n) * load(douts + r * t.padded_size + i); });
+            softmax_backward(weights + r * t.score_stride, dscores + r * t.score_stride,
+                             t.visible_keys(query + r / t.heads_per_kv), until, g.logsumexp[t.stats_offset(query, r)],
+                             reduce_sum(delta), rate, factors, t.dropout_index(query, r));
         }
-        mix(p, query, rows, slopes, keys, mixed);
-        for (Size r = 0; r < rows; ++r) lay_back(mixed + r * p.wide, h.scale, p.size, s.dq + p.place(query, r));
-        spread(p, query, rows, slopes, queries, dkeys);
-        spread(p, query, rows, weights, douts, dvalues);
+        multiply_values(t, query, rows, dscores, keys, dqueries);
+        for (Size r = 0; r < rows; ++r)
+            store_row(dqueries + r * t.padded_size, in.scale, t.head_size, g.dq + t.offset(query, r));
+        add_transposed_product(t, query, rows, dscores, queries, dkeys);
+        add_transposed_product(t, query, rows, weights, douts, dvalues);
     }
 }
 
-// Gradients of keys and values of one document and head of keys -> their places.
+// dkeys and dvalues (keys, padded_size) of a sequence and key-value head -> dk and dv (key tokens, kv_heads, head_size)
 template <class T>
-void give(const Heads<T>& h, const Piece& p, const Slopes<T>& s, const float* dkeys, const float* dvalues) {
-    for (Size key = 0; key < p.keys; ++key) {
-        const Size at = ((p.key_first + key) * h.kv_heads + p.group) * p.size;
-        lay_back(dkeys + key * p.wide, 1.0f, p.size, s.dk + at);
-        lay_back(dvalues + key * p.wide, 1.0f, p.size, s.dv + at);
+void store_key_gradients(const AttentionInputs<T>& in, const AttentionTask& t, const AttentionGradients<T>& g,
+                         const float* dkeys, const float* dvalues) {
+    for (Size key = 0; key < t.keys; ++key) {
+        const Size offset = ((t.first_key + key) * in.kv_heads + t.kv_head) * t.head_size;
+        store_row(dkeys + key * t.padded_size, 1.0f, t.head_size, g.dk + offset);
+        store_row(dvalues + key * t.padded_size, 1.0f, t.head_size, g.dv + offset);
     }
 }
 
 template <class T>
-void attend_back(const Heads<T>& h, const T* out, const float* log_sum, const T* dout, T* dq, T* dk, T* dv, float rate,
-                 std::uint64_t seed) {
-    const Dropper dropper(rate, seed);
-    const Slopes<T> s{out, log_sum, dout, dq, dk, dv};
-    const std::vector<Piece> pieces = pieces_of(h);
-    // parts of long documents keep their sums apart until all are there
-    std::vector<std::vector<float>> sums(pieces.size());
-    run(pieces.size(), [&](Size task) {
-        const Piece& p = pieces[task];
-        const Size count = p.keys_kept();
-        thread_local std::vector<float> own;
-        std::vector<float>& both = p.parts > 1 ? sums[task] : own;
-        both.assign(2 * count, 0.0f);
-        attend_back_piece(h, p, s, both.data(), both.data() + count, rate, dropper);
-        if (p.parts == 1) give(h, p, s, both.data(), both.data() + count);
+void varlen_attention_backward(const AttentionInputs<T>& in, const T* out, const float* logsumexp, const T* dout, T* dq,
+                               T* dk, T* dv, float rate, std::uint64_t seed) {
+    const DropoutFactors factors(rate, seed);
+    const AttentionGradients<T> g{out, logsumexp, dout, dq, dk, dv};
+    const std::vector<AttentionTask> tasks = make_tasks(in);
+    // dkeys, then dvalues, of each part of a long sequence
+    std::vector<std::vector<float>> part_gradients(tasks.size());
+    parallel_for(tasks.size(), [&](Size i) {
+        const AttentionTask& t = tasks[i];
+        const Size size = t.key_gradient_size();
+        thread_local std::vector<float> buffer;
+        std::vector<float>& gradients = t.parts > 1 ? part_gradients[i] : buffer;
+        gradients.assign(2 * size, 0.0f);
+        attention_backward_task(in, t, g, gradients.data(), gradients.data() + size, rate, factors);
+        if (t.parts == 1) store_key_gradients(in, t, g, gradients.data(), gradients.data() + size);
     });
-    run(pieces.size(), [&](Size task) {
-        const Piece& last = pieces[task];
+    // the last part of each long sequence has all keys: add the gradients of the other parts to its own, in order
+    parallel_for(tasks.size(), [&](Size i) {
+        const AttentionTask& last = tasks[i];
         if (last.parts == 1 || last.part + 1 != last.parts) return;
-        const Size count = last.keys_kept();
-        std::vector<const Piece*> others(last.parts - 1);
-        for (const Piece& p : pieces)
-            if (p.first == last.first && p.group == last.group && p.part + 1 < last.parts) others[p.part] = &p;
-        for (const Piece* p : others) {
-            const std::vector<float>& part = sums[p - pieces.data()];
-            const Size found = p->keys_kept();
-            for (Size i = 0; i < p->keys * p->wide; ++i) {
-                sums[task][i] += part[i];
-                sums[task][count + i] += part[found + i];
+        const Size size = last.key_gradient_size();
+        std::vector<const AttentionTask*> others(last.parts - 1);
+        for (const AttentionTask& t : tasks)
+            if (t.first_query == last.first_query && t.kv_head == last.kv_head && t.part + 1 < last.parts) others[t.part] = &t;
+        std::vector<float>& total = part_gradients[i];
+        for (const AttentionTask* t : others) {
+            const std::vector<float>& gradients = part_gradients[t - tasks.data()];
+            const Size part_size = t->key_gradient_size();
+            for (Size j = 0; j < t->keys * t->padded_size; ++j) {
+                total[j] += gradients[j];
+                total[size + j] += gradients[part_size + j];
             }
         }
-        give(h, last, s, sums[task].data(), sums[task].data() + count);
+        store_key_gradients(in, last, g, total.data(), total.data() + size);
     });
 }
 

@@ -1,5 +1,5 @@
 // All kernels for one instruction set. Compiled once for each: -DISA=avx2 names the namespace and the table.
-#include "rows.inl"
+#include "rowwise.inl"
 #include "attention.inl"
 
 #define JOIN_(a, b) a##b
@@ -13,16 +13,16 @@ namespace {
 
 template <class T>
 Kernels<T> kernels_of() {
-    return {layer_norm<T>,  layer_norm_back<T>, rms_norm<T>, rms_norm_back<T>, activate<T>, activate_back<T>,
-            add_dropped<T>, drop<T>,            rotate<T>,   attend<T>,        attend_back<T>};
+    return {layer_norm<T>,  layer_norm_backward<T>, rms_norm<T>, rms_norm_backward<T>, activate<T>, activate_backward<T>,
+            dropout_add<T>, dropout<T>,             rotate<T>,   varlen_attention<T>,  varlen_attention_backward<T>};
 }
 
 }  // namespace
 }  // namespace ISA
 
-const Table& JOIN(table_, ISA)() {
+const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
-    static const Table table{NAME(ISA), W, kernels_of<float>(), kernels_of<Bf16>(), cross_entropy};
+    static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), cross_entropy};
     return table;
 }
 

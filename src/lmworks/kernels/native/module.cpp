@@ -1,4 +1,4 @@
-// The Python module: arrays come as DLPack and are checked here, so that no kernel reads what is not there.
+// The Python module. Arrays come as DLPack; their sizes are checked here, so that no kernel reads or writes outside them.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "table.hpp"
-#include "team.hpp"
+#include "kernel_table.hpp"
+#include "parallel.hpp"
 
 template <>
 struct nanobind::detail::dtype_traits<lmworks::Bf16> {
@@ -26,12 +26,12 @@ using namespace lmworks;
 namespace {
 
 template <class T>
-using Write = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 template <class T>
-using Read = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+using Input = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 template <class T>
-using Strided = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
-using Numbers = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using StridedInput = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
+using Int64s = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 bool has_avx512() {
 #if defined(__x86_64__)
@@ -50,71 +50,74 @@ bool has_avx2() {
 #endif
 }
 
-// The instruction sets that this processor has, the fastest first.
-std::vector<const Table*> usable() {
-    std::vector<const Table*> found;
+// The tables of the instruction sets that this processor has, the fastest first.
+std::vector<const KernelTable*> available_tables() {
+    std::vector<const KernelTable*> tables;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (has_avx512()) found.push_back(&table_avx512());
-    if (has_avx2()) found.push_back(&table_avx2());
+    if (has_avx512()) tables.push_back(&table_avx512());
+    if (has_avx2()) tables.push_back(&table_avx2());
 #endif
-    found.push_back(&table_portable());
-    return found;
+    tables.push_back(&table_portable());
+    return tables;
 }
 
-const Table* chosen = nullptr;
+const KernelTable* selected_table = nullptr;
 
-const Table& kernels() {
-    if (chosen == nullptr) chosen = usable().front();
-    return *chosen;
+const KernelTable& kernels() {
+    if (selected_table == nullptr) selected_table = available_tables().front();
+    return *selected_table;
 }
 
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
-    for (const Table* table : usable()) names.emplace_back(table->name);
+    for (const KernelTable* table : available_tables()) names.emplace_back(table->name);
     return names;
 }
 
-void use(const std::string& name) {
-    for (const Table* table : usable())
+void set_instruction_set(const std::string& name) {
+    for (const KernelTable* table : available_tables())
         if (name == table->name) {
-            chosen = table;
+            selected_table = table;
             return;
         }
     throw std::invalid_argument("this processor or this build has no kernels for " + name);
 }
 
-void same(std::size_t a, std::size_t b, const char* what) {
-    if (a != b) throw std::invalid_argument(std::string(what) + ": sizes do not agree");
+void check_size(std::size_t size, std::size_t expected, const char* name) {
+    if (size != expected)
+        throw std::invalid_argument(std::string(name) + ": sizes do not agree: " + std::to_string(size) + " elements, not " +
+                                    std::to_string(expected));
 }
 
 template <class Array>
-auto data_or_null(const std::optional<Array>& array, std::size_t size, const char* what) {
-    if (array) same(array->size(), size, what);
+auto data_or_null(const std::optional<Array>& array, std::size_t size, const char* name) {
+    if (array) check_size(array->size(), size, name);
     return array ? array->data() : nullptr;
 }
 
 template <class T>
-using MaybeWrite = std::optional<Write<T>>;
+using OptionalOutput = std::optional<Output<T>>;
 template <class T>
-using MaybeRead = std::optional<Read<T>>;
+using OptionalInput = std::optional<Input<T>>;
 
-// A norm's weight or bias, float32 or bfloat16, as float32; null where there is none.
-class Weights {
+// A norm's weight or bias, float32 or bfloat16, as float32; data() is null if there is none.
+class NormWeights {
 public:
     using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
-    explicit Weights(const std::optional<Array>& array) {
+    explicit NormWeights(const std::optional<Array>& array) {
         if (!array) return;
         size_ = array->size();
         if (array->dtype() == nb::dtype<float>()) {
             data_ = static_cast<const float*>(array->data());
         } else if (array->dtype() == nb::dtype<Bf16>()) {
-            const auto* brief = static_cast<const Bf16*>(array->data());
-            for (std::size_t i = 0; i < size_; ++i) widened_.push_back(std::bit_cast<float>(std::uint32_t{brief[i].bits} << 16));
-            data_ = widened_.data();
+            const auto* bf16 = static_cast<const Bf16*>(array->data());
+            for (std::size_t i = 0; i < size_; ++i)
+                converted_.push_back(std::bit_cast<float>(std::uint32_t{bf16[i].bits} << 16));
+            data_ = converted_.data();
         } else {
-            throw std::invalid_argument("weights are float32 or bfloat16");
+            throw std::invalid_argument("weights must be float32 or bfloat16");
         }
     }
     const float* data() const { return data_; }
@@ -123,151 +126,166 @@ public:
 private:
     const float* data_ = nullptr;
     std::size_t size_ = 0;
-    std::vector<float> widened_;
+    std::vector<float> converted_;
 };
 
-using Array = Weights::Array;
+using Array = NormWeights::Array;
 
 template <class T>
-void layer_norm(Read<T> x, Array weight, std::optional<Array> bias, Write<T> y, Write<float> mean, Write<float> scale,
+void layer_norm(Input<T> x, Array weight, std::optional<Array> bias, Output<T> y, Output<float> mean, Output<float> scale,
                 double eps) {
-    const Weights factors(weight), shift(bias);
-    const std::size_t size = factors.size(), rows = mean.size();
-    same(x.size(), rows * size, "x"), same(y.size(), rows * size, "y"), same(scale.size(), rows, "scale");
-    if (bias) same(shift.size(), size, "bias");
-    nb::gil_scoped_release free;
-    kernels().of<T>().layer_norm(x.data(), factors.data(), shift.data(), y.data(), mean.data(), scale.data(), rows, size,
+    const NormWeights weights(weight), biases(bias);
+    const std::size_t size = weights.size(), rows = mean.size();
+    check_size(x.size(), rows * size, "x"), check_size(y.size(), rows * size, "y"), check_size(scale.size(), rows, "scale");
+    if (bias) check_size(biases.size(), size, "bias");
+    nb::gil_scoped_release release;
+    kernels().of<T>().layer_norm(x.data(), weights.data(), biases.data(), y.data(), mean.data(), scale.data(), rows, size,
                                  eps);
 }
 
 template <class T>
-void layer_norm_back(Read<T> x, Array weight, Read<float> mean, Read<float> scale, Read<T> dy, Write<T> dx,
-                     MaybeWrite<float> dweight, MaybeWrite<float> dbias) {
-    const Weights factors(weight);
-    const std::size_t size = factors.size(), rows = mean.size();
-    same(x.size(), rows * size, "x"), same(dy.size(), rows * size, "dy"), same(dx.size(), rows * size, "dx");
-    same(scale.size(), rows, "scale");
+void layer_norm_backward(Input<T> x, Array weight, Input<float> mean, Input<float> scale, Input<T> dy, Output<T> dx,
+                     OptionalOutput<float> dweight, OptionalOutput<float> dbias) {
+    const NormWeights weights(weight);
+    const std::size_t size = weights.size(), rows = mean.size();
+    check_size(x.size(), rows * size, "x"), check_size(dy.size(), rows * size, "dy"), check_size(dx.size(), rows * size, "dx");
+    check_size(scale.size(), rows, "scale");
     float *dw = data_or_null(dweight, size, "dweight"), *db = data_or_null(dbias, size, "dbias");
-    nb::gil_scoped_release free;
-    kernels().of<T>().layer_norm_back(x.data(), factors.data(), mean.data(), scale.data(), dy.data(), dx.data(), dw, db,
+    nb::gil_scoped_release release;
+    kernels().of<T>().layer_norm_backward(x.data(), weights.data(), mean.data(), scale.data(), dy.data(), dx.data(), dw, db,
                                       rows, size);
 }
 
 template <class T>
-void rms_norm(Read<T> x, Array weight, Write<T> y, Write<float> scale, double eps) {
-    const Weights factors(weight);
-    const std::size_t size = factors.size(), rows = scale.size();
-    same(x.size(), rows * size, "x"), same(y.size(), rows * size, "y");
-    nb::gil_scoped_release free;
-    kernels().of<T>().rms_norm(x.data(), factors.data(), y.data(), scale.data(), rows, size, eps);
+void rms_norm(Input<T> x, Array weight, Output<T> y, Output<float> scale, double eps) {
+    const NormWeights weights(weight);
+    const std::size_t size = weights.size(), rows = scale.size();
+    check_size(x.size(), rows * size, "x"), check_size(y.size(), rows * size, "y");
+    nb::gil_scoped_release release;
+    kernels().of<T>().rms_norm(x.data(), weights.data(), y.data(), scale.data(), rows, size, eps);
 }
 
 template <class T>
-void rms_norm_back(Read<T> x, Array weight, Read<float> scale, Read<T> dy, Write<T> dx, MaybeWrite<float> dweight) {
-    const Weights factors(weight);
-    const std::size_t size = factors.size(), rows = scale.size();
-    same(x.size(), rows * size, "x"), same(dy.size(), rows * size, "dy"), same(dx.size(), rows * size, "dx");
+void rms_norm_backward(Input<T> x, Array weight, Input<float> scale, Input<T> dy, Output<T> dx, OptionalOutput<float> dweight) {
+    const NormWeights weights(weight);
+    const std::size_t size = weights.size(), rows = scale.size();
+    check_size(x.size(), rows * size, "x"), check_size(dy.size(), rows * size, "dy"), check_size(dx.size(), rows * size, "dx");
     float* dw = data_or_null(dweight, size, "dweight");
-    nb::gil_scoped_release free;
-    kernels().of<T>().rms_norm_back(x.data(), factors.data(), scale.data(), dy.data(), dx.data(), dw, rows, size);
+    nb::gil_scoped_release release;
+    kernels().of<T>().rms_norm_backward(x.data(), weights.data(), scale.data(), dy.data(), dx.data(), dw, rows, size);
+}
+
+void check_activation(int kind) {
+    if (kind < 0 || kind >= ACTIVATIONS) throw std::invalid_argument("there is no such activation");
 }
 
 template <class T>
-void activate(int kind, Read<T> x, MaybeRead<T> up, Write<T> y) {
-    same(x.size(), y.size(), "y");
-    const T* other = data_or_null(up, x.size(), "up");
-    nb::gil_scoped_release free;
-    kernels().of<T>().activate(kind, x.data(), other, y.data(), x.size());
+void activate(int kind, Input<T> x, OptionalInput<T> up, Output<T> y) {
+    check_activation(kind), check_size(y.size(), x.size(), "y");
+    const T* up_data = data_or_null(up, x.size(), "up");
+    nb::gil_scoped_release release;
+    kernels().of<T>().activate(kind, x.data(), up_data, y.data(), x.size());
 }
 
 template <class T>
-void activate_back(int kind, Read<T> x, MaybeRead<T> up, Read<T> dy, Write<T> dx, MaybeWrite<T> dup) {
-    same(x.size(), dy.size(), "dy"), same(x.size(), dx.size(), "dx");
-    const T* other = data_or_null(up, x.size(), "up");
-    T* slope = data_or_null(dup, x.size(), "dup");
-    if ((other == nullptr) != (slope == nullptr)) throw std::invalid_argument("up and dup come together");
-    nb::gil_scoped_release free;
-    kernels().of<T>().activate_back(kind, x.data(), other, dy.data(), dx.data(), slope, x.size());
+void activate_backward(int kind, Input<T> x, OptionalInput<T> up, Input<T> dy, Output<T> dx, OptionalOutput<T> dup) {
+    check_activation(kind), check_size(dy.size(), x.size(), "dy"), check_size(dx.size(), x.size(), "dx");
+    const T* up_data = data_or_null(up, x.size(), "up");
+    T* dup_data = data_or_null(dup, x.size(), "dup");
+    if ((up_data == nullptr) != (dup_data == nullptr)) throw std::invalid_argument("give both up and dup, or neither");
+    nb::gil_scoped_release release;
+    kernels().of<T>().activate_backward(kind, x.data(), up_data, dy.data(), dx.data(), dup_data, x.size());
 }
 
 void check_rate(double rate) {
-    if (!(rate >= 0.0 && rate < 1.0)) throw std::invalid_argument("a rate of dropout lies in [0, 1)");
+    if (!(rate >= 0.0 && rate < 1.0)) throw std::invalid_argument("the rate of dropout must be at least 0 and below 1");
 }
 
 template <class T>
-void add_dropped(Read<T> x, Read<T> part, Write<T> y, double rate, std::uint64_t seed) {
-    same(x.size(), part.size(), "part"), same(x.size(), y.size(), "y"), check_rate(rate);
-    nb::gil_scoped_release free;
-    kernels().of<T>().add_dropped(x.data(), part.data(), y.data(), x.size(), rate, seed);
+void dropout_add(Input<T> residual, Input<T> x, Output<T> y, double rate, std::uint64_t seed) {
+    check_size(residual.size(), x.size(), "residual"), check_size(y.size(), x.size(), "y"), check_rate(rate);
+    nb::gil_scoped_release release;
+    kernels().of<T>().dropout_add(residual.data(), x.data(), y.data(), x.size(), rate, seed);
 }
 
 template <class T>
-void drop(Read<T> x, Write<T> y, double rate, std::uint64_t seed) {
-    same(x.size(), y.size(), "y"), check_rate(rate);
-    nb::gil_scoped_release free;
-    kernels().of<T>().drop(x.data(), y.data(), x.size(), rate, seed);
+void dropout(Input<T> x, Output<T> y, double rate, std::uint64_t seed) {
+    check_size(y.size(), x.size(), "y"), check_rate(rate);
+    nb::gil_scoped_release release;
+    kernels().of<T>().dropout(x.data(), y.data(), x.size(), rate, seed);
 }
 
 template <class T>
-void rotate(Strided<T> x, Read<float> cos, Read<float> sin, Write<T> y, std::size_t size, double sign) {
-    const std::size_t tokens = x.shape(0), wide = x.shape(1), half = tokens ? cos.size() / tokens : 0;
-    same(y.size(), tokens * wide, "y"), same(cos.size(), tokens * half, "cos"), same(sin.size(), cos.size(), "sin");
-    if (x.stride(1) != 1 || size == 0 || wide % size || 2 * half > size) throw std::invalid_argument("x: not whole heads");
-    nb::gil_scoped_release free;
-    kernels().of<T>().rotate(x.data(), x.stride(0), cos.data(), sin.data(), y.data(), tokens, wide / size, size, 2 * half,
-                             sign);
+void rotate(StridedInput<T> x, Input<float> cos, Input<float> sin, Output<T> y, std::size_t head_size, double sign) {
+    const std::size_t tokens = x.shape(0), width = x.shape(1), half = tokens ? cos.size() / tokens : 0;
+    check_size(y.size(), tokens * width, "y"), check_size(cos.size(), tokens * half, "cos"), check_size(sin.size(), cos.size(), "sin");
+    if (x.stride(1) != 1 || head_size == 0 || width % head_size || 2 * half > head_size)
+        throw std::invalid_argument("x: rows must be contiguous and consist of whole heads, no shorter than cos and sin");
+    nb::gil_scoped_release release;
+    kernels().of<T>().rotate(x.data(), x.stride(0), cos.data(), sin.data(), y.data(), tokens, width / head_size, head_size,
+                             2 * half, sign);
 }
 
-void cross_entropy(Write<float> logits, Numbers targets, Read<float> weights, Write<float> losses, bool slopes) {
-    const std::size_t rows = targets.size(), words = rows ? logits.size() / rows : 0;
-    same(logits.size(), rows * words, "logits"), same(weights.size(), rows, "weights"), same(losses.size(), rows, "losses");
+void cross_entropy(Output<float> logits, Int64s targets, Input<float> weights, Output<float> losses, bool write_gradient) {
+    const std::size_t rows = targets.size(), vocab_size = rows ? logits.size() / rows : 0;
+    check_size(logits.size(), rows * vocab_size, "logits"), check_size(weights.size(), rows, "weights"), check_size(losses.size(), rows, "losses");
     for (std::size_t row = 0; row < rows; ++row)
-        if (targets.data()[row] < 0 || targets.data()[row] >= static_cast<std::int64_t>(words))
-            throw std::invalid_argument("a target lies outside the vocabulary");
-    nb::gil_scoped_release free;
-    kernels().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, words, slopes);
+        if (targets.data()[row] < 0 || targets.data()[row] >= static_cast<std::int64_t>(vocab_size))
+            throw std::invalid_argument("a target is outside the vocabulary");
+    nb::gil_scoped_release release;
+    kernels().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, vocab_size, write_gradient);
+}
+
+void check_cu_seqlens(const Int64s& cu_seqlens, std::size_t tokens, const char* name) {
+    const std::int64_t* lengths = cu_seqlens.data();
+    const std::size_t size = cu_seqlens.size();
+    if (size < 1 || lengths[0] != 0 || lengths[size - 1] != static_cast<std::int64_t>(tokens))
+        throw std::invalid_argument(std::string(name) + ": must begin with 0 and end with the number of tokens");
+    for (std::size_t i = 1; i < size; ++i)
+        if (lengths[i] <= lengths[i - 1]) throw std::invalid_argument(std::string(name) + ": a sequence is empty");
 }
 
 template <class T>
-Heads<T> heads_of(const Strided<T>& q, const Strided<T>& k, const Strided<T>& v, const Numbers& offsets,
-                  const Numbers& key_offsets, std::size_t size, double scale, bool causal) {
-    if (size == 0 || q.shape(1) % size || k.shape(1) % size || k.shape(1) == 0 || (q.shape(1) / size) % (k.shape(1) / size))
-        throw std::invalid_argument("heads do not divide");
-    same(k.shape(0), v.shape(0), "v"), same(k.shape(1), v.shape(1), "v"), same(offsets.size(), key_offsets.size(), "offsets");
-    if (q.stride(1) != 1 || k.stride(1) != 1 || v.stride(1) != 1) throw std::invalid_argument("rows are not contiguous");
-    const auto check = [](const Numbers& borders, std::size_t tokens) {
-        if (borders.size() < 1 || borders.data()[0] != 0 || borders.data()[borders.size() - 1] != static_cast<std::int64_t>(tokens))
-            throw std::invalid_argument("documents do not cover the row");
-        for (std::size_t i = 1; i < borders.size(); ++i)
-            if (borders.data()[i] <= borders.data()[i - 1]) throw std::invalid_argument("a document is empty");
-    };
-    check(offsets, q.shape(0)), check(key_offsets, k.shape(0));
-    return {q.data(), k.data(), v.data(), q.stride(0), k.stride(0), v.stride(0), offsets.data(), key_offsets.data(),
-            static_cast<Size>(offsets.size()) - 1, static_cast<Size>(q.shape(1) / size),
-            static_cast<Size>(k.shape(1) / size), static_cast<Size>(size), static_cast<float>(scale), causal};
+AttentionInputs<T> attention_inputs(const StridedInput<T>& q, const StridedInput<T>& k, const StridedInput<T>& v,
+                                    const Int64s& cu_seqlens_q, const Int64s& cu_seqlens_k, std::size_t head_size,
+                                    double scale, bool causal) {
+    if (head_size == 0 || q.shape(1) % head_size || k.shape(1) % head_size || k.shape(1) == 0 ||
+        (q.shape(1) / head_size) % (k.shape(1) / head_size))
+        throw std::invalid_argument("the number of heads must be a multiple of the number of key-value heads");
+    check_size(v.shape(0), k.shape(0), "v"), check_size(v.shape(1), k.shape(1), "v");
+    check_size(cu_seqlens_k.size(), cu_seqlens_q.size(), "cu_seqlens_k");
+    if (q.stride(1) != 1 || k.stride(1) != 1 || v.stride(1) != 1)
+        throw std::invalid_argument("each row of q, k and v must be contiguous");
+    check_cu_seqlens(cu_seqlens_q, q.shape(0), "cu_seqlens"), check_cu_seqlens(cu_seqlens_k, k.shape(0), "cu_seqlens_k");
+    return {q.data(), k.data(), v.data(), q.stride(0), k.stride(0), v.stride(0), cu_seqlens_q.data(), cu_seqlens_k.data(),
+            static_cast<Size>(cu_seqlens_q.size()) - 1, static_cast<Size>(q.shape(1) / head_size),
+            static_cast<Size>(k.shape(1) / head_size), static_cast<Size>(head_size), static_cast<float>(scale), causal};
 }
 
 template <class T>
-void attend(Strided<T> q, Strided<T> k, Strided<T> v, Numbers offsets, Numbers key_offsets, Write<T> out,
-            Write<float> log_sum, std::size_t size, double scale, bool causal, double rate, std::uint64_t seed) {
-    const Heads<T> heads = heads_of<T>(q, k, v, offsets, key_offsets, size, scale, causal);
-    same(out.size(), q.shape(0) * q.shape(1), "out"), same(log_sum.size(), q.shape(0) * heads.heads, "log_sum");
-    check_rate(rate);
-    nb::gil_scoped_release free;
-    kernels().of<T>().attend(heads, out.data(), log_sum.data(), rate, seed);
+void varlen_attention(StridedInput<T> q, StridedInput<T> k, StridedInput<T> v, Int64s cu_seqlens_q, Int64s cu_seqlens_k,
+                      Output<T> out, Output<float> logsumexp, std::size_t head_size, double scale, bool causal,
+                      double rate, std::uint64_t seed) {
+    const auto inputs = attention_inputs<T>(q, k, v, cu_seqlens_q, cu_seqlens_k, head_size, scale, causal);
+    check_size(out.size(), q.shape(0) * q.shape(1), "out");
+    check_size(logsumexp.size(), q.shape(0) * inputs.heads, "logsumexp"), check_rate(rate);
+    nb::gil_scoped_release release;
+    kernels().of<T>().varlen_attention(inputs, out.data(), logsumexp.data(), rate, seed);
 }
 
 template <class T>
-void attend_back(Strided<T> q, Strided<T> k, Strided<T> v, Numbers offsets, Numbers key_offsets, Read<T> out,
-                 Read<float> log_sum, Read<T> dout, Write<T> dq, Write<T> dk, Write<T> dv, std::size_t size, double scale, bool causal, double rate,
-                 std::uint64_t seed) {
-    const Heads<T> heads = heads_of<T>(q, k, v, offsets, key_offsets, size, scale, causal);
-    const std::size_t wide = q.shape(0) * q.shape(1), narrow = k.shape(0) * k.shape(1);
-    same(out.size(), wide, "out"), same(dout.size(), wide, "dout"), same(dq.size(), wide, "dq");
-    same(dk.size(), narrow, "dk"), same(dv.size(), narrow, "dv"), same(log_sum.size(), q.shape(0) * heads.heads, "log_sum");
-    check_rate(rate);
-    nb::gil_scoped_release free;
-    kernels().of<T>().attend_back(heads, out.data(), log_sum.data(), dout.data(), dq.data(), dk.data(), dv.data(), rate, seed);
+void varlen_attention_backward(StridedInput<T> q, StridedInput<T> k, StridedInput<T> v, Int64s cu_seqlens_q,
+                               Int64s cu_seqlens_k, Input<T> out, Input<float> logsumexp, Input<T> dout, Output<T> dq,
+                               Output<T> dk, Output<T> dv, std::size_t head_size, double scale, bool causal,
+                               double rate, std::uint64_t seed) {
+    const auto inputs = attention_inputs<T>(q, k, v, cu_seqlens_q, cu_seqlens_k, head_size, scale, causal);
+    const std::size_t q_size = q.shape(0) * q.shape(1), k_size = k.shape(0) * k.shape(1);
+    check_size(out.size(), q_size, "out"), check_size(dout.size(), q_size, "dout"), check_size(dq.size(), q_size, "dq");
+    check_size(dk.size(), k_size, "dk"), check_size(dv.size(), k_size, "dv");
+    check_size(logsumexp.size(), q.shape(0) * inputs.heads, "logsumexp"), check_rate(rate);
+    nb::gil_scoped_release release;
+    kernels().of<T>().varlen_attention_backward(inputs, out.data(), logsumexp.data(), dout.data(), dq.data(), dk.data(),
+                                                dv.data(), rate, seed);
 }
 
 // Overloads of one name for float32 and bfloat16; the dtype of the first array selects one. Numbers come as double:
@@ -278,17 +296,17 @@ void bind(nb::module_& m) {
     const auto optional = nb::arg().none();
     m.def("layer_norm", &layer_norm<T>, a, a, optional, a, a, a, a);
     for (const char* name : {"layer_norm_backward", "layer_norm_back"})
-        m.def(name, &layer_norm_back<T>, a, a, a, a, a, a, optional, optional);
+        m.def(name, &layer_norm_backward<T>, a, a, a, a, a, a, optional, optional);
     m.def("rms_norm", &rms_norm<T>);
-    for (const char* name : {"rms_norm_backward", "rms_norm_back"}) m.def(name, &rms_norm_back<T>, a, a, a, a, a, optional);
+    for (const char* name : {"rms_norm_backward", "rms_norm_back"}) m.def(name, &rms_norm_backward<T>, a, a, a, a, a, optional);
     m.def("activate", &activate<T>, a, a, optional, a);
     for (const char* name : {"activate_backward", "activate_back"})
-        m.def(name, &activate_back<T>, a, a, optional, a, a, optional);
-    for (const char* name : {"dropout_add", "add_dropped"}) m.def(name, &add_dropped<T>);
-    for (const char* name : {"dropout", "drop"}) m.def(name, &drop<T>);
+        m.def(name, &activate_backward<T>, a, a, optional, a, a, optional);
+    for (const char* name : {"dropout_add", "add_dropped"}) m.def(name, &dropout_add<T>);
+    for (const char* name : {"dropout", "drop"}) m.def(name, &dropout<T>);
     m.def("rotate", &rotate<T>);
-    for (const char* name : {"varlen_attention", "attend"}) m.def(name, &attend<T>);
-    for (const char* name : {"varlen_attention_backward", "attend_back"}) m.def(name, &attend_back<T>);
+    for (const char* name : {"varlen_attention", "attend"}) m.def(name, &varlen_attention<T>);
+    for (const char* name : {"varlen_attention_backward", "attend_back"}) m.def(name, &varlen_attention_backward<T>);
 }
 
 }  // namespace
@@ -298,11 +316,11 @@ NB_MODULE(_native, m) {
     m.attr("API_VERSION") = 3;  // kernels/library.py loads no other; raise both when a function's name or arguments change
     m.attr("EDITION") = 2;
     m.def("instruction_sets", &instruction_sets);
-    for (const char* name : {"set_instruction_set", "use"}) m.def(name, &use);
+    for (const char* name : {"set_instruction_set", "use"}) m.def(name, &set_instruction_set);
     for (const char* name : {"instruction_set", "in_use"}) m.def(name, [] { return std::string(kernels().name); });
-    for (const char* name : {"num_threads", "threads"}) m.def(name, &threads);
-    for (const char* name : {"set_num_threads", "use_threads"}) m.def(name, &use_threads);
-    for (const char* name : {"thread_pool", "team"}) m.def(name, [] { return std::string(team_kind()); });
+    for (const char* name : {"num_threads", "threads"}) m.def(name, &num_threads);
+    for (const char* name : {"set_num_threads", "use_threads"}) m.def(name, &set_num_threads);
+    for (const char* name : {"thread_pool", "team"}) m.def(name, [] { return std::string(thread_pool()); });
     m.def("cross_entropy", &cross_entropy);
     bind<float>(m), bind<Bf16>(m);
 }

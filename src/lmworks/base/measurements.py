@@ -1,0 +1,48 @@
+"""What was measured on this machine, by name, in one file of the cache; good for one processor and one PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write, cache_folder
+from lmworks.base.machine import identity
+
+MOST = 200  # measurements that are kept; the oldest go
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A measurement of this machine; None where there is none."""
+    values = _all().get(f"{identity()}; {name}")
+    return dict(values) if isinstance(values, dict) else None
+
+
+def write(name: str, values: dict[str, Any]) -> None:
+    """Keep a measurement. Where the cache cannot be written it is made again next time."""
+    every = _all()
+    every.pop(f"{identity()}; {name}", None)
+    every[f"{identity()}; {name}"] = values
+    newest = dict(list(every.items())[-MOST:])
+    with contextlib.suppress(OSError, InputError):
+        atomic_write(_place(), json.dumps(newest, indent=1) + "\n")
+
+
+def forget() -> None:
+    """Delete all measurements, so that they are made anew."""
+    with contextlib.suppress(OSError):
+        _place().unlink(missing_ok=True)
+
+
+def _place() -> Path:
+    return cache_folder() / "measurements.json"
+
+
+def _all() -> dict[str, Any]:
+    try:
+        every = json.loads(_place().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return every if isinstance(every, dict) else {}

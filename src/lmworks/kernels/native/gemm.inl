@@ -1,0 +1,100 @@
+// Small matrix products, and the packing of their operands (Goto & van de Geijn 2008).
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "kernel_table.hpp"
+#include "simd.hpp"
+
+namespace lmworks::ISA {
+namespace {
+
+constexpr Size TILE_ROWS = 6;  // the accumulators, TILE_ROWS x TILE_VECTORS vectors, and one row of b fill the registers
+constexpr Size TILE_VECTORS = W == 16 ? 4 : 2;
+constexpr Size TILE_COLUMNS = TILE_VECTORS * W;
+
+inline Size round_up(Size n, Size multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// c[r][j] = (accumulate ? c[r][j] : 0) + sum_k a[r * a_row + k * a_column] * b[k * b_row + j], for TILE_ROWS rows r
+// and N * W columns j
+template <int N>
+inline void micro_kernel(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
+                         Size depth, bool accumulate) {
+    Vec sums[TILE_ROWS][N];
+    for (int r = 0; r < TILE_ROWS; ++r)
+        for (int n = 0; n < N; ++n) sums[r][n] = accumulate ? load(c + r * c_row + n * W) : Vec{};
+    for (Size k = 0; k < depth; ++k) {
+        Vec b_vectors[N];
+        for (int n = 0; n < N; ++n) b_vectors[n] = load(b + k * b_row + n * W);
+        for (int r = 0; r < TILE_ROWS; ++r) {
+            const float a_value = a[r * a_row + k * a_column];
+            for (int n = 0; n < N; ++n) sums[r][n] += a_value * b_vectors[n];
+        }
+    }
+    for (int r = 0; r < TILE_ROWS; ++r)
+        for (int n = 0; n < N; ++n) store(c + r * c_row + n * W, sums[r][n]);
+}
+
+// The same for up to TILE_COLUMNS columns; reads and writes whole vectors.
+inline void gemm_tile(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
+                      Size columns, Size depth, bool accumulate) {
+    constexpr Size THREE = std::min<Size>(3, TILE_VECTORS);
+    switch ((columns + W - 1) / W) {
+        case 1: return micro_kernel<1>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
+        case 2: return micro_kernel<2>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
+        case 3: return micro_kernel<THREE>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
+        default: return micro_kernel<TILE_VECTORS>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
+    }
+}
+
+// Packs rows of x (tokens, size), ``stride`` elements apart, times a factor -> out (tokens, padded_size) in float32.
+// Writes whole vectors, with zeros after the last element of a row; padded_size is a multiple of W.
+template <class T>
+inline void pack_rows(const T* x, Size stride, Size tokens, Size size, float* out, Size padded_size,
+                      float factor = 1.0f) {
+    for (Size t = 0; t < tokens; ++t)
+        for_each_vector(size, [&](Size i, int n) { store(out + t * padded_size + i, load_n(x + t * stride + i, n) * factor); });
+}
+
+// out = x * factor, converted from float32 to T; both (size)
+template <class T>
+inline void store_row(const float* x, float factor, Size size, T* out) {
+    for_each_vector(size, [&](Size i, int n) { store_n(out + i, load(x + i) * factor, n); });
+}
+
+template <int... I>
+inline Vec interleave(Vec a, Vec b, bool upper, std::integer_sequence<int, I...>) {
+    const VecI32 low{((I & 1) * W + I / 2)...}, high{((I & 1) * W + I / 2 + W / 2)...};
+    return upper ? __builtin_shuffle(a, b, high) : __builtin_shuffle(a, b, low);
+}
+
+// Transposes W x W elements in log2 W rounds, each of which interleaves the lower half of the rows with the upper.
+inline void transpose(Vec (&rows)[W]) {
+    constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    for (int round = 1; round < W; round *= 2) {
+        Vec next[W];
+        for (int i = 0; i < W / 2; ++i) {
+            next[2 * i] = interleave(rows[i], rows[i + W / 2], false, lanes);
+            next[2 * i + 1] = interleave(rows[i], rows[i + W / 2], true, lanes);
+        }
+        std::copy(next, next + W, rows);
+    }
+}
+
+// Packs x (tokens, padded_size) transposed into panels of TILE_COLUMNS tokens, each (padded_size, TILE_COLUMNS): a
+// product with x transposed reads a panel from its begin to its end.
+inline void pack_transposed(const float* x, Size tokens, Size padded_size, float* panels) {
+    for (Size t = 0; t < tokens; t += W) {
+        float* panel = panels + t / TILE_COLUMNS * TILE_COLUMNS * padded_size + t % TILE_COLUMNS;
+        for (Size d = 0; d < padded_size; d += W) {
+            Vec rows[W];
+            for (int i = 0; i < W; ++i) rows[i] = t + i < tokens ? load(x + (t + i) * padded_size + d) : Vec{};
+            transpose(rows);
+            for (int i = 0; i < W; ++i) store(panel + (d + i) * TILE_COLUMNS, rows[i]);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace lmworks::ISA

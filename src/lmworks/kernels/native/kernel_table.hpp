@@ -1,0 +1,84 @@
+// The kernels as a table of function pointers, one table for each instruction set that the module was compiled for.
+// Rows are contiguous; sizes count elements.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lmworks {
+
+using Size = std::ptrdiff_t;
+
+// bfloat16: the upper half of a float32.
+struct Bf16 {
+    std::uint16_t bits;
+};
+
+// Numbers of the activations, as in NATIVE_ACTIVATIONS of kernels/library.py.
+enum Activation : int { GELU, GELU_TANH, SILU, RELU, ACTIVATIONS };
+
+// Packed sequences: q (tokens, heads * head_size), k and v (key tokens, kv_heads * head_size).
+// cu_seqlens_q and cu_seqlens_k (sequences + 1): cumulative lengths of the sequences of queries and of keys.
+template <class T>
+struct AttentionInputs {
+    const T *q, *k, *v;
+    Size q_stride, k_stride, v_stride;  // elements from one token to the next
+    const std::int64_t *cu_seqlens_q, *cu_seqlens_k;
+    Size sequences, heads, kv_heads, head_size;
+    float scale;
+    bool causal;
+};
+
+// Kernels whose arrays are stored as T; they compute in float32. dx is the gradient of x, and so on.
+template <class T>
+struct Kernels {
+    // Ba et al. 2016. x, y (rows, size); weight, bias (size), bias may be null: y = (x - mean) / sqrt(var + eps) * weight
+    // + bias. Writes mean and scale = 1 / sqrt(var + eps), both (rows), for the backward pass.
+    void (*layer_norm)(const T* x, const float* weight, const float* bias, T* y, float* mean, float* scale, Size rows,
+                       Size size, float eps);
+    // Writes dx (rows, size); adds to dweight and dbias (size), where these are not null.
+    void (*layer_norm_backward)(const T* x, const float* weight, const float* mean, const float* scale, const T* dy,
+                                T* dx, float* dweight, float* dbias, Size rows, Size size);
+    // Zhang & Sennrich 2019, eq. 4: y = x / sqrt(mean(x^2) + eps) * weight. Writes scale = 1 / sqrt(mean(x^2) + eps).
+    void (*rms_norm)(const T* x, const float* weight, T* y, float* scale, Size rows, Size size, float eps);
+    void (*rms_norm_backward)(const T* x, const float* weight, const float* scale, const T* dy, T* dx, float* dweight,
+                              Size rows, Size size);
+    // y = act(x), or act(x) * up where up is not null (Shazeer 2020); all (count). ``kind``: an Activation.
+    void (*activate)(int kind, const T* x, const T* up, T* y, Size count);
+    void (*activate_backward)(int kind, const T* x, const T* up, const T* dy, T* dx, T* dup, Size count);
+    // y = residual + dropout(x), all (count). The factor of an element follows from the seed and its index alone.
+    void (*dropout_add)(const T* residual, const T* x, T* y, Size count, float rate, std::uint64_t seed);
+    // y = dropout(x); its backward pass is the same function of dy.
+    void (*dropout)(const T* x, T* y, Size count, float rate, std::uint64_t seed);
+    // Su et al. 2021, eq. 34. x, y (tokens, heads, head_size); cos, sin (tokens, rotary_size / 2). Rotates the pairs
+    // (i, i + rotary_size / 2) of the first rotary_size dimensions; sign -1 rotates by the negative angles.
+    void (*rotate)(const T* x, Size stride, const float* cos, const float* sin, T* y, Size tokens, Size heads,
+                   Size head_size, Size rotary_size, float sign);
+    // Vaswani et al. 2017, eq. 1, of each sequence alone. out (tokens, heads * head_size); writes logsumexp
+    // (tokens, heads) of the scores for the backward pass. ``rate``: of dropout on the attention weights.
+    void (*varlen_attention)(const AttentionInputs<T>& inputs, T* out, float* logsumexp, float rate, std::uint64_t seed);
+    void (*varlen_attention_backward)(const AttentionInputs<T>& inputs, const T* out, const float* logsumexp,
+                                      const T* dout, T* dq, T* dk, T* dv, float rate, std::uint64_t seed);
+};
+
+struct KernelTable {
+    const char* name;  // of the instruction set
+    Kernels<float> f32;
+    Kernels<Bf16> bf16;
+    // logits (rows, vocab_size) become weight * (softmax - one-hot) if write_gradient; writes losses (rows) =
+    // weight * -log softmax(logits)[target].
+    void (*cross_entropy)(float* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
+                          Size vocab_size, bool write_gradient);
+
+    template <class T>
+    const Kernels<T>& of() const {
+        if constexpr (sizeof(T) == sizeof(Bf16)) return bf16;
+        else return f32;
+    }
+};
+
+const KernelTable& table_portable();
+const KernelTable& table_avx2();
+const KernelTable& table_avx512();
+
+}  // namespace lmworks

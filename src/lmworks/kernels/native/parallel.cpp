@@ -1,0 +1,152 @@
+// parallel_for() on PyTorch's OpenMP team, found in the running process, or on a thread pool of its own.
+#include "parallel.hpp"
+
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <link.h>
+#endif
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lmworks {
+namespace {
+
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using GompQuery = int (*)();
+
+// Functions of the libgomp that PyTorch loaded; null where there is none.
+struct OpenMP {
+    GompParallel parallel = nullptr;
+    GompQuery max_threads = nullptr;
+    GompQuery in_parallel = nullptr;
+};
+
+#if defined(__linux__)
+// Looks for a libgomp among the libraries that the process has loaded; loads none. Returns 1 to end the search.
+int visit_library(dl_phdr_info* info, std::size_t, void* result) {
+    const char* name = std::strrchr(info->dlpi_name, '/');
+    if (name == nullptr || std::strncmp(name + 1, "libgomp", 7) != 0) return 0;
+    auto* openmp = static_cast<OpenMP*>(result);
+    void* library = dlopen(info->dlpi_name, RTLD_NOLOAD | RTLD_LAZY);
+    if (library == nullptr) return 0;
+    openmp->parallel = reinterpret_cast<GompParallel>(dlsym(library, "GOMP_parallel"));
+    openmp->max_threads = reinterpret_cast<GompQuery>(dlsym(library, "omp_get_max_threads"));
+    openmp->in_parallel = reinterpret_cast<GompQuery>(dlsym(library, "omp_in_parallel"));
+    if (openmp->parallel && openmp->max_threads && openmp->in_parallel) return 1;
+    *openmp = {};
+    return 0;
+}
+
+const OpenMP& openmp() {
+    static const OpenMP functions = [] {
+        OpenMP result;
+        dl_iterate_phdr(visit_library, &result);
+        return result;
+    }();
+    return functions;
+}
+#else
+const OpenMP& openmp() {  // on other systems the thread pool below is used
+    static const OpenMP none;
+    return none;
+}
+#endif
+
+struct Job {
+    const Work* work;
+    std::ptrdiff_t tasks;
+    std::atomic<std::ptrdiff_t> next{0};
+
+    // Runs tasks until none is left; every thread of the team calls it.
+    void run_tasks() {
+        for (std::ptrdiff_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) (*work)(task);
+    }
+};
+
+void run_job(void* job) { static_cast<Job*>(job)->run_tasks(); }
+
+// Threads that sleep between jobs.
+class ThreadPool {
+public:
+    void run(Job& job, int threads) {
+        std::unique_lock<std::mutex> one_job(job_mutex_);  // one job at a time
+        while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { wait_for_jobs(); });
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            job_ = &job;
+            running_ = static_cast<int>(workers_.size());
+            ++job_number_;
+        }
+        wake_.notify_all();
+        job.run_tasks();
+        std::unique_lock<std::mutex> lock(mutex_);
+        done_.wait(lock, [this] { return running_ == 0; });
+        job_ = nullptr;
+    }
+
+    ~ThreadPool() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            stop_ = true;
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
+    }
+
+private:
+    void wait_for_jobs() {
+        std::size_t last_job = 0;
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (;;) {
+            wake_.wait(lock, [&] { return stop_ || (job_number_ != last_job && job_ != nullptr); });
+            if (stop_) return;
+            last_job = job_number_;
+            Job* job = job_;
+            lock.unlock();
+            job->run_tasks();
+            lock.lock();
+            if (--running_ == 0) done_.notify_one();
+        }
+    }
+
+    std::mutex job_mutex_, mutex_;
+    std::condition_variable wake_, done_;
+    std::vector<std::thread> workers_;
+    Job* job_ = nullptr;
+    std::size_t job_number_ = 0;
+    int running_ = 0;  // workers that have not finished the job
+    bool stop_ = false;
+};
+
+std::atomic<int> pool_threads{static_cast<int>(std::thread::hardware_concurrency())};
+
+}  // namespace
+
+void parallel_for(std::ptrdiff_t tasks, const Work& work) {
+    const int threads = num_threads();
+    Job job{&work, tasks};
+    if (tasks < 2 || threads < 2) {
+        job.run_tasks();
+    } else if (openmp().parallel) {
+        openmp().parallel(run_job, &job, static_cast<unsigned>(threads), 0);
+    } else {
+        static ThreadPool pool;
+        pool.run(job, threads);
+    }
+}
+
+int num_threads() {
+    if (!openmp().parallel) return pool_threads.load();
+    return openmp().in_parallel() ? 1 : openmp().max_threads();
+}
+
+void set_num_threads(int count) { pool_threads.store(count < 1 ? 1 : count); }
+
+const char* thread_pool() { return openmp().parallel ? "OpenMP of PyTorch" : "own"; }
+
+}  // namespace lmworks

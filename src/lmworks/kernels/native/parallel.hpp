@@ -1,0 +1,24 @@
+// The threads that the kernels run on. Where PyTorch is loaded, they are its OpenMP team: two teams on the same cores
+// would wait for each other's spinning threads. Otherwise this file starts threads of its own.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace lmworks {
+
+using Work = std::function<void(std::ptrdiff_t)>;
+
+// Calls work(0) ... work(tasks - 1) once each on the available threads; returns when all calls have returned.
+// The assignment of tasks to threads is not fixed: results must not depend on it.
+void parallel_for(std::ptrdiff_t tasks, const Work& work);
+
+// Threads that parallel_for() uses. With PyTorch's OpenMP team, torch.set_num_threads changes it.
+int num_threads();
+// For the threads of this file; without effect on PyTorch's OpenMP team.
+void set_num_threads(int count);
+
+// "OpenMP of PyTorch", or "own".
+const char* thread_pool();
+
+}  // namespace lmworks

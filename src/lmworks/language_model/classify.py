@@ -1,0 +1,41 @@
+"""The likeliest of a classifier's labels, as a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmworks.data.prompts import Prompt
+from lmworks.evaluate.scoring import choice_likelihoods
+from lmworks.generate.stepper import Usage
+from lmworks.generate.text import Reply
+from lmworks.model.transformer import Transformer
+
+
+def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply]:
+    """For each prompt the label that is likeliest after it.
+
+    Args:
+        network: a decoder.
+        prompts: with their labels and choices.
+
+    Returns:
+        Replies whose ``label_probabilities`` add up to 1 over the labels; their tokens are those of the label.
+
+    Raises:
+        InputError: a prompt with its longest label is longer than the context.
+    """
+    likelihoods = choice_likelihoods(
+        network, [prompt.ids for prompt in prompts], [prompt.choices for prompt in prompts]
+    )
+    return [_reply(prompt, row) for prompt, row in zip(prompts, likelihoods, strict=True)]
+
+
+def _reply(prompt: Prompt, log_likelihoods: np.ndarray) -> Reply:
+    best = int(log_likelihoods.argmax())
+    weights = np.exp(log_likelihoods - log_likelihoods.max())
+    probabilities = dict(zip(prompt.labels, (weights / weights.sum()).tolist(), strict=True))
+    ids = prompt.choices[best]
+    usage = Usage(len(prompt.ids), len(ids))
+    return Reply(prompt.labels[best], ids, "end", usage, label_probabilities=probabilities)

@@ -1,0 +1,156 @@
+"""How inputs looked when a model was trained: the prompt's pattern, the system message, the labels.
+
+A run writes this beside its result as ``lmworks.json``, which other libraries do not read. Opened again, the model is
+asked in the words that it was trained with. Knows no network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.base.settings import Settings
+from lmworks.data.prompts import Prompt, as_messages, prompts
+from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.shapes import names_in
+from lmworks.text.tokenizer import Tokenizer
+
+FILE = "lmworks.json"
+Input = str | Mapping[str, Any]
+
+
+class InputFormat(Settings):
+    """The part of a run's settings that says how one input is put to the model."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str = Field(description="What was trained: labels, instructions, chat, causal ...")
+    text: str | None = Field(None, description="labels: the text made of columns, where the run had a pattern.")
+    prompt: str | None = Field(None, description="The prompt made of columns, where the run had a pattern.")
+    template: Literal["auto", "on", "off"] = Field("auto", description="Whether the model's chat template was used.")
+    system: str | None = Field(None, description="System message of conversations that have none.")
+    labels: tuple[str, ...] = Field((), description="labels: all of them, sorted.")
+    prefix: str = Field("", description="seq2seq: stands before each source.")
+    slide: bool = Field(False, description="Trained here from scratch on windows of texts: a full context slides.")
+
+    @classmethod
+    def of_run(
+        cls, task: str, data: DataSettings, labels: Sequence[str] = (), prefix: str = "", slide: bool = False
+    ) -> InputFormat:
+        """What a run's settings say of it.
+
+        Args:
+            task: its name.
+            data: how rows were read and written.
+            labels: of the table.
+            prefix: of sources.
+            slide: whether the model reads windows of texts, where the task is causal.
+        """
+        return cls(
+            task=task,
+            text=data.text,
+            prompt=data.prompt,
+            template=data.template,
+            system=data.system,
+            labels=tuple(labels) if task == "labels" else (),
+            prefix=prefix if task == "seq2seq" else "",
+            slide=slide and task == "causal",
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> InputFormat | None:
+        """The one of a model's folder; None where it has none.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ValidationError) as error:
+            hint = "delete the file: the model then opens without the prompt that it was trained with"
+            raise InputError(f"cannot be read ({str(error).splitlines()[0]})", str(path), hint) from error
+
+    def save(self, folder: Path) -> None:
+        """Write it beside a model."""
+        text = json.dumps(self.model_dump(exclude_defaults=True), ensure_ascii=False, indent=2)
+        atomic_write(folder / FILE, text + "\n")
+
+    @property
+    def asks(self) -> bool:
+        """Whether an input is put into a prompt; other models read texts as they are."""
+        return self.task in ("labels", "instructions", "seq2seq")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the pattern is made from; none without a pattern."""
+        pattern = self.prompt or self.text
+        return list(dict.fromkeys(names_in(pattern))) if pattern else []
+
+    def filled(self, given: Input) -> str:
+        """The prompt, or the text that is labelled, as the pattern makes it.
+
+        Args:
+            given: a text, or the columns of a row (as JSON, too). A text serves a pattern of one column.
+
+        Raises:
+            InputError: the pattern has other columns.
+        """
+        pattern, columns = self.prompt or self.text, self.columns
+        if isinstance(given, str) and len(columns) > 1:
+            given = _object(given) or given
+        if isinstance(given, str) and len(columns) > 1:
+            example = ", ".join(f'"{column}": "..."' for column in columns)
+            fault = f"the prompt that this model was trained with is made of {' and '.join(columns)}"
+            raise InputError(fault, "the input", f"give {{{example}}}, or the whole prompt with --raw (raw=True)")
+        values = dict.fromkeys(columns, given) if isinstance(given, str) else dict(given)
+        missing = [column for column in columns if column not in values]
+        if missing or (not columns and not isinstance(given, str)):
+            needs = f"needs {' and '.join(missing)}" if missing else "is made of no columns: give a text"
+            raise InputError(f"the prompt {needs}", "the input", f"the pattern is {pattern!r}")
+        return str(given) if pattern is None else pattern.format(**values)
+
+    def prompt_of(self, given: Input, tokenizer: Tokenizer) -> Prompt:
+        """One input as the training examples have it, up to the answer.
+
+        Raises:
+            InputError: as :meth:`filled`, or as the chat template does.
+        """
+        text = self.filled(given)
+        if self.task == "seq2seq":
+            return Prompt(tokenizer.encode(self.prefix + text, special=True), text, "", "the input")
+        settings = DataSettings(template=self.template, system=self.system, prompt=self.prompt)
+        if self.task == "labels":
+            values = {"prompt": text} if self.prompt else {"text": text}
+            table = Table("the input", "labels", [Row({**values, "label": ""})], labels=list(self.labels))
+        else:
+            table = Table("the input", "completion", [Row({"prompt": text, "completion": ""})])
+        return prompts(table, tokenizer, settings)[0]
+
+    def messages_of(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A conversation with the run's system message, and what the person says in the run's pattern."""
+        written = [dict(message) for message in messages]
+        if self.task == "instructions" and len(self.columns) == 1:
+            for message in written:
+                if message.get("role") == "user" and isinstance(message.get("content"), str):
+                    message["content"] = self.filled(message["content"])
+        if not written:
+            return written
+        return as_messages(Row({"messages": written}), DataSettings(system=self.system), [])
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is; None where it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,257 @@
+"""How long training and evaluation take on this machine: a model of the same kind with few layers does the same work.
+
+Two networks that differ only in their number of layers are built with random weights, adapted by the run's own method
+and timed on documents of the run's own lengths. Their difference gives the rate in the layers; the shallow one
+tells what is spent beside them: head, embeddings, calls, optimizer. So the figures hold for this processor, this
+precision and this model, and no constant of another machine enters. They are kept in the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmworks.adapt.method import Method
+from lmworks.base import measurements
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.evaluate.scoring import row_losses
+from lmworks.generate.decode import decode
+from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.torch_stepper import TorchStepper
+from lmworks.kernels.library import library as kernels
+from lmworks.model import initialization, sizes
+from lmworks.model.config import ModelConfig
+from lmworks.model.training_cost import training_flops
+from lmworks.model.transformer import Transformer
+from lmworks.run.footprint import Documents, TrainingSetup
+from lmworks.train import optimizers
+from lmworks.train.step import accumulate_gradients, cast_frozen_weights
+
+MORE = 2  # layers of the deeper network beyond those of the shallow one
+TOKENS = 2048  # of the documents that are timed, at most
+REPEATS, SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
+NEW_TOKENS = 6  # written by each row that is timed
+LARGEST = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
+QUIET = 0.6  # of the threads' time; a measurement that got less is not kept: other programs ran
+VERSION = 1  # of what is measured; old measurements are not read
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one model's work on this machine.
+
+    Attributes:
+        step: of the optimizer, over ``step_tokens`` tokens, sources too.
+        step_tokens: of the documents that were timed.
+        evaluation: a token that passes through without training.
+        answer: a token written for each of ``answer_rows`` texts at once.
+        answer_rows: texts that were written at once.
+        quiet: whether the measurement had the processor for itself.
+    """
+
+    step: float
+    step_tokens: int
+    evaluation: float
+    answer: float
+    answer_rows: int
+    quiet: bool = True
+
+
+def measured(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
+    """The timing of a run, from the cache or measured now.
+
+    Args:
+        setup: the run, with precision and recomputation decided.
+        method: what it trains.
+        answer_rows: texts that are written at once in evaluation; 0: none is.
+
+    Returns:
+        None where even the shallow networks are too large to be tried.
+    """
+    depths = _depths(setup.config, method)
+    if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST:
+        return None
+    name = _name(setup, method, answer_rows)
+    known = measurements.read(name)
+    if known is not None:
+        return Timing(**known)
+    wall, busy = time.perf_counter(), time.process_time()
+    timing = _measure(setup, method, depths, answer_rows)
+    received = (time.process_time() - busy) / (time.perf_counter() - wall) / torch.get_num_threads()
+    timing = replace(timing, quiet=received >= QUIET)
+    if timing.quiet:
+        measurements.write(name, asdict(timing))
+    return timing
+
+
+def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
+    """The fewest layers that the method fits, and two more."""
+    for depth in range(1, config.num_hidden_layers):
+        with contextlib.suppress(InputError):
+            method.trained(_shallow(config, depth))
+            return [depth, min(depth + MORE, config.num_hidden_layers)]
+    return [config.num_hidden_layers]
+
+
+def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
+    """What a measurement depends on, beside the machine."""
+    documents = [
+        (len(example.ids), example.num_targets, example.total) for example in _documents(setup.documents, setup)
+    ]
+    train = setup.train.model_dump(include={"batch_size", "row_tokens", "packing", "recompute", "optimizer_state"})
+    what = [
+        VERSION,
+        setup.config.model_dump(mode="json"),
+        method.name,
+        method.settings.model_dump(mode="json"),
+        train,
+        setup.precision,
+        documents,
+        answer_rows,
+        kernels() is not None,
+    ]
+    return "timing " + hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answer_rows: int) -> Timing:
+    documents = _documents(setup.documents, setup)
+    tokens = sum(example.size for example in documents)
+    training: dict[int, float] = {}
+    evaluation: dict[int, float] = {}
+    answer: dict[int, float] = {}
+    for depth in depths:
+        network = _network(_shallow(setup.config, depth))
+        evaluation[depth] = _fastest(lambda network=network: row_losses(network, documents)) / tokens  # type: ignore[misc]
+        if answer_rows:
+            answer[depth] = _answer_seconds(network, documents, answer_rows)
+        training[depth] = _step_seconds(network, setup, method, documents)
+    whole = _step_flops(setup, method, setup.config, documents)
+    flops = {depth: _step_flops(setup, method, _shallow(setup.config, depth), documents) for depth in depths}
+    layers = {depth: float(depth) for depth in depths}
+    all_layers = float(setup.config.num_hidden_layers)
+    return Timing(
+        _extended(training, flops, whole),
+        tokens,
+        _extended(evaluation, layers, all_layers),
+        _extended(answer, layers, all_layers) if answer else 0.0,
+        answer_rows,
+    )
+
+
+def _extended(seconds: dict[int, float], work: dict[int, float], whole: float) -> float:
+    """Seconds of the whole work, on the line through those of the shallow networks; it never falls."""
+    shallow, deep = min(seconds), max(seconds)
+    if shallow == deep:
+        return seconds[shallow] * whole / work[shallow]
+    slope = max(0.0, seconds[deep] - seconds[shallow]) / (work[deep] - work[shallow])
+    return seconds[shallow] + slope * (whole - work[shallow])
+
+
+def _shallow(config: ModelConfig, depth: int) -> ModelConfig:
+    """The same model with fewer layers in each stack."""
+    changes: dict[str, Any] = {"num_hidden_layers": min(depth, config.num_hidden_layers)}
+    if config.num_decoder_layers is not None:
+        changes["num_decoder_layers"] = min(depth, config.num_decoder_layers)
+    if config.num_layer_groups is not None:
+        changes["num_layer_groups"] = min(config.num_layer_groups, changes["num_hidden_layers"])
+    if config.layer_kinds is not None:
+        changes["layer_kinds"] = config.layer_kinds[-changes["num_hidden_layers"] :]
+    return config.model_copy(update=changes)
+
+
+def _network(config: ModelConfig) -> Transformer:
+    network = Transformer(config)
+    initialization.draw(network, torch.Generator().manual_seed(0))
+    return network.eval()
+
+
+def _documents(documents: Documents, setup: TrainingSetup) -> list[Example]:
+    """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
+    lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
+    count = min(setup.train.batch_size, len(lengths))
+    chosen = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
+    while len(chosen) > 1 and sum(map(sum, chosen)) > TOKENS:
+        chosen = chosen[1::2] or chosen[:1]
+    loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
+    learned = loss_tokens / max(1, sum(documents.lengths))
+    rng = np.random.default_rng(0)
+    return [_example(length, source, learned, setup.config.vocab_size, rng) for length, source in chosen]
+
+
+def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.random.Generator) -> Example:
+    ids = rng.integers(0, vocab_size, length, dtype=np.int32)
+    loss = np.arange(length) >= length - max(1, round(learned * length))
+    read = rng.integers(0, vocab_size, source, dtype=np.int32) if source else None
+    return Example(ids, loss, targets=ids, source=read)
+
+
+def _fastest(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few calls, after one that is not counted."""
+    call()
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) < REPEATS and sum(taken) < SECONDS):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _step_seconds(
+    network: Transformer, setup: TrainingSetup, method: Method[Any], documents: Sequence[Example]
+) -> float:
+    """Of one optimizer step."""
+    depth = network.config.num_hidden_layers
+    recompute = round(setup.train.recompute * depth / setup.config.num_hidden_layers)
+    method.apply(network)
+    network.train()
+    network.recompute_lowest(min(depth, recompute))
+    optimizer = optimizers.make(network, setup.train)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    def step() -> None:
+        accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
+        optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
+
+    with cast_frozen_weights(network, setup.precision), torch.random.fork_rng(devices=[]):
+        return _fastest(step)
+
+
+def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, documents: Sequence[Example]) -> float:
+    """Of the timed documents, forward and backward, in a model of this depth."""
+    lengths = [example.width for example in documents]
+    sources = [len(example.source) for example in documents if example.source is not None]
+    targets = sum(example.num_targets for example in documents)
+    recompute = round(setup.train.recompute * config.num_hidden_layers / setup.config.num_hidden_layers)
+    return float(
+        training_flops(
+            config, method.trained(config), sum(lengths), targets, lengths, sources or None, recompute=recompute
+        ).total
+    )
+
+
+def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: int) -> float:
+    """Of a token for each of so many texts at once, reading their prompts not counted."""
+    prompt = max(documents, key=len)
+    room = max(1, network.config.max_position_embeddings - NEW_TOKENS - 1)
+    ids = (prompt.ids if prompt.source is None else prompt.source).tolist()[:room]
+    prompts = [ids] * rows
+    settings = SamplingSettings(max_tokens=NEW_TOKENS + 1, temperature=0)
+
+    def write() -> float:
+        steps = decode(TorchStepper(network), prompts, settings, set())
+        next(steps)
+        start = time.perf_counter()
+        count = sum(1 for _ in steps)
+        return (time.perf_counter() - start) / max(1, count)
+
+    write()
+    return min(write() for _ in range(2))

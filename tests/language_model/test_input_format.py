@@ -1,0 +1,127 @@
+"""A model that a run trained is asked in the words of that run; a classifier chooses its labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_model import save_tiny, settings
+
+import lmworks
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.data.prompts import prompts
+from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.text import complete
+from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.input_format import FILE, InputFormat
+from lmworks.text import corpus
+from lmworks.text.rows import DataSettings
+
+COLOURS = [{"note": f"the {thing} number {n}", "shade": shade} for n in range(20) for thing, shade in
+           (("grass", "green"), ("snow", "white"), ("coal", "black"))]  # fmt: skip
+COLUMNS = {"columns": {"text": "note", "label": "shade"}}
+
+
+@pytest.fixture(scope="module", name="model")
+def _model(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def tuned(model: Path, folder: Path, rows: list[dict], **data) -> lmworks.LanguageModel:
+    values = settings()
+    values["data"] |= {"source": str(write(folder / "rows.jsonl", rows)), **data}
+    values["train"] |= {"learning_rate": 1e-2, "steps": 6}
+    return lmworks.tune(str(model), values.pop("data"), out=folder / "run", **values).model
+
+
+@pytest.fixture(scope="module", name="classifier")
+def _classifier(model, tmp_path_factory) -> lmworks.LanguageModel:
+    return tuned(model, tmp_path_factory.mktemp("classifier"), COLOURS, system="Say the colour.", **COLUMNS)
+
+
+def test_a_classifier_says_the_likeliest_label_wherever_it_is_asked(classifier, tmp_path):
+    model, text = classifier, "the coal number 3"
+    table = corpus.read(write(tmp_path / "one.jsonl", COLOURS[:3]), DataSettings(**COLUMNS))
+    table.rows[0].values["text"] = text
+    (wanted,) = choose_labels(
+        model.network, prompts(table, model.tokenizer, DataSettings(system="Say the colour.", **COLUMNS))[:1]
+    )
+    assert wanted.text in ("black", "green", "white")
+    assert sum(wanted.label_probabilities.values()) == pytest.approx(1)
+    assert model.chat([{"role": "user", "content": text}]) == wanted.text
+    assert model.generate(text) == wanted.text
+    assert model.generate([text, text]) == [wanted.text] * 2
+    assert "".join(model.chat([{"role": "user", "content": text}], stream=True)) == wanted.text
+    details = model.generate(text, details=True)
+    assert details.label_probabilities == pytest.approx(wanted.label_probabilities)
+    assert details.usage.prompt_tokens == wanted.usage.prompt_tokens > 0
+    raw = model.generate(text, raw=True, max_tokens=5)
+    (reply,) = complete(
+        model.stepper(), model.tokenizer, [model.tokenizer.encode(text, special=True)], SamplingSettings(max_tokens=5)
+    )
+    assert raw == reply.text
+
+
+def test_it_is_kept_when_the_model_is_saved_and_others_open_the_folder(classifier, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    saved = classifier.save(tmp_path / "saved")
+    again = lmworks.load(saved)
+    assert again.input_format == classifier.input_format
+    assert again.input_format.labels == ("black", "green", "white")
+    assert again.generate("the snow number 2") == classifier.generate("the snow number 2")
+    AutoModelForCausalLM.from_pretrained(saved)
+    classifier.save(saved, overwrite=True)
+
+
+def test_the_answers_of_the_report_are_those_of_the_opened_model(classifier):
+    run = RunFolder(Path(classifier.source))
+    (samples,) = [event["items"] for event in run.events("samples") if event["when"] == "after"]
+    for sample in samples:
+        text = sample["prompt"].split("\n\nAnswer with")[0]
+        assert classifier.generate(text) == sample["answer"]
+
+
+def test_a_pattern_and_a_system_message_stand_in_every_chat(model, tmp_path):
+    rows = [{"asked": f"What is {n}?", "said": f"It is {n}."} for n in range(40)]
+    given = {"columns": {"completion": "said"}, "prompt": "Question: {asked}", "system": "Be brief."}
+    opened = tuned(model, tmp_path, rows, **given)
+    (wanted, *_) = prompts(corpus.read(rows, DataSettings(**given)), opened.tokenizer, DataSettings(**given))
+    message = [{"role": "user", "content": "What is 0?"}]
+    assert opened._conversation(message, raw=False).ids == wanted.ids
+    assert opened._prompt("What is 0?", raw=False).ids == wanted.ids
+    assert opened._prompt({"asked": "What is 0?"}, raw=False).ids == wanted.ids
+    told = [{"role": "system", "content": "Be long."}, *message]
+    assert "Be long" in opened.tokenizer.decode(opened._conversation(told, raw=False).ids)
+    assert opened._conversation(message, raw=True).ids != wanted.ids
+
+
+def test_without_a_template_the_line_after_the_prompt_is_there(model, tmp_path):
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(40)]
+    opened = tuned(model, tmp_path, rows, template="off")
+    asked = opened._conversation([{"role": "user", "content": "What is 7?"}], raw=False)
+    assert opened.tokenizer.decode(asked.ids) == "What is 7?\n"
+
+
+def test_patterns_of_several_columns():
+    form = InputFormat(task="instructions", prompt="{title}: {body}")
+    assert form.filled({"title": "A", "body": "b"}) == "A: b"
+    assert form.filled('{"title": "A", "body": "b"}') == "A: b"
+    with pytest.raises(InputError, match="made of title and body"):
+        form.filled("A: b")
+    with pytest.raises(InputError, match="needs body"):
+        form.filled({"title": "A"})
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / FILE).write_text('{"labels": []}')
+    with pytest.raises(InputError, match=FILE.replace(".", r"\.")):
+        InputFormat.read(tmp_path)
+    assert InputFormat.read(tmp_path / "elsewhere") is None

@@ -1,0 +1,82 @@
+"""Timings of small networks: positive, on a line, kept; for every method and architecture. Never how long they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmworks.adapt.registry import METHODS, make
+from lmworks.base import measurements
+from lmworks.model import sizes
+from lmworks.model.config import ModelConfig
+from lmworks.run import timing
+from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
+from lmworks.train.settings import TrainSettings
+
+SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+DECODER = ModelConfig(**SIZES, num_hidden_layers=5, max_position_embeddings=64)
+ENCODER = DECODER.model_copy(update={"architecture": "encoder", "positions": "learned"})
+BOTH = DECODER.model_copy(update={"architecture": "encoder-decoder", "num_decoder_layers": 4})
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+
+
+def _setup(config: ModelConfig, method: str = "lora", sources: list[int] | None = None) -> TrainingSetup:
+    documents = Documents([9, 12, 30, 7], sources or [], loss_tokens=29)
+    train = TrainSettings(precision="float32", batch_size=2)
+    return TrainingSetup.of(config, make(method).trained(config), train, "float32", documents, ProcessMemory())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_timed(method):
+    result = timing.measured(_setup(DECODER, method), make(method), answer_rows=3)
+    assert result is not None
+    assert min(result.step, result.evaluation, result.answer) > 0
+    assert result.step_tokens == 9 + 30  # two documents, spread over the lengths
+
+
+@pytest.mark.parametrize(("config", "sources"), [(ENCODER, None), (BOTH, [4, 8, 15, 16])])
+def test_every_architecture_is_timed(config, sources):
+    result = timing.measured(_setup(config, "full", sources), make("full"))
+    assert result is not None
+    assert result.step > 0
+    assert result.answer == 0
+
+
+def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
+    monkeypatch.setattr(timing, "QUIET", 0.0)
+    first = timing.measured(_setup(DECODER), make("lora"))
+    assert timing.measured(_setup(DECODER), make("lora")) == first
+    monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
+    assert timing.measured(_setup(DECODER), make("lora")) == first
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        timing.measured(_setup(DECODER, "full"), make("full"))
+    measurements.forget()
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        timing.measured(_setup(DECODER), make("lora"))
+
+
+def test_a_measurement_that_other_programs_disturbed_is_not_kept(monkeypatch):
+    monkeypatch.setattr(timing, "QUIET", 2.0)
+    result = timing.measured(_setup(DECODER), make("lora"))
+    assert result is not None
+    assert not result.quiet
+    monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        timing.measured(_setup(DECODER), make("lora"))
+
+
+def test_whole_models_lie_on_the_line_through_shallow_ones():
+    assert timing._extended({1: 1.0, 3: 2.0}, {1: 10.0, 3: 30.0}, 100.0) == pytest.approx(1.0 + 0.05 * 90)
+    assert timing._extended({1: 2.0, 3: 1.0}, {1: 10.0, 3: 30.0}, 100.0) == 2.0  # noise never makes it shorter
+    assert timing._extended({4: 2.0}, {4: 10.0}, 10.0) == 2.0
+
+
+def test_layers_that_differ_are_shortened_with_the_model():
+    kinds = ("sliding", "sliding", "full", "sliding", "full")
+    mixed = DECODER.model_copy(update={"layer_kinds": kinds, "sliding_window": 8})
+    assert timing._shallow(mixed, 2).layer_kinds == ("sliding", "full")
+    assert sizes.parameters(timing._shallow(BOTH, 2))["total"] < sizes.parameters(BOTH)["total"]
