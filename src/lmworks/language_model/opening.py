@@ -77,6 +77,11 @@ def load(
     )
 
 
+def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
+    """Whether a source is an adapter beside a base, rather than a whole model."""
+    return (_resolve(source, offline).path / "adapter_config.json").is_file()
+
+
 def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokenizer:
     """Open only the tokenizer of a model, which takes no time."""
     path = _resolve(source, offline).path
