@@ -23,7 +23,9 @@ DOCUMENTS = [{"ids": list(range(5 + n % 3)), "prompt": 2, "number": n} for n in 
 
 
 def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
-    found = figures.told([100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9)
+    found = figures.summarize(
+        [100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9
+    )
     assert found["tokens_per_second"] == 40
     assert found["mean_loss"] == (4 * 20 + 1 * 20 + 2 * 20) / 60
     assert (found["tokens"], found["answer_tokens"]) == (280, 60)
@@ -33,9 +35,9 @@ def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
 
 def test_told_refuses_steps_that_do_not_match() -> None:
     with pytest.raises(SystemExit, match="as many"):
-        figures.told([1] * 4, [1] * 4, [1.0] * 3, [1.0] * 4, 0.0)
+        figures.summarize([1] * 4, [1] * 4, [1.0] * 3, [1.0] * 4, 0.0)
     with pytest.raises(SystemExit, match="more than"):
-        figures.told([1] * 2, [1] * 2, [1.0] * 2, [1.0] * 2, 0.0)
+        figures.summarize([1] * 2, [1] * 2, [1.0] * 2, [1.0] * 2, 0.0)
 
 
 def test_lmworks_trains_on_the_documents_in_the_order_given() -> None:
@@ -153,17 +155,17 @@ def test_rate_counts_both_products() -> None:
 
 @pytest.mark.parametrize("workload", list(training.TITLES))
 def test_arms_are_those_that_the_machine_can_tell_of(workload: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "bfloat16_units", lambda: False)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: False)
     monkeypatch.setattr(arms, "worth_running", lambda precision: precision == "float32")
     plain = training.arms_of(workload)
     assert {arm.role for arm in plain} >= {training.OURS, training.PEER}
     assert not [arm.name for arm in plain if "bf" in arm.name]
-    monkeypatch.setattr(arms, "bfloat16_units", lambda: True)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     monkeypatch.setattr(arms, "worth_running", lambda precision: True)
     every = training.arms_of(workload)
     assert {arm.name for arm in every} > {arm.name for arm in plain}
     assert len({arm.name for arm in every}) == len(every)
-    assert all((training.HERE / arm.words[0]).is_file() for arm in every)
+    assert all((training.HERE / arm.command[0]).is_file() for arm in every)
 
 
 def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -174,6 +176,7 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "bad.py").write_text("raise SystemExit('it broke')")
     (tmp_path / "ceiling.py").write_text('print(\'{"float32": 100.0, "bfloat16": 900.0}\')')
     monkeypatch.setattr(training, "HERE", tmp_path)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     chosen = [
         training.Arm("mine", ("arm.py", "30"), training.OURS),
         training.Arm("bad", ("bad.py",), training.EXTRA),
