@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import Counter
 
-import pytest
 from rich.console import Console
 from tiny_model import save_questions, save_tiny, settings
 
