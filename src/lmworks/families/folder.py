@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
+from lmworks.base.json_file import check_kinds, read_object
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
 from lmworks.families.opened import (
@@ -51,6 +52,14 @@ RULES: tuple[str, ...] = (
     "min_length",
 )
 RULES += ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys((*TOKEN_IDS, "forced_bos_token_id", "forced_eos_token_id"), (int, list)),
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "architectures"), (list,)),
+    **dict.fromkeys(("max_length", "min_length", "max_new_tokens", "min_new_tokens", "num_beams"), (int,)),
+    **dict.fromkeys(("length_penalty", "repetition_penalty"), (float,)),
+    "no_repeat_ngram_size": (int,),
+    "early_stopping": (bool, str),
+}
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
 OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json"]
@@ -237,7 +246,7 @@ def _is_duplicate(name: str, family: Family) -> bool:
 
 def _config(folder: Path) -> dict[str, Any]:
     if (folder / CONFIG).is_file():
-        return _read_json(folder / CONFIG)
+        return read_object(folder / CONFIG)
     if not folder.is_dir():
         raise InputError("there is no such folder", str(folder), "give the path of a model folder")
     if (folder / "adapter_config.json").is_file():
@@ -270,7 +279,7 @@ def _assignment(folder: Path) -> dict[str, str] | None:
     """Which file holds which tensor, by the index of shards; None where one file holds all of them."""
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         return None
-    named = _read_json(folder / INDEX).get("weight_map")
+    named = read_object(folder / INDEX).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
         raise InputError("weight_map is not a table of file names", str(folder / INDEX), "fetch the model again, whole")
     return named
@@ -300,7 +309,9 @@ def read_generation(folder: Path, hf_config: Mapping[str, Any], rows: int) -> tu
     Ids of tokens that have no row are left out: -1 means none in Llama's configs, larger ones are noted.
     """
     place = folder / GENERATION
-    generation = _read_json(place) if place.is_file() else {}
+    generation = read_object(place, {})
+    for path, values in ((folder / CONFIG, hf_config), (place, generation)):
+        check_kinds(values, KINDS, str(path))
     older = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
     # a generation_config.json may leave the decoder's beginning to config.json
     start = {name: older[name] for name in ("decoder_start_token_id",) if name in older}
@@ -384,16 +395,6 @@ def _rows_only(value: Any, rows: int) -> Any:
     if not isinstance(value, list):
         return value if isinstance(value, int) and 0 <= value < rows else None
     return [token for token in value if isinstance(token, int) and 0 <= token < rows] or None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not JSON: {error}", str(path), "repair the file, or fetch it again") from error
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path), "repair the file, or fetch it again")
-    return value
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

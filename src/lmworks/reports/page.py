@@ -153,7 +153,7 @@ def _curves(card: Card) -> str:
     smoothed, width = curves.smooth(points["training"])
     lines = [
         curves.Line("training loss of each step", "raw", points["training"]),
-        curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed),
+        curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed if len(smoothed) > width else []),
         curves.Line("held-out loss", "held", points["held_out"], dots=True),
     ]
     drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats per token")

@@ -10,7 +10,7 @@ import torch
 from lmworks.data.batch import Example
 from lmworks.data.packing import pack
 from lmworks.data.prompts import Answer, Prompt
-from lmworks.evaluate import scoring
+from lmworks.evaluate import progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
@@ -34,6 +34,7 @@ def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: i
         ):
             cut = len(reply.ids) if reply.stop_reason in ("length", "context") else 0
             answers[index] = Answer(reply.text.strip(), cut)
+        progress.report(len(group))
     return answers
 
 
