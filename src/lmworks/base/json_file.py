@@ -26,17 +26,26 @@ def read_object(path: Path, missing: dict[str, Any] | None = None) -> dict[str, 
     Raises:
         InputError: it cannot be read, is not JSON, or is no object.
     """
+    value = read_json(path, missing)
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", str(path), REPAIR)
+    return value
+
+
+def read_json(path: Path, missing: Any = None) -> Any:
+    """The JSON value in a file; ``missing`` where there is no such file and that is not None.
+
+    Raises:
+        InputError: it cannot be read, or is not JSON.
+    """
     if missing is not None and not path.is_file():
         return missing
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", str(path), REPAIR) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", str(path), "give a folder that holds it") from error
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path), REPAIR)
-    return value
 
 
 def is_kind(value: Any, *kinds: type) -> bool:

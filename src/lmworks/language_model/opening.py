@@ -72,8 +72,14 @@ def load(
         hf_config=opened.hf_config,
         generation=opened.generation,
         notes=[*notes, *opened.notes],
+        pooling=opened.pooling,
         input_format=InputFormat.read(found.path) if found.path.is_dir() else None,
     )
+
+
+def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
+    """Whether a source is an adapter beside a base, rather than a whole model."""
+    return (_resolve(source, offline).path / "adapter_config.json").is_file()
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokenizer:
