@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,10 @@ from lmworks.base import machine
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "smollm2-135m-instruct"
+EMULATED = 0.1
+"""bfloat16 products below this fraction of float32's rate are emulated."""
+ROOT = Path(__file__).resolve().parents[1]
+_ABSOLUTE_PATH = re.compile(r"(?<![\w./~:-])/(?:[\w.@+~-]+/)+[\w.@+~-]*")
 
 
 def reference_folder() -> Path:
@@ -54,9 +59,9 @@ def run_arm(
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
     except subprocess.TimeoutExpired:
-        raise Failed(f"{' '.join(command)} was ended after {limit:.0f} s") from None
+        raise Failed(without_absolute_paths(f"{' '.join(command)} was ended after {limit:.0f} s")) from None
     if done.returncode:
-        raise Failed(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+        raise Failed(without_absolute_paths(f"{' '.join(command)} failed:\n{done.stderr}")[-4000:])
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -74,16 +79,21 @@ def take_turns(script: str, arms: dict[str, list[str]], rounds: int) -> dict[str
 
 
 def worth_running(precision: str) -> bool:
-    """Whether an arm in this precision says something here: bfloat16 where the processor has it at all (elsewhere it
-    is emulated, a thousand times slower), "auto" where it is not float32 once more."""
+    """Whether an arm in this precision is informative here, by the measured rates of matrix products.
+
+    bfloat16: unless it is emulated, a thousand times slower. "auto": if it is not the same as float32.
+    """
     if precision == "auto":
-        return machine.choose_precision("auto")[0] != "float32"
-    return precision != "bfloat16" or bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine.processor().instructions))
+        return bfloat16_is_faster()
+    if precision != "bfloat16":
+        return True
+    rates = machine.rates()
+    return rates.bfloat16 > EMULATED * rates.float32
 
 
-def bfloat16_units() -> bool:
-    """Whether the processor has units that multiply matrices of bfloat16: AMX, or those of ARM."""
-    return bool({"amx_bf16", "bf16"} & set(machine.processor().instructions))
+def bfloat16_is_faster() -> bool:
+    """Whether "auto" chooses bfloat16 here, by the measured rates of matrix products."""
+    return machine.choose_precision("auto")[0] == "bfloat16"
 
 
 def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -94,17 +104,40 @@ def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, f
     }
 
 
+def without_absolute_paths(value: Any, root: Path = ROOT) -> Any:
+    """The value with each absolute path in its texts shortened: to the part inside the repository or inside
+    site-packages, else to the file's name. Results and errors name no folders of the machine that they come from.
+
+    Args:
+        value: texts, numbers, and lists and dicts of them.
+        root: the repository.
+    """
+    if isinstance(value, dict):
+        return {key: without_absolute_paths(item, root) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_absolute_paths(item, root) for item in value]
+    return _ABSOLUTE_PATH.sub(lambda match: _shorten(match[0], root), value) if isinstance(value, str) else value
+
+
+def _shorten(path: str, root: Path) -> str:
+    for folder in ("site-packages/", f"{root}/"):
+        _, found, inside = path.partition(folder)
+        if found:
+            return inside
+    return path.rstrip("/").rpartition("/")[2]
+
+
 def keep(name: str, result: dict) -> Path:
-    """Write the result with date and machine."""
+    """Write the result with date and machine, without absolute paths."""
     processor = machine.processor()
     RESULTS.mkdir(exist_ok=True)
     today = datetime.date.today().isoformat()
     kind = processor.name.lower().replace("(r)", "").replace("(tm)", "")
     label = "-".join("".join(c if c.isalnum() else " " for c in kind).split())
     path = RESULTS / f"{today}-{name}-{label}.json"
-    whole = {"date": today, "benchmark": name, "machine": machine.describe(), **result}
+    whole = {"date": today, "benchmark": name, "machine": machine.describe(), **without_absolute_paths(result)}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    print(f"kept in {path.relative_to(Path(__file__).parent.parent)}")
+    print(f"written to {path.parent.name}/{path.name}")
     return path
 
 

@@ -19,7 +19,7 @@ import work
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
 from lmworks.base.machine import peak_memory
-from lmworks.report.card import build
+from lmworks.reports.card import build
 from lmworks.run import presets
 
 STEPS, ROWS = 3, 160

@@ -6,8 +6,8 @@
 
 All begin with the same weights and see the same documents; lmworks and Trainer in the same order, so that their losses
 can be compared step by step. Real tokens per second: tokens that are not padding over the seconds of optimizer steps,
-the first two left out for everyone. Peers that fell far behind in the first round do not run again, and bfloat16 where
-the processor has no matrix units for it is tried with a few steps first.
+the first two left out for everyone. Peers that fell far behind in the first round do not run again, and bfloat16, if
+its measured matrix products are not faster than float32's, is tried with a few steps first.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ class Arm:
 
 
 def arms_of(workload: str) -> list[Arm]:
-    """The arms that say something on this machine: no emulated bfloat16."""
+    """The arms that are informative on this machine: no emulated bfloat16."""
     off = {"LMWORKS_KERNELS": "off"}
     mine = ("pretraining.py", "ours") if workload == "scratch" else ("ours.py", workload)
     found = [
         Arm("lmworks float32", (*mine, "float32"), OURS),
         Arm("lmworks float32, kernels off", (*mine, "float32"), EXTRA if workload == "full" else OURS, off),
     ]
-    if arms.bfloat16_units():
+    if arms.bfloat16_is_faster():
         found.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
         found.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
-    some, doubt = arms.worth_running("bfloat16"), {"doubtful": not arms.bfloat16_units()}
+    some, doubt = arms.worth_running("bfloat16"), {"doubtful": not arms.bfloat16_is_faster()}
     if workload == "scratch":
         found.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
         return (
@@ -85,7 +85,7 @@ def arms_of(workload: str) -> list[Arm]:
         return found
     found += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER, **doubt)] * some
     found.append(Arm("TRL SFTTrainer packed float32", ("peers.py", "trl", workload, "float32"), PEER))
-    if arms.bfloat16_units():  # elsewhere autocast is far slower than float32, as Trainer's arm shows
+    if arms.bfloat16_is_faster():  # else Trainer's arm already shows how autocast compares
         found.append(Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER))
     return [*found, Arm(f"{name} float32, checkpointing", ("peers.py", "checkpointing", workload, "float32"), EXTRA)]
 
@@ -105,7 +105,7 @@ class Found:
 def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Found:
     """Every arm once a round, in turn, after a measurement of the machine."""
     found = Found()
-    precisions = ["float32", *["bfloat16"] * arms.bfloat16_units()]
+    precisions = ["float32", *["bfloat16"] * arms.bfloat16_is_faster()]
     peers = [arm.name for arm in chosen if arm.role == PEER]
     for number in range(rounds):
         found.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
@@ -191,13 +191,13 @@ def losses(workload: str, found: Found) -> list[str]:
 
 def judged(workload: str, chosen: list[Arm], found: Found) -> list[Verdict]:
     """Every figure that was asked for of this workload."""
-    peers, units = [arm.name for arm in chosen if arm.role == PEER], arms.bfloat16_units()
+    peers, has_bfloat16 = [arm.name for arm in chosen if arm.role == PEER], arms.bfloat16_is_faster()
     if workload == "lora":
-        return verdicts.lora(found.rounds, peers, found.rates, units)
+        return verdicts.lora(found.rounds, peers, found.rates, has_bfloat16)
     faster, smaller = {"full": (1.5, 0.5), "scratch": (2.0, None)}[workload]
     title = {"full": "full fine-tuning", "scratch": "from scratch"}[workload]
     lines = []
-    for precision in ["float32", *["bfloat16"] * units]:
+    for precision in ["float32", *["bfloat16"] * has_bfloat16]:
         arm = f"lmworks {precision}"
         lines += verdicts.compared(found.rounds, arm, peers, f"{title} {precision}", faster, smaller)
     return lines
@@ -206,7 +206,7 @@ def judged(workload: str, chosen: list[Arm], found: Found) -> list[Verdict]:
 def where_time_goes(folder: Path) -> dict[str, Any]:
     """Breakdowns of LoRA's step, each in a process of its own."""
     columns = {"float32": ("float32", "auto"), "float32, kernels off": ("float32", "off")}
-    if arms.bfloat16_units():
+    if arms.bfloat16_is_faster():
         columns |= {"bfloat16": ("bfloat16", "auto"), "bfloat16, kernels off": ("bfloat16", "off")}
     found = {}
     for name, (precision, kernels) in columns.items():

@@ -101,14 +101,16 @@ def compared(
     return found
 
 
-def lora(rounds: Rounds, peers: Sequence[str], rates: Sequence[Mapping[str, float]], units: bool) -> list[Verdict]:
+def lora(
+    rounds: Rounds, peers: Sequence[str], rates: Sequence[Mapping[str, float]], has_bfloat16: bool
+) -> list[Verdict]:
     """All that was asked of LoRA.
 
     Args:
         rounds: the figures; lmworks' arms are "lmworks float32" and "lmworks bfloat16".
         peers: names of theirs.
         rates: GFLOP/s of matrix products, by precision, measured between the rounds.
-        units: whether the processor multiplies matrices of bfloat16.
+        has_bfloat16: whether bfloat16 products were measured to be faster than float32 ones.
     """
     float32, bfloat16 = "lmworks float32", "lmworks bfloat16"
     speed, peak = compared(rounds, float32, peers, "LoRA float32", 1.7, 0.25)
@@ -118,8 +120,8 @@ def lora(rounds: Rounds, peers: Sequence[str], rates: Sequence[Mapping[str, floa
     gigabytes = middle(rounds, float32, PEAK) if ran else None
     found = [speed, Verdict("LoRA float32: share of the float32 ceiling", share, 75, unit=" %", why=why)]
     found += [peak, Verdict("LoRA float32: peak memory", gigabytes, 1.6, most=True, unit=" GB", why=why)]
-    none = "this processor has no bfloat16 matrix units"
-    if not units:
+    none = "bfloat16 products are not faster than float32 here"
+    if not has_bfloat16:
         return [*found, Verdict("LoRA bfloat16: tokens/s beside the best peer", None, 3.0, why=none)]
     found += compared(rounds, bfloat16, peers, "LoRA bfloat16", 3.0, None)
     both = bool(rounds.get(bfloat16)) and ran

@@ -1,7 +1,8 @@
 """lmworks: language models on the machine you have.
 
-The public names, each imported when it is first used: load opens any model, tune adapts one to a file of yours,
-pretrain trains one from nothing, resume goes on with a run that was stopped.
+The public names, each imported when it is first used: load opens any model (a LanguageModel), plan tells what a run
+will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume goes on with a run that was
+stopped, report gives a run's card. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmworks.base.errors import InputError as InputError
+    from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.language_model.opening import load as load
+    from lmworks.reports.card import build as report
+    from lmworks.run.doors import plan as plan
     from lmworks.run.doors import pretrain as pretrain
     from lmworks.run.doors import tune as tune
     from lmworks.run.pipeline import resume as resume
 
-__all__ = ["__version__", "load", "pretrain", "resume", "tune"]
+__all__ = ["InputError", "LanguageModel", "__version__", "load", "plan", "pretrain", "report", "resume", "tune"]
 
 # For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors (0.3 MB), and PyTorch the same again.
 # Both keep 1,024 shapes, and each new row length is a dozen new shapes, so memory would climb by hundreds of MB. A row
@@ -24,11 +29,16 @@ for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPAC
     os.environ.setdefault(_name, str(_shapes))
 
 _HOMES = {
-    "load": "lmworks.language_model.opening",
-    "tune": "lmworks.run.doors",
-    "pretrain": "lmworks.run.doors",
-    "resume": "lmworks.run.pipeline",
+    "InputError": ("lmworks.base.errors", "InputError"),
+    "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
+    "load": ("lmworks.language_model.opening", "load"),
+    "plan": ("lmworks.run.doors", "plan"),
+    "pretrain": ("lmworks.run.doors", "pretrain"),
+    "report": ("lmworks.reports.card", "build"),
+    "resume": ("lmworks.run.pipeline", "resume"),
+    "tune": ("lmworks.run.doors", "tune"),
 }
+"""Public name -> the module that has it, and its name there."""
 
 
 def __getattr__(name: str) -> Any:
@@ -40,7 +50,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        module, attribute = _HOMES[name]
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'lmworks' has no attribute {name!r}")
 
 

@@ -153,12 +153,12 @@ def test_rate_counts_both_products() -> None:
 
 @pytest.mark.parametrize("workload", list(training.TITLES))
 def test_arms_are_those_that_the_machine_can_tell_of(workload: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "bfloat16_units", lambda: False)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: False)
     monkeypatch.setattr(arms, "worth_running", lambda precision: precision == "float32")
     plain = training.arms_of(workload)
     assert {arm.role for arm in plain} >= {training.OURS, training.PEER}
     assert not [arm.name for arm in plain if "bf" in arm.name]
-    monkeypatch.setattr(arms, "bfloat16_units", lambda: True)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     monkeypatch.setattr(arms, "worth_running", lambda precision: True)
     every = training.arms_of(workload)
     assert {arm.name for arm in every} > {arm.name for arm in plain}
@@ -174,6 +174,7 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "bad.py").write_text("raise SystemExit('it broke')")
     (tmp_path / "ceiling.py").write_text('print(\'{"float32": 100.0, "bfloat16": 900.0}\')')
     monkeypatch.setattr(training, "HERE", tmp_path)
+    monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     chosen = [
         training.Arm("mine", ("arm.py", "30"), training.OURS),
         training.Arm("bad", ("bad.py",), training.EXTRA),

@@ -40,7 +40,7 @@ def test_peers_far_behind() -> None:
 
 
 def test_each_figure_is_judged_by_its_own_bound() -> None:
-    by_name = {one.what: one for one in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, units=False)}
+    by_name = {one.what: one for one in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
     speed = by_name["LoRA float32: tokens/s beside peer"]
     share = by_name["LoRA float32: share of the float32 ceiling"]
     beside = by_name["LoRA float32: peak memory beside it"]
@@ -51,12 +51,12 @@ def test_each_figure_is_judged_by_its_own_bound() -> None:
     assert (beside.measured, beside.reached) == (0.2, True)
     assert (peak.measured, peak.reached) == (1.6, True)
     assert none.reached is None
-    assert "no bfloat16 matrix units" in none.line()
+    assert "bfloat16 products are not faster" in none.line()
 
 
-def test_bfloat16_is_judged_where_there_are_units() -> None:
+def test_bfloat16_is_judged_where_it_is_faster() -> None:
     rounds = {**ROUNDS, "lmworks bfloat16": [arm(580, losses=(2.0, 1.2)), arm(170), arm(500)]}
-    *_, speed, apart = verdicts.lora(rounds, ["peer"], RATES, units=True)
+    *_, speed, apart = verdicts.lora(rounds, ["peer"], RATES, has_bfloat16=True)
     assert (round(speed.measured or 0, 2), speed.reached) == (2.9, False)
     assert apart.measured == pytest.approx(100 * 0.1 / 1.5)
     assert not apart.reached
@@ -65,7 +65,7 @@ def test_bfloat16_is_judged_where_there_are_units() -> None:
 
 def test_what_failed_is_told_and_never_reached() -> None:
     without = {"peer": ROUNDS["peer"]}
-    lines = verdicts.lora(without, ["peer"], RATES, units=True)
+    lines = verdicts.lora(without, ["peer"], RATES, has_bfloat16=True)
     assert all(one.reached is None and one.why for one in lines)
     (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0, None)
     assert alone.reached is None

@@ -49,7 +49,10 @@ def test_the_beginning_imports_nothing_heavy(words):
 def test_the_public_names_are_offered_lazily():
     import lmworks
 
-    assert {"load", "tune", "resume", "__version__"} <= set(dir(lmworks))
+    names = {"InputError", "LanguageModel", "load", "plan", "pretrain", "report", "resume", "tune", "__version__"}
+    assert names == set(lmworks.__all__) <= set(dir(lmworks))
+    assert all(callable(getattr(lmworks, name)) for name in names - {"__version__"})
+    assert issubclass(lmworks.InputError, Exception)
     assert lmworks.__version__[0].isdigit()
     with pytest.raises(AttributeError):
         _ = lmworks.nothing
@@ -60,6 +63,7 @@ def test_help_names_every_verb(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in VERBS)
+    assert all(len(line) <= 80 for line in shown.splitlines() if line.startswith("  ") and "lmworks" not in line)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("lmworks ")
 

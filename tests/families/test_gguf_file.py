@@ -122,3 +122,62 @@ def test_what_is_not_gguf_is_refused(tmp_path: Path) -> None:
         GGUFFile(path)
     with pytest.raises(InputError, match="cannot be opened"):
         GGUFFile(tmp_path / "none.gguf")
+
+
+def split(folder: Path, count: int = 5) -> list[Path]:
+    """A file of some tensors, written in parts of two."""
+    writer = gguf.GGUFWriter(None, "llama", split_max_tensors=2)
+    writer.add_uint32("llama.block_count", 2)
+    for number in range(count):
+        writer.add_tensor(f"t{number}", np.full((2, 3), number, np.float32), raw_dtype=TYPES.F32)
+    folder.mkdir(exist_ok=True)
+    writer.write_header_to_file(folder / "m.gguf")
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.iterdir())
+
+
+def test_any_part_of_a_split_model_opens_all(tmp_path: Path) -> None:
+    paths = split(tmp_path / "parts")
+    assert [path.name for path in paths] == [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for path in paths:
+        file = GGUFFile(path)
+        assert file.metadata["llama.block_count"] == 2
+        tensors = file.read(list(file.tensors))
+        assert {name: tensor.unique().tolist() for name, tensor in tensors.items()} == {
+            f"t{number}": [number] for number in range(5)
+        }
+
+
+def test_what_is_no_whole_split_model_is_named(tmp_path: Path) -> None:
+    paths = split(tmp_path / "parts")
+    joined = tmp_path / "joined.gguf"
+    joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+    with pytest.raises(InputError, match="joined byte by byte"):
+        GGUFFile(joined)
+    alone = tmp_path / "renamed.gguf"
+    alone.write_bytes(paths[1].read_bytes())
+    with pytest.raises(InputError, match="part 2 of 3, and its name"):
+        GGUFFile(alone)
+    paths[2].rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"m-00003-of-00003\.gguf is not beside it"):
+        GGUFFile(paths[0])
+    paths[2].write_bytes(paths[1].read_bytes())
+    with pytest.raises(InputError, match="part 2 of 3, its name that it is part 3"):
+        GGUFFile(paths[0])
+
+
+def test_the_other_byte_order_is_said(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "big.gguf", "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("t", np.ones((2, 3), np.float32), raw_dtype=TYPES.F32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="big-endian"):
+        GGUFFile(tmp_path / "big.gguf")
+    (tmp_path / "m.gguf.part2of3").write_bytes(b"middle of a file")
+    with pytest.raises(InputError) as caught:
+        GGUFFile(tmp_path / "m.gguf.part2of3")
+    assert "cat" in caught.value.hint

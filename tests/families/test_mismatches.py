@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_families import their_config
 from tiny_model import save_tiny
 from transformers import AutoModelForCausalLM
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.families.folder import open_folder, save_folder
+from lmworks.families.registry import FAMILIES, family_of
 
 
 def edit(file: Path, **keys: Any) -> None:
@@ -94,3 +97,76 @@ def test_an_id_without_a_row_is_read_as_none_and_not_written(
     ids = torch.tensor([[1, 5, 7]])
     theirs_again = AutoModelForCausalLM.from_pretrained(again)
     torch.testing.assert_close(theirs_again(ids).logits, model(ids).logits, rtol=0, atol=1e-5)
+
+
+WRONG: list[Any] = [["x"], [1, 2], "word", {"a": 1}, -1, 0, 2.5, None, True]
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama-yarn", "gemma3", "phi3-longrope", "bert", "roberta", "bart", "t5"])
+def test_wrong_values_of_a_config_are_read_or_refused(case: str) -> None:
+    whole = their_config(case).to_dict()
+    family = FAMILIES[whole["model_type"]]
+    assert family.read_config(whole)
+    for key in whole:
+        for value in WRONG:
+            with suppress(InputError):  # any other error fails the test
+                family_of(whole | {key: value})
+                family.read_config(whole | {key: value}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("rms_norm_eps", "small", 'rms_norm_eps is "small", not a number'),
+        ("max_position_embeddings", "64", "max_position_embeddings is '64'"),
+        ("num_key_value_heads", [4], r"num_key_value_heads is \[4\], not a whole number"),
+        ("hidden_act", ["silu"], r'hidden_act is \["silu"\], not a text'),
+        ("attention_dropout", 3.0, "attention_dropout: input should be less than 1"),
+        ("rope_parameters", "yarn", 'rope_parameters is "yarn", not an object'),
+        ("model_type", ["llama"], "model_type"),
+        ("eos_token_id", {"id": 2}, "eos_token_id"),
+        ("eos_token_id", [2, "</s>"], "eos_token_id"),
+    ],
+)
+def test_wrong_values_are_refused_by_their_key(
+    theirs: Callable[..., Any], tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    theirs("llama").save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", **{key: value})
+    (tmp_path / "generation_config.json").unlink()
+    with pytest.raises(InputError, match=words) as caught:
+        open_folder(tmp_path)
+    assert caught.value.place.endswith("config.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("tokenizer_config.json", {"eos_token": ["</s>"]}),
+        ("tokenizer_config.json", {"eos_token": {"content": None}}),
+        ("tokenizer_config.json", {"chat_template": 3}),
+        ("tokenizer_config.json", {"chat_template": ["{{ x }}"]}),
+        ("tokenizer_config.json", {"add_bos_token": "yes"}),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"one": {"content": "a"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": "a"}}),
+        ("special_tokens_map.json", {"pad_token": 0}),
+        ("special_tokens_map.json", {"unk_token": {"content": 5}}),
+        ("generation_config.json", {"eos_token_id": "</s>"}),
+        ("generation_config.json", {"suppress_tokens": 5}),
+        ("generation_config.json", {"num_beams": "four"}),
+    ],
+)
+def test_wrong_values_beside_the_config_are_refused_by_file_and_key(
+    tmp_path: Path, file: str, keys: dict[str, Any]
+) -> None:
+    folder = save_tiny(tmp_path / "m")
+    edit(folder / file, **keys)
+    with pytest.raises(InputError, match=next(iter(keys))) as caught:
+        lmworks.load(folder)
+    assert caught.value.place == str(folder / file)
+    for value in ("[1]", "{", "\udcff".encode("utf-8", "surrogateescape")):
+        (folder / file).write_bytes(value if isinstance(value, bytes) else value.encode())
+        with pytest.raises(InputError) as caught:
+            lmworks.load(folder)
+        assert caught.value.place == str(folder / file)

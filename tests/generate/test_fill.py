@@ -15,7 +15,8 @@ from tokenizers import Tokenizer as Core
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.families.folder import open_folder
-from lmworks.generate.fill import embed, fill, next_sentence
+from lmworks.generate.embed import embed
+from lmworks.generate.fill import fill, next_sentence
 from lmworks.generate.sampling import Rules
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
@@ -176,7 +177,7 @@ class TestRefusals:
             next_sentence(decoder, words, "i", "love")
         with pytest.raises(InputError, match="context holds 16"):
             next_sentence(network, words, "i love " * 5, "tea " * 5)
-        with pytest.raises(InputError, match="mean, first or none"):
+        with pytest.raises(InputError, match="one of: mean, first"):
             embed(network, words, ["i"], pooling="last")  # type: ignore[arg-type]
         with pytest.raises(InputError, match="text 2"):
             embed(network, words, ["i", "love " * 20])

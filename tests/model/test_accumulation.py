@@ -1,4 +1,4 @@
-"""In-place accumulation of gradients, and casts that are made once within it."""
+"""In-place accumulation of gradients, and casts that are cached within it."""
 
 import pytest
 import torch

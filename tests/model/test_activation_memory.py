@@ -1,4 +1,4 @@
-"""What autograd is said to keep is what it keeps, tensor by tensor, of every kind of layer."""
+"""The computed bytes of saved activations are those that autograd saves, tensor by tensor, for every kind of layer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return torch.arange(sum(lengths))[None] % 50, segments[None], positions[None]
 
 
-def _found(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
+def _measured(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     """Bytes that autograd holds after a forward pass, parameters left out."""
     network = Transformer(config)
     if adapted is not None:
@@ -65,25 +65,25 @@ def _found(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
             if any(targeted(name, target) for target in adapted):
                 put(network, name, LoRALinear(base, rank, 1.0))
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    found: dict[int, torch.Tensor] = {}
+    tensors: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.untyped_storage().data_ptr() not in weights:
-            found[tensor.untyped_storage().data_ptr()] = tensor
+            tensors[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     ids, segments, positions = _row(LENGTHS)
-    told: dict[str, Any] = {}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    inputs: dict[str, Any] = {}
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         if network.encoder is not None:
             source, *places = _row(SOURCES)
-            told = {"memory": network.encode(source, *places), "memory_segments": places[0]}
-        hidden = network.hidden_states(ids, segments=segments, positions=positions, **told)
+            inputs = {"memory": network.encode(source, *places), "memory_segments": places[0]}
+        hidden = network.hidden_states(ids, segments=segments, positions=positions, **inputs)
     assert hidden.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
 
 
-def _said(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
+def _computed(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     chosen = None
     if adapted is not None:
         chosen = [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in adapted)]
@@ -91,13 +91,13 @@ def _said(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_layer_more_keeps_what_is_said(name: str) -> None:
+def test_one_more_layer_saves_the_computed_bytes(name: str) -> None:
     _compare(name, None)
 
 
 @pytest.mark.parametrize("name", ["llama", "multi-query", "gpt2", "gpt2-relu", "sigmoid-gates", "bart", "t5"])
 @pytest.mark.parametrize("adapted", [["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["*_proj"]])
-def test_beside_adapters_too(name: str, adapted: list[str]) -> None:
+def test_with_adapters_too(name: str, adapted: list[str]) -> None:
     _compare(name, adapted)
 
 
@@ -107,8 +107,8 @@ def _compare(name: str, adapted: list[str] | None) -> None:
         if (count := getattr(less, layers)) is None:
             continue
         more = _config(name, **{layers: count + 1})
-        found = _found(more, adapted, 3) - _found(less, adapted, 3)
-        said = _said(more, adapted, 3) - _said(less, adapted, 3)
-        borders = 2 * 8 * (2 * (len(LENGTHS) + 1))  # of documents, which the kernels keep, for self and cross
-        assert 0 <= found - said <= borders
-        assert library() is not None or found - said <= 1  # rounding of a byte a pair
+        measured = _measured(more, adapted, 3) - _measured(less, adapted, 3)
+        computed = _computed(more, adapted, 3) - _computed(less, adapted, 3)
+        cu_seqlens = 2 * 8 * (2 * (len(LENGTHS) + 1))  # which the kernels save for self- and cross-attention
+        assert 0 <= measured - computed <= cu_seqlens
+        assert library() is not None or measured - computed <= 1  # rounding of a byte a pair

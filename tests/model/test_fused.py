@@ -35,12 +35,12 @@ def test_outputs_and_gradients_are_the_blocks(kind, drops, packed, monkeypatch):
         torch.nn.init.normal_(weight, std=0.2)
     network.layers[1].mlp.down_proj.requires_grad_(False)
     ids = torch.randint(0, 61, (1, 20) if packed else (2, 10))
-    told = {}
+    inputs = {}
     if packed:
         lengths = (7, 7, 1, 5)
-        told["positions"] = torch.cat([torch.arange(length) for length in lengths])[None]
-        told["segments"] = torch.cat([torch.full((length,), n) for n, length in enumerate(lengths, 1)])[None]
-    slope, found, calls = torch.randn(*ids.shape, 48), [], []
+        inputs["positions"] = torch.cat([torch.arange(length) for length in lengths])[None]
+        inputs["segments"] = torch.cat([torch.full((length,), n) for n, length in enumerate(lengths, 1)])[None]
+    grad_output, results, calls = torch.randn(*ids.shape, 48), [], []
     plain_run = fused.run
     monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or plain_run(*given))
     for allowed in (True, False):
@@ -48,16 +48,16 @@ def test_outputs_and_gradients_are_the_blocks(kind, drops, packed, monkeypatch):
             monkeypatch.setattr(fused, "can_run", lambda *_: False)
         torch.manual_seed(1)
         network.zero_grad()
-        out = network.hidden_states(ids, **told)
-        out.backward(slope)
+        out = network.hidden_states(ids, **inputs)
+        out.backward(grad_output)
         grads = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
-        found.append((out.detach(), grads))
+        results.append((out.detach(), grads))
     assert len(calls) == 2
-    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-4)
-    assert found[0][1].keys() == found[1][1].keys()
-    for name, grad in found[0][1].items():
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-4)
+    assert results[0][1].keys() == results[1][1].keys()
+    for name, grad in results[0][1].items():
         torch.testing.assert_close(
-            grad, found[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name
+            grad, results[1][1][name], atol=max(1e-4, 1e-3 * float(grad.abs().max())), rtol=1e-3, msg=name
         )
 
 
@@ -73,7 +73,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
         for name, weight in network.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
-    ids, slope, calls = torch.randint(0, 61, (2, 12)), torch.randn(2, 12, 64), []
+    ids, grad_output, calls = torch.randint(0, 61, (2, 12)), torch.randn(2, 12, 64), []
     run = fused.run
     monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
 
@@ -82,7 +82,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
         with cast_frozen_weights(network, precision):
             with autocast(precision, torch.device("cpu")):
                 out = network.train().hidden_states(ids)
-            out.backward(slope.to(out.dtype))
+            out.backward(grad_output.to(out.dtype))
         return [out.detach().float()] + [w.grad.float() for w in network.parameters() if w.grad is not None]
 
     exact, fast = passed("float32"), passed("bfloat16")
@@ -90,8 +90,8 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
     plain = passed("bfloat16")
     apart = [
-        [float((one - true).norm() / true.norm()) for one, true in zip(found, exact, strict=True)]
-        for found in (fast, plain)
+        [float((one - true).norm() / true.norm()) for one, true in zip(results, exact, strict=True)]
+        for results in (fast, plain)
     ]
     assert 1e-4 < max(apart[0]) < 0.1
     for mine, modules in zip(*apart, strict=True):

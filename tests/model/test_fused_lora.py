@@ -35,11 +35,11 @@ def adapted_network(targets, dropout=0.0, **more) -> Transformer:
     return network.train()
 
 
-def gradients(network, ids, slope):
+def gradients(network, ids, grad_output):
     torch.manual_seed(1)
     network.zero_grad()
     out = network.hidden_states(ids)
-    out.backward(slope)
+    out.backward(grad_output)
     return out.detach(), {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
 
@@ -49,13 +49,13 @@ def gradients(network, ids, slope):
 @pytest.mark.parametrize("targets", TARGETS)
 def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, monkeypatch):
     network = adapted_network(TARGETS[targets], dropout, **kind)
-    ids, slope, calls = torch.randint(0, 61, (2, 9)), torch.randn(2, 9, 48), []
+    ids, grad_output, calls = torch.randint(0, 61, (2, 9)), torch.randn(2, 9, 48), []
     run = fused.run
     monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
-    fast = gradients(network, ids, slope)
+    fast = gradients(network, ids, grad_output)
     assert len(calls) == 3
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
-    plain = gradients(network, ids, slope)
+    plain = gradients(network, ids, grad_output)
     torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-4)
     assert fast[1].keys() == plain[1].keys()
     assert all("lora_" in name for name in fast[1])
@@ -94,11 +94,11 @@ def test_nothing_passes_back_below_the_lowest_update(monkeypatch):
 
 def test_frozen_blocks_keep_as_much_as_their_parts_need():
     network = adapted_network(TARGETS["attention"])
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         network.hidden_states(torch.randint(0, 61, (1, 16)))
     weights = {weight.data_ptr() for weight in network.parameters()}
-    each = {t.data_ptr(): t.numel() for t in kept if t.is_floating_point() and t.data_ptr() not in weights}
+    each = {t.data_ptr(): t.numel() for t in saved if t.is_floating_point() and t.data_ptr() not in weights}
     block = (
         2 * 48 + 2 * 48 + 2 * 24 + 4 + 2 + 2 * 56 + 4 * 3
     )  # two inputs of norms, q and mixed, k and v, sums, gates, A x
@@ -110,7 +110,7 @@ def test_accumulating_in_place_gives_the_same_gradients_as_two_passes():
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES)).train()
     parts = [torch.randint(0, 61, (1, 9)) for _ in range(2)]
-    found = []
+    results = []
     for how in (False, True):
         network.zero_grad()
         for ids in parts:
@@ -120,8 +120,8 @@ def test_accumulating_in_place_gives_the_same_gradients_as_two_passes():
                     out.backward()
             else:
                 out.backward()
-        found.append(
+        results.append(
             {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
         )
-    for name, grad in found[0].items():
-        torch.testing.assert_close(found[1][name], grad, atol=1e-4, rtol=1e-4)
+    for name, grad in results[0].items():
+        torch.testing.assert_close(results[1][name], grad, atol=1e-4, rtol=1e-4)

@@ -47,21 +47,21 @@ def _drawn(config: ModelConfig, seed: int = 0) -> Transformer:
     network = Transformer(config)
     with torch.no_grad():
         for weight in network.parameters():
-            weight.fill_(7.0)  # whatever is not drawn shows
+            weight.fill_(7.0)  # a weight that is not initialized keeps this
     draw(network, torch.Generator().manual_seed(seed))
     return network
 
 
 def _theirs(case: str) -> tuple[Any, Family, ModelConfig]:
-    architecture, told, word = CASES[case]
+    architecture, settings, scheme = CASES[case]
     kind = getattr(transformers, architecture)
     torch.manual_seed(1)
-    model = kind(kind.config_class(**told))
+    model = kind(kind.config_class(**settings))
     hf_config = model.config.to_dict() | {"architectures": [architecture]}
     family = family_of(hf_config)
     tensors = set() if architecture.startswith("T5") else set(model.state_dict())
     config = family.read_config(hf_config, tensors=tensors)
-    return model, family, config.model_copy(update={"initialization": word})
+    return model, family, config.model_copy(update={"initialization": scheme})
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -78,14 +78,14 @@ def test_statistics_are_theirs(case: str) -> None:
     model, family, config = _theirs(case)
     ours = to_theirs(family.table(config), _drawn(config).state_dict())
     theirs = model.state_dict()
-    for name, drawn in ours.items():
+    for name, weight in ours.items():
         if name == "lm_head.weight" and case.startswith("t5"):
             continue  # tied there; below
         expected = theirs[name]
-        if drawn.dim() == 2 and len(drawn) == config.vocab_size:  # theirs zero the row of padding
+        if weight.dim() == 2 and len(weight) == config.vocab_size:  # transformers zeroes the row of padding
             real = expected.abs().sum(1) > 0
-            drawn, expected = drawn[real], expected[real]
-        assert _same(drawn.flatten(), expected.flatten()), name
+            weight, expected = weight[real], expected[real]
+        assert _same(weight.flatten(), expected.flatten()), name
 
 
 def _std(network: Transformer, name: str) -> float:
@@ -129,8 +129,8 @@ def test_t5s_own_head_is_drawn_by_what_it_reads() -> None:
 
 @pytest.mark.parametrize("word", ["normal", "truncated", "gpt2", "xavier", "t5"])
 def test_the_generator_decides_alone(word: str) -> None:
-    told = BOTH | {"initialization": word, "positions": "relative", "norm": "rms_offset", "head_bias": True}
-    config = ModelConfig(**(SMALL | told | {"qkv_bias": True, "mlp_bias": True}))
+    settings = BOTH | {"initialization": word, "positions": "relative", "norm": "rms_offset", "head_bias": True}
+    config = ModelConfig(**(SMALL | settings | {"qkv_bias": True, "mlp_bias": True}))
     first, same, other = _drawn(config).state_dict(), _drawn(config).state_dict(), _drawn(config, 1).state_dict()
     for name, weight in first.items():
         assert torch.equal(weight, same[name])

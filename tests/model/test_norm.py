@@ -15,10 +15,10 @@ def test_rms_norm_equals_its_definition(trainable):
     x = torch.randn(2, 5, 12, requires_grad=True)
     grad = torch.randn(2, 5, 12)
     defined = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
-    wanted = torch.autograd.grad(defined, [x, norm.weight] if trainable else [x], grad)
-    found = torch.autograd.grad(norm(x), [x, norm.weight] if trainable else [x], grad)
+    expected = torch.autograd.grad(defined, [x, norm.weight] if trainable else [x], grad)
+    grads = torch.autograd.grad(norm(x), [x, norm.weight] if trainable else [x], grad)
     torch.testing.assert_close(norm(x), defined)
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(grads, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(norm(x), defined)

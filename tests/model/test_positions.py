@@ -1,4 +1,4 @@
-"""Rotary positions by their definitions: parts of heads, long texts, sliding layers, documents beside others."""
+"""Rotary positions by their definitions: parts of heads, long texts, sliding layers, packed documents."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def rotary_of(local: bool = False, **fields) -> Rotary:
     )
 
 
-def turned(rotary: Rotary, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-    """x (B, T, H, D) rotated; positions counted from 0 unless told."""
+def rotated(rotary: Rotary, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+    """x (B, T, H, D) rotated; positions counted from 0 unless given."""
     if positions is None:
         positions = torch.arange(x.shape[1]).expand(x.shape[:2])
     return rotate(x, *rotary.cos_sin(positions, x.dtype))
@@ -55,13 +55,13 @@ PLAIN = [10_000.0 ** (-i / 4) for i in range(4)]
 
 def test_pairs_turn_as_complex_numbers() -> None:
     x = heads(20)
-    close(turned(rotary_of(), x), by_definition(x, PLAIN))
+    close(rotated(rotary_of(), x), by_definition(x, PLAIN))
 
 
 def test_scores_depend_on_the_distance_alone() -> None:
     rotary, query, key = rotary_of(), heads(1, 1), heads(1, 2)
     scores = [
-        (turned(rotary, query, torch.tensor([[at + 3]])) * turned(rotary, key, torch.tensor([[at]]))).sum(-1)
+        (rotated(rotary, query, torch.tensor([[at + 3]])) * rotated(rotary, key, torch.tensor([[at]]))).sum(-1)
         for at in (0, 5, 17)
     ]
     close(scores[1], scores[0])
@@ -70,32 +70,32 @@ def test_scores_depend_on_the_distance_alone() -> None:
 
 def test_part_of_each_head_turns_as_a_smaller_head() -> None:
     x = heads(20)
-    got = turned(rotary_of(rotary_fraction=0.5), x)
-    close(got[..., :4], turned(rotary_of(head_dim=4), x[..., :4]))
+    got = rotated(rotary_of(rotary_fraction=0.5), x)
+    close(got[..., :4], rotated(rotary_of(head_dim=4), x[..., :4]))
     assert torch.equal(got[..., 4:], x[..., 4:])
 
 
 def test_sliding_layers_have_rates_of_their_own_and_are_not_stretched() -> None:
     x = heads(20)
-    told = {"rope_theta": 500.0, "rope_local_theta": 50.0, "rope_scaling": RopeScaling(kind="linear", factor=8.0)}
-    close(turned(rotary_of(local=True, **told), x), turned(rotary_of(rope_theta=50.0), x))
-    close(turned(rotary_of(**told), x), by_definition(x, [500.0 ** (-i / 4) / 8 for i in range(4)]))
-    assert not rotary_of(local=True, **(told | {"rope_scaling": DYNAMIC})).depends_on_length
+    scaling = {"rope_theta": 500.0, "rope_local_theta": 50.0, "rope_scaling": RopeScaling(kind="linear", factor=8.0)}
+    close(rotated(rotary_of(local=True, **scaling), x), rotated(rotary_of(rope_theta=50.0), x))
+    close(rotated(rotary_of(**scaling), x), by_definition(x, [500.0 ** (-i / 4) / 8 for i in range(4)]))
+    assert not rotary_of(local=True, **(scaling | {"rope_scaling": DYNAMIC})).depends_on_length
 
 
 @pytest.mark.parametrize(("length", "divisors"), [(6, SHORT), (7, LONG), (20, LONG)])
 def test_longrope_divides_by_the_factors_of_its_length(length: int, divisors: tuple[float, ...]) -> None:
     x, factor = heads(length), math.sqrt(1 + math.log(4.0) / math.log(6))
     rates = [rate / divisor for rate, divisor in zip(PLAIN, divisors, strict=True)]
-    close(turned(rotary_of(rope_scaling=LONGROPE), x), by_definition(x, rates, factor))
+    close(rotated(rotary_of(rope_scaling=LONGROPE), x), by_definition(x, rates, factor))
 
 
 def test_longrope_by_its_told_attention_factor_or_none() -> None:
     x = heads(4)
     rates = [rate / divisor for rate, divisor in zip(PLAIN, SHORT, strict=True)]
-    for told, factor in (({"attention_factor": 1.7}, 1.7), ({"factor": 1.0}, 1.0)):
-        rotary = rotary_of(rope_scaling=LONGROPE.model_copy(update=told))
-        close(turned(rotary, x), by_definition(x, rates, factor))
+    for scaling, factor in (({"attention_factor": 1.7}, 1.7), ({"factor": 1.0}, 1.0)):
+        rotary = rotary_of(rope_scaling=LONGROPE.model_copy(update=scaling))
+        close(rotated(rotary, x), by_definition(x, rates, factor))
 
 
 def test_longrope_needs_a_factor_for_each_pair() -> None:
@@ -108,21 +108,21 @@ def test_longrope_needs_a_factor_for_each_pair() -> None:
 def test_each_document_turns_by_its_own_length(scaling: RopeScaling, lengths: tuple[int, ...]) -> None:
     """Packed into a flat row, or padded on either side with positions of 0."""
     rotary, parts = rotary_of(rope_scaling=scaling), [heads(length, length) for length in lengths]
-    alone = [turned(rotary, part) for part in parts]
+    alone = [rotated(rotary, part) for part in parts]
     flat = torch.cat([torch.arange(length) for length in lengths])[None]
-    close(turned(rotary, torch.cat(parts, 1), flat), torch.cat(alone, 1))
+    close(rotated(rotary, torch.cat(parts, 1), flat), torch.cat(alone, 1))
     width = max(lengths)
     for left in (False, True):
         rows, places = torch.zeros(len(lengths), width, 4, 8), torch.zeros(len(lengths), width, dtype=torch.int64)
         slots = [slice(width - size, width) if left else slice(0, size) for size in lengths]
         for row, (slot, part) in enumerate(zip(slots, parts, strict=True)):
             rows[row, slot], places[row, slot] = part[0], torch.arange(part.shape[1])
-        got = turned(rotary, rows, places)
+        got = rotated(rotary, rows, places)
         for row, (slot, expected) in enumerate(zip(slots, alone, strict=True)):
             close(got[row, slot], expected[0])
 
 
-def test_only_longrope_outgrows_what_was_read_and_once() -> None:
+def test_only_longrope_outgrows_its_cache_and_once() -> None:
     grown = [rotary_of(rope_scaling=LONGROPE).outgrows(length, length + 1) for length in range(4, 9)]
     assert grown == [False, False, True, False, False]
     assert rotary_of(rope_scaling=LONGROPE).outgrows(3, 20)

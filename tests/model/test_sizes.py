@@ -51,8 +51,8 @@ def _config(name: str) -> ModelConfig:
 def _of_family(name: str) -> ModelConfig:
     """The config of a tiny model of transformers, which is not built."""
     case = CASES[name]
-    told = getattr(transformers, case.architecture).config_class(vocab_size=101, **(case.sizes | case.changes))
-    theirs = told.to_dict() | {"architectures": [case.architecture]}
+    config = getattr(transformers, case.architecture).config_class(vocab_size=101, **(case.sizes | case.changes))
+    theirs = config.to_dict() | {"architectures": [case.architecture]}
     return family_of(theirs).read_config(theirs)
 
 
@@ -60,7 +60,7 @@ def _compare(config: ModelConfig) -> None:
     with torch.device("meta"):
         network = Transformer(config)
     by_name = {name: weight.numel() for name, weight in network.named_parameters()}
-    said = sizes.parameters(config)
+    computed = sizes.parameters(config)
     parts = {
         "embed_tokens": ("embed_tokens",),
         "embed_types": ("embed_types",),
@@ -73,9 +73,13 @@ def _compare(config: ModelConfig) -> None:
         "pooler": ("pooler",),
         "heads": ("heads.",),
     }
-    for part, words in parts.items():
-        assert said[part] == sum(count for name, count in by_name.items() if any(w in name for w in words)), part
-    assert said["total"] == sum(by_name.values()) == sum(count for part, count in said.items() if part != "total")
+    for part, patterns in parts.items():
+        assert computed[part] == sum(
+            count for name, count in by_name.items() if any(pattern in name for pattern in patterns)
+        ), part
+    assert (
+        computed["total"] == sum(by_name.values()) == sum(count for part, count in computed.items() if part != "total")
+    )
     real = {
         name: (matrix.in_features, matrix.out_features, matrix.bias is not None)
         for name, matrix in named_linears(network)
@@ -147,20 +151,20 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int, int]] = {  # class, config,
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_those_published(name: str) -> None:
     """Rounded as published, or cut."""
-    architecture, told, millions, unit = PUBLISHED[name]
-    theirs = getattr(transformers, architecture).config_class(**told).to_dict() | {"architectures": [architecture]}
+    architecture, settings, millions, unit = PUBLISHED[name]
+    theirs = getattr(transformers, architecture).config_class(**settings).to_dict() | {"architectures": [architecture]}
     counted = sizes.parameters(family_of(theirs).read_config(theirs))["total"] / 1e6 / unit
     assert millions // unit in (round(counted), int(counted))
 
 
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (3, True), (None, False), (3, False), (100, True)])
 def test_visible_pairs_are_counted_one_by_one(window: int | None, causal: bool) -> None:
-    def sees(query: int, key: int) -> bool:
+    def attends(query: int, key: int) -> bool:
         near = window is None or abs(query - key) < window
         return near and (key <= query or not causal)
 
     lengths = [1, 7, 4]
-    counted = sum(sees(q, k) for length in lengths for q in range(length) for k in range(length))
+    counted = sum(attends(q, k) for length in lengths for q in range(length) for k in range(length))
     assert sizes.visible_pairs(lengths, window, causal) == counted
 
 
@@ -179,16 +183,16 @@ def test_flops_are_those_of_the_products_made(name: str, monkeypatch: pytest.Mon
         labels = {head.name: len(head.places(tokens)) for head in config.heads}
         for head in config.heads:
             network.head_logits(head.name, answer.hidden[0, list(head.places(tokens))])
-    made = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
-    matrices = sum(count for op, count in made.items() if op in ("aten.mm", "aten.addmm"))
+    products = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
+    matrices = sum(count for op, count in products.items() if op in ("aten.mm", "aten.addmm"))
     sources = [read] if encoder_decoder else None
-    said = sizes.forward_flops(config, tokens, places, memory_lengths=sources, labels=labels)
-    assert said.linears + said.head == matrices
+    computed = sizes.forward_flops(config, tokens, places, memory_lengths=sources, labels=labels)
+    assert computed.linears + computed.head == matrices
     layers = range(config.num_decoder_layers if encoder_decoder else config.num_hidden_layers)
     causal = config.architecture != "encoder"
     hidden = sum(tokens**2 - sizes.visible_pairs([tokens], config.window_of(layer), causal) for layer in layers)
-    assert made["aten.bmm"] == said.attention + 4 * config.num_attention_heads * config.head_size * hidden
-    assert sum(made.values()) == matrices + made["aten.bmm"]
+    assert products["aten.bmm"] == computed.attention + 4 * config.num_attention_heads * config.head_size * hidden
+    assert sum(products.values()) == matrices + products["aten.bmm"]
 
 
 def test_documents_packed_cost_what_they_cost_alone() -> None:

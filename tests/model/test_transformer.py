@@ -26,7 +26,7 @@ VARIANTS = {
     "halves": {"positions": "sinusoidal_halves", "norm": "layer"},
     "offset": {"positions": "learned", "position_offset": 2, "embedding_norm": True, "embedding_scale": 3.0},
     "both norms": {"norm_position": "both", "norm": "rms_offset", "attention_softcap": 2.0, "logit_softcap": 3.0},
-    "narrow words": {"embedding_size": 16, "num_layer_groups": 1, "num_hidden_layers": 3, "head_transform": True},
+    "narrow embeddings": {"embedding_size": 16, "num_layer_groups": 1, "num_hidden_layers": 3, "head_transform": True},
     "rich head": {"head_transform": True, "head_bias": True, "head_scale": 0.5, "norm": "layer"},
     "yarn": {"rope_scaling": RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=16)},
 }
@@ -130,9 +130,9 @@ def test_recomputing_changes_no_gradient():
         network.recompute_lowest(recompute)
         network(ids_of(2, 7)).logits.square().sum().backward()
         gradients.append([p.grad for p in network.parameters()])
-    for kept, *again in zip(*gradients, strict=True):
-        for other in again:
-            torch.testing.assert_close(kept, other, atol=0, rtol=0)
+    for first, *others in zip(*gradients, strict=True):
+        for other in others:
+            torch.testing.assert_close(first, other, atol=0, rtol=0)
 
 
 def test_the_encoder_s_blocks_are_the_lowest():

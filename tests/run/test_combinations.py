@@ -184,6 +184,16 @@ class TestRefusals:
         assert "--task masked" in refusal.value.hint
         lmworks.tune(models[ENCODER], data, task="masked", out=tmp_path / "run", train=TRAIN, evaluate=EVALUATE)
 
+    def test_an_adapter_as_the_source_and_its_hint_works_when_obeyed(self, models, tmp_path, capsys):
+        values = {"train": {**TRAIN, "steps": 2}, "evaluate": EVALUATE}
+        run = lmworks.tune(models[DECODER], save_rows("pairs", tmp_path), out=tmp_path / "run", **values)
+        with pytest.raises(InputError, match="is an adapter") as refusal:
+            lmworks.tune(str(run.folder), save_rows("pairs", tmp_path), out=tmp_path / "second", **values)
+        assert not (tmp_path / "second").exists()
+        words = refusal.value.hint.partition("lmworks save ")[2].partition(",")[0].split()
+        assert main(["save", words[0], str(tmp_path / "whole")]) == 0
+        lmworks.tune(str(tmp_path / "whole"), save_rows("pairs", tmp_path), out=tmp_path / "second", **values)
+
     def test_settings_given_to_resume_are_refused(self, models, capsys):
         assert main(["resume", models[DECODER], "--train.steps", "9"]) == 2
         assert "--train.steps" in capsys.readouterr().err

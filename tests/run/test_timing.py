@@ -40,10 +40,11 @@ def test_every_method_is_timed(method):
 
 @pytest.mark.parametrize(("config", "sources"), [(ENCODER, None), (BOTH, [4, 8, 15, 16])])
 def test_every_architecture_is_timed(config, sources):
-    result = timing.measured(_setup(config, "full", sources), make("full"))
+    writes = config.architecture != "encoder"
+    result = timing.measured(_setup(config, "full", sources), make("full"), answer_rows=2 * writes)
     assert result is not None
     assert result.step > 0
-    assert result.answer == 0
+    assert (result.answer > 0) == writes
 
 
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,6 +16,8 @@ from lmworks.adapt.adapters import adapters, fingerprint, refuse_second
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
+from lmworks.base.json_file import read_object
+from lmworks.base.sources import find
 from lmworks.families.family import Family
 from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
@@ -56,6 +61,8 @@ def save(network: Transformer, folder: Path | str, family: Family, base_source: 
     dropout = next(iter(present.values())).dropout
     peft_folder.write(folder, factors, outputs, family, network.config, dropout, base_source)
     record = {"base": base_source, "base_fingerprint": fingerprint(network)}
+    if base_source and Path(base_source).exists():
+        record["base_from_here"] = os.path.relpath(Path(base_source).resolve(), folder.resolve())
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
 
 
@@ -100,11 +107,51 @@ def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout
     return module
 
 
-def _notes(network: nn.Module, folder: Path) -> list[str]:
+def base_of(folder: Path, given: str | Path | None = None, offline: bool | None = None) -> str:
+    """The source of the model that an adapter was trained on.
+
+    A path in ``base_model_name_or_path`` may be absolute, or relative to the adapter's folder or the working directory;
+    ``owner/name`` means the hub, as for ``peft``. An adapter of ours also has the way to its base from its own folder,
+    so that both may be moved together.
+
+    Args:
+        folder: the adapter's.
+        given: the base that a person named; taken instead.
+        offline: fetch nothing; default: as LMWORKS_OFFLINE says.
+
+    Raises:
+        InputError: no base is named, or it cannot be found.
+    """
+    place = folder / peft_folder.CONFIG
+    named = str(given) if given else peft_folder.read_config(folder).get("base_model_name_or_path")
+    hint = "write the base's path there as base_model_name_or_path, or in Python: lmworks.load(adapter, base=...)"
+    if not isinstance(named, str) or not named:
+        fault = f"base_model_name_or_path is {named!r}: it names no base"
+        raise InputError(fault, str(place), hint)
+    recorded = None if given else _record(folder).get("base_from_here")
+    for path in [folder / named, Path(named).expanduser(), *([folder / recorded] if recorded else [])]:
+        if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
+            if path.resolve() == folder.resolve():
+                raise InputError(f"the adapter names itself as its base ({named})", str(place), hint)
+            return str(path)
+    source = f"hub:{named}" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) and not Path(named).exists() else named
+    try:
+        find(source, "model", offline)
+    except InputError as error:
+        raise InputError(f"its base {named!r} cannot be opened: {error.fault}", str(place), hint) from error
+    return source
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What we wrote beside peft's files; empty where others wrote the adapter."""
     path = folder / BASE_FILE
-    if not path.exists():
+    return read_object(path, {})
+
+
+def _notes(network: nn.Module, folder: Path) -> list[str]:
+    record = _record(folder)
+    if not record:
         return []
-    record = json.loads(path.read_text(encoding="utf-8"))
     if record.get("base_fingerprint") == fingerprint(network):
         return []
     return [

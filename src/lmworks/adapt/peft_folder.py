@@ -22,6 +22,7 @@ from safetensors.torch import save as to_bytes
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
+from lmworks.base.json_file import check_kinds, read_object
 from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules, their_place
 from lmworks.model.config import ModelConfig
@@ -33,6 +34,16 @@ READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_patt
 IDLE = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 IDLE |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 IDLE |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("peft_type", "bias", "base_model_name_or_path"), (str,)),
+    **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),
+    "r": (int,),
+    "use_rslora": (bool,),
+    "target_modules": (str, list),
+    "layers_to_transform": (int, list),
+    "init_lora_weights": (bool, str),
+}
 # Initializations that change the base's own weights too: the factors alone do not give the model that was trained.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -207,17 +218,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     """adapter_config.json, of whatever kind of adapter.
 
     Raises:
-        InputError: it is not there, or no JSON object.
+        InputError: it is not there, no JSON object, or a value is of the wrong kind.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved") from None
-    except ValueError as fault:
-        raise InputError(f"not JSON: {fault}", str(path), "fetch or save the adapter again") from None
-    if not isinstance(config, dict):
-        raise InputError(f"holds a {type(config).__name__}, no object", str(path), "fetch or save the adapter again")
+    if not path.is_file():
+        raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved")
+    config = read_object(path)
+    check_kinds(config, KINDS, str(path))
+    for name in ("rank_pattern", "alpha_pattern"):
+        values = config.get(name) or {}
+        check_kinds(values, dict.fromkeys(values, (float,)), f"{path}, {name}")
     return config
 
 

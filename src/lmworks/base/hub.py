@@ -47,6 +47,10 @@ MODEL_FILES = (
 DATA_FILES = ("*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt")
 
 
+PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+"""The name of one file of a GGUF model that is split over several."""
+
+
 class Unreachable(Exception):
     """The hub gave no answer; the text says why."""
 
@@ -199,7 +203,7 @@ def _chosen(name: HubName, what: What, files: list[str]) -> list[str]:
     if name.file:
         if name.file not in files:
             raise InputError(f"has no {name.file}", place, "its GGUF files: " + _few(files, "*.gguf"))
-        return [name.file]
+        return parts_of(name.file, files)
     patterns = MODEL_FILES if what == "model" else DATA_FILES
     chosen = [file for file in files if any(fnmatch(file, pattern) for pattern in patterns)]
     if what == "data":
@@ -209,9 +213,9 @@ def _chosen(name: HubName, what: What, files: list[str]) -> list[str]:
     chosen = [file for file in chosen if "/" not in file or file.endswith("_Pooling/config.json")]
     if any(file.endswith(".safetensors") for file in chosen):
         return chosen
-    ggufs = [file for file in files if file.endswith(".gguf")]
+    ggufs = whole_ggufs([file for file in files if file.endswith(".gguf")])
     if len(ggufs) == 1:
-        return ggufs
+        return parts_of(ggufs[0], files)
     if ggufs:
         raise InputError(
             f"has {len(ggufs)} GGUF files", place, f"name one: {place}/{ggufs[0]}; others: {_few(files, '*.gguf')}"
@@ -219,6 +223,20 @@ def _chosen(name: HubName, what: What, files: list[str]) -> list[str]:
     pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     fault = f"has weights only as pickles ({pickles[0]}), which can run any code" if pickles else "has no weights"
     raise InputError(fault, place, "choose a repository with model.safetensors or a GGUF file")
+
+
+def whole_ggufs(files: list[str]) -> list[str]:
+    """GGUF files, each split model by its first part alone."""
+    return [file for file in sorted(files) if (match := PART.fullmatch(file)) is None or int(match["number"]) == 1]
+
+
+def parts_of(file: str, files: list[str]) -> list[str]:
+    """All files of the model that a GGUF file is, or is a part of."""
+    match = PART.fullmatch(file)
+    if match is None:
+        return [file]
+    alike = [(one, PART.fullmatch(one)) for one in sorted(files)]
+    return [one for one, its in alike if its and (its["name"], its["count"]) == (match["name"], match["count"])]
 
 
 def _few(files: list[str], pattern: str) -> str:
@@ -246,7 +264,7 @@ def _by_others(name: HubName, what: What) -> Path | None:
 
 def _opened(folder: Path) -> Path:
     """The folder, or the one GGUF file that is all of it."""
-    ggufs = list(folder.rglob("*.gguf"))
+    ggufs = [Path(file) for file in whole_ggufs([str(file) for file in folder.rglob("*.gguf")])]
     return ggufs[0] if len(ggufs) == 1 and not (folder / "config.json").is_file() else folder
 
 

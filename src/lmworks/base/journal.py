@@ -148,6 +148,18 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
 
+def is_locked(folder: str | Path) -> bool:
+    """Whether a process writes this run now; False where the system has no locks."""
+    if fcntl is None:
+        return False
+    with (Path(folder) / JOURNAL).open("rb") as journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class _Writer:
     """The one open journal of a process: its lock, its end, and the steps it has. Shared by RunFolders of one path."""
 

@@ -128,7 +128,7 @@ def model_in(folder: Path, source: str) -> Path:
         InputError: there is none, or there are several.
     """
     configs = [path.parent for path in sorted(folder.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
-    ggufs = sorted(folder.rglob("*.gguf"))
+    ggufs = [Path(file) for file in hub.whole_ggufs([str(file) for file in folder.rglob("*.gguf")])]
     found = configs or ggufs
     if len(found) == 1:
         return found[0]

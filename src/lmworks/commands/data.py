@@ -127,7 +127,9 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
     from lmworks.tasks import registry
 
     if settings.name == registry.AUTO:
-        return registry.choose(settings, table.kind, config, lambda: tokenizer, table.name)(settings, tokenizer, config)
+        speaking = config.model_copy(update={"language_head": True})
+        task = registry.choose(settings, table.kind, speaking, lambda: tokenizer, table.name)
+        return task(settings, tokenizer, speaking)
     registry.check_settings(settings)
     task = registry.task_class(settings.name)
     follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)

@@ -15,7 +15,10 @@ from lmworks.commands.generate import open_model
 if TYPE_CHECKING:
     import torch
 
+    from lmworks.language_model.model import LanguageModel
+
 DEFAULT = "minilm-l6"
+POOLINGS = ("mean", "first", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "none")
 WIDTH = 50  # characters of a text in the table
 
 
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="+", help="texts; -: each line of standard input that is not empty")
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
     parser.add_argument(
-        "--pooling", choices=("mean", "first", "none"), default="mean", help="none: a vector for each token"
+        "--pooling", choices=POOLINGS, help="default: the model's own, else mean; none: a vector for each token"
     )
     parser.add_argument("--json", action="store_true", help="print the vectors as JSON")
     parser.add_argument("--out", metavar="F.npy", help="write the vectors for numpy.load (not with --pooling none)")
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError("there is no text", "standard input", 'give one, as in: lmworks embed "The sky is blue."')
     model = open_model(args.model)
     vectors = model.embed(texts, args.pooling)
+    _tell(model, texts, args.pooling)
     if args.json:
         rows = zip(texts, vectors, strict=True)
         print(json.dumps([{"text": text, "vector": vector.tolist()} for text, vector in rows], ensure_ascii=False))
@@ -66,6 +70,20 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if len(texts) > 1:
         _compare(texts, matrix)
     return 0
+
+
+def _tell(model: LanguageModel, texts: list[str], asked: str | None) -> None:
+    """On standard error: how the vectors were made, and which texts are longer than the encoder was trained on."""
+    own = model.pooling
+    if asked is None:
+        way = f"{own.describe()} (the model's own)" if own else "mean, normalized (the model names none)"
+        print(f"pooling: {way}", file=sys.stderr)
+    if own is None or own.max_tokens is None:
+        return
+    long = sum(len(model.tokenizer.encode(text, special=True)) > own.max_tokens for text in texts)
+    if long:
+        fault = f"{long} of {len(texts)} texts have more than {own.max_tokens} tokens, the most that it was trained on"
+        print(f"note: {fault}; they are read whole", file=sys.stderr)
 
 
 def _compare(texts: list[str], vectors: torch.Tensor) -> None:

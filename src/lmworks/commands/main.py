@@ -1,4 +1,4 @@
-"""The lmworks command: finds the verb, imports its file and no other, and prints errors as a person can hint them.
+"""The lmworks command: finds the verb, imports its file and no other, and prints errors with a hint.
 
 A verb's file offers ``add_arguments(parser)`` and ``run(args, rest) -> exit code``. Options that the verb does not
 know are settings (``--train.epochs 3``) where it takes settings: they reach ``run`` as ``rest``, each one word
@@ -27,32 +27,41 @@ class Verb(NamedTuple):
     help: str
 
 
-VERBS = {
-    "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
-    "pretrain": Verb("pretrain", True, "train a model from nothing on your text; ends with a report card"),
-    "resume": Verb("resume", False, "go on with a run that was stopped or killed"),
-    "plan": Verb("plan", True, "what a run will need, before it: parameters, FLOPs, memory, time, disk"),
-    "report": Verb("report", False, "the report card of a run: terminal, JSON, one HTML page"),
-    "data": Verb("data", True, "show what a model will see of a file; list the named data sets"),
-    "generate": Verb("generate", True, "continue a text"),
-    "chat": Verb("chat", True, "talk with a model"),
-    "next": Verb("next", False, "the likeliest next tokens after a text, or which sentence follows it"),
-    "fill": Verb("fill", False, "fill the blanks of a text"),
-    "translate": Verb("translate", True, "answer texts with an encoder-decoder, by beam search"),
-    "embed": Verb("embed", False, "vectors of texts, and how alike they are"),
-    "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
-    "tokenizer": Verb("tokenizer", True, "train a tokenizer, see how one cuts a text, compare several"),
-    "save": Verb("save", False, "write a model as a Hugging Face folder"),
-    "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
-    "doctor": Verb("doctor", False, "which computer is this, and how fast is it"),
-    "recipe": Verb("recipes", True, "the schema of recipes for editors; a recipe with every default filled in"),
+GROUPS = {
+    "train": {
+        "tune": Verb("tune", True, "adapt a model to your data; ends with a report card"),
+        "pretrain": Verb("pretrain", True, "train a model from scratch; ends with a report card"),
+        "plan": Verb("plan", True, "what a run will need: parameters, FLOPs, memory, time, disk"),
+        "resume": Verb("resume", False, "go on with a run that was stopped or killed"),
+        "report": Verb("report", False, "the report card of a run: terminal, JSON, HTML page"),
+        "runs": Verb("runs", False, "the runs in a folder, newest first"),
+    },
+    "use a model": {
+        "chat": Verb("chat", True, "talk with a model"),
+        "generate": Verb("generate", True, "continue a text"),
+        "next": Verb("next", False, "the likeliest next tokens of a text, or the likelier next sentence"),
+        "fill": Verb("fill", False, "fill the blanks of a text"),
+        "translate": Verb("translate", True, "write the target of a text with an encoder-decoder"),
+        "embed": Verb("embed", False, "vectors of texts, and how similar they are"),
+        "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
+        "save": Verb("save", False, "write a model as a Hugging Face folder"),
+    },
+    "look": {
+        "data": Verb("data", True, "what a model will see of a file; the named data sets"),
+        "tokenizer": Verb("tokenizer", True, "train a tokenizer, show how one splits a text, compare several"),
+        "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
+        "recipe": Verb("recipes", True, "recipes and presets: show one, list them, their schema"),
+        "doctor": Verb("doctor", False, "which computer this is, and how fast"),
+    },
 }
+VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
 EXAMPLES = """\
 examples:
-  lmworks tune smollm2-135m-instruct faq.jsonl --method lora --train.epochs 3
+  lmworks tune smollm2-135m-instruct faq.jsonl --train.epochs 3
   lmworks chat runs/my-run
-  lmworks VERB --help tells the options of a verb; settings go by dotted names.
+
+lmworks VERB --help lists the options of a verb. Settings have dotted names: --train.epochs 3.
 """
 
 
@@ -63,14 +72,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message, self.prog, f"{self.prog} --help tells how it is used")
+        raise InputError(message, self.prog, f"{self.prog} --help shows how it is used")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 when it did what was asked, 2 for what a person can hint, 130 when interrupted, 141 when nobody reads on.
+        0 when it did what was asked, 2 for what a person can correct, 130 when interrupted, 141 when nobody reads on.
     """
     words = sys.argv[1:] if argv is None else argv
     _set_encodings()
@@ -108,16 +117,9 @@ def _set_encodings() -> None:
 
 
 def _run(words: list[str]) -> int:
-    parser = Parser(
-        prog="lmworks",
-        description="Language models on the machine you have: adapt, measure, run.",
-        epilog=EXAMPLES,
-        # verbs stand one step further in than argparse reckons: with small steps, the longest has its help beside it
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, indent_increment=1),
-    )
-    parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
-    parsers = {name: verbs.add_parser(name, help=verb.help) for name, verb in VERBS.items()}
+    parser = _parser(words)
+    verbs = parser.add_subparsers(prog="lmworks", metavar="VERB", dest="verb", help=argparse.SUPPRESS)
+    parsers = {name: verbs.add_parser(name) for name in VERBS}
     place = next((index for index, word in enumerate(words) if not word.startswith("-")), None)
     if parser.parse_args(words[:place]).verb is None and place is None:
         parser.print_help()
@@ -133,11 +135,29 @@ def _run(words: list[str]) -> int:
     args, left = _parse(parsers[name], words)
     args.verb = name
     if left:
-        hint = f"lmworks {name} --help tells how it is used"
-        raise InputError(f"has no use for {' '.join(map(repr, left))}", f"lmworks {name}", hint)
+        hint = f"lmworks {name} --help shows how it is used"
+        raise InputError(f"does not take {' '.join(map(repr, left))}", f"lmworks {name}", hint)
     if settings and not VERBS[name].settings:
         raise _no_such_option(settings[0].split("=")[0], name, parsers[name])
     return int(module.run(args, settings) or 0)
+
+
+def _parser(words: list[str]) -> Parser:
+    """The parser of the first word, whose help lists the verbs in groups."""
+    width = max(map(len, VERBS))
+    listed = "\n".join(
+        f"{title}:\n" + "".join(f"  {name:<{width}}  {verb.help}\n" for name, verb in verbs.items())
+        for title, verbs in GROUPS.items()
+    )
+    parser = Parser(
+        prog="lmworks",
+        usage="lmworks VERB ...",
+        description="Language models on the machine you have: adapt, measure, run.",
+        epilog=f"{listed}\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
+    return parser
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

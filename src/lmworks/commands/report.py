@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Write both files and print the card."""
-    from lmworks.report import card, page, terminal
+    from lmworks.reports import card, page, terminal
 
     built = card.build(args.run)
     path = page.write(args.run, built).resolve()

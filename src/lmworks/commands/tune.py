@@ -89,7 +89,7 @@ def finish(done: Run) -> int:
     """Show what came out; an interrupted run ends as Ctrl-C does."""
     if done.stopped == "interrupted":
         return 130
-    from lmworks.report import terminal
+    from lmworks.reports import terminal
 
     terminal.show(done.card)
     print(f"model:  {done.folder / 'final'}\nreport: {done.folder / 'report.html'}")

@@ -24,6 +24,7 @@ from torch.nn import functional
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate
+from lmworks.evaluate import progress
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
@@ -258,6 +259,7 @@ def _measure(network: Transformer, examples: Sequence[Example], row_tokens: int)
             losses.language.put(rows, part.language)
             for name, of_head in part.heads.items():
                 losses.heads[name].put(rows, of_head)
+            progress.report(len(rows))
     finally:
         network.train(training)
     return losses

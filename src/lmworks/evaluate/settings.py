@@ -11,10 +11,15 @@ class EvaluateSettings(Settings):
     """What is measured before, on the way and after. None: what suits a model that is opened, or one that is new."""
 
     task_rows: int | None = Field(
-        None, ge=0, description="Held-out rows answered to measure the task's own metric; None: 48, of a new model 0."
+        None,
+        ge=0,
+        description="Held-out rows answered to measure the task's own metric; None: 48, fewer in a short run, of a new "
+        "model 0.",
     )
     measured: int | None = Field(
-        None, gt=0, description="At most so many held-out examples are measured, spread evenly; None: all."
+        None,
+        gt=0,
+        description="At most so many held-out examples are measured, spread evenly; None: all, fewer in a short run.",
     )
     samples: int = Field(3, ge=0, description="Samples shown side by side in the report.")
     prompts: list[str] = Field(
@@ -31,18 +36,25 @@ class EvaluateSettings(Settings):
         description="A text file never trained on, to measure forgetting; none: Python's documentation topics.",
     )
     general_bytes: int | None = Field(
-        None, ge=0, description="How much of it is read; 0: forgetting is not measured; None: 24000, of a new model 0."
+        None,
+        ge=0,
+        description="How much of it is read; 0: forgetting is not measured; None: 24000, less in a short"
+        " run, of a new model 0.",
     )
 
-    def resolve(self, new: bool) -> None:
+    def resolve(self, new: bool, fraction: float = 1.0) -> None:
         """Fill in what was left open.
 
         Args:
             new: whether the model begins with weights drawn at random, so that it has nothing to forget.
+            fraction: of the answers and of the general text that a whole run is measured on.
         """
-        self.task_rows = (0 if new else 48) if self.task_rows is None else self.task_rows
-        self.max_tokens = (48 if new else 64) if self.max_tokens is None else self.max_tokens
-        self.general_bytes = (0 if new else 24_000) if self.general_bytes is None else self.general_bytes
+        if self.task_rows is None:
+            self.task_rows = 0 if new else round(48 * fraction)
+        if self.max_tokens is None:
+            self.max_tokens = 48 if new else 64
+        if self.general_bytes is None:
+            self.general_bytes = 0 if new else round(24_000 * fraction)
 
     @property
     def longest(self) -> int:

@@ -7,11 +7,13 @@ once, as knowingly ignored. Any key that nobody reads is an error that names it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lmworks.base.errors import InputError
+from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
 from lmworks.model.config import ModelConfig
 
@@ -45,6 +47,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "pruned_heads": (None, {}),
     "quantization_config": (None, {}),
 }
+PUBLISHED = "compare with the config.json that the model was published with"
 UNSAID = {"initialization"}  # of a ModelConfig, what no config.json says: it is over once the weights are drawn
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 NEEDED = object()  # in a Fields: a number of at least one, which the config must tell
@@ -118,7 +121,10 @@ class Family:
         keys = Keys(hf_config, self.name, place, tensors)
         fields = self.read(keys)
         keys.finish()
-        return _plain(build(ModelConfig, fields, place))
+        try:
+            return _plain(build(ModelConfig, fields, place))
+        except InputError as error:  # about our fields; the person knows theirs
+            raise InputError(keys.in_their_words(error.fault), place, PUBLISHED) from error
 
     def write_config(self, config: ModelConfig, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
@@ -176,11 +182,20 @@ class Keys:
     ) -> None:
         self._values, self._family, self.place, self._tensors = values, family, place, tensors
         self._known = set(IGNORED)
+        self._theirs: dict[str, str] = {}  # our field -> their key
 
-    def take(self, name: str, default: Any = None) -> Any:
-        """The value of a key, or the family's default where the key is absent."""
+    def take(self, name: str, default: Any = None, *kinds: type) -> Any:
+        """The value of a key, or the family's default where the key is absent.
+
+        It must be null or of one of ``kinds``; without them, of the default's kind where that tells one.
+        """
         self._known.add(name)
-        return self._values.get(name, default)
+        value = self._values.get(name, default)
+        if not kinds and type(default) in (bool, int, float, str):
+            kinds = (type(default),)
+        if kinds and value is not None and not is_kind(value, *kinds):
+            raise wrong_kind(name, value, self.place, *kinds)
+        return value
 
     def need(self, name: str) -> Any:
         """The value of a key that must be there."""
@@ -194,8 +209,18 @@ class Keys:
 
     def fields(self, alike: Fields) -> dict[str, Any]:
         """The fields that differ from theirs by name alone; :func:`keys_of` is the way back."""
-        told = {ours: self.count(key) if absent is NEEDED else self.take(key) for ours, (key, absent) in alike.items()}
-        return {ours: alike[ours][1] if value is None else value for ours, value in told.items()}
+        self._theirs |= {ours: key for ours, (key, _) in alike.items()}
+        values = {
+            ours: self.count(key) if absent is NEEDED else self.take(key, None, *_kinds_of(ours))
+            for ours, (key, absent) in alike.items()
+        }
+        return {ours: alike[ours][1] if value is None else value for ours, value in values.items()}
+
+    def in_their_words(self, fault: str) -> str:
+        """A fault of our fields, with their keys in the fields' place."""
+        for ours, theirs in self._theirs.items():
+            fault = re.sub(rf"(?m)^(\s*){ours}:", rf"\g<1>{theirs}:", fault)
+        return fault
 
     def count(self, name: str) -> int:
         """A number of things that must be told: at least one."""
@@ -206,7 +231,8 @@ class Keys:
 
     def promised(self, tensor: str, *architectures: str) -> bool:
         """Whether the model has a head: its file holds this tensor, or it says to be one of these architectures."""
-        return tensor in self._tensors or any(name in architectures for name in self._values.get("architectures") or ())
+        named = self.take("architectures", None, list) or ()
+        return tensor in self._tensors or any(name in architectures for name in named)
 
     def held(self, tensor: str, *architectures: str) -> bool:
         """Whether the model has a part that its architecture leaves open: as its file has it, where that is known."""
@@ -214,14 +240,15 @@ class Keys:
 
     def activation(self, name: str, default: str) -> str:
         """An activation by their word -> our word."""
-        word = self.take(name, default)
+        word = self.take(name, default, str)
         if word not in ACTIVATIONS:
             raise InputError(f"{name}: {word!r} is not an activation we have", self.place, _one_of(ACTIVATIONS))
         return ACTIVATIONS[word]
 
     def only(self, name: str, *harmless: Any) -> None:
         """Refuse the key unless it is absent or has one of these values."""
-        value = self.take(name, harmless[0])
+        self._known.add(name)
+        value = self._values.get(name, harmless[0])
         if value not in harmless:
             raise InputError(
                 f"{name}: {value!r} changes what the model computes, and lmworks does not compute that",
@@ -247,6 +274,12 @@ class Keys:
                     (f"did you mean {close[0]!r}? " if close else "")
                     + "a key that nobody reads may change what the model computes; remove it if you know it does not",
                 )
+
+
+def _kinds_of(field: str) -> tuple[type, ...]:
+    """The plain types that a field of a ModelConfig may have."""
+    annotation = ModelConfig.model_fields[field].annotation
+    return tuple(kind for kind in (annotation, *get_args(annotation)) if kind in (bool, int, float, str))
 
 
 def keys_of(config: ModelConfig, alike: Fields) -> dict[str, Any]:

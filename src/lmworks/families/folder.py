@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
+from lmworks.base.json_file import read_object
 from lmworks.families.family import Family
+from lmworks.families.generation_config import GENERATION, TOKEN_IDS, ids_in, only_rows, read_generation
 from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
 from lmworks.families.opened import (
     DTYPES,
@@ -33,27 +35,17 @@ from lmworks.families.opened import (
     with_storages,
 )
 from lmworks.families.registry import family_of
+from lmworks.families.sentence_pooling import FILES, SentencePooling, read_pooling, write_pooling
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = WEIGHTS + ".index.json"
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-# What generation_config.json says, and config.json said before there was one.
-RULES: tuple[str, ...] = (
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "bad_words_ids",
-    "suppress_tokens",
-    "max_length",
-    "min_length",
-)
-RULES += ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "repetition_penalty")
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
-OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json"]
+OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json", *FILES]
 SHARD_BYTES = 5_000_000_000
 
 
@@ -79,14 +71,16 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
         weights.strip(family.prefix)
     _leave_duplicates(weights, rows, family, folder)
     tensors = to_ours(rows, weights, shapes_of(network), family.ignored, str(folder))
-    generation, notes = read_generation(folder, hf_config, config.vocab_size)
+    generation, notes = read_generation(folder, str(folder / CONFIG), hf_config, config.vocab_size)
     tokenizer = open_tokenizer(folder)
     if tokenizer is not None:
         tokenizer.end_ids = {token for token in tokenizer.end_ids if token < config.vocab_size}
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
         notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
+    pooling, more = read_pooling(folder)
+    notes += more
     held = tensors if storage is None else with_storages(network, tensors)
-    return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes)
+    return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes, pooling)
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -125,6 +119,7 @@ def save_folder(
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,
+    pooling: SentencePooling | None = None,
 ) -> Path:
     """Write a model folder that ``transformers`` and lmworks open to the same logits; wholly or not at all.
 
@@ -138,6 +133,7 @@ def save_folder(
         dtype: what the weights are written in; None: as they are.
         shard_bytes: no file of weights grows beyond this, unless one tensor alone does.
         overwrite: replace a model that was saved there; a folder that holds anything else is refused all the same.
+        pooling: of a sentence encoder.
 
     Raises:
         InputError: the folder holds something, there is no room, or the family cannot say what the config says.
@@ -147,11 +143,9 @@ def save_folder(
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     kept = dtype_of(dtype) if dtype else _own_dtype(network)
     weights |= {f"{name}.weight": layer.storage.dequantized(kept) for name, layer in stored_layers(network)}
-    ids = {name: _rows_only((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
+    ids = {name: only_rows((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
-    for name in (
-        ids.keys() & (hf_config or {}).keys()
-    ):  # null is written where it was said: the family may have a default
+    for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
         keys.setdefault(name, None)
     keys["torch_dtype"] = str(kept).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)
@@ -162,6 +156,8 @@ def save_folder(
             _write_json(aside / GENERATION, generation)
         if tokenizer is not None:
             tokenizer.save(aside)
+        if pooling is not None:
+            write_pooling(aside, pooling, config.hidden_size)
         _save_weights(aside, theirs, kept, shard_bytes)
     return folder
 
@@ -237,7 +233,7 @@ def _is_duplicate(name: str, family: Family) -> bool:
 
 def _config(folder: Path) -> dict[str, Any]:
     if (folder / CONFIG).is_file():
-        return _read_json(folder / CONFIG)
+        return read_object(folder / CONFIG)
     if not folder.is_dir():
         raise InputError("there is no such folder", str(folder), "give the path of a model folder")
     if (folder / "adapter_config.json").is_file():
@@ -270,7 +266,7 @@ def _assignment(folder: Path) -> dict[str, str] | None:
     """Which file holds which tensor, by the index of shards; None where one file holds all of them."""
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         return None
-    named = _read_json(folder / INDEX).get("weight_map")
+    named = read_object(folder / INDEX).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
         raise InputError("weight_map is not a table of file names", str(folder / INDEX), "fetch the model again, whole")
     return named
@@ -292,30 +288,6 @@ def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, fo
                     'write "tie_word_embeddings": false into config.json if the head is meant to be its own',
                 )
             weights.drop(name)
-
-
-def read_generation(folder: Path, hf_config: Mapping[str, Any], rows: int) -> tuple[dict[str, Any], list[str]]:
-    """generation_config.json, or what config.json said before there was one; and notes.
-
-    Ids of tokens that have no row are left out: -1 means none in Llama's configs, larger ones are noted.
-    """
-    place = folder / GENERATION
-    generation = _read_json(place) if place.is_file() else {}
-    older = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
-    # a generation_config.json may leave the decoder's beginning to config.json
-    start = {name: older[name] for name in ("decoder_start_token_id",) if name in older}
-    file = str(place if generation else folder / CONFIG)
-    generation = start | generation if generation else older
-    notes = []
-    for name in sorted(set(generation) & set(TOKEN_IDS)):
-        check_ids(name, generation[name], file)
-        strange = [token for token in ids_in(generation[name]) if token >= rows]
-        if strange:
-            notes.append(f"{file}: {name} is {strange[0]}, but the embedding has {rows} rows: read as none")
-        generation[name] = _rows_only(generation[name], rows)
-        if generation[name] is None:
-            del generation[name]
-    return generation, notes
 
 
 def check_place(folder: Path, overwrite: bool = False) -> None:
@@ -366,34 +338,6 @@ def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dt
     if len(shards) > 1:
         size = sum(tensor.numel() for tensor in theirs.values()) * dtype.itemsize
         _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
-
-
-def ids_in(value: Any) -> list[int]:
-    """Token ids of a key that has one, several or none."""
-    return [token for token in (value if isinstance(value, list) else [value]) if token is not None]
-
-
-def check_ids(name: str, value: Any, place: str) -> None:
-    """Refuse what is neither a token id nor a list of them nor nothing."""
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids_in(value)):
-        raise InputError(f"{name} is {value!r}, not a token id", place, "repair the file, or fetch it again")
-
-
-def _rows_only(value: Any, rows: int) -> Any:
-    """One id, or a list of them, without those that the embedding has no row for."""
-    if not isinstance(value, list):
-        return value if isinstance(value, int) and 0 <= value < rows else None
-    return [token for token in value if isinstance(token, int) and 0 <= token < rows] or None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not JSON: {error}", str(path), "repair the file, or fetch it again") from error
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path), "repair the file, or fetch it again")
-    return value
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

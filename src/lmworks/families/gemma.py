@@ -6,8 +6,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from lmworks.base.errors import InputError
 from lmworks.families.decoder import FIELDS, MLP, OUTPUT, QKV, decoder_rows, windows_of
-from lmworks.families.family import Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.family import PUBLISHED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Row
 from lmworks.families.rope import read_rope, write_rope
 from lmworks.model.config import ModelConfig
@@ -33,10 +34,16 @@ def _read(newer: bool, keys: Keys) -> dict[str, Any]:
     fields |= read_rope(keys, 1e6, local=1e4) if newer else read_rope(keys)
     if newer:
         keys.only("attn_logit_softcapping", None)  # told, but Gemma 3's attention has no cap
-    every = keys.take("sliding_window_pattern") or keys.take("_sliding_window_pattern") or (6 if newer else 2)
+    every = (
+        keys.take("sliding_window_pattern", None, int)
+        or keys.take("_sliding_window_pattern", None, int)
+        or (6 if newer else 2)
+    )
     layers = range(1, fields["num_hidden_layers"] + 1)
     alternating = ["sliding_attention" if i % every else "full_attention" for i in layers]
-    scale = keys.take("query_pre_attn_scalar", 256)
+    scale = keys.take("query_pre_attn_scalar", 256, float)
+    if scale is None or scale <= 0:
+        raise InputError(f"query_pre_attn_scalar is {scale}, not above zero", keys.place, PUBLISHED)
     return fields | {
         "embedding_scale": fields["hidden_size"] ** 0.5,
         "norm": "rms_offset",
@@ -45,10 +52,10 @@ def _read(newer: bool, keys: Keys) -> dict[str, Any]:
         "output_bias": fields["qkv_bias"],
         "attention_scale": None if scale == fields["head_dim"] else scale**-0.5,
         "attention_softcap": None if newer else keys.take("attn_logit_softcapping", 50.0),
-        "logit_softcap": keys.take("final_logit_softcapping", None if newer else 30.0),
+        "logit_softcap": keys.take("final_logit_softcapping", None if newer else 30.0, float),
         "activation": keys.activation("hidden_activation", "gelu_pytorch_tanh"),
         "sliding_window": keys.take("sliding_window", 4096),
-        "layer_kinds": keys.take("layer_types") or alternating,
+        "layer_kinds": keys.take("layer_types", None, list) or alternating,
     }
 
 

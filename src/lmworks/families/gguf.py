@@ -16,7 +16,7 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
-from lmworks.families.gguf_file import AGAIN, GGUFFile, told
+from lmworks.families.gguf_file import FETCH_AGAIN, GGUFFile, value_of
 from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
 from lmworks.families.opened import (
@@ -106,20 +106,17 @@ def read_config(path: str | Path) -> tuple[Family, dict[str, Any]]:
 
 def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     name = file.metadata.get("general.architecture")
+    _refuse_other_kinds(file)
     if name not in ARCHITECTURES:
         raise InputError(
             f"a model of architecture {name!r} is not read here",
             str(file.path),
             f"known: {', '.join(ARCHITECTURES)}; of other families, open the Hugging Face folder",
         )
-    if told(file.metadata, "split.count", int, str(file.path), 1) > 1:
-        raise InputError(
-            "this is one part of a model in several files", str(file.path), "join them with llama-gguf-split --merge"
-        )
-    last = told(file.metadata, f"{name}.block_count", int, str(file.path), 1) - 1
+    last = value_of(file.metadata, f"{name}.block_count", int, str(file.path), 1) - 1
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
         if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
-            raise InputError(f"tensor {needed} is missing", str(file.path), AGAIN)
+            raise InputError(f"tensor {needed} is missing", str(file.path), FETCH_AGAIN)
     said = _Told(file.metadata, name, str(file.path))
     rotary = {} if name == "gpt2" else _rope(said, file)
     hf_config = _gpt2_config(said) if name == "gpt2" else _llama_config(said, file) | rotary
@@ -128,6 +125,23 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     family = FAMILIES[name]
     fixed = {"model_type": name, "architectures": [family.architecture], "vocab_size": vocabulary}
     return family, fixed | hf_config | {"tie_word_embeddings": _tied(file)}
+
+
+def _refuse_other_kinds(file: GGUFFile) -> None:
+    """Say what a GGUF file is that holds no whole model: an adapter, a projector, a vocabulary, statistics."""
+    kind, place = file.metadata.get("general.type", "model"), str(file.path)
+    if kind == "adapter" or any(key.startswith("adapter.") for key in file.metadata):
+        hint = (
+            "merge it into its base with llama.cpp's llama-export-lora, or take the PEFT folder that it was made from"
+        )
+        raise InputError("this is an adapter (LoRA as GGUF), not a model", place, hint)
+    if kind == "mmproj" or file.metadata.get("general.architecture") == "clip":
+        hint = "open the file of the language model that lies beside it; lmworks reads text alone"
+        raise InputError("this is a projector (of pictures or sound, mmproj), not a language model", place, hint)
+    if kind == "imatrix":
+        raise InputError("these are activation statistics (imatrix), not a model", place, "open the model's own file")
+    if kind == "vocab" or not file.tensors:
+        raise InputError("this is a vocabulary without weights, not a model", place, "open the model's own file")
 
 
 class _Told:
@@ -143,7 +157,7 @@ class _Told:
             if len(set(array.tolist())) != 1:
                 raise InputError(f"{key} differs from layer to layer", self.place, "open its Hugging Face folder")
             self.values[key] = array[0].item()
-        value = told(self.values, key, kind, self.place, default)
+        value = value_of(self.values, key, kind, self.place, default)
         self.values.pop(key, None)
         return value
 
@@ -151,14 +165,14 @@ class _Told:
         """A number of things: at least one."""
         value = self.take(name, int, default)
         if value is None or value < 1:
-            raise InputError(f"{self.prefix}{name} is {'missing' if value is None else value}", self.place, AGAIN)
+            raise InputError(f"{self.prefix}{name} is {'missing' if value is None else value}", self.place, FETCH_AGAIN)
         return value
 
     def small(self, name: str) -> float:
         """A small number that must be there, as the decimal that was meant."""
         value = self.take(name, float)
         if value is None:
-            raise InputError(f"{self.prefix}{name} is missing", self.place, AGAIN)
+            raise InputError(f"{self.prefix}{name} is missing", self.place, FETCH_AGAIN)
         return _short(value)
 
     def finish(self) -> None:
@@ -214,7 +228,7 @@ def _rope(said: _Told, file: GGUFFile) -> dict[str, Any]:
     keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
     if FREQUENCIES in file.tensors:
         if kind != "none":
-            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", said.place, AGAIN)
+            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", said.place, FETCH_AGAIN)
         divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy()
         keys["rope_scaling"] = _llama3(divisors, theta, str(file.path))
     elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):

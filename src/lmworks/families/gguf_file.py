@@ -4,15 +4,19 @@ Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, versi
 description a tensor, then the tensors' bytes, aligned. Every read is checked against the end of the file, so that one
 cut short or damaged gives an error with the byte where it shows. The `gguf` library knows the quantized types; its own
 reader is not used, as it builds an array object for each of a vocabulary's strings, which takes seconds.
+
+A model may be split over several files (``NAME-00001-of-00003.gguf``; keys ``split.*``, by llama-gguf-split): the first
+has the metadata, each describes its own tensors. Naming any of them opens all.
 """
 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from lmworks.base.errors import InputError
+from lmworks.base.hub import PART
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -29,7 +34,8 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 STRING, ARRAY = 8, 9
 READABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 CHUNK = 1 << 18  # elements dequantized at a time: their float32 form fits a core's cache
-AGAIN = "the file is damaged or was not fetched whole: fetch it again"
+FETCH_AGAIN = "the file is damaged or was not fetched whole: fetch it again"
+CUT = re.compile(r"\.(gguf[-.]split-?[a-z]+|part[-_]?\d+of\d+|part[-_.]?\d+|\d{3})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Stored:
         shape: (rows, columns) or (size,); the order of PyTorch, which is the reverse of the file's.
         kind: how its numbers are stored, such as Q4_1.
         start, size: where its bytes begin in the file and how many they are.
+        part: index of the file, where the model is split over several.
     """
 
     name: str
@@ -48,6 +55,7 @@ class Stored:
     kind: str
     start: int
     size: int
+    part: int = 0
 
     @property
     def count(self) -> int:
@@ -55,7 +63,7 @@ class Stored:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
-def told(metadata: Mapping[str, Any], key: str, kind: type, place: str, default: Any = None) -> Any:
+def value_of(metadata: Mapping[str, Any], key: str, kind: type, place: str, default: Any = None) -> Any:
     """The value of a key, which must be of one kind: int, float, bool, str, list (of texts) or numpy.ndarray.
 
     Raises:
@@ -66,81 +74,42 @@ def told(metadata: Mapping[str, Any], key: str, kind: type, place: str, default:
         return default
     right = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     if not right or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{key} is a {type(value).__name__}, not a {kind.__name__}", place, AGAIN)
+        raise InputError(f"{key} is a {type(value).__name__}, not a {kind.__name__}", place, FETCH_AGAIN)
     return value
 
 
 class GGUFFile:
-    """Metadata and tensors of one GGUF file.
+    """Metadata and tensors of one GGUF model, with all its parts where it is split.
 
     Attributes:
         metadata: values by key; arrays of numbers are numpy arrays, arrays of texts are lists.
         tensors: where each tensor lies, by name.
 
     Raises:
-        InputError: not GGUF, an unknown version, cut short, or damaged.
+        InputError: not GGUF, an unknown version or byte order, cut short, damaged, or a part is missing.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            with self.path.open("rb") as file:
-                # a private map: nothing that happens to the weights in memory reaches the file
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be opened: {error}", str(path), "give the path of a GGUF file") from error
-        cursor = _Cursor(self._map, str(path))
-        if cursor.take(4) != MAGIC:
-            raise InputError("is not a GGUF file: it does not begin with GGUF", str(path), "give a .gguf file")
-        version = cursor.number("I")
-        if version not in VERSIONS:
-            raise InputError(
-                f"GGUF version {version} is not read here", str(path), "convert it with a present-day llama.cpp"
-            )
-        tensors, pairs = cursor.number("Q"), cursor.number("Q")
-        self.metadata: dict[str, Any] = {}
-        for _ in range(pairs):
-            key = cursor.text()
-            self.metadata[key] = cursor.value(cursor.number("I"))
-        self.tensors = {one.name: one for one in self._describe(cursor, tensors)}
-
-    def _describe(self, cursor: _Cursor, count: int) -> Iterator[Stored]:
-        listed = []
-        for _ in range(count):
-            name, dimensions = cursor.text(), cursor.number("I")
-            if dimensions > 4:
-                raise cursor.error(f"tensor {name!r} has {dimensions} dimensions")
-            shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
-            listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
-        alignment = told(self.metadata, "general.alignment", int, cursor.place, 32)
-        if alignment <= 0:
-            raise cursor.error(f"general.alignment is {alignment}")
-        base = -(-cursor.at // alignment) * alignment
-        for name, shape, number, offset in listed:
-            try:
-                kind = GGMLQuantizationType(number)
-            except ValueError:
-                raise InputError(f"tensor {name!r} is of the unknown type {number}", str(self.path), AGAIN) from None
-            block, width = GGML_QUANT_SIZES[kind]
-            elements = 1
-            for size in shape:
-                elements *= size
-            stored = Stored(name, shape, kind.name, base + offset, elements // block * width)
-            if shape and shape[-1] % block:
-                raise InputError(f"tensor {name!r} has rows of {shape[-1]}, not whole blocks", str(self.path), AGAIN)
-            if stored.start + stored.size > len(self._map):
-                raise InputError(
-                    f"tensor {name!r} should end at byte {stored.start + stored.size:,}, "
-                    f"but the file has {len(self._map):,}",
-                    str(self.path),
-                    AGAIN,
-                )
-            yield stored
+        first = _Part(self.path)
+        count = value_of(first.metadata, "split.count", int, str(path), 1)
+        self._parts = [first] if count < 2 else _all_parts(first, count)
+        self.metadata = self._parts[0].metadata
+        self.tensors: dict[str, Stored] = {}
+        for index, part in enumerate(self._parts):
+            for name, stored in part.tensors.items():
+                if name in self.tensors:
+                    raise InputError(f"tensor {name!r} stands in an earlier part too", str(part.path), FETCH_AGAIN)
+                self.tensors[name] = replace(stored, part=index)
+        promised = value_of(self.metadata, "split.tensors.count", int, str(path), len(self.tensors))
+        if count > 1 and promised != len(self.tensors):
+            fault = f"its {count} parts hold {len(self.tensors)} tensors, not {promised}"
+            raise InputError(fault, str(path), FETCH_AGAIN)
 
     def raw(self, name: str) -> np.ndarray:
         """The bytes of a tensor, as they lie in the file."""
         stored = self.tensors[name]
-        return np.frombuffer(self._map, np.uint8, stored.size, stored.start)
+        return np.frombuffer(self._parts[stored.part].map, np.uint8, stored.size, stored.start)
 
     def read(self, names: list[str], dtype: torch.dtype = torch.float32, threads: int = 2) -> dict[str, torch.Tensor]:
         """Tensors as numbers. Those stored in float32 stay in the file's map, if that is the type asked for.
@@ -195,7 +164,103 @@ class GGUFFile:
         """Let the system take back the pages that were read; those looked at again are read again. Nobody can have
         written into them yet: what was written would be lost."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+            for part in self._parts:
+                part.map.madvise(mmap.MADV_DONTNEED)
+
+
+def _all_parts(opened: _Part, count: int) -> list[_Part]:
+    """Every part of a split model, in order, given one of them."""
+    place = str(opened.path)
+    number = value_of(opened.metadata, "split.no", int, place, 0) + 1
+    if MAGIC in opened.rest():
+        hint = "join the parts with llama-gguf-split --merge, or put them beside one another and name the first"
+        raise InputError(f"its {count} parts were joined byte by byte, which gives no GGUF file", place, hint)
+    match = PART.fullmatch(opened.path.name)
+    if match is None:
+        fault = f"this is part {number} of {count}, and its name does not tell the names of the others"
+        raise InputError(fault, place, f"name the parts NAME-00001-of-{count:05d}.gguf and so on")
+    paths = [opened.path.with_name(f"{match['name']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        fault = f"this is part {number} of a model in {count} files; {_few(missing)} not beside it"
+        raise InputError(fault, place, "fetch every part into this folder")
+    parts = [opened if path == opened.path else _Part(path) for path in paths]
+    for index, part in enumerate(parts):
+        said = [value_of(part.metadata, key, int, str(part.path), 0) for key in ("split.no", "split.count")]
+        if said != [index, count]:
+            fault = f"it says to be part {said[0] + 1} of {said[1]}, its name that it is part {index + 1} of {count}"
+            raise InputError(fault, str(part.path), "the parts are not of one model: fetch them again")
+    return parts
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+class _Part:
+    """One file: its map, metadata and tensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                # a private map: nothing that happens to the weights in memory reaches the file
+                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be opened: {error}", str(path), "give the path of a GGUF file") from error
+        cursor = _Cursor(self.map, str(path))
+        if cursor.take(4) != MAGIC:
+            hint = "give a .gguf file, or the folder that holds config.json and the weights"
+            if CUT.search(path.name):
+                hint = "join the pieces first, in order: cat NAME.part1 NAME.part2 > NAME.gguf"
+            raise InputError("is not a GGUF file: it does not begin with GGUF", str(path), hint)
+        _check_version(cursor.number("I"), str(path))
+        tensors, pairs = cursor.number("Q"), cursor.number("Q")
+        self.metadata: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = cursor.text()
+            self.metadata[key] = cursor.value(cursor.number("I"))
+        self.tensors = {stored.name: stored for stored in self._describe(cursor, tensors)}
+
+    def rest(self) -> bytes:
+        """The beginning of what lies behind the last tensor; an empty text where nothing does."""
+        end = max((stored.start + stored.size for stored in self.tensors.values()), default=len(self.map))
+        return self.map[end : end + 4096]
+
+    def _describe(self, cursor: _Cursor, count: int) -> Iterator[Stored]:
+        listed = []
+        for _ in range(count):
+            name, dimensions = cursor.text(), cursor.number("I")
+            if dimensions > 4:
+                raise cursor.error(f"tensor {name!r} has {dimensions} dimensions")
+            shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
+            listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
+        alignment = value_of(self.metadata, "general.alignment", int, cursor.place, 32)
+        if alignment <= 0:
+            raise cursor.error(f"general.alignment is {alignment}")
+        base = -(-cursor.at // alignment) * alignment
+        for name, shape, number, offset in listed:
+            try:
+                kind = GGMLQuantizationType(number)
+            except ValueError:
+                fault = f"tensor {name!r} is of the unknown type {number}"
+                raise InputError(fault, str(self.path), FETCH_AGAIN) from None
+            block, width = GGML_QUANT_SIZES[kind]
+            elements = 1
+            for size in shape:
+                elements *= size
+            stored = Stored(name, shape, kind.name, base + offset, elements // block * width)
+            if shape and shape[-1] % block:
+                fault = f"tensor {name!r} has rows of {shape[-1]}, not whole blocks"
+                raise InputError(fault, str(self.path), FETCH_AGAIN)
+            if stored.start + stored.size > len(self.map):
+                raise InputError(
+                    f"tensor {name!r} should end at byte {stored.start + stored.size:,}, "
+                    f"but the file has {len(self.map):,}",
+                    str(self.path),
+                    FETCH_AGAIN,
+                )
+            yield stored
 
 
 def _chunks(
@@ -217,6 +282,15 @@ def _dequantize(out: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType) 
         out.copy_(torch.from_numpy(dequantize(raw.reshape(1, -1), kind).reshape(-1)))
 
 
+def _check_version(version: int, place: str) -> None:
+    if version in VERSIONS:
+        return
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
+        hint = "take the little-endian file, or convert it with gguf-convert-endian FILE little"
+        raise InputError("its numbers are in the other byte order (big-endian GGUF)", place, hint)
+    raise InputError(f"GGUF version {version} is not read here", place, "convert it with a present-day llama.cpp")
+
+
 class _Cursor:
     """Reads forward through the header, and never past the end of the file."""
 
@@ -224,7 +298,7 @@ class _Cursor:
         self.data, self.place, self.at = data, place, 0
 
     def error(self, fault: str) -> InputError:
-        return InputError(f"{fault} (at byte {self.at:,} of {len(self.data):,})", self.place, AGAIN)
+        return InputError(f"{fault} (at byte {self.at:,} of {len(self.data):,})", self.place, FETCH_AGAIN)
 
     def take(self, count: int) -> bytes:
         end = self.at + count

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Core
 
 from lmworks.base.errors import InputError
-from lmworks.families.gguf_file import told
+from lmworks.families.gguf_file import value_of
 from lmworks.text.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
@@ -58,7 +58,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         InputError: a kind of tokenizer or pre-tokenizer that is not known here, or parts that do not fit together.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    tokens: list[str] = told(metadata, "tokenizer.ggml.tokens", list, place, [])
+    tokens: list[str] = value_of(metadata, "tokenizer.ggml.tokens", list, place, [])
     if not tokens:
         raise InputError("the file has no tokenizer", place, "take a GGUF file of a whole language model")
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -72,7 +72,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         defaults = {"bos": 1, "eos": 2, "unknown": 0}
     else:
         raise InputError(f"a tokenizer of kind {kind!r} is not read here", place, "known: gpt2, llama")
-    types = told(metadata, "tokenizer.ggml.token_type", np.ndarray, place, np.full(len(tokens), NORMAL)).tolist()
+    types = value_of(metadata, "tokenizer.ggml.token_type", np.ndarray, place, np.full(len(tokens), NORMAL)).tolist()
     if len(types) != len(tokens):
         raise InputError(f"it has {len(tokens)} tokens, but types of {len(types)}", place, "fetch the file again")
     roles = ("bos", "eos", "padding", "unknown", "mask")
@@ -81,7 +81,7 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         if index is not None:
             types[index] = CONTROL  # old files do not say so
     _add_tokens(core, tokens, types)
-    adds_bos = told(metadata, "tokenizer.ggml.add_bos_token", bool, place, default_bos) and ids["bos"] is not None
+    adds_bos = value_of(metadata, "tokenizer.ggml.add_bos_token", bool, place, default_bos) and ids["bos"] is not None
     return Tokenizer(
         core,
         bos_id=ids["bos"],
@@ -89,19 +89,19 @@ def tokenizer_of(metadata: Mapping[str, Any], place: str) -> Tokenizer:
         pad_id=ids["padding"],
         unk_id=ids["unknown"],
         mask_id=ids["mask"],
-        chat_template=told(metadata, "tokenizer.chat_template", str, place),
+        chat_template=value_of(metadata, "tokenizer.chat_template", str, place),
         adds_bos=adds_bos,
         end_ids=_end_ids(metadata, vocabulary, types, place),
     )
 
 
 def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: str) -> tuple[Core, bool]:
-    name = told(metadata, "tokenizer.ggml.pre", str, place, "default")
+    name = value_of(metadata, "tokenizer.ggml.pre", str, place, "default")
     if name not in SPLITS:
         raise InputError(
             f"a pre-tokenizer named {name!r} is not known here", place, "known: " + ", ".join(sorted(SPLITS))
         )
-    merges = [tuple(merge.split(" ", 1)) for merge in told(metadata, "tokenizer.ggml.merges", list, place, [])]
+    merges = [tuple(merge.split(" ", 1)) for merge in value_of(metadata, "tokenizer.ggml.merges", list, place, [])]
     try:
         core = Core(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=name in WHOLE_WORDS))
     except Exception as error:  # the library raises bare Exception
@@ -117,7 +117,7 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], place: 
 
 
 def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], vocabulary: dict[str, int], place: str) -> Core:
-    scores = told(metadata, "tokenizer.ggml.scores", np.ndarray, place)
+    scores = value_of(metadata, "tokenizer.ggml.scores", np.ndarray, place)
     if scores is None or len(scores) != len(tokens):
         raise InputError("its pieces have no scores", place, "fetch or convert the file again")
     unknown = _id(metadata, "unknown", len(tokens), place, 0)
@@ -164,11 +164,11 @@ def _add_tokens(core: Core, tokens: list[str], types: list[int]) -> None:
 
 
 def _prefix(metadata: Mapping[str, Any], default: bool, place: str) -> bool:
-    return told(metadata, "tokenizer.ggml.add_space_prefix", bool, place, default)
+    return value_of(metadata, "tokenizer.ggml.add_space_prefix", bool, place, default)
 
 
 def _id(metadata: Mapping[str, Any], role: str, size: int, place: str, default: int | None = None) -> int | None:
-    index = told(metadata, f"tokenizer.ggml.{role}_token_id", int, place, default)
+    index = value_of(metadata, f"tokenizer.ggml.{role}_token_id", int, place, default)
     return index if index is not None and 0 <= index < size else None
 
 

@@ -18,6 +18,7 @@ from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 
 if TYPE_CHECKING:
+    from lmworks.families.sentence_pooling import SentencePooling
     from lmworks.text.tokenizer import Tokenizer
 
 STORAGES = ("bfloat16", "stored")
@@ -36,6 +37,7 @@ class Opened:
         generation: its generation_config.json (made from config.json or the metadata where there is none).
         family: whose names it uses on disk.
         notes: what a person should know about it.
+        pooling: how it makes one vector of a text, where it is a sentence encoder.
     """
 
     config: ModelConfig
@@ -45,6 +47,7 @@ class Opened:
     family: Family
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pooling: SentencePooling | None = None
 
 
 def fit_tokenizer(tokenizer: Tokenizer, rows: int, place: str) -> list[str]:

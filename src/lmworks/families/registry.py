@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.json_file import wrong_kind
 from lmworks.families.albert import ALBERT
 from lmworks.families.bart import BART
 from lmworks.families.bert import BERT
@@ -36,7 +37,9 @@ def family_of(hf_config: Mapping[str, Any], place: str = "config.json") -> Famil
     """
     name = hf_config.get("model_type")
     known = "known: " + ", ".join(sorted(FAMILIES))
-    if name is None:
+    if name is None or not isinstance(name, str):
+        if name is not None:
+            raise wrong_kind("model_type", name, place, str)
         raise InputError("model_type is missing, so this is not a model's config", place, known)
     if name in PICTURES:
         hint = f"take a model that reads text alone: its config says {PICTURES[name]!r}"

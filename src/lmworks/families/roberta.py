@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from lmworks.base.errors import InputError
 from lmworks.families.bert import OLDER, body, head, head_duplicates, read_encoder, write_encoder
-from lmworks.families.family import Family, Keys
+from lmworks.families.family import PUBLISHED, Family, Keys
 from lmworks.families.mapping import Row
 from lmworks.model.config import ModelConfig
 
@@ -15,7 +16,10 @@ HEAD = {"dense": "head_transform.dense", "layer_norm": "head_transform.norm"}
 
 def _read(named: str, keys: Keys) -> dict[str, Any]:
     read = read_encoder(keys)
-    offset = keys.take("pad_token_id", 1) + 1  # the rows up to the padding's are never read
+    padding = keys.take("pad_token_id", 1)
+    if padding is None or padding < 0:
+        raise InputError(f"pad_token_id is {padding}: positions count from it", keys.place, PUBLISHED)
+    offset = padding + 1  # the rows up to the padding's are never read
     headed = keys.promised("lm_head.dense.weight", f"{named}ForMaskedLM")
     if headed:
         keys.only("hidden_act", "gelu")  # the head's activation, whatever the layers'

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.families.family import Keys
+from lmworks.base.json_file import check_kinds
+from lmworks.families.family import PUBLISHED, Keys
 from lmworks.model.config import ModelConfig
 
 _YARN = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
@@ -25,7 +26,14 @@ FIELDS = {
 NEEDED = {"yarn": (), "llama3": FIELDS["llama3"], "longrope": ("short_factor", "long_factor")}
 TRAINED = "original_max_position_embeddings"
 LOCAL = "rope_local_base_freq"
-_MEND = "compare with the config.json that the model was published with"
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("rope_type", "type"), (str,)),
+    **dict.fromkeys(("short_factor", "long_factor"), (list,)),
+    **dict.fromkeys(("truncate",), (bool,)),
+    **dict.fromkeys(("rope_theta", "partial_rotary_factor", "factor", "low_freq_factor", "high_freq_factor"), (float,)),
+    **dict.fromkeys((name for name in _YARN if name != "truncate"), (float,)),
+    TRAINED: (int,),
+}
 
 
 def read_rope(
@@ -43,47 +51,53 @@ def read_rope(
     Raises:
         InputError: a kind of scaling that we do not have, or one without its numbers.
     """
-    newer, older = keys.take("rope_parameters"), keys.take("rope_scaling")
-    told = _without_nulls(older or newer or {})
-    theta, fields = keys.take("rope_theta") or theta, {}
+    newer, older = keys.take("rope_parameters", None, dict), keys.take("rope_scaling", None, dict)
+    for values in (newer, older):
+        _check_kinds(values or {}, keys.place)
+    rope = _without_nulls(older or newer or {})
+    theta, fields = keys.take("rope_theta", None, float) or theta, {}
     if local is not None:
         # the newer keys tell both kinds of layers, the older rope_scaling those alone that see everything
         sliding = _without_nulls((newer or {}).get("sliding_attention") or {})
-        told.pop("sliding_attention", None)
-        told = _without_nulls(told.get("full_attention", told))
+        rope.pop("sliding_attention", None)
+        rope = _without_nulls(rope.get("full_attention", rope))
         theta = ((newer or {}).get("full_attention") or {}).get("rope_theta") or theta
-        local = keys.take(LOCAL) or local
+        local = keys.take(LOCAL, None, float) or local
         fields["rope_local_theta"] = sliding.pop("rope_theta", local)
         if sliding.pop("rope_type", "default") != "default" or sliding:
-            raise InputError("stretched rotary positions of sliding layers are not computed here", keys.place, _MEND)
-    told = _one_for_all_layers(told, keys.place)
-    fields["rope_theta"] = told.pop("rope_theta", theta)
-    whole = keys.take("partial_rotary_factor") or 1.0
-    part = told.pop("partial_rotary_factor", whole)
+            raise InputError(
+                "stretched rotary positions of sliding layers are not computed here", keys.place, PUBLISHED
+            )
+    rope = _one_for_all_layers(rope, keys.place)
+    fields["rope_theta"] = rope.pop("rope_theta", theta)
+    whole = keys.take("partial_rotary_factor", None, float) or 1.0
+    part = rope.pop("partial_rotary_factor", whole)
     if part != 1.0 and not partial:
-        raise InputError("partial_rotary_factor: heads of this family are rotated whole", keys.place, _MEND)
+        raise InputError("partial_rotary_factor: heads of this family are rotated whole", keys.place, PUBLISHED)
     fields["rotary_fraction"] = part
-    older_name = told.pop("type", "default")
-    kind = told.pop("rope_type", older_name)
+    older_name = rope.pop("type", "default")
+    kind = rope.pop("rope_type", older_name)
     kind = "longrope" if kind == "su" else kind  # Phi-3's first name of it
-    trained = keys.take(TRAINED) or told.get(TRAINED) or trained or keys.count("max_position_embeddings")
-    return fields | {"rope_scaling": None if kind == "default" else _scaling(kind, told, trained, keys)}
+    trained = keys.take(TRAINED, None, int) or rope.get(TRAINED) or trained or keys.count("max_position_embeddings")
+    if trained < 1:
+        raise InputError(f"{TRAINED} is {trained}, not a number of at least one", keys.place, PUBLISHED)
+    return fields | {"rope_scaling": None if kind == "default" else _scaling(kind, rope, trained, keys)}
 
 
-def _scaling(kind: str, told: dict[str, Any], trained: int, keys: Keys) -> dict[str, Any]:
+def _scaling(kind: str, rope: dict[str, Any], trained: int, keys: Keys) -> dict[str, Any]:
     if kind not in FIELDS:
         raise InputError(f"rope_type {kind!r} is not computed here", keys.place, "known: " + ", ".join(FIELDS))
     if kind in ("linear", "dynamic"):
-        told.pop(TRAINED, None)  # transformers computes with max_position_embeddings
-    if strange := sorted(set(told) - set(FIELDS[kind])):
-        raise InputError(f"rope_scaling has unknown keys for {kind!r}: {', '.join(strange)}", keys.place, _MEND)
+        rope.pop(TRAINED, None)  # transformers computes with max_position_embeddings
+    if strange := sorted(set(rope) - set(FIELDS[kind])):
+        raise InputError(f"rope_scaling has unknown keys for {kind!r}: {', '.join(strange)}", keys.place, PUBLISHED)
     if kind in ("yarn", "longrope"):
-        told[TRAINED] = trained
-        told.setdefault("factor", keys.count("max_position_embeddings") / trained)
+        rope[TRAINED] = trained
+        rope.setdefault("factor", keys.count("max_position_embeddings") / trained)
     for name in NEEDED.get(kind, ("factor",)):
-        if name not in told:
-            raise InputError(f"rope_scaling of kind {kind!r} lacks {name}", keys.place, _MEND)
-    return {"kind": kind, **told}
+        if name not in rope:
+            raise InputError(f"rope_scaling of kind {kind!r} lacks {name}", keys.place, PUBLISHED)
+    return {"kind": kind, **rope}
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:
@@ -95,26 +109,34 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
         keys["partial_rotary_factor"] = config.rotary_fraction
     if (scaling := config.rope_scaling) is None:
         return keys
-    told = _without_nulls({name: getattr(scaling, name) for name in FIELDS[scaling.kind]})
+    numbers = _without_nulls({name: getattr(scaling, name) for name in FIELDS[scaling.kind]})
     if scaling.kind != "longrope":
-        return keys | {"rope_scaling": {"rope_type": scaling.kind, **told}}
+        return keys | {"rope_scaling": {"rope_type": scaling.kind, **numbers}}
     # Older versions of transformers take three keys alone, and the trained context from beside them.
-    keys[TRAINED] = told.pop(TRAINED, config.max_position_embeddings)
-    if told["factor"] == config.max_position_embeddings / keys[TRAINED]:
-        del told["factor"]
-    told |= {name: list(told[name]) for name in ("short_factor", "long_factor")}
-    return keys | {"rope_scaling": {"type": scaling.kind, **told}}
+    keys[TRAINED] = numbers.pop(TRAINED, config.max_position_embeddings)
+    if numbers["factor"] == config.max_position_embeddings / keys[TRAINED]:
+        del numbers["factor"]
+    numbers |= {name: list(numbers[name]) for name in ("short_factor", "long_factor")}
+    return keys | {"rope_scaling": {"type": scaling.kind, **numbers}}
 
 
-def _without_nulls(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if value is not None}
+def _check_kinds(rope: Mapping[str, Any], place: str) -> None:
+    """Check the values of both forms, told for all layers or for each kind of them."""
+    check_kinds(rope, KINDS, place)
+    for value in rope.values():
+        if isinstance(value, Mapping):
+            check_kinds(value, KINDS, place)
 
 
-def _one_for_all_layers(told: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _without_nulls(rope: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in rope.items() if value is not None}
+
+
+def _one_for_all_layers(rope: Mapping[str, Any], place: str) -> dict[str, Any]:
     """transformers 5 may tell the rotation of each kind of layer; most families have one for all."""
-    kinds = [_without_nulls(value) for value in told.values() if isinstance(value, Mapping)]
+    kinds = [_without_nulls(value) for value in rope.values() if isinstance(value, Mapping)]
     if not kinds:
-        return dict(told)
-    if any(kind != kinds[0] for kind in kinds) or len(kinds) != len(told):
-        raise InputError("layers with different rotary positions are not computed here", place, _MEND)
+        return dict(rope)
+    if any(kind != kinds[0] for kind in kinds) or len(kinds) != len(rope):
+        raise InputError("layers with different rotary positions are not computed here", place, PUBLISHED)
     return kinds[0]

@@ -34,17 +34,17 @@ def _read(keys: Keys) -> dict[str, Any]:
     keys.only("is_encoder_decoder", True)
     keys.ignore("initializer_factor", "classifier_dropout", "output_past", "gradient_checkpointing")
     keys.ignore("dense_act_fn", "is_gated_act")  # both follow from feed_forward_proj
-    word = keys.take("feed_forward_proj", "relu")
+    word = keys.take("feed_forward_proj", "relu") or "relu"
     activation = "gelu_new" if word == "gated-gelu" else word.removeprefix(GATED)
     if activation not in ACTIVATIONS:
         raise InputError(f"feed_forward_proj: {word!r} is not a feed-forward we have", keys.place, "relu or gated-gelu")
     # transformers 5 always says that the head is tied, and tells v1.0 from v1.1 by the scale alone
-    scaled = keys.take("scale_decoder_outputs", None)
+    scaled = keys.take("scale_decoder_outputs", None, bool)
     tied = keys.take("tie_word_embeddings", True)
     scaled = tied is not False if scaled is None else scaled
     return sizes | {
         "architecture": "encoder-decoder",
-        "num_decoder_layers": keys.take("num_decoder_layers") or sizes["num_hidden_layers"],
+        "num_decoder_layers": keys.take("num_decoder_layers", None, int) or sizes["num_hidden_layers"],
         **{ours: keys.take(*theirs) for ours, theirs in FIELDS.items()},
         "positions": "relative",
         "norm": "rms",

@@ -1,4 +1,4 @@
-"""Models that read a text whole: fill its blanks, judge whether a sentence follows another, compute vectors.
+"""Models that read a text whole fill its blanks, and judge whether a sentence follows another.
 
 A blank may be written as the tokenizer's own mask token, as [MASK], as <mask> or as three underscores or more. Models
 with a mask token predict one token for each blank, all at once; models with sentinels (T5's <extra_id_0>) write what
@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from torch.nn import functional
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import NEXT_SENTENCE
@@ -26,7 +24,6 @@ from lmworks.model.transformer import Transformer
 from lmworks.text.plain_text import check_text
 from lmworks.text.tokenizer import Tokenizer
 
-Pooling = Literal["mean", "first", "none"]
 BLANKS = (r"\[MASK\]", "<mask>", "_{3,}")
 SPAN_TOKENS = 16  # of what a model with sentinels writes into one blank
 
@@ -92,51 +89,13 @@ def next_sentence(network: Transformer, tokenizer: Tokenizer, first: str, second
     for text in (first, second):
         check_text(text, "the text")
     pair = tokenizer.core.encode(first, second, add_special_tokens=True)
-    _check_length(network, pair.ids, "the two sentences")
+    check_length(network, pair.ids, "the two sentences")
     device = network.device
     types = torch.tensor([pair.type_ids], device=device) if network.config.type_vocab_size > 1 else None
     with torch.inference_mode():
         hidden = network.hidden_states(torch.tensor([pair.ids], device=device), types=types)
         read = hidden[0, list(head.places(len(pair.ids)))]
         return float(network.head_logits(head.name, read).float().softmax(-1)[0, 0])
-
-
-@torch.no_grad()
-def embed(
-    network: Transformer,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    pooling: Pooling = "mean",
-    normalize: bool | None = None,
-) -> torch.Tensor | list[torch.Tensor]:
-    """Vectors of texts: the last hidden states, of an encoder-decoder those of its encoder.
-
-    Args:
-        network: of any architecture.
-        tokenizer: its own.
-        texts: at most one context each.
-        pooling: "mean" over a text's tokens, its "first" token, or "none": all of them. Special tokens count.
-        normalize: to length 1; None: pooled vectors are, those of tokens are not.
-
-    Returns:
-        (n, E) float32; with "none" a list of (tokens, E).
-
-    Raises:
-        InputError: a text is empty or too long, or there is no such pooling.
-    """
-    if pooling not in ("mean", "first", "none"):
-        raise InputError(f"{pooling!r} is no way to pool tokens", "pooling", "mean, first or none")
-    ids = [tokenizer.encode(text, special=True) for text in texts]
-    for number, row in enumerate(ids, 1):
-        if not row:
-            raise InputError("the text is empty", f"text {number}", "give at least one token")
-        _check_length(network, row, f"text {number}")
-    states = [state.float().cpu() for state in encode_texts(network, ids)]
-    if pooling == "none":
-        return [functional.normalize(state, dim=-1) if normalize else state for state in states]
-    pooled = [state.mean(0) if pooling == "mean" else state[0] for state in states]
-    vectors = torch.stack(pooled) if pooled else torch.empty(0, network.config.hidden_size)
-    return vectors if normalize is False else functional.normalize(vectors, dim=-1)
 
 
 def _parts(tokenizer: Tokenizer, text: str) -> list[str]:
@@ -156,7 +115,7 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     positions = [place for place, token_id in enumerate(ids) if token_id == mask]
     if len(positions) != len(parts) - 1:
         raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
-    _check_length(network, ids, "the text")
+    check_length(network, ids, "the text")
     device = network.device
     memory, decoder_ids = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
@@ -185,7 +144,7 @@ def _spans(
     tokens = [_token(tokenizer, mark) for mark in marks]
     source = parts[0] + "".join(token + part for token, part in zip(tokens, parts[1:], strict=False))
     ids = tokenizer.encode(source, special=True)
-    _check_length(network, ids, "the text")
+    check_length(network, ids, "the text")
     # the likeliest spans themselves: no penalty of lengths, and on until nothing likelier can come
     settings = SamplingSettings(
         num_beams=max(2 * top, 4), max_tokens=SPAN_TOKENS, length_penalty=0.0, early_stopping="never"
@@ -231,7 +190,7 @@ def _joined(text: str, piece: str) -> str:
     return text + piece.lstrip() if piece[:1].isspace() else text.rstrip() + piece
 
 
-def _check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
+def check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
     most = context_of(network)
     if most is not None and len(ids) > most:
         raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")

@@ -19,7 +19,9 @@ from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
-from lmworks.generate.fill import Filled, Pooling, embed, fill, next_sentence
+from lmworks.families.sentence_pooling import SentencePooling
+from lmworks.generate.embed import Pooling, embed
+from lmworks.generate.fill import Filled, fill, next_sentence
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
@@ -63,6 +65,7 @@ class LanguageModel:
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
+    pooling: SentencePooling | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -183,11 +186,14 @@ class LanguageModel:
         return next_sentence(self.network.eval(), self.tokenizer, first, second)
 
     def embed(
-        self, texts: str | Sequence[str], pooling: Pooling = "mean", normalize: bool | None = None
+        self, texts: str | Sequence[str], pooling: Pooling | None = None, normalize: bool | None = None
     ) -> torch.Tensor | list[torch.Tensor]:
-        """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/fill.py."""
+        """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/embed.py.
+
+        Without ``pooling``: a sentence encoder's own (``self.pooling``), of other models the mean, normalized.
+        """
         texts = [texts] if isinstance(texts, str) else texts
-        return embed(self.network.eval(), self.tokenizer, texts, pooling, normalize)
+        return embed(self.network.eval(), self.tokenizer, texts, pooling, normalize, self.pooling)
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
@@ -259,6 +265,7 @@ class LanguageModel:
                 generation=self.generation,
                 dtype=dtype,
                 overwrite=overwrite,
+                pooling=self.pooling,
             )
         if self.input_format is not None:
             self.input_format.save(folder)

@@ -6,10 +6,9 @@ folder (its result is opened).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from lmworks.adapt import registry
+from lmworks.adapt import adapter_folder, registry
 from lmworks.base.errors import InputError
 from lmworks.base.sources import Found, find
 from lmworks.families import folder, gguf
@@ -28,6 +27,7 @@ def load(
     device: str = "cpu",
     offline: bool | None = None,
     storage: str | None = None,
+    base: str | Path | None = None,
 ) -> LanguageModel:
     """Open a model from any source.
 
@@ -39,6 +39,7 @@ def load(
         offline: fetch nothing; default: as LMWORKS_OFFLINE says.
         storage: "bfloat16" or "stored": frozen matrices that take less memory than ``dtype``, rounded to bfloat16 or as
             the file has them (a GGUF's blocks). They are dequantized where they are used; adapters train over them.
+        base: of an adapter: the model that it was trained on, where the adapter's config names it no longer rightly.
 
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
@@ -46,8 +47,8 @@ def load(
     found = _resolve(source, offline)
     notes = [found.note] if found.note else []
     if (found.path / "adapter_config.json").is_file():
-        base = _base_of(found.path)
-        model = load(base, dtype=dtype, device=device, offline=offline, storage=storage)
+        at = adapter_folder.base_of(found.path, base, offline)
+        model = load(at, dtype=dtype, device=device, offline=offline, storage=storage)
         loaded = registry.load_adapter(model.network, found.path, model.family)
         if (found.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
@@ -57,7 +58,7 @@ def load(
         model.input_format = InputFormat.read(found.path)
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
-    open_file = gguf.open_gguf if found.path.suffix == ".gguf" else folder.open_folder
+    open_file = gguf.open_gguf if found.path.is_file() else folder.open_folder
     opened = open_file(found.path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
     if tokenizer is not None and (end := chat.end_of_turn(tokenizer)) is not None:
@@ -71,24 +72,30 @@ def load(
         hf_config=opened.hf_config,
         generation=opened.generation,
         notes=[*notes, *opened.notes],
+        pooling=opened.pooling,
         input_format=InputFormat.read(found.path) if found.path.is_dir() else None,
     )
+
+
+def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
+    """Whether a source is an adapter beside a base, rather than a whole model."""
+    return (_resolve(source, offline).path / "adapter_config.json").is_file()
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokenizer:
     """Open only the tokenizer of a model, which takes no time."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
-        return load_tokenizer(_base_of(path), offline=offline)
-    return gguf.read_tokenizer(path) if path.suffix == ".gguf" else Tokenizer.open(path)
+        return load_tokenizer(adapter_folder.base_of(path, offline=offline), offline=offline)
+    return gguf.read_tokenizer(path) if path.is_file() else Tokenizer.open(path)
 
 
 def read_config(source: str | Path, *, offline: bool | None = None) -> ModelConfig:
     """Read only the config, without weights."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file():
-        return read_config(_base_of(path), offline=offline)
-    if path.suffix == ".gguf":
+        return read_config(adapter_folder.base_of(path, offline=offline), offline=offline)
+    if path.is_file():
         family, told = gguf.read_config(path)
         return family.read_config(told, str(path))
     return folder.read_config(path)
@@ -103,13 +110,3 @@ def _resolve(source: str | Path, offline: bool | None) -> Found:
     if not final.is_dir():
         raise InputError("this run has not finished, so it has no model yet", str(source), f"lmworks resume {source}")
     return Found(final, str(source), found.origin, found.note)
-
-
-def _base_of(adapter: Path) -> str:
-    place = adapter / "adapter_config.json"
-    base = json.loads(place.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise InputError(
-            "base_model_name_or_path is missing", str(place), "write there the model that the adapter was trained on"
-        )
-    return base

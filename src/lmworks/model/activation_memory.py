@@ -31,9 +31,9 @@ def activation_bytes(
 ) -> int:
     """Saved bytes a token and layer. Attention scores, where these are saved, are counted by :func:`score_bytes`.
 
-    They are the inputs of all norms; queries, keys and values as attention reads them; its output, and that output made
-    contiguous for the next product; what activation and gate need; and the input of each matrix that is trained or has
-    an adapter.
+    They are the inputs of all norms; queries, keys and values as attention reads them; its output, and a contiguous
+    copy of that for the next product; what activation and gate need; and the input of each matrix that is trained or
+    has an adapter.
 
     Args:
         config: the model.

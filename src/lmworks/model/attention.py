@@ -48,7 +48,7 @@ class Attention(nn.Module):
 
     Args:
         config: sizes and settings.
-        window: tokens this layer looks back, itself included; None: all.
+        window: keys that a query attends to, its own included; None: all.
         cross: look at another stack's output (``memory``) instead of at x.
     """
 
@@ -83,7 +83,7 @@ class Attention(nn.Module):
             bias: (B or 1, H or 1, T, S) added to the scores.
             relative: the same by distance; where a row holds several documents, (1, H, L, L) of the longest.
             cache: keys and values of earlier tokens; extended by this call.
-            memory: (B, S, E) what cross-attention looks at.
+            memory: (B, S, E) the encoder's output, which cross-attention reads.
         """
         query = self._heads(self.q_proj(x))
         if self.q_norm is not None:

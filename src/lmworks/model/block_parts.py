@@ -1,4 +1,4 @@
-"""The parts of a fused block beside its matrix products, as calls of native kernels: norms, rotary positions,
+"""The parts of a fused block besides its matrix products, as calls of native kernels: norms, rotary positions,
 activations, dropout and residuals, forward and backward. Rows are (tokens, size), float32 or bfloat16."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Maybe = torch.Tensor | None
 
 
 class BlockSettings(NamedTuple):
-    """What a block computes beside its products; rates are 0 where nothing is dropped."""
+    """What a block computes besides its products; rates are 0 where nothing is dropped."""
 
     pre_norm: bool
     layer_norm: bool  # or RMSNorm

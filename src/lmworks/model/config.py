@@ -40,7 +40,7 @@ class RopeScaling(Settings):
     attention_factor: float | None = Field(None, description="yarn: scale of the rotation; None: 0.1 ln(factor) + 1.")
     mscale: float | None = Field(None, description="yarn: DeepSeek's numerator of the attention factor.")
     mscale_all_dim: float | None = Field(None, description="yarn: DeepSeek's denominator of the attention factor.")
-    truncate: bool = Field(True, description="yarn: round the borders of its bands to whole dimensions.")
+    truncate: bool = Field(True, description="yarn: round the edges of its bands to whole dimensions.")
     short_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors of the rates, short texts.")
     long_factor: tuple[float, ...] | None = Field(None, description="longrope: divisors beyond the original context.")
 
@@ -130,7 +130,7 @@ class ModelConfig(Settings):
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     hidden_dropout: float = Field(0.0, ge=0, lt=1, description="After each attention and feed-forward.")
     mlp_dropout: float = Field(0.0, ge=0, lt=1, description="Inside the feed-forward, after the activation.")
-    initialization: Initialization = Field("normal", description="How weights are drawn; see model/initialization.")
+    initialization: Initialization = Field("normal", description="Of new weights; see model/initialization.")
     initializer_range: float = Field(0.02, gt=0)
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ class Output(NamedTuple):
 
 
 class Inputs(TypedDict, total=False):
-    """What a forward pass reads beside token ids; each may be left out or None.
+    """What a forward pass reads besides token ids; each may be left out or None.
 
     Attributes:
         embeddings: (B, T, embedding_width) instead of those of ids.
@@ -74,7 +74,7 @@ class Inputs(TypedDict, total=False):
 
 
 class BlockInputs(NamedTuple):
-    """What all blocks of one forward pass read beside x."""
+    """What all blocks of one forward pass read besides x."""
 
     mask: AttentionMask
     rotation: Rotation = Rotation()
@@ -129,7 +129,7 @@ class Block(nn.Module):
         return self.input_layernorm, self.post_attention_layernorm
 
     def _is_fusable(self, shared: BlockInputs, cache: LayerCache | None) -> bool:
-        """Whether this pass has no inputs or layers beside those that the fused block computes."""
+        """Whether this pass has no inputs or layers besides those that the fused block computes."""
         others = (self.cross_attn, cache, shared.bias, shared.relative, shared.rotation.keys)
         return self.fusable and all(other is None for other in others)
 
@@ -281,7 +281,7 @@ class Transformer(Stack):
     ) -> torch.Tensor:
         """(B, S) source ids -> (B, S, E) memory for the decoder."""
         if self.encoder is None:
-            raise ValueError(f"a {self.config.architecture} has no encoder beside it")
+            raise ValueError(f"a {self.config.architecture} has no separate encoder")
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
         x = self._embed(self.encoder, ids, None, positions, None)

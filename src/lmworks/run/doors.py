@@ -1,4 +1,4 @@
-"""The two ways into a run, tune and pretrain, as Python calls: both fill the same recipe."""
+"""The ways into a run, tune and pretrain, and its plan, as Python calls: all fill the same recipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import Run, Say, run_recipe
+from lmworks.run.plan import Plan
+from lmworks.run.setup import set_up
 from lmworks.text import python_rows
 
 
@@ -67,6 +69,29 @@ def pretrain(
     values = {**settings, "data": source, **_given(method, out)}
     read = recipes.read if recipes.is_recipe(preset) else recipes.from_preset
     return run_recipe(read(preset, values), say, rows)
+
+
+def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -> Plan:
+    """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data, trains and writes nothing.
+
+    Args:
+        model: any source of a model, as of :func:`tune`; or a preset, as of :func:`pretrain`.
+        data: as of :func:`tune`.
+        method: default "lora", of a preset "full".
+        **settings: as of :func:`tune` or :func:`pretrain`.
+
+    Raises:
+        InputError: anything about model, data or settings that cannot be used, or too little memory.
+    """
+    source, rows = _parted(data)
+    values = {**settings, "data": source, **_given(method, None)}
+    if recipes.is_preset(model):
+        recipe = recipes.from_preset(model, values)
+    elif recipes.is_recipe(model):
+        recipe = recipes.read(model, values)
+    else:
+        recipe = recipes.resolve({**values, "model": model}, "plan")
+    return set_up(recipe, rows).plan
 
 
 def _parted(data: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ training, from its newest checkpoint. Knows no method and no task by name.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -19,10 +20,11 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
+from lmworks.evaluate.progress import listening
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import load
-from lmworks.report import card, page
+from lmworks.reports import card, page
 from lmworks.run import recipe as recipes
 from lmworks.run.new_model import NewTokenizer
 from lmworks.run.recipe import Recipe
@@ -33,6 +35,7 @@ from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluation_interval
+from lmworks.train.progress import RowProgress
 from lmworks.train.settings import TrainSettings
 
 Say = Callable[[str], None]
@@ -59,6 +62,10 @@ class Run:
     def card(self) -> dict[str, Any]:
         """The report card, as in report.json."""
         return card.build(self.folder)
+
+    def _repr_html_(self) -> str:
+        """The report card, where a notebook shows the run."""
+        return page.embedded(self.card)
 
 
 def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
@@ -176,7 +183,7 @@ def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     recipe, evaluation = setup.recipe, setup.evaluation
     if not _is_evaluated(run, "before"):
         say("measuring before training")
-        _measure(run, evaluation, "before", 0)
+        _measure(run, evaluation, "before", 0, quiet=say is silent)
     machine.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
     say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
@@ -197,7 +204,7 @@ def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("measuring after training")
-        _measure(run, evaluation, "after", outcome.step)
+        _measure(run, evaluation, "after", outcome.step, quiet=say is silent)
     run.write("finish", **_closing(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -233,8 +240,12 @@ def _save(setup: Setup, folder: Path) -> None:
     written.save(folder)
 
 
-def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int) -> None:
-    figures, samples = evaluation.measure()
+def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if not quiet:
+            shown = stack.enter_context(RowProgress(f"measuring {when} training", evaluation.rows))
+            stack.enter_context(listening(shown.advance))
+        figures, samples = evaluation.measure()
     run.write("samples", when=when, step=step, items=samples)
     run.write("evaluation", when=when, step=step, **figures)
 

@@ -104,7 +104,6 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
                 hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
                 raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
     recipe.method = recipe.method or ("full" if recipe.is_new else "lora")
-    recipe.evaluate.resolve(recipe.is_new)
     tasks.check_settings(recipe.task)
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)

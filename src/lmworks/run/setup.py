@@ -13,6 +13,7 @@ from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.run.defaults import settle_evaluation, settle_length
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
@@ -81,7 +82,10 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     check_report(examples.report, recipe.data)
     if recipe.is_new:
         _refuse_short(examples, config, table)
-    held_out, notes = _held_out(task, held_out_rows, recipe, context)
+    held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _nothing(table.kind)
+    notes = settle_length(recipe, examples, len(held_out))
+    notes += settle_evaluation(recipe, examples, held_out)
+    notes += _leave_out(held_out, recipe.evaluate.measured)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
@@ -93,17 +97,18 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 
 
-def _held_out(task: Task, rows: Table, recipe: Recipe, context: int) -> tuple[Examples, list[str]]:
-    """The held-out examples, at most as many as are to be measured, spread evenly; and a note where they are fewer."""
-    if not len(rows):
-        return Examples([], Report(rows.kind, "")), []
-    held_out = task.examples(rows, recipe.data, context)
-    most, there = recipe.evaluate.measured, len(held_out)
+def _nothing(kind: str) -> Examples:
+    return Examples([], Report(kind, ""))
+
+
+def _leave_out(held_out: Examples, most: int | None) -> list[str]:
+    """Leave only so many held-out examples to be measured, spread evenly, and say so."""
+    there = len(held_out)
     if most is None or there <= most:
-        return held_out, []
+        return []
     held_out.items = spread(held_out.items, most)
     count(held_out.items, held_out.report)
-    return held_out, [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
+    return [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
 
 
 def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> Documents:

@@ -18,7 +18,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
-from lmworks.language_model.opening import load, load_tokenizer, read_config
+from lmworks.language_model.opening import is_adapter, load, load_tokenizer, read_config
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
 from lmworks.model.storage import BlockStorage
@@ -125,7 +125,14 @@ class OpenedModel(Source):
 
     @cached_property
     def config(self) -> ModelConfig:
-        """Read without the weights."""
+        """Read without the weights.
+
+        Raises:
+            InputError: it is an adapter: a method would adapt it anew, and its result needs a base that is whole.
+        """
+        if is_adapter(self.source):
+            hint = f"merge it first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
+            raise InputError("is an adapter beside its base, which no method trains further", self.source, hint)
         return read_config(self.source)
 
     def existing_tokenizer(self) -> Tokenizer | None:

@@ -25,7 +25,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
-from lmworks.generate.sampling import SamplingSettings
+from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
@@ -247,7 +247,7 @@ def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: in
     settings = SamplingSettings(max_tokens=NEW_TOKENS + 1, temperature=0)
 
     def write() -> float:
-        steps = decode(TorchStepper(network), prompts, settings, set())
+        steps = decode(TorchStepper(network), prompts, settings, set(), Rules(decoder_start_token_id=0))
         next(steps)
         start = time.perf_counter()
         count = sum(1 for _ in steps)

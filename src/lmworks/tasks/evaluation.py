@@ -107,6 +107,12 @@ class Evaluation:
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 
+    @property
+    def rows(self) -> int:
+        """Rows of one measurement, as evaluate/progress counts them: examples, texts, and answers or choices."""
+        answers = sum(len(prompt.choices) or 1 for prompt in self.prompts)
+        return len(self.held_out) + len(self.general) + answers
+
     def tokens(self) -> int:
         """Tokens that pass through in one measurement, but for those of answers."""
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN

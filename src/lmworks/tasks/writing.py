@@ -10,7 +10,7 @@ import torch
 from lmworks.data.batch import Example
 from lmworks.data.packing import pack
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate import scoring
+from lmworks.evaluate import progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
@@ -33,6 +33,7 @@ def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: i
             group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
         ):
             answers[index] = reply.text.strip()
+        progress.report(len(group))
     return answers
 
 

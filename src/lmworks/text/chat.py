@@ -22,7 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmworks.base.errors import InputError
 from lmworks.text.messages import TEMPLATE_KEYS, Message, is_learned, validate
-from lmworks.text.tokenizer import ROLES, Tokenizer
+from lmworks.text.tokenizer import Tokenizer
+from lmworks.text.tokenizer_folder import ROLES
 
 NO_TEMPLATE = "give the model a chat template (chat_template.jinja in its folder), or use prompt and completion columns"
 _IN_TEMPLATES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)

@@ -15,10 +15,9 @@ import tokenizers
 from tokenizers import processors
 
 from lmworks.base.errors import InputError
+from lmworks.text import tokenizer_folder
 from lmworks.text.plain_text import check_text
-
-ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
-"""Special tokens that tokenizer_config.json names as ``<role>_token``."""
+from lmworks.text.tokenizer_folder import ROLES
 
 
 class Tokenizer:
@@ -78,37 +77,7 @@ class Tokenizer:
         Raises:
             InputError: a file is missing or cannot be read.
         """
-        folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise InputError(
-                "there is no tokenizer.json here",
-                str(folder),
-                "write one with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-            )
-        try:
-            core = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(
-                f"not a tokenizer that can be read ({error})", str(path), "fetch the file again"
-            ) from error
-        config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
-        _add_missing(core, config.pop("added_tokens_decoder", {}), folder)
-        ids = {role: _id_of(core, config.get(f"{role}_token")) for role in ROLES}
-        template_file = folder / "chat_template.jinja"
-        templates = config.pop("chat_template", None)
-        if template_file.is_file():
-            templates = template_file.read_text(encoding="utf-8")
-        if isinstance(templates, list):  # several named ones: the default serves chat, all are kept for saving
-            config["named_templates"] = templates
-        return cls(
-            core,
-            **{f"{role}_id": ids[role] for role in ROLES},
-            chat_template=_default_template(templates),
-            adds_bos=config.get("add_bos_token"),
-            end_ids=_end_ids(_json(folder / "generation_config.json")),
-            config=config,
-        )
+        return cls(**tokenizer_folder.read(Path(folder)))
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json; `transformers` opens them to the same ids and template.
@@ -346,49 +315,3 @@ def _without_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
     if "add_prefix_space" in part:
         changed["add_prefix_space"] = False
     return changed
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not JSON ({error})", str(path), "repair the file, or fetch it again") from error
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path), "repair the file, or fetch it again")
-    return value
-
-
-def _id_of(core: tokenizers.Tokenizer, token: str | dict[str, Any] | None) -> int | None:
-    """The id of a token given as text or as {"content": text}; None where there is none."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return core.token_to_id(text) if text is not None else None
-
-
-def _add_missing(core: tokenizers.Tokenizer, decoder: dict[str, Any], folder: Path) -> None:
-    """Add tokens that tokenizer_config.json knows and tokenizer.json does not; their ids must come out as said."""
-    for index, token in sorted(((int(key), value) for key, value in decoder.items()), key=lambda pair: pair[0]):
-        if core.token_to_id(token["content"]) is not None:
-            continue
-        fields = {key: bool(token.get(key, False)) for key in ("single_word", "lstrip", "rstrip", "special")}
-        added = tokenizers.AddedToken(token["content"], normalized=bool(token.get("normalized", True)), **fields)
-        core.add_tokens([added])
-        if core.token_to_id(token["content"]) != index:
-            raise InputError(
-                f"token {token['content']!r} is said to have id {index}, but tokenizer.json leaves no room for it",
-                str(folder / "tokenizer_config.json"),
-                "fetch tokenizer.json and tokenizer_config.json of the same model again",
-            )
-
-
-def _default_template(templates: str | list[dict[str, str]] | None) -> str | None:
-    if isinstance(templates, list):
-        named = {entry["name"]: entry["template"] for entry in templates}
-        return named.get("default", next(iter(named.values()), None))
-    return templates
-
-
-def _end_ids(generation: dict[str, Any]) -> list[int]:
-    ends = generation.get("eos_token_id")
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]

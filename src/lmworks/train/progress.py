@@ -131,3 +131,52 @@ class TrainingProgress:
             utilization = (after.flops - before.flops) / seconds / self.limit
             parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else BEYOND)
         return "  ".join(parts)
+
+
+class RowProgress:
+    """Rows measured and time left: a live bar on a terminal, a plain line every few seconds elsewhere.
+
+    Args:
+        title: what is being done.
+        total: rows of it.
+        console: where to write; default: standard error.
+    """
+
+    def __init__(self, title: str, total: int, console: Console | None = None) -> None:
+        self.title, self.total, self.done = title, max(1, total), 0
+        self.console = console or Console(stderr=True, highlight=False)
+        self._began = self._shown = time.monotonic()
+        self._live: Progress | None = None
+
+    def __enter__(self) -> RowProgress:
+        self._began = self._shown = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Progress(
+                BarColumn(bar_width=20), TextColumn("{task.description}"), console=self.console, transient=True
+            )
+            self._live.add_task(self._line(), total=self.total)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def advance(self, rows: int) -> None:
+        """So many more rows are done."""
+        self.done = min(self.total, self.done + rows)
+        now = time.monotonic()
+        if self._live is not None:
+            self._live.update(self._live.task_ids[0], completed=self.done, description=self._line())
+        elif now - self._shown >= PLAIN_SECONDS and self.done < self.total:
+            self._shown = now
+            self.console.print(self._line(), soft_wrap=True)
+
+    def _line(self) -> str:
+        line = f"{self.title}  {self.done}/{self.total} rows"
+        if not self.done:
+            return line
+        left = (time.monotonic() - self._began) / self.done * (self.total - self.done)
+        return f"{line}  {int(left // 60)}:{int(left % 60):02d} left"

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from lmworks.report import card, page, terminal
+from lmworks.reports import card, page, terminal
 
 ANSWERS = {0: "zqzq", 30: "the the", 60: "the cat", 120: "the cat sat"}
 

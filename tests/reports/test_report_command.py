@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.commands.main import main
-from lmworks.report import card
+from lmworks.reports import card
 
 
 def test_report_writes_both_files_and_names_the_page(make_run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """The card on a terminal: two small tables, the curves as one line each, sample answers side by side.
 
-On a terminal with colours and rules; elsewhere (a file, a pipe) plain text of the same words. Says what the card says.
+On a terminal with colours and rules; elsewhere (a file, a pipe) plain text of the same words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmworks.base import figures
-from lmworks.report import facts
+from lmworks.reports import facts
 
 Card = dict[str, Any]
 ANSWERS = 6  # of one prompt, from the first to the last
@@ -27,7 +27,7 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 
 def show(card: Card, console: Console | None = None) -> None:
-    """Print a card of :func:`lmworks.report.card.build`."""
+    """Print a card of :func:`lmworks.reports.card.build`."""
     if console is None:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(render(card))
@@ -35,8 +35,9 @@ def show(card: Card, console: Console | None = None) -> None:
 
 def render(card: Card) -> RenderableType:
     """The card as something that rich prints."""
-    parts: list[RenderableType] = [_title(card)]
+    parts: list[RenderableType] = [Text(card["summary"], style="bold"), Text(), _title(card)]
     parts += [Text(f"! {warning}", style="yellow") for warning in card["run"]["warnings"]]
+    parts += [Text(f"→ {advice}", style="yellow") for advice in card["advice"]]
     if card["measures"]:
         parts += [Text(), _measures(card)]
     parts += [Text(), _costs(card)]
@@ -54,10 +55,9 @@ def render(card: Card) -> RenderableType:
 def _title(card: Card) -> Text:
     run = card["run"]
     title = Text()
-    title.append(facts.title(run["model"]), style="bold").append(" on ")
-    title.append(facts.title(run["data"]), style="bold")
-    said = [run["method"], run["precision"], facts.state(run)]
-    return title.append(" · " + " · ".join(str(part) for part in said if part))
+    title.append(f"{facts.title(run['model'])} on {facts.title(run['data'])}")
+    about = [run["method"], run["precision"], facts.state(run)]
+    return title.append(" · " + " · ".join(str(part) for part in about if part))
 
 
 def _table(*heads: str) -> Table:
@@ -115,10 +115,10 @@ def _curves(card: Card) -> list[RenderableType]:
 
 
 def sparkline(values: list[float], width: int = 60) -> str:
-    """Values as bars of eight heights, each bar the mean of its share where there are more values than bars."""
+    """Values as bars of eight heights; where there are more values than bars, each bar is the mean of neighbours."""
     bars = min(width, len(values))
-    borders = [place * len(values) // bars for place in range(bars + 1)]
-    means = [sum(values[low:high]) / (high - low) for low, high in pairwise(borders)]
+    bounds = [index * len(values) // bars for index in range(bars + 1)]
+    means = [sum(values[low:high]) / (high - low) for low, high in pairwise(bounds)]
     low, high = min(means), max(means)
     room = (high - low) or 1
     return "".join(_BARS[round((mean - low) / room * (len(_BARS) - 1))] for mean in means)
@@ -134,7 +134,7 @@ def _sample(sample: Card) -> RenderableType:
 
 
 def _grown(sample: Card) -> RenderableType:
-    """One prompt, and what the model made of it at some steps."""
+    """One prompt, and the model's answers at some steps."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column()

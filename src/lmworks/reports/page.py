@@ -16,20 +16,20 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
-from lmworks.report import curves, facts
+from lmworks.reports import curves, facts
 
 Card = dict[str, Any]
 ANSWERS = 12  # shown of one prompt, from the first to the last
 
 
 def render(card: Card) -> str:
-    """The whole page for a card of :func:`lmworks.report.card.build`."""
-    style = resources.files("lmworks.report").joinpath("page.css").read_text(encoding="utf-8")
-    script = resources.files("lmworks.report").joinpath("page.js").read_text(encoding="utf-8")
+    """The whole page for a card of :func:`lmworks.reports.card.build`."""
+    style = resources.files("lmworks.reports").joinpath("page.css").read_text(encoding="utf-8")
+    script = resources.files("lmworks.reports").joinpath("page.js").read_text(encoding="utf-8")
     body = "".join(
         [
             _header(card),
-            _warnings(card),
+            _notes(card),
             _tiles(card),
             _measures(card),
             _curves(card),
@@ -47,6 +47,14 @@ def render(card: Card) -> str:
     )
 
 
+def embedded(card: Card) -> str:
+    """The page as part of another one, such as a notebook's, in a frame of its own."""
+    return (
+        f'<iframe title="Report card of {_text(card["run"]["name"])}" srcdoc="{escape(render(card), quote=True)}" '
+        'sandbox="allow-scripts" style="width: 100%; height: 640px; border: 0"></iframe>'
+    )
+
+
 def write(folder: str | Path, card: Card) -> Path:
     """Write report.json and report.html into a run's folder, each whole or not at all; gives the page's path."""
     folder = Path(folder)
@@ -61,22 +69,23 @@ def _text(value: Any) -> str:
 
 def _header(card: Card) -> str:
     run = card["run"]
-    said = [run["method"], run["precision"], facts.state(run)]
+    parts = [run["method"], run["precision"], facts.state(run)]
     when = run["started"]
     if isinstance(when, int | float):
-        said.append(datetime.fromtimestamp(when, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"))
+        parts.append(datetime.fromtimestamp(when, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"))
     elif when:
-        said.append(when)
-    about = " · ".join(_text(part) for part in said if part)
+        parts.append(when)
+    about = " · ".join(_text(part) for part in parts if part)
     return (
         f'<header><p class="eyebrow">Report card of {_text(run["name"])}</p>'
         f'<h1>{_text(facts.title(run["model"]))} <span class="soft">on</span> {_text(facts.title(run["data"]))}</h1>'
-        f'<p class="soft">{about}</p></header>\n'
+        f'<p class="summary">{_text(card["summary"])}</p><p class="soft">{about}</p></header>\n'
     )
 
 
-def _warnings(card: Card) -> str:
-    listed = _bullets(card["run"]["warnings"])
+def _notes(card: Card) -> str:
+    """What a reader must know before the figures, and what the run's own figures advise."""
+    listed = _bullets([*card["run"]["warnings"], *card["advice"]])
     return f'<section class="notes">{listed}</section>\n' if listed else ""
 
 
@@ -134,7 +143,7 @@ def _range(side: Card, sign: bool = False) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
+    head = "".join(f'<th scope="col">{_text(text)}</th>' for text in heads)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmworks.report import card, page
+from lmworks.reports import card, page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -1,8 +1,7 @@
 """The report card: a run folder's journal -> the numbers that say what the run was worth. Imports no model.
 
-It reads the recipe and the journal and nothing else, so a card can be made of a run that is still going, was killed,
-or was copied from another machine; it never writes into the journal. It prints no verdict that was not measured:
-"better" or "worse" stands only where the paired bootstrap interval over the same rows excludes zero.
+It reads the recipe and the journal and nothing else, so a card can be built of a run that is still going, was killed,
+or was copied from another machine; it never writes into the journal. Verdicts are those of reports/measures.
 """
 
 from __future__ import annotations
@@ -11,8 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lmworks.base import notation
+from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.report.measures import HOW, measures
+from lmworks.reports import advice, summary
+from lmworks.reports.measures import HOW, measures
 
 FORMAT = 1
 Event = dict[str, Any]
@@ -32,12 +34,14 @@ def build(run: str | Path) -> dict[str, Any]:
     """
     folder = Path(run)
     events, torn = read_journal(folder)
-    recipe = folder / "recipe.yaml"
+    recipe, train = folder / "recipe.yaml", _train_settings(folder / "recipe.yaml")
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
     card = {
         "format": FORMAT,
+        "summary": "",
+        "advice": [],
         "run": _run(folder, events, start, finish, torn),
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
@@ -52,14 +56,27 @@ def build(run: str | Path) -> dict[str, Any]:
         "artefact": finish.get("artefact") or {},
         "samples": _samples(events),
         "progress": _progress(events),
-        "curves": _curves(steps, events),
+        "curves": _curves(steps, events, finish),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
-    return _finite(card)
+    card = _finite(card)
+    card["summary"] = summary.sentence(card)
+    card["advice"] = [*advice.on_memory(card, train), *advice.on_length(card, train)]
+    return card
+
+
+def _train_settings(recipe: Path) -> dict[str, Any]:
+    """The group ``train`` of a recipe; empty where there is none that can be read."""
+    try:
+        values = notation.read_yaml(recipe)
+    except InputError:
+        return {}
+    train = values.get("train")
+    return train if isinstance(train, dict) else {}
 
 
 def _finite(value: Any) -> Any:
-    """The same without numbers that JSON has not: a loss that became NaN is a figure that there is not."""
+    """The same with None in place of NaN and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -80,15 +97,15 @@ def _last(events: list[Event], kind: str) -> Event:
 
 def _sessions(events: list[Event]) -> list[list[Event]]:
     """The events of each process that worked on the run, in order; a killed run that was resumed has two."""
-    found: list[list[Event]] = [[]]
+    sessions: list[list[Event]] = [[]]
     working = False
     for event in events:
         if event["event"] == "resume" or (event["event"] == "session" and working):
-            found.append([])
+            sessions.append([])
             working = False
         working = working or event["event"] == "session"
-        found[-1].append(event)
-    return found
+        sessions[-1].append(event)
+    return sessions
 
 
 def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: bool) -> dict[str, Any]:
@@ -136,10 +153,10 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
 
 def _evaluations(events: list[Event]) -> tuple[Event, Event]:
     """The evaluation before training and the one after it; while there is none after, the last on the way."""
-    found = [e for e in events if e["event"] == "evaluation"]
-    before = next((e for e in found if e.get("when") == "before"), {})
-    after = next((e for e in reversed(found) if e.get("when") == "after"), {})
-    on_the_way = next((e for e in reversed(found) if e.get("when", "step") == "step"), {})
+    evaluations = [e for e in events if e["event"] == "evaluation"]
+    before = next((e for e in evaluations if e.get("when") == "before"), {})
+    after = next((e for e in reversed(evaluations) if e.get("when") == "after"), {})
+    on_the_way = next((e for e in reversed(evaluations) if e.get("when", "step") == "step"), {})
     if on_the_way:
         on_the_way = {**on_the_way, "when": "step", "held_out": _held_out(on_the_way)}
     return before, after or on_the_way
@@ -161,6 +178,7 @@ def _training(steps: list[Event], finish: Event) -> dict[str, Any]:
         "seconds": seconds or finish.get("training_seconds"),
         "tokens_per_second": tokens / seconds if seconds else None,
         "share_of_limit": finish.get("share_of_limit"),
+        "best_step": finish.get("best_step"),
     }
 
 
@@ -179,40 +197,45 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
 
 
 def _peak_parts(events: list[Event]) -> dict[str, Any]:
-    """What the highest peak was made of, bytes by part, and the stage it came in; empty where nobody said."""
-    told = [e for e in events if e.get("peak_parts") and e.get("peak_memory")]
-    if not told:
+    """What the highest peak consisted of, bytes by part, and the stage in which it came; empty where not recorded.
+
+    The parts add up to the peak: what was held while measuring after training was not divided, and stands as "other".
+    """
+    recorded = [e for e in events if e.get("peak_parts") and e.get("peak_memory")]
+    if not recorded:
         return {}
-    highest = max(told, key=lambda e: e["peak_memory"])
-    return dict(highest["peak_parts"])
+    highest = max(recorded, key=lambda e: e["peak_memory"])
+    parts = dict(highest["peak_parts"])
+    rest = highest["peak_memory"] - sum(size for size in parts.values() if isinstance(size, int | float))
+    return {**parts, "other": rest} if rest > 0 else parts
 
 
 def _flops(ends: list[Event], steps: list[Event], finish: Event) -> float | None:
-    """Of all sessions; a killed one that did not say is taken to have spent as much a token as the others."""
-    said = [end for end in ends if end.get("flops")]
-    if not said:
+    """Of all sessions; for a killed one, which recorded none, as many per token as in the others."""
+    recorded = [end for end in ends if end.get("flops")]
+    if not recorded:
         return finish.get("flops")
-    spent = float(sum(end["flops"] for end in said))
-    counted, tokens = sum(end.get("tokens") or 0 for end in said), sum(e.get("tokens") or 0 for e in steps)
-    return spent * tokens / counted if len(said) < len(ends) and counted else spent
+    spent = float(sum(end["flops"] for end in recorded))
+    counted, tokens = sum(end.get("tokens") or 0 for end in recorded), sum(e.get("tokens") or 0 for e in steps)
+    return spent * tokens / counted if len(recorded) < len(ends) and counted else spent
 
 
 def _seconds(session: list[Event]) -> float:
-    """From a session's first event to its last, or as its finish says; without times, that of its steps."""
-    said = _last(session, "finish").get("seconds")
+    """From a session's first event to its last, or as its finish records it; without times, that of its steps."""
+    recorded = _last(session, "finish").get("seconds")
     times = [e["time"] for e in session if isinstance(e.get("time"), int | float)]
     stepping = sum(e.get("seconds") or 0.0 for e in session if e["event"] == "step")
-    return float(said if said is not None else max(times[-1] - times[0], stepping) if times else stepping)
+    return float(recorded if recorded is not None else max(times[-1] - times[0], stepping) if times else stepping)
 
 
 def _energy(events: list[Event], ends: list[Event]) -> dict[str, Any] | None:
-    """Joules and how they are known; sessions that ended without saying are named."""
-    said = [dict(e["energy"]) for e in events if e["event"] == "finish" and e.get("energy")]
+    """Joules and how they are known, with a note where sessions recorded none."""
+    finishes = [dict(e["energy"]) for e in events if e["event"] == "finish" and e.get("energy")]
     joules = [end["energy_joules"] for end in ends if end.get("energy_joules") is not None]
-    if said and len(ends) == 1:
-        return said[-1]
+    if finishes and len(ends) == 1:
+        return finishes[-1]
     if not joules:
-        return {**said[-1], "note": "of the last session alone"} if said else None
+        return {**finishes[-1], "note": "of the last session alone"} if finishes else None
     how = {str(end.get("energy_how")) for end in ends if end.get("energy_joules") is not None}
     energy: dict[str, Any] = {"joules": sum(joules), "how": " and ".join(sorted(how))}
     energy["note"] = "training alone" if len(joules) == len(ends) else "sessions that were killed are missing"
@@ -241,7 +264,7 @@ def _planned(plan: Event, events: list[Event], steps: list[Event], finish: Event
 
 def _samples(events: list[Event]) -> list[dict[str, Any]]:
     """The same prompts answered before and after, side by side, in the order they were first asked."""
-    found: dict[str, dict[str, Any]] = {}
+    samples: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] != "samples":
             continue
@@ -249,33 +272,40 @@ def _samples(events: list[Event]) -> list[dict[str, Any]]:
         for item in event.get("items") or []:
             prompt = str(item.get("prompt", ""))
             empty = {"prompt": prompt, "reference": item.get("reference"), "before": None, "after": None}
-            found.setdefault(prompt, empty)[side] = item.get("answer")
-    return list(found.values())
+            samples.setdefault(prompt, empty)[side] = _answer(item)
+    return list(samples.values())
+
+
+def _answer(item: dict[str, Any]) -> Any:
+    """A sample's answer, marked where it was cut at the most tokens that an answer may have."""
+    cut = item.get("cut")
+    return f"{item.get('answer')} … (cut at {cut} tokens)" if cut else item.get("answer")
 
 
 def _progress(events: list[Event]) -> list[dict[str, Any]]:
     """The same prompts answered again and again while the model learned: (step, answer) pairs, where there are any."""
-    found: dict[str, dict[str, Any]] = {}
-    told = [e for e in events if e["event"] == "samples" and e.get("step") is not None]
-    if not any(event.get("when") == "step" for event in told):
+    prompts: dict[str, dict[str, Any]] = {}
+    sampled = [e for e in events if e["event"] == "samples" and e.get("step") is not None]
+    if not any(event.get("when") == "step" for event in sampled):
         return []
-    for event in sorted(told, key=lambda event: event["step"]):  # a resumed run may have asked twice at one step
+    for event in sorted(sampled, key=lambda event: event["step"]):  # a resumed run may have sampled twice at one step
         for item in event.get("items") or []:
             empty = {"prompt": item["prompt"], "reference": item.get("reference"), "answers": {}}
-            found.setdefault(item["prompt"], empty)["answers"][event["step"]] = item.get("answer")
-    return [{**one, "answers": [[step, text] for step, text in one["answers"].items()]} for one in found.values()]
+            prompts.setdefault(item["prompt"], empty)["answers"][event["step"]] = _answer(item)
+    return [{**row, "answers": [[step, text] for step, text in row["answers"].items()]} for row in prompts.values()]
 
 
-def _curves(steps: list[Event], events: list[Event]) -> dict[str, list[list[float]]]:
-    """Points (step, figure) for drawing."""
+def _curves(steps: list[Event], events: list[Event], finish: Event) -> dict[str, list[list[float]]]:
+    """Points (step, figure) for drawing. After training the weights are those of the best step, where that is known."""
     held_out: dict[int, float] = {}
     last = max((e["step"] for e in steps), default=0)
     for event in events:
         loss = _held_out(event).get("loss") if event["event"] == "evaluation" else None
         if loss is not None and _real(loss):
-            default = {"before": 0, "after": last}.get(event.get("when", ""), 0)
-            step = event.get("step")
-            held_out[default if step is None else step] = loss
+            after = event.get("when") == "after"
+            step = finish.get("best_step") if after else None
+            step = event.get("step") if step is None else step
+            held_out[(last if after else 0) if step is None else step] = loss
     return {
         "training": [[e["step"], e["loss"]] for e in steps if _real(e.get("loss"))],
         "learning_rate": [[e["step"], e["learning_rate"]] for e in steps if e.get("learning_rate") is not None],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmworks.report import card, curves, page
+from lmworks.reports import card, curves, page
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

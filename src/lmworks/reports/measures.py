@@ -1,7 +1,7 @@
 """The card's figures: two evaluations of the same rows, what changed, and whether that is more than chance.
 
 No verdict is given that was not measured: "better" or "worse" stands only where the paired bootstrap interval over the
-same rows excludes zero.
+same rows excludes zero, and where the change is large enough to matter.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from lmworks.tasks.registry import TASKS
 LEVEL = 0.95
 FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
 MOST = 700.0  # nats whose exponential a number still holds
+NEGLIGIBLE = 2**-8
+"""Relative change below which a difference is negligible, however surely it was measured.
+
+It is the rounding error of a bfloat16 number (8 significant bits): a figure that moves by less moved by less than it
+does when it is stored in half the bytes, and nobody should prefer one model to another for it.
+"""
 HOW = (
-    f"Intervals: {100 * LEVEL:g} % bootstrap over rows; changes in pairs over the same rows. "
-    "Better or worse is said only where the interval of the change excludes zero."
+    f"Intervals: {100 * LEVEL:g} % bootstrap over rows; changes in pairs over the same rows. Better or worse is said "
+    f"only where the interval of the change excludes zero and the change is at least {100 * NEGLIGIBLE:.1f} % of the "
+    "figure before, the rounding error of a bfloat16 number; a smaller one is negligible. "
+    f"With fewer than {FEWEST_ROWS} rows nothing is tested."
 )
 Event = dict[str, Any]
 _EVERY = (ANSWERS, LOSS, ACCURACY, BITS, GENERAL_BITS, GENERAL_LOSS)  # of a journal that names no task
@@ -125,9 +133,7 @@ def _measure(
             else:
                 pairs = metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
                 change["interval"] = [pairs.low, pairs.high]
-                verdict = "no difference measured"
-                if pairs.excludes_zero:
-                    verdict = "better" if (pairs.value < 0) == (better == "lower") else "worse"
+                verdict = _verdict(pairs, old, better)
     return {
         "better": better,
         "before": _side(old, before),
@@ -136,6 +142,14 @@ def _measure(
         "verdict": verdict,
         "rows": len((after or before)[0]) if after or before else None,  # type: ignore[index]
     }
+
+
+def _verdict(change: metrics.Interval, before: float, better: str) -> str:
+    if not change.excludes_zero:
+        return "no difference measured"
+    if abs(change.value) < NEGLIGIBLE * abs(before):
+        return "negligible"
+    return "better" if (change.value < 0) == (better == "lower") else "worse"
 
 
 def _side(value: float | None, rows: tuple[list[float], list[float]] | None) -> dict[str, Any]:

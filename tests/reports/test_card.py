@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.report import card
+from lmworks.reports import card
 
 
 def _measure(built: dict, key: str) -> dict:

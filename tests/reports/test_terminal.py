@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lmworks.base import figures
-from lmworks.report import card, terminal
+from lmworks.reports import card, terminal
 
 
 def _printed(built: dict, width: int = 130, colours: bool = False) -> str:

@@ -1,0 +1,78 @@
+"""What the card advises: train longer or less, by the held-out loss on the way; and where memory passed its budget.
+
+Reads the events of a journal and the settings of the run; each advice names a setting that can be given as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lmworks.base import figures
+from lmworks.reports.measures import NEGLIGIBLE
+from lmworks.reports.summary import FORGETTING
+
+Card = dict[str, Any]
+LONGER = 4  # times as long: a curve that still falls at its end is seldom flat after twice as many steps
+PLAN_TOLERANCE = 1.1  # a peak of memory beyond so many times the plan is said
+
+
+def on_length(card: Card, train: dict[str, Any]) -> list[str]:
+    """Whether the held-out loss says that training was too short or too long.
+
+    Args:
+        card: with its ``curves``, ``measures`` and ``run``.
+        train: the group ``train`` of the run's settings.
+    """
+    points = card["curves"]["held_out"]
+    if card["run"]["state"] != "finished" or len(points) < 2:
+        return []
+    (_, previous), (last_step, last) = points[-2:]
+    best_step, best = min(points, key=lambda point: point[1])
+    if best_step == last_step:
+        falling = previous - last > NEGLIGIBLE * abs(previous)
+        return [f"The held-out loss was still falling: train longer ({_longer(train)})."] if falling else []
+    if last - best <= NEGLIGIBLE * abs(best):
+        return []
+    return [_too_long(card, best_step, best, last)]
+
+
+def _longer(train: dict[str, Any]) -> str:
+    if train.get("steps"):
+        return f"--train.steps {LONGER * train['steps']}"
+    return f"--train.epochs {math.ceil(LONGER * (train.get('epochs') or 1))}"
+
+
+def _too_long(card: Card, step: float, best: float, last: float) -> str:
+    since = f"The held-out loss rose after step {figures.count(step)}, from {figures.number(best)} to "
+    since += f"{figures.number(last)}: "
+    if step == 0:
+        return f"{since}lower the learning rate (--train.learning_rate).{_forgetting(card)}"
+    if card["training"]["best_step"] == step:
+        return f"{since}the weights of that step were kept, more steps do not help.{_forgetting(card)}"
+    return f"{since}train less (--train.steps {int(step)}).{_forgetting(card)}"
+
+
+def _forgetting(card: Card) -> str:
+    measure = next((measure for measure in card["measures"] if measure["key"] in FORGETTING), None)
+    if measure is None or measure["verdict"] != "worse" or measure["change"]["percent"] is None:
+        return ""
+    return f" Another text is predicted {figures.number(measure['change']['percent'], 2)} % worse than before."
+
+
+def on_memory(card: Card, train: dict[str, Any]) -> list[str]:
+    """Where the peak of memory passed the budget that was given, or the plan by more than a tenth."""
+    peak = card["costs"]["peak_memory"]
+    planned = next((row["planned"] for row in card["planned"] if row["what"] == "peak memory"), None)
+    if not peak:
+        return []
+    budget = figures.parse_storage(str(train["memory"])) if train.get("memory") else None
+    if budget and peak > budget:
+        return [
+            f"Memory passed its budget: {figures.storage(peak)} held at the peak, {figures.storage(budget)} allowed."
+        ]
+    if planned and peak > PLAN_TOLERANCE * planned:
+        return [
+            f"Memory passed its plan: {figures.storage(peak)} held at the peak, {figures.storage(planned)} planned."
+        ]
+    return []

@@ -1,0 +1,79 @@
+"""Many run folders -> one line each: when, model, data, method, task, state, headline, size. Changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.journal import JOURNAL, is_locked
+from lmworks.reports import card, summary
+
+
+def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The runs in a folder, newest first, and what is wrong with those that cannot be read.
+
+    Args:
+        folder: holds run folders, at any depth that is no run itself.
+
+    Returns:
+        a dict for each run: name, path, started (seconds since 1970 or None), model, data, method, task, state
+        ("finished", "running", "interrupted" or "resumable": stopped, with a checkpoint to go on from), headline
+        (title, unit, before, after, verdict; or None) and bytes on the disk.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("there is no such folder", str(folder), "give the folder that holds your runs")
+    runs, faults = [], []
+    for journal in sorted(folder.rglob(JOURNAL)):
+        try:
+            runs.append(_row(journal.parent))
+        except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"{journal.parent}: {_fault(error)}")
+    faults += [
+        f"{recipe.parent}: has a recipe and no {JOURNAL}"
+        for recipe in sorted(folder.glob("*/recipe.yaml"))
+        if not (recipe.parent / JOURNAL).is_file()
+    ]
+    return sorted(runs, key=lambda run: run["started"] or 0.0, reverse=True), faults
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return f"{error.place}: {error.fault}" if error.place else error.fault
+    return f"its journal cannot be understood ({type(error).__name__}: {error})"
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    built = card.build(folder)
+    run, headline = built["run"], summary.headline(built["measures"])
+    started = run["started"]
+    return {
+        "name": run["name"],
+        "path": str(folder),
+        "started": started if isinstance(started, int | float) else None,
+        "model": run["model"],
+        "data": run["data"],
+        "method": run["method"],
+        "task": (run["task"] or {}).get("name"),
+        "state": _state(folder, run["state"]),
+        "headline": headline and _headline(headline),
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    }
+
+
+def _headline(measure: dict[str, Any]) -> dict[str, Any]:
+    before, after = (measure[side]["value"] for side in ("before", "after"))
+    return {**{key: measure[key] for key in ("title", "unit", "verdict")}, "before": before, "after": after}
+
+
+def _state(folder: Path, state: str) -> str:
+    if state == "finished":
+        return "finished"
+    if is_locked(folder):
+        return "running"
+    checkpoints = folder / "checkpoints"
+    return "resumable" if checkpoints.is_dir() and any(checkpoints.iterdir()) else "interrupted"

@@ -1,0 +1,83 @@
+"""The card in one sentence: what came out of a run, what it is worth, what was forgotten, and the time it took.
+
+The headline is the first figure of the task that was measured on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmworks.base import figures
+from lmworks.tasks.figures import ANSWERS, GENERAL_BITS, GENERAL_LOSS
+
+Card = dict[str, Any]
+FORGETTING = (GENERAL_BITS.key, GENERAL_LOSS.key)
+
+
+def headline(measures: list[Card]) -> Card | None:
+    """The figure that says what a run was worth; None where none has two sides."""
+    compared = [measure for measure in measures if measure["change"] and measure["key"] not in FORGETTING]
+    return compared[0] if compared else None
+
+
+def sentence(card: Card) -> str:
+    """What a person should know who reads nothing else of the card."""
+    measure = headline(card["measures"])
+    parts = [_result(measure, card) if measure else _unmeasured(card)]
+    if measure:
+        parts += [part for part in (_baseline(measure), _forgetting(card)) if part]
+    seconds = card["costs"]["seconds"]
+    if seconds:
+        verb = "it took" if card["run"]["state"] == "finished" else "so far it took"
+        parts.append(f"{verb} {figures.duration(seconds)}")
+    return f"{'; '.join(parts)}."
+
+
+def _result(measure: Card, card: Card) -> str:
+    before, after = (figures.number(measure[side]["value"]) for side in ("before", "after"))
+    unit = f" {measure['unit']}" if measure["unit"] else ""
+    when = f" at step {figures.count(card['compared']['step'])}" if card["compared"]["after"] == "step" else ""
+    title = f"Answers, {measure['title']}" if measure["key"] == ANSWERS.key else measure["title"]
+    return f"{title}: {before} before, {after}{unit} after{when}, {_worth(measure)}"
+
+
+def _worth(measure: Card) -> str:
+    """The verdict with what it rests on."""
+    verdict, ends = measure["verdict"], measure["change"]["interval"]
+    if ends is None:
+        return str(verdict)
+    rests_on = f"95 % interval {figures.interval(ends[0], ends[1], True)} over {figures.count(measure['rows'])} rows"
+    value = measure["change"]["value"]
+    if verdict in ("better", "worse"):
+        return f"{verdict} by {figures.number(abs(value))} ({rests_on})"
+    return f"{'a negligible change' if verdict == 'negligible' else verdict} ({rests_on})"
+
+
+def _baseline(measure: Card) -> str:
+    """What the commonest label alone would reach."""
+    baseline = measure.get("baseline")
+    if not baseline:
+        return ""
+    return f"the commonest label alone, {baseline['label']}, reaches {figures.number(baseline['value'])}"
+
+
+def _forgetting(card: Card) -> str:
+    """What became of a text that has nothing to do with the data."""
+    measure = next((measure for measure in card["measures"] if measure["key"] in FORGETTING), None)
+    if measure is None or not measure["change"]:
+        return "" if card["run"]["new"] else "forgetting was not measured"
+    percent = measure["change"]["percent"]
+    if measure["verdict"] == "worse":
+        change = (
+            f"{figures.number(percent, 2)} %" if percent is not None else figures.number(measure["change"]["value"])
+        )
+        return f"forgetting: another text is predicted {change} worse"
+    if measure["verdict"] in ("better", "negligible", "no difference measured"):
+        return "no forgetting was measured on another text"
+    return f"forgetting: {measure['verdict']}"
+
+
+def _unmeasured(card: Card) -> str:
+    if card["run"]["state"] != "finished":
+        return "The run is not finished and has nothing to compare yet"
+    return "Nothing was measured both before and after, so what the run is worth is not known"

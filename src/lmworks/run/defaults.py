@@ -1,0 +1,92 @@
+"""What is chosen where nobody says: how long an opened model is trained, and how much is measured of it.
+
+Both follow from the data and the settings alone, so that the same file gives the same run on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lmworks.data.examples import Examples
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.run.recipe import Recipe
+from lmworks.train.settings import TrainSettings
+
+ENOUGH_STEPS = 100  # of the optimizer: a file that gives fewer in one epoch is seen again
+MOST_EPOCHS = 12  # 63 questions and answers of one pattern were learned to the letter in so many, and not in one
+PATIENCE = 2  # evaluations without a lower held-out loss, after which such a run stops
+WHOLE_TOKENS = 40_000  # trained on, from which on a run is measured on everything
+LEAST_FRACTION, LEAST_TOKENS = 0.25, 12_000  # of what a whole run is measured on, for a short one
+
+
+def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str]:
+    """Decide how long to train where neither epochs nor steps were given: until the held-out loss stops falling.
+
+    Args:
+        recipe: its training settings are changed.
+        examples: to train on.
+        held_out: examples that are measured on the way; without any, one epoch is trained.
+
+    Returns:
+        What the user should know.
+    """
+    train = recipe.train
+    if recipe.is_new or not held_out or {"epochs", "steps"} & train.model_fields_set:
+        return []
+    epochs = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS / steps_per_epoch(len(examples), train)))
+    if epochs == 1:
+        return []
+    train.epochs = float(epochs)
+    if train.patience is None:
+        train.patience = PATIENCE
+    return [
+        f"a small file: trained until the held-out loss stops falling, at most {epochs} epochs "
+        f"(train.epochs; train.patience {train.patience})"
+    ]
+
+
+def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) -> list[str]:
+    """Decide how much is measured where nobody said: a short run is not worth a long measurement.
+
+    Args:
+        recipe: its evaluation settings are changed.
+        examples: to train on.
+        held_out: examples never trained on.
+
+    Returns:
+        What the user should know.
+    """
+    evaluate, trained = recipe.evaluate, trained_tokens(examples, recipe.train)
+    fraction = 1.0 if recipe.is_new else min(1.0, max(LEAST_FRACTION, trained / WHOLE_TOKENS))
+    open_fields = [name for name in ("task_rows", "general_bytes", "measured") if getattr(evaluate, name) is None]
+    evaluate.resolve(recipe.is_new, fraction)
+    if fraction == 1.0:
+        return []
+    if evaluate.measured is None:
+        evaluate.measured = _measured_rows(held_out, max(LEAST_TOKENS, trained // 2))
+    return [_note(evaluate, open_fields)] if open_fields else []
+
+
+def steps_per_epoch(examples: int, train: TrainSettings) -> int:
+    """Optimizer steps of one pass over the data."""
+    return max(1, math.ceil(examples / train.batch_size))
+
+
+def trained_tokens(examples: Examples, train: TrainSettings) -> int:
+    """Tokens that a run trains on in all, if it does not stop early."""
+    epochs = train.epochs if train.steps is None else train.steps / steps_per_epoch(len(examples), train)
+    return round(examples.report.tokens * epochs)
+
+
+def _measured_rows(held_out: Examples, tokens: int) -> int | None:
+    """Held-out examples that have so many tokens; None: all of them."""
+    whole = max(1, held_out.report.tokens)
+    rows = math.ceil(len(held_out) * tokens / whole)
+    return rows if 0 < rows < len(held_out) else None
+
+
+def _note(evaluate: EvaluateSettings, names: list[str]) -> str:
+    chosen = ", ".join(
+        f"evaluate.{name} {getattr(evaluate, name)}" for name in names if getattr(evaluate, name) is not None
+    )
+    return f"a short run is measured on less: {chosen}"

@@ -1,0 +1,76 @@
+"""lmworks runs: each run of a folder on a line, newest first; broken ones are named, none is changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.commands.main import main
+from lmworks.reports import runs
+
+
+@pytest.fixture(name="folder")
+def _folder(make_run, run_events, tmp_path: Path) -> Path:
+    """A finished run, an older one that was stopped with a checkpoint, and one that was stopped before any."""
+    make_run(name="done")
+    for name, started, checkpoint in (("stopped", 1_700_000_000.0, True), ("begun", 1_600_000_000.0, False)):
+        events = run_events()[:20]
+        events[0]["time"] = started
+        path = make_run(events, name=name)
+        if checkpoint:
+            (path / "checkpoints" / "000010").mkdir(parents=True)
+    return tmp_path
+
+
+def test_each_run_has_its_state_and_its_figures(folder: Path) -> None:
+    rows, faults = runs.overview(folder)
+    assert faults == []
+    assert [(row["name"], row["state"]) for row in rows] == [
+        ("done", "finished"),
+        ("stopped", "resumable"),
+        ("begun", "interrupted"),
+    ]
+    done = rows[0]
+    assert (done["model"], done["data"], done["method"]) == ("smollm2-135m-instruct", "python-help", "lora")
+    assert done["headline"]["verdict"] == "better"
+    assert done["headline"]["after"] > done["headline"]["before"]
+    assert done["bytes"] == sum(file.stat().st_size for file in (folder / "done").iterdir())
+
+
+def test_a_run_that_is_being_written_is_running(folder: Path) -> None:
+    with RunFolder(folder / "stopped") as run:
+        run.write("note")
+        assert runs.overview(folder)[0][1]["state"] == "running"
+    assert runs.overview(folder)[0][1]["state"] == "resumable"
+
+
+@pytest.mark.parametrize("journal", ["damage\n{}\n", '{"event": "step"}\n', '{"event": "start", "plan": 3}\n'])
+def test_broken_folders_are_named(folder: Path, capsys: pytest.CaptureFixture[str], journal: str) -> None:
+    broken = folder / "broken"
+    broken.mkdir()
+    (broken / "journal.jsonl").write_text(journal, encoding="utf-8")
+    (folder / "lost").mkdir()
+    (folder / "lost" / "recipe.yaml").write_text("model: m\n", encoding="utf-8")
+    assert main(["runs", str(folder)]) == 0
+    shown = capsys.readouterr()
+    assert "broken" in shown.err
+    assert "lost: has a recipe and no journal.jsonl" in shown.err
+    assert all(name in shown.out for name in ("done", "stopped", "begun"))
+
+
+def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(folder), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [run["name"] for run in shown["runs"]] == ["done", "stopped", "begun"]
+    assert shown["faults"] == []
+
+
+def test_no_runs_and_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "no runs in" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no such folder"):
+        runs.overview(tmp_path / "nothing")

@@ -1,0 +1,78 @@
+"""What is chosen where nobody says: how long is trained, how much is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lmworks.data.batch import Example
+from lmworks.data.examples import Examples, Report, count
+from lmworks.run import recipe as recipes
+from lmworks.run.defaults import settle_evaluation, settle_length
+
+
+def _examples(number: int, tokens: int = 10) -> Examples:
+    items = [Example(np.arange(tokens, dtype=np.int32), np.ones(tokens, dtype=bool)) for _ in range(number)]
+    report = Report("text", "")
+    count(items, report)
+    return Examples(items, report)
+
+
+def _recipe(**settings: object) -> recipes.Recipe:
+    return recipes.resolve({"model": "x", "data": "y", **settings})
+
+
+def test_a_small_file_is_seen_until_the_held_out_loss_stops_falling():
+    recipe = _recipe()
+    notes = settle_length(recipe, _examples(57), held_out=6)
+    assert recipe.train.epochs == 12
+    assert recipe.train.patience == 2
+    assert "at most 12 epochs" in notes[0]
+
+
+def test_a_large_file_is_seen_once():
+    recipe = _recipe()
+    assert settle_length(recipe, _examples(5000), held_out=100) == []
+    assert (recipe.train.epochs, recipe.train.patience) == (1.0, None)
+
+
+@pytest.mark.parametrize("train", [{"epochs": 1}, {"steps": 5}])
+def test_what_is_asked_for_is_done(train):
+    recipe = _recipe(train=train)
+    assert settle_length(recipe, _examples(57), held_out=6) == []
+    assert recipe.train.patience is None
+
+
+def test_without_held_out_rows_one_epoch_is_trained():
+    recipe = _recipe()
+    assert settle_length(recipe, _examples(2), held_out=0) == []
+    assert recipe.train.epochs == 1.0
+
+
+def test_a_recipe_that_is_read_again_is_what_it_was(tmp_path):
+    from lmworks.base.settings import to_yaml
+
+    recipe = _recipe()
+    settle_length(recipe, _examples(57), held_out=6)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = recipes.read(tmp_path / "recipe.yaml")
+    assert settle_length(again, _examples(570), held_out=60) == []
+    assert again.train == recipe.train
+
+
+def test_a_short_run_is_measured_on_less_and_says_so():
+    recipe = _recipe(train={"steps": 10})
+    notes = settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250))  # 20,000 tokens are trained
+    assert recipe.evaluate.task_rows == 24
+    assert recipe.evaluate.general_bytes == 12_000
+    assert recipe.evaluate.measured == 48
+    assert "evaluate.task_rows 24" in notes[0]
+
+
+def test_a_whole_run_and_what_is_asked_for_are_measured_whole():
+    recipe = _recipe(train={"steps": 100})
+    assert settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250)) == []
+    assert (recipe.evaluate.task_rows, recipe.evaluate.measured) == (48, None)
+    recipe = _recipe(train={"steps": 1}, evaluate={"task_rows": 7, "general_bytes": 0, "measured": 200})
+    assert settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250)) == []
+    assert (recipe.evaluate.task_rows, recipe.evaluate.measured) == (7, 200)
