@@ -1,4 +1,4 @@
-"""Arms of a comparison: fresh processes that take turns, medians, ratios, and a result that is kept."""
+"""Arms of a comparison: fresh processes that take turns, medians, ratios, and a result that is written to a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w./~:-])/(?:[\w.@+~-]+/)+[\w.@+~-]*")
 
 
 def reference_folder() -> Path:
-    """SmolLM2 as a Hugging Face folder, for the peers to open; made once and kept in the cache."""
+    """SmolLM2 as a Hugging Face folder, for the peers to open; created once, in the cache."""
     import lmworks
     from lmworks.base.files import cache_folder
 
@@ -57,12 +57,12 @@ def run_arm(
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     environment = {**os.environ, **quiet, **(variables or {})}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
+        process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
     except subprocess.TimeoutExpired:
         raise Failed(without_absolute_paths(f"{' '.join(command)} was ended after {limit:.0f} s")) from None
-    if done.returncode:
-        raise Failed(without_absolute_paths(f"{' '.join(command)} failed:\n{done.stderr}")[-4000:])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    if process.returncode:
+        raise Failed(without_absolute_paths(f"{' '.join(command)} failed:\n{process.stderr}")[-4000:])
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def take_turns(script: str, arms: dict[str, list[str]], rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -99,7 +99,7 @@ def bfloat16_is_faster() -> bool:
 def medians(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
     """Median of every figure of every arm."""
     return {
-        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        name: {key: statistics.median(figures_of_round[key] for figures_of_round in rounds) for key in rounds[0]}
         for name, rounds in figures.items()
     }
 
@@ -121,8 +121,8 @@ def without_absolute_paths(value: Any, root: Path = ROOT) -> Any:
 
 def _shorten(path: str, root: Path) -> str:
     for folder in ("site-packages/", f"{root}/"):
-        _, found, inside = path.partition(folder)
-        if found:
+        _, separator, inside = path.partition(folder)
+        if separator:
             return inside
     return path.rstrip("/").rpartition("/")[2]
 

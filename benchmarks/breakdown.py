@@ -19,7 +19,7 @@ OPTIMIZER, REST = "optimizer", "Python and the rest"
 PARTS = (PRODUCTS, ATTENTION, PASSES, OPTIMIZER, REST)
 
 KERNEL, UPDATE = "kernel:", "optimizer:"
-"""What the names of native kernels and of the optimizer's work begin with, as the profiler is told them."""
+"""Prefixes of the names under which the profiler records native kernels and the optimizer's work."""
 MULTIPLIES = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "mv", "addmv", "linear", "matmul", "mkldnn_linear"}
 ATTENDS = ("scaled_dot_product", "_scaled_dot_product", "softmax", "_softmax", "_safe_softmax", "flex_attention")
 
@@ -44,7 +44,7 @@ def part_of(name: str, within_update: bool = False) -> str:
 
 
 class Announced:
-    """A library of kernels whose functions tell the profiler when they run."""
+    """The compiled module; its functions appear in the profiler under their names."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -52,15 +52,15 @@ class Announced:
     def __getattr__(self, name: str) -> Any:
         import torch
 
-        found = getattr(self._library, name)
-        if not callable(found):
-            return found
+        attribute = getattr(self._library, name)
+        if not callable(attribute):
+            return attribute
 
         def announced(*values: Any, **named: Any) -> Any:
             with torch.profiler.record_function(KERNEL + name):
-                return found(*values, **named)
+                return attribute(*values, **named)
 
-        setattr(self, name, announced)  # the next time it is found at once
+        setattr(self, name, announced)  # the next access finds it without __getattr__
         return announced
 
 
@@ -93,20 +93,20 @@ def announce(profile: Any, warm: int) -> list[float]:
             lost[0] = time.perf_counter() - began
         return first(*values, **named)
 
-    def told(name: str, call: Any) -> Any:
+    def recorded(name: str, call: Any) -> Any:
         def announced(*values: Any, **named: Any) -> Any:
             with torch.profiler.record_function(UPDATE + name):
                 return call(*values, **named)
 
         return announced
 
-    def made(*values: Any, **named: Any) -> Any:
+    def make_optimizer(*values: Any, **named: Any) -> Any:
         optimizer = make(*values, **named)
-        optimizer.advance = told("advance", optimizer.advance)
+        optimizer.advance = recorded("advance", optimizer.advance)
         return optimizer
 
-    loop.accumulate_gradients, optimizers.make = accumulate_gradients, made  # type: ignore[assignment]
-    optimizers.gradient_norm = told("gradient_norm", measured)
+    loop.accumulate_gradients, optimizers.make = accumulate_gradients, make_optimizer  # type: ignore[assignment]
+    optimizers.gradient_norm = recorded("gradient_norm", measured)
     return lost
 
 
@@ -127,9 +127,9 @@ def sums(events: Iterable[Any], seconds: float) -> tuple[dict[str, float], list[
         if part != REST:
             parts[part] += event.self_cpu_time_total
             names[event.name] += event.self_cpu_time_total
-    found = {part: parts[part] / 1e6 for part in PARTS}
-    found[REST] = seconds - sum(found.values())
-    return found, [(name, taken / 1e6) for name, taken in names.most_common(12)]
+    by_part = {part: parts[part] / 1e6 for part in PARTS}
+    by_part[REST] = seconds - sum(by_part.values())
+    return by_part, [(name, taken / 1e6) for name, taken in names.most_common(12)]
 
 
 def table(columns: dict[str, dict[str, Any]]) -> list[str]:
@@ -137,11 +137,11 @@ def table(columns: dict[str, dict[str, Any]]) -> list[str]:
     lines = [f"{'one step':<22}" + "".join(f"{name:>34}" for name in columns)]
     for part in PARTS:
         line = f"{part:<22}"
-        for one in columns.values():
-            taken = one["parts"][part] / one["steps"]
-            line += f"{taken:>24.3f} s {100 * taken * one['steps'] / one['seconds']:>6.1f} %"
+        for result in columns.values():
+            taken = result["parts"][part] / result["steps"]
+            line += f"{taken:>24.3f} s {100 * taken * result['steps'] / result['seconds']:>6.1f} %"
         lines.append(line)
-    totals = "".join(f"{one['seconds'] / one['steps']:>24.3f} s {'':>8}" for one in columns.values())
+    totals = "".join(f"{result['seconds'] / result['steps']:>24.3f} s {'':>8}" for result in columns.values())
     return [*lines, f"{'in all':<22}{totals}"]
 
 
@@ -164,7 +164,7 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as place:
         journal = RunFolder.create(Path(place) / "run", "")
         train(model.network, ours.arranged(documents), ours.settings(method, precision), journal, Hooks(quiet=True))
-        taken = [one["seconds"] for one in journal.events("step")][figures.WARM :]
+        taken = [event["seconds"] for event in journal.events("step")][figures.WARM :]
     profile.stop()
     seconds = sum(taken) - lost[0]
     parts, most = sums(profile.events(), seconds)

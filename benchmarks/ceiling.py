@@ -21,7 +21,7 @@ def rate(shapes: list[tuple[int, int]], precision: str, rows: int = ROWS, laps: 
         shapes: (inputs, outputs) of each linear.
         precision: of all tensors.
         rows: of each product.
-        laps: how often all products are made.
+        laps: how often all products are computed.
     """
     import torch
 
@@ -48,7 +48,7 @@ def main() -> None:
     from lmworks.model.sizes import linears
 
     machine.use_threads()
-    shapes = [(one.inputs, one.outputs) for one in linears(read_config(arms.reference_folder()))]
+    shapes = [(linear.inputs, linear.outputs) for linear in linears(read_config(arms.reference_folder()))]
     print(json.dumps({precision: rate(shapes, precision) for precision in sys.argv[1:]}))
 
 

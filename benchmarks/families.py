@@ -39,14 +39,14 @@ def files_of_families() -> dict[str, Path]:
     import lmworks.families as floor
     from lmworks.families.family import Family
 
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for module in pkgutil.iter_modules(floor.__path__):
         if module.name in SHARED or module.name.startswith("gguf"):
             continue
         loaded = importlib.import_module(f"lmworks.families.{module.name}")
-        told = [value for value in vars(loaded).values() if isinstance(value, Family)]
-        found |= {family.name: Path(str(loaded.__file__)) for family in told}
-    return found
+        families = [value for value in vars(loaded).values() if isinstance(value, Family)]
+        files |= {family.name: Path(str(loaded.__file__)) for family in families}
+    return files
 
 
 def measure() -> dict[str, dict[str, tuple[float, float, float]]]:
@@ -54,19 +54,19 @@ def measure() -> dict[str, dict[str, tuple[float, float, float]]]:
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny_families import CASES, differences, open_case, their_class
 
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    results: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name in CASES:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             model, ours = open_case(name, Path(folder))
-            found.setdefault(their_class(name).config_class.model_type, {})[name] = differences(model, ours)
-    return found
+            results.setdefault(their_class(name).config_class.model_type, {})[name] = differences(model, ours)
+    return results
 
 
 def table() -> str:
     """The table as Markdown, and what the families share."""
     files, measured = files_of_families(), measure()
     if missing := sorted(set(files) - set(measured)):
-        raise SystemExit(f"no tiny model is told for {', '.join(missing)}: add it to tests/tiny_families.py")
+        raise SystemExit(f"there is no tiny model for {', '.join(missing)}: add it to tests/tiny_families.py")
     rows = [HEADERS, ("---", "---:", "---:", "---:", "---:", "---", "---:")]
     for family, variants in measured.items():
         worst = [f"{max(numbers):.1e}" for numbers in zip(*variants.values(), strict=True)]

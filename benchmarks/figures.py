@@ -1,4 +1,4 @@
-"""What every arm of the training benchmark tells of itself, counted in one way for all."""
+"""The figures that every arm of the training benchmark reports, computed in the same way for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WARM = 2
 """Steps left out of the speed, for everyone: they warm up."""
 
 
-def told(
+def summarize(
     tokens: Sequence[int],
     targets: Sequence[float],
     seconds: Sequence[float],
@@ -27,7 +27,7 @@ def told(
         seconds: of each optimizer step, whatever reads the data left out.
         losses: mean over its targets, of each step.
         waited: seconds from the beginning of training to the end of the last step that is left out.
-        flops: that the counted steps need; None: not told.
+        flops: that the counted steps need; None: not known.
 
     Returns:
         speed over the counted steps, peak memory of the process, the loss over all targets, and each step's.
@@ -38,7 +38,7 @@ def told(
             f"{len(losses)}: they must be as many, and more than {WARM}"
         )
     taken = sum(seconds[WARM:])
-    found = {
+    summary = {
         "tokens_per_second": sum(tokens[WARM:]) / taken,
         "peak_gb": machine.peak_memory() / 1e9,
         "mean_loss": sum(loss * count for loss, count in zip(losses, targets, strict=True)) / sum(targets),
@@ -48,6 +48,6 @@ def told(
         "losses": [round(loss, 6) for loss in losses],
     }
     if flops is not None:
-        found["gflops"] = flops / taken / 1e9
-        found["gflop_per_token"] = flops / sum(tokens[WARM:]) / 1e9
-    return found
+        summary["gflops"] = flops / taken / 1e9
+        summary["gflop_per_token"] = flops / sum(tokens[WARM:]) / 1e9
+    return summary

@@ -75,19 +75,19 @@ def main() -> None:
         print(json.dumps(ours(given.precision) if given.arm == "ours" else peer(given.precision)))
         return
     arms.reference_folder()
-    chosen = {name: ["--arm", *words] for name, words in ARMS.items() if arms.worth_running(words[1])}
+    chosen = {name: ["--arm", *arguments] for name, arguments in ARMS.items() if arms.worth_running(arguments[1])}
     figures = arms.take_turns(__file__, chosen, given.rounds)
     middle = arms.medians(figures)
     best = {
         key: max((name for name in middle if "transformers" in name), key=lambda name: middle[name][key])
         for key in ("decode", "prefill")
     }
-    ratios = {name: {key: one[key] / middle[best[key]][key] for key in one} for name, one in middle.items()}
+    ratios = {name: {key: values[key] / middle[best[key]][key] for key in values} for name, values in middle.items()}
     print(f"\nbest peer: decode {best['decode']}, prefill {best['prefill']}")
-    for name, one in middle.items():
+    for name, values in middle.items():
         print(
-            f"{name:<24} decode {one['decode']:7.1f} tok/s {ratios[name]['decode']:5.2f}x"
-            f"   prefill {one['prefill']:7.0f} tok/s {ratios[name]['prefill']:5.2f}x"
+            f"{name:<24} decode {values['decode']:7.1f} tok/s {ratios[name]['decode']:5.2f}x"
+            f"   prefill {values['prefill']:7.0f} tok/s {ratios[name]['prefill']:5.2f}x"
         )
     arms.keep("generation", {"rounds": figures, "medians": middle, "best_peer": best, "ratios": ratios})
 

@@ -1,7 +1,7 @@
 """Is memory a promise: the peak that the plan tells beside the peak of a fresh process, for every method and preset.
 
 Tuning: SmolLM2-135M on GSM8K rows, by adapters and whole, at its widest and within a budget. From scratch: every
-preset on this library's own sources, a few steps each. The plan is that of the run itself, told before it began.
+preset on this library's own sources, a few steps each. The plan is that of the run itself, computed before it began.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str
     train = {"steps": STEPS, "precision": "float32", **({"memory": memory} if memory else {})}
     evaluate = {"task_rows": 4, "max_tokens": 8, "general_bytes": 2000}
     rows = {"source": str(data), "held_out": 8, "template": "off"}
-    return told(tune(arms.MODEL, rows, method=method, out=folder, train=train, evaluate=evaluate).folder)
+    return planned_and_actual(tune(arms.MODEL, rows, method=method, out=folder, train=train, evaluate=evaluate).folder)
 
 
 def pretrained(folder: Path, data: Path, preset: str) -> dict[str, Any]:
     """A run of pretrain, in this process."""
     from lmworks.run.doors import pretrain
 
-    made = presets.preset(preset)
-    context = made.values["model"].get("max_position_embeddings", TOKENS)
+    settings = presets.preset(preset)
+    context = settings.values["model"].get("max_position_embeddings", TOKENS)
     train = {"steps": STEPS, "precision": "float32", "batch_size": max(1, min(32, TOKENS // context))}
     evaluate = {"samples": 1, "max_tokens": 8, "measured": 8}
-    return told(pretrain(preset, str(data), out=folder, train=train, evaluate=evaluate).folder)
+    return planned_and_actual(pretrain(preset, str(data), out=folder, train=train, evaluate=evaluate).folder)
 
 
-def told(folder: Path) -> dict[str, Any]:
+def planned_and_actual(folder: Path) -> dict[str, Any]:
     """Planned and actual, with the parts of both."""
     plan = RunFolder(folder).events("start")[-1]["plan"]
     parts = build(folder)["costs"]["peak_parts"]
@@ -63,20 +63,20 @@ def told(folder: Path) -> dict[str, Any]:
     }
 
 
-def run_one(words: list[str]) -> None:
+def run_one(arguments: list[str]) -> None:
     """An arm: kind, name, data, budget."""
-    kind, name, data, memory = words
+    kind, name, data, memory = arguments
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         sys.stdout.flush()
         shown = os.dup(1)
         os.dup2(2, 1)  # what the run prints is not the figure
-        found = (
+        result = (
             tuned(folder, Path(data), name, memory or None) if kind == "tune" else pretrained(folder, Path(data), name)
         )
         sys.stdout.flush()
         os.dup2(shown, 1)
-        print(json.dumps(found))
+        print(json.dumps(result))
 
 
 def sources(folder: Path) -> Path:
@@ -89,27 +89,27 @@ def sources(folder: Path) -> Path:
     return place
 
 
-def line(name: str, found: dict[str, Any], budget: str) -> str:
+def line(name: str, result: dict[str, Any], budget: str) -> str:
     """A line of the table."""
-    again = f"  {found['recompute']} blocks again, rows of {found['row_tokens']}; budget {budget}" if budget else ""
-    planned, actual = (figures.storage(found[key]) for key in ("planned", "actual"))
-    where = found["actual_parts"].get("stage", "")
-    return f"{name:<24} {planned:>9} {actual:>9} {found['actual'] / found['planned']:6.2f}  {where}{again}"
+    again = f"  {result['recompute']} blocks again, rows of {result['row_tokens']}; budget {budget}" if budget else ""
+    planned, actual = (figures.storage(result[key]) for key in ("planned", "actual"))
+    where = result["actual_parts"].get("stage", "")
+    return f"{name:<24} {planned:>9} {actual:>9} {result['actual'] / result['planned']:6.2f}  {where}{again}"
 
 
 def main() -> None:
     options = arms.parser(__doc__ or "")
     options.add_argument("--data", help="GSM8K's train.jsonl; without it it comes from the hub")
     options.add_argument("--only", nargs="*", help="names of arms")
-    options.add_argument("words", nargs="*", help="of an arm")
+    options.add_argument("arguments", nargs="*", help="of an arm")
     given = options.parse_args()
     if given.arm:
-        run_one([given.arm, *given.words])
+        run_one([given.arm, *given.arguments])
         return
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         rows, text = Path(place) / "gsm8k.jsonl", sources(Path(place))
-        pairs = [{"prompt": one, "completion": two} for one, two in work.pairs(given.data, ROWS)]
+        pairs = [{"prompt": prompt, "completion": completion} for prompt, completion in work.pairs(given.data, ROWS)]
         rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
         tuning = [("tune", method, str(rows), memory) for method in BUDGETS for memory in ("", BUDGETS[method])]
         todo = [*tuning, *(("scratch", preset, str(text), "") for preset in presets.names())]
@@ -119,17 +119,17 @@ def main() -> None:
             if given.only and label not in given.only:
                 continue
             try:
-                found[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], limit=LIMIT)
+                results[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], limit=LIMIT)
             except arms.Failed as failure:
-                found[label] = {"left out": str(failure)[-600:]}
+                results[label] = {"left out": str(failure)[-600:]}
                 print(f"{label:<24} left out: {str(failure).splitlines()[-1]}", flush=True)
                 continue
-            print(line(label, found[label], memory), flush=True)
-    ratios = [one["actual"] / one["planned"] for one in found.values() if "planned" in one]
+            print(line(label, results[label], memory), flush=True)
+    ratios = [result["actual"] / result["planned"] for result in results.values() if "planned" in result]
     if ratios:
         print(f"farthest off: {max(abs(ratio - 1) for ratio in ratios):.0%} (asked: 15 %)")
     if not given.only:
-        arms.keep("memory", {"steps": STEPS, "figures": found})
+        arms.keep("memory", {"steps": STEPS, "figures": results})
 
 
 if __name__ == "__main__":

@@ -55,12 +55,12 @@ def main() -> None:
     if given.arm:
         print(json.dumps(ours() if given.arm == "ours" else peer()))
         return
-    figures = arms.take_turns(__file__, {name: ["--arm", *words] for name, words in ARMS.items()}, given.rounds)
+    figures = arms.take_turns(__file__, {name: ["--arm", *arguments] for name, arguments in ARMS.items()}, given.rounds)
     middle = arms.medians(figures)
     ratio = middle["transformers"]["open_seconds"] / middle["lmworks"]["open_seconds"]
-    for name, one in middle.items():
-        saved = f"saved in {one['save_seconds']:.1f} s" if one["saved"] else "refuses to save it"
-        print(f"{name:<14} opened in {one['open_seconds']:6.2f} s, {saved}")
+    for name, values in middle.items():
+        saved = f"saved in {values['save_seconds']:.1f} s" if values["saved"] else "refuses to save it"
+        print(f"{name:<14} opened in {values['open_seconds']:6.2f} s, {saved}")
     print(f"opening: {ratio:.1f}x")
     arms.keep("opening", {"rounds": figures, "medians": middle, "ratios": {"open_seconds": ratio}})
 

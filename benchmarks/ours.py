@@ -42,11 +42,11 @@ def opened(method: str, folder: Path) -> LanguageModel:
 def arranged(documents: list[dict[str, Any]]) -> list[Example]:
     """Examples whose shuffled order is that of the documents."""
     places = [place for step in BatchSampler(len(documents), work.DOCUMENTS, epochs=1) for place in step]
-    found: list[Any] = [None] * len(documents)
-    for place, one in zip(places, documents, strict=True):
-        ids = np.array(one["ids"], dtype=np.int32)
-        found[place] = Example(ids, np.arange(len(ids)) >= one["prompt"])
-    return found
+    examples: list[Any] = [None] * len(documents)
+    for place, document in zip(places, documents, strict=True):
+        ids = np.array(document["ids"], dtype=np.int32)
+        examples[place] = Example(ids, np.arange(len(ids)) >= document["prompt"])
+    return examples
 
 
 def settings(method: str, precision: str) -> TrainSettings:
@@ -63,8 +63,8 @@ def settings(method: str, precision: str) -> TrainSettings:
 
 def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) -> float:
     """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
-    lengths = [len(one["ids"]) - 1 for one in documents]  # nothing is predicted from a document's last token
-    targets = sum(len(one["ids"]) - one["prompt"] for one in documents)
+    lengths = [len(document["ids"]) - 1 for document in documents]  # nothing is predicted from a document's last token
+    targets = sum(len(document["ids"]) - document["prompt"] for document in documents)
     settings = LoRASettings(rank=work.RANK, targets=list(work.TARGETS)) if method == "lora" else None
     trained = make(method, settings).trained(config)
     return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
@@ -83,14 +83,14 @@ def run(method: str, precision: str, folder: Path, steps: int | None) -> dict[st
         run = RunFolder.create(Path(place) / "run", "")
         began = time.time()
         train(model.network, arranged(documents), settings(method, precision), run, Hooks(quiet=True))
-        made = run.events("step")
+        events = run.events("step")
     counted = documents[figures.WARM * work.DOCUMENTS :]
-    return figures.told(
-        [sum(len(one["ids"]) for one in step) for step in steps_of(documents)],
-        [one["targets"] for one in made],
-        [one["seconds"] for one in made],
-        [one["loss"] for one in made],
-        made[figures.WARM - 1]["time"] - began,
+    return figures.summarize(
+        [sum(len(document["ids"]) for document in step) for step in steps_of(documents)],
+        [event["targets"] for event in events],
+        [event["seconds"] for event in events],
+        [event["loss"] for event in events],
+        events[figures.WARM - 1]["time"] - began,
         flops=flops_of(model.config, counted, method),
     )
 

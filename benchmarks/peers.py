@@ -62,7 +62,7 @@ class Counted:
     def by_step(self, batches: int) -> tuple[list[int], list[int]]:
         """Both counts of each step, which takes so many batches."""
         begins = range(0, len(self.tokens), batches)
-        return tuple([sum(one[i : i + batches]) for i in begins] for one in (self.tokens, self.targets))  # type: ignore[return-value]
+        return tuple([sum(counts[i : i + batches]) for i in begins] for counts in (self.tokens, self.targets))  # type: ignore[return-value]
 
 
 def padded(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -122,7 +122,7 @@ def sft(method: str, precision: str, data: list[dict[str, Any]], folder: Path) -
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    lengths = [len(one["input_ids"]) for one in data]
+    lengths = [len(row["input_ids"]) for row in data]
     row = max(ROW, *lengths)
     batches = max(1, round(work.DOCUMENTS * sum(lengths) / len(lengths) / row))
     arguments = SFTConfig(
@@ -136,27 +136,27 @@ def sft(method: str, precision: str, data: list[dict[str, Any]], folder: Path) -
         **shared(method, precision),
     )
     model, tokenizer = model_of(method, precision, folder), AutoTokenizer.from_pretrained(arms.reference_folder())
-    made = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
-    return made, batches
+    peer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
+    return peer, batches
 
 
 def run(kind: str, method: str, precision: str, folder: Path, steps: int | None) -> dict[str, Any]:
     """Train, and tell."""
     data = [
-        {"input_ids": one["ids"], "labels": [-100] * one["prompt"] + one["ids"][one["prompt"] :]}
-        for one in work.documents(folder, steps)
+        {"input_ids": row["ids"], "labels": [-100] * row["prompt"] + row["ids"][row["prompt"] :]}
+        for row in work.documents(folder, steps)
     ]
     if kind == "trl":
-        made, batches = sft(method, precision, data, folder)
+        peer, batches = sft(method, precision, data, folder)
     else:
-        made, batches = trainer(method, precision, data, folder, again=kind == "checkpointing")
+        peer, batches = trainer(method, precision, data, folder, again=kind == "checkpointing")
     clock = Clock()
-    made.add_callback(clock)
-    made.data_collator = counted = Counted(made.data_collator)
-    made.train()
-    losses = [float(entry["loss"]) for entry in made.state.log_history if "loss" in entry]
+    peer.add_callback(clock)
+    peer.data_collator = counted = Counted(peer.data_collator)
+    peer.train()
+    losses = [float(entry["loss"]) for entry in peer.state.log_history if "loss" in entry]
     tokens, targets = counted.by_step(batches)
-    return figures.told(tokens, targets, clock.seconds, losses, clock.waited)
+    return figures.summarize(tokens, targets, clock.seconds, losses, clock.waited)
 
 
 def main() -> None:

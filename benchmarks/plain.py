@@ -89,7 +89,7 @@ class PlainModel(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.words = nn.Embedding(sizes.vocab, sizes.width)
+        self.token_embeddings = nn.Embedding(sizes.vocab, sizes.width)
         self.places = nn.Embedding(sizes.block, sizes.width)
         self.blocks = nn.Sequential(*(Block(sizes) for _ in range(sizes.layers)))
         self.norm = nn.LayerNorm(sizes.width)
@@ -97,7 +97,7 @@ class PlainModel(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, T) -> (B, T, vocab)."""
-        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        x = self.token_embeddings(ids) + self.places(torch.arange(ids.shape[1]))
         return self.head(self.norm(self.blocks(x)))
 
 

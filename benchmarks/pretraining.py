@@ -25,7 +25,7 @@ CONFIG = {
 
 
 def blocks(steps: int) -> np.ndarray:
-    """(steps * BATCH, BLOCK) ids of python-source, document after document; made once and kept in the cache."""
+    """(steps * BATCH, BLOCK) ids of python-source, document after document; created once, in the cache."""
     from lmworks.base.files import cache_folder
     from lmworks.text import corpus, train_tokenizer
     from lmworks.text.tokenizer_settings import TokenizerSettings
@@ -35,7 +35,9 @@ def blocks(steps: int) -> np.ndarray:
         texts = [row.values["text"] for row in corpus.read("python-source").rows]
         settings = TokenizerSettings(kind="byte-bpe", vocab_size=CONFIG["vocab_size"], limit=4_000_000)
         tokenizer = train_tokenizer.train(texts, settings, "gpt2").tokenizer
-        ids = np.concatenate([np.array([*one, tokenizer.eos_id]) for one in tokenizer.encode_many(texts[:400])])
+        ids = np.concatenate(
+            [np.array([*text_ids, tokenizer.eos_id]) for text_ids in tokenizer.encode_many(texts[:400])]
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, ids.astype(np.int32))
     ids = np.load(file)
@@ -50,7 +52,7 @@ def prepare(folder: Path, steps: int) -> dict[str, Any]:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**CONFIG))
     model.save_pretrained(folder / "scratch")
-    return {"blocks": len(blocks(steps)), "parameters": sum(one.numel() for one in model.parameters())}
+    return {"blocks": len(blocks(steps)), "parameters": sum(weight.numel() for weight in model.parameters())}
 
 
 def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
@@ -79,15 +81,15 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
         run = RunFolder.create(Path(place) / "run", "")
         began = time.time()
         train(network, examples, settings, run, Hooks(quiet=True))
-        made = run.events("step")
+        events = run.events("step")
     lengths = [BLOCK - 1] * (BATCH * (steps - figures.WARM))
     work = training_flops(network.config, TrainedParameters.of(network), sum(lengths), sum(lengths), lengths)
-    return figures.told(
-        [BATCH * BLOCK for _ in made],
-        [one["targets"] for one in made],
-        [one["seconds"] for one in made],
-        [one["loss"] for one in made],
-        made[figures.WARM - 1]["time"] - began,
+    return figures.summarize(
+        [BATCH * BLOCK for _ in events],
+        [event["targets"] for event in events],
+        [event["seconds"] for event in events],
+        [event["loss"] for event in events],
+        events[figures.WARM - 1]["time"] - began,
         flops=float(work.total),
     )
 
@@ -107,7 +109,9 @@ def peer(precision: str, folder: Path, steps: int) -> dict[str, Any]:
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     count = len(losses)
-    return figures.told([BATCH * BLOCK] * count, [BATCH * (BLOCK - 1)] * count, clock.seconds, losses, clock.waited)
+    return figures.summarize(
+        [BATCH * BLOCK] * count, [BATCH * (BLOCK - 1)] * count, clock.seconds, losses, clock.waited
+    )
 
 
 def main() -> None:

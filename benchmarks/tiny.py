@@ -31,7 +31,7 @@ PUBLISHED = {
     "TinyBERT": {"loss": 0.2245, "perplexity": 1.25, "accuracy": 1.0},
 }  # fmt: skip
 FIGURES = ("loss", "perplexity", "accuracy", "bits", "distinct1", "distinct2", "step_ms")
-DRAWS = 200  # of masks, when masked words are measured
+DRAWS = 200  # of masks, when masked tokens are measured
 SAMPLED = 400  # characters
 
 
@@ -91,12 +91,12 @@ def ours_gpt(text: str, seed: int, windows: str) -> dict[str, float]:
                 Example(block, np.arange(len(block)) > (half if start else 0))
                 for block, start in zip(blocks, starts, strict=True)
             ]
-        found = summary(row_losses(model.network, scored), [0] * len(scored))
+        figures = summary(row_losses(model.network, scored), [0] * len(scored))
         sample = text[0]
         for number in range(SAMPLED):  # where the model ends the text, it begins anew
-            told = {"max_tokens": 1, "temperature": 0.8, "top_k": 50, "seed": seed * SAMPLED + number}
-            sample += model.generate(sample[1 - GPT_BLOCK :], **told) or text[0]
-    return _told(found["loss"], found["accuracy"], step, sample[1:])
+            sampling = {"max_tokens": 1, "temperature": 0.8, "top_k": 50, "seed": seed * SAMPLED + number}
+            sample += model.generate(sample[1 - GPT_BLOCK :], **sampling) or text[0]
+    return _figures(figures["loss"], figures["accuracy"], step, sample[1:])
 
 
 def ours_bert(text: str, seed: int) -> dict[str, float]:
@@ -110,19 +110,19 @@ def ours_bert(text: str, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_text(text, encoding="utf-8")
-        told = {"source": str(file), "held_out": 0}
+        data = {"source": str(file), "held_out": 0}
         run = lmworks.pretrain(
-            "tinybert", told, out=Path(folder) / "run",
+            "tinybert", data, out=Path(folder) / "run",
             train={"seed": seed, "steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "precision": "float32"},
         )  # fmt: skip
         model, step = run.model, _seconds(run.folder)
         settings = corpus.DataSettings(held_out=0)
         task = Masked(TaskSettings(name="masked", windows="random"), model.tokenizer, model.config)
-        made = task.examples(corpus.read(str(file), settings), settings, model.config.max_position_embeddings)
+        examples = task.examples(corpus.read(str(file), settings), settings, model.config.max_position_embeddings)
         rng = np.random.default_rng(seed)
-        drawn = [task.sample(example, rng) for _ in range(DRAWS) for example in made.items]
-        found = summary(row_losses(model.network, drawn), [0] * len(drawn))
-    return _told(found["loss"], found["accuracy"], step)
+        samples = [task.sample(example, rng) for _ in range(DRAWS) for example in examples.items]
+        figures = summary(row_losses(model.network, samples), [0] * len(samples))
+    return _figures(figures["loss"], figures["accuracy"], step)
 
 
 def plain_arm(text: str, seed: int, causal: bool) -> dict[str, float]:
@@ -133,8 +133,8 @@ def plain_arm(text: str, seed: int, causal: bool) -> dict[str, float]:
 
     torch.manual_seed(seed)
     units = list(text) if causal else text.split()
-    words = sorted(set(units)) + ([] if causal else ["[MASK]"])
-    ids = torch.tensor([words.index(unit) for unit in units])
+    vocabulary = sorted(set(units)) + ([] if causal else ["[MASK]"])
+    ids = torch.tensor([vocabulary.index(unit) for unit in units])
     block = GPT_BLOCK if causal else BERT_BLOCK
     random = np.random.default_rng(seed)
 
@@ -147,9 +147,9 @@ def plain_arm(text: str, seed: int, causal: bool) -> dict[str, float]:
                 )
                 yield (torch.stack([ids[s + shift : s + shift + block] for s in starts]) for shift in (0, 1))  # type: ignore[misc]
             else:
-                yield _masked(ids, random, len(words), block)
+                yield _masked(ids, random, len(vocabulary), block)
 
-    model = plain.PlainModel(plain.Sizes(len(words), block, causal))
+    model = plain.PlainModel(plain.Sizes(len(vocabulary), block, causal))
     times, begun = [], time.perf_counter()
     for _ in plain.train(model, batches(), RATE):
         times.append(time.perf_counter() - begun)
@@ -161,17 +161,17 @@ def plain_arm(text: str, seed: int, causal: bool) -> dict[str, float]:
             starts = range(0, len(ids) - block, block)
             pairs = [(ids[s : s + block][None], ids[s + 1 : s + block + 1][None]) for s in starts]
         else:
-            pairs = [_masked(ids, random, len(words), block) for _ in range(DRAWS // 10)]
+            pairs = [_masked(ids, random, len(vocabulary), block) for _ in range(DRAWS // 10)]
         for given, wanted in pairs:
-            logits, kept = model(given), wanted >= 0
-            nats = torch.nn.functional.cross_entropy(logits[kept], wanted[kept], reduction="none")
+            logits, is_hidden = model(given), wanted >= 0
+            nats = torch.nn.functional.cross_entropy(logits[is_hidden], wanted[is_hidden], reduction="none")
             losses += nats.tolist()
-            right += (logits[kept].argmax(-1) == wanted[kept]).tolist()
-    return _told(statistics.mean(losses), statistics.mean(right), statistics.median(times[20:]))
+            right += (logits[is_hidden].argmax(-1) == wanted[is_hidden]).tolist()
+    return _figures(statistics.mean(losses), statistics.mean(right), statistics.median(times[20:]))
 
 
 def _masked(
-    ids: torch.Tensor, random: np.random.Generator, words: int, block: int
+    ids: torch.Tensor, random: np.random.Generator, vocab_size: int, block: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Blocks of words, 15 % of them hidden: 80 % behind the mask, 10 % behind another word, 10 % not at all."""
     starts = random.integers(0, len(ids) - block + 1, BATCH)
@@ -180,16 +180,16 @@ def _masked(
     hidden[np.arange(BATCH), random.integers(0, block, BATCH)] |= ~hidden.any(1)  # at least one a block
     kind = random.random(given.shape)
     targets = given.masked_fill(torch.from_numpy(~hidden), -100)
-    given = given.masked_fill(torch.from_numpy(hidden & (kind < 0.8)), words - 1)
-    other = torch.from_numpy(random.integers(0, words - 1, given.shape))
+    given = given.masked_fill(torch.from_numpy(hidden & (kind < 0.8)), vocab_size - 1)
+    other = torch.from_numpy(random.integers(0, vocab_size - 1, given.shape))
     return torch.where(torch.from_numpy(hidden & (kind >= 0.9)), other, given), targets
 
 
-def _told(loss: float, accuracy: float, step: float, sample: str = "") -> dict[str, float]:
-    found = {"loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy, "step_ms": 1e3 * step}
+def _figures(loss: float, accuracy: float, step: float, sample: str = "") -> dict[str, float]:
+    figures = {"loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy, "step_ms": 1e3 * step}
     if sample:
-        found |= {"bits": loss / math.log(2), "distinct1": distinct(sample, 1), "distinct2": distinct(sample, 2)}
-    return found
+        figures |= {"bits": loss / math.log(2), "distinct1": distinct(sample, 1), "distinct2": distinct(sample, 2)}
+    return figures
 
 
 ARMS = {
@@ -204,12 +204,12 @@ ARMS = {
 def _table(rounds: dict[str, list[dict[str, float]]]) -> None:
     """Theirs, then each arm: mean and spread over the seeds."""
     print(f"\n{'':36}" + "".join(f"{name:>18}" for name in FIGURES))
-    for name, told in PUBLISHED.items():
-        print(f"{name + ', published':36}" + "".join(f"{told.get(figure, ''):>18}" for figure in FIGURES))
-    for name, found in rounds.items():
+    for name, published in PUBLISHED.items():
+        print(f"{name + ', published':36}" + "".join(f"{published.get(figure, ''):>18}" for figure in FIGURES))
+    for name, results in rounds.items():
         cells = []
         for figure in FIGURES:
-            values = [one[figure] for one in found if figure in one]
+            values = [result[figure] for result in results if figure in result]
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.4f}{spread}" if values else "")
         print(f"{name:36}" + "".join(f"{cell:>18}" for cell in cells))
@@ -247,8 +247,10 @@ def main() -> None:
     pairs = {"TinyGPT": ("plain TinyGPT, blocks side by side", "TinyGPT, blocks side by side")}
     pairs["TinyBERT"] = ("plain TinyBERT", "TinyBERT")
     ratios = {
-        name: statistics.median(a["step_ms"] / b["step_ms"] for a, b in zip(rounds[one], rounds[two], strict=False))
-        for name, (one, two) in pairs.items()
+        name: statistics.median(
+            a["step_ms"] / b["step_ms"] for a, b in zip(rounds[first], rounds[second], strict=False)
+        )
+        for name, (first, second) in pairs.items()
     }
     for name, ratio in ratios.items():
         print(

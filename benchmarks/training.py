@@ -48,14 +48,14 @@ class Arm:
 
     Attributes:
         name: as it is printed.
-        words: script, then its arguments before the folder.
+        command: script, then its arguments before the folder.
         role: ours, peer (the best of them is what counts), or extra (one round, for its memory or a step's gain).
         variables: of its environment.
         doubtful: a few steps are tried first.
     """
 
     name: str
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     role: str
     variables: dict[str, str] = field(default_factory=dict)
     doubtful: bool = False
@@ -65,33 +65,33 @@ def arms_of(workload: str) -> list[Arm]:
     """The arms that are informative on this machine: no emulated bfloat16."""
     off = {"LMWORKS_KERNELS": "off"}
     mine = ("pretraining.py", "ours") if workload == "scratch" else ("ours.py", workload)
-    found = [
+    chosen = [
         Arm("lmworks float32", (*mine, "float32"), OURS),
         Arm("lmworks float32, kernels off", (*mine, "float32"), EXTRA if workload == "full" else OURS, off),
     ]
     if arms.bfloat16_is_faster():
-        found.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
-        found.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
+        chosen.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
+        chosen.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
     some, doubt = arms.worth_running("bfloat16"), {"doubtful": not arms.bfloat16_is_faster()}
     if workload == "scratch":
-        found.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
+        chosen.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
         return (
-            found + [Arm("Trainer bfloat16 autocast", ("pretraining.py", "trainer", "autocast"), PEER, **doubt)] * some
+            chosen + [Arm("Trainer bfloat16 autocast", ("pretraining.py", "trainer", "autocast"), PEER, **doubt)] * some
         )
     name = "Trainer + PEFT" if workload == "lora" else "Trainer"
-    found.append(Arm(f"{name} float32", ("peers.py", "trainer", workload, "float32"), PEER))
-    found += [Arm(f"{name} bfloat16 autocast", ("peers.py", "trainer", workload, "autocast"), PEER, **doubt)] * some
+    chosen.append(Arm(f"{name} float32", ("peers.py", "trainer", workload, "float32"), PEER))
+    chosen += [Arm(f"{name} bfloat16 autocast", ("peers.py", "trainer", workload, "autocast"), PEER, **doubt)] * some
     if workload == "full":
-        return found
-    found += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER, **doubt)] * some
-    found.append(Arm("TRL SFTTrainer packed float32", ("peers.py", "trl", workload, "float32"), PEER))
+        return chosen
+    chosen += [Arm(f"{name} bfloat16 weights", ("peers.py", "trainer", workload, "bfloat16"), PEER, **doubt)] * some
+    chosen.append(Arm("TRL SFTTrainer packed float32", ("peers.py", "trl", workload, "float32"), PEER))
     if arms.bfloat16_is_faster():  # else Trainer's arm already shows how autocast compares
-        found.append(Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER))
-    return [*found, Arm(f"{name} float32, checkpointing", ("peers.py", "checkpointing", workload, "float32"), EXTRA)]
+        chosen.append(Arm("TRL SFTTrainer packed bf16 autocast", ("peers.py", "trl", workload, "autocast"), PEER))
+    return [*chosen, Arm(f"{name} float32, checkpointing", ("peers.py", "checkpointing", workload, "float32"), EXTRA)]
 
 
 @dataclass
-class Found:
+class Measurements:
     """What was measured of one workload: figures by arm, rates between the rounds, what went wrong, which arms ran in
     the first round only, and which of them for a few steps."""
 
@@ -102,104 +102,109 @@ class Found:
     tried: list[str] = field(default_factory=list)
 
 
-def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Found:
+def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Measurements:
     """Every arm once a round, in turn, after a measurement of the machine."""
-    found = Found()
+    results = Measurements()
     precisions = ["float32", *["bfloat16"] * arms.bfloat16_is_faster()]
     peers = [arm.name for arm in chosen if arm.role == PEER]
     for number in range(rounds):
-        found.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
-        told = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in found.rates[-1].items())
-        print(f"round {number + 1}/{rounds}  {'matrix products':<36} {told}", flush=True)
+        results.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
+        text = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in results.rates[-1].items())
+        print(f"round {number + 1}/{rounds}  {'matrix products':<36} {text}", flush=True)
         for arm in chosen:
-            again = number and (arm.role == EXTRA or arm.name in found.left)
-            if again or arm.name in found.faults:
+            again = number and (arm.role == EXTRA or arm.name in results.left)
+            if again or arm.name in results.faults:
                 continue
             label = f"round {number + 1}/{rounds}"
             if arm.doubtful and not number:
-                _turn(arm, [*arguments, "--steps", str(TRIED)], f"{label}  {TRIED} steps of", found)
-                if arm.name in found.faults or arm.name in verdicts.far_behind(found.rounds, peers, BEHIND):
-                    found.tried.append(arm.name)
+                _turn(arm, [*arguments, "--steps", str(TRIED)], f"{label}  {TRIED} steps of", results)
+                if arm.name in results.faults or arm.name in verdicts.far_behind(results.rounds, peers, BEHIND):
+                    results.tried.append(arm.name)
                     continue
-                del found.rounds[arm.name]
-            _turn(arm, arguments, label, found)
+                del results.rounds[arm.name]
+            _turn(arm, arguments, label, results)
         if not number:
-            behind = verdicts.far_behind(found.rounds, peers, BEHIND)
-            found.left = [name for name in behind if name != peers[0]]  # the plainest peer stays, whatever disturbs
-    return found
+            behind = verdicts.far_behind(results.rounds, peers, BEHIND)
+            results.left = [name for name in behind if name != peers[0]]  # the plainest peer stays, whatever disturbs
+    return results
 
 
-def _turn(arm: Arm, arguments: list[str], label: str, found: Found) -> None:
+def _turn(arm: Arm, arguments: list[str], label: str, results: Measurements) -> None:
     started = time.perf_counter()
-    script, *words = arm.words
+    script, *script_arguments = arm.command
     try:
-        one = arms.run_arm(HERE / script, [*words, *arguments], arm.variables, LIMIT)
+        figures = arms.run_arm(HERE / script, [*script_arguments, *arguments], arm.variables, LIMIT)
     except arms.Failed as fault:
-        found.faults[arm.name] = str(fault)
-        found.rounds.pop(arm.name, None)
+        results.faults[arm.name] = str(fault)
+        results.rounds.pop(arm.name, None)
         print(f"{label}  {arm.name:<36} failed: {fault}", flush=True)
         return
-    one["process_s"] = time.perf_counter() - started
-    found.rounds.setdefault(arm.name, []).append(one)
-    told = f"{one[SPEED]:8.0f} tok/s {one[PEAK]:6.2f} GB  mean loss {one[LOSS]:.4f}  {one['process_s']:5.0f} s in all"
-    print(f"{label}  {arm.name:<36} {told}", flush=True)
+    figures["process_s"] = seconds = time.perf_counter() - started
+    results.rounds.setdefault(arm.name, []).append(figures)
+    text = (
+        f"{figures[SPEED]:8.0f} tok/s {figures[PEAK]:6.2f} GB  mean loss {figures[LOSS]:.4f}  {seconds:5.0f} s in all"
+    )
+    print(f"{label}  {arm.name:<36} {text}", flush=True)
 
 
-def table(chosen: list[Arm], found: Found) -> list[str]:
+def table(chosen: list[Arm], results: Measurements) -> list[str]:
     """A line an arm: medians, ratios to the best peer, share of the ceiling."""
-    peer = verdicts.best(found.rounds, [arm.name for arm in chosen if arm.role == PEER])
-    work = next((rounds[0]["gflop_per_token"] for rounds in found.rounds.values() if "gflops" in rounds[0]), None)
-    ceiling = verdicts.rate_of(found.rates, "float32")
-    lines = [f"best peer: {peer}; float32 matrix products: {ceiling:.0f} GFLOP/s (median of {len(found.rates)})"]
+    peer = verdicts.best(results.rounds, [arm.name for arm in chosen if arm.role == PEER])
+    work = next((rounds[0]["gflop_per_token"] for rounds in results.rounds.values() if "gflops" in rounds[0]), None)
+    ceiling = verdicts.rate_of(results.rates, "float32")
+    lines = [f"best peer: {peer}; float32 matrix products: {ceiling:.0f} GFLOP/s (median of {len(results.rates)})"]
     if work:
         lines[0] += f"; the answers need {work:.3f} GFLOP a token: at most {ceiling / work:,.0f} tok/s in float32"
     shown = ("rounds", "tok/s", "ratio", "ceiling", "peak GB", "ratio", "mean loss", "2 steps", "process")
     lines.append(f"{'':<38}" + "".join(f"{word:>10}" for word in shown))
-    for name, rounds in found.rounds.items():
-        speed, peak = verdicts.middle(found.rounds, name, SPEED), verdicts.middle(found.rounds, name, PEAK)
-        faster, smaller = (verdicts.ratio(found.rounds, name, peer, key) if peer else 0.0 for key in (SPEED, PEAK))
+    for name, rounds in results.rounds.items():
+        speed, peak = (
+            verdicts.middle(results.rounds, name, SPEED),
+            verdicts.middle(results.rounds, name, PEAK),
+        )
+        faster, smaller = (verdicts.ratio(results.rounds, name, peer, key) if peer else 0.0 for key in (SPEED, PEAK))
         share = f"{100 * speed * work / ceiling:.0f} %" if work else ""
-        waits = [verdicts.middle(found.rounds, name, key) for key in ("first_steps_s", "process_s")]
+        waits = [verdicts.middle(results.rounds, name, key) for key in ("first_steps_s", "process_s")]
         lines.append(
             f"{name:<38}{len(rounds):>10}{speed:>10,.0f}{faster:>9.2f}x{share:>10}{peak:>10.2f}{smaller:>9.2f}x"
-            f"{verdicts.middle(found.rounds, name, LOSS):>10.4f}{waits[0]:>8.1f} s{waits[1]:>8.0f} s"
+            f"{verdicts.middle(results.rounds, name, LOSS):>10.4f}{waits[0]:>8.1f} s{waits[1]:>8.0f} s"
         )
-    lines += [f"{name}: failed, see above" for name in found.faults]
-    if found.left:
-        lines.append(f"one round only, below {BEHIND:.0%} of the fastest peer: {', '.join(found.left)}")
-    if found.tried:
-        lines.append(f"{TRIED} steps only, likewise: {', '.join(found.tried)}")
+    lines += [f"{name}: failed, see above" for name in results.faults]
+    if results.left:
+        lines.append(f"one round only, below {BEHIND:.0%} of the fastest peer: {', '.join(results.left)}")
+    if results.tried:
+        lines.append(f"{TRIED} steps only, likewise: {', '.join(results.tried)}")
     return lines
 
 
-def losses(workload: str, found: Found) -> list[str]:
+def losses(workload: str, results: Measurements) -> list[str]:
     """Whether arms saw the same tokens, and how far their losses are apart step by step."""
     lines = []
-    whole = [one for name, rounds in found.rounds.items() for one in rounds if name not in found.tried]
-    seen = {(one["tokens"], one["answer_tokens"]) for one in whole}
-    told = " and ".join(f"{tokens:,} tokens, {answers:,} of them with loss" for tokens, answers in sorted(seen))
-    lines.append(f"every arm saw {told}" if len(seen) == 1 else f"ARMS SAW DIFFERENT TOKENS: {told}")
+    whole = [figures for name in results.rounds if name not in results.tried for figures in results.rounds[name]]
+    seen = {(figures["tokens"], figures["answer_tokens"]) for figures in whole}
+    text = " and ".join(f"{tokens:,} tokens, {answers:,} of them with loss" for tokens, answers in sorted(seen))
+    lines.append(f"every arm saw {text}" if len(seen) == 1 else f"ARMS SAW DIFFERENT TOKENS: {text}")
     name = "Trainer + PEFT float32" if workload == "lora" else "Trainer float32"
     both = [("lmworks float32", name), ("lmworks float32, kernels off", "lmworks float32")]
     both.append(("lmworks bfloat16", "lmworks float32"))
     for arm, other in both:
-        if arm in found.rounds and other in found.rounds:
-            apart = verdicts.difference(found.rounds, arm, other)
+        if arm in results.rounds and other in results.rounds:
+            apart = verdicts.difference(results.rounds, arm, other)
             lines.append(f"losses of {arm} and {other}, step by step: at most {100 * apart:.2g} % apart")
     return lines
 
 
-def judged(workload: str, chosen: list[Arm], found: Found) -> list[Verdict]:
+def judged(workload: str, chosen: list[Arm], results: Measurements) -> list[Verdict]:
     """Every figure that was asked for of this workload."""
     peers, has_bfloat16 = [arm.name for arm in chosen if arm.role == PEER], arms.bfloat16_is_faster()
     if workload == "lora":
-        return verdicts.lora(found.rounds, peers, found.rates, has_bfloat16)
+        return verdicts.lora(results.rounds, peers, results.rates, has_bfloat16)
     faster, smaller = {"full": (1.5, 0.5), "scratch": (2.0, None)}[workload]
     title = {"full": "full fine-tuning", "scratch": "from scratch"}[workload]
     lines = []
     for precision in ["float32", *["bfloat16"] * has_bfloat16]:
         arm = f"lmworks {precision}"
-        lines += verdicts.compared(found.rounds, arm, peers, f"{title} {precision}", faster, smaller)
+        lines += verdicts.compared(results.rounds, arm, peers, f"{title} {precision}", faster, smaller)
     return lines
 
 
@@ -208,14 +213,14 @@ def where_time_goes(folder: Path) -> dict[str, Any]:
     columns = {"float32": ("float32", "auto"), "float32, kernels off": ("float32", "off")}
     if arms.bfloat16_is_faster():
         columns |= {"bfloat16": ("bfloat16", "auto"), "bfloat16, kernels off": ("bfloat16", "off")}
-    found = {}
+    breakdowns = {}
     for name, (precision, kernels) in columns.items():
         try:
-            words = ["lora", precision, str(folder)]
-            found[name] = arms.run_arm(HERE / "breakdown.py", words, {"LMWORKS_KERNELS": kernels}, LIMIT)
+            arguments = ["lora", precision, str(folder)]
+            breakdowns[name] = arms.run_arm(HERE / "breakdown.py", arguments, {"LMWORKS_KERNELS": kernels}, LIMIT)
         except arms.Failed as fault:
             print(fault, flush=True)
-    return found
+    return breakdowns
 
 
 def options() -> argparse.Namespace:
@@ -247,16 +252,20 @@ def main() -> int:
             print(", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in result["data"].items()), flush=True)
         if "scratch" in chosen:
             arms.run_arm(HERE / "pretraining.py", ["prepare", "float32", place, "--steps", str(steps["scratch"])])
-        for workload, those in chosen.items():
+        for workload, selected in chosen.items():
             print(f"\n{TITLES[workload]}", flush=True)
             count = ["--steps", str(steps[workload])] if workload in steps else []
-            found = take_turns(those, [place, *count], given.rounds)
-            print("", *table(those, found), *losses(workload, found), sep="\n", flush=True)
-            here = judged(workload, those, found)
+            results = take_turns(selected, [place, *count], given.rounds)
+            print("", *table(selected, results), *losses(workload, results), sep="\n", flush=True)
+            here = judged(workload, selected, results)
             lines += here
-            result[workload] = {"rounds": found.rounds, "rates": found.rates, "faults": found.faults}
-            result[workload]["medians"] = _medians(found.rounds)
-            failed = failed or any(arm.role == OURS and arm.name in found.faults for arm in those)
+            result[workload] = {
+                "rounds": results.rounds,
+                "rates": results.rates,
+                "faults": results.faults,
+            }
+            result[workload]["medians"] = _medians(results.rounds)
+            failed = failed or any(arm.role == OURS and arm.name in results.faults for arm in selected)
         if "lora" in chosen:
             result["breakdown"] = where_time_goes(folder)
             print("\nwhere the time of a LoRA step goes (under a profiler, in processes of their own)")
@@ -266,14 +275,18 @@ def main() -> int:
     if whole:
         arms.keep("training" + (f"-{given.only}" if given.only else ""), result)
     else:
-        print(f"not kept: fewer than {ROWS} rows or {ROUNDS} rounds")
+        print(f"not written: fewer than {ROWS} rows or {ROUNDS} rounds")
     return int(failed)
 
 
 def _medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Median of every figure of every arm; lists are left out."""
     return {
-        name: {key: statistics.median(one[key] for one in every) for key, value in every[0].items() if _number(value)}
+        name: {
+            key: statistics.median(one_round[key] for one_round in every)
+            for key, value in every[0].items()
+            if _number(value)
+        }
         for name, every in rounds.items()
     }
 

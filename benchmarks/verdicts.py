@@ -47,13 +47,13 @@ class Verdict:
         asked = f"asked {'at most' if self.most else 'at least'} {self.asked:g}{self.unit}"
         if self.measured is None:
             return f"{self.what:<64} {'-':>8}   {asked:<22} not measured: {self.why}"
-        told = "reached" if self.reached else "NOT REACHED"
-        return f"{self.what:<64} {self.measured:7.2f}{self.unit:<3} {asked:<22} {told}"
+        outcome = "reached" if self.reached else "NOT REACHED"
+        return f"{self.what:<64} {self.measured:7.2f}{self.unit:<3} {asked:<22} {outcome}"
 
 
 def middle(rounds: Rounds, arm: str, key: str) -> float:
     """Median of a figure over an arm's rounds."""
-    return statistics.median(one[key] for one in rounds[arm])
+    return statistics.median(figures[key] for figures in rounds[arm])
 
 
 def ratio(rounds: Rounds, arm: str, other: str, key: str) -> float:
@@ -94,11 +94,11 @@ def compared(
     peer = best(rounds, peers)
     missing = "no peer ran to its end" if peer is None else "" if rounds.get(ours) else "lmworks did not run to its end"
     speed = None if missing or peer is None else ratio(rounds, ours, peer, SPEED)
-    found = [Verdict(f"{title}: tokens/s beside {peer or 'the best peer'}", speed, faster, why=missing)]
+    verdicts = [Verdict(f"{title}: tokens/s beside {peer or 'the best peer'}", speed, faster, why=missing)]
     if smaller is not None:
         peak = None if missing or peer is None else ratio(rounds, ours, peer, PEAK)
-        found.append(Verdict(f"{title}: peak memory beside it", peak, smaller, most=True, why=missing))
-    return found
+        verdicts.append(Verdict(f"{title}: peak memory beside it", peak, smaller, most=True, why=missing))
+    return verdicts
 
 
 def lora(
@@ -118,18 +118,18 @@ def lora(
     why = "" if ran else "lmworks did not run to its end"
     share = 100 * middle(rounds, float32, "gflops") / rate_of(rates, "float32") if ran else None
     gigabytes = middle(rounds, float32, PEAK) if ran else None
-    found = [speed, Verdict("LoRA float32: share of the float32 ceiling", share, 75, unit=" %", why=why)]
-    found += [peak, Verdict("LoRA float32: peak memory", gigabytes, 1.6, most=True, unit=" GB", why=why)]
+    verdicts = [speed, Verdict("LoRA float32: share of the float32 ceiling", share, 75, unit=" %", why=why)]
+    verdicts += [peak, Verdict("LoRA float32: peak memory", gigabytes, 1.6, most=True, unit=" GB", why=why)]
     none = "bfloat16 products are not faster than float32 here"
     if not has_bfloat16:
-        return [*found, Verdict("LoRA bfloat16: tokens/s beside the best peer", None, 3.0, why=none)]
-    found += compared(rounds, bfloat16, peers, "LoRA bfloat16", 3.0, None)
+        return [*verdicts, Verdict("LoRA bfloat16: tokens/s beside the best peer", None, 3.0, why=none)]
+    verdicts += compared(rounds, bfloat16, peers, "LoRA bfloat16", 3.0, None)
     both = bool(rounds.get(bfloat16)) and ran
     apart = 100 * apart_at_end(rounds, bfloat16, float32) if both else None
     what = f"LoRA bfloat16: mean loss of the last {LAST} steps from float32's"
-    return [*found, Verdict(what, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
+    return [*verdicts, Verdict(what, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
 
 
 def rate_of(rates: Sequence[Mapping[str, float]], precision: str) -> float:
     """Median of the measured rates."""
-    return statistics.median(one[precision] for one in rates)
+    return statistics.median(rate[precision] for rate in rates)

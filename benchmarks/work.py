@@ -24,11 +24,11 @@ def pairs(path: str | None, count: int) -> list[tuple[str, str]]:
     if path is None:
         from datasets import load_dataset
 
-        found = list(islice(load_dataset("openai/gsm8k", "main", split="train"), count))
+        rows = list(islice(load_dataset("openai/gsm8k", "main", split="train"), count))
     else:
         with Path(path).open(encoding="utf-8") as lines:
-            found = [json.loads(line) for line in islice(lines, count)]
-    return [(f"Question: {row['question']}\nAnswer:", f" {row['answer']}") for row in found]
+            rows = [json.loads(line) for line in islice(lines, count)]
+    return [(f"Question: {row['question']}\nAnswer:", f" {row['answer']}") for row in rows]
 
 
 def prepare(work: Path, data: str | None, count: int) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def _ours(folder: Path, texts: list[tuple[str, str]]) -> list[Any]:
 
 def documents(work: Path, steps: int | None = None) -> list[dict[str, Any]]:
     """The documents in their order, or those of the first steps: ids, and how many of them are the prompt."""
-    found = json.loads((work / "documents.json").read_text())
-    return found if steps is None else found[: steps * DOCUMENTS]
+    documents = json.loads((work / "documents.json").read_text())
+    return documents if steps is None else documents[: steps * DOCUMENTS]
 
 
 def start(work: Path) -> Path:

@@ -23,7 +23,9 @@ DOCUMENTS = [{"ids": list(range(5 + n % 3)), "prompt": 2, "number": n} for n in 
 
 
 def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
-    found = figures.told([100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9)
+    found = figures.summarize(
+        [100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9
+    )
     assert found["tokens_per_second"] == 40
     assert found["mean_loss"] == (4 * 20 + 1 * 20 + 2 * 20) / 60
     assert (found["tokens"], found["answer_tokens"]) == (280, 60)
@@ -33,9 +35,9 @@ def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
 
 def test_told_refuses_steps_that_do_not_match() -> None:
     with pytest.raises(SystemExit, match="as many"):
-        figures.told([1] * 4, [1] * 4, [1.0] * 3, [1.0] * 4, 0.0)
+        figures.summarize([1] * 4, [1] * 4, [1.0] * 3, [1.0] * 4, 0.0)
     with pytest.raises(SystemExit, match="more than"):
-        figures.told([1] * 2, [1] * 2, [1.0] * 2, [1.0] * 2, 0.0)
+        figures.summarize([1] * 2, [1] * 2, [1.0] * 2, [1.0] * 2, 0.0)
 
 
 def test_lmworks_trains_on_the_documents_in_the_order_given() -> None:
@@ -163,7 +165,7 @@ def test_arms_are_those_that_the_machine_can_tell_of(workload: str, monkeypatch:
     every = training.arms_of(workload)
     assert {arm.name for arm in every} > {arm.name for arm in plain}
     assert len({arm.name for arm in every}) == len(every)
-    assert all((training.HERE / arm.words[0]).is_file() for arm in every)
+    assert all((training.HERE / arm.command[0]).is_file() for arm in every)
 
 
 def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -31,7 +31,7 @@ class LastLayers(WeightsMethod[LastLayersSettings]):
     name = "last_layers"
     summary = "the last few layers, all below frozen"
     settings_class = LastLayersSettings
-    learning_rate = 5e-5
+    learning_rate = 2e-4
     pretraining_learning_rate = 5e-4
 
     def parameters(self, network: Transformer) -> Iterable[str]:
