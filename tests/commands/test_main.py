@@ -175,7 +175,7 @@ def test_a_reader_that_leaves_is_no_error():
 def test_no_color_is_respected(monkeypatch, capsys, colourless, red):
     monkeypatch.setenv("NO_COLOR", colourless)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    command._tell("a")
+    command._print_error("a")
     assert ("\033[31m" in capsys.readouterr().err) == red
 
 

@@ -156,7 +156,7 @@ class Bigrams:
 def test_decoding_and_beams_ask_nothing_but_the_interface():
     stepper: Stepper = Bigrams()
     table = torch.log_softmax(torch.from_numpy(stepper.table), -1)
-    steps = list(decode(stepper, [[3], [5, 2]], SamplingSettings(max_tokens=4), set(), scored=True))
+    steps = list(decode(stepper, [[3], [5, 2]], SamplingSettings(max_tokens=4), set(), with_log_probabilities=True))
     for row, last in enumerate((3, 2)):
         for step in steps:
             assert step[row].id == int(table[last].argmax())

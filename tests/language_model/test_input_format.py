@@ -112,12 +112,12 @@ def test_without_a_template_the_line_after_the_prompt_is_there(model, tmp_path):
 
 def test_patterns_of_several_columns():
     form = InputFormat(task="instructions", prompt="{title}: {body}")
-    assert form.filled({"title": "A", "body": "b"}) == "A: b"
-    assert form.filled('{"title": "A", "body": "b"}') == "A: b"
-    with pytest.raises(InputError, match="made of title and body"):
-        form.filled("A: b")
+    assert form.fill({"title": "A", "body": "b"}) == "A: b"
+    assert form.fill('{"title": "A", "body": "b"}') == "A: b"
+    with pytest.raises(InputError, match="built from title and body"):
+        form.fill("A: b")
     with pytest.raises(InputError, match="needs body"):
-        form.filled({"title": "A"})
+        form.fill({"title": "A"})
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -61,9 +61,9 @@ def test_accuracy_is_better_when_it_is_higher(run):
 
 
 def test_the_answers_stand_in_the_order_of_the_steps(run):
-    (told,) = card.build(run)["progress"]
-    assert told["answers"] == [[step, answer] for step, answer in ANSWERS.items()]
-    assert told["reference"] == "the cat ran"
+    (progress,) = card.build(run)["progress"]
+    assert progress["answers"] == [[step, answer] for step, answer in ANSWERS.items()]
+    assert progress["reference"] == "the cat ran"
 
 
 def test_terminal_and_page_show_them(run):
@@ -76,7 +76,7 @@ def test_terminal_and_page_show_them(run):
         "the cat sat",
         "the cat ran",
         "hidden tokens, and next sentences",
-        "wordpiece, 8,000 words",
+        "wordpiece, vocabulary of 8,000",
     ):
         assert text in written.getvalue()
         assert text in shown
@@ -86,9 +86,9 @@ def test_terminal_and_page_show_them(run):
 def test_a_step_that_was_asked_twice_counts_once(events, make_run):
     again = next(event for event in events if event["event"] == "samples" and event["step"] == 30)
     events.insert(-1, {**again, "items": [{**again["items"][0], "answer": "again"}]})
-    (told,) = card.build(make_run(events))["progress"]
-    assert [step for step, _ in told["answers"]] == list(ANSWERS)
-    assert dict(told["answers"])[30] == "again"
+    (progress,) = card.build(make_run(events))["progress"]
+    assert [step for step, _ in progress["answers"]] == list(ANSWERS)
+    assert dict(progress["answers"])[30] == "again"
 
 
 def test_cards_of_tune_have_none_of_it(make_run):

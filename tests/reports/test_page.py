@@ -51,7 +51,8 @@ def test_the_page_is_whole_and_needs_nothing(make_run) -> None:
     html = page.render(card.build(make_run()))
     reader = _read(html)
     tags = [tag for tag, _ in reader.tags]
-    assert tags.count("script") == tags.count("style") == tags.count("svg") == 1
+    assert tags.count("script") == tags.count("style") == 1
+    assert tags.count("svg") == 2
     linked = [attrs.get(name) for _, attrs in reader.tags for name in ("src", "href") if attrs.get(name)]
     assert linked == ["data:,"]
     assert not re.search(r"https?://|@import|url\(", html)
@@ -106,7 +107,16 @@ def test_long_curves_stay_small() -> None:
     points = [[n, 3 - n / 20_000] for n in range(20_001)]
     drawn = curves.draw([curves.Line("loss", "smooth", points)], "t", "x", "y")
     assert len(drawn) < 120_000
-    assert curves.draw([curves.Line("loss", "raw", [[1, 2.0]])], "t", "x", "y") == ""
+
+
+@pytest.mark.parametrize("points", [[[1, 2.0]], [[1, 2.0], [2, 1.5]]])
+def test_few_points_are_drawn_as_points(points: list[list[float]]) -> None:
+    reader = _read(curves.draw([curves.Line("loss", "raw", points)], "t", "x", "y"))
+    circles = [attrs for tag, attrs in reader.tags if tag == "circle"]
+    assert len(circles) == len(points) * len(curves.CANVASES)
+    assert all(attrs["class"] == "raw" and float(attrs["r"] or 0) > 2 for attrs in circles)
+    assert "loss, step 1: 2.000" in {attrs["data-say"] for attrs in circles}
+    assert curves.draw([curves.Line("loss", "raw", [])], "t", "x", "y") == ""
 
 
 def test_the_mean_of_a_constant_is_the_constant() -> None:

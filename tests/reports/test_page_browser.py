@@ -72,6 +72,45 @@ def test_nothing_is_wider_than_a_phone(make_run, browser: Any) -> None:
     assert browser.get_log("browser") == []
 
 
+LAID_OUT = """
+const boxes = [...document.querySelectorAll(arguments[0])].filter((e) => e.getClientRects().length).map((e) => {
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  const r = range.getBoundingClientRect();
+  return {text: e.textContent, left: r.left, right: r.right, top: r.top, bottom: r.bottom, height: r.height};
+});
+return boxes.filter((box) => box.text.trim());
+"""
+
+
+def _apart(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return (
+        first["right"] + 4 <= second["left"]
+        or second["right"] + 4 <= first["left"]
+        or first["bottom"] <= second["top"] + 3
+        or second["bottom"] <= first["top"] + 3
+    )
+
+
+@pytest.mark.parametrize("width", [360, 400])
+def test_on_a_phone_figures_keep_their_units_and_stand_apart(make_run, browser: Any, width: int) -> None:
+    folder = make_run()
+    size = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.write(folder, card.build(folder)).resolve().as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cells = browser.execute_script(LAID_OUT, ".costs td")
+    assert len(cells) == 15
+    assert all(cell["height"] < 26 and cell["right"] <= width for cell in cells)  # on one line, and not cut off
+    for place, cell in enumerate(cells):
+        assert all(_apart(cell, other) for other in cells[place + 1 :])
+    ranges = browser.execute_script(LAID_OUT, ".stacked td .range")
+    assert all(_apart(one, other) for place, one in enumerate(ranges) for other in ranges[place + 1 :])
+    labels = browser.execute_script(LAID_OUT, ".curves text")
+    assert {"step", "nats per token"} <= {label["text"] for label in labels}
+    assert all(label["height"] >= 9 and label["left"] >= 0 and label["right"] <= width for label in labels)
+
+
 def test_light_and_dark_are_two_papers(make_run, browser: Any, request: pytest.FixtureRequest) -> None:
     folder = make_run()
     browser.get(page.write(folder, card.build(folder)).resolve().as_uri())

@@ -76,10 +76,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Returns:
-        0 when it did what was asked, 2 for what a person can correct, 130 when interrupted, 141 when nobody reads on.
+        0 when it did what was asked, 2 for what a person can correct, 130 when interrupted, 141 when the reader of its
+        output has gone.
     """
     words = sys.argv[1:] if argv is None else argv
     _set_encodings()
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as leave:  # argparse, after --help or --version
         return leave.code if isinstance(leave.code, int) else 2
     except InputError as error:
-        _tell(str(error))
+        _print_error(str(error))
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.filename is None:  # not about a file that the person named
             raise
         fault = "may not be read or written here" if isinstance(error, PermissionError) else error.strerror
-        _tell(f"{error.filename}: {fault}\n  hint: change its permissions, or choose another place")
+        _print_error(f"{error.filename}: {fault}\n  hint: change its permissions, or choose another place")
         return 2
 
 
@@ -161,14 +162,14 @@ def _parser(words: list[str]) -> Parser:
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Parses with options anywhere between the arguments, which argparse offers where there are no verbs below."""
+    """Parse with options anywhere between the arguments, which argparse offers only without subparsers."""
     if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
         return parser.parse_known_args(words)
     return parser.parse_known_intermixed_args(words)
 
 
 def _part(words: list[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
-    """Parts what the verb's parser knows from settings, each of which becomes ``--name=value`` or ``--name``."""
+    """Separate what the verb's parser knows from settings, each of which becomes ``--name=value`` or ``--name``."""
     known = _options(parser)
     own: list[str] = []
     settings: list[str] = []
@@ -195,11 +196,11 @@ def _is_option(word: str) -> bool:
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
     """The options of a parser and of the parsers below it."""
-    found = set(parser._option_string_actions)
+    options = set(parser._option_string_actions)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found |= {option for below in action.choices.values() for option in _options(below)}
-    return found
+            options |= {option for below in action.choices.values() for option in _options(below)}
+    return options
 
 
 def _no_such_option(option: str, verb: str, parser: argparse.ArgumentParser) -> InputError:
@@ -215,8 +216,8 @@ def _version() -> str:
     return f"lmworks {__version__}"
 
 
-def _tell(text: str) -> None:
-    """An error on standard error; its first word in red where that is a terminal and NO_COLOR is not set."""
+def _print_error(text: str) -> None:
+    """Print an error on standard error; its first word in red where that is a terminal and NO_COLOR is not set."""
     red = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\033[31merror:\033[0m {text}" if red else f"error: {text}", file=sys.stderr)
 

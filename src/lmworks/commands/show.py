@@ -1,7 +1,7 @@
-"""How the commands print: tables, bars, and a console that knows whether a person looks at it.
+"""How the commands print: tables, bars, and a console that is plain where standard output is no terminal.
 
-NO_COLOR (https://no-color.org) is respected; what is no terminal gets plain lines of any length. Texts are printed as
-they are: square brackets in them are no markup.
+NO_COLOR (https://no-color.org) is respected; a file or a pipe gets plain lines of any length. Texts are printed
+literally: square brackets in them are no markup.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ NUMBER = re.compile(r"^[-+~]?[\d.,]+([eE][-+]?\d+)?( ?[%×x]| [A-Za-z/]+)?$")
 
 
 class _Console(Console):
-    """A console that leaves it to the command what happens when nobody reads on."""
+    """A console that raises BrokenPipeError, which the command handles, when the reader has gone."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def console(stderr: bool = False) -> Console:
-    """A console; colours only on a terminal without NO_COLOR, lines cut off nowhere else than there."""
+    """A console; colours only on a terminal without NO_COLOR, and lines are wrapped only on a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     terminal = bool(getattr(stream, "isatty", lambda: False)())
     return _Console(
@@ -35,7 +35,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", to: Console | None = None) -> None:
-    """Prints a table; columns of numbers stand to the right.
+    """Print a table; columns of numbers are aligned to the right.
 
     Args:
         headers: one a column; all empty for a table without a head.
@@ -59,12 +59,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str =
         return
     with to.capture() as lines:
         to.print(shown)
-    for line in lines.get().removesuffix("\n").split("\n"):  # without the spaces that fill a line up
+    for line in lines.get().removesuffix("\n").split("\n"):  # without trailing spaces
         to.print(Text(line.rstrip()))
 
 
 def bar(fraction: float, width: int = 30) -> str:
-    """A bar of ``width`` signs for 1.0, to an eighth of a sign; # where the terminal has no blocks."""
+    """A bar of ``width`` characters for 1.0, to an eighth of one; # where the terminal's encoding has no blocks."""
     eighths = round(min(max(fraction, 0.0), 1.0) * width * 8)
     try:
         "█▏".encode(getattr(sys.stdout, "encoding", None) or "utf-8")

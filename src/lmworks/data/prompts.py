@@ -7,7 +7,7 @@ its training example. Knows nothing of losses or lengths.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
 from lmworks.text import chat
@@ -40,6 +40,18 @@ class Prompt:
     def longest(self) -> int:
         """Tokens with the longest choice; without choices, with one token to answer."""
         return len(self.ids) + max((len(choice) for choice in self.choices), default=1)
+
+
+class Answer(NamedTuple):
+    """What a model wrote to a prompt.
+
+    Attributes:
+        text: without white space around it.
+        cut: tokens after which it was stopped, since it may not be longer; 0: it ended by itself.
+    """
+
+    text: str
+    cut: int = 0
 
 
 def prompts(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> list[Prompt]:

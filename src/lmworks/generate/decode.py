@@ -32,7 +32,7 @@ def decode(
     settings: SamplingSettings,
     end_ids: set[int],
     rules: Rules | None = None,
-    scored: bool = False,
+    with_log_probabilities: bool = False,
 ) -> Steps:
     """Yield, step by step, one new token for each prompt; None for those that have ended.
 
@@ -45,7 +45,7 @@ def decode(
         settings: without beams (generate/beam.py has those).
         end_ids: what ends a text.
         rules: what the model's publisher demands; an encoder-decoder needs its start token.
-        scored: give the log-probability of each token.
+        with_log_probabilities: give the log-probability of each token.
 
     Raises:
         InputError: a prompt is empty or leaves no room in the context; there is nothing to slide.
@@ -58,7 +58,7 @@ def decode(
         logits = rows.logits
         scores = apply_rules(logits, settings, rules, rows.ids, rows.new, rows.limits, end_ids)
         chosen = pick(scores, settings, [generators[row] for row in alive], rows.ids)
-        likelihoods = log_probabilities(logits, chosen) if scored else [None] * len(chosen)
+        likelihoods = log_probabilities(logits, chosen) if with_log_probabilities else [None] * len(chosen)
         step: list[Token | None] = [None] * len(prompts)
         for row, token in zip(alive, map(Token, chosen, likelihoods), strict=True):
             step[row] = token
@@ -153,16 +153,17 @@ def check_prompts(stepper: Stepper, prompts: Sequence[Sequence[int]], slide: boo
     Raises:
         InputError: a prompt is empty or too long; an encoder-decoder is asked to slide.
     """
-    both, most = stepper.has_encoder, stepper.context
-    if slide and both:
+    has_encoder, context = stepper.has_encoder, stepper.context
+    if slide and has_encoder:
         hint = "leave slide out: the answer of an encoder-decoder has a context of its own"
         raise InputError("the context of an encoder-decoder does not slide", "slide", hint)
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise InputError("the prompt is empty", f"prompt {number}", "give at least one token to continue from")
-        if most is not None and not slide and len(prompt) >= most + both:  # a decoder needs room for one more
+        # a decoder needs room for one more
+        if context is not None and not slide and len(prompt) >= context + has_encoder:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens, the model's context holds {most}",
+                f"the prompt has {len(prompt)} tokens, the model's context holds {context}",
                 f"prompt {number}",
-                f"shorten it to fewer than {most + both} tokens{'' if both else ', or slide the context (slide)'}",
+                f"shorten it to fewer than {context + has_encoder} tokens",
             )

@@ -1,8 +1,8 @@
-"""What one does with a model that reads a text whole: fill its blanks, tell whether a sentence follows.
+"""Models that read a text whole fill its blanks, and judge whether a sentence follows another.
 
 A blank may be written as the tokenizer's own mask token, as [MASK], as <mask> or as three underscores or more. Models
-of masked words guess one token for each blank, all at once; models with sentinels (T5's <extra_id_0>) write what each
-blank hides, however long it is, one blank after another.
+with a mask token predict one token for each blank, all at once; models with sentinels (T5's <extra_id_0>) write what
+each blank hides, however long it is, one blank after another.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def fill(network: Transformer, tokenizer: Tokenizer, text: str, top: int = 5, ru
         hint = "lmworks next shows what follows a text; take an encoder (as BERT) or an encoder-decoder (as T5) to fill"
         raise InputError("a decoder reads from left to right and fills no blanks", hint=hint)
     if not network.config.language_head:
-        hint = "take the model as it was trained on masked words (a ...ForMaskedLM)"
+        hint = "take the model as it was trained on masked tokens (a ...ForMaskedLM)"
         raise InputError("the model has no language head, so it cannot fill blanks", hint=hint)
     if tokenizer.mask_id is None and not (architecture == "encoder-decoder" and marks):
         hint = "lmworks next or lmworks generate continue a text; to fill blanks, take a model with a mask token"
@@ -112,20 +112,20 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     assert mask is not None
     token = _token(tokenizer, mask)
     ids = tokenizer.encode(token.join(parts), special=True)
-    places = [place for place, token_id in enumerate(ids) if token_id == mask]
-    if len(places) != len(parts) - 1:
+    positions = [place for place, token_id in enumerate(ids) if token_id == mask]
+    if len(positions) != len(parts) - 1:
         raise InputError(f"the tokenizer does not keep its mask token {token} whole", hint="repair its tokenizer.json")
     check_length(network, ids, "the text")
     device = network.device
-    memory, given = None, ids
+    memory, decoder_ids = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
-        memory, given = encode_texts(network, [ids])[0][None], [rules.start_id, *ids[:-1]]
-    only = torch.tensor(places, device=device)
-    logits = network(torch.tensor([given], device=device), memory=memory, only=only).logits
+        memory, decoder_ids = encode_texts(network, [ids])[0][None], [rules.start_id, *ids[:-1]]
+    only = torch.tensor(positions, device=device)
+    logits = network(torch.tensor([decoder_ids], device=device), memory=memory, only=only).logits
     best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))
     filled = list(ids)
     text = parts[0]
-    for place, chosen, part in zip(places, best.indices[:, 0].tolist(), parts[1:], strict=True):
+    for place, chosen, part in zip(positions, best.indices[:, 0].tolist(), parts[1:], strict=True):
         filled[place] = chosen
         text = _joined(text, _written(tokenizer, filled[:place], chosen)) + part
     blanks = [
@@ -139,7 +139,7 @@ def _spans(
     network: Transformer, tokenizer: Tokenizer, parts: list[str], marks: list[int], top: int, rules: Rules
 ) -> Filled:
     if len(parts) > len(marks):
-        fault = f"the text has {len(parts) - 1} blanks, the model can tell {len(marks) - 1} apart"
+        fault = f"the text has {len(parts) - 1} blanks, the model knows {len(marks) - 1} sentinels"
         raise InputError(fault, "the text", "leave fewer blanks at a time")
     tokens = [_token(tokenizer, mark) for mark in marks]
     source = parts[0] + "".join(token + part for token, part in zip(tokens, parts[1:], strict=False))

@@ -4,7 +4,7 @@ One new token multiplies each matrix by a single row, so its speed is that of re
 tokens per second.
 
 - Weights in four bits (a Q4_1 or Q4_0 file) lie on a lattice of sixteen values a group. Their storage states it; of
-  weights that were widened it is found again. They are kept in those four bits: no weight is rounded that was not
+  weights that were widened it is computed again. They are kept in those four bits: no weight is rounded that was not
   rounded already, but scales and the products of single rows are bfloat16's. The head is kept in float16 beside.
 - In a bfloat16 network, PyTorch's plain product reads weights far below the memory's rate; oneDNN's layout does not.
 
@@ -24,7 +24,7 @@ from lmworks.model.stored import StoredLinear, product, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
-GROUP = 32  # weights that share a scale in llama.cpp's four-bit formats
+GROUP = 32  # weights with one scale in llama.cpp's four-bit formats
 LEVELS = 15
 FEW_ROWS = 4  # from here on the plain product, which reads weights once for all rows, is the faster one
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("up_proj",), ("down_proj",))
@@ -177,25 +177,25 @@ def make_fast(network: Transformer, precision: str) -> int:
 
 def _keep_four_bits(network: Transformer) -> int:
     """Join and keep in four bits those linears that read the same input and all lie on a lattice; gives how many."""
-    kept = 0
+    count = 0
     for parent in list(network.modules()):
         for names in TOGETHER:
             parts = [getattr(parent, name, None) for name in names]
             linears = [part for part in parts if isinstance(part, nn.Linear | StoredLinear)]
-            lattices = [found for linear in linears if (found := lattice_of(linear)) is not None]
+            lattices = [lattice for linear in linears if (lattice := lattice_of(linear)) is not None]
             if len(lattices) < len(names):
                 continue
             joined = FourBits(linears, lattices)
             for index, name in enumerate(names):
                 put(parent, name, FourBitLinear(joined, index))
-            kept += len(names)
-    return kept
+            count += len(names)
+    return count
 
 
 def _plain_linears(network: Transformer) -> list[tuple[str, nn.Linear]]:
     """Linears of the blocks that nothing has taken the place of."""
-    found = [(name, module) for name, module in network.named_modules() if type(module) is nn.Linear]
-    return [(name, module) for name, module in found if "lm_head" not in name and "joined" not in name]
+    linears = [(name, module) for name, module in network.named_modules() if type(module) is nn.Linear]
+    return [(name, module) for name, module in linears if "lm_head" not in name and "joined" not in name]
 
 
 def can_pack() -> bool:

@@ -25,7 +25,9 @@ class SamplingSettings(Settings):
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token; 1: the model's own distribution.")
     top_k: int = Field(0, ge=0, description="Draw from the k likeliest tokens only; 0: all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the fewest tokens whose probabilities reach p.")
-    min_p: float = Field(0.0, ge=0, le=1, description="Drop tokens less likely than this share of the likeliest.")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Drop tokens less likely than this fraction of the likeliest token's probability."
+    )
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1: tokens already in the text become less likely.")
     no_repeat_ngram_size: int = Field(0, ge=0, description="No n tokens in a row occur twice; 0: they may.")
     num_beams: int = Field(1, ge=1, description="Beam search that keeps so many texts; 1: none.")

@@ -48,7 +48,7 @@ class TextBuilder:
         self._ids: list[int] = []
         self._settled = 0  # ids before this one are decoded into _text for good
         self._text = ""
-        self._given = 0
+        self._released = 0
         self.stopped = False
 
     def add(self, token: int) -> str:
@@ -58,11 +58,11 @@ class TextBuilder:
         if not tail.endswith("\ufffd"):
             self._text += tail
             self._settled = len(self._ids)
-        return self._give(self._text, hold=True)
+        return self._release(self._text, hold=True)
 
     def finish(self) -> str:
         """Give what was held back; nothing follows."""
-        return self._give(self._text + self._tail(), hold=False)
+        return self._release(self._text + self._tail(), hold=False)
 
     def _tail(self) -> str:
         """Text of the unsettled ids, decoded after two settled ones, since decoders treat a text's start apart."""
@@ -70,7 +70,7 @@ class TextBuilder:
         before = self._tokenizer.decode(self._ids[start : self._settled])
         return self._tokenizer.decode(self._ids[start:])[len(before) :]
 
-    def _give(self, text: str, hold: bool) -> str:
+    def _release(self, text: str, hold: bool) -> str:
         if self.stopped:
             return ""
         ends = [place for stop in self._stop if (place := text.find(stop)) >= 0]
@@ -79,8 +79,8 @@ class TextBuilder:
             end, self.stopped = min(ends), True
         elif hold:
             end -= max((_overlap(text, stop) for stop in self._stop), default=0)
-        given, self._given = text[self._given : end], max(end, self._given)
-        return given
+        piece, self._released = text[self._released : end], max(end, self._released)
+        return piece
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -95,15 +95,17 @@ class ReplyBuilder:
         tokenizer: of the model.
         prompt_tokens: how many the prompt has.
         settings: of them stop and max_tokens.
-        scored: whether tokens come with their log-probabilities.
+        with_log_probabilities: whether tokens come with their log-probabilities.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, settings: SamplingSettings, scored: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, settings: SamplingSettings, with_log_probabilities: bool
+    ) -> None:
         self._text, self._end_ids = TextBuilder(tokenizer, settings.stop), tokenizer.end_ids
         self._prompt_tokens, self._settings = prompt_tokens, settings
         self._pieces: list[str] = []
         self._ids: list[int] = []
-        self._log_probabilities: list[float] | None = [] if scored else None
+        self._log_probabilities: list[float] | None = [] if with_log_probabilities else None
         self.stop_reason: StopReason | None = None
 
     def add(self, token: Token) -> str:
@@ -163,7 +165,7 @@ def stream(
     prompt_ids: Sequence[int],
     settings: SamplingSettings,
     rules: Rules | None = None,
-    scored: bool = False,
+    with_log_probabilities: bool = False,
 ) -> TextStream:
     """Continue one prompt, or answer one source, piece by piece.
 
@@ -173,12 +175,12 @@ def stream(
         prompt_ids: ids of the prompt; of an encoder-decoder those of the source.
         settings: how tokens are chosen.
         rules: what the model's publisher demands.
-        scored: keep the log-probability of each token.
+        with_log_probabilities: keep the log-probability of each token.
     """
-    builder = ReplyBuilder(tokenizer, len(prompt_ids), settings, scored)
+    builder = ReplyBuilder(tokenizer, len(prompt_ids), settings, with_log_probabilities)
 
     def pieces() -> Iterator[str]:
-        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, scored):
+        for (token,) in _steps(stepper, tokenizer, [prompt_ids], settings, rules, with_log_probabilities):
             assert token is not None
             if piece := builder.add(token):
                 yield piece
@@ -196,11 +198,11 @@ def complete(
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     rules: Rules | None = None,
-    scored: bool = False,
+    with_log_probabilities: bool = False,
 ) -> list[Reply]:
     """Continue many prompts, or answer many sources, at once; each gets what it would get alone."""
-    builders = [ReplyBuilder(tokenizer, len(prompt), settings, scored) for prompt in prompts]
-    steps = _steps(stepper, tokenizer, prompts, settings, rules, scored)
+    builders = [ReplyBuilder(tokenizer, len(prompt), settings, with_log_probabilities) for prompt in prompts]
+    steps = _steps(stepper, tokenizer, prompts, settings, rules, with_log_probabilities)
     step = next(steps, None)
     while step is not None:
         ended = set()
@@ -224,11 +226,11 @@ def _steps(
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     rules: Rules | None,
-    scored: bool,
+    with_log_probabilities: bool,
 ) -> Steps:
     if settings.num_beams == 1:
-        return decode(stepper, prompts, settings, tokenizer.end_ids, rules, scored)
-    if scored:
+        return decode(stepper, prompts, settings, tokenizer.end_ids, rules, with_log_probabilities)
+    if with_log_probabilities:
         raise InputError("beam search gives no log-probabilities of tokens", "num_beams", "set num_beams to 1")
     return decode_best(stepper, prompts, settings, tokenizer.end_ids, rules)
 

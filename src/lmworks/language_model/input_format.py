@@ -1,7 +1,7 @@
 """How inputs looked when a model was trained: the prompt's pattern, the system message, the labels.
 
-A run writes this beside its result as ``lmworks.json``, which other libraries do not read. Opened again, the model is
-asked in the words that it was trained with. Knows no network.
+A run writes this beside its result as ``lmworks.json``, which other libraries do not read. The opened model
+gets its inputs in the same form. Knows no network.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class InputFormat(Settings):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task: str = Field(description="What was trained: labels, instructions, chat, causal ...")
-    text: str | None = Field(None, description="labels: the text made of columns, where the run had a pattern.")
-    prompt: str | None = Field(None, description="The prompt made of columns, where the run had a pattern.")
+    text: str | None = Field(None, description="labels: the text built from columns, where the run had a pattern.")
+    prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
     template: Literal["auto", "on", "off"] = Field("auto", description="Whether the model's chat template was used.")
     system: str | None = Field(None, description="System message of conversations that have none.")
     labels: tuple[str, ...] = Field((), description="labels: all of them, sorted.")
     prefix: str = Field("", description="seq2seq: stands before each source.")
-    slide: bool = Field(False, description="Trained here from scratch on windows of texts: a full context slides.")
+    slide: bool = Field(False, description="Pretrained here on windows of texts: a full context slides.")
 
     @classmethod
     def of_run(
@@ -65,7 +65,7 @@ class InputFormat(Settings):
 
     @classmethod
     def read(cls, folder: Path) -> InputFormat | None:
-        """The one of a model's folder; None where it has none.
+        """The input format in a model's folder; None where there is none.
 
         Raises:
             InputError: the file is damaged.
@@ -80,51 +80,51 @@ class InputFormat(Settings):
             raise InputError(f"cannot be read ({str(error).splitlines()[0]})", str(path), hint) from error
 
     def save(self, folder: Path) -> None:
-        """Write it beside a model."""
+        """Write it into a model's folder."""
         text = json.dumps(self.model_dump(exclude_defaults=True), ensure_ascii=False, indent=2)
         atomic_write(folder / FILE, text + "\n")
 
     @property
     def asks(self) -> bool:
-        """Whether an input is put into a prompt; other models read texts as they are."""
+        """Whether an input becomes part of a prompt; other models read texts as they are."""
         return self.task in ("labels", "instructions", "seq2seq")
 
     @property
     def columns(self) -> list[str]:
-        """The columns that the pattern is made from; none without a pattern."""
+        """The columns that the pattern uses; none without a pattern."""
         pattern = self.prompt or self.text
         return list(dict.fromkeys(names_in(pattern))) if pattern else []
 
-    def filled(self, given: Input) -> str:
+    def fill(self, value: Input) -> str:
         """The prompt, or the text that is labelled, as the pattern makes it.
 
         Args:
-            given: a text, or the columns of a row (as JSON, too). A text serves a pattern of one column.
+            value: a text, or the columns of a row (as JSON, too). A text serves a pattern of one column.
 
         Raises:
             InputError: the pattern has other columns.
         """
         pattern, columns = self.prompt or self.text, self.columns
-        if isinstance(given, str) and len(columns) > 1:
-            given = _object(given) or given
-        if isinstance(given, str) and len(columns) > 1:
+        if isinstance(value, str) and len(columns) > 1:
+            value = _object(value) or value
+        if isinstance(value, str) and len(columns) > 1:
             example = ", ".join(f'"{column}": "..."' for column in columns)
-            fault = f"the prompt that this model was trained with is made of {' and '.join(columns)}"
+            fault = f"the prompt that this model was trained with is built from {' and '.join(columns)}"
             raise InputError(fault, "the input", f"give {{{example}}}, or the whole prompt with --raw (raw=True)")
-        values = dict.fromkeys(columns, given) if isinstance(given, str) else dict(given)
+        values = dict.fromkeys(columns, value) if isinstance(value, str) else dict(value)
         missing = [column for column in columns if column not in values]
-        if missing or (not columns and not isinstance(given, str)):
-            needs = f"needs {' and '.join(missing)}" if missing else "is made of no columns: give a text"
+        if missing or (not columns and not isinstance(value, str)):
+            needs = f"needs {' and '.join(missing)}" if missing else "is built from no columns: give a text"
             raise InputError(f"the prompt {needs}", "the input", f"the pattern is {pattern!r}")
-        return str(given) if pattern is None else pattern.format(**values)
+        return str(value) if pattern is None else pattern.format(**values)
 
-    def prompt_of(self, given: Input, tokenizer: Tokenizer) -> Prompt:
+    def prompt_of(self, value: Input, tokenizer: Tokenizer) -> Prompt:
         """One input as the training examples have it, up to the answer.
 
         Raises:
-            InputError: as :meth:`filled`, or as the chat template does.
+            InputError: as :meth:`fill`, or as the chat template does.
         """
-        text = self.filled(given)
+        text = self.fill(value)
         if self.task == "seq2seq":
             return Prompt(tokenizer.encode(self.prefix + text, special=True), text, "", "the input")
         settings = DataSettings(template=self.template, system=self.system, prompt=self.prompt)
@@ -141,7 +141,7 @@ class InputFormat(Settings):
         if self.task == "instructions" and len(self.columns) == 1:
             for message in written:
                 if message.get("role") == "user" and isinstance(message.get("content"), str):
-                    message["content"] = self.filled(message["content"])
+                    message["content"] = self.fill(message["content"])
         if not written:
             return written
         return as_messages(Row({"messages": written}), DataSettings(system=self.system), [])

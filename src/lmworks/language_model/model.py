@@ -125,7 +125,7 @@ class LanguageModel:
 
         Args:
             prompt: a text, or a list of them (all at once; each gets what it would get alone). Where the run's prompt
-                is made of several columns: a dictionary of these.
+                is built from several columns: a dictionary of these.
             stream: yield the new text piece by piece (one prompt only).
             details: give replies instead of texts: why it stopped, usage.
             log_probabilities: with ``details``: of each new token.
@@ -152,10 +152,10 @@ class LanguageModel:
         raw: bool = False,
     ) -> list[Reply]:
         """The replies to several texts; arguments as in :meth:`generate`."""
-        asked = [self._prompt(prompt, raw) for prompt in prompts]
-        if asked and asked[0].choices:
-            return choose_labels(self.network.eval(), asked)
-        ids, settings = [prompt.ids for prompt in asked], self._resolve(settings)
+        inputs = [self._prompt(prompt, raw) for prompt in prompts]
+        if inputs and inputs[0].choices:
+            return choose_labels(self.network.eval(), inputs)
+        ids, settings = [prompt.ids for prompt in inputs], self._resolve(settings)
         return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities)
 
     @overload
@@ -174,8 +174,8 @@ class LanguageModel:
             hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
             raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
         advised = published_beams(self.generation) if not sampling.get("temperature") else {}
-        found = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
-        return found[0] if isinstance(text, str) else found
+        texts = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
+        return texts[0] if isinstance(text, str) else texts
 
     def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled."""
@@ -226,8 +226,8 @@ class LanguageModel:
         """
         settings = build(SamplingSettings, sampling, "chat")
         check_writes(self.network)
-        asked = self._conversation(list(messages), raw)
-        return self._answer(asked, settings, stream, details, log_probabilities)
+        prompt = self._conversation(list(messages), raw)
+        return self._answer(prompt, settings, stream, details, log_probabilities)
 
     def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
         """Answer a prompt that is token ids already, as a task makes them of rows (data/prompts)."""
@@ -300,13 +300,13 @@ class LanguageModel:
         """Where its weights lie."""
         return self.network.device
 
-    def _prompt(self, given: Input, raw: bool) -> Prompt:
+    def _prompt(self, value: Input, raw: bool) -> Prompt:
         """A text as the model reads it."""
         if self.input_format is not None and self.input_format.asks and not raw:
-            return self.input_format.prompt_of(given, self.tokenizer)
-        if not isinstance(given, str):
-            raise InputError("this model has no prompt made of columns", "the input", "give a text")
-        return Prompt(self.tokenizer.encode(given, special=True), given, "", "the input")
+            return self.input_format.prompt_of(value, self.tokenizer)
+        if not isinstance(value, str):
+            raise InputError("this model has no prompt built from columns", "the input", "give a text")
+        return Prompt(self.tokenizer.encode(value, special=True), value, "", "the input")
 
     def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
         """A conversation as the model reads it."""
@@ -319,14 +319,16 @@ class LanguageModel:
         ids, _ = chat.encode(self.tokenizer, messages if form is None else form.messages_of(messages), reply=True)
         return Prompt(ids, messages[-1]["content"], "", "the conversation")
 
-    def _answer(self, prompt: Prompt, settings: SamplingSettings, streaming: bool, details: bool, scored: bool) -> Any:
+    def _answer(
+        self, prompt: Prompt, settings: SamplingSettings, streaming: bool, details: bool, with_log_probabilities: bool
+    ) -> Any:
         """A TextStream, a Reply, or its text."""
         if prompt.choices:
             (reply,) = choose_labels(self.network.eval(), [prompt])
             pieces = TextStream(iter([reply.text]), lambda: reply)
         else:
             settings = self._resolve(settings)
-            pieces = stream(self.stepper(), self.tokenizer, prompt.ids, settings, self.rules, scored)
+            pieces = stream(self.stepper(), self.tokenizer, prompt.ids, settings, self.rules, with_log_probabilities)
         if streaming:
             return pieces
         text = "".join(pieces)

@@ -31,16 +31,16 @@ def on_length(card: Card, train: dict[str, Any]) -> list[str]:
     best_step, best = min(points, key=lambda point: point[1])
     if best_step == last_step:
         falling = previous - last > NEGLIGIBLE * abs(previous)
-        return [f"The held-out loss was still falling: train longer ({_longer(train)})."] if falling else []
+        return [f"The held-out loss was still falling: train longer ({_longer(card, train)})."] if falling else []
     if last - best <= NEGLIGIBLE * abs(best):
         return []
     return [_too_long(card, best_step, best, last)]
 
 
-def _longer(train: dict[str, Any]) -> str:
-    if train.get("steps"):
-        return f"--train.steps {LONGER * train['steps']}"
-    return f"--train.epochs {math.ceil(LONGER * (train.get('epochs') or 1))}"
+def _longer(card: Card, train: dict[str, Any]) -> str:
+    if train.get("epochs") and not train.get("steps"):
+        return f"--train.epochs {math.ceil(LONGER * train['epochs'])}"
+    return f"--train.steps {LONGER * (train.get('steps') or card['training']['steps'])}"
 
 
 def _too_long(card: Card, step: float, best: float, last: float) -> str:

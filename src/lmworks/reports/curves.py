@@ -13,11 +13,31 @@ from html import escape
 
 from lmworks.base import figures
 
-WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 28, 42
-MOST_POINTS = 600  # a line of 720 units shows no more
+FEW_POINTS = 2  # a line of so many points is drawn as points too
 
 Points = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One of the two drawings of a chart; the style sheet shows the one that fits the screen.
+
+    Attributes:
+        kind: class of the style sheet.
+        width, height: in units of the drawing, about a pixel each, so that letters have the size they are given.
+        points: most points of a line; more are not seen.
+        ticks: about how many steps are named.
+    """
+
+    kind: str
+    width: int
+    height: int
+    points: int
+    ticks: int
+
+
+CANVASES = (Canvas("desk", 720, 300, 600, 6), Canvas("phone", 320, 240, 300, 4))
 
 
 @dataclass(frozen=True)
@@ -51,40 +71,50 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 def smooth(points: Points) -> tuple[list[list[float]], int]:
     """The running mean of a noisy curve, and of how many neighbours: about a twentieth of the points, an odd number."""
     reach = max(len(points) // 40, 1)
-    found = []
+    means = []
     for place, (step, _) in enumerate(points):
         near = points[max(place - reach, 0) : place + reach + 1]
-        found.append([step, sum(figure for _, figure in near) / len(near)])
-    return found, 2 * reach + 1
+        means.append([step, sum(figure for _, figure in near) / len(near)])
+    return means, 2 * reach + 1
 
 
 def draw(lines: Sequence[Line], title: str, below: str, beside: str) -> str:
-    """An SVG figure of the curves; the empty string where there are fewer than two points in all.
+    """An SVG figure of the curves, once for a desk and once for a phone; the empty string where there is no point.
 
     Args:
         lines: the curves, the first at the back.
         title: said by screen readers.
         below, beside: what the axes are.
     """
-    lines = [Line(one.name, one.kind, _thinned(one.points), one.dots) for one in lines if one.points]
-    places = [(x, y) for one in lines for x, y in one.points]
-    if len(places) < 2:
+    lines = [line for line in lines if line.points]
+    if not lines:
         return ""
-    steps = ticks(min(x for x, _ in places), max(x for x, _ in places), 6)
-    steps = [s for s in steps if s == int(s)]
+    drawings = "".join(_drawing(canvas, lines, title, below, beside) for canvas in CANVASES)
+    legend = "".join(f'<li><span class="key {line.kind}"></span>{escape(line.name)}</li>' for line in lines)
+    return f'<figure>{drawings}<ul class="legend">{legend}</ul></figure>'
+
+
+def _drawing(canvas: Canvas, lines: Sequence[Line], title: str, below: str, beside: str) -> str:
+    lines = [
+        Line(line.name, line.kind, _thinned(line.points, canvas.points), line.dots or len(line.points) <= FEW_POINTS)
+        for line in lines
+    ]
+    places = [(x, y) for line in lines for x, y in line.points]
+    first, last = min(x for x, _ in places), max(x for x, _ in places)
+    steps = [step for step in ticks(first, last, canvas.ticks) if step == int(step)] or [first]
     values = ticks(*_span([y for _, y in places]))
-    frame = _Frame(min(steps[0], places[0][0]), max(x for x, _ in places), values[0], values[-1])
+    frame = _Frame(canvas, min(steps[0], first), last, values[0], values[-1])
+    middle = (LEFT + canvas.width - RIGHT) / 2
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="curve-title" class="curves">',
-        f'<title id="curve-title">{escape(title)}</title>',
-        *(_grid(frame, steps, values)),
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(below)}</text>',
+        f'<svg viewBox="0 0 {canvas.width} {canvas.height}" role="img" aria-label="{escape(title, quote=True)}" '
+        f'class="curves {canvas.kind}">',
+        *_grid(frame, steps, values),
+        f'<text x="{middle}" y="{canvas.height - 4}" text-anchor="middle">{escape(below)}</text>',
         f'<text x="0" y="12">{escape(beside)}</text>',
-        *(_line(frame, one) for one in lines),
+        *(_line(frame, line) for line in lines),
         "</svg>",
     ]
-    legend = "".join(f'<li><span class="key {one.kind}"></span>{escape(one.name)}</li>' for one in lines)
-    return f'<figure>{"".join(parts)}<ul class="legend">{legend}</ul></figure>'
+    return "".join(parts)
 
 
 def _span(values: list[float]) -> tuple[float, float]:
@@ -102,29 +132,31 @@ def _span(values: list[float]) -> tuple[float, float]:
 class _Frame:
     """Where a point of the plane lies on the drawing; what lies outside is drawn at the border."""
 
+    canvas: Canvas
     left: float
     right: float
     low: float
     high: float
 
     def x(self, step: float) -> float:
-        share = (step - self.left) / ((self.right - self.left) or 1)
-        return LEFT + min(max(share, 0), 1) * (WIDTH - LEFT - RIGHT)
+        fraction = (step - self.left) / (self.right - self.left) if self.right > self.left else 0.5
+        return LEFT + min(max(fraction, 0), 1) * (self.canvas.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        share = (value - self.low) / ((self.high - self.low) or 1)
-        return TOP + (1 - min(max(share, 0), 1)) * (HEIGHT - TOP - BOTTOM)
+        fraction = (value - self.low) / ((self.high - self.low) or 1)
+        return TOP + (1 - min(max(fraction, 0), 1)) * (self.canvas.height - TOP - BOTTOM)
 
 
 def _grid(frame: _Frame, steps: Sequence[float], values: Sequence[float]) -> list[str]:
     parts = []
+    right = frame.canvas.width - RIGHT
     places = max(0, *(len(f"{v:g}".partition(".")[2]) for v in values if "e" not in f"{v:g}"), 0)
     for value in values:
         y = frame.y(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         text = f"{value:.{places}f}"
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    floor = HEIGHT - BOTTOM
+    floor = frame.canvas.height - BOTTOM
     for step in steps:
         if frame.left <= step <= frame.right:
             x = frame.x(step)
@@ -132,7 +164,7 @@ def _grid(frame: _Frame, steps: Sequence[float], values: Sequence[float]) -> lis
             parts.append(
                 f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{figures.count(step)}</text>'
             )
-    parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
+    parts.append(f'<line class="mark" x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}"/>')
     return parts
 
 
@@ -147,13 +179,13 @@ def _line(frame: _Frame, line: Line) -> str:
                 f'<circle class="{line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4" data-say="{text}">'
                 f"<title>{text}</title></circle>"
             )
-        elif line.kind == "smooth" or len(line.points) <= MOST_POINTS // 4:
+        elif line.kind == "smooth" or len(line.points) <= frame.canvas.points // 4:
             parts.append(f'<circle class="touch" cx="{x:.1f}" cy="{y:.1f}" r="7" data-say="{text}"/>')
     return "".join(parts)
 
 
-def _thinned(points: Points) -> Points:
-    """Every n-th point, first and last kept, so that a long run's page stays small."""
-    every = -(-len(points) // MOST_POINTS)
-    kept = points[::every]
-    return kept if every == 1 or kept[-1] == points[-1] else [*kept, points[-1]]
+def _thinned(points: Points, most: int) -> Points:
+    """Every n-th point, with the first and the last, so that a long run's page stays small."""
+    every = -(-len(points) // most)
+    thinned = points[::every]
+    return thinned if every == 1 or thinned[-1] == points[-1] else [*thinned, points[-1]]

@@ -31,9 +31,9 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
-        ("share of the machine's limit", figures.percent(limit, 2) if limit else None),
-        ("peak memory was", _peak(card["costs"].get("peak_parts") or {})),
-        ("budget of memory", card.get("memory_choice")),
+        ("of the machine's measured rate", figures.percent(limit, 2) if limit else None),
+        ("peak memory: parts", _peak(card["costs"].get("peak_parts") or {})),
+        ("memory choice", card.get("memory_choice")),
         ("energy", joules),
         ("energy counts", counted if joules else None),
     ]
@@ -45,8 +45,9 @@ def _peak(parts: Card) -> str | None:
     sizes = {name: size for name, size in parts.items() if isinstance(size, int | float) and size > 0}
     if not sizes:
         return None
-    said = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in sorted(sizes, key=lambda name: -sizes[name]))
-    return f"{said}; in {parts['stage']}" if parts.get("stage") else said
+    ordered = sorted(sizes, key=lambda name: -sizes[name])
+    listed = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in ordered)
+    return f"{listed}; while {parts['stage']}" if parts.get("stage") else listed
 
 
 def of_run(card: Card) -> list[tuple[str, str]]:
@@ -62,10 +63,13 @@ def of_run(card: Card) -> list[tuple[str, str]]:
         ("learns", _task(card["run"].get("task"))),
         ("tokenizer", _tokenizer(card["run"].get("tokenizer"))),
         ("parameters", figures.count(total) if total else None),
-        ("of them trained", f"{figures.count(trainable)}{share}" if trainable is not None else None),
+        ("trained parameters", f"{figures.count(trainable)}{share}" if trainable is not None else None),
         ("rows", _rows(data) if data.get("rows") is not None else None),
         ("rows held out", figures.count(held) if isinstance(held, int) else None),
-        ("rows cut / left out", f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None),
+        (
+            "rows truncated / skipped",
+            f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None,
+        ),
         ("steps", figures.count(training["steps"]) if training["steps"] else None),
         ("tokens trained on", figures.count(training["tokens"]) if training["tokens"] else None),
         ("result", f"{artefact['path']}{size}" if artefact.get("path") else None),
@@ -89,11 +93,11 @@ def _task(task: Card | None) -> str | None:
     return f"{task['name']}: {known.learns}{beside}" if known else str(task["name"])
 
 
-def _tokenizer(told: Card | None) -> str | None:
-    if not told:
+def _tokenizer(tokenizer: Card | None) -> str | None:
+    if not tokenizer:
         return None
-    kind = f"{told['kind']}, " if told.get("kind") else ""
-    return f"{kind}{figures.count(told['vocab_size'])} words, {told['source']}"
+    kind = f"{tokenizer['kind']}, " if tokenizer.get("kind") else ""
+    return f"{kind}vocabulary of {figures.count(tokenizer['vocab_size'])}, {tokenizer['source']}"
 
 
 def some(answers: list[list[Any]], most: int) -> list[list[Any]]:

@@ -7,8 +7,10 @@ same rows excludes zero, and where the change is large enough to matter.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
+from lmworks.base import figures
 from lmworks.evaluate import metrics
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.registry import TASKS
@@ -39,21 +41,21 @@ def measures(before: Event, after: Event, task: str | None = None) -> list[dict[
         before, after: ``evaluation`` events; {} where there is none.
         task: what was learned; it says which figures are shown, and in which order. None: all that are known.
     """
-    found: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     for figure in TASKS[task].figures if task in TASKS else _EVERY:
         old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
         if figure.name not in old and figure.name not in new:
             continue
         if figure is ANSWERS:
-            found.append(_answers(old, new))
+            listed += [_answers(old, new), *_macro_f1(old, new)]
             continue
         sides = [_rows(side, figure.numerators, figure.denominators) for side in (old, new)]
         measure = _measure(old.get(figure.name), new.get(figure.name), sides[0], sides[1], better=figure.better)
         if figure is PERPLEXITY:
-            measure = _perplexity(next(other for other in found if other["key"] == LOSS.key))
+            measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
-        found.append({**measure, "key": figure.key, "title": figure.title, "unit": figure.unit, "detail": detail})
-    return found
+        listed.append({**measure, "key": figure.key, "title": figure.title, "unit": figure.unit, "detail": detail})
+    return listed
 
 
 def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _exp(value: float | None) -> float | None:
 
 
 def _answers(old: Event, new: Event) -> dict[str, Any]:
-    said = new or old
+    latest = new or old
     signatures = {side["signature"] for side in (old, new) if side.get("signature")}
     sides = [_values(side) for side in (old, new)]
     if len(signatures) > 1:  # two numbers that mean different things have no difference
@@ -90,14 +92,50 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
             measure[name]["interval"] = list(side["interval"])
     if len(signatures) > 1:
         measure["change"], measure["verdict"] = None, "measured in two ways: no comparison"
-    rows = said.get("n") or measure["rows"]
+    baseline = _majority(latest.get("references") or [])
+    details = [" / ".join(sorted(signatures))]
+    if baseline:
+        details.append(f"the commonest label alone, {baseline['label']}: {figures.number(baseline['value'])}")
     head = {
         "key": ANSWERS.key,
-        "title": said.get("metric", ANSWERS.title),
+        "title": latest.get("metric", ANSWERS.title),
         "unit": "",
-        "detail": " / ".join(sorted(signatures)),
+        "detail": "; ".join([*details, *_cuts(old, new)]),
+        "baseline": baseline,
+        "cut": {name: side.get("cut") for name, side in (("before", old), ("after", new))},
     }
-    return {**head, **measure, "rows": rows}
+    return {**head, **measure, "rows": latest.get("n") or measure["rows"]}
+
+
+def _majority(references: list[str]) -> dict[str, Any] | None:
+    """What always answering the commonest label of these rows gives: an accuracy that no model needs to learn for."""
+    if not references:
+        return None
+    label, times = Counter(references).most_common(1)[0]
+    return {"label": label, "value": times / len(references)}
+
+
+def _cuts(old: Event, new: Event) -> list[str]:
+    """How many answers were cut at the most tokens that one may have."""
+    counts = [side.get("cut") for side in (old, new)]
+    if not any(counts):
+        return []
+    before, after = (figures.count(number) for number in counts)
+    return [f"answers cut at the longest length: {before} before, {after} after"]
+
+
+def _macro_f1(old: Event, new: Event) -> list[dict[str, Any]]:
+    """The mean of the labels' F1: unlike accuracy, the commonest label alone does not make it high."""
+    if not any(side.get("references") for side in (old, new)):
+        return []
+    labels = sorted({*(old.get("references") or []), *(new.get("references") or [])}, key=str)
+    values = [
+        metrics.macro_f1(side["answers"], side["references"], labels) if side.get("references") else None
+        for side in (old, new)
+    ]
+    measure = _measure(values[0], values[1], None, None, better="higher")
+    head = {"key": "macro_f1", "title": "Macro-F1", "unit": "", "detail": f"mean over {len(labels)} labels"}
+    return [{**head, **measure, "rows": len((new or old)["references"])}]
 
 
 def _values(side: Event) -> tuple[list[float], list[float]] | None:
@@ -155,6 +193,6 @@ def _verdict(change: metrics.Interval, before: float, better: str) -> str:
 def _side(value: float | None, rows: tuple[list[float], list[float]] | None) -> dict[str, Any]:
     interval = None
     if rows and value is not None and len(rows[0]) >= FEWEST_ROWS:
-        found = metrics.bootstrap_interval(rows[0], level=LEVEL, weights=rows[1])
-        interval = [found.low, found.high]
+        resampled = metrics.bootstrap_interval(rows[0], level=LEVEL, weights=rows[1])
+        interval = [resampled.low, resampled.high]
     return {"value": value, "interval": interval}

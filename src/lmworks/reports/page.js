@@ -13,6 +13,7 @@ document.querySelectorAll("figure").forEach((figure) => {
     let best = null, near = 40;
     for (const point of points) {
       const box = point.getBoundingClientRect();
+      if (!box.width) continue;  // of the drawing that is not shown
       const away = Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
       if (away < near) { near = away; best = point; }
     }

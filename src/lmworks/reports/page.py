@@ -7,6 +7,7 @@ whole.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
@@ -67,6 +68,11 @@ def _text(value: Any) -> str:
     return figures.UNKNOWN if value is None else escape(str(value), quote=True)
 
 
+def _prose(text: Any) -> str:
+    """Text in which a figure and its unit stand on the same line."""
+    return re.sub(r"(?<=\d) (?=[A-Za-z%])", "\u00a0", _text(text))
+
+
 def _header(card: Card) -> str:
     run = card["run"]
     parts = [run["method"], run["precision"], facts.state(run)]
@@ -79,7 +85,7 @@ def _header(card: Card) -> str:
     return (
         f'<header><p class="eyebrow">Report card of {_text(run["name"])}</p>'
         f'<h1>{_text(facts.title(run["model"]))} <span class="soft">on</span> {_text(facts.title(run["data"]))}</h1>'
-        f'<p class="summary">{_text(card["summary"])}</p><p class="soft">{about}</p></header>\n'
+        f'<p class="summary">{_prose(card["summary"])}</p><p class="soft">{about}</p></header>\n'
     )
 
 
@@ -90,14 +96,14 @@ def _notes(card: Card) -> str:
 
 
 def _bullets(lines: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>" if lines else ""
+    return f"<ul>{''.join(f'<li>{_prose(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _tiles(card: Card) -> str:
     tiles = []
     for measure in card["measures"]:
         old, new = (figures.number(measure[side]["value"]) for side in ("before", "after"))
-        rows = f"{figures.count(measure['rows'])} rows" if measure["rows"] else ""
+        rows = f"{figures.count(measure['rows'])} row{'s' * (measure['rows'] > 1)}" if measure["rows"] else ""
         below = ", ".join(part for part in (measure["unit"], rows) if part)
         tiles.append(
             f"<section><h2>{_text(measure['title'])}</h2><div>"
@@ -153,7 +159,7 @@ def _curves(card: Card) -> str:
     smoothed, width = curves.smooth(points["training"])
     lines = [
         curves.Line("training loss of each step", "raw", points["training"]),
-        curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed),
+        curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed if len(smoothed) > width else []),
         curves.Line("held-out loss", "held", points["held_out"], dots=True),
     ]
     drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats per token")
@@ -169,7 +175,7 @@ def _costs(card: Card) -> str:
             f'<tr><th scope="row">{_text(line["what"])}</th><td>{form(line["planned"])}</td>'
             f"<td>{form(line['happened'])}</td><td>{ratio}</td></tr>"
         )
-    table = _table(["", "planned", "happened", ""], rows) if rows else ""
+    table = _table(["", "planned", "happened", ""], rows, "costs") if rows else ""
     return f"<section><h2>What it cost</h2>{table}{_list(facts.of_cost(card))}</section>"
 
 
@@ -179,7 +185,7 @@ def _facts(card: Card) -> str:
 
 
 def _list(lines: list[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_text(text)}</dd>' for name, text in lines)}</dl>"
+    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_prose(text)}</dd>' for name, text in lines)}</dl>"
 
 
 def _samples(card: Card) -> str:

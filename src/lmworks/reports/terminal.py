@@ -78,6 +78,8 @@ def _measures(card: Card) -> Table:
         name = Text(measure["title"])
         if measure["unit"]:
             name.append(f", {measure['unit']}", style="dim")
+        if measure.get("baseline") or any((measure.get("cut") or {}).values()):
+            name.append(f"\n{measure['detail'].partition('; ')[2]}", style="dim")
         table.add_row(
             name,
             figures.number(measure["before"]["value"]),

@@ -127,8 +127,8 @@ class Evaluation:
         groups = answer_groups(self.model.config, lengths, self.settings.longest)
         return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
 
-    def measure(self) -> tuple[Figures, list[dict[str, str]]]:
-        """All figures, and samples (prompt, reference, answer)."""
+    def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
+        """All figures, and samples (prompt, reference, answer; cut: after so many tokens, where one was)."""
         figures: Figures = {}
         if self.held_out:
             figures["held_out"] = self.held_out_figures(self.model.network)
@@ -137,12 +137,15 @@ class Evaluation:
         if not self.prompts:
             return figures, self.samples()
         answers = self.task.answer(self.model, self.prompts, self.settings.longest)
-        figures["task"] = self._answer_figures(answers)
+        texts = [answer.text for answer in answers]
+        figures["task"] = self._answer_figures(texts) | {"cut": sum(answer.cut > 0 for answer in answers)}
         if self.task.metric == "chrf" and metrics.end_in_numbers([prompt.reference for prompt in self.prompts]):
-            figures["numbers"] = self._number_figures(answers)
+            figures["numbers"] = self._number_figures(texts)
         pairs = zip(self.prompts[: self.settings.samples], answers, strict=False)
         return figures, [
-            {"prompt": prompt.text, "reference": prompt.reference, "answer": answer} for prompt, answer in pairs
+            {"prompt": prompt.text, "reference": prompt.reference, "answer": answer.text}
+            | ({"cut": answer.cut} if answer.cut else {})
+            for prompt, answer in pairs
         ]
 
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
@@ -154,7 +157,7 @@ class Evaluation:
         rows = {f"row_{name}": _sum_neighbours(values).tolist() for name, values in parts.items()}
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 
-    def samples(self) -> list[dict[str, str]]:
+    def samples(self) -> list[dict[str, Any]]:
         """What the model makes of the texts of the settings, else of held-out examples."""
         network = self.model.network
         training = network.training
@@ -197,6 +200,7 @@ class Evaluation:
         judge = metrics.metric(self.task.metric)
         values = [judge.row(answer, reference) for answer, reference in zip(answers, references, strict=True)]
         interval = metrics.bootstrap_interval(values)
+        labels = {"answers": answers, "references": references} if self.task.metric == "accuracy" else {}
         return {
             "metric": judge.title,
             "signature": judge.signature,
@@ -204,6 +208,7 @@ class Evaluation:
             "interval": [interval.low, interval.high],
             "n": len(values),
             "values": values,
+            **labels,
         }
 
     def _number_figures(self, answers: list[str]) -> Figures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmworks.data.prompts import Prompt
+from lmworks.data.prompts import Answer, Prompt
 from lmworks.tasks.instructions import Instructions
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Labels(Instructions):
     default_for = ("labels",)
     metric = "accuracy"
 
-    def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+    def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
         """The likeliest label of each text."""
         from lmworks.tasks.writing import choose_answers
 

@@ -15,7 +15,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import LANGUAGE, Example
 from lmworks.data.examples import Examples
-from lmworks.data.prompts import Prompt
+from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
@@ -153,7 +153,7 @@ class Task(ABC):
         """What the model is asked about held-out rows, with what the rows answer; none where nothing is asked."""
         return []
 
-    def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+    def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
         """The model's answers, greedily written."""
         from lmworks.tasks.writing import write_answers
 

@@ -9,7 +9,7 @@ import torch
 
 from lmworks.data.batch import Example
 from lmworks.data.packing import pack
-from lmworks.data.prompts import Prompt
+from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate import progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.generate.fill import BLANKS
@@ -23,25 +23,26 @@ CACHE_BYTES = 1 << 28  # keys and values of the texts that are written at a time
 _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
 
 
-def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
     """Greedy answers, as many prompts at once as a small cache of keys and values holds."""
     settings = SamplingSettings(max_tokens=max_tokens)
-    answers = [""] * len(prompts)
+    answers = [Answer("")] * len(prompts)
     for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
         ids = [prompts[index].ids for index in group]
         for index, reply in zip(
             group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
         ):
-            answers[index] = reply.text.strip()
+            cut = len(reply.ids) if reply.stop_reason in ("length", "context") else 0
+            answers[index] = Answer(reply.text.strip(), cut)
         progress.report(len(group))
     return answers
 
 
-def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[str]:
+def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[Answer]:
     """The likeliest of the labels of each prompt."""
     ids, choices = [prompt.ids for prompt in prompts], [prompt.choices for prompt in prompts]
     likelihoods = scoring.choice_likelihoods(model.network, ids, choices)
-    return [prompt.labels[int(row.argmax())] for prompt, row in zip(prompts, likelihoods, strict=True)]
+    return [Answer(prompt.labels[int(row.argmax())]) for prompt, row in zip(prompts, likelihoods, strict=True)]
 
 
 def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:
