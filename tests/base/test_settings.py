@@ -215,3 +215,39 @@ def test_values_are_checked_when_set_later():
 
 def test_nearest_gives_nothing_for_something_far():
     assert nearest("zzz", ["train.epochs"]) == []
+
+
+class Inner(Settings):
+    """How the garden is watered."""
+
+    litres: float = Field(2.5, description="Water for each bed, in litres; " + "more where it is hot and dry. " * 6)
+    note: str = Field("", description="Written on the card.")
+    silent: int = 3
+
+
+class Outer(Settings):
+    """A garden."""
+
+    name: str = Field("bed", description="What it is called.")
+    water: Inner = Field(default_factory=Inner)
+    tools: list[str] = Field(default_factory=list, description="What is needed.")
+
+
+def test_what_is_written_carries_its_comments_and_reads_back_equal(tmp_path):
+    odd = Outer(
+        name="# no comment: here", water=Inner(note="first\n# second\u2028third: 4\n\nlast"), tools=["a", "b: c"]
+    )
+    path = tmp_path / "garden.yaml"
+    for settings in (Outer(), odd):
+        text = to_yaml(settings)
+        path.write_text(text, encoding="utf-8", newline="")
+        assert build(Outer, read_yaml(path)) == settings
+        lines = text.split("\n")
+        assert lines[0] == "# What it is called."
+        assert lines[lines.index("water:") - 1] == "# How the garden is watered."
+        assert "  # Written on the card." in lines
+        above = lines.index("  litres: 2.5")
+        assert lines[above - 2].startswith("  # Water for each bed")
+        assert all(len(line) <= 110 for line in lines if "#" in line)
+        silent = next(index for index, line in enumerate(lines) if line.startswith("  silent"))
+        assert "#" not in lines[silent - 1] or settings is odd

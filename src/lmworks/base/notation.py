@@ -7,7 +7,8 @@ words, and ``1:30`` is not ninety. A key given twice is an error. Knows nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from lmworks.base.errors import InputError
 
+WIDTH = 110  # of lines that are written
 _PLAIN = {
     "null": re.compile(r"^(?:~|null|Null|NULL|)$"),
     "bool": re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
@@ -182,8 +184,44 @@ def line_numbers(origin: str | Path) -> dict[str, int]:
     return lines
 
 
-def write_yaml(values: Any, flow: bool = False) -> str:
-    """YAML text of plain values, in their order; ``flow`` puts all of it on one line."""
-    width = 10_000 if flow else 110
+def write_yaml(values: Any, flow: bool = False, comments: Mapping[str, str] | None = None) -> str:
+    """YAML text of plain values, in their order.
+
+    Args:
+        values: what JSON has.
+        flow: put all of it on one line.
+        comments: texts that stand above keys, by dotted name.
+    """
+    width = 10_000 if flow else WIDTH
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width, default_flow_style=flow)
-    return text.removesuffix("\n").removesuffix("\n...") if flow else text
+    if flow:
+        return text.removesuffix("\n").removesuffix("\n...")
+    return _commented(text, comments) if comments else text
+
+
+def _commented(text: str, comments: Mapping[str, str]) -> str:
+    """YAML with comments above its keys, wrapped and indented as these are."""
+    loader = _Loader(text)
+    try:
+        marks = _key_marks(loader.get_single_node())
+    finally:
+        loader.dispose()
+    parts, done = [], 0
+    for name, mark in marks.items():  # in their order in the text
+        if name in comments:
+            start = mark.index - mark.column
+            indent = " " * mark.column + "# "
+            wrapped = textwrap.wrap(comments[name], WIDTH, initial_indent=indent, subsequent_indent=indent)
+            parts += [text[done:start], *(line + "\n" for line in wrapped)]
+            done = start
+    return "".join([*parts, text[done:]])
+
+
+def _key_marks(node: yaml.Node | None, prefix: str = "") -> dict[str, yaml.Mark]:
+    """Where each key of nested mappings stands, by dotted name."""
+    marks: dict[str, yaml.Mark] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            marks[prefix + str(key.value)] = key.start_mark
+            marks |= _key_marks(value, f"{prefix}{key.value}.")
+    return marks

@@ -123,9 +123,28 @@ def _flat(values: BaseModel | dict, prefix: str = "") -> dict[str, Any]:
 
 
 def to_yaml(instance: BaseModel | dict) -> str:
-    """YAML in the order of the fields; read_yaml and build give the same settings back."""
-    values = instance.model_dump(mode="json", serialize_as_any=True) if isinstance(instance, BaseModel) else instance
-    return write_yaml(values)
+    """YAML in the order of the fields; read_yaml and build give the same settings back.
+
+    Each setting's description stands above it as a comment; of a group without one, the first line of its docstring.
+    """
+    if not isinstance(instance, BaseModel):
+        return write_yaml(instance)
+    return write_yaml(instance.model_dump(mode="json", serialize_as_any=True), comments=_comments(instance))
+
+
+def _comments(instance: BaseModel, prefix: str = "") -> dict[str, str]:
+    """The description of each setting and group of an instance, by dotted name."""
+    comments: dict[str, str] = {}
+    for name, field in type(instance).model_fields.items():
+        value = getattr(instance, name)
+        is_group = isinstance(value, BaseModel)
+        docstring = (type(value).__doc__ or "").strip() if is_group else ""
+        text = field.description or docstring.partition("\n")[0]
+        if text:
+            comments[prefix + name] = text
+        if is_group:
+            comments |= _comments(value, f"{prefix}{name}.")
+    return comments
 
 
 class SettingRow(NamedTuple):
