@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
     from lmworks.language_model.model import LanguageModel as LanguageModel
-    from lmworks.language_model.opening import load as load
     from lmworks.reports.card import build as report
+    from lmworks.run.checkpoint_model import load as load
     from lmworks.run.doors import plan as plan
     from lmworks.run.doors import pretrain as pretrain
     from lmworks.run.doors import tune as tune
@@ -31,7 +31,7 @@ for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPAC
 _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
-    "load": ("lmworks.language_model.opening", "load"),
+    "load": ("lmworks.run.checkpoint_model", "load"),
     "plan": ("lmworks.run.doors", "plan"),
     "pretrain": ("lmworks.run.doors", "pretrain"),
     "report": ("lmworks.reports.card", "build"),

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import lmworks
 from lmworks.base.errors import InputError
+from lmworks.families import opened
 from lmworks.families.folder import open_folder, save_folder
 from lmworks.families.registry import FAMILIES, family_of
 
@@ -85,13 +86,13 @@ def test_an_id_without_a_row_is_read_as_none_and_not_written(
     model.save_pretrained(tmp_path / "m")
     for file in ("config.json", "generation_config.json"):
         edit(tmp_path / "m" / file, pad_token_id=pad, eos_token_id=[2, pad])
-    opened = open_folder(tmp_path / "m")
-    assert "pad_token_id" not in opened.generation
-    assert opened.generation["eos_token_id"] == [2]
-    assert any("pad_token_id is 5000" in note for note in opened.notes) == (pad == 5000)
+    model_file = open_folder(tmp_path / "m")
+    assert "pad_token_id" not in model_file.generation
+    assert model_file.generation["eos_token_id"] == [2]
+    assert any("pad_token_id is 5000" in note for note in model_file.notes) == (pad == 5000)
     again = save_folder(
-        tmp_path / "again", opened.network, opened.config, opened.family,
-        hf_config=opened.hf_config, generation=opened.generation,
+        tmp_path / "again", model_file.network, model_file.config, model_file.family,
+        hf_config=model_file.hf_config, generation=model_file.generation,
     )  # fmt: skip
     assert json.loads((again / "config.json").read_text())["pad_token_id"] is None
     ids = torch.tensor([[1, 5, 7]])
@@ -170,3 +171,15 @@ def test_wrong_values_beside_the_config_are_refused_by_file_and_key(
         with pytest.raises(InputError) as caught:
             lmworks.load(folder)
         assert caught.value.place == str(folder / file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_said(tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny(tmp_path / "m")
+    assert lmworks.load(folder).notes == []
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 3] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for most in (opened.CHECKED_BYTES, 0):  # as a small model and as a large one
+        monkeypatch.setattr(opened, "CHECKED_BYTES", most)
+        assert any("layers.1.mlp.up_proj.weight (1)" in note for note in lmworks.load(folder).notes)

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def open_model(source: str, fast: bool = False) -> LanguageModel:
     """The model, made fast where that is asked for; its notes go to standard error."""
-    from lmworks.language_model.opening import load
+    from lmworks.run.checkpoint_model import load
 
     model = load(source, storage="stored" if fast else None)
     for note in model.notes:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open and write."""
     from lmworks.families.folder import check_place
-    from lmworks.language_model.opening import load
+    from lmworks.run.checkpoint_model import load
 
     check_place(Path(args.folder), args.overwrite)  # before the model is opened, not after
     model = load(args.model)

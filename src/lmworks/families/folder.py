@@ -30,6 +30,7 @@ from lmworks.families.opened import (
     empty_network,
     fill,
     fit_tokenizer,
+    not_finite,
     read_dtype,
     shapes_of,
     with_storages,
@@ -78,7 +79,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
         notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
     pooling, more = read_pooling(folder)
-    notes += more
+    notes += [*more, *not_finite(tensors, str(folder))]
     held = tensors if storage is None else with_storages(network, tensors)
     return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes, pooling)
 

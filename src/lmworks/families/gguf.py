@@ -25,6 +25,7 @@ from lmworks.families.opened import (
     fill,
     fit_tokenizer,
     matrices_of,
+    not_finite,
     read_dtype,
     shapes_of,
     with_storages,
@@ -90,7 +91,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
         fill(network, tensors, device)
     generation = _generation(tokenizer)
     hf_config |= {"torch_dtype": dtype, **generation}
-    notes = fit_tokenizer(tokenizer, config.vocab_size, str(path))
+    notes = fit_tokenizer(tokenizer, config.vocab_size, str(path)) + not_finite(tensors, str(path))
     return Opened(config, network, tokenizer, hf_config, family, generation, notes)
 
 

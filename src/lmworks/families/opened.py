@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lmworks.text.tokenizer import Tokenizer
 
 STORAGES = ("bfloat16", "stored")
+CHECKED_BYTES, CHECKED_ROWS = 1_000_000_000, 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -144,6 +146,27 @@ def with_storages(
         else:
             result[name] = DenseStorage(tensor) if name in matrices else tensor.float()
     return result
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor], place: str) -> list[str]:
+    """A note where weights are infinite or no numbers (NaN): nothing right comes of such a model.
+
+    A model of at most CHECKED_BYTES is checked whole; of a larger one, whose weights would all have to be read from the
+    disk for it, some rows of each matrix are.
+    """
+    weights = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    whole = sum(tensor.nbytes for tensor in weights.values()) <= CHECKED_BYTES
+    bad = {}
+    for name, tensor in weights.items():
+        some = tensor if whole or tensor.ndim < 2 else tensor[:: max(len(tensor) // CHECKED_ROWS, 1)]
+        # a sum is finite where all its terms are; only where it is not, they are looked at one by one
+        if not math.isfinite(some.sum(dtype=torch.float32)) and (count := int((~some.isfinite()).sum())):
+            bad[name] = count
+    if not bad:
+        return []
+    first = ", ".join(f"{name} ({count})" for name, count in list(bad.items())[:3])
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return [f"{place}: weights are infinite or not a number, the model cannot give right answers: {first}{more}"]
 
 
 def fill(network: Transformer, tensors: Mapping[str, torch.Tensor | WeightStorage], device: str) -> Transformer:

@@ -108,5 +108,5 @@ def _resolve(source: str | Path, offline: bool | None) -> Found:
         return found
     final = found.path / "final"
     if not final.is_dir():
-        raise InputError("this run has not finished, so it has no model yet", str(source), f"lmworks resume {source}")
+        raise InputError("this run has not finished", str(source), f"lmworks resume {source}")
     return Found(final, str(source), found.origin, found.note)

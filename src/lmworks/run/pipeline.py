@@ -23,13 +23,11 @@ from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
-from lmworks.language_model.opening import load
 from lmworks.reports import card, page
-from lmworks.run import recipe as recipes
-from lmworks.run.new_model import NewTokenizer
+from lmworks.run import checkpoint_model
 from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
-from lmworks.run.source import TOKENIZER
+from lmworks.run.source import recipe_of
 from lmworks.tasks.evaluation import Evaluation
 from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
@@ -55,8 +53,8 @@ class Run:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The trained model."""
-        return load(self.folder)
+        """The trained model; of an interrupted run its best checkpoint."""
+        return checkpoint_model.load(self.folder)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -97,6 +95,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
+    _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
     run.write("start", **_start(setup, why))
@@ -125,18 +124,6 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     setup = set_up(recipe)
     run.write("resume", threads=started[0]["threads"])
     return _go(run, setup, say)
-
-
-def recipe_of(run: RunFolder) -> Recipe:
-    """The recipe of a run that goes on."""
-    recipe = recipes.read(run.recipe)
-    recipe.out = str(run.path)
-    if (run.path / python_rows.FILE).is_file():
-        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
-    recipe.train.memory = None  # what was chosen within it stands beside it, and stays
-    if recipe.is_new:
-        recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
-    return recipe
 
 
 def _refuse_threads(threads: int | None) -> None:
@@ -230,14 +217,18 @@ def _evaluates_on_the_way(setup: Setup) -> bool:
 
 def _save(setup: Setup, folder: Path) -> None:
     """The method's own folder, or the whole model where it is new; beside it how inputs looked."""
+    if setup.recipe.is_new:
+        setup.model.save(folder)
+    else:
+        setup.method.save(setup.model, folder, str(setup.recipe.model))
+    _input_format(setup).save(folder)
+
+
+def _input_format(setup: Setup) -> InputFormat:
+    """How inputs look in this run; beside its checkpoints it serves a run that has not finished."""
     recipe, model = setup.recipe, setup.model
     slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
-    written = InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
-    if recipe.is_new:
-        model.save(folder)
-    else:
-        setup.method.save(model, folder, str(recipe.model))
-    written.save(folder)
+    return InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet: bool) -> None:

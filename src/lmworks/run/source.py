@@ -16,6 +16,7 @@ import torch
 
 from lmworks.base import machine
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import is_adapter, load, load_tokenizer, read_config
@@ -26,10 +27,10 @@ from lmworks.model.stored import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import BaseWeights
 from lmworks.run.new_model import ModelSettings, NewTokenizer
-from lmworks.run.recipe import Recipe
+from lmworks.run.recipe import Recipe, read
 from lmworks.tasks.encoder_decoder import decoder_start
 from lmworks.tasks.settings import TaskSettings
-from lmworks.text import train_tokenizer
+from lmworks.text import python_rows, train_tokenizer
 from lmworks.text.rows import Table
 from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_settings import TokenizerSettings
@@ -98,6 +99,18 @@ class Source(ABC):
 def source_of(recipe: Recipe) -> Source:
     """The source that a resolved recipe names."""
     return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model), _base_precision(recipe))
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe of a run that goes on."""
+    recipe = read(run.recipe)
+    recipe.out = str(run.path)
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
+    recipe.train.memory = None  # what was chosen within it stands beside it, and stays
+    if recipe.is_new:
+        recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
+    return recipe
 
 
 def _base_precision(recipe: Recipe) -> str:

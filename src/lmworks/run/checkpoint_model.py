@@ -1,0 +1,72 @@
+"""Any source as a model, a run that has not finished among them: its best checkpoint, the newest where none is better.
+
+A checkpoint holds the trained weights alone; the recipe says which model they belong to and which method trains them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.language_model.opening import load as load_finished
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+    from lmworks.train.checkpoint import State
+
+
+def load(source: str | Path, **options: Any) -> LanguageModel:
+    """Open a model from any source; options are those of language_model/opening.load.
+
+    Raises:
+        InputError: there is no such model, its files are damaged, or a run has no checkpoint yet.
+    """
+    folder = Path(source).expanduser()
+    if not (folder / "journal.jsonl").is_file() or (folder / "final").is_dir():
+        return load_finished(source, **options)
+    if refused := sorted(name for name, value in options.items() if value not in (None, "cpu", "float32")):
+        hint = f"finish it first: lmworks resume {source}"
+        raise InputError(f"of a run that has not finished, {refused[0]} cannot be chosen", str(source), hint)
+    return _of_checkpoint(RunFolder(folder))
+
+
+def _of_checkpoint(run: RunFolder) -> LanguageModel:
+    from lmworks.language_model.input_format import InputFormat
+    from lmworks.run.source import recipe_of, source_of
+    from lmworks.text.rows import Table
+    from lmworks.train import checkpoint
+
+    notes: list[str] = []
+    step, state = _best(run, notes)
+    recipe = recipe_of(run)
+    source = source_of(recipe)
+    model = source.open(recipe.task, Table(str(run.path), "text", []))
+    source.hold(recipe.train.base_precision)
+    recipe.adaptation.apply(model.network, recipe.train.seed)
+    trained = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
+    if missing := sorted(name for name in trained if f"parameter.{name}" not in state.tensors):
+        hint = "restore the recipe.yaml that the run began with"
+        raise InputError(f"the checkpoint of step {step} does not hold {missing[0]}", str(run.path), hint)
+    checkpoint.restore(state.tensors, trained)
+    model.network.eval().requires_grad_(False)
+    best = " (the best on held-out rows so far)" if step == state.values.get("best", {}).get("step") else ""
+    notes.append(f"the run has not finished; this is step {step}{best}; to finish it: lmworks resume {run.path}")
+    model.source, model.notes = str(run.path), [*model.notes, *notes]
+    model.input_format = InputFormat.read(run.path)
+    return model
+
+
+def _best(run: RunFolder, notes: list[str]) -> tuple[int, State]:
+    """The best checkpoint by its step, or the newest where none was evaluated or the best is gone."""
+    from lmworks.train import checkpoint
+
+    newest = checkpoint.newest(run, notes.append)
+    if newest is None:
+        hint = f"lmworks resume {run.path}"
+        raise InputError("the run has not finished and has no checkpoint yet", str(run.path), hint)
+    step = newest[1].values.get("best", {}).get("step")
+    if step is None or step == newest[0] or step not in checkpoint.steps(run):
+        return newest
+    return step, checkpoint.read(run, step)

@@ -1,0 +1,58 @@
+"""A run that has not finished opens as its best checkpoint: the weights that its result would have."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import save_questions, save_tiny, settings
+from tiny_presets import save_text, small
+
+import lmworks
+from lmworks.base.errors import InputError
+from lmworks.commands.main import main
+
+
+def tuned(folder: Path, method: str) -> Path:
+    values: dict[str, Any] = settings()
+    data = {"source": str(save_questions(folder / "faq.jsonl")), **values.pop("data")}
+    values["train"] |= {"steps": 6, "checkpoint_every": 2, "evaluate_every": 2, "learning_rate": 0.05}
+    model = str(save_tiny(folder / "tiny"))
+    return lmworks.tune(model, data, method=method, out=folder / "run", **values).folder
+
+
+def check(run: Path, expected: Any) -> None:
+    """What remains of the run when it is stopped just before its end gives the result's logits."""
+    ids = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        wanted = expected.network(ids).logits
+        shutil.move(run / "final", run.parent / "final")
+        opened = lmworks.load(run)
+        torch.testing.assert_close(opened.network(ids).logits, wanted, rtol=0, atol=0)
+    assert any(f"lmworks resume {run}" in note for note in opened.notes)
+    assert opened.input_format == expected.input_format
+    assert not any(weight.requires_grad for weight in opened.network.parameters())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_tuned_model_before_its_end(tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tuned(tmp_path, method)
+    check(run, lmworks.load(run))
+    assert main(["generate", str(run), "What is 2 and 2?", "--max-tokens", "3"]) == 0
+    assert "has not finished; this is step" in capsys.readouterr().err
+    saved = lmworks.load(run).save(tmp_path / "saved")
+    assert lmworks.load(saved).generate("What is", max_tokens=3) is not None
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(InputError, match="no checkpoint yet") as caught:
+        lmworks.load(run)
+    assert f"lmworks resume {run}" in caught.value.hint
+
+
+def test_a_new_model_before_its_end(tmp_path: Path) -> None:
+    values = small("tinygpt")
+    values["train"] |= {"steps": 6, "checkpoint_every": 2}
+    run = lmworks.pretrain("tinygpt", str(save_text(tmp_path / "text.txt")), out=tmp_path / "run", **values).folder
+    check(run, lmworks.load(run))
