@@ -62,4 +62,4 @@ def test_it_is_saved_without_outputs():
 def test_the_real_model_learns_the_pattern(tmp_path):
     names, values = _run(_cells(), {"FOLDER": str(tmp_path / "run")})
     assert names["card"]["measures"][0]["verdict"] == "better"
-    assert "ROUTER-250" in values[-1]
+    assert "Open the app" in values[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,9 @@ def test_no_runs_and_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no runs in" in capsys.readouterr().out
     with pytest.raises(InputError, match="no such folder"):
         runs.overview(tmp_path / "nothing")
+
+
+def test_reports_import_no_torch() -> None:
+    names = ", ".join(f"lmworks.reports.{name}" for name in ("page", "terminal", "runs"))
+    code = f"import sys, {names}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

@@ -46,7 +46,8 @@ def _worth(measure: Card) -> str:
     verdict, ends = measure["verdict"], measure["change"]["interval"]
     if ends is None:
         return str(verdict)
-    rests_on = f"95 % interval {figures.interval(ends[0], ends[1], True)} over {figures.count(measure['rows'])} rows"
+    interval, rows = figures.interval(ends[0], ends[1], True), figures.count(measure["rows"])
+    rests_on = f"95 % interval of the change {interval} over {rows} rows"
     value = measure["change"]["value"]
     if verdict in ("better", "worse"):
         return f"{verdict} by {figures.number(abs(value))} ({rests_on})"
