@@ -16,7 +16,7 @@ import pytest
 
 from lmworks.base import hub, packages, sources
 from lmworks.base.errors import InputError
-from lmworks.base.sources import Alias, Place, find
+from lmworks.base.sources import Alias, AliasSource, find
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -262,7 +262,10 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
 
 @pytest.fixture
 def alias(monkeypatch):
-    places = (Place("hub:some/model", "the published weights"), Place("pypi:tiny-model==1.0", "rounded weights"))
+    places = (
+        AliasSource("hub:some/model", "the published weights"),
+        AliasSource("pypi:tiny-model==1.0", "rounded weights"),
+    )
     made = Alias("tiny", "a tiny model", "Apache-2.0", places)
     monkeypatch.setattr(sources, "aliases", lambda: {"tiny": made})
     return made

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from lmworks.base.errors import InputError
 from lmworks.families.folder import open_folder
-from lmworks.families.mapping import Place, their_place
+from lmworks.families.mapping import ModulePart, their_place
 from lmworks.families.registry import FAMILIES, family_of
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
@@ -165,8 +165,8 @@ def test_a_gemma_cannot_say_what_a_llama_is_and_the_other_way() -> None:
 
 def test_fused_projections_are_found_for_adapters() -> None:
     rows = FAMILIES["phi3"].table(read("phi3", num_key_value_heads=2))
-    assert their_place(rows, "layers.1.self_attn.v_proj") == Place("model.layers.1.self_attn.qkv_proj", 2, 3)
-    assert their_place(rows, "layers.0.mlp.up_proj") == Place("model.layers.0.mlp.gate_up_proj", 1, 2)
+    assert their_place(rows, "layers.1.self_attn.v_proj") == ModulePart("model.layers.1.self_attn.qkv_proj", 2, 3)
+    assert their_place(rows, "layers.0.mlp.up_proj") == ModulePart("model.layers.0.mlp.gate_up_proj", 1, 2)
 
 
 @pytest.mark.parametrize("case", ["gemma2", "gemma3", "phi3-window", "phi3-longrope", "phi3-partial"])

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from lmworks.base.errors import InputError
-from lmworks.families.mapping import Place, Rename, Row, Split, expand, our_modules, their_place, to_ours, to_theirs
+from lmworks.families.mapping import (
+    ModulePart,
+    Rename,
+    Row,
+    Split,
+    expand,
+    our_modules,
+    their_place,
+    to_ours,
+    to_theirs,
+)
 
 TABLE: list[Row] = [
     Rename("wte.weight", "embed.weight"),
@@ -60,8 +70,8 @@ def test_what_does_not_fit_is_named() -> None:
 
 
 def test_module_names_go_both_ways() -> None:
-    assert their_place(ROWS, "layers.1.k") == Place("h.1.qkv", 1, 3, transpose=True)
-    assert their_place(ROWS, "embed") == Place("wte")
+    assert their_place(ROWS, "layers.1.k") == ModulePart("h.1.qkv", 1, 3, transpose=True)
+    assert their_place(ROWS, "embed") == ModulePart("wte")
     assert their_place(ROWS, "nowhere") is None
     assert our_modules(ROWS, "h.1.qkv") == ("layers.1.q", "layers.1.k", "layers.1.v")
     assert our_modules(ROWS, "nowhere") == ()

@@ -60,13 +60,13 @@ class EnergyMeter:
         self._stopped.set()
         if self._counters:
             self._add()
-            told = "counted by the processor for its whole package, other programs included"
-            return Energy(self._joules, "measured", told)
+            assumption = "counted by the processor for its whole package, other programs included"
+            return Energy(self._joules, "measured", assumption)
         seconds = time.process_time() - self._busy
-        told = (
+        assumption = (
             f"{seconds:.0f} core-seconds at an assumed {self.watts_per_core:g} W for a busy core; nothing was measured"
         )
-        return Energy(seconds * self.watts_per_core, "estimated", told)
+        return Energy(seconds * self.watts_per_core, "estimated", assumption)
 
     def _watch(self) -> None:
         while not self._stopped.wait(SAMPLE_EVERY):

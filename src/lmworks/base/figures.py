@@ -70,11 +70,11 @@ def parse_storage(text: str) -> int:
     Raises:
         ValueError: it is no size.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?\s*", text, re.IGNORECASE)
     size = 0
-    if found and (found[2] or not found[3]):
-        power = " kmgt".index((found[2] or " ").lower())
-        size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if match and (match[2] or not match[3]):
+        power = " kmgt".index((match[2] or " ").lower())
+        size = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
     if size < 1:
         raise ValueError(f"{text!r} is no size of memory: write for example 2GB, 1500MB or 1.5GiB")
     return size

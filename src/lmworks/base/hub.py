@@ -86,9 +86,9 @@ def cached(text: str, what: What = "model") -> Path | None:
     name = HubName.of(text)
     record = name.record(what)
     if record.is_file():
-        told = json.loads(record.read_text(encoding="utf-8"))
-        folder = Path(told["path"])
-        if all((folder / file).is_file() for file in told["files"]):
+        entry = json.loads(record.read_text(encoding="utf-8"))
+        folder = Path(entry["path"])
+        if all((folder / file).is_file() for file in entry["files"]):
             return folder / name.file if name.file else _opened(folder)
         return None
     theirs = _by_others(name, what)
@@ -105,8 +105,8 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
     name = HubName.of(text)
     if find_spec("huggingface_hub") is None:
         raise Unreachable("huggingface_hub is not installed (pip install 'lmworks[hub]')")
-    told = _ask(name, what)
-    sizes = {one.rfilename: one.size or 0 for one in told.siblings or ()}
+    info = _ask(name, what)
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
     files = _chosen(name, what, list(sizes))
     size = sum(sizes[file] for file in files)
     say(f"fetching {name.repo} from the hub: {len(files)} files, {human(size)}")
@@ -119,7 +119,7 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
             snapshot_download(
                 name.repo,
                 repo_type=_type(what),
-                revision=told.sha,
+                revision=info.sha,
                 allow_patterns=files,
                 cache_dir=place,
                 endpoint=_endpoint(),
@@ -133,7 +133,7 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
         "what": what,
         "path": str(folder),
         "files": files,
-        "commit": told.sha,
+        "commit": info.sha,
         "size": size,
     }
     atomic_write(name.record(what), json.dumps(record, indent=1) + "\n")
@@ -151,7 +151,7 @@ def remove(record: dict[str, Any]) -> None:
     from huggingface_hub import scan_cache_dir
 
     cache = scan_cache_dir(_cache())
-    commits = {one.commit_hash for repo in cache.repos for one in repo.revisions}
+    commits = {revision.commit_hash for repo in cache.repos for revision in repo.revisions}
     if record["commit"] in commits:
         cache.delete_revisions(record["commit"]).execute()
     Path(record["record"]).unlink(missing_ok=True)
@@ -235,13 +235,15 @@ def parts_of(file: str, files: list[str]) -> list[str]:
     match = PART.fullmatch(file)
     if match is None:
         return [file]
-    alike = [(one, PART.fullmatch(one)) for one in sorted(files)]
-    return [one for one, its in alike if its and (its["name"], its["count"]) == (match["name"], match["count"])]
+    alike = [(other, PART.fullmatch(other)) for other in sorted(files)]
+    return [
+        other for other, parts in alike if parts and (parts["name"], parts["count"]) == (match["name"], match["count"])
+    ]
 
 
 def _few(files: list[str], pattern: str) -> str:
-    found = [file for file in files if fnmatch(file, pattern)]
-    return ", ".join(found[:8]) + (" ..." if len(found) > 8 else "") if found else "none"
+    matching = [file for file in files if fnmatch(file, pattern)]
+    return ", ".join(matching[:8]) + (" ..." if len(matching) > 8 else "") if matching else "none"
 
 
 def _by_others(name: HubName, what: What) -> Path | None:

@@ -69,23 +69,23 @@ def archives(distribution: str) -> tuple[list[Archive], list[str]]:
     Returns:
         the archives, and one sentence for each place that could not be read.
     """
-    told = pip_settings()
-    no_index = told.get("no-index", "false").lower() in ("true", "1", "yes", "on")
-    places = told.get("find-links", "").split()
+    settings = pip_settings()
+    no_index = settings.get("no-index", "false").lower() in ("true", "1", "yes", "on")
+    places = settings.get("find-links", "").split()
     if not no_index:
-        indexes = [told.get("index-url", DEFAULT_INDEX), *told.get("extra-index-url", "").split()]
+        indexes = [settings.get("index-url", DEFAULT_INDEX), *settings.get("extra-index-url", "").split()]
         places += [f"{index.rstrip('/')}/{distribution}/" for index in indexes]
-    found: list[Archive] = []
+    offered: list[Archive] = []
     failures = []
     for place in places:
         try:
-            found += _listed(place, distribution, told)
+            offered += _listed(place, distribution, settings)
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 failures.append(f"{_shown(place)}: {error.code} {error.reason}")
         except (OSError, ValueError) as error:
             failures.append(f"{_shown(place)}: {getattr(error, 'reason', error)}")
-    return found, failures
+    return offered, failures
 
 
 def download(archive: Archive, path: Path) -> Path:
@@ -111,21 +111,21 @@ def download(archive: Archive, path: Path) -> Path:
 
 def pip_settings() -> dict[str, str]:
     """pip's settings that concern fetching, by their long names; its files first, then ``PIP_*`` over them."""
-    told: dict[str, str] = {}
+    settings: dict[str, str] = {}
     command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
     listed = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     for section in ("global", "download"):
         for line in listed:
             key, _, value = line.partition("=")
             if key.startswith(f"{section}."):
-                told[key.removeprefix(f"{section}.")] = str(ast.literal_eval(value))
+                settings[key.removeprefix(f"{section}.")] = str(ast.literal_eval(value))
     for key, value in os.environ.items():
         if key.startswith("PIP_"):
-            told[key.removeprefix("PIP_").lower().replace("_", "-")] = value
-    return told
+            settings[key.removeprefix("PIP_").lower().replace("_", "-")] = value
+    return settings
 
 
-def _listed(place: str, distribution: str, told: dict[str, str]) -> list[Archive]:
+def _listed(place: str, distribution: str, settings: dict[str, str]) -> list[Archive]:
     """The archives on a page or in a folder."""
     if "://" not in place or place.startswith("file://"):
         folder = Path(urllib.request.url2pathname(place.removeprefix("file://"))).expanduser()
@@ -134,26 +134,26 @@ def _listed(place: str, distribution: str, told: dict[str, str]) -> list[Archive
         if not folder.exists():
             return []
         place = (folder / "index.html" if folder.is_dir() else folder).resolve().as_uri()
-    with _open(place, told, ACCEPT) as answer:
+    with _open(place, settings, ACCEPT) as answer:
         body, base = answer.read(), answer.geturl()
         is_json = "json" in answer.headers.get("content-type", "")
     if is_json:
         return _archives(json.loads(body)["files"], base, distribution)
     page = _Links()
     page.feed(body.decode("utf-8", "replace"))
-    return _archives(page.found, base, distribution)
+    return _archives(page.links, base, distribution)
 
 
 def _archives(links: list[dict[str, Any]], base: str, distribution: str) -> list[Archive]:
-    found = []
+    offered = []
     for link in links:
         url, _, fragment = urllib.parse.urljoin(base, link["url"]).partition("#")
         file = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1])
         if not file.endswith(ENDINGS) or link.get("yanked"):
             continue
         digest = (link.get("hashes") or {}).get("sha256") or urllib.parse.parse_qs(fragment).get("sha256", [None])[0]
-        found.append(replace(Archive.of(file, distribution), url=url, sha256=digest, size=link.get("size")))
-    return found
+        offered.append(replace(Archive.of(file, distribution), url=url, sha256=digest, size=link.get("size")))
+    return offered
 
 
 class _Links(html.parser.HTMLParser):
@@ -161,15 +161,15 @@ class _Links(html.parser.HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[dict[str, Any]] = []
+        self.links: list[dict[str, Any]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        if tag == "a" and told.get("href"):
-            self.found.append({"url": told["href"], "yanked": "data-yanked" in told})
+        attributes = dict(attrs)
+        if tag == "a" and attributes.get("href"):
+            self.links.append({"url": attributes["href"], "yanked": "data-yanked" in attributes})
 
 
-def _open(url: str, told: dict[str, str], accept: str = "*/*") -> Any:
+def _open(url: str, settings: dict[str, str], accept: str = "*/*") -> Any:
     """Opens an address with the person's proxy, certificates and password."""
     parts = urllib.parse.urlsplit(url)
     headers = {"Accept": accept, "User-Agent": "lmworks"}
@@ -180,20 +180,20 @@ def _open(url: str, told: dict[str, str], accept: str = "*/*") -> Any:
         pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password or '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    certificates = told.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    certificates = settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     handlers: list[Any] = [urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=certificates))]
-    if proxy := told.get("proxy"):
+    if proxy := settings.get("proxy"):
         handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
     request = urllib.request.Request(url, headers=headers)
-    return urllib.request.build_opener(*handlers).open(request, timeout=float(told.get("timeout", 30)))
+    return urllib.request.build_opener(*handlers).open(request, timeout=float(settings.get("timeout", 30)))
 
 
 def _from_netrc(host: str) -> tuple[str | None, str | None]:
     try:
-        found = netrc.netrc().authenticators(host)
+        login = netrc.netrc().authenticators(host)
     except (OSError, netrc.NetrcParseError):
         return None, None
-    return (found[0], found[2]) if found else (None, None)
+    return (login[0], login[2]) if login else (None, None)
 
 
 def _shown(url: str) -> str:

@@ -115,7 +115,7 @@ class RunFolder:
         if not differ:
             self.repeated += 1
             return earlier
-        was, now = ({name: one.get(name) for name in differ} for one in (earlier, line))
+        was, now = ({name: event.get(name) for name in differ} for event in (earlier, line))
         return self.write("divergence", step=line["step"], was=was, now=now)
 
     def events(self, kind: str | None = None) -> list[Event]:

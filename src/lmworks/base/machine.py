@@ -94,15 +94,15 @@ class Processor:
 @cache
 def processor() -> Processor:
     """The processor of this machine."""
-    told = _cpuinfo()
-    name = told.get("model name") or told.get("Hardware") or told.get("brand_raw", "")
-    flags = set((told.get("flags") or told.get("Features") or "").split())
+    info = _cpuinfo()
+    name = info.get("model name") or info.get("Hardware") or info.get("brand_raw", "")
+    flags = set((info.get("flags") or info.get("Features") or "").split())
     logical = _allowed()
     quota = _quota()
     cores = len({_siblings(cpu) for cpu in logical}) if logical else (os.cpu_count() or 1)
     return Processor(
         name=" ".join(name.split()) or platform.processor() or "unknown",
-        vendor=told.get("vendor_id") or told.get("CPU implementer") or told.get("vendor_id_raw", ""),
+        vendor=info.get("vendor_id") or info.get("CPU implementer") or info.get("vendor_id_raw", ""),
         kind=platform.machine(),
         instructions=tuple(word for word in INSTRUCTIONS if word in flags),
         cores=max(1, min(cores, quota or cores)),
@@ -119,8 +119,8 @@ def _cpuinfo() -> dict[str, str]:
         return {key.strip(): value.strip() for key, _, value in pairs}
     import cpuinfo
 
-    found = cpuinfo.get_cpu_info()
-    return {**{key: str(value) for key, value in found.items()}, "flags": " ".join(found.get("flags", ()))}
+    info = cpuinfo.get_cpu_info()
+    return {**{key: str(value) for key, value in info.items()}, "flags": " ".join(info.get("flags", ()))}
 
 
 def _allowed() -> list[int]:
@@ -139,7 +139,7 @@ def _siblings(cpu: int) -> str:
 
 def _control_groups(controller: str) -> list[Path]:
     """The control groups of this process, inner ones first, in version 2 and in version 1's ``controller``."""
-    found = []
+    groups = []
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -150,8 +150,8 @@ def _control_groups(controller: str) -> list[Path]:
             continue
         root = Path("/sys/fs/cgroup") if not names else Path("/sys/fs/cgroup") / controller
         place = root / inner.lstrip("/")
-        found += [place, *[above for above in place.parents if above.is_relative_to(root)]]
-    return found
+        groups += [place, *[above for above in place.parents if above.is_relative_to(root)]]
+    return groups
 
 
 def _quota() -> int | None:
@@ -211,24 +211,24 @@ def rates(refresh: bool = False) -> Rates:
     if key in _known and not refresh:
         return _known[key]
     place = cache_folder() / "machine.json"
-    kept: dict[str, Any] = {}
+    cached: dict[str, Any] = {}
     old: Rates | None = None
     try:
-        kept = json.loads(place.read_text(encoding="utf-8"))
-        old = Rates(**kept[key]) if not refresh else None
+        cached = json.loads(place.read_text(encoding="utf-8"))
+        old = Rates(**cached[key]) if not refresh else None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if old is not None and (old.share >= QUIET or old.tries >= TRIES):
         _known[key] = old
         return old
-    found = measure(_threads(), memory()[1])
+    measured = measure(_threads(), memory()[1])
     if old is not None:
-        best = {name: max(getattr(old, name), getattr(found, name)) for name in (*PRECISIONS, "memory", "share")}
-        found = replace(found, **best, tries=old.tries + 1)
+        best = {name: max(getattr(old, name), getattr(measured, name)) for name in (*PRECISIONS, "memory", "share")}
+        measured = replace(measured, **best, tries=old.tries + 1)
     with contextlib.suppress(OSError, InputError):  # a cache that cannot be written is no reason to stop
-        atomic_write(place, json.dumps({**kept, key: asdict(found)}, indent=1) + "\n")
-    _known[key] = found
-    return found
+        atomic_write(place, json.dumps({**cached, key: asdict(measured)}, indent=1) + "\n")
+    _known[key] = measured
+    return measured
 
 
 _known: dict[str, Rates] = {}
@@ -238,8 +238,8 @@ def identity() -> str:
     """What a measurement of this machine depends on: processor, instructions, threads, version of PyTorch."""
     from importlib.metadata import version
 
-    one = processor()
-    return "; ".join((one.name, " ".join(one.instructions), f"{_threads()} threads", f"torch {version('torch')}"))
+    chip = processor()
+    return "; ".join((chip.name, " ".join(chip.instructions), f"{_threads()} threads", f"torch {version('torch')}"))
 
 
 def _threads() -> int:
@@ -268,10 +268,10 @@ def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates |
         return chosen, f"{chosen}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
-    found = measured or rates()
-    chosen = "bfloat16" if found.bfloat16 >= WORTH * found.float32 else "float32"
-    told = f"bfloat16 {found.bfloat16:,.4g} and float32 {found.float32:,.4g} GFLOP/s in matrix products"
-    return chosen, f"{chosen}: {told}, as measured on this machine with {found.threads} threads"
+    speeds = measured or rates()
+    chosen = "bfloat16" if speeds.bfloat16 >= WORTH * speeds.float32 else "float32"
+    numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
+    return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads"
 
 
 def peak_memory() -> int:
@@ -349,7 +349,7 @@ def describe() -> dict[str, Any]:
     """The machine in a few words and numbers, for results; memory in bytes."""
     from importlib.metadata import version
 
-    one = processor()
-    told = {"name": one.name, "vendor": one.vendor, "kind": one.kind, "cores": one.cores}
-    told |= {"instructions": list(one.instructions), "memory": memory()[0], "system": platform.system()}
-    return {**told, "python": platform.python_version(), "torch": version("torch")}
+    chip = processor()
+    values = {"name": chip.name, "vendor": chip.vendor, "kind": chip.kind, "cores": chip.cores}
+    values |= {"instructions": list(chip.instructions), "memory": memory()[0], "system": platform.system()}
+    return {**values, "python": platform.python_version(), "torch": version("torch")}

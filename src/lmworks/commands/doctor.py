@@ -16,7 +16,7 @@ from lmworks.base.files import cache_folder, folder_size, free_room, human
 from lmworks.base.machine import QUIET
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
-from lmworks.commands.models import kept, names, shown
+from lmworks.commands.models import alias_entries, cache_entries, without_home
 from lmworks.kernels import library
 
 EXTRAS = {
@@ -39,11 +39,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print all of it."""
     if sys.stderr.isatty():
         print("looking, and measuring where this machine was not measured before ...", file=sys.stderr)
-    told = examine(args.refresh)
+    info = examine(args.refresh)
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(info, indent=2))
     else:
-        _print(told)
+        _print(info)
     return 0
 
 
@@ -53,6 +53,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
     processor, rates = machine.processor(), machine.rates(refresh)
     precision, reason = machine.choose_precision("auto")
     cache = cache_folder()
+    used = folder_size(cache) if cache.is_dir() else 0
     return {
         "lmworks": metadata.version("lmworks"),
         "python": platform.python_version(),
@@ -64,25 +65,29 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "gpus": _gpus(rates.torch),
         "kernels": _kernels(),
         "memory": {"total": total, "free": free},
-        "disk": {"cache": shown(cache), "used": folder_size(cache) if cache.is_dir() else 0, "free": free_room(cache)},
+        "disk": {
+            "cache": without_home(cache),
+            "used": used,
+            "free": free_room(cache),
+        },
         "offline": is_offline(),
         "packages": {name: _version(name) for name in _requirements(None)},
         "extras": {name: _extra(name) for name in EXTRAS},
-        "cached": [one.told() for one in kept()],
-        "aliases": [{"name": one["name"], "cached": one["cached"]} for one in names()],
+        "cached": [entry.as_json() for entry in cache_entries()],
+        "aliases": [{"name": entry["name"], "cached": entry["cached"]} for entry in alias_entries()],
     }
 
 
 def _kernels() -> dict[str, Any]:
     """The native kernels: what they are, and what it costs where they are not."""
     if library.library() is not None:
-        return {"built": True, "told": library.describe(), "cost": ""}
+        return {"built": True, "description": library.describe(), "cost": ""}
     cost = (
         "attention, norms, activations and the cross-entropy run in PyTorch, slower, and keep more memory: a block of "
         f"SmolLM2's shape trains at {_share_without_kernels():.0%} of this machine's float32 matrix rate, and the rest "
         "of its time is what the kernels are for (make bench-train measures both)"
     )
-    return {"built": False, "told": library.describe(), "cost": cost}
+    return {"built": False, "description": library.describe(), "cost": cost}
 
 
 def _share_without_kernels() -> float:
@@ -117,22 +122,22 @@ def _share_without_kernels() -> float:
     return float(work) / min(took) / (machine.rates().float32 * 1e9)
 
 
-def _print(told: dict[str, Any]) -> None:
-    processor, rates = told["processor"], told["rates"]
+def _print(info: dict[str, Any]) -> None:
+    processor, rates = info["processor"], info["rates"]
     instructions = ", ".join(processor["instructions"]) or "none known"
     rows = [
-        ("lmworks", f"{told['lmworks']}, Python {told['python']}, {told['system']}"),
+        ("lmworks", f"{info['lmworks']}, Python {info['python']}, {info['system']}"),
         ("processor", f"{processor['name']}, {processor['kind']}"),
         ("instructions", instructions),
         (
             "threads",
-            f"{told['threads']} used; {processor['cores']} cores, {processor['logical']} hardware threads for it",
+            f"{info['threads']} used; {processor['cores']} cores, {processor['logical']} hardware threads for it",
         ),
-        ("memory", f"{human(told['memory']['free'])} free of {human(told['memory']['total'])}"),
-        ("disk", f"{human(told['disk']['free'])} free; {told['disk']['cache']} holds {human(told['disk']['used'])}"),
-        ("GPU", ", ".join(told["gpus"]) or "none that this PyTorch can use"),
-        ("kernels", told["kernels"]["told"]),
-        ("network", "nothing may be fetched (offline)" if told["offline"] else "asked only for what you name"),
+        ("memory", f"{human(info['memory']['free'])} free of {human(info['memory']['total'])}"),
+        ("disk", f"{human(info['disk']['free'])} free; {info['disk']['cache']} holds {human(info['disk']['used'])}"),
+        ("GPU", ", ".join(info["gpus"]) or "none that this PyTorch can use"),
+        ("kernels", info["kernels"]["description"]),
+        ("network", "nothing may be fetched (offline)" if info["offline"] else "asked only for what you name"),
     ]
     show.table(("", ""), rows)
     print()
@@ -145,15 +150,15 @@ def _print(told: dict[str, Any]) -> None:
         print(
             f"other programs ran meanwhile: the measurement got {told_share}; when they rest: lmworks doctor --refresh"
         )
-    if told["kernels"]["cost"]:
-        print(f"without native kernels: {told['kernels']['cost']}")
-    print(f"auto precision is {told['precision']['reason']}\n")
-    show.table(("package", "version"), [(name, version or "missing") for name, version in told["packages"].items()])
+    if info["kernels"]["cost"]:
+        print(f"without native kernels: {info['kernels']['cost']}")
+    print(f"auto precision is {info['precision']['reason']}\n")
+    show.table(("package", "version"), [(name, version or "missing") for name, version in info["packages"].items()])
     print()
-    extras = [(name, _state(name, one), one["adds"]) for name, one in told["extras"].items()]
+    extras = [(name, _state(name, entry), entry["adds"]) for name, entry in info["extras"].items()]
     show.table(("extra", "state", "what it adds"), extras)
     print()
-    cached = [(one["source"], one["what"], human(one["size"])) for one in told["cached"]]
+    cached = [(entry["source"], entry["what"], human(entry["size"])) for entry in info["cached"]]
     if cached:
         show.table(("cached", "what", "size"), cached)
     else:
@@ -167,18 +172,18 @@ def _state(name: str, extra: dict[str, Any]) -> str:
 
 
 def _extra(name: str) -> dict[str, Any]:
-    return {"adds": EXTRAS[name], "missing": [one for one in _requirements(name) if _version(one) is None]}
+    return {"adds": EXTRAS[name], "missing": [package for package in _requirements(name) if _version(package) is None]}
 
 
 def _requirements(extra: str | None) -> list[str]:
     """The names of the distributions that lmworks needs, or that an extra of it needs."""
-    found = []
+    names = []
     for line in metadata.requires("lmworks") or ():
         name = re.split(r"[\s;<>=!~\[(]", line, maxsplit=1)[0]
         of = re.search(r"extra\s*==\s*['\"]([^'\"]+)", line)
         if (of[1] if of else None) == extra and name != "lmworks":
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _version(name: str) -> str | None:
@@ -194,5 +199,5 @@ def _gpus(torch_version: str) -> list[str]:
         return []
     import torch
 
-    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [f"{one.name} ({human(one.total_memory)})" for one in found]
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [f"{gpu.name} ({human(gpu.total_memory)})" for gpu in gpus]

@@ -17,7 +17,7 @@ from lmworks.commands import show
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """Something fetched that lies in the cache; ``size`` in bytes, ``hash`` of the wheel or the hub's commit."""
 
     source: str
@@ -27,10 +27,10 @@ class Kept:
     path: Path
     remove: Callable[[], None]
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The same in what JSON has."""
-        told = {"source": self.source, "what": self.what, "size": self.size, "hash": self.hash}
-        return {**told, "path": shown(self.path)}
+        values = {"source": self.source, "what": self.what, "size": self.size, "hash": self.hash}
+        return {**values, "path": without_home(self.path)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,63 +53,67 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError("says not which model", f"lmworks models {args.action}", f"lmworks models {args.action} NAME")
     if args.action == "remove":
         return _remove(args.name)
-    found = find(args.name)
-    if found.note:
-        print(found.note)
-    print(f"{found.path}  {human(folder_size(found.path))}")
+    local = find(args.name)
+    if local.note:
+        print(local.note)
+    print(f"{local.path}  {human(folder_size(local.path))}")
     return 0
 
 
-def kept() -> list[Kept]:
+def cache_entries() -> list[CacheEntry]:
     """Everything fetched that lies in the cache."""
-    found = []
-    for one in packages.all_cached():
-        what = "model" if any(one.path.rglob("*.gguf")) or any(one.path.rglob("*.safetensors")) else "data"
-        source = f"pypi:{packages.canonical(one.name)}=={one.version}"
-        remove = _bound(packages.remove, one)
-        found.append(Kept(source, what, folder_size(one.path), one.sha256, one.path, remove))
+    entries = []
+    for package in packages.all_cached():
+        what = "model" if any(package.path.rglob("*.gguf")) or any(package.path.rglob("*.safetensors")) else "data"
+        source = f"pypi:{packages.canonical(package.name)}=={package.version}"
+        remove = _bound(packages.remove, package)
+        entries.append(CacheEntry(source, what, folder_size(package.path), package.sha256, package.path, remove))
     for record in hub.records():
         path = Path(record["path"])
         if path.is_dir():
             remove = _bound(hub.remove, record)
-            found.append(Kept(record["source"], record["what"], record["size"], record["commit"], path, remove))
-    return found
+            entries.append(CacheEntry(record["source"], record["what"], record["size"], record["commit"], path, remove))
+    return entries
 
 
-def shown(path: Path) -> str:
+def without_home(path: Path) -> str:
     """A path without the person's name in it, where it lies in their home."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-def names() -> list[dict[str, Any]]:
+def alias_entries() -> list[dict[str, Any]]:
     """The short names, each with what is cached of it."""
-    found = []
+    entries = []
     for alias in aliases().values():
-        here = cached_alias(alias)
-        told = {"name": alias.name, "about": alias.about, "licence": alias.licence}
+        local = cached_alias(alias)
+        values = {"name": alias.name, "about": alias.about, "licence": alias.licence}
         places = [{"source": place.source, "weights": place.weights} for place in alias.places]
-        found.append({**told, "sources": places, "cached": here.origin if here else None})
-    return found
+        entries.append({**values, "sources": places, "cached": local.origin if local else None})
+    return entries
 
 
-def _bound(function: Callable[[Any], None], one: Any) -> Callable[[], None]:
-    return lambda: function(one)
+def _bound(function: Callable[[Any], None], argument: Any) -> Callable[[], None]:
+    return lambda: function(argument)
 
 
 def _list(as_json: bool) -> int:
-    here, known = kept(), names()
+    here, known = cache_entries(), alias_entries()
     if as_json:
-        told = {"cache": shown(cache_folder()), "cached": [one.told() for one in here], "aliases": known}
-        print(json.dumps(told, indent=2))
+        values = {
+            "cache": without_home(cache_folder()),
+            "cached": [entry.as_json() for entry in here],
+            "aliases": known,
+        }
+        print(json.dumps(values, indent=2))
         return 0
-    rows = [(one.source, one.what, human(one.size), one.hash[:12], shown(one.path)) for one in here]
+    rows = [(entry.source, entry.what, human(entry.size), entry.hash[:12], without_home(entry.path)) for entry in here]
     if rows:
         show.table(("source", "what", "size", "hash", "path"), rows, title="cached")
     else:
-        print(f"nothing is cached yet in {shown(cache_folder())}")
+        print(f"nothing is cached yet in {without_home(cache_folder())}")
     print()
-    short = [(one["name"], one["cached"] or "not here yet", one["licence"], one["about"]) for one in known]
+    short = [(entry["name"], entry["cached"] or "not here yet", entry["licence"], entry["about"]) for entry in known]
     show.table(("alias", "cached", "licence", "about"), short, title="short names")
     print(
         "\nlmworks models get NAME fetches one" + ("; but nothing may be fetched now (offline)" if is_offline() else "")
@@ -120,12 +124,12 @@ def _list(as_json: bool) -> int:
 def _remove(name: str) -> int:
     """Removes what an alias or a source has in the cache."""
     sources = [place.source for place in aliases()[name].places] if name in aliases() else [name]
-    found = [one for one in kept() if any(_is(one.source, source) for source in sources)]
-    if not found:
+    entries = [entry for entry in cache_entries() if any(_is(entry.source, source) for source in sources)]
+    if not entries:
         raise InputError("is not in the cache", name, "lmworks models lists what is there")
-    for one in found:
-        one.remove()
-        print(f"removed {one.source}: {human(one.size)}")
+    for entry in entries:
+        entry.remove()
+        print(f"removed {entry.source}: {human(entry.size)}")
     return 0
 
 

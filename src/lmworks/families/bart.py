@@ -89,21 +89,21 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 def rows(config: ModelConfig) -> list[Row]:
     """Every tensor of either."""
-    told: list[Row] = [Rename("model.shared.weight", "embed_tokens.weight")]
+    table: list[Row] = [Rename("model.shared.weight", "embed_tokens.weight")]
     if config.head_bias:
-        told.append(Rename("final_logits_bias", "head_bias", single=True))
+        table.append(Rename("final_logits_bias", "head_bias", single=True))
     for theirs, ours, block, layers in (
         ("model.encoder.", "encoder.", BLOCK, config.num_hidden_layers),
         ("model.decoder.", "", BLOCK | CROSS, config.num_decoder_layers or 0),
     ):
         if config.positions == "learned":
-            told.append(Rename(f"{theirs}embed_positions.weight", f"{ours}embed_positions.weight"))
+            table.append(Rename(f"{theirs}embed_positions.weight", f"{ours}embed_positions.weight"))
         names = {f"layers.{{i}}.{name}": f"layers.{{i}}.{other}" for name, other in block.items()}
         if config.embedding_norm:
             names["layernorm_embedding"] = "embed_norm"
         both = [(f"{name}.{kind}", f"{other}.{kind}") for name, other in names.items() for kind in ("weight", "bias")]
-        told += expand([Rename(theirs + name, ours + other) for name, other in both], layers)
-    return told
+        table += expand([Rename(theirs + name, ours + other) for name, other in both], layers)
+    return table
 
 
 _ARCHITECTURE = "BartForConditionalGeneration"

@@ -126,23 +126,23 @@ class Family:
         except InputError as error:  # about our fields; the person knows theirs
             raise InputError(keys.in_their_words(error.fault), place, PUBLISHED) from error
 
-    def write_config(self, config: ModelConfig, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def write_config(self, config: ModelConfig, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
 
         Args:
             config: what the model is.
-            told: keys that the model came with or its tokenizer tells (ids of special tokens); they win.
+            given: keys that the model came with or its tokenizer tells (ids of special tokens); they win.
 
         Raises:
             InputError: this family cannot say what the config says; the fields are named.
         """
         config = _plain(config)
         architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
-        keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(told or {})}
+        keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(given or {})}
         tensors = {row.theirs for row in self.rows(config)}
-        said, meant = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
-        if lost := sorted(name for name in meant if said[name] != meant[name] and name not in UNSAID):
-            values = ", ".join(f"{name} = {meant[name]!r}" for name in lost)
+        read_back, wanted = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
+        if lost := sorted(name for name in wanted if read_back[name] != wanted[name] and name not in UNSAID):
+            values = ", ".join(f"{name} = {wanted[name]!r}" for name in lost)
             raise InputError(f"a {self.name} config cannot say {values}", hint="save it as another family")
         return keys
 

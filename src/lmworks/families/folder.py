@@ -142,15 +142,15 @@ def save_folder(
     folder = Path(path)
     check_place(folder, overwrite)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    kept = dtype_of(dtype) if dtype else _own_dtype(network)
-    weights |= {f"{name}.weight": layer.storage.dequantized(kept) for name, layer in stored_layers(network)}
+    written = dtype_of(dtype) if dtype else _own_dtype(network)
+    weights |= {f"{name}.weight": layer.storage.dequantized(written) for name, layer in stored_layers(network)}
     ids = {name: only_rows((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
     for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
         keys.setdefault(name, None)
-    keys["torch_dtype"] = str(kept).removeprefix("torch.")
+    keys["torch_dtype"] = str(written).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)
-    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * kept.itemsize, "the model's weights")
+    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written.itemsize, "the model's weights")
     with atomic_folder(folder) as aside:
         _write_json(aside / CONFIG, keys)
         if generation:
@@ -159,7 +159,7 @@ def save_folder(
             tokenizer.save(aside)
         if pooling is not None:
             write_pooling(aside, pooling, config.hidden_size)
-        _save_weights(aside, theirs, kept, shard_bytes)
+        _save_weights(aside, theirs, written, shard_bytes)
     return folder
 
 
@@ -275,10 +275,10 @@ def _assignment(folder: Path) -> dict[str, str] | None:
 
 def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, folder: Path) -> None:
     """Files may hold what is tied a second time: the head's matrix beside the embedding, and the like."""
-    told = {row.theirs for row in rows}
+    known = {row.theirs for row in rows}
     theirs = {row.ours: row.theirs for row in rows if isinstance(row, Rename)}
     for pattern, ours in family.duplicates:
-        for name in [name for name in weights if name not in told and re.fullmatch(pattern, name)]:
+        for name in [name for name in weights if name not in known and re.fullmatch(pattern, name)]:
             original = theirs.get(ours)
             if original is None or original not in weights:
                 continue

@@ -61,11 +61,11 @@ def _read(newer: bool, keys: Keys) -> dict[str, Any]:
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     windows = windows_of(config)
-    told = keys_of(config, SAME) | write_rope(config) | windows
-    told["sliding_window"] = windows["sliding_window"] or 4096  # transformers wants one, used or not
-    told["hidden_activation"] = theirs_of(config.activation, ("gelu_pytorch_tanh",))
-    told["query_pre_attn_scalar"] = round((config.attention_scale or config.head_size**-0.5) ** -2)
-    return told | {"attn_logit_softcapping": config.attention_softcap, "final_logit_softcapping": config.logit_softcap}
+    keys = keys_of(config, SAME) | write_rope(config) | windows
+    keys["sliding_window"] = windows["sliding_window"] or 4096  # transformers wants one, used or not
+    keys["hidden_activation"] = theirs_of(config.activation, ("gelu_pytorch_tanh",))
+    keys["query_pre_attn_scalar"] = round((config.attention_scale or config.head_size**-0.5) ** -2)
+    return keys | {"attn_logit_softcapping": config.attention_softcap, "final_logit_softcapping": config.logit_softcap}
 
 
 def _rows(config: ModelConfig) -> list[Row]:

@@ -118,10 +118,10 @@ def _config_of(file: GGUFFile) -> tuple[Family, dict[str, Any]]:
     for needed in ("token_embd.weight", f"blk.{last}.attn_output.weight"):
         if needed not in file.tensors or len(file.tensors[needed].shape) != 2:
             raise InputError(f"tensor {needed} is missing", str(file.path), FETCH_AGAIN)
-    said = _Told(file.metadata, name, str(file.path))
-    rotary = {} if name == "gpt2" else _rope(said, file)
-    hf_config = _gpt2_config(said) if name == "gpt2" else _llama_config(said, file) | rotary
-    said.finish()
+    metadata = _Metadata(file.metadata, name, str(file.path))
+    rotary = {} if name == "gpt2" else _rope(metadata, file)
+    hf_config = _gpt2_config(metadata) if name == "gpt2" else _llama_config(metadata, file) | rotary
+    metadata.finish()
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     family = FAMILIES[name]
     fixed = {"model_type": name, "architectures": [family.architecture], "vocab_size": vocabulary}
@@ -145,7 +145,7 @@ def _refuse_other_kinds(file: GGUFFile) -> None:
         raise InputError("this is a vocabulary without weights, not a model", place, "open the model's own file")
 
 
-class _Told:
+class _Metadata:
     """The metadata under the architecture's name; like a config.json, every key is taken or knowingly left."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str, place: str) -> None:
@@ -187,49 +187,51 @@ class _Told:
                 )
 
 
-def _gpt2_config(said: _Told) -> dict[str, Any]:
+def _gpt2_config(metadata: _Metadata) -> dict[str, Any]:
     return {
-        "n_positions": said.count("context_length"),
-        "n_embd": said.count("embedding_length"),
-        "n_layer": said.count("block_count"),
-        "n_head": said.count("attention.head_count"),
-        "n_inner": said.count("feed_forward_length"),
-        "layer_norm_epsilon": said.small("attention.layer_norm_epsilon"),
+        "n_positions": metadata.count("context_length"),
+        "n_embd": metadata.count("embedding_length"),
+        "n_layer": metadata.count("block_count"),
+        "n_head": metadata.count("attention.head_count"),
+        "n_inner": metadata.count("feed_forward_length"),
+        "layer_norm_epsilon": metadata.small("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
     }
 
 
-def _llama_config(said: _Told, file: GGUFFile) -> dict[str, Any]:
-    size, heads = said.count("embedding_length"), said.count("attention.head_count")
-    head = said.count("attention.key_length", size // heads)
+def _llama_config(metadata: _Metadata, file: GGUFFile) -> dict[str, Any]:
+    size, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
+    head = metadata.count("attention.key_length", size // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
-        if (other := said.take(name, int, head)) != head:
-            raise InputError(f"{said.prefix}{name} is {other}, but a head has {head}", said.place, "not computed here")
+        if (other := metadata.take(name, int, head)) != head:
+            raise InputError(
+                f"{metadata.prefix}{name} is {other}, but a head has {head}", metadata.place, "not computed here"
+            )
     config = {
         "hidden_size": size,
-        "intermediate_size": said.count("feed_forward_length"),
-        "num_hidden_layers": said.count("block_count"),
+        "intermediate_size": metadata.count("feed_forward_length"),
+        "num_hidden_layers": metadata.count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": said.count("attention.head_count_kv", heads),
+        "num_key_value_heads": metadata.count("attention.head_count_kv", heads),
         "head_dim": head,
-        "rms_norm_eps": said.small("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": metadata.small("attention.layer_norm_rms_epsilon"),
     }
-    if said.prefix != "qwen2.":
+    if metadata.prefix != "qwen2.":
         config["attention_bias"] = "blk.0.attn_output.bias" in file.tensors
     return config
 
 
-def _rope(said: _Told, file: GGUFFile) -> dict[str, Any]:
-    theta, context = _short(said.take("rope.freq_base", float, 10_000.0)), said.count("context_length")
-    kind = said.take("rope.scaling.type", str, "none")
-    factor = _short(said.take("rope.scaling.factor", float, said.take("rope.scale_linear", float, 1.0)))
-    original = said.take("rope.scaling.original_context_length", int)
+def _rope(metadata: _Metadata, file: GGUFFile) -> dict[str, Any]:
+    theta, context = _short(metadata.take("rope.freq_base", float, 10_000.0)), metadata.count("context_length")
+    kind = metadata.take("rope.scaling.type", str, "none")
+    factor = _short(metadata.take("rope.scaling.factor", float, metadata.take("rope.scale_linear", float, 1.0)))
+    original = metadata.take("rope.scaling.original_context_length", int)
     fields = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
-    yarn = {ours: said.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
+    yarn = {ours: metadata.take(f"rope.scaling.{theirs}", float) for ours, theirs in fields.items()}
     keys: dict[str, Any] = {"max_position_embeddings": context, "rope_theta": theta, "rope_scaling": None}
     if FREQUENCIES in file.tensors:
         if kind != "none":
-            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", said.place, FETCH_AGAIN)
+            raise InputError(f"{FREQUENCIES} stands beside rope.scaling.type {kind!r}", metadata.place, FETCH_AGAIN)
         divisors = file.read([FREQUENCIES])[FREQUENCIES].double().numpy()
         keys["rope_scaling"] = _llama3(divisors, theta, str(file.path))
     elif kind == "linear" or (kind == "none" and factor not in (0.0, 1.0)):
@@ -241,7 +243,7 @@ def _rope(said: _Told, file: GGUFFile) -> dict[str, Any]:
             yarn["attention_factor"] = given * (0.1 * math.log(factor) + 1.0)
         keys["rope_scaling"] = scaling | {name: value for name, value in yarn.items() if value is not None}
     elif kind != "none":
-        raise InputError(f"{said.prefix}rope.scaling.type {kind!r} is not computed here", said.place)
+        raise InputError(f"{metadata.prefix}rope.scaling.type {kind!r} is not computed here", metadata.place)
     return keys
 
 
@@ -329,7 +331,7 @@ def _gpt2_rows(config: ModelConfig) -> list[Row]:
     rows: list[Row] = []
     for part in ("weight", "bias"):
         rows += [Rename(f"blk.{{i}}.{name}.{part}", f"layers.{{i}}.{mine}.{part}") for name, mine in ours.items()]
-        heads = tuple(f"layers.{{i}}.self_attn.{one}_proj.{part}" for one in "qkv")
+        heads = tuple(f"layers.{{i}}.self_attn.{letter}_proj.{part}" for letter in "qkv")
         rows.append(Split(f"blk.{{i}}.attn_qkv.{part}", heads))
     rows.append(Rename("position_embd.weight", "embed_positions.weight"))
     return _ends(config, ["weight", "bias"]) + expand(rows, config.num_hidden_layers)

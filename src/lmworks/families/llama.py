@@ -42,17 +42,17 @@ def _read_windows(name: str, keys: Keys, layers: int) -> dict[str, Any]:
 
 
 def _write(name: str, config: ModelConfig) -> dict[str, Any]:
-    told = keys_of(config, FIELDS) | write_rope(config)
-    told["hidden_act"] = theirs_of(config.activation, ("gelu_pytorch_tanh",))
+    keys = keys_of(config, FIELDS) | write_rope(config)
+    keys["hidden_act"] = theirs_of(config.activation, ("gelu_pytorch_tanh",))
     if name in ("llama", "qwen3"):
-        told["attention_bias"] = config.output_bias
+        keys["attention_bias"] = config.output_bias
     if name == "llama":
-        return told | {"mlp_bias": config.mlp_bias}
+        return keys | {"mlp_bias": config.mlp_bias}
     if name == "mistral":
-        return told | {"sliding_window": config.sliding_window}
+        return keys | {"sliding_window": config.sliding_window}
     windows = windows_of(config)
     full = windows["layer_types"].count("full_attention")
-    return told | windows | {"use_sliding_window": windows["sliding_window"] is not None, "max_window_layers": full}
+    return keys | windows | {"use_sliding_window": windows["sliding_window"] is not None, "max_window_layers": full}
 
 
 def _rows(config: ModelConfig) -> list[Row]:

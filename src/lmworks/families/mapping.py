@@ -67,7 +67,7 @@ Row = Rename | Split
 
 
 @dataclass(frozen=True)
-class Place:
+class ModulePart:
     """Where one of our modules lies in their model: part ``index`` of ``count`` of ``module``, perhaps transposed."""
 
     module: str
@@ -123,7 +123,7 @@ def to_ours(
         else:
             sizes = row.sizes or _equal(row, len(tensor), place)
             if sum(sizes) != len(tensor):
-                raise InputError(f"{row.theirs} has {len(tensor)} rows, not {sum(sizes)}", place, _SHAPE_MEND)
+                raise InputError(f"{row.theirs} has {len(tensor)} rows, not {sum(sizes)}", place, _SHAPE_HINT)
             pieces = tensor.split(list(sizes))
         for name, piece in zip(row.parts, pieces, strict=True):
             if shapes is not None and tuple(piece.shape) != tuple(shapes[name]):
@@ -131,7 +131,7 @@ def to_ours(
                     f"{row.theirs} has shape {tuple(theirs[row.theirs].shape)}, "
                     f"which makes {name} {tuple(piece.shape)}, not {tuple(shapes[name])}",
                     place,
-                    _SHAPE_MEND,
+                    _SHAPE_HINT,
                 )
             ours[name] = piece.contiguous()
     return ours
@@ -143,11 +143,11 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     Raises:
         InputError: the table and ``ours`` do not tell of the same tensors.
     """
-    told = {name for row in rows for name in row.parts}
-    if told != set(ours):
+    named = {name for row in rows for name in row.parts}
+    if named != set(ours):
         raise InputError(
             f"this model's tensors are not those of the format it is to be written in: "
-            f"too many {_some(set(ours) - told)}, missing {_some(told - set(ours))}",
+            f"too many {_some(set(ours) - named)}, missing {_some(named - set(ours))}",
             hint="merge or detach adapters and quantized linears first",
         )
     theirs: dict[str, torch.Tensor] = {}
@@ -160,13 +160,13 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     return theirs
 
 
-def their_place(rows: Iterable[Row], module: str) -> Place | None:
+def their_place(rows: Iterable[Row], module: str) -> ModulePart | None:
     """Our module's path (``layers.3.self_attn.q_proj``) -> where it lies in their model, or None."""
     wanted = module + ".weight"
     for row in rows:
         if wanted in row.parts:
             theirs = row.theirs.removesuffix(".weight")
-            return Place(theirs, row.parts.index(wanted), len(row.parts), row.transpose)
+            return ModulePart(theirs, row.parts.index(wanted), len(row.parts), row.transpose)
     return None
 
 
@@ -179,25 +179,25 @@ def our_modules(rows: Iterable[Row], module: str) -> tuple[str, ...]:
     return ()
 
 
-_SHAPE_MEND = "the weights are not of the model that the config describes: fetch both again from one place"
+_SHAPE_HINT = "the weights are not of the model that the config describes: fetch both again from one place"
 
 
 def _check_names(rows: Sequence[Row], theirs: Mapping[str, torch.Tensor], ignored: Sequence[str], place: str) -> None:
     known = {row.theirs for row in rows}
     if missing := known - set(theirs):
-        raise InputError(f"tensors are missing: {_some(missing)}", place, _SHAPE_MEND)
+        raise InputError(f"tensors are missing: {_some(missing)}", place, _SHAPE_HINT)
     left = [re.compile(pattern) for pattern in ignored]
     unknown = {name for name in theirs if name not in known and not any(p.fullmatch(name) for p in left)}
     if unknown:
         raise InputError(
-            f"tensors are not part of the model that the config describes: {_some(unknown)}", place, _SHAPE_MEND
+            f"tensors are not part of the model that the config describes: {_some(unknown)}", place, _SHAPE_HINT
         )
 
 
 def _equal(row: Split, rows: int, place: str) -> tuple[int, ...]:
     share, rest = divmod(rows, len(row.ours))
     if rest:
-        raise InputError(f"{row.theirs} has {rows} rows, which are not {len(row.ours)} equal parts", place, _SHAPE_MEND)
+        raise InputError(f"{row.theirs} has {rows} rows, which are not {len(row.ours)} equal parts", place, _SHAPE_HINT)
     return (share,) * len(row.ours)
 
 

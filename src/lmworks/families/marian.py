@@ -16,10 +16,10 @@ SINUSOIDS = r"model\.(en|de)coder\.embed_positions\.weight"
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    told = bart.read(POSITIONS, ARCHITECTURE, keys)
+    fields = bart.read(POSITIONS, ARCHITECTURE, keys)
     keys.only("share_encoder_decoder_embeddings", True)
-    keys.only("decoder_vocab_size", told["vocab_size"], None)
-    return told
+    keys.only("decoder_vocab_size", fields["vocab_size"], None)
+    return fields
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def _read(keys: Keys) -> dict[str, Any]:
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    told = keys_of(config, SAME) | write_rope(config)
-    return told | {"hidden_act": theirs_of(config.activation, ("gelu_pytorch_tanh",))}
+    keys = keys_of(config, SAME) | write_rope(config)
+    return keys | {"hidden_act": theirs_of(config.activation, ("gelu_pytorch_tanh",))}
 
 
 def _rows(config: ModelConfig) -> list[Row]:

@@ -74,9 +74,9 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 
 def _rows(config: ModelConfig) -> list[Row]:
-    told: list[Row] = [Rename("shared.weight", EMBEDDING)]
+    table: list[Row] = [Rename("shared.weight", EMBEDDING)]
     if not config.tie_word_embeddings:
-        told.append(Rename(HEAD, HEAD))
+        table.append(Rename(HEAD, HEAD))
     ups = {"wi_0": "gate_proj", "wi_1": "up_proj"} if config.gated else {"wi": "up_proj"}
     for theirs, ours, last, layers in (
         ("encoder.", "encoder.", 1, config.num_hidden_layers),
@@ -93,8 +93,8 @@ def _rows(config: ModelConfig) -> list[Row]:
         names |= {"final_layer_norm": "norm"}
         names["block.0.layer.0.SelfAttention.relative_attention_bias"] = "relative_bias"
         pairs = [(f"{theirs}{name}.weight", f"{ours}{other}.weight") for name, other in names.items()]
-        told += expand([Rename(*pair) for pair in pairs], layers)
-    return told
+        table += expand([Rename(*pair) for pair in pairs], layers)
+    return table
 
 
 T5 = Family("t5", "T5ForConditionalGeneration", _read, _write, _rows, "", (UNUSED,), TIED)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lmworks.adapt import adapter_folder, registry
 from lmworks.base.errors import InputError
-from lmworks.base.sources import Found, find
+from lmworks.base.sources import LocalSource, find
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
 from lmworks.language_model.input_format import InputFormat
@@ -44,22 +44,22 @@ def load(
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
-    found = _resolve(source, offline)
-    notes = [found.note] if found.note else []
-    if (found.path / "adapter_config.json").is_file():
-        at = adapter_folder.base_of(found.path, base, offline)
+    local = _resolve(source, offline)
+    notes = [local.note] if local.note else []
+    if (local.path / "adapter_config.json").is_file():
+        at = adapter_folder.base_of(local.path, base, offline)
         model = load(at, dtype=dtype, device=device, offline=offline, storage=storage)
-        loaded = registry.load_adapter(model.network, found.path, model.family)
-        if (found.path / "tokenizer.json").is_file():
+        loaded = registry.load_adapter(model.network, local.path, model.family)
+        if (local.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
-            model.tokenizer = Tokenizer.open(found.path)
+            model.tokenizer = Tokenizer.open(local.path)
             model.tokenizer.end_ids |= ends
-            notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(found.path))
-        model.input_format = InputFormat.read(found.path)
+            notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(local.path))
+        model.input_format = InputFormat.read(local.path)
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
-    open_file = gguf.open_gguf if found.path.is_file() else folder.open_folder
-    opened = open_file(found.path, dtype, device if storage else "cpu", storage)
+    open_file = gguf.open_gguf if local.path.is_file() else folder.open_folder
+    opened = open_file(local.path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
     if tokenizer is not None and (end := chat.end_of_turn(tokenizer)) is not None:
         tokenizer.end_ids.add(end)
@@ -73,7 +73,7 @@ def load(
         generation=opened.generation,
         notes=[*notes, *opened.notes],
         pooling=opened.pooling,
-        input_format=InputFormat.read(found.path) if found.path.is_dir() else None,
+        input_format=InputFormat.read(local.path) if local.path.is_dir() else None,
     )
 
 
@@ -96,17 +96,17 @@ def read_config(source: str | Path, *, offline: bool | None = None) -> ModelConf
     if (path / "adapter_config.json").is_file():
         return read_config(adapter_folder.base_of(path, offline=offline), offline=offline)
     if path.is_file():
-        family, told = gguf.read_config(path)
-        return family.read_config(told, str(path))
+        family, hf_config = gguf.read_config(path)
+        return family.read_config(hf_config, str(path))
     return folder.read_config(path)
 
 
-def _resolve(source: str | Path, offline: bool | None) -> Found:
+def _resolve(source: str | Path, offline: bool | None) -> LocalSource:
     """Find the source; a run folder stands for its result."""
-    found = find(str(source), "model", offline)
-    if not (found.path / "journal.jsonl").is_file():
-        return found
-    final = found.path / "final"
+    local = find(str(source), "model", offline)
+    if not (local.path / "journal.jsonl").is_file():
+        return local
+    final = local.path / "final"
     if not final.is_dir():
         raise InputError("this run has not finished", str(source), f"lmworks resume {source}")
-    return Found(final, str(source), found.origin, found.note)
+    return LocalSource(final, str(source), local.origin, local.note)
