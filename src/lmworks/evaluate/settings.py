@@ -54,7 +54,9 @@ class EvaluateSettings(Settings):
         if self.max_tokens is None:
             self.max_tokens = 48 if new else 64
         if self.general_bytes is None:
-            self.general_bytes = 0 if new else round(24_000 * fraction)
+            self.general_bytes = (
+                0 if new else round(24_000 * max(fraction, 0.5))
+            )  # fewer pieces would not carry an interval
 
     @property
     def longest(self) -> int:

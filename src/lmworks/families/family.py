@@ -208,7 +208,7 @@ class Keys:
         return {name: self.count(theirs.get(name, name)) for name in SIZES}
 
     def fields(self, alike: Fields) -> dict[str, Any]:
-        """The fields that differ from theirs by name alone; :func:`keys_of` is the way back."""
+        """The fields that differ from theirs by name alone; :func:`keys_of` is the inverse."""
         self._theirs |= {ours: key for ours, (key, _) in alike.items()}
         values = {
             ours: self.count(key) if absent is NEEDED else self.take(key, None, *_kinds_of(ours))

@@ -1,6 +1,6 @@
 """Forward and backward of a whole block as one autograd function, where the native kernels are available.
 
-It computes what transformer.Block computes, in the same order and with the same random draws (a test compares): the
+It computes what block.Block computes, in the same order and with the same random draws (a test compares): the
 block there is the definition, this is its fast training pass. Autograd has one node a block instead of some thirty,
 whose overhead exceeds the arithmetic of small models; outputs of norms and activations are recomputed in the backward
 pass instead of saved; and nothing is saved for the gradients of frozen weights.
@@ -74,7 +74,7 @@ class BlockParameters(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """Seeds of all dropouts of a block, in the order in which transformer.Block draws them; 0: nothing is dropped."""
+    """Seeds of all dropouts of a block, in the order in which block.Block draws them; 0: nothing is dropped."""
 
     qkv: list[int]
     attention: int

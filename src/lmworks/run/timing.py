@@ -152,8 +152,8 @@ def _extended(seconds: dict[int, float], work: dict[int, float], whole: float) -
     shallow, deep = min(seconds), max(seconds)
     if shallow == deep:
         return seconds[shallow] * whole / work[shallow]
-    slope = max(0.0, seconds[deep] - seconds[shallow]) / (work[deep] - work[shallow])
-    return seconds[shallow] + slope * (whole - work[shallow])
+    each = max(0.0, seconds[deep] - seconds[shallow]) / (work[deep] - work[shallow])
+    return seconds[shallow] + each * (whole - work[shallow])
 
 
 def _shallow(config: ModelConfig, depth: int) -> ModelConfig:

@@ -72,12 +72,13 @@ class TrainSettings(OptimizerSettings):
     recompute: int = Field(
         0,
         ge=0,
-        description="Lowest blocks of which the input alone is kept and the rest computed again: less memory, "
+        description="Activation checkpointing: lowest blocks that save only their input and recompute the rest: less "
+        "memory, "
         "more time. A number above the layers means all.",
     )
     memory: str | None = Field(
         None,
-        description="Most that the process may hold, such as 2GB or 1.5GiB: chooses what is computed again, and "
+        description="Most that the process may hold, such as 2GB or 1.5GiB: chooses what is recomputed, and "
         "smaller rows where that is not enough. None: as much as there is.",
     )
     evaluate_every: int | None = Field(
