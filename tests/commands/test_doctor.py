@@ -65,10 +65,10 @@ def test_refresh_measures_again(monkeypatch):
 
 
 def test_paths_outside_of_the_home_stay(tmp_path):
-    from lmworks.commands.models import shown
+    from lmworks.commands.models import without_home
 
-    assert shown(Path("/somewhere/else")) == "/somewhere/else"
-    assert shown(tmp_path / "a") == "~/a"
+    assert without_home(Path("/somewhere/else")) == "/somewhere/else"
+    assert without_home(tmp_path / "a") == "~/a"
 
 
 def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys):

@@ -78,7 +78,10 @@ def cache_entries() -> list[CacheEntry]:
 
 def without_home(path: Path) -> str:
     """A path without the person's name in it, where it lies in their home."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home
+        return str(path)
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
