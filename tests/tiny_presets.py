@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def small(preset: str) -> dict[str, Any]:
     """Settings that make a preset train in a second."""
     from lmworks.base.settings import merge
 
-    return merge(SMALL, KINDS[preset])
+    return deepcopy(merge(SMALL, KINDS[preset]))  # a test may change its own
 
 
 def options(preset: str) -> list[str]:
