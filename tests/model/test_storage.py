@@ -50,8 +50,11 @@ def stored_and_plain(kind: str, **settings: object) -> tuple[Transformer, Transf
     return networks[0], networks[1]
 
 
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "pytorch"])
 @pytest.mark.parametrize("kind", QUANTIZED)
-def test_blocks_are_dequantized_as_the_reference_does(kind: str) -> None:
+def test_blocks_are_dequantized_as_the_reference_does(kind: str, kernels: bool, monkeypatch) -> None:
+    if not kernels:
+        monkeypatch.setattr("lmworks.model.storage.can_dequantize", lambda *_: False)
     torch.manual_seed(0)
     storage = storage_of(kind, torch.randn(48, 256))
     assert isinstance(storage, BlockStorage)

@@ -13,9 +13,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from lmworks.kernels.quantized import can_dequantize, dequantize
+
 BLOCK = 32  # columns of a block in the formats that are decoded here
 PART = 1 << 22  # elements of a large matrix that are dequantized at once for a product: 16 MB in float32
-# Elements decoded at once: intermediate results stay in a core's cache, and PyTorch uses one thread for so few.
+# Elements decoded by PyTorch at once: intermediate results stay in a core's cache, and one thread computes so few.
 CHUNK = 1 << 15
 
 
@@ -109,6 +111,8 @@ class BlockStorage:
         """See :class:`WeightStorage`; decoded in float32, then rounded once."""
         rows, columns = self.shape
         result = torch.empty(rows, columns, dtype=dtype)
+        if can_dequantize(self.kind, dtype):
+            return dequantize(self.blocks, self.kind, result)
         step = max(1, CHUNK // columns)
         for start in range(0, rows, step):
             part = self.blocks[start : start + step]

@@ -17,6 +17,11 @@ struct Bf16 {
 // Numbers of the activations, as in NATIVE_ACTIVATIONS of kernels/library.py.
 enum Activation : int { GELU, GELU_TANH, SILU, RELU, ACTIVATIONS };
 
+// Quantized formats, as in FORMATS of kernels/quantized.py: numbers and bytes of a block.
+enum QuantFormat : int { Q4_0, Q4_1, Q8_0, QUANT_FORMATS };
+constexpr Size QUANT_BLOCK = 32;
+constexpr Size QUANT_BYTES[QUANT_FORMATS] = {18, 20, 34};
+
 // Packed sequences: q (tokens, heads * head_size), k and v (key tokens, kv_heads * head_size).
 // cu_seqlens_q and cu_seqlens_k (sequences + 1): cumulative lengths of the sequences of queries and of keys.
 template <class T>
@@ -59,6 +64,8 @@ struct Kernels {
     void (*varlen_attention)(const AttentionInputs<T>& inputs, T* out, float* logsumexp, float rate, std::uint64_t seed);
     void (*varlen_attention_backward)(const AttentionInputs<T>& inputs, const T* out, const float* logsumexp,
                                       const T* dout, T* dq, T* dk, T* dv, float rate, std::uint64_t seed);
+    // blocks (count, bytes of a block) -> y (count, 32). ``format``: a QuantFormat.
+    void (*dequantize)(int format, const std::uint8_t* blocks, T* y, Size count);
 };
 
 struct KernelTable {

@@ -1,6 +1,7 @@
 // All kernels for one instruction set. Compiled once for each: -DISA=avx2 names the namespace and the table.
 #include "rowwise.inl"
 #include "attention.inl"
+#include "quantized.inl"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -14,7 +15,8 @@ namespace {
 template <class T>
 Kernels<T> kernels_of() {
     return {layer_norm<T>,  layer_norm_backward<T>, rms_norm<T>, rms_norm_backward<T>, activate<T>, activate_backward<T>,
-            dropout_add<T>, dropout<T>,             rotate<T>,   varlen_attention<T>,  varlen_attention_backward<T>};
+            dropout_add<T>, dropout<T>,             rotate<T>,   varlen_attention<T>,  varlen_attention_backward<T>,
+            dequantize<T>};
 }
 
 }  // namespace

@@ -226,6 +226,15 @@ void rotate(StridedInput<T> x, Input<float> cos, Input<float> sin, Output<T> y, 
                              2 * half, sign);
 }
 
+template <class T>
+void dequantize(Output<T> y, Input<std::uint8_t> blocks, int format) {
+    if (format < 0 || format >= QUANT_FORMATS) throw std::invalid_argument("the format is unknown");
+    const std::size_t count = blocks.size() / QUANT_BYTES[format];
+    check_size(blocks.size(), count * QUANT_BYTES[format], "blocks"), check_size(y.size(), count * QUANT_BLOCK, "y");
+    nb::gil_scoped_release release;
+    kernels().of<T>().dequantize(format, blocks.data(), y.data(), count);
+}
+
 void cross_entropy(Output<float> logits, Int64s targets, Input<float> weights, Output<float> losses, bool write_gradient) {
     const std::size_t rows = targets.size(), vocab_size = rows ? logits.size() / rows : 0;
     check_size(logits.size(), rows * vocab_size, "logits"), check_size(weights.size(), rows, "weights"), check_size(losses.size(), rows, "losses");
@@ -305,6 +314,7 @@ void bind(nb::module_& m) {
     for (const char* name : {"dropout_add", "add_dropped"}) m.def(name, &dropout_add<T>);
     for (const char* name : {"dropout", "drop"}) m.def(name, &dropout<T>);
     m.def("rotate", &rotate<T>);
+    m.def("dequantize", &dequantize<T>);
     for (const char* name : {"varlen_attention", "attend"}) m.def(name, &varlen_attention<T>);
     for (const char* name : {"varlen_attention_backward", "attend_back"}) m.def(name, &varlen_attention_backward<T>);
 }

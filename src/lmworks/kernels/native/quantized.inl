@@ -1,0 +1,71 @@
+// Decodes llama.cpp's formats of 32 numbers a block (ggml-common.h): a float16 scale d, in Q4_1 a float16 minimum m, and
+// the levels, of which a byte of Q4_0 and Q4_1 has two: the low half for the first 16 numbers, the high for the others.
+// level * d is exact in float32, so the results have the bits of ggml's own decoding, with fused additions or without.
+#include <algorithm>
+
+#include "kernel_table.hpp"
+#include "parallel.hpp"
+#include "simd.hpp"
+
+namespace lmworks::ISA {
+namespace {
+
+constexpr Size TASK_BLOCKS = 512;
+
+float half_to_float(const std::uint8_t* bytes) {
+    const std::uint32_t half = bytes[0] | bytes[1] << 8, sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u;
+    const std::uint32_t mantissa = half & 0x3FFu;
+    if (exponent == 0) {  // subnormal
+        const float value = mantissa * 5.9604644775390625e-8f;
+        return sign ? -value : value;
+    }
+    const std::uint32_t bits = sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+template <class T, class Decode>
+void decode_blocks(const std::uint8_t* blocks, Size block_bytes, T* y, Size count, Decode decode) {
+    parallel_for((count + TASK_BLOCKS - 1) / TASK_BLOCKS, [&](Size task) {
+        for (Size block = task * TASK_BLOCKS; block < std::min(count, (task + 1) * TASK_BLOCKS); ++block) {
+            float levels[QUANT_BLOCK];
+            const std::uint8_t* in = blocks + block * block_bytes;
+            const float minimum = decode(in, levels);
+            const float scale = half_to_float(in);
+            T* out = y + block * QUANT_BLOCK;
+            for (Size i = 0; i < QUANT_BLOCK; i += W) store(out + i, load(levels + i) * scale + minimum);
+        }
+    });
+}
+
+void unpack_nibbles(const std::uint8_t* in, float* levels, int offset) {
+    for (int i = 0; i < QUANT_BLOCK / 2; ++i) {
+        levels[i] = static_cast<float>((in[i] & 15) - offset);
+        levels[i + QUANT_BLOCK / 2] = static_cast<float>((in[i] >> 4) - offset);
+    }
+}
+
+template <class T>
+void dequantize(int format, const std::uint8_t* blocks, T* y, Size count) {
+    const Size bytes = QUANT_BYTES[format];
+    if (format == Q4_0) {
+        decode_blocks(blocks, bytes, y, count, [](const std::uint8_t* in, float* levels) {
+            unpack_nibbles(in + 2, levels, 8);
+            return 0.0f;
+        });
+    } else if (format == Q4_1) {
+        decode_blocks(blocks, bytes, y, count, [](const std::uint8_t* in, float* levels) {
+            unpack_nibbles(in + 4, levels, 0);
+            return half_to_float(in + 2);
+        });
+    } else {
+        decode_blocks(blocks, bytes, y, count, [](const std::uint8_t* in, float* levels) {
+            for (int i = 0; i < QUANT_BLOCK; ++i) levels[i] = static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
+            return 0.0f;
+        });
+    }
+}
+
+}  // namespace
+}  // namespace lmworks::ISA
