@@ -1,5 +1,6 @@
 """Each native kernel equals its PyTorch definition, forward and backward, on each instruction set of this processor."""
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -319,7 +320,6 @@ def test_describe_gives_the_fault(setting, fault):
     if setting != "off" and not SETS:
         pytest.skip("the native kernels are not compiled here")
     code = "from lmworks.kernels.library import describe; print(describe())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"LMWORKS_KERNELS": setting, "PATH": ""}, capture_output=True, text=True
-    )
-    assert fault in done.stdout, done.stderr
+    environment = {**os.environ, "LMWORKS_KERNELS": setting}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert fault in process.stdout, process.stderr
