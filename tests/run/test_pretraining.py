@@ -180,7 +180,7 @@ def command(stage, *words):
 
 
 class TestErrors:
-    """What a person can hint is said before anything is written."""
+    """What a person can correct is said before anything is written."""
 
     def refused(self, text, tmp_path, match, preset="tinygpt", **changes):
         values = merge(small(preset), {"data": {"source": str(text)}, **changes})

@@ -1,6 +1,6 @@
-"""What a person can hint.
+"""What a person can correct.
 
-Every error that bad input causes is an InputError: it says where, what, and how to hint it. The command
+Every error that bad input causes is an InputError: it says where, what, and how to correct it. The command
 line prints it without a traceback and exits with code 2. Knows nothing of who raises it.
 """
 

@@ -126,9 +126,9 @@ def _parse(path: str | Path) -> tuple[yaml.Node | None, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         fault = " ".join(part for part in (error.context, error.problem) if part)
-        raise InputError(f"not YAML: {fault}", place, "hint the line, or quote the text that stands on it") from None
+        raise InputError(f"not YAML: {fault}", place, "correct the line, or quote the text that stands on it") from None
     except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {error}", str(path), "hint the file") from None
+        raise InputError(f"not YAML: {error}", str(path), "correct the file") from None
     finally:
         loader.dispose()
 

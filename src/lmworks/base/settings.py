@@ -296,7 +296,7 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     row = next((row for row in describe(cls) if row.name == name.split("[")[0]), None)
     if row is None:
         return _Fault(
-            name, text, "give values that go together" if error["type"] == "value_error" else "hint the value"
+            name, text, "give values that go together" if error["type"] == "value_error" else "correct the value"
         )
     default = "" if row.default is None else f", by default {row.default}"
     return _Fault(name, text, f"give {row.name} a value ({row.kind}{default})" + (f": {row.help}" if row.help else ""))

@@ -95,7 +95,7 @@ def check_report(report: Report, settings: DataSettings) -> None:
         raise InputError(
             f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
             report.first_no_trainable,
-            "raise max_tokens, hint such rows, or leave them out with allow_no_loss: true",
+            "raise max_tokens, correct such rows, or leave them out with allow_no_loss: true",
         )
     if report.end_without_loss and not settings.allow_no_end:
         raise InputError(

@@ -169,6 +169,9 @@ def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
             what = "JSON that ends in the middle" if cut else f"not JSON ({error.msg})"
             bad.add(f"{what}, character {error.colno}", place, "write one whole JSON object on each line")
             continue
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of open brackets
+            bad.add(f"JSON that cannot be read ({error})", place, "write one plain JSON object on each line")
+            continue
         if not isinstance(value, dict):
             bad.add(f"a JSON {type(value).__name__}, not an object", place, "write one JSON object on each line")
             continue

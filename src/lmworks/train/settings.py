@@ -25,6 +25,7 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="Peak rate. None: the method's own: "
         + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
         + f"; from scratch {METHODS['full'].pretraining_learning_rate:g}.",
