@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import lmworks
-from lmworks.adapt.adapters import seed_of
+from lmworks.base.seeds import derived_seed
 from lmworks.data.sampler import BatchSampler
 from lmworks.text import chat
 
@@ -40,7 +40,7 @@ def add_lora(network):
     for name, module in list(network.named_modules()):
         if name.endswith(TARGETS):
             parent, _, attribute = name.rpartition(".")
-            generator = torch.Generator().manual_seed(seed_of(name, SEED))
+            generator = torch.Generator().manual_seed(derived_seed(SEED, name))
             setattr(network.get_submodule(parent), attribute, LoRALinear(module, generator))
 
 

@@ -56,3 +56,9 @@ def test_a_new_model_before_its_end(tmp_path: Path) -> None:
     values["train"] |= {"steps": 6, "checkpoint_every": 2}
     run = lmworks.pretrain("tinygpt", str(save_text(tmp_path / "text.txt")), out=tmp_path / "run", **values).folder
     check(run, lmworks.load(run))
+
+
+@pytest.mark.parametrize("source", [None, 5, b"folder"])
+def test_what_names_no_model_is_refused(source):
+    with pytest.raises(InputError, match="names no model"):
+        lmworks.load(source)

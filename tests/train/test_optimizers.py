@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from lmworks.adapt.low_rank import LoRALinear
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build
 from lmworks.train.optimizers import gradient_norm, groups, make, peak_rate, rate
 from lmworks.train.settings import OptimizerSettings, TrainSettings
 
@@ -87,3 +89,11 @@ def test_without_gradients_nothing_moves(make_network):
     assert gradient_norm(network.parameters()) == 0
     make(network, TrainSettings(weight_decay=0.1)).advance(1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "values", [{"epochs": math.inf}, {"epochs": 1e300}, {"steps": 10**20}, {"learning_rate": math.inf}]
+)
+def test_settings_without_bounds_are_refused(values):
+    with pytest.raises(InputError):
+        build(TrainSettings, values)

@@ -6,6 +6,7 @@ Knows the network's modules by name only, and no method.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,10 @@ from lmworks.model.stored import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """A module around a linear of the base, which stays frozen inside it.
 
-    A subclass computes ``forward`` with its update where :attr:`active`, and tells its update as a matrix.
+    A subclass computes ``forward`` with its update where :attr:`active`, and the base's weight with the update in it.
 
     Args:
         base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
@@ -47,9 +48,9 @@ class Adapter(nn.Module):
         """Whether the update is computed beside the base: neither switched off nor part of the base's weight."""
         return self.enabled and not self.merged
 
+    @abstractmethod
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """The base's weight (out_features, in_features) with the update in it, in float64."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -171,8 +172,3 @@ def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in network.named_parameters():
         if id(parameter) not in added:
             yield name, parameter
-
-
-def seed_of(name: str, seed: int) -> int:
-    """A seed for what is drawn for one module, from a run's seed and the module's name alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1

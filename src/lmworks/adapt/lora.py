@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from lmworks.adapt.method import AdaptedModel, Method
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder
+from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class LoRA(Method[LoRASettings]):
         network.requires_grad_(False)
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         for name in names:
-            generator = torch.Generator().manual_seed(adapters.seed_of(name, seed))
+            generator = torch.Generator().manual_seed(derived_seed(seed, name))
             put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
 
     def targets(self, network: Transformer) -> list[str]:

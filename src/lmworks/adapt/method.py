@@ -101,7 +101,7 @@ class Method(ABC, Generic[S]):
     @classmethod
     def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> LoadedAdapter:
         """Put a saved adapter on its base; only of methods with a ``peft_type``. See ``registry.load_adapter``."""
-        raise NotImplementedError(f"{cls.name} is saved as a whole model")
+        raise TypeError(f"{cls.name} is saved as a whole model, which has no adapter to load")
 
     def trained(self, config: ModelConfig) -> TrainedParameters:
         """What this method trains of a model, from its config alone: applied to a network without storage.

@@ -74,15 +74,15 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 
     if rest:
         raise InputError(f"unknown option {rest[0]}", "lmworks data list", "lmworks data list --help")
-    found = {name: (named, datasets.cached_rows(name)) for name, named in datasets.NAMED.items()}
+    named_sets = {name: (named, datasets.cached_rows(name)) for name, named in datasets.NAMED.items()}
     if args.json:
         values = [
             {"name": name, "what": named.what, "licence": named.licence, "needs": named.needs, "cached_rows": rows}
-            for name, (named, rows) in found.items()
+            for name, (named, rows) in named_sets.items()
         ]
         print(json.dumps(values, indent=2))
         return 0
-    for name, (named, rows) in found.items():
+    for name, (named, rows) in named_sets.items():
         state = (
             f"{rows:,} rows, cached" if rows is not None else f"would fetch {named.needs}" if named.needs else "here"
         )

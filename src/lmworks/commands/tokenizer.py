@@ -61,11 +61,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Each setting of training as an option of its own."""
     for row in describe(TokenizerSettings):
         default = "" if row.default in (None, "null") else f" Default: {row.default}."
-        option, told = f"--{row.name.replace('_', '-')}", f"{row.help}{default}"
+        option, text = f"--{row.name.replace('_', '-')}", f"{row.help}{default}"
         if "bool" in row.kind:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=row.help)
         else:
-            parser.add_argument(option, metavar=row.name.upper(), help=told)
+            parser.add_argument(option, metavar=row.name.upper(), help=text)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -90,24 +90,24 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.text.train_tokenizer import texts_of, train
 
     table = corpus.read(args.data, _data_settings(rest, "train"))
-    told = ["conversations: their words are learnt, without those of a chat template"] if table.kind == "chat" else []
-    for note in [*table.notes, *told]:
+    notes = ["conversations: their words are learnt, without those of a chat template"] if table.kind == "chat" else []
+    for note in [*table.notes, *notes]:
         print(f"note: {note}", file=sys.stderr)
-    made = train(
+    result = train(
         texts_of(row.values for row in table.rows), settings, say=lambda line: print(line, file=sys.stderr, flush=True)
     )
-    made.tokenizer.save(out)
-    for note in made.notes:
+    result.tokenizer.save(out)
+    for note in result.notes:
         print(note)
     print(f'written to {out}; see it at work: lmworks tokenizer show {out} "The sky is"')
     return 0
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What was told of the settings, as plain values."""
-    told = {name: getattr(args, name) for name in TokenizerSettings.model_fields}
-    values = {name: parse_value(value) if isinstance(value, str) else value for name, value in told.items()}
-    return {name: value for name, value in values.items() if told[name] is not None}
+    """What was given of the settings, as plain values."""
+    given = {name: getattr(args, name) for name in TokenizerSettings.model_fields}
+    values = {name: parse_value(value) if isinstance(value, str) else value for name, value in given.items()}
+    return {name: value for name, value in values.items() if given[name] is not None}
 
 
 def _data_settings(rest: list[str], what: str) -> Any:
@@ -201,15 +201,15 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
     if args.limit is not None and len(text) > args.limit:
         print(f"note: only the first {args.limit:,} of {len(text):,} characters (--limit)", file=sys.stderr)
         text = text[: args.limit]
-    found = compare(text, {name: _open(name) for name in args.models})
+    comparisons = compare(text, {name: _open(name) for name in args.models})
     if args.json:
-        print(json.dumps([one.as_dict() for one in found], ensure_ascii=False, indent=1))
+        print(json.dumps([comparison.as_dict() for comparison in comparisons], ensure_ascii=False, indent=1))
         return 0
     headers = ("tokenizer", "tokens", "bytes/token", "characters/token", "vocabulary", "used", "used %")
-    show.table((*headers, "unknown characters", "other faults"), [_row(one) for one in found])
-    for one in found:
+    show.table((*headers, "unknown characters", "other faults"), [_row(comparison) for comparison in comparisons])
+    for comparison in comparisons:
         print()
-        for line in _fault_lines(one, args.faults):
+        for line in _fault_lines(comparison, args.faults):
             print(line)
     return 0
 

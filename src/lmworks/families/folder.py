@@ -304,7 +304,7 @@ def check_place(folder: Path, overwrite: bool = False) -> None:
     if any(folder.iterdir()) and not overwrite:
         hint = "choose a new or empty folder, or replace it with --overwrite (in Python overwrite=True)"
         raise InputError("is there already and not empty", str(folder), hint)
-    strange = [one.name for one in folder.iterdir() if not any(fnmatch.fnmatch(one.name, known) for known in OURS)]
+    strange = [file.name for file in folder.iterdir() if not any(fnmatch.fnmatch(file.name, known) for known in OURS)]
     if strange:
         raise InputError(
             f"the folder holds what is not part of a model: {', '.join(sorted(strange)[:5])}",

@@ -165,8 +165,8 @@ def make_fast(network: Transformer, precision: str) -> int:
         weight = network.head_weight if storage is None else storage.dequantized()
         network.lm_head = HalfHead(network.lm_head, weight, storage)
     for name, layer in list(stored_layers(network)):
-        kept = "linears." in name or name.startswith("lm_head")  # for many rows: in FourBits, in HalfHead
-        if not kept and (isinstance(layer, StoredLinear) or precision == "bfloat16"):
+        multiplied_whole = "linears." in name or name.startswith("lm_head")  # for many rows: in FourBits, in HalfHead
+        if not multiplied_whole and (isinstance(layer, StoredLinear) or precision == "bfloat16"):
             put(network, name, layer.widened())
     if precision == "bfloat16":
         network.bfloat16()

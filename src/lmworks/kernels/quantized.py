@@ -12,7 +12,7 @@ FORMATS = {"Q4_0": 0, "Q4_1": 1, "Q8_0": 2}  # those the kernel decodes, with th
 
 def can_dequantize(kind: str, dtype: torch.dtype) -> bool:
     """Whether the kernel is available and decodes this format into this dtype."""
-    return kind in FORMATS and dtype in KERNEL_DTYPES and hasattr(library(), "dequantize")
+    return kind in FORMATS and dtype in KERNEL_DTYPES and library() is not None
 
 
 def dequantize(blocks: torch.Tensor, kind: str, result: torch.Tensor) -> torch.Tensor:

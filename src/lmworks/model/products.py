@@ -34,7 +34,7 @@ class LoRATerm(NamedTuple):
 
 @runtime_checkable
 class LoRALinearProtocol(Protocol):
-    """What these products read of a linear with a LoRA term; adapt/lora has the module."""
+    """What these products read of a linear with a LoRA term; adapt/low_rank has the module."""
 
     base: nn.Module
     lora_A: nn.Parameter

@@ -57,7 +57,9 @@ class TrainedParameters:
 
     def linears(self, config: ModelConfig) -> list[Linear]:
         """The blocks' matrices whose input is saved: trained themselves, or with something trained beside them."""
-        return [one for one in linears(config) if f"{one.name}.weight" in self.own or self.added_to(one.name)]
+        return [
+            linear for linear in linears(config) if f"{linear.name}.weight" in self.own or self.added_to(linear.name)
+        ]
 
     @property
     def rank(self) -> int:

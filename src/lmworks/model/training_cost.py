@@ -54,12 +54,12 @@ def training_flops(
     encoder_trained = trained.has("encoder.", "embed_")
     linears = attention = adapters = 0
     for linear in sizes.linears(config):
-        made = [passes[layer] for layer in linear.layers]
+        counts = [passes[layer] for layer in linear.layers]
         if "cross_attn" in linear.name and linear.reads == "memory" and not encoder_trained:
-            made = [times - (times > 1) for times in made]  # nobody needs the gradient of what they read
-        weight_gradients = len(made) * (f"{linear.name}.weight" in trained.own)
-        linears += 2 * linear.weights * reads[linear.reads] * (sum(made) + weight_gradients)
-        adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(made) + len(made))
+            counts = [times - (times > 1) for times in counts]  # nobody needs the gradient of what they read
+        weight_gradients = len(counts) * (f"{linear.name}.weight" in trained.own)
+        linears += 2 * linear.weights * reads[linear.reads] * (sum(counts) + weight_gradients)
+        adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(counts) + len(counts))
     for layer, flops in sizes.attention_flops(config, lengths, sources).items():
         attention += flops * (passes[layer] if passes[layer] == 1 else passes[layer] + 1)
     linears += _widening_flops(config, trained, sum(reads.values()))

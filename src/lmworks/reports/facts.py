@@ -89,8 +89,8 @@ def _task(task: Card | None) -> str | None:
     if not task:
         return None
     known = TASKS.get(task["name"])
-    beside = ", and next sentences" if task.get("next_sentence") else ""
-    return f"{task['name']}: {known.learns}{beside}" if known else str(task["name"])
+    second = ", and next sentences" if task.get("next_sentence") else ""
+    return f"{task['name']}: {known.learns}{second}" if known else str(task["name"])
 
 
 def _tokenizer(tokenizer: Card | None) -> str | None:

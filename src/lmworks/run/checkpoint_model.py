@@ -23,6 +23,8 @@ def load(source: str | Path, **options: Any) -> LanguageModel:
     Raises:
         InputError: there is no such model, its files are damaged, or a run has no checkpoint yet.
     """
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"{source!r} names no model", "source", "give a folder, a file or a name as text")
     folder = Path(source).expanduser()
     if not (folder / "journal.jsonl").is_file() or (folder / "final").is_dir():
         return load_finished(source, **options)

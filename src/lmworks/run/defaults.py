@@ -33,7 +33,7 @@ def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str
     train = recipe.train
     if recipe.is_new or not held_out or {"epochs", "steps"} & train.model_fields_set:
         return []
-    epochs = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS / steps_per_epoch(len(examples), train)))
+    epochs = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS / train.steps_per_epoch(len(examples))))
     if epochs == 1:
         return []
     train.epochs = float(epochs)
@@ -67,14 +67,9 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
     return [_note(evaluate, open_fields)] if open_fields else []
 
 
-def steps_per_epoch(examples: int, train: TrainSettings) -> int:
-    """Optimizer steps of one pass over the data."""
-    return max(1, math.ceil(examples / train.batch_size))
-
-
 def trained_tokens(examples: Examples, train: TrainSettings) -> int:
     """Tokens that a run trains on in all, if it does not stop early."""
-    epochs = train.epochs if train.steps is None else train.steps / steps_per_epoch(len(examples), train)
+    epochs = train.epochs if train.steps is None else train.steps / train.steps_per_epoch(len(examples))
     return round(examples.report.tokens * epochs)
 
 

@@ -211,7 +211,7 @@ def _hooks(setup: Setup) -> Hooks:
 def _evaluates_on_the_way(setup: Setup) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
-    every = settings.evaluate_every or evaluation_interval(total, -(-len(setup.train) // settings.batch_size))
+    every = settings.evaluate_every or evaluation_interval(total, settings.steps_per_epoch(len(setup.train)))
     return bool(setup.held_out.items) and (every < total or settings.patience is not None)
 
 
@@ -314,7 +314,9 @@ def _is_evaluated(run: RunFolder, when: str) -> bool:
 
 def _refuse_existing(folder: Path) -> None:
     """Say it before the model is opened, not after."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file, not a folder for a run", str(folder), "choose another --out")
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(
             "is there already and not empty", str(folder), f"choose another --out, or lmworks resume {folder}"
         )

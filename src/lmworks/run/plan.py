@@ -215,7 +215,7 @@ class Work:
 
 def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]:
     """Optimizer steps, and how often each document passes through in them."""
-    epoch = math.ceil(documents / train.batch_size)
+    epoch = train.steps_per_epoch(documents)
     if not train.steps:
         return max(1, math.ceil(train.epochs * epoch)), train.epochs
     # a step that asks for more documents than there are sees them again

@@ -216,10 +216,10 @@ def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -
 
 def _nearest(path: Path) -> str:
     """Advice for a name that nothing has."""
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, [*beside, *datasets.NAMED], n=1)
+    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, [*neighbours, *datasets.NAMED], n=1)
     if near:
-        return f"did you mean {path.parent / near[0] if near[0] in beside else near[0]}?"
+        return f"did you mean {path.parent / near[0] if near[0] in neighbours else near[0]}?"
     return "give a file, a folder, hub:owner/name, or a named data set (lmworks data list)"
 
 

@@ -190,6 +190,8 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
             return
         hint = "write a list of objects: [{...}, {...}]"
         raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"JSON that cannot be read ({error})", str(path), "write a plain list of objects") from error
     if isinstance(value, dict):
         lists = {key: entry for key, entry in value.items() if isinstance(entry, list)}
         if len(lists) != 1:

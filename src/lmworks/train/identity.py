@@ -10,7 +10,7 @@ import numpy as np
 from lmworks.data.batch import Example, ExampleTransform
 from lmworks.train.settings import TrainSettings
 
-# Settings that change no loss.
+# Settings that are not compared: they change no loss, or, as threads, a resumed run keeps those it began with.
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
 NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
 SAMPLED = 1000  # examples whose random part is hashed

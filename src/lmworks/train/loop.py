@@ -1,6 +1,6 @@
 """The training loop: examples -> optimizer steps -> a trained network, a journal and checkpoints.
 
-Knows no data files, no evaluation and no adapter: it trains every parameter that requires a gradient on the examples
+Knows no data files, no evaluation and no method: it trains every parameter that requires a gradient on the examples
 that it gets, and calls hooks. Everything it needs to continue after a kill is in the run's checkpoints.
 """
 

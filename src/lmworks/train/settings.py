@@ -16,6 +16,7 @@ from lmworks.model.config import ModelConfig
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
+MOST_STEPS = 10**9  # of a run, and passes over its data
 TRIM = 0.9  # of a budget of memory: pages that lie free between blocks are then given back
 
 
@@ -52,8 +53,10 @@ class OptimizerSettings(Settings):
 class TrainSettings(OptimizerSettings):
     """A training run: how long, in what portions, how exactly, and what is kept on the way."""
 
-    epochs: float = Field(1.0, gt=0, description="Passes over the data; the last may be part of one.")
-    steps: int | None = Field(None, gt=0, description="Optimizer steps in place of epochs.")
+    epochs: float = Field(
+        1.0, gt=0, le=MOST_STEPS, allow_inf_nan=False, description="Passes over the data; the last may be part of one."
+    )
+    steps: int | None = Field(None, gt=0, le=MOST_STEPS, description="Optimizer steps in place of epochs.")
     batch_size: int = Field(8, gt=0, description="Documents an optimizer step.")
     row_tokens: int | None = Field(
         None,
@@ -105,6 +108,10 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    def steps_per_epoch(self, documents: int) -> int:
+        """Optimizer steps of one pass over so many documents; the last may have fewer of them."""
+        return max(1, -(-documents // self.batch_size))
 
     @property
     def trim_above(self) -> int | None:

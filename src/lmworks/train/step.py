@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from lmworks.base import machine
+from lmworks.base.seeds import derived_seed
 from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model import training_cost
@@ -173,7 +173,7 @@ def accumulate_gradients(
         precision: of the products.
         device: the network's.
     """
-    _seed(seed_of(settings.seed, step), device)
+    _seed(derived_seed(settings.seed, step), device)
     batches = batches_of(examples, settings)
     weights = losses.weights_of(batches)
     means = {name: 0.0 for name, weight in weights.items() if weight}
@@ -211,11 +211,6 @@ def training_flops(network: Transformer, workload: Workload, recompute: int = 0)
         recompute=recompute,
     )
     return float(flops.total)
-
-
-def seed_of(seed: int, step: int) -> int:
-    """A seed for the random numbers of one step."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "little") >> 1
 
 
 def _seed(seed: int, device: torch.device) -> None:

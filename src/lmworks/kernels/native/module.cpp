@@ -304,33 +304,30 @@ void bind(nb::module_& m) {
     const auto a = nb::arg();
     const auto optional = nb::arg().none();
     m.def("layer_norm", &layer_norm<T>, a, a, optional, a, a, a, a);
-    for (const char* name : {"layer_norm_backward", "layer_norm_back"})
-        m.def(name, &layer_norm_backward<T>, a, a, a, a, a, a, optional, optional);
+    m.def("layer_norm_backward", &layer_norm_backward<T>, a, a, a, a, a, a, optional, optional);
     m.def("rms_norm", &rms_norm<T>);
-    for (const char* name : {"rms_norm_backward", "rms_norm_back"}) m.def(name, &rms_norm_backward<T>, a, a, a, a, a, optional);
+    m.def("rms_norm_backward", &rms_norm_backward<T>, a, a, a, a, a, optional);
     m.def("activate", &activate<T>, a, a, optional, a);
-    for (const char* name : {"activate_backward", "activate_back"})
-        m.def(name, &activate_backward<T>, a, a, optional, a, a, optional);
-    for (const char* name : {"dropout_add", "add_dropped"}) m.def(name, &dropout_add<T>);
-    for (const char* name : {"dropout", "drop"}) m.def(name, &dropout<T>);
+    m.def("activate_backward", &activate_backward<T>, a, a, optional, a, a, optional);
+    m.def("dropout_add", &dropout_add<T>);
+    m.def("dropout", &dropout<T>);
     m.def("rotate", &rotate<T>);
     m.def("dequantize", &dequantize<T>);
-    for (const char* name : {"varlen_attention", "attend"}) m.def(name, &varlen_attention<T>);
-    for (const char* name : {"varlen_attention_backward", "attend_back"}) m.def(name, &varlen_attention_backward<T>);
+    m.def("varlen_attention", &varlen_attention<T>);
+    m.def("varlen_attention_backward", &varlen_attention_backward<T>);
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 3;  // kernels/library.py loads no other; raise both when a function's name or arguments change
-    m.attr("EDITION") = 2;
+    m.attr("API_VERSION") = 4;  // kernels/library.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
-    for (const char* name : {"set_instruction_set", "use"}) m.def(name, &set_instruction_set);
-    for (const char* name : {"instruction_set", "in_use"}) m.def(name, [] { return std::string(kernels().name); });
-    for (const char* name : {"num_threads", "threads"}) m.def(name, &num_threads);
-    for (const char* name : {"set_num_threads", "use_threads"}) m.def(name, &set_num_threads);
-    for (const char* name : {"thread_pool", "team"}) m.def(name, [] { return std::string(thread_pool()); });
+    m.def("set_instruction_set", &set_instruction_set);
+    m.def("instruction_set", [] { return std::string(kernels().name); });
+    m.def("num_threads", &num_threads);
+    m.def("set_num_threads", &set_num_threads);
+    m.def("thread_pool", [] { return std::string(thread_pool()); });
     m.def("cross_entropy", &cross_entropy);
     bind<float>(m), bind<Bf16>(m);
 }
