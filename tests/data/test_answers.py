@@ -141,8 +141,11 @@ def test_rows_without_a_token_to_learn_are_refused_unless_told():
         check_report(made.report, DataSettings())
     check_report(made.report, DataSettings(allow_no_loss=True))
     nothing = make(PAIRS, PLAIN, max_tokens=2)
-    with pytest.raises(InputError, match="no row has a token to learn"):
-        check_report(nothing.report, DataSettings(allow_no_loss=True))
+    limited = DataSettings(allow_no_loss=True, max_tokens=2)
+    with pytest.raises(InputError, match="no row has a token to learn") as caught:
+        check_report(nothing.report, limited)
+    assert "raise max_tokens" in caught.value.hint
+    check_report(make(PAIRS, PLAIN, max_tokens=14).report, limited)
 
 
 def test_an_end_without_loss_is_refused_unless_told():

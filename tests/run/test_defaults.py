@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lmworks.base.errors import InputError
+from lmworks.base.settings import to_yaml
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report, count
 from lmworks.run import recipe as recipes
@@ -76,3 +78,17 @@ def test_a_whole_run_and_what_is_asked_for_are_measured_whole():
     recipe = _recipe(train={"steps": 1}, evaluate={"task_rows": 7, "general_bytes": 0, "measured": 200})
     assert settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250)) == []
     assert (recipe.evaluate.task_rows, recipe.evaluate.measured) == (7, 200)
+
+
+def test_two_lengths_of_training_are_refused_and_the_later_one_wins(tmp_path):
+    values = {"model": "some/model", "data": "faq.jsonl"}
+    with pytest.raises(InputError, match=r"train.steps 5 and train.epochs 2 both say") as caught:
+        recipes.resolve({**values, "train": {"epochs": 2, "steps": 5}})
+    assert "leave one" in caught.value.hint
+    kept = tmp_path / "recipe.yaml"
+    kept.write_text(to_yaml(recipes.resolve({**values, "train": {"steps": 5}})), encoding="utf-8")
+    assert recipes.read(kept).train.steps == 5
+    longer = recipes.read(kept, {"train": {"epochs": 3}}).train
+    assert (longer.steps, longer.epochs) == (None, 3)
+    kept.write_text(to_yaml(recipes.resolve({**values, "train": {"epochs": 2}})), encoding="utf-8")
+    assert recipes.read(kept, {"train": {"steps": 7}}).train.steps == 7

@@ -90,7 +90,8 @@ def check_report(report: Report, settings: DataSettings) -> None:
         InputError: nothing to learn at all, rows without a token to learn, or ends of turn that carry no loss.
     """
     if not report.loss_tokens:
-        raise InputError("no row has a token to learn", report.first_no_trainable, "look at them: lmworks data show")
+        why = "all are too long" if report.too_long == report.rows else _NOTHING.get(report.kind, _FULL)
+        raise InputError(f"no row has a token to learn ({why})", report.first_no_trainable, _remedy(report, settings))
     if report.no_trainable and not settings.allow_no_loss:
         raise InputError(
             f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
@@ -105,6 +106,15 @@ def check_report(report: Report, settings: DataSettings) -> None:
             "use a chat template that ends turns with a special token, give the tokenizer an eos_token, "
             "or go on with allow_no_end: true",
         )
+
+
+def _remedy(report: Report, settings: DataSettings) -> str:
+    """What gives rows a token to learn."""
+    if report.kind == "text":
+        return "give longer texts"
+    if settings.max_tokens is not None:
+        return "raise max_tokens, or give shorter prompts"
+    return "give shorter prompts, or take a model with a longer context"
 
 
 def limit_of(settings: DataSettings, context: int) -> int:

@@ -50,6 +50,29 @@ def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[s
     raise _refusal(min(setups, key=lambda setup: _least(setup).total), free, cheaper)
 
 
+def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
+    """How a run that was begun before keeps within its budget: only more blocks are recomputed, since smaller rows
+    would change its losses.
+
+    Args:
+        setup: as it was chosen when the run began.
+        free: bytes that the process may hold in all.
+
+    Raises:
+        InputError: the machine has too little now.
+    """
+    ways = [setup.changed(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)] or [setup]
+    fit = next((way for way in ways if fits(way, free)), ways[-1])
+    if fit.total > free:
+        fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(free)} now"
+        raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
+    if setup.train.memory is None:
+        return MemoryFit(fit)
+    kept = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
+    chosen = f"{fit.recomputed} of {layers(setup)} blocks recomputed, rows of {fit.train.room} tokens"
+    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {kept}: {chosen}")
+
+
 def fits(setup: TrainingSetup, free: int) -> bool:
     """Whether a run fits as it is asked for, with nothing made smaller."""
     return setup.total <= _limit(setup, free)

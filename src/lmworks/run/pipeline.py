@@ -121,7 +121,9 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = recipe_of(run)
     machine.use_threads(started[0]["threads"])
-    setup = set_up(recipe)
+    setup = set_up(recipe, goes_on=True)
+    if recipe.train.memory is not None:
+        say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])
     return _go(run, setup, say)
 
@@ -247,6 +249,7 @@ def _start(setup: Setup, why: str) -> dict[str, Any]:
         "model": recipe.name if recipe.is_new else recipe.model,
         "new": recipe.is_new,
         "data": recipe.data.source,
+        "working_directory": str(Path.cwd()),
         "method": recipe.method,
         "task": recipe.task.model_dump(),
         **setup.source.event(),

@@ -108,6 +108,7 @@ def make(
     rates: machine.Rates | None = None,
     timing: Timing | None = None,
     bases: Sequence[BaseWeights] = (BaseWeights(),),
+    goes_on: bool = False,
 ) -> Plan:
     """The plan of a run.
 
@@ -120,6 +121,7 @@ def make(
         rates: of this machine's products, for the precision; None: asked of base/machine.
         timing: of such a model on this machine; None: measured now, or read from the cache.
         bases: ways to hold the model's own weights, the preferred one first, the smallest last.
+        goes_on: a run that was begun before: its rows, precision and weights stay as they were chosen.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
@@ -127,7 +129,7 @@ def make(
     """
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
-    fit = _fit(asked, bases)
+    fit = budget.go_on(asked.over(bases[0]), _free(process)) if goes_on else _fit(asked, bases)
     setup, work = fit.setup, Work.of(fit.setup)
     timing = timing or timings.measured(setup, method, documents.answer_rows)
     seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
@@ -156,8 +158,7 @@ def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit
     """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
     precision asked for, or in another one where it was left open."""
     others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
-    process = asked.process
-    free = machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    free = _free(asked.process)
     setups = [asked.over(base) for base in bases]
     asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
     fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
@@ -165,6 +166,11 @@ def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit
         return fit
     note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
+
+
+def _free(process: ProcessMemory) -> int:
+    """Bytes that the process may hold in all."""
+    return machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
 
 
 def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:

@@ -25,6 +25,9 @@ from lmworks.train.settings import TrainSettings
 SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
 """Groups that may be written as one of their settings alone: ``data: faq.jsonl``."""
 
+LENGTHS = ("steps", "epochs")
+"""Settings of training of which a run has one."""
+
 
 class RecipeData(DataSettings):
     """What to learn from."""
@@ -92,6 +95,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
     Raises:
         InputError: a setting is wrong, or does not go with the others.
     """
+    _refuse_two_lengths(values, origin)
     recipe = build(Recipe, _write_out(values), origin)
     if recipe.is_new:
         if recipe.family is None:
@@ -127,12 +131,30 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
 
 
 def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both, nested; the second's values win, and settings of another task than the second's are left out."""
+    """Both, nested; the second's values win. Settings of another task than the second's are left out, and so is the
+    first's length of training where the second has one."""
     first, second = _write_out(first), _write_out(second)
     asked = second.get("task", {}).get("name")
     if asked is not None and asked != first.get("task", {}).get("name"):
         first = {**first, "task": {}}
+    if _lengths(second):
+        train = first.get("train") or {}
+        first = {**first, "train": {name: value for name, value in train.items() if name not in LENGTHS}}
     return merge(first, second)
+
+
+def _lengths(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say how long to train, as far as they have a value."""
+    train = values.get("train")
+    train = train if isinstance(train, dict) else {}
+    return {name: train[name] for name in LENGTHS if train.get(name) is not None}
+
+
+def _refuse_two_lengths(values: dict[str, Any], origin: str) -> None:
+    lengths = _lengths(values)
+    if len(lengths) > 1:
+        both = " and ".join(f"train.{name} {value}" for name, value in lengths.items())
+        raise InputError(f"{both} both say how long to train", origin, "leave one of them out")
 
 
 def is_recipe(source: str) -> bool:

@@ -55,13 +55,14 @@ class Setup:
     notes: list[str] = field(default_factory=list)
 
 
-def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
+def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bool = False) -> Setup:
     """Open data and model and check that they fit the task and the method. What cannot be trained is refused before
     weights are opened.
 
     Args:
         recipe: resolved; its task's name and what a budget of memory decides are written into it.
         rows: what to learn from, where it is not the recipe's source.
+        goes_on: a run that was begun before: nothing is chosen that changes its losses.
 
     Raises:
         InputError: they do not fit, or memory does not suffice.
@@ -90,7 +91,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None) -> Setup:
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
     memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
-    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases())
+    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases(), goes_on=goes_on)
     plan.settle(recipe.train)
     source.hold(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]

@@ -102,15 +102,37 @@ def source_of(recipe: Recipe) -> Source:
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """The recipe of a run that goes on."""
-    recipe = read(run.recipe)
+    """The recipe of a run that goes on, its relative paths as they were meant where it began.
+
+    Raises:
+        InputError: it cannot be read; another version may have written it.
+    """
+    start = next(iter(run.events("start")), {})
+    try:
+        recipe = read(run.recipe)
+    except InputError as error:
+        verb = "pretrain PRESET" if start.get("new") else f"tune {start.get('model', 'MODEL')}"
+        hint = (
+            f"restore the file as the run began with it; where another version of lmworks wrote it, start anew: "
+            f"lmworks {verb} {start.get('data', 'DATA')}"
+        )
+        raise InputError(f"the run's recipe cannot be read: {error.fault}", str(run.recipe), hint) from error
     recipe.out = str(run.path)
+    began_in = str(start.get("working_directory", ""))
+    recipe.data.source = _from(began_in, recipe.data.source)
     if (run.path / python_rows.FILE).is_file():
         recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
-    recipe.train.memory = None  # what was chosen within it stands beside it, and stays
     if recipe.is_new:
         recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
+    else:
+        recipe.model = _from(began_in, str(recipe.model))
     return recipe
+
+
+def _from(folder: str, source: str) -> str:
+    """A relative path as it is meant in a folder, where it leads to nothing here and to something there."""
+    there = Path(folder, source)
+    return str(there) if folder and not Path(source).expanduser().exists() and there.exists() else source
 
 
 def _base_precision(recipe: Recipe) -> str:

@@ -306,11 +306,7 @@ class _Training:
         step, state = newest
         for name, value in self.identity.items():
             if state.values["identity"].get(name) != value:
-                raise InputError(
-                    f"the run was started with other {name}, so it cannot be resumed with these",
-                    str(self.run.path),
-                    f"restore the {name}, or start a new run",
-                )
+                raise self._other(name)
         checkpoint.restore(state.tensors, self.named, self.optimizer)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
@@ -323,6 +319,14 @@ class _Training:
             before, now = self.run.events("session")[-1].get("kernels"), library.describe()
             if before not in (None, now):
                 self.progress.say(f"other kernels than before ({now}; before: {before}): the last digits may differ")
+
+    def _other(self, name: str) -> InputError:
+        """The refusal of a run that began with another value of something its losses depend on."""
+        source = str(next(iter(self.run.events("start")), {}).get("data", "the data"))
+        fault = f"the run was started with other {name}{f' ({source})' if name == 'data' else ''}"
+        what = f"{source} as it was" if name == "data" else f"{self.run.recipe.name} as the run began with it"
+        hint = f"restore {what} and take the same version of lmworks, or start a new run"
+        return InputError(f"{fault}, so it cannot be resumed with these", str(self.run.path), hint)
 
     def _find_rate(self) -> float:
         """The peak rate by a range test; a resumed run has it in its journal."""

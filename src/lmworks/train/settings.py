@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lmworks.adapt.registry import METHODS
 from lmworks.base.figures import parse_storage
@@ -108,6 +108,14 @@ class TrainSettings(OptimizerSettings):
         if value is not None:
             parse_storage(value)
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_idle_epochs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Steps replace epochs: what is written holds the one of them that decides."""
+        values: dict[str, Any] = handler(self)
+        if self.steps is not None:
+            values.pop("epochs", None)
+        return values
 
     def steps_per_epoch(self, documents: int) -> int:
         """Optimizer steps of one pass over so many documents; the last may have fewer of them."""

@@ -1,0 +1,82 @@
+"""What a run that goes on keeps of its recipe, and what it refuses."""
+
+import pytest
+from tiny_model import save_questions, save_tiny, settings
+
+import lmworks
+from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.base.settings import read_yaml
+from lmworks.train.loop import _Training
+
+
+class Killed(Exception):
+    """In place of a signal, in the same process."""
+
+
+@pytest.fixture(scope="module", name="model")
+def _model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def kill_at(step, monkeypatch, model, data, out, **train):
+    """A run that ends at a step, with a checkpoint of each step before."""
+    values = settings()
+    given = {"source": str(data), **values.pop("data")}
+    values["train"] |= {"checkpoint_every": 1, "steps": 6, **train}
+    write = RunFolder.write
+
+    def ends(self, event, **fields):
+        if event == "step" and fields["step"] == step:
+            raise Killed
+        return write(self, event, **fields)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", ends)
+        with pytest.raises(Killed):
+            lmworks.tune(str(model), given, out=out, **values)
+
+
+def test_the_budget_of_memory_holds_and_is_said(model, tmp_path, monkeypatch):
+    kill_at(4, monkeypatch, model, save_questions(tmp_path / "faq.jsonl"), tmp_path / "run", memory="6GB")
+    budgets, lines = [], []
+    steps = _Training._steps
+
+    def watch(self, stop_requested):
+        budgets.append(self.settings.trim_above)
+        steps(self, stop_requested)
+
+    monkeypatch.setattr(_Training, "_steps", watch)
+    assert lmworks.resume(tmp_path / "run", lines.append).stopped == "finished"
+    assert budgets == [round(0.9 * 6e9)]
+    assert any("within 6.00 GB: 0 of 2 blocks recomputed" in line for line in lines)
+
+
+def test_relative_paths_are_those_of_the_folder_in_which_the_run_began(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    save_questions(model.parent / "faq.jsonl")
+    kill_at(4, monkeypatch, "tiny", "faq.jsonl", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert lmworks.resume("run").stopped == "finished"
+
+
+def test_other_data_are_refused_by_the_name_of_the_file(model, tmp_path, monkeypatch):
+    data = save_questions(tmp_path / "faq.jsonl")
+    kill_at(4, monkeypatch, model, data, tmp_path / "run")
+    data.write_text(data.read_text().replace("What is", "How much is"))
+    with pytest.raises(InputError, match="faq.jsonl") as caught:
+        lmworks.resume(tmp_path / "run")
+    assert "data" in caught.value.fault
+    data.write_text(data.read_text().replace("How much is", "What is"))
+    assert lmworks.resume(tmp_path / "run").stopped == "finished"
+
+
+def test_the_recipe_of_another_version_is_said_with_a_way_that_works(model, tmp_path, monkeypatch):
+    data = save_questions(tmp_path / "faq.jsonl")
+    kill_at(4, monkeypatch, model, data, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("\ntask:", "\nobjective:"))
+    assert "objective" in read_yaml(recipe)
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        lmworks.resume(tmp_path / "run")
+    assert f"lmworks tune {model} {data}" in caught.value.hint
