@@ -105,7 +105,7 @@ def test_generate_says_why_it_stopped(folder, capsys):
 
 def test_the_form_of_the_run_is_said_and_can_be_left_out(folder, tmp_path, capsys):
     model = lmworks.load(folder)
-    model.input_format = InputFormat(task="labels", labels=("no", "yes"))
+    model.input_format = InputFormat(task="labels", kind="label", labels=("no", "yes"))
     saved = model.save(tmp_path / "labels")
     assert main(["generate", str(saved), "abc", "b"]) == 0
     captured = capsys.readouterr()

@@ -150,7 +150,7 @@ def test_random_windows_reach_every_offset_and_stay_put_when_measured():
     whole = SIGNS.encode(TEXTS[0])
     found = {tuple(task.sample(made[0], rng).targets.tolist()) for _ in range(2000)}
     assert found == {tuple(whole[begin : begin + 8]) for begin in range(len(whole) - 7)}
-    assert all((task.measure(example, rng).targets == example.ids).all() for example in made)
+    assert all((task.sample_for_evaluation(example, rng).targets == example.ids).all() for example in made)
 
 
 def test_special_tokens_of_the_text_and_unknown_ones_are_never_hidden():
@@ -229,7 +229,7 @@ def test_what_does_not_go_together_is_refused():
     with pytest.raises(InputError, match="no mask token"):
         make(t5_like())
     with pytest.raises(InputError, match="no head next_sentence"):
-        make(BERT, told=model(head=lambda name: None), next_sentence=True)
+        make(BERT, told=model(heads=()), next_sentence=True)
     with pytest.raises(InputError, match="nothing between two sentences"):
         make(SIGNS, next_sentence=True)
     with pytest.raises(InputError, match="no document has two sentences"):

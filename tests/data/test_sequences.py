@@ -113,5 +113,5 @@ def test_causal_windows_begin_anywhere_and_count_their_bytes():
         seen.add(tuple(drawn.ids.tolist()))
     assert seen == {tuple(whole[begin : begin + 13]) for begin in range(len(whole) - 12)}
     for example in made:
-        assert task.measure(example, rng) is example
+        assert task.sample_for_evaluation(example, rng) is example
         assert still.sample(example, rng) is example

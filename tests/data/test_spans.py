@@ -131,7 +131,7 @@ def test_draws_follow_their_generator_and_windows_move_only_when_asked(name, tok
     rng = np.random.default_rng(1)
     found = {moving.sample(made[0], rng).origin.begin for _ in range(600)}
     assert found == set(range(len(made[0].origin.document) - (made[0].origin.end - made[0].origin.begin) + 1))
-    assert all(moving.measure(example, rng).origin == example.origin for example in made)
+    assert all(moving.sample_for_evaluation(example, rng).origin == example.origin for example in made)
 
 
 # Denoising

@@ -69,4 +69,4 @@ def task(kind: str, **settings) -> Task:
     def make(seed: int = 0, **changes) -> Transformer:
         return make_network(seed, **(shape | changes))
 
-    return Task(make, made.items, chosen.sample, chosen.measure)
+    return Task(make, made.items, chosen.sample, chosen.sample_for_evaluation)

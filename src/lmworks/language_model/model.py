@@ -314,7 +314,7 @@ class LanguageModel:
         if form is not None and form.asks:
             chat.validate(messages)
             templated = self.tokenizer.chat_template is not None and form.template != "off"
-            if form.task == "labels" or not templated:
+            if form.kind == "label" or not templated:
                 return form.prompt_of(messages[-1]["content"], self.tokenizer)
         ids, _ = chat.encode(self.tokenizer, messages if form is None else form.messages_of(messages), reply=True)
         return Prompt(ids, messages[-1]["content"], "", "the conversation")

@@ -25,10 +25,10 @@ from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
 from lmworks.run import checkpoint_model
+from lmworks.run.evaluation import Evaluation
 from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
-from lmworks.tasks.evaluation import Evaluation
 from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
@@ -228,9 +228,9 @@ def _save(setup: Setup, folder: Path) -> None:
 
 def _input_format(setup: Setup) -> InputFormat:
     """How inputs look in this run; beside its checkpoints it serves a run that has not finished."""
-    recipe, model = setup.recipe, setup.model
-    slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
-    return InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
+    recipe, opened = setup.recipe, setup.model.input_format
+    slides = setup.task.slides and (recipe.is_new or (opened is not None and opened.slide))
+    return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet: bool) -> None:

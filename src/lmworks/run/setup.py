@@ -14,13 +14,13 @@ from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.run.defaults import settle_evaluation, settle_length
+from lmworks.run.evaluation import Evaluation, sample_once, spread
 from lmworks.run.footprint import Documents, ProcessMemory
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source, source_of
 from lmworks.tasks import registry
-from lmworks.tasks.evaluation import Evaluation, sample_once, spread
 from lmworks.tasks.task import Task
 from lmworks.text import corpus
 from lmworks.text.rows import Table

@@ -28,7 +28,7 @@ from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import BaseWeights
 from lmworks.run.new_model import ModelSettings, NewTokenizer
 from lmworks.run.recipe import Recipe, read
-from lmworks.tasks.encoder_decoder import decoder_start
+from lmworks.tasks.registry import task_class
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text import python_rows, train_tokenizer
 from lmworks.text.rows import Table
@@ -278,8 +278,7 @@ class NewModel(Source):
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, as config.json and generation_config.json call them."""
         ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-        if self.settings.architecture == "encoder-decoder":
-            ids["decoder_start"] = decoder_start(task, task.name, tokenizer)
+        ids["decoder_start"] = task_class(task.name).new_decoder_start(task, tokenizer)
         return {f"{role}_token_id": number for role, number in ids.items() if number is not None}
 
     def library_bytes(self) -> int:
