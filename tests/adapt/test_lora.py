@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lmworks.adapt.lora import LoRASettings, targeted
+from lmworks.adapt.lora import LoRASettings, matches_target
 from lmworks.adapt.low_rank import LoRALinear
 
 
@@ -111,12 +111,12 @@ def test_dropout_is_for_training_and_follows_the_seed():
     ],
 )
 def test_targets_are_names_and_patterns(target, meant):
-    assert targeted("layers.12.self_attn.q_proj", target) is meant
+    assert matches_target("layers.12.self_attn.q_proj", target) is meant
 
 
 def test_all_linear_leaves_the_head_out():
-    assert not targeted("lm_head", "all-linear")
-    assert targeted("lm_head", "lm_head")
+    assert not matches_target("lm_head", "all-linear")
+    assert matches_target("lm_head", "lm_head")
 
 
 def test_targets_may_be_one_word_with_commas_and_scales_follow_alpha():

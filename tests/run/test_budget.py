@@ -15,7 +15,7 @@ from lmworks.base.settings import build, parse_overrides
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
 from lmworks.run.budget import MARGIN
-from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.footprint import DataStatistics, ProcessMemory
 from lmworks.run.largest_row import LargestRow
 from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
@@ -38,7 +38,9 @@ def _plan(
     rates = Rates(**(dict.fromkeys(Rates.__dataclass_fields__, 0) | measured))  # type: ignore[arg-type]
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
-    return plan.make(CONFIG, chosen, train, Documents(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING)
+    return plan.make(
+        CONFIG, chosen, train, DataStatistics(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING
+    )
 
 
 def test_nothing_changes_where_it_fits() -> None:

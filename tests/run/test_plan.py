@@ -15,7 +15,7 @@ from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
 from lmworks.run import timing as timing_module
-from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.footprint import DataStatistics, ProcessMemory
 from lmworks.run.largest_row import LargestRow, largest_possible
 from lmworks.run.timing import Timing
 from lmworks.train.settings import TrainSettings
@@ -42,14 +42,14 @@ def _rates(**changes: float) -> Rates:
 def _plan(method: str = "lora", lora: LoRASettings | None = LORA, **changes: object) -> plan.Plan:
     train = TrainSettings(**({"precision": "float32", "batch_size": 2, "row_tokens": 32} | changes))  # type: ignore[arg-type]
     return _make(
-        CONFIG, train, Documents(LENGTHS, loss_tokens=40), method=make(method, lora if method == "lora" else None)
+        CONFIG, train, DataStatistics(LENGTHS, loss_tokens=40), method=make(method, lora if method == "lora" else None)
     )
 
 
 def _make(
     config: ModelConfig,
     train: TrainSettings,
-    documents: Documents,
+    documents: DataStatistics,
     rates: Rates | None = None,
     method: Method | None = None,
 ) -> plan.Plan:
@@ -85,13 +85,13 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
 
 def test_flops_are_those_of_sizes() -> None:
     made = _plan()
-    expected = training_cost.training_flops(CONFIG, make("lora", LORA).trained(CONFIG), 80, 40, LENGTHS)
+    expected = training_cost.training_flops(CONFIG, make("lora", LORA).trained_parameters(CONFIG), 80, 40, LENGTHS)
     assert made.flops == {**vars(expected), "total": expected.total}
 
 
 def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
-    documents = Documents(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
+    documents = DataStatistics(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
     timing = Timing(step=0.2, step_tokens=40, evaluation=0.001, answer=0.01, answer_rows=4)
     made = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
     assert made.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
@@ -102,7 +102,13 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
     train = TrainSettings(precision="float32")
     notes = [
         plan.make(
-            CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates(), replace(TIMING, quiet=quiet)
+            CONFIG,
+            make("full"),
+            train,
+            DataStatistics(LENGTHS),
+            ProcessMemory(),
+            _rates(),
+            replace(TIMING, quiet=quiet),
         ).note
         for quiet in (True, False)
     ]
@@ -111,14 +117,14 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
 
 
 def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
-    monkeypatch.setattr(timing_module, "LARGEST", 1)
+    monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
     monkeypatch.setattr(plan.machine, "rates", _rates)
     train = TrainSettings(precision="float32")
-    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
+    made = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert made.seconds["training"] == pytest.approx(made.flops["total"] / 100e9)
     assert "at least" in made.note
     monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
-    made = plan.make(CONFIG, make("full"), train, Documents(LENGTHS), ProcessMemory(), _rates())
+    made = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert made.seconds == {}
     assert any("not known" in line for line in made.lines())
 
@@ -147,16 +153,16 @@ SOURCES = [12, 8, 30, 9, 5]
 @pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
 def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
-    made = _make(config, train, Documents(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
+    made = _make(config, train, DataStatistics(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
     assert made.trainable == made.parameters == sizes.parameters(config)["total"]
     assert made.tokens == 3 * (sum(LENGTHS) + sum(sources))
     assert made.loss_tokens == 36
     once = training_cost.training_flops(
-        config, make("full").trained(config), sum(LENGTHS), 12, LENGTHS, sources or None
+        config, make("full").trained_parameters(config), sum(LENGTHS), 12, LENGTHS, sources or None
     )
     assert made.flops["total"] == 3 * once.total
     assert made.seconds["total"] > made.seconds["training"] > made.seconds["evaluation"] > 0
-    more = _make(config, train, Documents(LENGTHS, sources))
+    more = _make(config, train, DataStatistics(LENGTHS, sources))
     assert more.flops["head"] > made.flops["head"]
     assert "encoder" in config.architecture or made.memory["activations"] > 0
 

@@ -110,7 +110,7 @@ def test_two_bytes_a_weight_and_small_tensors_in_float32():
 def test_long_tensors_move_stretch_by_stretch_as_in_one(monkeypatch):
     """Stretches are whole blocks, so where they end changes nothing."""
     whole = trained("int8", 5)[2]
-    monkeypatch.setattr(optimizers, "SLICE", 3 * eight_bit.BLOCK)
+    monkeypatch.setattr(optimizers, "SLICE_SIZE", 3 * eight_bit.BLOCK)
     for one, other in zip(whole.parameters(), trained("int8", 5)[2].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 

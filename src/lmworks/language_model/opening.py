@@ -20,7 +20,7 @@ from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
 
 
-def load(
+def open_saved_model(
     source: str | Path,
     *,
     dtype: str = "float32",
@@ -49,7 +49,7 @@ def load(
     notes = [local.note] if local.note else []
     if (local.path / "adapter_config.json").is_file():
         at = adapter_folder.base_of(local.path, base, offline)
-        model = load(at, dtype=dtype, device=device, offline=offline, storage=storage)
+        model = open_saved_model(at, dtype=dtype, device=device, offline=offline, storage=storage)
         loaded = registry.load_adapter(model.network, local.path, model.family)
         if (local.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()

@@ -91,16 +91,16 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
-    for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
+    for line in (*_slowdown_notes(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
     _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
-    run.write("start", **_start(setup, why))
-    run.write("data", **_data(setup))
-    return _go(run, setup, say)
+    run.write("start", **_start_event(setup, why))
+    run.write("data", **_data_event(setup))
+    return _run_stages(run, setup, say)
 
 
 def resume(folder: str | Path, say: Say | None = None) -> Run:
@@ -125,7 +125,7 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     if recipe.train.memory is not None:
         say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])
-    return _go(run, setup, say)
+    return _run_stages(run, setup, say)
 
 
 def _refuse_threads(threads: int | None) -> None:
@@ -143,7 +143,7 @@ def _refuse_threads(threads: int | None) -> None:
         )
 
 
-def _slower(settings: TrainSettings, asked: str) -> list[str]:
+def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
     notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
@@ -164,7 +164,7 @@ def silent(line: str) -> None:
     """Prints nothing."""
 
 
-def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
+def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     """All that is not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
@@ -194,7 +194,7 @@ def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     if not _is_evaluated(run, "after"):
         say("measuring after training")
         _measure(run, evaluation, "after", outcome.step, quiet=say is silent)
-    run.write("finish", **_closing(run, outcome, meter.stop(), time.monotonic() - started))
+    run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
@@ -243,7 +243,7 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet
     run.write("evaluation", when=when, step=step, **figures)
 
 
-def _start(setup: Setup, why: str) -> dict[str, Any]:
+def _start_event(setup: Setup, why: str) -> dict[str, Any]:
     recipe = setup.recipe
     return {
         "model": recipe.name if recipe.is_new else recipe.model,
@@ -263,7 +263,7 @@ def _start(setup: Setup, why: str) -> dict[str, Any]:
     }
 
 
-def _data(setup: Setup) -> dict[str, Any]:
+def _data_event(setup: Setup) -> dict[str, Any]:
     report = setup.train.report
     return {
         "rows": report.rows,
@@ -278,7 +278,7 @@ def _data(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _closing(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
+def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None

@@ -10,20 +10,21 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from lmworks.adapt.registry import METHODS
+from lmworks.adapt import registry as methods
 from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors of fewer numbers keep their moments in float32
-SLICE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
+SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
-    """The learning rate asked for, or the one that fits: a network with frozen weights is being adapted."""
+    """The learning rate asked for, or the default method's: of an opened model where weights are frozen, else of a
+    new one."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     frozen = any(not parameter.requires_grad for parameter in network.parameters())
-    return METHODS["lora" if frozen else "full"].learning_rate
+    return methods.default("opened" if frozen else "new").learning_rate
 
 
 def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
@@ -119,9 +120,9 @@ class EightBitAdamW(AdamW):
     ) -> None:
         levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
-        for begin in range(0, len(weights), SLICE):
-            place = slice(begin, begin + SLICE)
-            blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE) // eight_bit.BLOCK)
+        for begin in range(0, len(weights), SLICE_SIZE):
+            place = slice(begin, begin + SLICE_SIZE)
+            blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE_SIZE) // eight_bit.BLOCK)
             stored = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
             first, second = (
                 eight_bit.restore(codes, table, scales) for (codes, scales), table in zip(stored, levels, strict=True)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from lmworks.adapt.registry import METHODS
+from lmworks.adapt.registry import METHODS, default
 from lmworks.base.figures import parse_storage
 from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
@@ -29,7 +29,7 @@ class OptimizerSettings(Settings):
         allow_inf_nan=False,
         description="Peak rate. None: the method's own: "
         + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
-        + f"; from scratch {METHODS['full'].pretraining_learning_rate:g}.",
+        + f"; from scratch {default('new').pretraining_learning_rate:g}.",
     )
     find_learning_rate: bool = Field(
         False, description="Find the peak rate by a range test before training; learning_rate is then not read."
