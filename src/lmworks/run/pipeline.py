@@ -274,7 +274,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
-        "notes": report.notes,
+        "notes": [*report.notes, *setup.evaluation.notes],
     }
 
 
