@@ -50,16 +50,16 @@ def test_more_threads_than_cores_are_said(monkeypatch):
     one = replace(machine.processor(), cores=2, logical=4)
     monkeypatch.setattr(machine, "processor", lambda: one)
     pipeline._refuse_threads(4)
-    assert pipeline._slower(TrainSettings(threads=2), "float32") == []
-    (told,) = pipeline._slower(TrainSettings(threads=3), "float32")
+    assert pipeline._slowdown_notes(TrainSettings(threads=2), "float32") == []
+    (told,) = pipeline._slowdown_notes(TrainSettings(threads=3), "float32")
     assert "3 threads share 2 cores" in told
     assert "train.threads" in told
 
 
 def test_bfloat16_that_is_emulated_is_said_with_its_rate(measured):
-    (told,) = pipeline._slower(TrainSettings(precision="bfloat16"), "bfloat16")
+    (told,) = pipeline._slowdown_notes(TrainSettings(precision="bfloat16"), "bfloat16")
     assert "2 beside 100 GFLOP/s" in told
-    assert pipeline._slower(TrainSettings(precision="float32"), "float32") == []
+    assert pipeline._slowdown_notes(TrainSettings(precision="float32"), "float32") == []
 
 
 def test_documents_longer_than_a_row_are_said_once_with_their_number():
