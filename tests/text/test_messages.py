@@ -63,6 +63,8 @@ def test_a_weight_on_the_last_message_moves_what_is_asked():
         ([user("a"), said("b", tool_calls=[{"function": {}}])], "message 2: a tool call without the name"),
         ([user("a", tool_calls=[{"function": {"name": "f"}}]), said("b")], "message 1: tool_calls of role 'user'"),
         ([user("a"), said("")], "message 2: has an empty assistant message"),
+        ([user([{"type": "image_url", "image_url": {}}]), said("b")], "message 1, part 1: a part .* type 'image_url'"),
+        ([user("a"), said([{"type": "text", "text": "b"}, 3])], "message 2, part 2: a part .* a int"),
         ([user("a"), said("b\ud800")], "message 2: character 2 is half of a surrogate pair"),
     ],
 )
@@ -74,6 +76,14 @@ def test_what_cannot_be_honoured_is_refused_with_file_line_and_message(tmp_path,
         corpus.read(path)
     table = corpus.read(path, DataSettings(on_bad_row="skip"))
     assert (len(table), len(table.skipped)) == (1, 1)
+
+
+def test_parts_of_text_are_joined_and_learned():
+    asked = [{"type": "text", "text": "Open?"}, {"type": "text", "text": " Say."}]
+    parts = [user(asked), said([{"type": "text", "text": "Until nine."}])]
+    table = corpus.read([{"messages": parts}])
+    assert [message["content"] for message in table.rows[0].values["messages"]] == ["Open? Say.", "Until nine."]
+    assert learned(byte_level(CHATML), table.rows[0].values["messages"]) == ["Until nine."]
 
 
 def test_keys_that_nothing_reads_are_said():

@@ -124,7 +124,7 @@ def base_of(folder: Path, given: str | Path | None = None, offline: bool | None 
     """
     place = folder / peft_folder.CONFIG
     named = str(given) if given else peft_folder.read_config(folder).get("base_model_name_or_path")
-    hint = "write the base's path there as base_model_name_or_path, or in Python: lmworks.load(adapter, base=...)"
+    hint = "name it: --base FOLDER (in Python base=...), or write its path there as base_model_name_or_path"
     if not isinstance(named, str) or not named:
         fault = f"base_model_name_or_path is {named!r}: it names no base"
         raise InputError(fault, str(place), hint)

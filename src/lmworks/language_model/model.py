@@ -32,6 +32,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.stored import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
+from lmworks.text.messages import with_texts
 from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -311,6 +312,7 @@ class LanguageModel:
     def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
         """A conversation as the model reads it."""
         form = None if raw else self.input_format
+        messages = with_texts(messages)
         if form is not None and form.asks:
             chat.validate(messages)
             templated = self.tokenizer.chat_template is not None and form.template != "off"
