@@ -33,15 +33,15 @@ def test_a_stage_that_allocates_has_the_peak_and_its_parts() -> None:
     memory.end_stage("training")
     del activations
     memory.end_stage("saving")
-    told = memory.parts(network, optimizer)
-    parts = told["peak_parts"]
+    output = memory.parts(network, optimizer)
+    parts = output["peak_parts"]
     weights = sum(weight.nbytes for weight in network.parameters())
     assert parts["stage"] == "training"
     assert parts["weights"] == weights
     assert parts["library"] == memory.library > 50 * MEGABYTE
     assert 3 * weights <= parts["optimizer"] < 3 * weights + 100  # two moments and a gradient; steps
     assert 380 * MEGABYTE < parts["activations"] < 480 * MEGABYTE
-    assert told["peak_memory"] == sum(parts[name] for name in ("library", "weights", "optimizer", "activations"))
+    assert output["peak_memory"] == sum(parts[name] for name in ("library", "weights", "optimizer", "activations"))
 
 
 def test_a_run_writes_them(make_network, make_examples, tmp_path) -> None:
@@ -70,8 +70,8 @@ print(int(kept), held, freed, machine.resident_memory(), machine.peak_memory())
 
 def test_freed_memory_is_kept_for_the_next_step_and_given_back_when_asked() -> None:
     words = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout.split()
-    kept, held, freed, released, peak = map(int, words)
-    if not kept:
+    remaining, held, freed, released, peak = map(int, words)
+    if not remaining:
         pytest.skip("another C library than glibc")
     assert held > 200 * MEGABYTE
     assert abs(peak - held) < MEGABYTE  # read from two places

@@ -67,7 +67,7 @@ INSTRUCTIONS = (
 QUIET, TRIES = 0.85, 3
 """A measurement that got a smaller share of the processor is repeated by the next process, at most so often."""
 
-WORTH = 1.2
+MIN_ADVANTAGE = 1.2
 """How much faster bfloat16 products must be before auto gives up float32's digits for them."""
 
 
@@ -269,7 +269,7 @@ def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates |
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
     speeds = measured or rates()
-    chosen = "bfloat16" if speeds.bfloat16 >= WORTH * speeds.float32 else "float32"
+    chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
     return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads"
 

@@ -146,10 +146,8 @@ def _print(info: dict[str, Any]) -> None:
     speeds.append(("reading memory", f"{rates['memory']:,.4g}", "GB/s"))
     show.table(("measured", "", ""), speeds)
     if rates["share"] < QUIET:
-        told_share = f"{rates['share']:.0%} of the processor's time"
-        print(
-            f"other programs ran meanwhile: the measurement got {told_share}; when they rest: lmworks doctor --refresh"
-        )
+        share = f"{rates['share']:.0%} of the processor's time"
+        print(f"other programs ran meanwhile: the measurement got {share}; when they rest: lmworks doctor --refresh")
     if info["kernels"]["cost"]:
         print(f"without native kernels: {info['kernels']['cost']}")
     print(f"auto precision is {info['precision']['reason']}\n")

@@ -163,7 +163,7 @@ class TorchStepper:
             cache=cache,
             memory=states,
             memory_segments=memory_segments,
-            only=torch.arange(1, len(rows) + 1, device=device) * width - 1,
+            logits_to_keep=torch.arange(1, len(rows) + 1, device=device) * width - 1,
         )
         return cache, output.logits
 

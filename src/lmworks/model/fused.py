@@ -29,7 +29,7 @@ from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
 from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters
 
-Maybe = torch.Tensor | None
+OptionalTensor = torch.Tensor | None
 
 
 class BlockParameters(NamedTuple):
@@ -53,7 +53,7 @@ class BlockParameters(NamedTuple):
         linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
         return cls(norm1, norm2, *linears)
 
-    def flatten(self) -> list[Maybe]:
+    def flatten(self) -> list[OptionalTensor]:
         """All tensors in a row, as the arguments of an autograd function."""
         return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
 
@@ -110,17 +110,17 @@ class SavedActivations(NamedTuple):
     attention: torch.Tensor
     log_sum: torch.Tensor  # of each query's softmax
     sum1: torch.Tensor  # residuals: before norm1 in a post-norm block, before norm2 in a pre-norm one
-    mean1: Maybe
-    scale1: Maybe
-    gate: Maybe
+    mean1: OptionalTensor
+    scale1: OptionalTensor
+    gate: OptionalTensor
     up: torch.Tensor
-    sum2: Maybe  # before norm2 in a post-norm block
-    mean2: Maybe
-    scale2: Maybe
-    low_qkv: Maybe
-    low_o: Maybe
-    low_up: Maybe
-    low_down: Maybe
+    sum2: OptionalTensor  # before norm2 in a post-norm block
+    mean2: OptionalTensor
+    scale2: OptionalTensor
+    low_qkv: OptionalTensor
+    low_o: OptionalTensor
+    low_up: OptionalTensor
+    low_down: OptionalTensor
 
     @property
     def norm1(self) -> NormStatistics:
@@ -201,7 +201,7 @@ def _flat_table(part: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, settings: BlockSettings, documents: Documents, *tensors: Maybe
+        ctx: Any, x: torch.Tensor, settings: BlockSettings, documents: Documents, *tensors: OptionalTensor
     ) -> torch.Tensor:
         block = BlockParameters.unflatten(tensors, settings.linears)
         seeds = Seeds.draw(settings, block)
@@ -265,7 +265,7 @@ def _backward(
     seeds: Seeds,
     gradients: Gradients,
     wants_x: bool,
-) -> Maybe:
+) -> OptionalTensor:
     """The gradient of x where it is needed, from that of y; those of the parameters go to ``gradients``."""
     if settings.pre_norm:
         x1 = saved.sum1
@@ -316,7 +316,7 @@ def _attention_backward(
     seeds: Seeds,
     gradients: Gradients,
     wants_x: bool,
-) -> Maybe:
+) -> OptionalTensor:
     """The gradient of the block's input, from that of the first residual's sum; None where it is not needed."""
     q, k, v = saved.q, saved.k, saved.v
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)

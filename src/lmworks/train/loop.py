@@ -22,7 +22,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import library
-from lmworks.model.stored import stored_layers
+from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lmworks.base import machine
-from lmworks.model.stored import weight_bytes
+from lmworks.model.frozen_layers import weight_bytes
 
 NEGLIGIBLE = 0.01  # a relative rise below this does not move the peak to another stage
 BEFORE = "opening and measuring before"
@@ -26,7 +26,7 @@ class PeakMemory:
     """
 
     def __init__(self, network: nn.Module, library: int | None = None) -> None:
-        # beside frozen weights in bfloat16, step.cast_frozen_weights keeps the float32 ones
+        # step.cast_frozen_weights keeps float32 weights in memory together with their bfloat16 copies
         float32_copies = sum(4 * weight.numel() for weight in network.parameters() if weight.dtype == torch.bfloat16)
         self.weights = float32_copies + weight_bytes(network)
         self.library = max(0, machine.resident_memory() - self.weights) if library is None else library

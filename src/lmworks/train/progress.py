@@ -17,7 +17,7 @@ from lmworks.base import machine
 PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
 LIVE_SECONDS = 0.25  # between two updates of the live line
-BEYOND = "over 100% of this machine's limit: measured too low, and anew at the end"
+ABOVE_LIMIT = "over 100% of this machine's limit: measured too low, and anew at the end"
 WINDOW = 10  # updates that speeds are averaged over
 
 
@@ -129,7 +129,7 @@ class TrainingProgress:
         ]
         if self.limit:
             utilization = (after.flops - before.flops) / seconds / self.limit
-            parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else BEYOND)
+            parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else ABOVE_LIMIT)
         return "  ".join(parts)
 
 

@@ -20,7 +20,7 @@ from lmworks.data.packing import collate, pack, pad
 from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
