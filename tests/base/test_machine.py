@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lmworks.base import machine, probes
+from lmworks.base import machine, probes, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
@@ -69,7 +69,8 @@ def test_use_threads():
 
 
 def test_a_control_group_limits_cores(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "_control_groups", lambda controller: [tmp_path / "inner", tmp_path])
+    for module in (machine, process_memory):
+        monkeypatch.setattr(module, "control_groups", lambda controller: [tmp_path / "inner", tmp_path])
     assert machine._quota() is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert machine._quota() == 2
@@ -79,7 +80,7 @@ def test_a_control_group_limits_cores(monkeypatch, tmp_path):
     assert machine._quota() == 1
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    assert machine.memory() == (1_000_000, 600_000)
+    assert process_memory.memory() == (1_000_000, 600_000)
 
 
 def test_rates_are_measured_once_and_kept(measured, monkeypatch):
@@ -137,21 +138,21 @@ def test_a_real_measurement(monkeypatch):
 
 
 def test_peak_memory_counts_and_can_begin_anew():
-    before = machine.peak_memory()
+    before = process_memory.peak_memory()
     block = bytearray(60_000_000)
     block[::4096] = b"x" * len(block[::4096])
-    assert machine.peak_memory() >= before
-    high = machine.peak_memory()
+    assert process_memory.peak_memory() >= before
+    high = process_memory.peak_memory()
     del block
-    machine.release_memory()  # a test before may have told glibc to keep freed blocks
-    if not machine.reset_peak_memory():
+    process_memory.release_memory()  # a test before may have told glibc to keep freed blocks
+    if not process_memory.reset_peak_memory():
         pytest.skip("this system does not let the peak begin anew")
-    assert machine.peak_memory() < high
+    assert process_memory.peak_memory() < high
 
 
 def test_keep_memory_holds_where_glibc_is():
     code = (
-        "import os, resource, torch\nfrom lmworks.base import machine\nheld = machine.keep_memory()\n"
+        "import os, resource, torch\nfrom lmworks.base import process_memory\nheld = process_memory.keep_memory()\n"
         "def work(): [torch.ones(5_000_000) for _ in range(4)]\n"
         "for _ in range(3): work()\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): work()\n"
@@ -166,7 +167,7 @@ def test_keep_memory_holds_where_glibc_is():
 def test_describe_is_json():
     output = json.loads(json.dumps(machine.describe()))
     assert output["name"] == machine.processor().name
-    assert output["memory"] == machine.memory()[0]
+    assert output["memory"] == process_memory.memory()[0]
 
 
 def test_energy_is_estimated_where_nothing_counts(tmp_path):
@@ -202,7 +203,7 @@ def test_energy_is_read_where_the_processor_counts(tmp_path):
 def test_freed_pages_are_given_back_above_a_limit():
     blocks = [bytearray(100_000) for _ in range(400)]
     del blocks[::2]
-    assert not machine.trim_memory(machine.resident_memory() + (1 << 30))
-    before = machine.resident_memory()
-    machine.trim_memory(0)
-    assert machine.resident_memory() <= before
+    assert not process_memory.trim_memory(process_memory.resident_memory() + (1 << 30))
+    before = process_memory.resident_memory()
+    process_memory.trim_memory(0)
+    assert process_memory.resident_memory() <= before

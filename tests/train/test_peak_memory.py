@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.journal import RunFolder
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
@@ -20,7 +20,7 @@ MEGABYTE = 1_000_000
 
 
 def test_a_stage_that_allocates_has_the_peak_and_its_parts() -> None:
-    if not machine.reset_peak_memory():
+    if not process_memory.reset_peak_memory():
         pytest.skip("this system does not let a process reset its peak of memory")
     network = nn.Linear(1000, 5000)  # 20 MB
     optimizer = torch.optim.AdamW(network.parameters())
@@ -52,19 +52,19 @@ def test_a_run_writes_them(make_network, make_examples, tmp_path) -> None:
     end = run.events("session_end")[-1]
     parts = end["peak_parts"]
     assert (parts["library"], parts["weights"]) == (50 * MEGABYTE, sum(w.nbytes for w in network.parameters()))
-    assert 50 * MEGABYTE + parts["weights"] < end["peak_memory"] <= machine.peak_memory()
+    assert 50 * MEGABYTE + parts["weights"] < end["peak_memory"] <= process_memory.peak_memory()
 
 
 FREED = """
 import torch
-from lmworks.base import machine
-kept = machine.keep_memory()
+from lmworks.base import process_memory
+kept = process_memory.keep_memory()
 blocks = [torch.ones(250_000) for _ in range(200)]
-held = machine.resident_memory()
+held = process_memory.resident_memory()
 del blocks
-freed = machine.resident_memory()
-machine.release_memory()
-print(int(kept), held, freed, machine.resident_memory(), machine.peak_memory())
+freed = process_memory.resident_memory()
+process_memory.release_memory()
+print(int(kept), held, freed, process_memory.resident_memory(), process_memory.peak_memory())
 """
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.files import cache_folder, folder_size, free_room, human
 from lmworks.base.machine import QUIET
 from lmworks.base.sources import is_offline
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor tells, sizes in bytes."""
-    total, free = machine.memory()
+    total, free = process_memory.memory()
     processor, rates = machine.processor(), machine.rates(refresh)
     precision, reason = machine.choose_precision("auto")
     cache = cache_folder()

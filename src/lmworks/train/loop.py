@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
@@ -100,7 +100,7 @@ def train(
         raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
-    machine.keep_memory()
+    process_memory.keep_memory()
     settings = sized(settings, network.config)
     device = torch.device(device)
     precision = _threads_and_precision(run, settings, device)

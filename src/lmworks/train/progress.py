@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
@@ -124,7 +124,7 @@ class TrainingProgress:
             f"step {step}/{self.total}",
             f"loss {loss:.4f}",
             f"{(after.tokens - before.tokens) / seconds:.0f} tokens/s",
-            f"{machine.peak_memory() / 1e9:.2f} GB",
+            f"{process_memory.peak_memory() / 1e9:.2f} GB",
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]
         if self.limit:
