@@ -140,7 +140,7 @@ def test_packed_is_alone(both: tuple[Any, Opened]) -> None:
         alone = torch.cat([ask_ours(network, row)["logits"] for row in rows], dim=1)
         torch.testing.assert_close(logits, alone, **CLOSE)
         only = torch.tensor([0, 5, 13])
-        picked = network(ids, segments=segments, positions=positions, only=only, **told).logits
+        picked = network(ids, segments=segments, positions=positions, logits_to_keep=only, **told).logits
         torch.testing.assert_close(picked, alone[0, only], **CLOSE)
 
 

@@ -155,17 +155,17 @@ class Transformer(Stack):
         self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
 
     def forward(
-        self, ids: torch.Tensor | None = None, *, only: torch.Tensor | None = None, **inputs: Unpack[Inputs]
+        self, ids: torch.Tensor | None = None, *, logits_to_keep: torch.Tensor | None = None, **inputs: Unpack[Inputs]
     ) -> Output:
         """Hidden states and logits.
 
         Args:
             ids: (B, T) int64 token ids, or give ``embeddings``.
-            only: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
+            logits_to_keep: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
             inputs: see :class:`Inputs`.
         """
         hidden = self.hidden_states(ids, **inputs)
-        picked = hidden if only is None else hidden.flatten(0, 1).index_select(0, only)
+        picked = hidden if logits_to_keep is None else hidden.flatten(0, 1).index_select(0, logits_to_keep)
         return Output(self.head(picked), hidden)
 
     def hidden_states(self, ids: torch.Tensor | None = None, **inputs: Unpack[Inputs]) -> torch.Tensor:
