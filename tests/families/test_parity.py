@@ -139,9 +139,9 @@ def test_packed_is_alone(both: tuple[Any, Opened]) -> None:
         logits = network(ids, segments=segments, positions=positions, **output).logits
         alone = torch.cat([ask_ours(network, row)["logits"] for row in rows], dim=1)
         torch.testing.assert_close(logits, alone, **CLOSE)
-        places = torch.tensor([0, 5, 13])
-        picked = network(ids, segments=segments, positions=positions, logits_to_keep=places, **output).logits
-        torch.testing.assert_close(picked, alone[0, places], **CLOSE)
+        only = torch.tensor([0, 5, 13])
+        picked = network(ids, segments=segments, positions=positions, logits_to_keep=only, **output).logits
+        torch.testing.assert_close(picked, alone[0, only], **CLOSE)
 
 
 @every_case

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.base.errors import InputError
 from lmworks.generate.encode import context_of, encode_texts
-from lmworks.generate.stepper import RESERVE, PromptTokens, Usage
+from lmworks.generate.stepper import RESERVE, RowStart, Usage
 from lmworks.model.cache import Cache
 from lmworks.model.transformer import Transformer
 
@@ -64,13 +64,13 @@ class TorchStepper:
         """(B, V) logits of each row's next token, in the network's precision."""
         return self._logits
 
-    def prefill(self, prompts: Sequence[PromptTokens], reserve: int = RESERVE) -> None:
+    def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts, all at once, in place of earlier rows."""
         self._clear()
         self.add(prompts, reserve)
 
     @torch.inference_mode()
-    def add(self, prompts: Sequence[PromptTokens], reserve: int = RESERVE) -> None:
+    def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts in a cache of their own, which then joins the cache of the rows that are there."""
         if not prompts:
             return

@@ -9,9 +9,7 @@ import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.model.products import Gradients, LinearConstants
-
-OptionalTensor = torch.Tensor | None
+from lmworks.model.products import Gradients, LinearConstants, OptionalTensor
 
 
 class BlockSettings(NamedTuple):

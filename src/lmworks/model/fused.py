@@ -27,9 +27,7 @@ from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatist
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters
-
-OptionalTensor = torch.Tensor | None
+from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters, OptionalTensor
 
 
 class BlockParameters(NamedTuple):
