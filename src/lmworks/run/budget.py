@@ -69,9 +69,9 @@ def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
-    kept = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
+    whether_within = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
     chosen = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
-    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {kept}: {chosen}")
+    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {whether_within}: {chosen}")
 
 
 def fits(setup: TrainingSetup, free: int) -> bool:
