@@ -89,15 +89,21 @@ def encode_documents(rows: Sequence[Row], tokenizer: Tokenizer, word_ids: bool =
     by_character = word_ids and _splits_characters(tokenizer)
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         part = rows[begin : begin + ROWS_AT_ONCE]
-        encoded = tokenizer.core.encode_batch([row.values["text"] for row in part], add_special_tokens=False)
-        for row, encoding in zip(part, encoded, strict=True):
-            text = row.values["text"]
-            numbers = None
-            if word_ids:
-                cuts = [0] * len(encoding.ids) if by_character else encoding.word_ids
-                numbers = number_words(text, encoding.offsets, cuts)
-            starts = np.array([start for start, _ in encoding.offsets], dtype=np.int32)
-            yield Document(np.array(encoding.ids, dtype=np.int32), starts, text, row.place, numbers)
+        encoded = tokenizer.encodings([row.values["text"] for row in part])
+        for row, pieces in zip(part, encoded, strict=True):
+            text, parts = row.values["text"], []
+            words = 0
+            for at, encoding in pieces:
+                numbers = np.zeros(0, dtype=np.int32)
+                if word_ids:
+                    cuts = [0] * len(encoding.ids) if by_character else encoding.word_ids
+                    offsets = [(at + first, at + end) for first, end in encoding.offsets]
+                    numbers = words + number_words(text, offsets, cuts)
+                    words = int(numbers[-1]) + 1 if len(numbers) else words
+                starts = np.array([at + first for first, _ in encoding.offsets], dtype=np.int32)
+                parts.append((np.array(encoding.ids, dtype=np.int32), starts, numbers))
+            ids, starts, numbers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            yield Document(ids, starts, text, row.place, numbers if word_ids else None)
 
 
 # Words

@@ -57,16 +57,21 @@ def _chunks(rows: Sequence[Row], tokenizer: Tokenizer, limit: int, report: Repor
     first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
     texts = [row.values["text"] for row in rows]
     for row, text, (ids, starts) in zip(rows, texts, tokenizer.spans(texts), strict=True):
-        whole = np.array([*opening, *ids, *closing], dtype=np.int32)
+        whole = _int32(opening, ids, closing)
         if len(whole) <= first:
             count_without_loss(row, report)
             continue
         report.chunked += len(whole) > limit
-        characters = np.array([*([0] * len(opening)), *starts, *([len(text)] * len(closing))], dtype=np.int32)
+        characters = _int32([0] * len(opening), starts, [len(text)] * len(closing))
         document = Document(whole, characters, text, row.place)
         for begin in range(0, max(len(whole) - 1, 1), limit - 1):
             examples.append(chunk(Window(document, begin, min(begin + limit, len(whole))), first))
     return examples
+
+
+def _int32(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """One after the other."""
+    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
 
 def chunk(window: Window, first: int) -> Example:

@@ -229,7 +229,7 @@ def choice_likelihoods(
 
 
 def _windows(
-    ids: list[int], begins: list[int], text: str, tokenizer: Tokenizer, network: Transformer
+    ids: np.ndarray, begins: np.ndarray, text: str, tokenizer: Tokenizer, network: Transformer
 ) -> tuple[list[Example], int, int]:
     """A text as examples of at most one context, how many of its tokens they score, and those tokens' bytes."""
     tokens = np.array([*tokenizer.opening, *ids], dtype=np.int32)

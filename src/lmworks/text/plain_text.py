@@ -12,6 +12,8 @@ from pathlib import Path
 from lmworks.base.errors import InputError
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_BETWEEN_WORDS = re.compile(r"(?<=\w)(?=[ \n]\w)")
+_SEARCHED = 10_000  # characters before the end of a piece in which a place to cut is looked for
 
 
 def split_lines(text: str) -> list[str]:
@@ -21,6 +23,20 @@ def split_lines(text: str) -> list[str]:
     """
     lines = _LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
+
+
+def cut_between_words(text: str, size: int) -> list[int]:
+    """Where the pieces of a text begin, each of at most ``size`` characters: between two words, before the single space
+    or end of line that divides them, where there is such a place near a piece's end.
+
+    No pre-tokenizer in use joins what stands on both sides, so tokens of the pieces are those of the whole.
+    """
+    begins = [0]
+    while len(text) - begins[-1] > size:
+        end = begins[-1] + size
+        places = [match.start() for match in _BETWEEN_WORDS.finditer(text, max(begins[-1] + 1, end - _SEARCHED), end)]
+        begins.append(places[-1] if places else end)
+    return begins
 
 
 def text_fault(text: str) -> str | None:

@@ -5,19 +5,25 @@ Opens and writes the files of a Hugging Face folder. Knows nothing of messages (
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import processors
 
 from lmworks.base.errors import InputError
 from lmworks.text import tokenizer_folder
-from lmworks.text.plain_text import check_text
+from lmworks.text.plain_text import check_text, cut_between_words
 from lmworks.text.tokenizer_folder import ROLES
+
+PIECE = 1_000_000
+"""Characters of a text that are encoded at once; PIECES_AT_ONCE of them on all cores."""
+PIECES_AT_ONCE = 8
 
 
 class Tokenizer:
@@ -133,21 +139,47 @@ class Tokenizer:
             groups.setdefault(id(cores[index]) if cores else 0, []).append(index)
         for indices in groups.values():
             core = cores[indices[0]] if cores else self.core
-            encoded = _checked(core.encode_batch_fast, [texts[index] for index in indices])
-            for index, encoding in zip(indices, encoded, strict=True):
+            short = [index for index in indices if len(texts[index]) <= PIECE]
+            encoded = _checked(core.encode_batch_fast, [texts[index] for index in short])
+            for index, encoding in zip(short, encoded, strict=True):
                 result[index] = self.check_rows(encoding.ids, texts[index])
+            for index in set(indices).difference(short):
+                for _, encoding in self._pieces(texts[index], core):
+                    result[index] += self.check_rows(encoding.ids, texts[index])
         return result
 
     def encode_prompt(self, text: str) -> list[int]:
         """A prompt without template as ids: BOS where the family has it, no end. For training and generation alike."""
         return [*self.opening, *self.encode(text)]
 
-    def spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """For each text its ids and the character at which each token begins; nothing is added."""
-        encoded = _checked(self.core.encode_batch, list(texts))
-        for text, encoding in zip(texts, encoded, strict=True):
-            self.check_rows(encoding.ids, text)
-        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encoded]
+    def spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each text its ids and the character at which each token begins, both (T,) int32; nothing is added."""
+        result = []
+        for text, pieces in zip(texts, self.encodings(texts), strict=True):
+            ids, starts = [], []
+            for begin, encoding in pieces:
+                ids.append(np.array(self.check_rows(encoding.ids, text), dtype=np.int32))
+                starts.append(np.array([begin + start for start, _ in encoding.offsets], dtype=np.int32))
+            result.append((np.concatenate(ids), np.concatenate(starts)))
+        return result
+
+    def encodings(self, texts: Sequence[str]) -> Iterator[Iterable[tuple[int, tokenizers.Encoding]]]:
+        """The encodings of each text, in order: of a long one those of its pieces, each with the character where it
+        begins. Pieces are made while they are asked for: an encoding takes some hundred bytes a token."""
+        whole = iter(_checked(self.core.encode_batch, [text for text in texts if len(text) <= PIECE]))
+        for text in texts:
+            yield [(0, next(whole))] if len(text) <= PIECE else self._pieces(text)
+
+    def _pieces(self, text: str, core: tokenizers.Tokenizer | None = None) -> Iterator[tuple[int, tokenizers.Encoding]]:
+        """``core`` encodes the first piece; default: the one for texts that continue none."""
+        begins = [*cut_between_words(text, PIECE), len(text)]
+        pieces = list(itertools.pairwise(begins))
+        for number in range(0, len(pieces), PIECES_AT_ONCE):
+            group = pieces[number : number + PIECES_AT_ONCE]
+            parts = [text[begin:end] for begin, end in group]
+            encoded = _checked((core or self.core).encode_batch, parts[:1]) if number == 0 else []
+            encoded += _checked(self._continuing[0].encode_batch, parts[len(encoded) :])
+            yield from zip((begin for begin, _ in group), encoded, strict=True)
 
     def check_rows(self, ids: list[int], text: str = "") -> list[int]:
         """The ids, unless the model's embedding has no row for one of them.
