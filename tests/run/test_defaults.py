@@ -80,6 +80,12 @@ def test_a_whole_run_and_what_is_asked_for_are_measured_whole():
     assert (recipe.evaluate.task_rows, recipe.evaluate.measured) == (7, 200)
 
 
+def test_patience_without_held_out_rows_is_said():
+    recipe = _recipe(train={"patience": 2})
+    assert "never stops early" in settle_length(recipe, _examples(57), held_out=0)[0]
+    assert recipe.train.epochs == 1
+
+
 def test_two_lengths_of_training_are_refused_and_the_later_one_wins(tmp_path):
     values = {"model": "some/model", "data": "faq.jsonl"}
     with pytest.raises(InputError, match=r"train.steps 5 and train.epochs 2 both say") as caught:

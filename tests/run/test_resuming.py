@@ -80,3 +80,22 @@ def test_the_recipe_of_another_version_is_said_with_a_way_that_works(model, tmp_
     with pytest.raises(InputError, match="cannot be read") as caught:
         lmworks.resume(tmp_path / "run")
     assert f"lmworks tune {model} {data}" in caught.value.hint
+
+
+def test_places_that_cannot_hold_a_run_are_refused_before_the_model_is_opened(model, tmp_path, monkeypatch):
+    data = str(save_questions(tmp_path / "faq.jsonl"))
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    monkeypatch.setattr("lmworks.run.pipeline.set_up", None)
+    for out, fault, hint in (
+        ("link", "is a link to .*gone", "make the folder"),
+        ("full", "not empty", "another --out"),
+    ):
+        with pytest.raises(InputError, match=fault) as caught:
+            lmworks.tune(str(model), data, out=tmp_path / out)
+        assert hint in caught.value.hint
+        assert "resume" not in caught.value.hint
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match="may not be written"):
+        lmworks.tune(str(model), data, out=tmp_path / "new" / "run")

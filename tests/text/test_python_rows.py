@@ -71,3 +71,18 @@ def test_values_become_what_json_has(tmp_path):
 def test_what_holds_no_rows_is_refused(data, fault):
     with pytest.raises(InputError, match=fault):
         corpus.read(data, DataSettings())
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["prompt", "prompt", "completion"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for data in (table, tmp_path / "a.parquet"):
+        with pytest.raises(InputError, match="two columns are called 'prompt'") as caught:
+            corpus.read(data, DataSettings())
+        assert "rename" in caught.value.hint
+    frames = pytest.importorskip("pandas")
+    with pytest.raises(InputError, match="two columns are called 'text'"):
+        corpus.read(frames.DataFrame([["a", "b"]], columns=["text", "text"]), DataSettings())

@@ -77,7 +77,8 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = f"choose another with --out, or go on with it: lmworks resume {path}"
+            goes_on = f", or go on with it: lmworks resume {path}" if (path / JOURNAL).is_file() else ""
+            hint = f"choose another with --out{goes_on}"
             raise InputError("is there already and not empty", str(path), hint)
         atomic_write(path / "recipe.yaml", recipe_yaml)
         atomic_write(path / JOURNAL, b"")

@@ -31,6 +31,8 @@ def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str
         What the user should know.
     """
     train = recipe.train
+    if train.patience is not None and not held_out:
+        return ["no rows are held out: training never stops early (train.patience)"]
     if recipe.is_new or not held_out or {"epochs", "steps"} & train.model_fields_set:
         return []
     epochs = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS / train.steps_per_epoch(len(examples))))

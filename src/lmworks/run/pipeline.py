@@ -7,6 +7,7 @@ training, from its newest checkpoint. Knows no method and no task by name.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -18,7 +19,7 @@ from typing import Any
 
 from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
-from lmworks.base.journal import RunFolder
+from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.language_model.input_format import InputFormat
@@ -317,9 +318,14 @@ def _is_evaluated(run: RunFolder, when: str) -> bool:
 
 def _refuse_existing(folder: Path) -> None:
     """Say it before the model is opened, not after."""
+    if folder.is_symlink() and not folder.exists():
+        hint = "make the folder that it names, or choose another --out"
+        raise InputError(f"is a link to {os.readlink(folder)}, which is not there", str(folder), hint)
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder for a run", str(folder), "choose another --out")
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(
-            "is there already and not empty", str(folder), f"choose another --out, or lmworks resume {folder}"
-        )
+        resumable = f", or lmworks resume {folder}" if (folder / JOURNAL).is_file() else ""
+        raise InputError("is there already and not empty", str(folder), f"choose another --out{resumable}")
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(above, os.W_OK):
+        raise InputError("may not be written", str(above), "choose another --out")

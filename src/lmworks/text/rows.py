@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,6 +100,18 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def check_columns(names: Iterable[object], place: str) -> None:
+    """Refuse a table that has two columns of one name, of which rows as dictionaries would keep the last alone.
+
+    Raises:
+        InputError: it has.
+    """
+    counts = Counter(map(str, names))
+    double = next((name for name, count in counts.items() if count > 1), None)
+    if double is not None:
+        raise InputError(f"two columns are called {double!r}", place, "rename or drop one of them")
 
 
 class BadRows:
