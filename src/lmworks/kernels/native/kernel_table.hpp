@@ -105,6 +105,8 @@ struct KernelTable {
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);
+    // Reads x (count) and returns the sum of its whole parts of 2^18 numbers: what reading takes is measured by it.
+    float (*read_memory)(const float* x, Size count);
 
     template <class T>
     const Kernels<T>& of() const {

@@ -3,6 +3,7 @@
 #include "attention.inl"
 #include "eight_bit.inl"
 #include "matmul.inl"
+#include "reading.inl"
 #include "quantized.inl"
 
 #define JOIN_(a, b) a##b
@@ -27,7 +28,7 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), cross_entropy, matmul,
-                                   adamw_8bit};
+                                   adamw_8bit, read_memory};
     return table;
 }
 

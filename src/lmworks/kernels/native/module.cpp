@@ -261,6 +261,7 @@ void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::
             double scale) {
     const std::size_t rows = a.shape(0), depth = a.shape(1), columns = b.shape(1);
     check_size(b.shape(0), depth, "b"), check_size(c.shape(0), rows, "c"), check_size(c.shape(1), columns, "c");
+    if (depth == 0) throw std::invalid_argument("the matrices are empty");
     const MatrixView a_view = matrix_view(a, "a"), b_view = matrix_view(b, "b");
     if (columns > 1 && c.stride(1) != 1) throw std::invalid_argument("c: its rows are not contiguous");
     Size first_row = 0;
@@ -272,6 +273,11 @@ void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::
     nb::gil_scoped_release release;
     kernels().matmul(a_view, b_view, rows, depth, columns, static_cast<float>(scale), first ? first->data() : nullptr,
                      first_row, c.data(), rows > 1 ? c.stride(0) : columns);
+}
+
+double read_memory(Input<float> x) {
+    nb::gil_scoped_release release;
+    return kernels().read_memory(x.data(), x.size());
 }
 
 // Arrays of an 8-bit moment, in the order of EightBitMoment.
@@ -381,6 +387,7 @@ NB_MODULE(_native, m) {
     m.def("set_num_threads", &set_num_threads);
     m.def("thread_pool", [] { return std::string(thread_pool()); });
     m.def("cross_entropy", &cross_entropy);
+    m.def("read_memory", &read_memory);
     m.def("adamw_8bit", &adamw_8bit);
     m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     bind<float>(m), bind<Bf16>(m);
