@@ -245,7 +245,7 @@ def identity() -> str:
 def threads() -> int:
     """Threads that PyTorch computes with, or will, once it is imported."""
     torch = sys.modules.get("torch")
-    return int(torch.get_numthreads()) if torch else processor().cores
+    return int(torch.get_num_threads()) if torch else processor().cores
 
 
 def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:

@@ -1,18 +1,20 @@
 """Matrix products of training, each by the provider that is fastest for its shape on this machine.
 
-Float32 products differ between libraries by a factor of two, in a way that no processor's name tells: MKL, which
-PyTorch calls, may take a path that leaves half of a processor idle. So each class of shapes has a provider, which
-kernels/product_rates chooses by measuring. Products in other precisions are PyTorch's.
+Libraries differ by a factor of two, in ways that no processor's name tells: MKL, which PyTorch calls in float32, may
+take a path that leaves half of a processor idle, and oneDNN, which PyTorch calls in bfloat16, may give all the work of
+some shapes to one of two threads. So kernels/product_rates measures the shapes of a model, and each has a provider.
 
-    pytorch   PyTorch's own choice: MKL on most machines
-    onednn    oneDNN, which PyTorch's CPU builds contain
-    native    the package's own kernel (native/matmul.inl)
+    pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
+    parts     the same, in parts of at most 512 rows
+    onednn    oneDNN in float32; PyTorch's CPU builds contain it
+    native    the package's own kernel (native/matmul.inl); float32
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
@@ -22,15 +24,60 @@ from lmworks.kernels.library import library
 Provider = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool], torch.Tensor]
 """(a, b, addend, scale, in place) -> addend + scale a b."""
 
-PYTORCH, ONEDNN, NATIVE = "pytorch", "onednn", "native"
-LAYOUTS = ("forward", "input_gradient", "weight_gradient")
-"""x W^T, whose second matrix is stored by columns; dy W, both by rows; dy^T x, whose first matrix is stored by columns."""
-SIZES = ("small", "narrow", "block", "head")
-SMALL_PRODUCT = 1 << 23  # multiplications below which a call costs as much as its arithmetic
-NARROW_SIZE = 64  # the smallest of the three sizes of products with LoRA factors is at most this
-HEAD_WEIGHT = 1 << 23  # numbers of a matrix that fits in no cache
+PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
+PART_ROWS = 512
+NARROW_SIZE = 64  # ranks of LoRA terms up to this size are one class
+TOKENS = (128, 512, 1024)  # classes of the number of tokens
 
-_choice: dict[str, str] = {}
+
+class ProductShape(NamedTuple):
+    """A class of products of a linear, of which one provider is the fastest.
+
+    Attributes:
+        precision: float32 or bfloat16.
+        layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
+        inputs, outputs: of the linear; sizes up to 64 count as 64.
+        tokens: rounded up to 128, 512 or 1,024, where they are no more.
+    """
+
+    precision: str
+    layout: str
+    inputs: int
+    outputs: int
+    tokens: int
+
+    @classmethod
+    def of(cls, a: torch.Tensor, b: torch.Tensor) -> ProductShape:
+        """The class of the product a b."""
+        precision = "float32" if a.dtype == torch.float32 else "bfloat16"
+        if a.stride(1) != 1 and len(a) > 1:
+            return cls(precision, WEIGHT_GRADIENT, *_sizes(b.shape[1], len(a), a.shape[1]))
+        if b.stride(1) == 1:
+            return cls(precision, INPUT_GRADIENT, *_sizes(b.shape[1], len(b), len(a)))
+        return cls(precision, FORWARD, *_sizes(len(b), b.shape[1], len(a)))
+
+    @classmethod
+    def of_linear(cls, precision: str, layout: str, inputs: int, outputs: int, tokens: int) -> ProductShape:
+        """The class of a product of a linear with so many inputs and outputs."""
+        return cls(precision, layout, *_sizes(inputs, outputs, tokens))
+
+    @classmethod
+    def parse(cls, text: str) -> ProductShape:
+        """From how ``str`` writes it."""
+        precision, layout, inputs, outputs, tokens = text.split()
+        return cls(precision, layout, int(inputs), int(outputs), int(tokens))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
+
+
+def _sizes(inputs: int, outputs: int, tokens: int) -> tuple[int, int, int]:
+    rows = next((size for size in TOKENS if tokens <= size), TOKENS[-1])
+    return max(inputs, NARROW_SIZE), max(outputs, NARROW_SIZE), rows
+
+
+_choice: dict[ProductShape, Provider] = {}
 
 
 def matmul(
@@ -45,26 +92,33 @@ def matmul(
         scale: of the product.
         in_place: write the result over the addend, (M, N).
     """
-    chosen = PYTORCH
-    if _choice and a.dtype == torch.float32:
-        chosen = _choice.get(product_class(a, b), PYTORCH)
-    return PROVIDERS[chosen](a, b, addend, scale, in_place)
+    provider = _choice.get(ProductShape.of(a, b), pytorch) if _choice else pytorch
+    return provider(a, b, addend, scale, in_place)
 
 
-def product_class(a: torch.Tensor, b: torch.Tensor) -> str:
-    """The class of a product by layout and size, such as "forward block"."""
-    layout = "weight_gradient" if a.stride(1) != 1 else "input_gradient" if b.stride(1) == 1 else "forward"
-    rows, depth, columns = a.shape[0], *b.shape
-    if rows * depth * columns < SMALL_PRODUCT:
-        return f"{layout} small"
-    if min(rows, depth, columns) <= NARROW_SIZE:
-        return f"{layout} narrow"
-    is_head = max(depth * columns, rows * columns, rows * depth) >= HEAD_WEIGHT
-    return f"{layout} {'head' if is_head else 'block'}"
+@contextmanager
+def providers(choice: Mapping[str, str]) -> Iterator[None]:
+    """Within this block, products of these shapes are computed by these providers, all others by PyTorch.
+
+    Args:
+        choice: provider by shape, both as text; providers that are not available here are passed over.
+    """
+    global _choice
+    before, usable = _choice, {name for precision in PRECISIONS for name in available(precision)}
+    _choice = {ProductShape.parse(shape): PROVIDERS[name] for shape, name in choice.items() if name in usable}
+    try:
+        yield
+    finally:
+        _choice = before
 
 
-def available() -> list[str]:
-    """The providers that can compute here."""
+PRECISIONS = ("float32", "bfloat16")
+
+
+def available(precision: str) -> list[str]:
+    """The providers that can compute here in a precision."""
+    if precision != "float32":
+        return [PYTORCH, PARTS]
     names = [PYTORCH]
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         names.append(ONEDNN)
@@ -73,34 +127,37 @@ def available() -> list[str]:
     return names
 
 
-@contextmanager
-def providers(choice: Mapping[str, str]) -> Iterator[None]:
-    """Within this block, products of these classes are computed by these providers, all others by PyTorch.
-
-    Args:
-        choice: provider by product class; providers that are not available here are passed over.
-    """
-    global _choice
-    before, usable = _choice, available()
-    _choice = {key: name for key, name in choice.items() if name in usable}
-    try:
-        yield
-    finally:
-        _choice = before
-
-
-def _pytorch(
+def pytorch(
     a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
 ) -> torch.Tensor:
+    """PyTorch's own product."""
     if addend is not None:
         return addend.addmm_(a, b, alpha=scale) if in_place else torch.addmm(addend, a, b, alpha=scale)
     product = a @ b
     return product if scale == 1.0 else product.mul_(scale)
 
 
-def _onednn(
+def parts(
     a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
 ) -> torch.Tensor:
+    """PyTorch's own product of parts of the rows of equal size."""
+    count = -(-len(a) // PART_ROWS)
+    if count == 1:
+        return pytorch(a, b, addend, scale, in_place)
+    result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
+    for begin, end in ((len(a) * part // count, len(a) * (part + 1) // count) for part in range(count)):
+        rows, own = a[begin:end], result[begin:end]
+        if addend is None:
+            torch.mm(rows, b, out=own)
+        else:
+            torch.addmm(addend if addend.ndim == 1 else addend[begin:end], rows, b, alpha=scale, out=own)
+    return result if addend is not None or scale == 1.0 else result.mul_(scale)
+
+
+def onednn(
+    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
+) -> torch.Tensor:
+    """oneDNN's inner product."""
     bias = addend if addend is not None and addend.ndim == 1 and scale == 1.0 else None
     product = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
     if addend is None or bias is not None:
@@ -108,14 +165,14 @@ def _onednn(
     return addend.add_(product, alpha=scale) if in_place else product.mul_(scale).add_(addend)
 
 
-def _native(
+def native(
     a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
 ) -> torch.Tensor:
-    assert not in_place or addend is not None
+    """The package's own kernel."""
     result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
     first = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
     library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), first, scale)
     return result
 
 
-PROVIDERS: dict[str, Provider] = {PYTORCH: _pytorch, ONEDNN: _onednn, NATIVE: _native}
+PROVIDERS: dict[str, Provider] = {PYTORCH: pytorch, PARTS: parts, ONEDNN: onednn, NATIVE: native}

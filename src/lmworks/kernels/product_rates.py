@@ -1,7 +1,7 @@
-"""Which provider multiplies matrices fastest on this machine: measured once, in a process of its own, and cached.
+"""Which provider multiplies each shape of matrices fastest on this machine: measured once, and cached.
 
-Each class of products (kernels/matmul) is timed with each provider, in turn. A provider that fails, or crashes the
-process, is left out, and why is kept. Imports no torch: the measuring process does.
+All providers are timed in turn, in a process of its own. One that fails there, or crashes that process, is left out,
+and why is kept. Imports no torch: the measuring process does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,15 +20,9 @@ MEASUREMENT = "matrix products 1"
 """The number is raised when what is measured changes."""
 ADVANTAGE = 1.05
 """A provider takes PyTorch's place where it is so many times as fast."""
-SHAPES = {  # tokens, inputs, outputs of a linear
-    "small": (128, 96, 256),
-    "narrow": (512, 576, 48),
-    "block": (512, 576, 1536),
-    "head": (128, 576, 49152),
-}
-ROUNDS, BUDGET = 3, 0.03  # turns of each provider, and seconds for a turn
+ROUNDS, SECONDS = 3, 0.01  # turns of each provider, and seconds of a turn
 WEIGHT_BYTES = 32 << 20  # weights go round so many bytes: in a model they are read from memory
-TIMEOUT = 180.0
+TIMEOUT = 180.0  # seconds of a measuring process
 
 
 @dataclass(frozen=True)
@@ -36,74 +30,69 @@ class ProductRates:
     """What was measured.
 
     Attributes:
-        gflops: GFLOP/s in float32 by product class and provider.
+        gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
         faults: by provider, why it is left out.
     """
 
     gflops: dict[str, dict[str, float]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
-    def choice(self) -> dict[str, str]:
-        """The provider of each class in which another one than PyTorch's own is clearly faster."""
+    def choice(self, shapes: Iterable[str]) -> dict[str, str]:
+        """The provider of each of these shapes for which another one than PyTorch's own is clearly faster."""
         chosen = {}
-        for name, rates in self.gflops.items():
-            best = max(rates, key=lambda provider: rates[provider])
-            if rates[best] >= ADVANTAGE * rates.get("pytorch", 0.0) and best != "pytorch":
-                chosen[name] = best
+        for shape in shapes:
+            rates = self.gflops.get(shape, {})
+            best = max(rates, key=lambda provider: rates[provider], default="pytorch")
+            if best != "pytorch" and rates[best] >= ADVANTAGE * rates.get("pytorch", 0.0):
+                chosen[shape] = best
         return chosen
 
-    def best(self) -> tuple[float, str]:
-        """GFLOP/s of the fastest provider in products as a block has them, and which it is; 0 if none was measured."""
-        rates: dict[str, float] = {}
-        for name, measured in self.gflops.items():
-            if name.endswith(" block"):
-                for provider, rate in measured.items():
-                    rates[provider] = max(rate, rates.get(provider, 0.0))
-        provider = max(rates, key=lambda each: rates[each], default="")
-        return rates.get(provider, 0.0), provider
 
-
-def product_rates(refresh: bool = False) -> ProductRates:
-    """The rates of this machine, from the cache; measured first, in some seconds, where they are not there.
+def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
+    """The rates of these shapes on this machine, from the cache; what is not there is measured first.
 
     Args:
+        shapes: kernels/matmul.ProductShape as text.
         refresh: measure again.
     """
-    cached = None if refresh else measurements.read(MEASUREMENT)
-    if cached is not None:
-        return ProductRates(**cached)
-    rates = _measure_apart()
-    measurements.write(MEASUREMENT, asdict(rates))
+    known = {} if refresh else measurements.read(MEASUREMENT) or {}
+    rates = ProductRates(known.get("gflops", {}), known.get("faults", {}))
+    missing = sorted(set(shapes) - set(rates.gflops))
+    if missing:
+        measured = _measure_apart(missing)
+        rates = ProductRates(rates.gflops | measured.gflops, rates.faults | measured.faults)
+        measurements.write(MEASUREMENT, asdict(rates))
     return rates
 
 
-def _measure_apart() -> ProductRates:
+def _measure_apart(shapes: list[str]) -> ProductRates:
     """Measured in a process of its own; where that crashes, in one for each provider beside PyTorch."""
     try:
-        return ProductRates(_run(()))
+        return ProductRates(_run(shapes, ()))
     except _Crashed:
         pass
-    rates, faults = ProductRates(), {}
-    for provider in ("onednn", "native"):
+    rates: dict[str, dict[str, float]] = {shape: {} for shape in shapes}
+    faults = {}
+    for provider in ("parts", "onednn", "native"):
         try:
-            measured = _run(("pytorch", provider))
+            measured = _run(shapes, ("pytorch", provider))
         except _Crashed as fault:
             faults[provider] = str(fault)
             continue
-        for name, own in measured.items():
-            rates.gflops.setdefault(name, {}).update(own)
-    return ProductRates(rates.gflops, faults)
+        for shape, by_provider in measured.items():
+            rates[shape] |= by_provider
+    return ProductRates(rates, faults)
 
 
 class _Crashed(Exception):
     """The measuring process ended without a result; says how."""
 
 
-def _run(providers: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """The rates of some providers, of all if none is named, by class, from a process of its own."""
-    command = [sys.executable, "-m", "lmworks.kernels.product_rates", str(machine.threads()), *providers]
+def _run(shapes: list[str], providers: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """The rates of some providers, of all if none is named, from a process of its own."""
+    command = [sys.executable, "-m", __name__, str(machine.threads()), *providers]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+        process = subprocess.run(command, input=json.dumps(shapes), capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         raise _Crashed(f"the measurement took longer than {TIMEOUT:.0f} s") from None
     if process.returncode:
@@ -112,67 +101,71 @@ def _run(providers: tuple[str, ...]) -> dict[str, dict[str, float]]:
     return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
-def measure(providers: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
-    """GFLOP/s by product class and provider, of the threads that PyTorch has now.
+def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
+    """GFLOP/s by shape and provider, of the threads that PyTorch has now.
 
     Args:
+        shapes: as text.
         providers: names of kernels/matmul; none: all that are available.
     """
     import torch
 
-    from lmworks.kernels import matmul
+    from lmworks.kernels.matmul import ProductShape, available
 
-    names = list(providers) or matmul.available()
-    rates: dict[str, dict[str, float]] = {}
+    rates = {}
     with torch.inference_mode():
-        for size, shape in SHAPES.items():
-            for layout in matmul.LAYOUTS:
-                call, work = _product(layout, *shape)
-                rates[f"{layout} {size}"] = {name: round(work / seconds / 1e9, 1) for name, seconds in _turns(call, names)}
+        for text in shapes:
+            shape = ProductShape.parse(text)
+            names = [name for name in available(shape.precision) if name in providers or not providers]
+            call, work = _product(shape), 2e-9 * shape.tokens * shape.inputs * shape.outputs
+            rates[text] = {name: round(work / seconds, 1) for name, seconds in _turns(call, names).items()}
     return rates
 
 
-def _product(layout: str, tokens: int, inputs: int, outputs: int) -> tuple[Callable[[str], object], float]:
-    """A call that multiplies by one provider, with the next of many weights, and its FLOPs."""
+def _product(shape: Any) -> Callable[[str], object]:
+    """A call that multiplies by the provider that it is given, with the next of many weights."""
     import torch
 
-    from lmworks.kernels.matmul import PROVIDERS
+    from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, PROVIDERS
 
-    count = max(1, WEIGHT_BYTES // (4 * inputs * outputs))
-    weights = [torch.randn(outputs, inputs) for _ in range(count)]
-    x, grad_y = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
-    turn = iter(range(sys.maxsize))
+    dtype = getattr(torch, shape.precision)
+    count = max(1, WEIGHT_BYTES // (dtype.itemsize * shape.inputs * shape.outputs))
+    weight = torch.randn(shape.outputs, shape.inputs).to(dtype)
+    weights = [weight, *(weight.clone() for _ in range(count - 1))]
+    x, grad_y = (torch.randn(shape.tokens, size).to(dtype) for size in (shape.inputs, shape.outputs))
+    number = 0
 
     def call(provider: str) -> object:
-        weight = weights[next(turn) % count]
-        if layout == "forward":
+        nonlocal number
+        weight, number = weights[number % count], number + 1
+        if shape.layout == FORWARD:
             return PROVIDERS[provider](x, weight.t(), None, 1.0, False)
-        if layout == "input_gradient":
+        if shape.layout == INPUT_GRADIENT:
             return PROVIDERS[provider](grad_y, weight, None, 1.0, False)
         return PROVIDERS[provider](grad_y.t(), x, weight, 1.0, True)
 
-    return call, 2.0 * tokens * inputs * outputs
+    return call
 
 
-def _turns(call: Callable[[str], object], providers: list[str]) -> list[tuple[str, float]]:
+def _turns(call: Callable[[str], object], providers: list[str]) -> Mapping[str, float]:
     """Seconds of a call by each provider; other programs only slow a call, so the fastest fifth counts."""
     taken: dict[str, list[float]] = {provider: [] for provider in providers}
     for _ in range(ROUNDS):
         for provider, seconds in taken.items():
             call(provider)
-            until = time.perf_counter() + BUDGET
-            while (started := time.perf_counter()) < until:
+            end = time.perf_counter() + SECONDS
+            while (started := time.perf_counter()) < end:
                 call(provider)
                 seconds.append(time.perf_counter() - started)
-    return [(provider, sorted(seconds)[len(seconds) // 5]) for provider, seconds in taken.items()]
+    return {provider: sorted(seconds)[len(seconds) // 5] for provider, seconds in taken.items()}
 
 
 def main() -> None:
-    """Measure, and print the rates as JSON: ``python -m lmworks.kernels.product_rates THREADS [PROVIDER ...]``."""
+    """Measure the shapes on standard input, and print the rates: ``THREADS [PROVIDER ...]``."""
     import torch
 
     torch.set_num_threads(int(sys.argv[1]))
-    print(json.dumps(measure(tuple(sys.argv[2:]))))
+    print(json.dumps(measure(json.load(sys.stdin), tuple(sys.argv[2:]))))
 
 
 if __name__ == "__main__":

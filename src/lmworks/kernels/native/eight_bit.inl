@@ -25,7 +25,9 @@ inline VecU32 half_bits(Vec x) {
 
 inline void decode(const EightBitMoment& moment, Size block, Size begin, Size count, float* values) {
     const float scale = moment.scales[block];
-    for (Size i = 0; i < count; ++i) values[i] = moment.levels[moment.codes[begin + i]];
+    const float* levels = moment.levels;
+    const std::uint8_t* codes = moment.codes + begin;
+    for (Size i = 0; i < count; ++i) values[i] = levels[codes[i]];
     for (Size i = 0; i < MOMENT_BLOCK; i += W) store(values + i, load(values + i) * scale);
 }
 
@@ -36,18 +38,22 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
     for (; i + W <= count; i += W) highest = max(highest, load(values + i)), lowest = min(lowest, load(values + i));
     float high = reduce_max(highest), low = -reduce_max(-lowest);
     for (; i < count; ++i) high = std::max(high, values[i]), low = std::min(low, values[i]);
-    const float scale = high >= -low ? high : low, divisor = scale == 0.0f ? 1.0f : scale;
+    const float scale = high >= -low ? high : low, factor = scale == 0.0f ? 1.0f : 1.0f / scale;
     moment.scales[block] = scale;
-    std::uint32_t bits[MOMENT_BLOCK];
+    std::uint32_t bits[MOMENT_BLOCK] = {};
     for (Size j = 0; j < count; j += W) {
-        const VecU32 half = half_bits(load(values + j) / divisor);
+        const VecU32 half = half_bits(load(values + j) * factor);
         std::memcpy(bits + j, &half, sizeof half);
     }
-    for (Size j = 0; j < count; ++j) moment.codes[begin + j] = moment.nearest[bits[j]];
+    const std::uint8_t* nearest = moment.nearest;
+    std::uint8_t codes[MOMENT_BLOCK];
+    for (Size j = 0; j < MOMENT_BLOCK; ++j) codes[j] = nearest[bits[j]];
+    std::copy_n(codes, count, moment.codes + begin);
 }
 
 inline void update_block(float* weights, const float* gradient, float* first, float* second, Size count,
                          const AdamWStep& step) {
+    const float size = step.rate / step.correction1, root_factor = 1.0f / step.correction2;
     for_each_vector(count, [&](Size i, int n) {
         const Vec g = load_n(gradient + i, n) * step.gradient_scale;
         Vec m = load(first + i), v = load(second + i);
@@ -57,7 +63,7 @@ inline void update_block(float* weights, const float* gradient, float* first, fl
         Vec root = v;
         for (int lane = 0; lane < W; ++lane) root[lane] = std::sqrt(v[lane]);
         const Vec w = load_n(weights + i, n) * (1.0f - step.rate * step.weight_decay);
-        store_n(weights + i, w - step.rate / step.correction1 * m / (root / step.correction2 + step.eps), n);
+        store_n(weights + i, w - size * m / (root * root_factor + step.eps), n);
     });
 }
 
