@@ -18,7 +18,7 @@ import work
 
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
-from lmworks.base.machine import peak_memory
+from lmworks.base.process_memory import peak_memory
 from lmworks.reports.card import build
 from lmworks.run import presets
 
@@ -30,7 +30,7 @@ LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
     """A run of tune, in this process."""
-    from lmworks.run.doors import tune
+    from lmworks.run.api import tune
 
     train = {"steps": STEPS, "precision": "float32", **({"memory": memory} if memory else {})}
     evaluate = {"task_rows": 4, "max_tokens": 8, "general_bytes": 2000}
@@ -40,7 +40,7 @@ def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str
 
 def pretrained(folder: Path, data: Path, preset: str) -> dict[str, Any]:
     """A run of pretrain, in this process."""
-    from lmworks.run.doors import pretrain
+    from lmworks.run.api import pretrain
 
     settings = presets.preset(preset)
     context = settings.values["model"].get("max_position_embeddings", TOKENS)

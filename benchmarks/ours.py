@@ -66,7 +66,7 @@ def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) 
     lengths = [len(document["ids"]) - 1 for document in documents]  # nothing is predicted from a document's last token
     targets = sum(len(document["ids"]) - document["prompt"] for document in documents)
     settings = LoRASettings(rank=work.RANK, targets=list(work.TARGETS)) if method == "lora" else None
-    trained = make(method, settings).trained(config)
+    trained = make(method, settings).trained_parameters(config)
     return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
 
 

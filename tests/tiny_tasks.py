@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Core
 
+from lmworks.data.batch import NEXT_SENTENCE
+from lmworks.model.config import HeadConfig, ModelConfig
 from lmworks.tasks import registry
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
@@ -82,10 +82,15 @@ def _opened(core: Core, ids: dict[str, int]) -> Tokenizer:
     return Tokenizer(core, **roles, config={f"{role}_token": core.id_to_token(index) for role, index in ids.items()})
 
 
-def model(architecture: str = "encoder", **told) -> SimpleNamespace:
-    """What a task asks of a model."""
-    facts = {"vocab_size": 1000, "type_vocab_size": 2, "head": lambda name: name, "language_head": True}
-    return SimpleNamespace(architecture=architecture, **{**facts, **told})
+def model(architecture: str = "encoder", **settings) -> ModelConfig:
+    """The config of a tiny model that has every part that a task asks for."""
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes |= {"vocab_size": 1000, "max_position_embeddings": 64, "type_vocab_size": 2, "pooler": True}
+    heads = (HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2),)
+    decoder = 1 if architecture == "encoder-decoder" else None
+    return ModelConfig(
+        architecture=architecture, **{**sizes, "heads": heads, "num_decoder_layers": decoder, **settings}
+    )
 
 
 def make_task(name: str, tokenizer: Tokenizer, config, **settings) -> Task:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
+    from lmworks.run.api import plan as plan
+    from lmworks.run.api import pretrain as pretrain
+    from lmworks.run.api import tune as tune
     from lmworks.run.checkpoint_model import load as load
-    from lmworks.run.doors import plan as plan
-    from lmworks.run.doors import pretrain as pretrain
-    from lmworks.run.doors import tune as tune
     from lmworks.run.pipeline import resume as resume
 
 __all__ = ["InputError", "LanguageModel", "__version__", "load", "plan", "pretrain", "report", "resume", "tune"]
@@ -32,11 +32,11 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "load": ("lmworks.run.checkpoint_model", "load"),
-    "plan": ("lmworks.run.doors", "plan"),
-    "pretrain": ("lmworks.run.doors", "pretrain"),
+    "plan": ("lmworks.run.api", "plan"),
+    "pretrain": ("lmworks.run.api", "pretrain"),
     "report": ("lmworks.reports.card", "build"),
     "resume": ("lmworks.run.pipeline", "resume"),
-    "tune": ("lmworks.run.doors", "tune"),
+    "tune": ("lmworks.run.api", "tune"),
 }
 """Public name -> the module that has it, and its name there."""
 

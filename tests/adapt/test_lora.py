@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lmworks.adapt.lora import LoRASettings, targeted
+from lmworks.adapt.lora import LoRASettings, matches_target
 from lmworks.adapt.low_rank import LoRALinear
 
 
@@ -53,13 +53,13 @@ def test_switched_off_it_is_the_base():
 
 def test_only_the_factors_learn_and_frozen_weights_keep_no_input():
     adapter = make()
-    kept = []
+    remaining = []
     x = torch.randn(7, 24, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: remaining.append(t) or t, lambda t: t):
         y = adapter(x)
-    inputs = [t for t in kept if t.shape == x.shape]
+    inputs = [t for t in remaining if t.shape == x.shape]
     assert {t.data_ptr() for t in inputs} == {x.data_ptr()}  # once, for A; nothing of the output's size
-    assert not [t for t in kept if t.shape == y.shape]
+    assert not [t for t in remaining if t.shape == y.shape]
     y.sum().backward()
     assert adapter.base.weight.grad is None
     assert adapter.lora_A.grad is not None
@@ -111,12 +111,12 @@ def test_dropout_is_for_training_and_follows_the_seed():
     ],
 )
 def test_targets_are_names_and_patterns(target, meant):
-    assert targeted("layers.12.self_attn.q_proj", target) is meant
+    assert matches_target("layers.12.self_attn.q_proj", target) is meant
 
 
 def test_all_linear_leaves_the_head_out():
-    assert not targeted("lm_head", "all-linear")
-    assert targeted("lm_head", "lm_head")
+    assert not matches_target("lm_head", "all-linear")
+    assert matches_target("lm_head", "lm_head")
 
 
 def test_targets_may_be_one_word_with_commas_and_scales_follow_alpha():

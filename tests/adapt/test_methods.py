@@ -18,15 +18,15 @@ import lmworks
 from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method, NoSettings
-from lmworks.adapt.registry import METHODS, chosen_by, make
+from lmworks.adapt.registry import METHODS, make, method_of
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, build, describe
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import store
 from lmworks.model.storage import DenseStorage
-from lmworks.model.stored import store
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
 from lmworks.run.pipeline import Run
@@ -104,13 +104,13 @@ def test_saved_and_loaded_it_gives_the_same_logits(name, model, folder, tmp_path
 @methods
 def test_what_is_counted_from_a_config_is_what_the_network_trains(name, model):
     method = make(name, SMALLEST.get(name))
-    counted = method.trained(model.config)
+    counted = method.trained_parameters(model.config)
     method.apply(model.network)
     assert counted == TrainedParameters.of(model.network)
     assert counted.count == sum(own.numel() for own in model.network.parameters() if own.requires_grad)
     whole = sum(own.numel() for own in model.network.parameters()) - counted.count_added
     assert counted.frozen == whole - (counted.count - counted.count_added)
-    full = training_flops(model.config, make("full").trained(model.config), 20)
+    full = training_flops(model.config, make("full").trained_parameters(model.config), 20)
     flops = training_flops(model.config, counted, 20)
     assert 0 < flops.total <= full.total
     assert (flops.total < full.total) is (name != "full")
@@ -161,7 +161,7 @@ def test_recipes_are_made_from_the_registry():
         assert {f"{name}.{field}" for field in method.settings_class.model_fields} <= names
         recipe = resolve({"model": "m", "data": "d", "method": name})
         assert recipe.train.learning_rate == method.learning_rate
-        assert type(chosen_by(recipe)) is method
+        assert type(method_of(recipe)) is method
         assert f"{name}: {method.summary}" in next(row.help for row in describe(Recipe) if row.name == "method")
     assert {method.settings_class for method in METHODS.values()} - {NoSettings}
     with pytest.raises(InputError, match="method"):
@@ -192,7 +192,7 @@ SIZES |= {"num_attention_heads": 4, "max_position_embeddings": 32}
 class TestLastLayers:
     def trained(self, layers: int = 2, head: bool = False, **changes: object) -> set[str]:
         config = ModelConfig(**(SIZES | changes))
-        return set(make("last_layers", LastLayersSettings(layers=layers, head=head)).trained(config).own)
+        return set(make("last_layers", LastLayersSettings(layers=layers, head=head)).trained_parameters(config).own)
 
     def beginnings(self, layers: int = 2, head: bool = False, **changes: object) -> set[str]:
         return {".".join(name.split(".")[:2]) for name in self.trained(layers, head, **changes)}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_families import their_config
+from tiny_families import make, their_config
 from tiny_model import save_tiny
 from transformers import AutoModelForCausalLM
 
@@ -23,8 +23,8 @@ from lmworks.families.registry import FAMILIES, family_of
 
 
 def edit(file: Path, **keys: Any) -> None:
-    told = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps(told | keys))
+    output = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(output | keys))
 
 
 def with_few_rows(folder: Path, lacking: int) -> Path:
@@ -183,3 +183,28 @@ def test_weights_that_are_no_numbers_are_said(tmp_path: Path, value: float, monk
     for most in (opened.CHECKED_BYTES, 0):  # as a small model and as a large one
         monkeypatch.setattr(opened, "CHECKED_BYTES", most)
         assert any("layers.1.mlp.up_proj.weight (1)" in note for note in lmworks.load(folder).notes)
+
+
+@pytest.mark.parametrize("size", [9_999, 10**9, 10**15])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size", "head_dim"])
+def test_absurd_sizes_are_refused_before_anything_of_that_size_is_made(tmp_path: Path, key: str, size: int) -> None:
+    folder = save_tiny(tmp_path / "model")
+    edit(folder / "config.json", **{key: size})
+    with pytest.raises(InputError) as caught:
+        open_folder(folder)
+    assert str(folder) in caught.value.place
+    assert str(size) in caught.value.fault
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("case", ["bert", "t5", "bart"])
+def test_absurd_numbers_of_layers_are_refused_in_every_shape_of_model(tmp_path: Path, case: str) -> None:
+    make(case).save_pretrained(tmp_path)
+    layers = [name for name in json.loads((tmp_path / "config.json").read_text()) if name.endswith("layers")]
+    assert layers
+    for name in layers:
+        output = json.loads((tmp_path / "config.json").read_text())
+        edit(tmp_path / "config.json", **{name: 10**9})
+        with pytest.raises(InputError, match=name):
+            open_folder(tmp_path)
+        edit(tmp_path / "config.json", **output)

@@ -11,7 +11,7 @@ import torch
 from lmworks.generate.beam import search
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings, as_tensor, log_probabilities
-from lmworks.generate.stepper import RESERVE, Prompt, Stepper, Usage
+from lmworks.generate.stepper import RESERVE, RowStart, Stepper, Usage
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig, RopeScaling
 from lmworks.model.transformer import Transformer
@@ -45,8 +45,8 @@ def _network(request) -> Transformer:
     return network
 
 
-def as_prompt(stepper: Stepper, ids: list[int]) -> Prompt:
-    return Prompt([1], ids) if stepper.has_encoder else Prompt(ids)
+def as_prompt(stepper: Stepper, ids: list[int]) -> RowStart:
+    return RowStart([1], ids) if stepper.has_encoder else RowStart(ids)
 
 
 def alone(network: Transformer, ids: list[int], steps: int = STEPS) -> tuple[list[int], np.ndarray]:
@@ -111,9 +111,9 @@ def test_once_a_long_row_has_left_its_columns_and_its_masks_go_with_the_next_tha
     torch.manual_seed(3)
     network = Transformer(ModelConfig(**{**SIZES, **MODELS["learned"]})).eval()
     stepper = TorchStepper(network)
-    stepper.prefill([Prompt(PROMPTS[2]), Prompt(PROMPTS[0])])
+    stepper.prefill([RowStart(PROMPTS[2]), RowStart(PROMPTS[0])])
     stepper.keep([1])
-    stepper.add([Prompt([7, 8, 9])])
+    stepper.add([RowStart([7, 8, 9])])
     assert stepper._cache is not None
     assert (stepper._cache.length, stepper._cache.segments) == (3, None)
 
@@ -136,11 +136,11 @@ class Bigrams:
     def logits(self) -> np.ndarray:
         return self.table[[row[-1] for row in self.rows]]
 
-    def prefill(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         self.rows = []
         self.add(prompts)
 
-    def add(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         self.rows += [list(prompt.ids) for prompt in prompts]
         self.usage.prompt_tokens += sum(len(prompt.ids) for prompt in prompts)
 

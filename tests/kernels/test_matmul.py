@@ -7,13 +7,21 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lmworks.kernels import matmul as products
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.kernels.matmul import NATIVE, PROVIDERS, PYTORCH, available, matmul, product_class, providers
+from lmworks.kernels.matmul import NATIVE, PARTS, PROVIDERS, PYTORCH, ProductShape, available, matmul, providers
 
 SETS = library().instruction_sets() if library() is not None else []
-SHAPES = [(1, 1, 1), (7, 13, 5), (13, 1, 17), (6, 400, 64), (1, 576, 49), (100, 33, 70), (65, 1000, 1600), (200, 64, 96)]
+SHAPES = [
+    (1, 1, 1),
+    (7, 13, 5),
+    (13, 1, 17),
+    (6, 400, 64),
+    (1, 576, 49),
+    (100, 33, 70),
+    (65, 1000, 1600),
+    (200, 64, 96),
+]
 """(M, K, N): below and above a tile, a panel and a block in each size, and not multiples of them."""
 
 
@@ -24,7 +32,10 @@ def stored(rows: int, columns: int, by_columns: bool) -> torch.Tensor:
     return torch.randn(rows, columns + 3)[:, :columns]
 
 
-@pytest.fixture(params=[name for name in available() if name != NATIVE] + [f"{NATIVE} {name}" for name in SETS])
+OTHERS = [name for name in (*available("float32"), PARTS) if name != NATIVE]
+
+
+@pytest.fixture(params=[*OTHERS, *(f"{NATIVE} {name}" for name in SETS)])
 def provider(request: pytest.FixtureRequest) -> Iterator[str]:
     """A provider; the native one with each instruction set of this processor."""
     name, _, instruction_set = request.param.partition(" ")
@@ -38,7 +49,9 @@ def provider(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("by_columns", [(False, False), (False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_are_those_of_float64(provider: str, shape: tuple[int, int, int], by_columns: tuple[bool, bool]) -> None:
+def test_products_are_those_of_float64(
+    provider: str, shape: tuple[int, int, int], by_columns: tuple[bool, bool]
+) -> None:
     torch.manual_seed(0)
     rows, depth, columns = shape
     a, b = stored(rows, depth, by_columns[0]), stored(depth, columns, by_columns[1])
@@ -101,27 +114,42 @@ def test_other_strides_and_addends_of_other_sizes_are_refused() -> None:
         library().matmul(to_dlpack(a.contiguous()), to_dlpack(b), to_dlpack(c), to_dlpack(torch.zeros(3, 5)), 1.0)
 
 
-def test_classes_follow_layout_and_size() -> None:
-    x, weight, grad_y = torch.empty(512, 576), torch.empty(1536, 576), torch.empty(512, 1536)
-    assert product_class(x, weight.t()) == "forward block"
-    assert product_class(grad_y, weight) == "input_gradient block"
-    assert product_class(grad_y.t(), x) == "weight_gradient block"
-    assert product_class(x, torch.empty(48, 576).t()) == "forward narrow"
-    assert product_class(x[:8], weight[:64].t()) == "forward small"
-    assert product_class(x, torch.empty(49152, 576).t()) == "forward head"
+def test_shapes_follow_layout_and_size() -> None:
+    x, weight, grad_y = torch.empty(500, 576), torch.empty(1536, 576), torch.empty(500, 1536)
+    assert str(ProductShape.of(x, weight.t())) == "float32 forward 576 1536 512"
+    assert str(ProductShape.of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
+    assert str(ProductShape.of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
+    assert str(ProductShape.of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
+    assert ProductShape.of(x[:8], weight.t()).tokens == 128
+    assert ProductShape.of(torch.empty(3000, 576), weight.t()).tokens == 1024
+    shape = ProductShape.of(x, weight.t())
+    assert ProductShape.parse(str(shape)) == shape == ProductShape.of_linear("float32", "forward", 576, 1536, 500)
 
 
-def test_each_class_goes_to_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_shape_goes_to_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     for name, own in PROVIDERS.items():
         monkeypatch.setitem(PROVIDERS, name, lambda *values, name=name, own=own: asked.append(name) or own(*values))
-    x, weight = torch.randn(512, 576), torch.randn(1536, 576)
-    other = available()[-1]
-    with providers({"forward block": other, "weight_gradient block": "a provider of another machine"}):
-        matmul(x, weight.t())
+    x, weight = torch.randn(300, 64), torch.randn(96, 64)
+    other = available("float32")[-1]
+    with providers({"float32 forward 64 96 512": other, "float32 input_gradient 64 96 512": "of another machine"}):
+        expected = x @ weight.t()
+        torch.testing.assert_close(matmul(x, weight.t()), expected)
         matmul(x[:4], weight.t())
-        matmul(weight.t(), weight)
+        matmul(expected, weight)
         matmul(x.bfloat16(), weight.bfloat16().t())
     matmul(x, weight.t())
-    assert asked == [other, PYTORCH, PYTORCH, PYTORCH, PYTORCH]
-    assert products._choice == {}
+    assert asked == [other]
+
+
+@pytest.mark.parametrize("rows", [3, 512, 513, 1300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_parts_are_the_whole_product(rows: int, dtype: torch.dtype) -> None:
+    a, b = torch.randn(rows, 40).to(dtype), torch.randn(24, 40).to(dtype).t()
+    bias, matrix = torch.randn(24).to(dtype), torch.randn(rows, 24).to(dtype)
+    for addend, scale in ((None, 1.0), (None, 2.0), (bias, 1.0), (matrix, 2.0)):
+        expected = PROVIDERS[PYTORCH](a, b, addend, scale, False)
+        torch.testing.assert_close(PROVIDERS[PARTS](a, b, addend, scale, False), expected)
+        if addend is not None and addend.ndim == 2:
+            assert PROVIDERS[PARTS](a, b, addend, scale, True) is addend
+            torch.testing.assert_close(addend, expected)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import save_tiny
+from tiny_model import save_questions, save_tiny
 
 import lmworks
 from lmworks.adapt import adapter_folder
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
+from lmworks.commands.main import main
 
 IDS = torch.tensor([[5, 9, 30, 7]])
 
@@ -91,3 +92,26 @@ def test_wrong_values_of_an_adapters_config_are_refused_by_their_key(together: P
     with pytest.raises(InputError, match=next(iter(keys))) as caught:
         lmworks.load(together / "run" / "final")
     assert "adapter_config.json" in caught.value.place or "adapter_config.json" in caught.value.fault
+
+
+def test_every_command_that_opens_a_model_takes_the_base_that_the_hint_names(
+    together: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.move(together / "base", together / "renamed")
+    adapter, base = str(together / "run" / "final"), ["--base", str(together / "renamed")]
+    save_questions(tmp_path / "faq.jsonl")
+    commands = [
+        ["generate", adapter, "What", "--max-tokens", "2"],
+        ["chat", adapter, "--ask", "What?", "--max-tokens", "2"],
+        ["score", adapter, "What is it?"],
+        ["next", "What", "--model", adapter],
+        ["embed", "What", "Who", "--model", adapter],
+        ["data", "show", adapter, str(tmp_path / "faq.jsonl")],
+        ["save", adapter, str(tmp_path / "saved")],
+    ]
+    for words in commands:
+        assert main(words) == 2
+        assert "hint: name it: --base FOLDER" in capsys.readouterr().err
+        assert main([*words, *base]) == 0, words
+    assert main(["score", str(together / "renamed"), "What?", *base]) == 2
+    assert "has no base" in capsys.readouterr().err

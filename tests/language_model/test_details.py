@@ -67,7 +67,7 @@ def test_log_probabilities_are_those_of_the_whole_text(model, sampling):
 
 def test_a_model_that_was_trained_on_windows_slides(model, tmp_path: Path):
     folder = model.save(tmp_path / "windows")
-    InputFormat(task="causal", slide=True).save(folder)
+    InputFormat(task="causal", kind="text", slide=True).save(folder)
     opened = lmworks.load(folder)
     size = opened.config.max_position_embeddings + 40
     reply = opened.generate("abc", details=True, max_tokens=size)

@@ -16,6 +16,8 @@ from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
 from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.input_format import FILE, InputFormat
+from lmworks.tasks.registry import TASKS
+from lmworks.tasks.settings import TaskSettings
 from lmworks.text import corpus
 from lmworks.text.rows import DataSettings
 
@@ -98,8 +100,8 @@ def test_a_pattern_and_a_system_message_stand_in_every_chat(model, tmp_path):
     assert opened._conversation(message, raw=False).ids == wanted.ids
     assert opened._prompt("What is 0?", raw=False).ids == wanted.ids
     assert opened._prompt({"asked": "What is 0?"}, raw=False).ids == wanted.ids
-    told = [{"role": "system", "content": "Be long."}, *message]
-    assert "Be long" in opened.tokenizer.decode(opened._conversation(told, raw=False).ids)
+    output = [{"role": "system", "content": "Be long."}, *message]
+    assert "Be long" in opened.tokenizer.decode(opened._conversation(output, raw=False).ids)
     assert opened._conversation(message, raw=True).ids != wanted.ids
 
 
@@ -111,7 +113,7 @@ def test_without_a_template_the_line_after_the_prompt_is_there(model, tmp_path):
 
 
 def test_patterns_of_several_columns():
-    form = InputFormat(task="instructions", prompt="{title}: {body}")
+    form = InputFormat(task="instructions", kind="prompt", prompt="{title}: {body}")
     assert form.fill({"title": "A", "body": "b"}) == "A: b"
     assert form.fill('{"title": "A", "body": "b"}') == "A: b"
     with pytest.raises(InputError, match="built from title and body"):
@@ -125,3 +127,26 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(InputError, match=FILE.replace(".", r"\.")):
         InputFormat.read(tmp_path)
     assert InputFormat.read(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("labels", "label"), ("instructions", "prompt"), ("seq2seq", "source"), ("causal", "text"), ("chat", "text")],
+)
+def test_a_file_that_names_its_task_alone_still_opens(tmp_path, task, kind):
+    (tmp_path / FILE).write_text(json.dumps({"task": task}))
+    read = InputFormat.read(tmp_path)
+    assert (read.task, read.kind) == (task, kind)
+    assert TASKS[task].input_kind == kind
+    read.save(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["kind"] == kind
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_run_writes_how_its_task_is_asked(name):
+    task = TASKS[name].__new__(TASKS[name])
+    task.settings = TaskSettings(name=name, prefix="to French: " if "prefix" in TASKS[name].uses else "")
+    form = task.input_format(DataSettings(system="Be brief.", prompt="{a}"), ["no", "yes"])
+    assert (form.task, form.kind, form.system, form.prompt) == (name, task.input_kind, "Be brief.", "{a}")
+    assert form.labels == (("no", "yes") if form.kind == "label" else ())
+    assert form.prefix == task.settings.prefix

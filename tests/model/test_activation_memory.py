@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmworks.adapt.lora import targeted
+from lmworks.adapt.lora import matches_target
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.kernels.library import library
 from lmworks.model import sizes
@@ -62,7 +62,7 @@ def _measured(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     if adapted is not None:
         network.requires_grad_(False)
         for name, base in list(named_linears(network)):
-            if any(targeted(name, target) for target in adapted):
+            if any(matches_target(name, target) for target in adapted):
                 put(network, name, LoRALinear(base, rank, 1.0))
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     tensors: dict[int, torch.Tensor] = {}
@@ -86,7 +86,7 @@ def _measured(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
 def _computed(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     chosen = None
     if adapted is not None:
-        chosen = [m for m in sizes.linears(config) if any(targeted(m.name, target) for target in adapted)]
+        chosen = [m for m in sizes.linears(config) if any(matches_target(m.name, target) for target in adapted)]
     return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=library() is not None)
 
 

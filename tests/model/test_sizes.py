@@ -179,7 +179,9 @@ def test_flops_are_those_of_the_products_made(name: str, monkeypatch: pytest.Mon
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         if encoder_decoder:
             memory = network.encode(torch.randint(0, config.vocab_size, (1, read)))
-        answer = network(torch.randint(0, config.vocab_size, (1, tokens)), memory=memory, only=torch.tensor([3, 9]))
+        answer = network(
+            torch.randint(0, config.vocab_size, (1, tokens)), memory=memory, logits_to_keep=torch.tensor([3, 9])
+        )
         labels = {head.name: len(head.places(tokens)) for head in config.heads}
         for head in config.heads:
             network.head_logits(head.name, answer.hidden[0, list(head.places(tokens))])

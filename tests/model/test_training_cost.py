@@ -12,21 +12,21 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import make
 from lmworks.model import fused, sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.trained import TrainedParameters, without_storage
+from lmworks.model.trained_parameters import TrainedParameters, without_storage
 from lmworks.model.training_cost import frozen_layers, training_flops
 from lmworks.model.transformer import Transformer
 
 
 def _lora(config: ModelConfig, *targets: str, rank: int = 2) -> TrainedParameters:
-    return make("lora", LoRASettings(rank=rank, targets=list(targets))).trained(config)
+    return make("lora", LoRASettings(rank=rank, targets=list(targets))).trained_parameters(config)
 
 
 def _full(config: ModelConfig) -> TrainedParameters:
-    return make("full").trained(config)
+    return make("full").trained_parameters(config)
 
 
 def _last(config: ModelConfig, layers: int = 1) -> TrainedParameters:
-    return make("last_layers", LastLayersSettings(layers=layers)).trained(config)
+    return make("last_layers", LastLayersSettings(layers=layers)).trained_parameters(config)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

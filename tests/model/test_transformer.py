@@ -104,10 +104,10 @@ def test_padded_equals_alone(network, side, cached):
 
 def test_picked_places_equal_all_logits_and_their_gradients(network):
     ids, only = ids_of(2, 7), torch.tensor([1, 5, 13])
-    picked = network(ids, only=only).logits
+    picked = network(ids, logits_to_keep=only).logits
     close(picked, network(ids).logits.flatten(0, 1)[only])
     gradients = []
-    for logits in (network(ids, only=only).logits, network(ids).logits.flatten(0, 1)[only]):
+    for logits in (network(ids, logits_to_keep=only).logits, network(ids).logits.flatten(0, 1)[only]):
         network.zero_grad()
         logits.square().sum().backward()
         gradients.append([p.grad.clone() for p in network.parameters()])

@@ -10,9 +10,9 @@ from tiny_model import save_questions, save_tiny, settings
 from lmworks.adapt.adapters import adapters
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.language_model.opening import load
-from lmworks.model.stored import StoredLinear, stored_bytes
-from lmworks.run.doors import tune
+from lmworks.language_model.opening import open_saved_model
+from lmworks.model.frozen_layers import StoredLinear, stored_bytes
+from lmworks.run.api import tune
 from lmworks.run.pipeline import resume
 
 
@@ -45,7 +45,7 @@ def test_stored_weights_of_a_folder_train_as_they_are_bit_for_bit(model: Path, d
 
 
 def test_a_base_in_bfloat16_is_that_of_the_rounded_weights(model: Path, data: Path, tmp_path: Path) -> None:
-    rounded = load(model)
+    rounded = open_saved_model(model)
     for weight in rounded.network.parameters():
         weight.data = weight.data.bfloat16().float()
     rounded.save(tmp_path / "rounded")
@@ -76,12 +76,17 @@ def test_a_run_over_bfloat16_that_was_killed_goes_on_bit_for_bit(
 
 def test_an_adapter_opens_over_a_base_in_any_storage(model: Path, data: Path, tmp_path: Path) -> None:
     folder = run(model, data, tmp_path / "run", base_precision="bfloat16")
-    stored = load(folder, storage="bfloat16")
+    stored = open_saved_model(folder, storage="bfloat16")
     assert not any("fingerprint" in note or "another" in note for note in stored.notes)
     assert all(isinstance(adapter.base, StoredLinear) for _, adapter in adapters(stored.network))
-    plain = sum(weight.nbytes for name, weight in load(model).network.named_parameters() if weight.dim() == 2)
+    plain = sum(
+        weight.nbytes for name, weight in open_saved_model(model).network.named_parameters() if weight.dim() == 2
+    )
     assert stored_bytes(stored.network) == plain / 2
-    answers = [load(folder, storage=storage).generate("What is 3 and 3?", max_tokens=4) for storage in (None, "stored")]
+    answers = [
+        open_saved_model(folder, storage=storage).generate("What is 3 and 3?", max_tokens=4)
+        for storage in (None, "stored")
+    ]
     assert answers[0] == answers[1]
 
 

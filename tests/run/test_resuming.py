@@ -49,7 +49,7 @@ def test_the_budget_of_memory_holds_and_is_said(model, tmp_path, monkeypatch):
     monkeypatch.setattr(_Training, "_steps", watch)
     assert lmworks.resume(tmp_path / "run", lines.append).stopped == "finished"
     assert budgets == [round(0.9 * 6e9)]
-    assert any("within 6.00 GB: 0 of 2 blocks recomputed" in line for line in lines)
+    assert any("within 6.00 GB: activation checkpointing (recompute) of 0 of 2 blocks" in line for line in lines)
 
 
 def test_relative_paths_are_those_of_the_folder_in_which_the_run_began(model, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from lmworks.base import measurements
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.run import timing
-from lmworks.run.footprint import Documents, ProcessMemory, TrainingSetup
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
 from lmworks.train.settings import TrainSettings
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
@@ -21,18 +21,20 @@ BOTH = DECODER.model_copy(update={"architecture": "encoder-decoder", "num_decode
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
-    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MOST_SECONDS", 0.0)
 
 
 def _setup(config: ModelConfig, method: str = "lora", sources: list[int] | None = None) -> TrainingSetup:
-    documents = Documents([9, 12, 30, 7], sources or [], loss_tokens=29)
+    documents = DataStatistics([9, 12, 30, 7], sources or [], loss_tokens=29)
     train = TrainSettings(precision="float32", batch_size=2)
-    return TrainingSetup.of(config, make(method).trained(config), train, "float32", documents, ProcessMemory())
+    return TrainingSetup.of(
+        config, make(method).trained_parameters(config), train, "float32", documents, ProcessMemory()
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_timed(method):
-    result = timing.measured(_setup(DECODER, method), make(method), answer_rows=3)
+    result = timing.read_or_measure(_setup(DECODER, method), make(method), answer_rows=3)
     assert result is not None
     assert min(result.step, result.evaluation, result.answer) > 0
     assert result.step_tokens == 9 + 30  # two documents, spread over the lengths
@@ -41,33 +43,33 @@ def test_every_method_is_timed(method):
 @pytest.mark.parametrize(("config", "sources"), [(ENCODER, None), (BOTH, [4, 8, 15, 16])])
 def test_every_architecture_is_timed(config, sources):
     writes = config.architecture != "encoder"
-    result = timing.measured(_setup(config, "full", sources), make("full"), answer_rows=2 * writes)
+    result = timing.read_or_measure(_setup(config, "full", sources), make("full"), answer_rows=2 * writes)
     assert result is not None
     assert result.step > 0
     assert (result.answer > 0) == writes
 
 
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET", 0.0)
-    first = timing.measured(_setup(DECODER), make("lora"))
-    assert timing.measured(_setup(DECODER), make("lora")) == first
+    monkeypatch.setattr(timing, "QUIET_SHARE", 0.0)
+    first = timing.read_or_measure(_setup(DECODER), make("lora"))
+    assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
     monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
-    assert timing.measured(_setup(DECODER), make("lora")) == first
+    assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        timing.measured(_setup(DECODER, "full"), make("full"))
+        timing.read_or_measure(_setup(DECODER, "full"), make("full"))
     measurements.forget()
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        timing.measured(_setup(DECODER), make("lora"))
+        timing.read_or_measure(_setup(DECODER), make("lora"))
 
 
 def test_a_measurement_that_other_programs_disturbed_is_not_kept(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET", 2.0)
-    result = timing.measured(_setup(DECODER), make("lora"))
+    monkeypatch.setattr(timing, "QUIET_SHARE", 2.0)
+    result = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert result is not None
     assert not result.quiet
     monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        timing.measured(_setup(DECODER), make("lora"))
+        timing.read_or_measure(_setup(DECODER), make("lora"))
 
 
 def test_whole_models_lie_on_the_line_through_shallow_ones():

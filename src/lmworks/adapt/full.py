@@ -17,6 +17,7 @@ class Full(WeightsMethod[NoSettings]):
 
     name = "full"
     summary = "every weight"
+    default_for = frozenset({"new"})
     learning_rate = 2e-5
     pretraining_learning_rate = 5e-4
 

@@ -14,8 +14,8 @@ from lmworks.base.settings import Settings
 if TYPE_CHECKING:
     from lmworks.model.transformer import Transformer
 
-ABOVE = ("norm.", "pooler.", "heads.")  # what stands above the last layer, besides the language head
-HEAD = ("lm_head.", "head_transform.", "head_bias")
+PARTS_ABOVE = ("norm.", "pooler.", "heads.")  # what stands above the last layer, besides the language head
+HEAD_PARTS = ("lm_head.", "head_transform.", "head_bias")
 
 
 class LastLayersSettings(Settings):
@@ -47,7 +47,8 @@ class LastLayers(WeightsMethod[LastLayersSettings]):
                 "last_layers.head",
                 "leave it false, or take --method full",
             )
-        beginnings = (*(f"layers.{block}." for block in blocks), *ABOVE, *(HEAD if self.settings.head else ()))
+        parts = PARTS_ABOVE + (HEAD_PARTS if self.settings.head else ())
+        beginnings = (*(f"layers.{block}." for block in blocks), *parts)
         return [name for name, _ in network.named_parameters() if name.startswith(beginnings)]
 
     def _blocks(self, network: Transformer) -> set[int]:

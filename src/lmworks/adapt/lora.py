@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lmworks.model.transformer import Transformer
 
 ALL_LINEAR = "all-linear"
-HEAD = "lm_head"
+HEAD_NAME = "lm_head"
 
 
 class LoRASettings(Settings):
@@ -55,7 +55,7 @@ class LoRASettings(Settings):
         return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
 
-def targeted(name: str, target: str) -> bool:
+def matches_target(name: str, target: str) -> bool:
     """Whether one target means a linear: its last names, a pattern, or all-linear.
 
     Args:
@@ -63,7 +63,7 @@ def targeted(name: str, target: str) -> bool:
         target: of the settings.
     """
     if target == ALL_LINEAR:
-        return name.rpartition(".")[2] != HEAD
+        return name.rpartition(".")[2] != HEAD_NAME
     return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 
@@ -73,6 +73,7 @@ class LoRA(Method[LoRASettings]):
     name = "lora"
     summary = "small low-rank matrices beside frozen ones"
     settings_class = LoRASettings
+    default_for = frozenset({"opened"})
     learning_rate = 2e-4
     pretraining_learning_rate = 2e-4
     peft_type = "LORA"
@@ -103,11 +104,11 @@ class LoRA(Method[LoRASettings]):
 
         names = [name for name, _ in named_linears(network)]
         for target in self.settings.targets:
-            if not any(targeted(name, target) for name in names):
+            if not any(matches_target(name, target) for name in names):
                 known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} means no linear of this network"
                 raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {known}")
-        return [name for name in names if any(targeted(name, target) for target in self.settings.targets)]
+        return [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
 
     def disabled(self, network: Transformer) -> AbstractContextManager[None]:
         """See :meth:`Method.disabled`."""

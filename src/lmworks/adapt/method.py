@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lmworks.base.settings import Settings
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from lmworks.adapt.adapter_folder import LoadedAdapter
     from lmworks.families.family import Family
     from lmworks.model.config import ModelConfig
-    from lmworks.model.trained import TrainedParameters
+    from lmworks.model.trained_parameters import TrainedParameters
     from lmworks.model.transformer import Transformer
     from lmworks.text.tokenizer import Tokenizer
 
 S = TypeVar("S", bound=Settings)
+ModelKind = Literal["opened", "new"]
 
 
 class NoSettings(Settings):
@@ -48,6 +49,7 @@ class Method(ABC, Generic[S]):
         name: as recipes and ``--method`` say it; its settings are the recipe's group of that name.
         summary: one line for help texts.
         settings_class: its settings; :class:`NoSettings` where it has none.
+        default_for: the models, "opened" or "new", for which it is the method where a recipe names none.
         learning_rate: default peak rate for an opened model. pretraining_learning_rate: for a model from scratch.
         peft_type: what PEFT's adapter_config.json calls it; None where the result is a whole model.
     """
@@ -55,6 +57,7 @@ class Method(ABC, Generic[S]):
     name: ClassVar[str]
     summary: ClassVar[str]
     settings_class: ClassVar[type[Settings]] = NoSettings
+    default_for: ClassVar[frozenset[ModelKind]] = frozenset()
     learning_rate: ClassVar[float]
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
@@ -103,13 +106,13 @@ class Method(ABC, Generic[S]):
         """Put a saved adapter on its base; only of methods with a ``peft_type``. See ``registry.load_adapter``."""
         raise TypeError(f"{cls.name} is saved as a whole model, which has no adapter to load")
 
-    def trained(self, config: ModelConfig) -> TrainedParameters:
+    def trained_parameters(self, config: ModelConfig) -> TrainedParameters:
         """What this method trains of a model, from its config alone: applied to a network without storage.
 
         Raises:
             InputError: the method does not fit such a network.
         """
-        from lmworks.model.trained import TrainedParameters, without_storage
+        from lmworks.model.trained_parameters import TrainedParameters, without_storage
 
         network = without_storage(config)
         self.apply(network)

@@ -28,12 +28,13 @@ from lmworks.families.mapping import Row, our_modules, their_place
 from lmworks.model.config import ModelConfig
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
-KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
+TENSOR_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
 # Keys of their config that are read here, or that change nothing once the adapter is trained.
-READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
-IDLE = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
-IDLE |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
-IDLE |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
+READ_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"}
+READ_KEYS |= {"rank_pattern", "alpha_pattern", "target_modules"}
+IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
+IGNORED_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
+IGNORED_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("peft_type", "bias", "base_model_name_or_path"), (str,)),
     **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
@@ -241,7 +242,7 @@ def _read_lora_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
     if config.get("bias", "none") != "none":
         raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
-    known = READ | IDLE | {"init_lora_weights", "bias"}
+    known = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
     unknown = [name for name, value in config.items() if value and name not in known]
     if unknown:
         hint = "merge it into its base with peft, and load that"
@@ -262,7 +263,7 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
         raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        match = KEY.fullmatch(key)
+        match = TENSOR_NAME.fullmatch(key)
         if match is None:
             raise InputError(f"unexpected tensor {key}", str(path), "only LoRA factors of linears are loaded")
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor

@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 from lmworks.adapt.full import Full
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
-from lmworks.adapt.method import Method, NoSettings
+from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings
 
@@ -49,7 +49,17 @@ def make(name: str, settings: Settings | None = None) -> Method[Any]:
     return METHODS[name](settings)
 
 
-def chosen_by(recipe: Settings) -> Method[Any]:
+def default(kind: ModelKind) -> type[Method[Any]]:
+    """The method where a recipe names none: of a model that is opened, or of a new one."""
+    return next(method for method in METHODS.values() if kind in method.default_for)
+
+
+def names_with_adapters() -> list[str]:
+    """The methods that freeze the model's own weights and save an adapter, not a whole model."""
+    return [name for name, method in METHODS.items() if method.peft_type is not None]
+
+
+def method_of(recipe: Settings) -> Method[Any]:
     """The method that a recipe names, with the settings of its group there."""
     name = getattr(recipe, "method")  # noqa: B009 - a recipe's fields are made from this registry
     return make(name, getattr(recipe, name, None))

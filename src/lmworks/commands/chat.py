@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, nearest, parse_overrides
-from lmworks.commands.generate import add_options, as_list, explain_stop, note_format, open_model
+from lmworks.commands.generate import add_options, as_list, explain_stop, note_format
+from lmworks.commands.opening import open_model
 
 if TYPE_CHECKING:
     from lmworks.data.prompts import Prompt
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.generate.sampling import SamplingSettings
 
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
-    model = open_model(args.model, args.fast)
+    model = open_model(args)
     note_format(model, args.raw)
     conversation = Conversation(model, settings, args.system, args.raw)
     if not (args.ask or args.held_out):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands import show
+from lmworks.commands.opening import add_base
 
 if TYPE_CHECKING:
     from lmworks.data.batch import Example
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "examples of another task than the model's own: what is masked, replaced or left, sources and targets ..."
     )
     showing.add_argument("model", help="a folder, GGUF file, alias, hub:owner/name or pypi:distribution")
+    add_base(showing)
     showing.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     showing.add_argument("--examples", type=int, default=2, metavar="N", help="how many to print (default 2)")
     showing.add_argument("--tokens", type=int, default=400, metavar="N", help="how many of each (default 400)")
@@ -104,7 +106,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     chosen = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
     settings = build(corpus.DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
-    tokenizer, config = load_tokenizer(args.model), read_config(args.model)
+    tokenizer, config = load_tokenizer(args.model, base=args.base), read_config(args.model, base=args.base)
     task = _task(chosen, table, tokenizer, config)
     table = task.usable_rows(table, tokenizer, settings)
     examples = task.examples(table, settings, config.max_position_embeddings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.commands import show
-from lmworks.commands.generate import open_model
+from lmworks.commands.opening import add_base, open_model
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Make vectors of texts; print their shape, and the cosine of the angle between each two."
     parser.add_argument("text", nargs="+", help="texts; -: each line of standard input that is not empty")
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
+    add_base(parser)
     parser.add_argument(
         "--pooling", choices=POOLINGS, help="default: the model's own, else mean; none: a vector for each token"
     )
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     texts = [line for text in args.text for line in _lines(text)]
     if not texts:
         raise InputError("there is no text", "standard input", 'give one, as in: lmworks embed "The sky is blue."')
-    model = open_model(args.model)
+    model = open_model(args)
     vectors = model.embed(texts, args.pooling)
     _tell(model, texts, args.pooling)
     if args.json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
+from lmworks.commands.opening import add_base, open_model
 
 if TYPE_CHECKING:
     from lmworks.generate.text import Reply
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that generate and chat share."""
+    add_base(parser)
     parser.add_argument(
         "--fast",
         action="store_true",
@@ -42,16 +44,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out the prompt that the model was trained with: read texts as they are",
     )
-
-
-def open_model(source: str, fast: bool = False) -> LanguageModel:
-    """The model, made fast where that is asked for; its notes go to standard error."""
-    from lmworks.run.checkpoint_model import load
-
-    model = load(source, storage="stored" if fast else None)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return model.prepare() if fast else model
 
 
 def note_format(model: LanguageModel, raw: bool) -> None:
@@ -73,7 +65,10 @@ def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int 
     context = config.max_position_embeddings
     hints = {
         "context": (f"the context of {context} tokens is full", "--slide" if slides else ""),
-        "length": ("the limit of new tokens is reached", f"--max-tokens {2 * max(len(one.ids) for one in replies)}"),
+        "length": (
+            "the limit of new tokens is reached",
+            f"--max-tokens {2 * max(len(reply.ids) for reply in replies)}",
+        ),
     }
     for reason, (fault, option) in hints.items():
         if reasons[reason]:
@@ -93,7 +88,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     if not all(prompts):
         raise InputError("the prompt is empty", "PROMPT", 'give a text, as in: lmworks generate MODEL "The sky is"')
-    model = open_model(args.model, args.fast)
+    model = open_model(args)
     note_format(model, args.raw)
     if len(prompts) == 1:
         stream = model.generate(prompts[0], stream=True, raw=args.raw, **settings.model_dump())

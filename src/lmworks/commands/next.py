@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lmworks.commands import show
-from lmworks.commands.generate import open_model
+from lmworks.commands.opening import add_base, open_model
 
 DEFAULT = "smollm2-135m-instruct"
 ABOUT = """Show the likeliest next tokens after a text, with their probabilities. With --sentence: how likely each of
@@ -17,13 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("text", help='for example "The sky is"')
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
+    add_base(parser)
     parser.add_argument("--top", type=int, default=10, help="how many tokens (default 10)")
     parser.add_argument("--sentence", action="append", metavar="S", help="does this sentence follow? may be repeated")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the distribution."""
-    model = open_model(args.model)
+    model = open_model(args)
     if args.sentence:
         follows = [(sentence, model.next_sentence(args.text, sentence)) for sentence in args.sentence]
         rows = [(sentence, f"{value:.1%}", show.bar(value)) for sentence, value in follows]

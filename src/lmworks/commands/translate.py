@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from lmworks.base.settings import build, parse_overrides
-from lmworks.commands.generate import as_list, open_model
+from lmworks.commands.generate import as_list
+from lmworks.commands.opening import add_base, open_model
 
 ABOUT = """Answer texts with an encoder-decoder: translate, summarise, whatever it was trained for. Beam search as its
 publisher advises, four beams where nothing is said; further options as for generate: --num-beams 5 --length-penalty 0.6
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("text", nargs="*", help="texts; none or -: each line of standard input")
     parser.add_argument("--model", required=True, help="a folder, run, alias, hub:owner/name or pypi:distribution")
+    add_base(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     asked = as_list(parse_overrides(rest))
     build(SamplingSettings, asked, "the command line")
-    model = open_model(args.model)
+    model = open_model(args)
     for texts in _batches(args.text or ["-"]):
         answers = iter(model.translate([text for text in texts if text], **asked) if any(texts) else [])
         for text in texts:  # an empty line stays one

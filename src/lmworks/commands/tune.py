@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from lmworks.adapt.registry import METHODS
+from lmworks.adapt.registry import METHODS, default
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
 from lmworks.run import recipe as recipes
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL DATA, or a recipe."""
     parser.description = ABOUT
     parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
-    add_run(parser, "default: lora", "runs/<time>-<model>-<method>")
+    add_run(parser, f"default: {default('opened').name}", "runs/<time>-<model>-<method>")
     add_dry_run(parser)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DRAWS = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
+RESAMPLES = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 _NUMBER_AT_END = re.compile(rf"{_NUMBER.pattern}\s*[%$€£°)}}\]*]*\.?\s*$")
@@ -206,8 +206,8 @@ def _columns(values: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _resampled(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
-    figures = np.empty(DRAWS)
-    for draw in range(DRAWS):  # row by row: a matrix of all draws would take DRAWS times the memory
+    figures = np.empty(RESAMPLES)
+    for draw in range(RESAMPLES):  # row by row: a matrix of all draws would take RESAMPLES times the memory
         rows = random.integers(0, len(numerators), len(numerators))
         figures[draw] = numerators[rows].sum() / denominators[rows].sum()
     return figures

@@ -7,6 +7,7 @@ once, as knowingly ignored. Any key that nobody reads is an error that names it.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
 from lmworks.model.config import ModelConfig
+from lmworks.model.sizes import stacks
 
 if TYPE_CHECKING:
     from lmworks.families.mapping import Row
@@ -122,9 +124,14 @@ class Family:
         fields = self.read(keys)
         keys.finish()
         try:
-            return _plain(build(ModelConfig, fields, place))
+            config = _plain(build(ModelConfig, fields, place))
         except InputError as error:  # about our fields; the person knows theirs
             raise InputError(keys.in_their_words(error.fault), place, PUBLISHED) from error
+        blocks = sum(config.num_layer_groups or stack.layers for stack in stacks(config))
+        if tensors and blocks > len(tensors):
+            fault = f"it describes a model of {blocks} layers, whose file holds no more than {len(tensors)} tensors"
+            raise InputError(fault, place, PUBLISHED)
+        return config
 
     def write_config(self, config: ModelConfig, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """ModelConfig -> a config.json that ``transformers`` 4 and 5 open.
@@ -205,13 +212,13 @@ class Keys:
 
     def sizes(self, **theirs: str) -> dict[str, Any]:
         """The sizes that every family must tell, by our names; ``theirs`` names those that they call otherwise."""
-        return {name: self.count(theirs.get(name, name)) for name in SIZES}
+        return {name: self.count(theirs.get(name, name), name) for name in SIZES}
 
     def fields(self, alike: Fields) -> dict[str, Any]:
         """The fields that differ from theirs by name alone; :func:`keys_of` is the inverse."""
         self._theirs |= {ours: key for ours, (key, _) in alike.items()}
         values = {
-            ours: self.count(key) if absent is NEEDED else self.take(key, None, *_kinds_of(ours))
+            ours: self.count(key, ours) if absent is NEEDED else self.take(key, None, *_kinds_of(ours))
             for ours, (key, absent) in alike.items()
         }
         return {ours: alike[ours][1] if value is None else value for ours, value in values.items()}
@@ -222,11 +229,13 @@ class Keys:
             fault = re.sub(rf"(?m)^(\s*){ours}:", rf"\g<1>{theirs}:", fault)
         return fault
 
-    def count(self, name: str) -> int:
-        """A number of things that must be told: at least one."""
+    def count(self, name: str, field: str = "") -> int:
+        """A number of things that must be told: at least one, at most what our field of that name may be."""
         value = self.need(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} is {value!r}, not a number of at least one", self.place, "repair the config")
+        if field in ModelConfig.model_fields and value > (most := _most(field)):
+            raise InputError(f"{name} is {value}, more than a model can have ({most})", self.place, PUBLISHED)
         return value
 
     def promised(self, tensor: str, *architectures: str) -> bool:
@@ -245,7 +254,7 @@ class Keys:
             raise InputError(f"{name}: {word!r} is not an activation we have", self.place, _one_of(ACTIVATIONS))
         return ACTIVATIONS[word]
 
-    def only(self, name: str, *harmless: Any) -> None:
+    def expect(self, name: str, *harmless: Any) -> None:
         """Refuse the key unless it is absent or has one of these values."""
         self._known.add(name)
         value = self._values.get(name, harmless[0])
@@ -264,7 +273,7 @@ class Keys:
         """Refuse whatever nobody has taken."""
         for name, values in HARMLESS.items():
             if name not in self._known:  # a family that takes such a key computes it
-                self.only(name, *values)
+                self.expect(name, *values)
         for name in self._values:
             if name not in self._known:
                 close = difflib.get_close_matches(name, sorted(self._known), 1)
@@ -274,6 +283,12 @@ class Keys:
                     (f"did you mean {close[0]!r}? " if close else "")
                     + "a key that nobody reads may change what the model computes; remove it if you know it does not",
                 )
+
+
+def _most(field: str) -> float:
+    """The largest value that a field of a ModelConfig may have."""
+    bounds = (getattr(entry, "le", None) for entry in ModelConfig.model_fields[field].metadata)
+    return next((bound for bound in bounds if bound is not None), math.inf)
 
 
 def _kinds_of(field: str) -> tuple[type, ...]:

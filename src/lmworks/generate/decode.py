@@ -13,7 +13,7 @@ import torch
 
 from lmworks.base.errors import InputError
 from lmworks.generate.sampling import Rules, SamplingSettings, apply_rules, as_tensor, log_probabilities, pick
-from lmworks.generate.stepper import Prompt, Stepper
+from lmworks.generate.stepper import RowStart, Stepper
 
 
 class Token(NamedTuple):
@@ -105,10 +105,10 @@ class Sequences:
         if stepper.has_encoder:
             start = rules.start_id
             self.ids = [[start, *prefix] for prefix in prefixes or [()] * len(prompts)]
-            rows = [Prompt(ids, source) for ids, source in zip(self.ids, prompts, strict=True)]
+            rows = [RowStart(ids, source) for ids, source in zip(self.ids, prompts, strict=True)]
         else:
             self.ids = [list(prompt) for prompt in prompts]
-            rows = [Prompt(ids[-context:] if self.slide and context else ids) for ids in self.ids]
+            rows = [RowStart(ids[-context:] if self.slide and context else ids) for ids in self.ids]
         self.new = [0] * len(prompts)
         room = None if self.slide else context
         self.limits = [max_tokens if room is None else min(max_tokens, room - len(ids)) for ids in self.ids]
@@ -142,7 +142,7 @@ class Sequences:
             self.stepper.step([self.ids[row][-1] for row in others])
         context = self.stepper.context
         assert context is not None
-        self.stepper.add([Prompt(self.ids[row][-context:]) for row in full], 0)
+        self.stepper.add([RowStart(self.ids[row][-context:]) for row in full], 0)
         order = [*others, *full]
         self.stepper.keep([order.index(row) for row in range(len(order))])
 

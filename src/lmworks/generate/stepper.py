@@ -16,7 +16,7 @@ RESERVE = 256  # tokens to make room for behind a prompt where nobody says how m
 Logits = Any  # (B, V): a NumPy array or a torch tensor; sampling.as_tensor reads both
 
 
-class Prompt(NamedTuple):
+class RowStart(NamedTuple):
     """What a row begins with.
 
     Attributes:
@@ -76,7 +76,7 @@ class Stepper(Protocol):
     def usage(self) -> Usage:
         """Tokens that were computed since the stepper was made."""
 
-    def prefill(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read these prompts; earlier rows are dropped.
 
         Args:
@@ -84,7 +84,7 @@ class Stepper(Protocol):
             reserve: tokens that will probably follow each prompt: room is made for them.
         """
 
-    def add(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read these prompts; they become the last rows, below those that are there."""
 
     def step(self, tokens: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from lmworks.base.errors import InputError
 from lmworks.generate.beam import decode_best
 from lmworks.generate.decode import Steps, Token, check_prompts, decode
 from lmworks.generate.sampling import Rules, SamplingSettings, as_tensor
-from lmworks.generate.stepper import Prompt, Stepper, Usage
+from lmworks.generate.stepper import RowStart, Stepper, Usage
 from lmworks.text.tokenizer import Tokenizer
 
 StopReason = Literal["end", "stop", "length", "context"]
@@ -248,7 +248,7 @@ def next_tokens(stepper: Stepper, tokenizer: Tokenizer, text: str, top: int) -> 
         raise InputError("an encoder-decoder answers a text and does not continue it", "text", hint)
     ids = tokenizer.encode(text, special=True)
     check_prompts(stepper, [ids])
-    stepper.prefill([Prompt(ids)], reserve=0)
+    stepper.prefill([RowStart(ids)], reserve=0)
     logits = as_tensor(stepper.logits)[0]
     best = logits.float().softmax(-1).topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.base.errors import InputError
 from lmworks.generate.encode import context_of, encode_texts
-from lmworks.generate.stepper import RESERVE, Prompt, Usage
+from lmworks.generate.stepper import RESERVE, RowStart, Usage
 from lmworks.model.cache import Cache
 from lmworks.model.transformer import Transformer
 
@@ -64,13 +64,13 @@ class TorchStepper:
         """(B, V) logits of each row's next token, in the network's precision."""
         return self._logits
 
-    def prefill(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts, all at once, in place of earlier rows."""
         self._clear()
         self.add(prompts, reserve)
 
     @torch.inference_mode()
-    def add(self, prompts: Sequence[Prompt], reserve: int = RESERVE) -> None:
+    def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
         """Read the prompts in a cache of their own, which then joins the cache of the rows that are there."""
         if not prompts:
             return
@@ -163,7 +163,7 @@ class TorchStepper:
             cache=cache,
             memory=states,
             memory_segments=memory_segments,
-            only=torch.arange(1, len(rows) + 1, device=device) * width - 1,
+            logits_to_keep=torch.arange(1, len(rows) + 1, device=device) * width - 1,
         )
         return cache, output.logits
 

@@ -137,9 +137,7 @@ def pytorch(
     return product if scale == 1.0 else product.mul_(scale)
 
 
-def parts(
-    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
-) -> torch.Tensor:
+def parts(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
     """PyTorch's own product of parts of the rows of equal size."""
     count = -(-len(a) // PART_ROWS)
     if count == 1:
@@ -154,9 +152,7 @@ def parts(
     return result if addend is not None or scale == 1.0 else result.mul_(scale)
 
 
-def onednn(
-    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
-) -> torch.Tensor:
+def onednn(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
     """oneDNN's inner product."""
     bias = addend if addend is not None and addend.ndim == 1 and scale == 1.0 else None
     product = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
@@ -165,9 +161,7 @@ def onednn(
     return addend.add_(product, alpha=scale) if in_place else product.mul_(scale).add_(addend)
 
 
-def native(
-    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
-) -> torch.Tensor:
+def native(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
     """The package's own kernel."""
     result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
     first = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))

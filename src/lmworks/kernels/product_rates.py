@@ -48,6 +48,35 @@ class ProductRates:
         return chosen
 
 
+LIMIT_SHAPES = tuple(
+    f"{precision} {shape}"
+    for precision in ("float32", "bfloat16")
+    for shape in ("forward 576 1536 512", "input_gradient 576 1536 512")
+)
+"""Products of a small model's blocks: the fastest of them is what the machine reaches."""
+
+
+def best_rate(precision: str) -> tuple[float, str]:
+    """GFLOP/s of the fastest provider in products of a block, and its name; (0, "") where that was not measured yet."""
+    known = (measurements.read(MEASUREMENT) or {}).get("gflops", {})
+    rates: dict[str, float] = {}
+    for shape in LIMIT_SHAPES:
+        if shape.startswith(f"{precision} "):
+            rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in known.get(shape, {}).items()}
+    provider = max(rates, key=lambda name: rates[name], default="")
+    return rates.get(provider, 0.0), provider
+
+
+def limit(precision: str, refresh: bool = False) -> float:
+    """FLOP/s that this machine reaches in matrix products, by the fastest provider that was measured.
+
+    Args:
+        precision: of the products.
+        refresh: measure PyTorch's own rate again.
+    """
+    return 1e9 * max(float(getattr(machine.rates(refresh), precision)), best_rate(precision)[0])
+
+
 def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
     """The rates of these shapes on this machine, from the cache; what is not there is measured first.
 

@@ -23,6 +23,9 @@ from lmworks.text.tokenizer import Tokenizer
 
 FILE = "lmworks.json"
 Input = str | Mapping[str, Any]
+InputKind = Literal["text", "prompt", "label", "source"]
+KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
+"""Of files that were written before they said the kind; of all other tasks it was text."""
 
 
 class InputFormat(Settings):
@@ -30,38 +33,18 @@ class InputFormat(Settings):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: str = Field(description="What was trained: labels, instructions, chat, causal ...")
-    text: str | None = Field(None, description="labels: the text built from columns, where the run had a pattern.")
+    task: str = Field(description="What was trained, by the task's name.")
+    kind: InputKind = Field(
+        description="text: a text or conversation as it is; prompt: the prompt of an answer; label: a text that is "
+        "labelled; source: what an encoder reads."
+    )
+    text: str | None = Field(None, description="label: the text built from columns, where the run had a pattern.")
     prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
     template: Literal["auto", "on", "off"] = Field("auto", description="Whether the model's chat template was used.")
     system: str | None = Field(None, description="System message of conversations that have none.")
-    labels: tuple[str, ...] = Field((), description="labels: all of them, sorted.")
-    prefix: str = Field("", description="seq2seq: stands before each source.")
+    labels: tuple[str, ...] = Field((), description="label: all of them, sorted.")
+    prefix: str = Field("", description="source: stands before each source.")
     slide: bool = Field(False, description="Pretrained here on windows of texts: a full context slides.")
-
-    @classmethod
-    def of_run(
-        cls, task: str, data: DataSettings, labels: Sequence[str] = (), prefix: str = "", slide: bool = False
-    ) -> InputFormat:
-        """What a run's settings say of it.
-
-        Args:
-            task: its name.
-            data: how rows were read and written.
-            labels: of the table.
-            prefix: of sources.
-            slide: whether the model reads windows of texts, where the task is causal.
-        """
-        return cls(
-            task=task,
-            text=data.text,
-            prompt=data.prompt,
-            template=data.template,
-            system=data.system,
-            labels=tuple(labels) if task == "labels" else (),
-            prefix=prefix if task == "seq2seq" else "",
-            slide=slide and task == "causal",
-        )
 
     @classmethod
     def read(cls, folder: Path) -> InputFormat | None:
@@ -74,7 +57,10 @@ class InputFormat(Settings):
         if not path.is_file():
             return None
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(values, dict):
+                values.setdefault("kind", KIND_OF_TASK.get(str(values.get("task")), "text"))
+            return cls.model_validate(values)
         except (OSError, ValueError, ValidationError) as error:
             hint = "delete the file: the model then opens without the prompt that it was trained with"
             raise InputError(f"cannot be read ({str(error).splitlines()[0]})", str(path), hint) from error
@@ -87,7 +73,7 @@ class InputFormat(Settings):
     @property
     def asks(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
-        return self.task in ("labels", "instructions", "seq2seq")
+        return self.kind != "text"
 
     @property
     def columns(self) -> list[str]:
@@ -125,10 +111,10 @@ class InputFormat(Settings):
             InputError: as :meth:`fill`, or as the chat template does.
         """
         text = self.fill(value)
-        if self.task == "seq2seq":
+        if self.kind == "source":
             return Prompt(tokenizer.encode(self.prefix + text, special=True), text, "", "the input")
         settings = DataSettings(template=self.template, system=self.system, prompt=self.prompt)
-        if self.task == "labels":
+        if self.kind == "label":
             values = {"prompt": text} if self.prompt else {"text": text}
             table = Table("the input", "labels", [Row({**values, "label": ""})], labels=list(self.labels))
         else:
@@ -138,7 +124,7 @@ class InputFormat(Settings):
     def messages_of(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A conversation with the run's system message, and what the person says in the run's pattern."""
         written = [dict(message) for message in messages]
-        if self.task == "instructions" and len(self.columns) == 1:
+        if self.kind == "prompt" and len(self.columns) == 1:
             for message in written:
                 if message.get("role") == "user" and isinstance(message.get("content"), str):
                     message["content"] = self.fill(message["content"])

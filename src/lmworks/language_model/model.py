@@ -29,9 +29,10 @@ from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.input_format import Input, InputFormat
 from lmworks.model.config import ModelConfig
-from lmworks.model.stored import widen
+from lmworks.model.frozen_layers import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
+from lmworks.text.messages import with_texts
 from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -311,10 +312,11 @@ class LanguageModel:
     def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
         """A conversation as the model reads it."""
         form = None if raw else self.input_format
+        messages = with_texts(messages)
         if form is not None and form.asks:
             chat.validate(messages)
             templated = self.tokenizer.chat_template is not None and form.template != "off"
-            if form.task == "labels" or not templated:
+            if form.kind == "label" or not templated:
                 return form.prompt_of(messages[-1]["content"], self.tokenizer)
         ids, _ = chat.encode(self.tokenizer, messages if form is None else form.messages_of(messages), reply=True)
         return Prompt(ids, messages[-1]["content"], "", "the conversation")

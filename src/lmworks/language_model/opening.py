@@ -20,7 +20,7 @@ from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
 
 
-def load(
+def open_saved_model(
     source: str | Path,
     *,
     dtype: str = "float32",
@@ -40,6 +40,7 @@ def load(
         storage: "bfloat16" or "stored": frozen matrices that take less memory than ``dtype``, rounded to bfloat16 or as
             the file has them (a GGUF's blocks). They are dequantized where they are used; adapters train over them.
         base: of an adapter: the model that it was trained on, where the adapter's config names it no longer rightly.
+            Refused with any other source.
 
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
@@ -48,7 +49,7 @@ def load(
     notes = [local.note] if local.note else []
     if (local.path / "adapter_config.json").is_file():
         at = adapter_folder.base_of(local.path, base, offline)
-        model = load(at, dtype=dtype, device=device, offline=offline, storage=storage)
+        model = open_saved_model(at, dtype=dtype, device=device, offline=offline, storage=storage)
         loaded = registry.load_adapter(model.network, local.path, model.family)
         if (local.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
@@ -58,6 +59,8 @@ def load(
         model.input_format = InputFormat.read(local.path)
         model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
         return model
+    if base is not None:
+        raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
     open_file = gguf.open_gguf if local.path.is_file() else folder.open_folder
     opened = open_file(local.path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
@@ -82,19 +85,19 @@ def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
     return (_resolve(source, offline).path / "adapter_config.json").is_file()
 
 
-def load_tokenizer(source: str | Path, *, offline: bool | None = None) -> Tokenizer:
-    """Open only the tokenizer of a model, which takes no time."""
+def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> Tokenizer:
+    """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`load`."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
-        return load_tokenizer(adapter_folder.base_of(path, offline=offline), offline=offline)
+        return load_tokenizer(adapter_folder.base_of(path, base, offline), offline=offline)
     return gguf.read_tokenizer(path) if path.is_file() else Tokenizer.open(path)
 
 
-def read_config(source: str | Path, *, offline: bool | None = None) -> ModelConfig:
-    """Read only the config, without weights."""
+def read_config(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> ModelConfig:
+    """Read only the config, without weights; ``base`` as in :func:`load`."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file():
-        return read_config(adapter_folder.base_of(path, offline=offline), offline=offline)
+        return read_config(adapter_folder.base_of(path, base, offline), offline=offline)
     if path.is_file():
         family, hf_config = gguf.read_config(path)
         return family.read_config(hf_config, str(path))

@@ -9,9 +9,7 @@ import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.model.products import Gradients, LinearConstants
-
-Maybe = torch.Tensor | None
+from lmworks.model.products import Gradients, LinearConstants, OptionalTensor
 
 
 class BlockSettings(NamedTuple):
@@ -34,15 +32,15 @@ class NormParameters(NamedTuple):
     """Weight and bias (E,) of a norm, and the place of the weight among the block's tensors."""
 
     weight: torch.Tensor
-    bias: Maybe
+    bias: OptionalTensor
     place: int
 
 
 class NormStatistics(NamedTuple):
     """Mean (LayerNorm only) and reciprocal root of the variance or mean square of each row, (tokens,) float32."""
 
-    mean: Maybe = None
-    scale: Maybe = None
+    mean: OptionalTensor = None
+    scale: OptionalTensor = None
 
 
 def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
@@ -54,7 +52,7 @@ def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> tor
     return y
 
 
-def drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
+def drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
     """Dropout of x, or of a gradient by the same seed."""
     assert x is not None
     if not rate:
@@ -110,7 +108,7 @@ def rotate(
     return y
 
 
-def activate(settings: BlockSettings, up: torch.Tensor, gate: Maybe) -> torch.Tensor:
+def activate(settings: BlockSettings, up: torch.Tensor, gate: OptionalTensor) -> torch.Tensor:
     """act(up), or act(gate) * up."""
     y = torch.empty_like(up)
     x, factor = (up, None) if gate is None else (gate, to_dlpack(up))
@@ -119,8 +117,8 @@ def activate(settings: BlockSettings, up: torch.Tensor, gate: Maybe) -> torch.Te
 
 
 def activate_backward(
-    settings: BlockSettings, up: torch.Tensor, gate: Maybe, grad_y: torch.Tensor
-) -> tuple[torch.Tensor, Maybe]:
+    settings: BlockSettings, up: torch.Tensor, gate: OptionalTensor, grad_y: torch.Tensor
+) -> tuple[torch.Tensor, OptionalTensor]:
     """Gradients of up and of gate."""
     grad_up = torch.empty_like(up)
     if gate is None:

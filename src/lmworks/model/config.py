@@ -17,6 +17,10 @@ Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "gelu_tanh
 LayerKind = Literal["full_attention", "sliding_attention"]
 Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
 Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
+MOST_LAYERS = 10_000
+"""Ten times as many as the deepest transformer published has (DeepNet, Wang et al. 2022)."""
+MOST_WIDTH, MOST_HEADS, MOST_TOKENS = 2**24, 2**16, 2**32
+"""Beyond these sizes the bytes of one matrix would not be a number that a tensor can have."""
 HeadKind = Literal["pooled", "first", "last", "tokens"]
 
 
@@ -55,7 +59,7 @@ class HeadConfig(Settings):
         description="What it reads: pooled: the pooler's vector of a text; first, last: that token's hidden state; "
         "tokens: each token's."
     )
-    size: int = Field(gt=0, description="Number of classes.")
+    size: int = Field(gt=0, le=MOST_WIDTH, description="Number of classes.")
 
     def places(self, length: int) -> range:
         """The tokens of a text of ``length`` tokens whose hidden states this head reads."""
@@ -70,27 +74,39 @@ class ModelConfig(Settings):
     model_config = ConfigDict(frozen=True)
 
     architecture: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
-    vocab_size: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0, description="Layers of the stack (of the encoder, where there are two).")
-    num_decoder_layers: int | None = Field(None, gt=0, description="Layers of the decoder of an encoder-decoder.")
+    vocab_size: int = Field(gt=0, le=MOST_WIDTH)
+    hidden_size: int = Field(gt=0, le=MOST_WIDTH)
+    intermediate_size: int = Field(gt=0, le=MOST_WIDTH)
+    num_hidden_layers: int = Field(
+        gt=0, le=MOST_LAYERS, description="Layers of the stack (of the encoder, where there are two)."
+    )
+    num_decoder_layers: int | None = Field(
+        None, gt=0, le=MOST_LAYERS, description="Layers of the decoder of an encoder-decoder."
+    )
     num_layer_groups: int | None = Field(None, gt=0, description="Blocks that the layers share; None: one each.")
-    num_attention_heads: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0, le=MOST_HEADS)
     num_key_value_heads: int | None = Field(
         None, gt=0, description="Fewer than heads: grouped-query; 1: multi-query; None: one each."
     )
-    head_dim: int | None = Field(None, gt=0, description="Default: hidden_size / num_attention_heads.")
-    max_position_embeddings: int = Field(gt=0, description="The longest context, in tokens.")
+    head_dim: int | None = Field(None, gt=0, le=MOST_HEADS, description="Default: hidden_size / num_attention_heads.")
+    max_position_embeddings: int = Field(gt=0, le=MOST_TOKENS, description="The longest context, in tokens.")
 
-    embedding_size: int | None = Field(None, gt=0, description="Narrower embeddings, widened by a matrix; None: none.")
+    embedding_size: int | None = Field(
+        None, gt=0, le=MOST_WIDTH, description="Narrower embeddings, widened by a matrix; None: none."
+    )
     embedding_scale: float = Field(1.0, gt=0, description="Token embeddings are multiplied by it.")
     embedding_norm: bool = Field(False, description="Normalise the sum of the embeddings.")
-    type_vocab_size: int = Field(0, ge=0, description="Token types that have an embedding (first, second sentence).")
+    type_vocab_size: int = Field(
+        0, ge=0, le=MOST_WIDTH, description="Token types that have an embedding (first, second sentence)."
+    )
 
     positions: Positions = Field("rotary", description="sinusoidal_halves: all sines, then all cosines.")
-    position_offset: int = Field(0, ge=0, description="Rows of the position table before that of position 0.")
-    relative_buckets: int = Field(32, gt=1, description="relative: distances that have a bias of their own.")
+    position_offset: int = Field(
+        0, ge=0, le=MOST_TOKENS, description="Rows of the position table before that of position 0."
+    )
+    relative_buckets: int = Field(
+        32, gt=1, le=MOST_WIDTH, description="relative: distances that have a bias of their own."
+    )
     relative_max_distance: int = Field(128, gt=1, description="relative: from here on all distances share a bias.")
     rope_theta: float = Field(10_000.0, gt=0)
     rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: rope_theta.")

@@ -27,9 +27,7 @@ from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatist
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters
-
-Maybe = torch.Tensor | None
+from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters, OptionalTensor
 
 
 class BlockParameters(NamedTuple):
@@ -53,7 +51,7 @@ class BlockParameters(NamedTuple):
         linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
         return cls(norm1, norm2, *linears)
 
-    def flatten(self) -> list[Maybe]:
+    def flatten(self) -> list[OptionalTensor]:
         """All tensors in a row, as the arguments of an autograd function."""
         return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
 
@@ -110,17 +108,17 @@ class SavedActivations(NamedTuple):
     attention: torch.Tensor
     log_sum: torch.Tensor  # of each query's softmax
     sum1: torch.Tensor  # residuals: before norm1 in a post-norm block, before norm2 in a pre-norm one
-    mean1: Maybe
-    scale1: Maybe
-    gate: Maybe
+    mean1: OptionalTensor
+    scale1: OptionalTensor
+    gate: OptionalTensor
     up: torch.Tensor
-    sum2: Maybe  # before norm2 in a post-norm block
-    mean2: Maybe
-    scale2: Maybe
-    low_qkv: Maybe
-    low_o: Maybe
-    low_up: Maybe
-    low_down: Maybe
+    sum2: OptionalTensor  # before norm2 in a post-norm block
+    mean2: OptionalTensor
+    scale2: OptionalTensor
+    low_qkv: OptionalTensor
+    low_o: OptionalTensor
+    low_up: OptionalTensor
+    low_down: OptionalTensor
 
     @property
     def norm1(self) -> NormStatistics:
@@ -133,7 +131,7 @@ class SavedActivations(NamedTuple):
         return NormStatistics(self.mean2, self.scale2)
 
 
-class Documents(NamedTuple):
+class PackedSequences(NamedTuple):
     """What attention knows of the tokens: ``cu_seqlens`` of queries and keys, and the rotary cosines and sines
     (tokens, R/2), None without rotary positions."""
 
@@ -185,7 +183,7 @@ def run(
         linears=tuple(linear.constants for linear in block.linears),
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
-    return _Block.apply(x.to(compute_dtype(x)), settings, Documents(mask.cu_seqlens(), cos_sin), *block.flatten())
+    return _Block.apply(x.to(compute_dtype(x)), settings, PackedSequences(mask.cu_seqlens(), cos_sin), *block.flatten())
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -201,14 +199,14 @@ def _flat_table(part: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, settings: BlockSettings, documents: Documents, *tensors: Maybe
+        ctx: Any, x: torch.Tensor, settings: BlockSettings, sequences: PackedSequences, *tensors: OptionalTensor
     ) -> torch.Tensor:
         block = BlockParameters.unflatten(tensors, settings.linears)
         seeds = Seeds.draw(settings, block)
         with torch.autocast("cpu", enabled=False):
-            y, saved = _forward(settings, x.reshape(-1, x.shape[-1]), documents, block, seeds)
-        ctx.save_for_backward(*documents.cu_seqlens, *saved, *tensors)
-        ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, documents.cos_sin, seeds, x.shape
+            y, saved = _forward(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
+        ctx.save_for_backward(*sequences.cu_seqlens, *saved, *tensors)
+        ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, sequences.cos_sin, seeds, x.shape
         return y.view(x.shape)
 
     @staticmethod
@@ -217,16 +215,16 @@ class _Block(torch.autograd.Function):
         count = len(SavedActivations._fields)
         saved, tensors = SavedActivations(*rest[:count]), rest[count:]
         block = BlockParameters.unflatten(tensors, ctx.settings.linears)
-        documents = Documents((queries, keys), ctx.cos_sin)
+        sequences = PackedSequences((queries, keys), ctx.cos_sin)
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
         wants_x = ctx.needs_input_grad[0]
-        grad_x = _backward(ctx.settings, flat, documents, block, saved, ctx.seeds, gradients, wants_x)
+        grad_x = _backward(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, wants_x)
         return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *gradients.values)
 
 
 def _forward(
-    settings: BlockSettings, x: torch.Tensor, documents: Documents, block: BlockParameters, seeds: Seeds
+    settings: BlockSettings, x: torch.Tensor, sequences: PackedSequences, block: BlockParameters, seeds: Seeds
 ) -> tuple[torch.Tensor, SavedActivations]:
     """x (tokens, E) -> y, and what is saved for the backward pass."""
     pre_norm, stats1, stats2 = settings.pre_norm, NormStatistics(), NormStatistics()
@@ -234,10 +232,10 @@ def _forward(
     if pre_norm:
         normed, stats1 = parts.norm(settings, x, block.norm1)
     (q, k, v), low_qkv = products.forward(normed, block.qkv, seeds.qkv)
-    q, k = (parts.rotate(settings, part, documents.cos_sin, 1.0) for part in (q, k))
+    q, k = (parts.rotate(settings, part, sequences.cos_sin, 1.0) for part in (q, k))
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
-    library().varlen_attention(*map(to_dlpack, (q, k, v, *documents.cu_seqlens, mixed, log_sum)), *numbers)
+    library().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
     (part,), low_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
     x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
     if not pre_norm:
@@ -259,13 +257,13 @@ def _forward(
 def _backward(
     settings: BlockSettings,
     grad_y: torch.Tensor,
-    documents: Documents,
+    sequences: PackedSequences,
     block: BlockParameters,
     saved: SavedActivations,
     seeds: Seeds,
     gradients: Gradients,
     wants_x: bool,
-) -> Maybe:
+) -> OptionalTensor:
     """The gradient of x where it is needed, from that of y; those of the parameters go to ``gradients``."""
     if settings.pre_norm:
         x1 = saved.sum1
@@ -279,7 +277,7 @@ def _backward(
     grad_x1 = grad_normed.add_(grad_y)
     if not settings.pre_norm:
         grad_x1 = parts.norm_backward(settings, saved.sum1, block.norm1, saved.norm1, grad_x1, gradients)
-    return _attention_backward(settings, grad_x1, documents, block, saved, seeds, gradients, wants_x)
+    return _attention_backward(settings, grad_x1, sequences, block, saved, seeds, gradients, wants_x)
 
 
 def _mlp_backward(
@@ -310,13 +308,13 @@ def _mlp_backward(
 def _attention_backward(
     settings: BlockSettings,
     grad_sum: torch.Tensor,
-    documents: Documents,
+    sequences: PackedSequences,
     block: BlockParameters,
     saved: SavedActivations,
     seeds: Seeds,
     gradients: Gradients,
     wants_x: bool,
-) -> Maybe:
+) -> OptionalTensor:
     """The gradient of the block's input, from that of the first residual's sum; None where it is not needed."""
     q, k, v = saved.q, saved.k, saved.v
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)
@@ -324,9 +322,9 @@ def _attention_backward(
     assert grad_mixed is not None
     grads = [torch.empty_like(part) for part in (q, k, v)]
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
-    arrays = (q, k, v, *documents.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
+    arrays = (q, k, v, *sequences.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
     library().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
-    grads[:2] = [parts.rotate(settings, part, documents.cos_sin, -1.0) for part in grads[:2]]
+    grads[:2] = [parts.rotate(settings, part, sequences.cos_sin, -1.0) for part in grads[:2]]
     normed = saved.x
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):
         normed = parts.norm(settings, saved.x, block.norm1)[0]

@@ -19,10 +19,10 @@ from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
 from lmworks.kernels.matmul import matmul
 from lmworks.model import accumulation
+from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored import StoredLinear
 
-Maybe = torch.Tensor | None
+OptionalTensor = torch.Tensor | None
 TENSORS = 4  # of a linear: weight, bias, A, B
 
 
@@ -62,15 +62,15 @@ class LinearParameters(NamedTuple):
     function; bias, A and B follow it.
     """
 
-    weight: Maybe
-    bias: Maybe
-    a: Maybe
-    b: Maybe
+    weight: OptionalTensor
+    bias: OptionalTensor
+    a: OptionalTensor
+    b: OptionalTensor
     constants: LinearConstants
     place: int
 
     @classmethod
-    def at(cls, place: int, tensors: Sequence[Maybe], constants: LinearConstants) -> LinearParameters:
+    def at(cls, place: int, tensors: Sequence[OptionalTensor], constants: LinearConstants) -> LinearParameters:
         """Of the linear whose weight stands at ``place`` among the tensors."""
         weight, bias, a, b = tensors[place : place + TENSORS]
         return cls(weight, bias, a, b, constants, place)
@@ -94,15 +94,15 @@ class Gradients:
         wanted: which of them need a gradient (``ctx.needs_input_grad``).
     """
 
-    def __init__(self, tensors: Sequence[Maybe], wanted: Sequence[bool]) -> None:
+    def __init__(self, tensors: Sequence[OptionalTensor], wanted: Sequence[bool]) -> None:
         self.tensors, self.wanted = tensors, wanted
-        self.values: list[Maybe] = [None] * len(wanted)
+        self.values: list[OptionalTensor] = [None] * len(wanted)
 
     def needs_input(self, linear: LinearParameters) -> bool:
         """Whether a gradient of this linear is computed from the linear's input."""
         return self.wanted[linear.place] or self.wanted[linear.place + 2]
 
-    def set_product(self, place: int, left: torch.Tensor, right: Maybe, scale: float = 1.0) -> None:
+    def set_product(self, place: int, left: torch.Tensor, right: OptionalTensor, scale: float = 1.0) -> None:
         """The gradient at a place is scale * left^T right."""
         if not self.wanted[place]:
             return
@@ -155,7 +155,7 @@ def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
 
 def forward(
     x: torch.Tensor, linears: Sequence[LinearParameters], seeds: Sequence[int]
-) -> tuple[list[torch.Tensor], Maybe]:
+) -> tuple[list[torch.Tensor], OptionalTensor]:
     """x (T, in) through linears that read the same x.
 
     Args:
@@ -182,14 +182,14 @@ def forward(
 
 
 def backward(
-    x: Maybe,
+    x: OptionalTensor,
     linears: Sequence[LinearParameters],
-    low: Maybe,
+    low: OptionalTensor,
     grads_y: Sequence[torch.Tensor],
     seeds: Sequence[int],
     gradients: Gradients,
     wants_x: bool = True,
-) -> Maybe:
+) -> OptionalTensor:
     """The gradient of x (T, in), from those of the outputs (T, out); those of the weights go to ``gradients``.
 
     Args:
@@ -198,7 +198,7 @@ def backward(
         gradients: receives the gradients of trainable parameters.
         wants_x: False where the gradient of x is not needed.
     """
-    grad_x: Maybe = None
+    grad_x: OptionalTensor = None
     for linear, grad_y in zip(linears, grads_y, strict=True):
         gradients.set_product(linear.place, grad_y, x)
         gradients.set_sum(linear.place + 1, grad_y)
@@ -228,7 +228,7 @@ def backward(
 
 class _MergedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: Maybe) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: OptionalTensor) -> torch.Tensor:
         (y,), low = forward(x, [LinearParameters.at(0, tensors, constants)], [0])
         ctx.constants = constants
         ctx.save_for_backward(x, low, *tensors)
@@ -273,7 +273,7 @@ def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
     return accumulation.merged_weight(linear.weight, *lora)
 
 
-def _cast(tensor: Maybe, x: torch.Tensor) -> torch.Tensor:
+def _cast(tensor: OptionalTensor, x: torch.Tensor) -> torch.Tensor:
     """In x's precision."""
     assert tensor is not None
     return accumulation.cast(tensor, x.dtype)
@@ -290,7 +290,7 @@ def _split(low: torch.Tensor, linears: Sequence[LinearParameters]) -> list[torch
     return list(low.split([len(linear.a) for linear in linears], 1))  # type: ignore[arg-type]
 
 
-def _drop(x: Maybe, rate: float, seed: int) -> torch.Tensor:
+def _drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
     assert x is not None
     if not rate:
         return x

@@ -22,14 +22,14 @@ from lmworks.model.attention import Rotation
 from lmworks.model.block import Block, BlockInputs
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear
+from lmworks.model.frozen_layers import linear as stored_linear
 from lmworks.model.heads import Heads
 from lmworks.model.masks import AttentionMask, document_lengths
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
 from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored import StoredEmbedding, StoredLinear
-from lmworks.model.stored import linear as stored_linear
 
 
 class Output(NamedTuple):
@@ -155,17 +155,17 @@ class Transformer(Stack):
         self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
 
     def forward(
-        self, ids: torch.Tensor | None = None, *, only: torch.Tensor | None = None, **inputs: Unpack[Inputs]
+        self, ids: torch.Tensor | None = None, *, logits_to_keep: torch.Tensor | None = None, **inputs: Unpack[Inputs]
     ) -> Output:
         """Hidden states and logits.
 
         Args:
             ids: (B, T) int64 token ids, or give ``embeddings``.
-            only: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
+            logits_to_keep: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
             inputs: see :class:`Inputs`.
         """
         hidden = self.hidden_states(ids, **inputs)
-        picked = hidden if only is None else hidden.flatten(0, 1).index_select(0, only)
+        picked = hidden if logits_to_keep is None else hidden.flatten(0, 1).index_select(0, logits_to_keep)
         return Output(self.head(picked), hidden)
 
     def hidden_states(self, ids: torch.Tensor | None = None, **inputs: Unpack[Inputs]) -> torch.Tensor:

@@ -12,12 +12,12 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.evaluate import metrics
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
 from lmworks.tasks.registry import TASKS
 
 LEVEL = 0.95
 FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
-MOST = 700.0  # nats whose exponential a number still holds
+MAX_NATS = 700.0  # nats whose exponential a number still holds
 NEGLIGIBLE = 2**-8
 """Relative change below which a difference is negligible, however surely it was measured.
 
@@ -49,7 +49,7 @@ def measures(before: Event, after: Event, task: str | None = None) -> list[dict[
         if figure is ANSWERS:
             listed += [_answers(old, new), *_macro_f1(old, new)]
             continue
-        sides = [_rows(side, figure.numerators, figure.denominators) for side in (old, new)]
+        sides = [_rows(side, figure) for side in (old, new)]
         measure = _measure(old.get(figure.name), new.get(figure.name), sides[0], sides[1], better=figure.better)
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
@@ -77,7 +77,7 @@ def _exponential(side: dict[str, Any]) -> dict[str, Any]:
 
 
 def _exp(value: float | None) -> float | None:
-    return None if value is None or not value < MOST else math.exp(value)
+    return None if value is None or not value < MAX_NATS else math.exp(value)
 
 
 def _answers(old: Event, new: Event) -> dict[str, Any]:
@@ -143,12 +143,12 @@ def _values(side: Event) -> tuple[list[float], list[float]] | None:
     return (values, [1.0] * len(values)) if values else None
 
 
-def _rows(side: Event, numerators: str, denominators: str) -> tuple[list[float], list[float]] | None:
-    """Numerators and denominators of each row, where the journal has them (bits follow from nats)."""
-    values, weights = side.get(numerators), side.get(denominators)
-    if values is None and numerators == "row_bits" and side.get("row_nats"):
-        values = [nats / math.log(2) for nats in side["row_nats"]]
-    return (values, weights) if values and weights and len(values) == len(weights) else None
+def _rows(side: Event, figure: Figure) -> tuple[list[float], list[float]] | None:
+    """Numerators and denominators of each row, where the journal has them."""
+    numerators, weights = side.get(figure.numerators), side.get(figure.denominators)
+    if not numerators or not weights or len(numerators) != len(weights):
+        return None
+    return [value / figure.divisor for value in numerators], weights
 
 
 def _measure(

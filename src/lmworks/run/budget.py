@@ -1,4 +1,5 @@
-"""A run within a budget of memory: the fewest recomputed blocks that fit, then smaller rows; else a clear refusal.
+"""A run within a budget of memory: activation checkpointing (recompute) of the fewest blocks that fit, then smaller
+rows; else a clear refusal.
 
 Chooses by footprint's figures alone, so the same settings on the same data give the same choice.
 """
@@ -51,8 +52,8 @@ def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[s
 
 
 def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
-    """How a run that was begun before keeps within its budget: only more blocks are recomputed, since smaller rows
-    would change its losses.
+    """How a run that was begun before keeps within its budget: by activation checkpointing (recompute) of more
+    blocks alone, since smaller rows would change its losses.
 
     Args:
         setup: as it was chosen when the run began.
@@ -68,9 +69,9 @@ def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
-    kept = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
-    chosen = f"{fit.recomputed} of {layers(setup)} blocks recomputed, rows of {fit.train.room} tokens"
-    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {kept}: {chosen}")
+    whether_within = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
+    chosen = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
+    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {whether_within}: {chosen}")
 
 
 def fits(setup: TrainingSetup, free: int) -> bool:
@@ -98,7 +99,8 @@ def _limit(setup: TrainingSetup, free: int) -> int:
 
 
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
-    """Setups that take less and less: more blocks are recomputed, then the same with rows half as large, and so on."""
+    """Setups that take less and less: activation checkpointing of more blocks, then the same with rows half as
+    large, and so on."""
     rows, least = [setup.train.room], max(SMALLEST_ROW, setup.row.longest)
     while setup.train.packing and rows[-1] > least:
         rows.append(max(least, rows[-1] // 2))
@@ -109,7 +111,7 @@ def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
 
 
 def _least(setup: TrainingSetup) -> TrainingSetup:
-    """The setup that takes the least, by recomputing and small rows alone."""
+    """The setup that takes the least, by activation checkpointing and small rows alone."""
     return min(_smaller(setup), key=lambda smaller: smaller.total)
 
 
@@ -118,10 +120,14 @@ def layers(setup: TrainingSetup) -> int:
     return sum(stack.layers for stack in sizes.stacks(setup.config))
 
 
+def _checkpointing(setup: TrainingSetup) -> str:
+    return f"activation checkpointing (recompute) of {setup.recomputed} of {layers(setup)} blocks"
+
+
 def _note(fitting: TrainingSetup, asked: TrainingSetup) -> str:
     changes = []
     if fitting.recomputed > asked.recomputed:
-        changes.append(f"{fitting.recomputed} of {layers(asked)} blocks are recomputed in the backward pass")
+        changes.append(_checkpointing(fitting))
     if fitting.train.room < asked.train.room:
         changes.append(f"rows have {fitting.train.room} tokens instead of {asked.train.room}")
     return f"to stay within {_budget(asked)}: " + ", ".join(changes)
@@ -164,7 +170,7 @@ def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, Trai
     needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
     if train.memory is None and needed <= free:
-        return [f"--memory {_as_option(free)}, which recomputes activations in the backward pass"]
+        return [f"--memory {_as_option(free)}, within which the run uses activation checkpointing"]
     if train.optimizer_state == "float32" and _takes(setup.changed(optimizer_state="int8")) <= limit:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):

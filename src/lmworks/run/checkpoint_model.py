@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.language_model.opening import load as load_finished
+from lmworks.language_model.opening import open_saved_model
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load(source: str | Path, **options: Any) -> LanguageModel:
-    """Open a model from any source; options are those of language_model/opening.load.
+    """Open a model from any source; options are those of language_model/opening.open_saved_model.
 
     Raises:
         InputError: there is no such model, its files are damaged, or a run has no checkpoint yet.
@@ -27,7 +27,7 @@ def load(source: str | Path, **options: Any) -> LanguageModel:
         raise InputError(f"{source!r} names no model", "source", "give a folder, a file or a name as text")
     folder = Path(source).expanduser()
     if not (folder / "journal.jsonl").is_file() or (folder / "final").is_dir():
-        return load_finished(source, **options)
+        return open_saved_model(source, **options)
     if refused := sorted(name for name, value in options.items() if value not in (None, "cpu", "float32")):
         hint = f"finish it first: lmworks resume {source}"
         raise InputError(f"of a run that has not finished, {refused[0]} cannot be chosen", str(source), hint)
@@ -45,7 +45,7 @@ def _of_checkpoint(run: RunFolder) -> LanguageModel:
     recipe = recipe_of(run)
     source = source_of(recipe)
     model = source.open(recipe.task, Table(str(run.path), "text", []))
-    source.hold(recipe.train.base_precision)
+    source.convert_weights(recipe.train.base_precision)
     recipe.adaptation.apply(model.network, recipe.train.seed)
     trained = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
     if missing := sorted(name for name in trained if f"parameter.{name}" not in state.tensors):

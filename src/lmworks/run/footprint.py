@@ -18,7 +18,7 @@ from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
 from lmworks.model.storage import PART
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
 from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import STATE_BYTES, TrainSettings
@@ -27,14 +27,15 @@ from lmworks.train.settings import STATE_BYTES, TrainSettings
 LIBRARY_BYTES = 260_000_000
 # What the first passes add that no later one does: code that is loaded then, buffers of the matrix products, as far as
 # there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
-RUNTIME_BYTES, BUFFER_BYTES, SLACK = 80_000_000, 130_000_000, 0.2
-SCORES = 6  # tensors of scores that exist at once where attention writes them out: with bias, mask, softmax, gradients
-BYTES = {"float32": 4, "bfloat16": 2}
+RUNTIME_BYTES, BUFFER_BYTES, ACTIVATION_SLACK = 80_000_000, 130_000_000, 0.2
+# Tensors of scores that exist at once where attention writes them out: with bias, mask, softmax, gradients.
+SCORE_TENSORS = 6
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
 ROW_SETTINGS = {"batch_size", "row_tokens", "packing", "seed", "epochs", "steps"}  # that decide the largest row
 
 
 @dataclass(frozen=True)
-class Documents:
+class DataStatistics:
     """What passes through the network.
 
     Attributes:
@@ -57,18 +58,18 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class BaseWeights:
+class WeightFormat:
     """How the model's own weights are held.
 
     Attributes:
         precision: as ``train.base_precision`` calls it.
         size: bytes of all of them; None: 4 each.
-        formats: data types or quantized formats, for people.
+        dtype_names: data types or quantized formats, for people.
     """
 
     precision: str = "float32"
     size: int | None = None
-    formats: str = "float32"
+    dtype_names: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,20 @@ class TrainingSetup:
         parameters: of the base model.
         saved_inputs: the matrices whose input is saved for the backward pass; None: of all, since all is trained.
         frozen: by stack prefix, the lowest layers that the backward pass does not reach.
-        base: how the model's own weights are held.
+        weights: how the model's own weights are held.
     """
 
     config: ModelConfig
     trained: TrainedParameters
     train: TrainSettings
     precision: str
-    documents: Documents
+    documents: DataStatistics
     process: ProcessMemory
     row: LargestRow
     parameters: int
     saved_inputs: Sequence[sizes.Linear] | None
     frozen: Mapping[str, int]
-    base: BaseWeights = BaseWeights()
+    weights: WeightFormat = WeightFormat()
 
     @classmethod
     def of(
@@ -123,7 +124,7 @@ class TrainingSetup:
         trained: TrainedParameters,
         train: TrainSettings,
         precision: str,
-        documents: Documents,
+        documents: DataStatistics,
         process: ProcessMemory,
     ) -> TrainingSetup:
         """With the largest row found."""
@@ -152,22 +153,22 @@ class TrainingSetup:
         """The same with products made in another precision."""
         return replace(self, precision=precision)
 
-    def over(self, base: BaseWeights) -> TrainingSetup:
+    def with_weights(self, weights: WeightFormat) -> TrainingSetup:
         """The same with the model's own weights held in another way."""
-        return replace(self, base=base)
+        return replace(self, weights=weights)
 
     @property
     def weight_bytes(self) -> int:
         """Of the model's own weights, and of the matrix that is dequantized for a product at any time."""
-        if self.base.size is None:
+        if self.weights.size is None:
             return 4 * self.parameters
         largest = max(linear.weights for linear in sizes.linears(self.config))
-        return self.base.size + 4 * max(PART, largest) + BYTES[self.precision] * largest
+        return self.weights.size + 4 * max(PART, largest) + NUMBER_BYTES[self.precision] * largest
 
     @property
     def activation_size(self) -> int:
         """Bytes of one number that passes through."""
-        return BYTES[self.precision]
+        return NUMBER_BYTES[self.precision]
 
     @property
     def reached(self) -> list[bool]:
@@ -192,7 +193,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
     trained, parameters = setup.trained, setup.parameters
-    plain = setup.base.size is None  # such frozen weights are held in bfloat16 as well where products are
+    plain = setup.weights.size is None  # such frozen weights are held in bfloat16 as well where products are
     halved = 2 * trained.frozen if setup.precision == "bfloat16" and plain else 0
     activations, gradients = _training_peak(setup)
     by_part = {
@@ -233,7 +234,7 @@ def _head_gradient(setup: TrainingSetup) -> int:
 def _head(setup: TrainingSetup) -> int:
     """A chunk of logits, which becomes its own gradient; in bfloat16 it stands beside the float32 one."""
     config, half = setup.config, setup.precision == "bfloat16"
-    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.LEAST_NUMBERS)
+    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.MIN_LOGIT_NUMBERS)
     logits = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
     return logits + (2 * _head_gradient(setup) if half else 0)
 
@@ -273,7 +274,7 @@ def _passing(setup: TrainingSetup) -> int:
     each = (4 * config.intermediate_size + 7 * config.hidden_size) * setup.activation_size
     if not saves_scores(config, not setup.trained.is_whole)[0]:
         return setup.row.tokens * each
-    return setup.row.tokens * each + SCORES * max(_scores(setup, stack) for stack in sizes.stacks(config))
+    return setup.row.tokens * each + SCORE_TENSORS * max(_scores(setup, stack) for stack in sizes.stacks(config))
 
 
 def _scores(setup: TrainingSetup, stack: sizes.StackShape) -> int:
@@ -292,7 +293,7 @@ def _activations(setup: TrainingSetup) -> int:
         count = sum(setup.reached)
         inputs = recomputed * setup.row.tokens * setup.config.hidden_size * setup.activation_size
         saved = inputs + max(saved * (count - recomputed) // count, saved // count)
-    return round(saved * (1 + SLACK)) + _passing(setup)
+    return round(saved * (1 + ACTIVATION_SLACK)) + _passing(setup)
 
 
 def _dropout(setup: TrainingSetup) -> int:

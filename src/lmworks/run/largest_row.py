@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lmworks.data.sampler import BatchSampler
 from lmworks.train.settings import TrainSettings
 
-SIMULATED = 50_000  # documents of the coming steps that are laid into rows to find the largest; else the worst is taken
+# Documents of the coming steps that are laid into rows to find the largest; where there are more, the worst is taken.
+SIMULATED_DOCUMENTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[in
     """The largest row of all steps to come, where these are few enough to be simulated."""
     epochs = train.epochs if train.steps is None else None
     steps = BatchSampler(len(sizes), train.batch_size, train.seed, epochs, train.steps)
-    if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED:
+    if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED_DOCUMENTS:
         return largest_possible(sizes, train)
     largest: list[int] = []
     for chosen in steps:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
-from lmworks.model.config import ModelConfig
+from lmworks.model.config import MOST_WIDTH, ModelConfig
 from lmworks.text.tokenizer_settings import TokenizerSettings
 
 
@@ -18,7 +18,9 @@ class ModelSettings(ModelConfig):
 
     model_config = ConfigDict(frozen=True)
 
-    vocab_size: int = Field(0, ge=0, description="0: as many as the tokenizer has ids; more: rows that none uses.")
+    vocab_size: int = Field(
+        0, ge=0, le=MOST_WIDTH, description="0: as many as the tokenizer has ids; more: rows that none uses."
+    )
     vocab_multiple: int = Field(1, gt=0, description="vocab_size 0: rounded up to a multiple of this.")
     head_scale: float | Literal["root"] = Field(  # type: ignore[assignment]
         1.0, description="Hidden states are multiplied by it before the head; root: by 1 / root of hidden_size (T5)."

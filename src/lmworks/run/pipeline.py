@@ -16,19 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
+from lmworks.kernels import product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
 from lmworks.run import checkpoint_model
+from lmworks.run.evaluation import Evaluation
 from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
-from lmworks.tasks.evaluation import Evaluation
 from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
@@ -91,16 +92,16 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
-    for line in (*_slower(recipe.train, asked), *setup.notes, *setup.plan.lines()):
+    for line in (*_slowdown_notes(recipe.train, asked), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
     _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
-    run.write("start", **_start(setup, why))
-    run.write("data", **_data(setup))
-    return _go(run, setup, say)
+    run.write("start", **_start_event(setup, why))
+    run.write("data", **_data_event(setup))
+    return _run_stages(run, setup, say)
 
 
 def resume(folder: str | Path, say: Say | None = None) -> Run:
@@ -125,7 +126,7 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     if recipe.train.memory is not None:
         say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])
-    return _go(run, setup, say)
+    return _run_stages(run, setup, say)
 
 
 def _refuse_threads(threads: int | None) -> None:
@@ -143,7 +144,7 @@ def _refuse_threads(threads: int | None) -> None:
         )
 
 
-def _slower(settings: TrainSettings, asked: str) -> list[str]:
+def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
     notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
@@ -164,7 +165,7 @@ def silent(line: str) -> None:
     """Prints nothing."""
 
 
-def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
+def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     """All that is not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
@@ -173,7 +174,7 @@ def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     if not _is_evaluated(run, "before"):
         say("measuring before training")
         _measure(run, evaluation, "before", 0, quiet=say is silent)
-    machine.release_memory()
+    process_memory.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
     say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
     outcome = train(
@@ -187,14 +188,14 @@ def _go(run: RunFolder, setup: Setup, say: Say) -> Run:
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
     setup.model.network.eval().requires_grad_(False)
-    machine.release_memory()
+    process_memory.release_memory()
     if run.final.exists():
         shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("measuring after training")
         _measure(run, evaluation, "after", outcome.step, quiet=say is silent)
-    run.write("finish", **_closing(run, outcome, meter.stop(), time.monotonic() - started))
+    run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
@@ -228,9 +229,9 @@ def _save(setup: Setup, folder: Path) -> None:
 
 def _input_format(setup: Setup) -> InputFormat:
     """How inputs look in this run; beside its checkpoints it serves a run that has not finished."""
-    recipe, model = setup.recipe, setup.model
-    slide = recipe.is_new or (model.input_format is not None and model.input_format.slide)
-    return InputFormat.of_run(setup.task.name, recipe.data, setup.train.choices, recipe.task.prefix, slide)
+    recipe, opened = setup.recipe, setup.model.input_format
+    slides = setup.task.slides and (recipe.is_new or (opened is not None and opened.slide))
+    return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet: bool) -> None:
@@ -243,7 +244,7 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet
     run.write("evaluation", when=when, step=step, **figures)
 
 
-def _start(setup: Setup, why: str) -> dict[str, Any]:
+def _start_event(setup: Setup, why: str) -> dict[str, Any]:
     recipe = setup.recipe
     return {
         "model": recipe.name if recipe.is_new else recipe.model,
@@ -263,7 +264,7 @@ def _start(setup: Setup, why: str) -> dict[str, Any]:
     }
 
 
-def _data(setup: Setup) -> dict[str, Any]:
+def _data_event(setup: Setup) -> dict[str, Any]:
     report = setup.train.report
     return {
         "rows": report.rows,
@@ -278,11 +279,11 @@ def _data(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _closing(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
+def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None
-    peak = machine.peak_memory()  # before anything is measured anew
+    peak = process_memory.peak_memory()  # before anything is measured anew
     limit = _limit(outcome.precision[0], reached or 0.0)
     return {
         "seconds": seconds,
@@ -305,9 +306,9 @@ def _limit(precision: str, reached: float) -> float:
 
     Nothing is faster than its limit: other programs ran while that was measured.
     """
-    limit = float(getattr(machine.rates(), precision)) * 1e9
+    limit = product_rates.limit(precision)
     if 0 < limit < reached:
-        limit = max(limit, float(getattr(machine.rates(refresh=True), precision)) * 1e9)
+        limit = max(limit, product_rates.limit(precision, refresh=True))
     return limit
 
 

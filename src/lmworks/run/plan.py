@@ -14,13 +14,13 @@ from typing import Any
 
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
-from lmworks.base import figures, machine
+from lmworks.base import figures, machine, process_memory
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
-from lmworks.run.footprint import BaseWeights, Documents, ProcessMemory, TrainingSetup
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.run.timing import Timing
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
@@ -103,11 +103,11 @@ def make(
     config: ModelConfig,
     method: Method[Any],
     train: TrainSettings,
-    documents: Documents,
+    documents: DataStatistics,
     process: ProcessMemory,
     rates: machine.Rates | None = None,
     timing: Timing | None = None,
-    bases: Sequence[BaseWeights] = (BaseWeights(),),
+    weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     goes_on: bool = False,
 ) -> Plan:
     """The plan of a run.
@@ -120,7 +120,7 @@ def make(
         process: what this process holds already, and may hold.
         rates: of this machine's products, for the precision; None: asked of base/machine.
         timing: of such a model on this machine; None: measured now, or read from the cache.
-        bases: ways to hold the model's own weights, the preferred one first, the smallest last.
+        weight_formats: ways to hold the model's own weights, the preferred one first, the smallest last.
         goes_on: a run that was begun before: its rows, precision and weights stay as they were chosen.
 
     Raises:
@@ -128,10 +128,11 @@ def make(
             was given.
     """
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
-    asked = TrainingSetup.of(config, method.trained(config), sized(train, config), preferred, documents, process)
-    fit = budget.go_on(asked.over(bases[0]), _free(process)) if goes_on else _fit(asked, bases)
+    trained = method.trained_parameters(config)
+    asked = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
+    fit = _fit_resumed(asked, weight_formats[0]) if goes_on else _fit(asked, weight_formats)
     setup, work = fit.setup, Work.of(fit.setup)
-    timing = timing or timings.measured(setup, method, documents.answer_rows)
+    timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)
     seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
     return Plan(
         parameters=setup.parameters,
@@ -150,37 +151,44 @@ def make(
         row_tokens=setup.train.room,
         choice=fit.note,
         precision_reason=reason if setup.precision == preferred else fit.note,
-        base_precision=setup.base.precision,
+        base_precision=setup.weights.precision,
     )
 
 
-def _fit(asked: TrainingSetup, bases: Sequence[BaseWeights]) -> budget.MemoryFit:
-    """Within memory: over the first base with which nothing has to be made smaller, else over the last; in the
+def _fit_resumed(asked: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
+    return budget.go_on(asked.with_weights(weights), _free(asked.process))
+
+
+def _fit(asked: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
+    """Within memory: with the first weight format with which nothing has to be made smaller, else with the last; in the
     precision asked for, or in another one where it was left open."""
-    others = [name for name in footprint.BYTES if name != asked.precision] if asked.train.precision == "auto" else []
+    is_open = asked.train.precision == "auto"
+    others = [name for name in footprint.NUMBER_BYTES if is_open and name != asked.precision]
     free = _free(asked.process)
-    setups = [asked.over(base) for base in bases]
+    setups = [asked.with_weights(weights) for weights in weight_formats]
     asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
     fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
-    if asked.base == bases[0]:
+    if asked.weights == weight_formats[0]:
         return fit
-    note = f"frozen weights stay {asked.base.formats}, {figures.storage(asked.base.size or 0)}, to save memory"
+    size = figures.storage(asked.weights.size or 0)
+    note = f"frozen weights stay {asked.weights.dtype_names}, {size}, to save memory"
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
 def _free(process: ProcessMemory) -> int:
     """Bytes that the process may hold in all."""
-    return machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    return process_memory.memory()[1] + process_memory.resident_memory() if process.free is None else process.free
 
 
 def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
     """What to suggest in place of a run that trains all and does not fit."""
     if asked.trained.is_whole:
-        trained = methods.make("lora").trained(asked.config)
+        method = methods.default("opened")
+        trained = method().trained_parameters(asked.config)
         setup = TrainingSetup.of(
             asked.config, trained, asked.train, asked.precision, asked.documents, asked.process
-        ).over(asked.base)
-        yield "--method lora, where a model is adapted", setup
+        ).with_weights(asked.weights)
+        yield f"--method {method.name}, where a model is adapted", setup
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, read_yaml
 
-ABOUT = ("about", "citation", "published")
+DESCRIPTION_KEYS = ("about", "citation", "published")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def preset(name: str) -> Preset:
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
         raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
     values = dict(_all()[name])
-    about = {key: str(values.pop(key)) for key in ABOUT}
+    about = {key: str(values.pop(key)) for key in DESCRIPTION_KEYS}
     return Preset(name, **about, values={"name": name, **values})
 
 

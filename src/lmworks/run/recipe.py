@@ -22,6 +22,7 @@ from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings
 from lmworks.train.settings import TrainSettings
 
+METHOD_OF_OPENED, METHOD_OF_NEW = methods.default("opened").name, methods.default("new").name
 SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
 """Groups that may be written as one of their settings alone: ``data: faq.jsonl``."""
 
@@ -51,7 +52,7 @@ class _SourceAndMethod(Settings):
     tokenizer: NewTokenizer | None = Field(None, description="Of a new model.")
     data: RecipeData
     method: methods.MethodName | None = Field(
-        None, description=f"{methods.summaries()} None: lora, for a new model full."
+        None, description=f"{methods.summaries()} None: {METHOD_OF_OPENED}, for a new model {METHOD_OF_NEW}."
     )
 
 
@@ -82,7 +83,7 @@ class Recipe(_WithMethods):
     @property
     def adaptation(self) -> Method[Any]:
         """The method with its settings."""
-        return methods.chosen_by(self)
+        return methods.method_of(self)
 
 
 def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
@@ -107,7 +108,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
             if getattr(recipe, name) is not None:
                 hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
                 raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
-    recipe.method = recipe.method or ("full" if recipe.is_new else "lora")
+    recipe.method = recipe.method or (METHOD_OF_NEW if recipe.is_new else METHOD_OF_OPENED)
     tasks.check_settings(recipe.task)
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)

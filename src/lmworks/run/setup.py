@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmworks.adapt.method import Method
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.run.defaults import settle_evaluation, settle_length
-from lmworks.run.footprint import Documents, ProcessMemory
+from lmworks.run.evaluation import Evaluation, sample_once, spread
+from lmworks.run.footprint import DataStatistics, ProcessMemory
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source, source_of
 from lmworks.tasks import registry
-from lmworks.tasks.evaluation import Evaluation, sample_once, spread
 from lmworks.tasks.task import Task
 from lmworks.text import corpus
 from lmworks.text.rows import Table
@@ -72,7 +72,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = chosen.name
     if not recipe.is_new:
-        method.trained(source.config)
+        method.trained_parameters(source.config)
     if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
         table = chosen.usable_rows(table, tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
@@ -90,10 +90,12 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
-    memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
-    plan = make_plan(config, method, recipe.train, documents, memory, bases=source.bases(), goes_on=goes_on)
+    memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
+    plan = make_plan(
+        config, method, recipe.train, documents, memory, weight_formats=source.weight_formats(), goes_on=goes_on
+    )
     plan.settle(recipe.train)
-    source.hold(plan.base_precision)
+    source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 
@@ -112,11 +114,11 @@ def _leave_out(held_out: Examples, most: int | None) -> list[str]:
     return [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
 
 
-def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> Documents:
+def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
     """What the plan needs to know of the examples, and of the measurements before and after training."""
     sources = [len(example.source) for example in examples if example.source is not None]
     answers = evaluation.answer_work()
-    return Documents(
+    return DataStatistics(
         [example.width for example in examples],
         sources=sources,
         loss_tokens=report.loss_tokens,

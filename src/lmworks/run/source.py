@@ -14,21 +14,22 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.adapt import registry as methods
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
-from lmworks.language_model.opening import is_adapter, load, load_tokenizer, read_config
+from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import stored_layers, weight_bytes, widen
 from lmworks.model.storage import BlockStorage
-from lmworks.model.stored import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import BaseWeights
+from lmworks.run.footprint import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer
 from lmworks.run.recipe import Recipe, read
-from lmworks.tasks.encoder_decoder import decoder_start
+from lmworks.tasks.registry import task_class
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text import python_rows, train_tokenizer
 from lmworks.text.rows import Table
@@ -75,11 +76,11 @@ class Source(ABC):
         """What the decoder of an encoder-decoder reads first, where the model's files say it."""
         return None
 
-    def bases(self) -> list[BaseWeights]:
+    def weight_formats(self) -> list[WeightFormat]:
         """Ways to hold the weights, the preferred one first, the smallest last."""
-        return [BaseWeights()]
+        return [WeightFormat()]
 
-    def hold(self, base_precision: str) -> None:
+    def convert_weights(self, base_precision: str) -> None:
         """Hold the opened weights in one of these ways."""
         return
 
@@ -147,7 +148,8 @@ def _base_precision(recipe: Recipe) -> str:
     if asked in ("auto", "float32"):
         return "float32"
     fault = f"method {recipe.method} trains the model's own weights, which are float32"
-    raise InputError(fault, "train.base_precision", "--method lora, or leave it out")
+    hint = f"--method {' or '.join(methods.names_with_adapters())}, or leave it out"
+    raise InputError(fault, "train.base_precision", hint)
 
 
 class OpenedModel(Source):
@@ -181,12 +183,12 @@ class OpenedModel(Source):
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """All of it."""
-        self._before = machine.resident_memory()
+        self._before = process_memory.resident_memory()
         storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
-        self.model = load(self.source, storage=storage)
+        self.model = open_saved_model(self.source, storage=storage)
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
-        self._opened = machine.resident_memory()
+        self._opened = process_memory.resident_memory()
         self.notes += self.model.notes
         return self.model
 
@@ -194,10 +196,10 @@ class OpenedModel(Source):
         """Weights of a mapped file are in memory as far as they were read."""
         assert self.model is not None
         weights = weight_bytes(self.model.network)
-        after = max(0, machine.resident_memory() - self._opened)
+        after = max(0, process_memory.resident_memory() - self._opened)
         return self._before + max(0, self._opened - self._before - weights) + after
 
-    def bases(self) -> list[BaseWeights]:
+    def weight_formats(self) -> list[WeightFormat]:
         """Float32, where it was not asked otherwise; and as the file has them, where they are quantized there."""
         assert self.model is not None
         network = self.model.network
@@ -205,13 +207,13 @@ class OpenedModel(Source):
         for _, layer in stored_layers(network):
             formats[layer.storage.dtype_name] += layer.storage.nbytes
         if not formats:
-            return [BaseWeights()]
+            return [WeightFormat()]
         precision = "stored" if self.base_precision == "auto" else self.base_precision
         names = " and ".join(name for name, _ in formats.most_common())
-        stored = BaseWeights(precision, weight_bytes(network), names)
-        return [BaseWeights(), stored] if self.base_precision == "auto" else [stored]
+        stored = WeightFormat(precision, weight_bytes(network), names)
+        return [WeightFormat(), stored] if self.base_precision == "auto" else [stored]
 
-    def hold(self, base_precision: str) -> None:
+    def convert_weights(self, base_precision: str) -> None:
         """Widen quantized weights where there is memory for it."""
         if self.model is not None and base_precision == "float32":
             widen(self.model.network)
@@ -278,15 +280,14 @@ class NewModel(Source):
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, as config.json and generation_config.json call them."""
         ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-        if self.settings.architecture == "encoder-decoder":
-            ids["decoder_start"] = decoder_start(task, task.name, tokenizer)
+        ids["decoder_start"] = task_class(task.name).new_decoder_start(task, tokenizer)
         return {f"{role}_token_id": number for role, number in ids.items() if number is not None}
 
     def library_bytes(self) -> int:
         """Drawn weights are in memory wholly."""
-        machine.release_memory()
+        process_memory.release_memory()
         weights = [] if self.network is None else [weight.nbytes for weight in self.network.parameters()]
-        return machine.resident_memory() - sum(weights)
+        return process_memory.resident_memory() - sum(weights)
 
     def event(self) -> dict[str, Any]:
         """The tokenizer's origin."""

@@ -27,21 +27,23 @@ from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
+from lmworks.kernels import matmul
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import Documents, TrainingSetup
+from lmworks.run.footprint import DataStatistics, TrainingSetup
 from lmworks.train import optimizers
+from lmworks.train.arithmetic import fastest_providers
 from lmworks.train.step import accumulate_gradients, cast_frozen_weights
 
-MORE = 2  # layers of the deeper network beyond those of the shallow one
-TOKENS = 2048  # of the documents that are timed, at most
-REPEATS, SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
+EXTRA_LAYERS = 2  # layers of the deeper network beyond those of the shallow one
+TIMED_TOKENS = 2048  # of the documents that are timed, at most
+MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
 NEW_TOKENS = 6  # written by each row that is timed
-LARGEST = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
-QUIET = 0.6  # of the threads' time; a measurement that got less is not kept: other programs ran
+LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
+QUIET_SHARE = 0.6  # of the threads' time; a measurement that got less is not kept: other programs ran
 VERSION = 1  # of what is measured; old measurements are not read
 
 
@@ -66,7 +68,7 @@ class Timing:
     quiet: bool = True
 
 
-def measured(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
+def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
     """The timing of a run, from the cache or measured now.
 
     Args:
@@ -78,7 +80,7 @@ def measured(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) ->
         None where even the shallow networks are too large to be tried.
     """
     depths = _depths(setup.config, method)
-    if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST:
+    if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST_NETWORK_BYTES:
         return None
     name = _name(setup, method, answer_rows)
     known = measurements.read(name)
@@ -87,7 +89,7 @@ def measured(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) ->
     wall, busy = time.perf_counter(), time.process_time()
     timing = _measure(setup, method, depths, answer_rows)
     received = (time.process_time() - busy) / (time.perf_counter() - wall) / torch.get_num_threads()
-    timing = replace(timing, quiet=received >= QUIET)
+    timing = replace(timing, quiet=received >= QUIET_SHARE)
     if timing.quiet:
         measurements.write(name, asdict(timing))
     return timing
@@ -97,8 +99,8 @@ def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
     """The fewest layers that the method fits, and two more."""
     for depth in range(1, config.num_hidden_layers):
         with contextlib.suppress(InputError):
-            method.trained(_shallow(config, depth))
-            return [depth, min(depth + MORE, config.num_hidden_layers)]
+            method.trained_parameters(_shallow(config, depth))
+            return [depth, min(depth + EXTRA_LAYERS, config.num_hidden_layers)]
     return [config.num_hidden_layers]
 
 
@@ -174,12 +176,12 @@ def _network(config: ModelConfig) -> Transformer:
     return network.eval()
 
 
-def _documents(documents: Documents, setup: TrainingSetup) -> list[Example]:
+def _documents(documents: DataStatistics, setup: TrainingSetup) -> list[Example]:
     """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
     lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
     count = min(setup.train.batch_size, len(lengths))
     chosen = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
-    while len(chosen) > 1 and sum(map(sum, chosen)) > TOKENS:
+    while len(chosen) > 1 and sum(map(sum, chosen)) > TIMED_TOKENS:
         chosen = chosen[1::2] or chosen[:1]
     loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
     learned = loss_tokens / max(1, sum(documents.lengths))
@@ -198,7 +200,7 @@ def _fastest(call: Callable[[], object]) -> float:
     """Seconds of the fastest of a few calls, after one that is not counted."""
     call()
     taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < REPEATS and sum(taken) < SECONDS):
+    while len(taken) < 2 or (len(taken) < MOST_REPEATS and sum(taken) < MOST_SECONDS):
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
@@ -221,7 +223,12 @@ def _step_seconds(
         accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
         optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
 
-    with cast_frozen_weights(network, setup.precision), torch.random.fork_rng(devices=[]):
+    providers = fastest_providers(network, setup.precision, setup.train.room)
+    with (
+        cast_frozen_weights(network, setup.precision),
+        matmul.providers(providers),
+        torch.random.fork_rng(devices=[]),
+    ):
         return _fastest(step)
 
 
@@ -233,7 +240,13 @@ def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, 
     recompute = round(setup.train.recompute * config.num_hidden_layers / setup.config.num_hidden_layers)
     return float(
         training_flops(
-            config, method.trained(config), sum(lengths), targets, lengths, sources or None, recompute=recompute
+            config,
+            method.trained_parameters(config),
+            sum(lengths),
+            targets,
+            lengths,
+            sources or None,
+            recompute=recompute,
         ).total
     )
 

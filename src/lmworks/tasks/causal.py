@@ -29,7 +29,13 @@ class Causal(Task):
     kinds = ("text",)
     default_for = ("text",)
     uses = frozenset({"windows"})
+    slides = True
     figures = (LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_BITS)
+
+    @property
+    def is_random(self) -> bool:
+        """Where windows go to random places."""
+        return self.settings.windows == "random"
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Chunks of each text; see data/texts."""

@@ -12,3 +12,4 @@ class Chat(Instructions):
     learns = "the assistant's turns of conversations"
     kinds = ("chat",)
     default_for = ("chat",)
+    input_kind = "text"  # conversations, as they are

@@ -6,12 +6,12 @@ import numpy as np
 
 from lmworks.data import spans, texts
 from lmworks.data.batch import Example
-from lmworks.data.documents import Window, require_id
+from lmworks.data.documents import Window, require_id, role_id
 from lmworks.data.examples import Examples, limit_of, start_report
-from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
+from lmworks.model.config import ModelConfig
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
-from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -24,17 +24,23 @@ class Denoising(EncoderDecoderTask):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "mean_span", "permute_sentences", "decoder_start"})
-    mask_rate = 0.3
+    default_mask_rate = 0.3
+    decoder_start_role = "eos"
     figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 
     def __init__(
-        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
         super().__init__(settings, tokenizer, model, decoder_start)
         mask = require_id(tokenizer, "mask", "task denoising")
-        self.frame = closed(tokenizer, "task denoising")
+        self.frame = frame_with_end(tokenizer, "task denoising")
         permuted = settings.permute_sentences
-        self.denoising = spans.Denoising(self.rate, settings.mean_span, permuted, mask, self.start, self.frame)
+        self.denoising = spans.Denoising(self.mask_rate, settings.mean_span, permuted, mask, self.start, self.frame)
+
+    @classmethod
+    def suits(cls, tokenizer: Tokenizer) -> bool:
+        """BART's tokenizers have a mask token."""
+        return role_id(tokenizer, "mask") is not None
 
     @property
     def is_random(self) -> bool:
@@ -48,7 +54,9 @@ class Denoising(EncoderDecoderTask):
         documents = texts.read_documents(table, self.tokenizer, report)
         windows = texts.cut(documents, texts.room(limit, len(self.frame) + 1, 1), report)
         rng = np.random.default_rng(0)
-        return texts.sampled_examples([self.denoising.sample(window, rng) for window in windows], report, self.measure)
+        return texts.sampled_examples(
+            [self.denoising.sample(window, rng) for window in windows], report, self.sample_for_evaluation
+        )
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         assert isinstance(example.origin, Window)

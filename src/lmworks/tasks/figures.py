@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
+
+NATS_PER_BIT = math.log(2)
 
 
 class Figure(NamedTuple):
@@ -16,6 +19,7 @@ class Figure(NamedTuple):
         numerators, denominators: its parts by row there; empty where no rows are kept.
         unit: "nats per token" ...
         better: "lower" or "higher".
+        divisor: of the numerators, where they have another unit than the figure.
     """
 
     key: str
@@ -26,6 +30,7 @@ class Figure(NamedTuple):
     denominators: str = ""
     unit: str = ""
     better: str = "lower"
+    divisor: float = 1.0
 
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
@@ -42,10 +47,24 @@ ACCURACY = Figure(
     "held_out_accuracy", "Tokens predicted", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
 )
 BITS = Figure(
-    "held_out_bits", "The same for any tokenizer", "held_out", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
+    "held_out_bits",
+    "The same for any tokenizer",
+    "held_out",
+    "bits_per_byte",
+    "row_nats",
+    "row_bytes",
+    "bits per byte",
+    divisor=NATS_PER_BIT,
 )
 GENERAL_BITS = Figure(
-    "general_bits", "Forgetting: another text", "general", "bits_per_byte", "row_bits", "row_bytes", "bits per byte"
+    "general_bits",
+    "Forgetting: another text",
+    "general",
+    "bits_per_byte",
+    "row_nats",
+    "row_bytes",
+    "bits per byte",
+    divisor=NATS_PER_BIT,
 )
 GENERAL_LOSS = Figure(
     "general_loss", "Forgetting: another text", "general", "loss", "row_nats", "row_tokens", "nats per token"

@@ -11,6 +11,7 @@ from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt, accepted_rows, prompts
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.input_format import InputKind
 from lmworks.tasks.figures import ANSWERS, BITS, GENERAL_BITS, LOSS, NUMBERS
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table
@@ -29,6 +30,7 @@ class Instructions(Task):
     kinds: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     default_for: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     uses = frozenset({"windows"})
+    input_kind: ClassVar[InputKind] = "prompt"
     figures = (ANSWERS, NUMBERS, LOSS, BITS, GENERAL_BITS)
 
     @classmethod

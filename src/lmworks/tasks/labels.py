@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmworks.data.prompts import Answer, Prompt
+from lmworks.language_model.input_format import InputFormat
 from lmworks.tasks.instructions import Instructions
+from lmworks.text.rows import DataSettings
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
@@ -19,6 +21,7 @@ class Labels(Instructions):
     learns = "to write the label of a text"
     kinds = ("labels",)
     default_for = ("labels",)
+    input_kind = "label"
     metric = "accuracy"
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
@@ -26,3 +29,7 @@ class Labels(Instructions):
         from lmworks.tasks.writing import choose_answers
 
         return choose_answers(model, prompts)
+
+    def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
+        """With the labels, one of which is the answer."""
+        return super().input_format(settings).model_copy(update={"labels": tuple(labels)})

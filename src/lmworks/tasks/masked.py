@@ -14,9 +14,10 @@ from lmworks.data.batch import LANGUAGE, NEXT_SENTENCE, Example
 from lmworks.data.documents import Document, Window, frame_of, require_id, special_ids
 from lmworks.data.examples import Examples, Report, limit_of, start_report
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.model.config import ModelConfig
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
 from lmworks.tasks.settings import TaskSettings
-from lmworks.tasks.task import ModelFacts, Task
+from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -33,11 +34,11 @@ class Masked(Task):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
-    mask_rate = 0.15
+    default_mask_rate = 0.15
     figures = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
 
     def __init__(
-        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
         if settings.next_sentence and settings.windows == "random":
             hint = "leave out one of the two: pairs of sentences are sampled anew each time anyway"
@@ -50,7 +51,7 @@ class Masked(Task):
         plain = every[~special[every]]
         if not len(plain):
             raise InputError("the tokenizer has special tokens alone", "tokenizer", "train it on a text")
-        self.masking = masked.Masking(self.rate, mask, plain, special)
+        self.masking = masked.Masking(self.mask_rate, mask, plain, special)
         self.frame = frame_of(tokenizer)
         if settings.next_sentence and not self.frame.middle:
             fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
@@ -80,7 +81,7 @@ class Masked(Task):
             items = [example for example in candidates if example is not None]
             if len(items) < len(windows):
                 report.notes.append(f"{len(windows) - len(items)} stretches of special tokens alone are left out")
-        return texts.sampled_examples(items, report, self.measure)
+        return texts.sampled_examples(items, report, self.sample_for_evaluation)
 
     def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
         room = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest
-from lmworks.data.spans import sentinels
+from lmworks.model.config import ModelConfig
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.denoising import Denoising
@@ -16,7 +16,7 @@ from lmworks.tasks.masked import Masked
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
-from lmworks.tasks.task import ModelFacts, Task
+from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
 AUTO = "auto"
@@ -73,7 +73,7 @@ def check_settings(settings: TaskSettings) -> None:
 
 
 def choose(
-    settings: TaskSettings, kind: str, model: ModelFacts, tokenizer: Callable[[], Tokenizer | None], place: str
+    settings: TaskSettings, kind: str, model: ModelConfig, tokenizer: Callable[[], Tokenizer | None], place: str
 ) -> type[Task]:
     """The task that the settings name, or that suits rows and model.
 
@@ -108,9 +108,8 @@ def choose(
             f"a model that is {model.architecture} does not learn {what}", place, _what_works(kind, model.architecture)
         )
     task = suited[0]
-    if len(suited) > 1:  # T5's tokenizers have sentinels, BART's a mask token
-        known = tokenizer()
-        task = suited[1] if known is not None and not len(sentinels(known)) else task
+    if len(suited) > 1 and (known := tokenizer()) is not None:
+        task = next((task for task in suited if task.suits(known)), suited[-1])
     check_settings(settings.model_copy(update={"name": task.name}))
     return task
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmworks.data import sequences
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
-from lmworks.tasks.encoder_decoder import EncoderDecoderTask, closed
+from lmworks.language_model.input_format import InputFormat
+from lmworks.model.config import ModelConfig
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, NUMBERS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
-from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -21,13 +24,14 @@ class SequenceToSequence(EncoderDecoderTask):
     kinds = ("pairs", "completion", "labels")
     default_for = ("pairs", "completion", "labels")
     uses = frozenset({"prefix", "decoder_start"})
+    input_kind = "source"
     figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS)
 
     def __init__(
-        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
         super().__init__(settings, tokenizer, model, decoder_start)
-        self.frame = closed(tokenizer, "task seq2seq")
+        self.frame = frame_with_end(tokenizer, "task seq2seq")
         self.first = self.start
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
@@ -53,3 +57,7 @@ class SequenceToSequence(EncoderDecoderTask):
             )
             for row, ids in zip(table.rows, sources, strict=True)
         ]
+
+    def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
+        """With the prefix of each source."""
+        return super().input_format(settings).model_copy(update={"prefix": self.settings.prefix})

@@ -8,10 +8,10 @@ from lmworks.data import spans, texts
 from lmworks.data.batch import Example
 from lmworks.data.documents import Window, end_id
 from lmworks.data.examples import Examples, limit_of, start_report
+from lmworks.model.config import ModelConfig
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
-from lmworks.tasks.task import ModelFacts
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -24,16 +24,21 @@ class Spans(EncoderDecoderTask):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "mean_span", "decoder_start"})
-    mask_rate = 0.15
+    default_mask_rate = 0.15
     figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 
     def __init__(
-        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
         super().__init__(settings, tokenizer, model, decoder_start)
         self.sentinels = spans.sentinels(tokenizer)
         spans.check_sentinels(self.sentinels, 1)
         self.first, self.end = self.start, end_id(tokenizer, "task spans")
+
+    @classmethod
+    def suits(cls, tokenizer: Tokenizer) -> bool:
+        """T5's tokenizers have sentinels."""
+        return len(spans.sentinels(tokenizer)) > 0
 
     @property
     def is_random(self) -> bool:
@@ -44,18 +49,20 @@ class Spans(EncoderDecoderTask):
         """Texts in windows whose sources fill a context exactly."""
         limit = limit_of(settings, context)
         report = start_report(table, "spans")
-        size = spans.text_length(limit, self.rate, self.settings.mean_span)
-        spans.check_sentinels(self.sentinels, spans.noise_counts(size, self.rate, self.settings.mean_span)[1])
+        size = spans.text_length(limit, self.mask_rate, self.settings.mean_span)
+        spans.check_sentinels(self.sentinels, spans.noise_counts(size, self.mask_rate, self.settings.mean_span)[1])
         windows = texts.cut(texts.read_documents(table, self.tokenizer, report), size, report)
         fit = [window for window in windows if window.end - window.begin > 1]
         if len(fit) < len(windows):
             report.notes.append(f"{len(windows) - len(fit)} stretches of a single token are left out")
         rng = np.random.default_rng(0)
-        return texts.sampled_examples([self._corrupt(window, rng) for window in fit], report, self.measure)
+        return texts.sampled_examples(
+            [self._corrupt(window, rng) for window in fit], report, self.sample_for_evaluation
+        )
 
     def _corrupt(self, window: Window, rng: np.random.Generator) -> Example:
         ids = window.document.ids[window.begin : window.end]
-        begins, ends = spans.noise_spans(len(ids), self.rate, self.settings.mean_span, rng)
+        begins, ends = spans.noise_spans(len(ids), self.mask_rate, self.settings.mean_span, rng)
         source, target = spans.corrupt(ids, begins, ends, self.sentinels, self.end)
         return spans.decoder_example(target, self.first, source, window)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from lmworks.data.batch import LANGUAGE, Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.input_format import InputFormat, InputKind
+from lmworks.model.config import ModelConfig
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table
@@ -24,34 +26,6 @@ from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
-
-
-class ModelFacts(Protocol):
-    """What a task asks of a model; a ModelConfig answers."""
-
-    @property
-    def architecture(self) -> str:
-        """decoder, encoder or encoder-decoder."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embeddings."""
-        ...
-
-    @property
-    def type_vocab_size(self) -> int:
-        """Token types that it tells apart."""
-        ...
-
-    @property
-    def language_head(self) -> bool:
-        """Whether it has a language head."""
-        ...
-
-    def head(self, name: str) -> object | None:
-        """Its classification head of this name, where it has one."""
-        ...
 
 
 class Task(ABC):
@@ -64,7 +38,9 @@ class Task(ABC):
         kinds: of the rows that it takes.
         default_for: the kinds among them for which ``auto`` chooses it.
         uses: the settings that it uses.
-        mask_rate: the published fraction of hidden tokens, where it hides some.
+        input_kind: how an input is put to a model that learned it (language_model/input_format).
+        slides: whether a new model sees windows of longer texts, so that it continues a text past a full context.
+        default_mask_rate: the published fraction of hidden tokens, where it hides some.
         metric: what its answers are judged by (evaluate/metrics).
         figures: what the report card shows, in this order; the first is the headline.
     """
@@ -75,12 +51,14 @@ class Task(ABC):
     kinds: ClassVar[tuple[str, ...]]
     default_for: ClassVar[tuple[str, ...]]
     uses: ClassVar[frozenset[str]] = frozenset()
-    mask_rate: ClassVar[float] = 0.0
+    input_kind: ClassVar[InputKind] = "text"
+    slides: ClassVar[bool] = False
+    default_mask_rate: ClassVar[float] = 0.0
     metric: ClassVar[str] = "chrf"
     figures: ClassVar[tuple[Figure, ...]]
 
     def __init__(
-        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelFacts, decoder_start: int | None = None
+        self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
         """A task for a tokenizer and a model.
 
@@ -106,14 +84,28 @@ class Task(ABC):
         return (LANGUAGE,)
 
     @property
-    def rate(self) -> float:
+    def mask_rate(self) -> float:
         """Fraction of the words or tokens that is hidden."""
-        return self.settings.mask_rate if self.settings.mask_rate is not None else self.mask_rate
+        return self.settings.mask_rate if self.settings.mask_rate is not None else self.default_mask_rate
 
     @property
     def is_random(self) -> bool:
         """Whether ``sample`` changes anything."""
-        return self.settings.windows == "random"
+        return False
+
+    @classmethod
+    def suits(cls, tokenizer: Tokenizer) -> bool:
+        """Whether the tokenizer has the special tokens that it needs: asked where several tasks take the same rows."""
+        return True
+
+    @classmethod
+    def new_decoder_start(cls, settings: TaskSettings, tokenizer: Tokenizer) -> int | None:
+        """The id that the decoder of a new encoder-decoder reads first; None for other models.
+
+        Raises:
+            InputError: the tokenizer has no such token.
+        """
+        return None
 
     # Rows -> examples
 
@@ -139,13 +131,31 @@ class Task(ABC):
         """An example as the model sees it this time; deterministic given the generator."""
         return self._sample(example, rng, self.settings.windows == "random")
 
-    def measure(self, example: Example, rng: np.random.Generator) -> Example:
-        """The same for an evaluation: windows of texts stay where they are, so that every token counts once."""
+    def sample_for_evaluation(self, example: Example, rng: np.random.Generator) -> Example:
+        """As ``sample``, but windows of texts stay where they are, so that every token counts once."""
         return self._sample(example, rng, False)
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         """The random part. ``move``: the window of a text goes to a random place of it."""
         return example
+
+    # Using the trained model
+
+    def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
+        """How inputs looked in training, for whoever opens the trained model.
+
+        Args:
+            settings: how rows were read and written.
+            labels: all that the rows have.
+        """
+        return InputFormat(
+            task=self.name,
+            kind=self.input_kind,
+            text=settings.text,
+            prompt=settings.prompt,
+            template=settings.template,
+            system=settings.system,
+        )
 
     # Evaluation
 

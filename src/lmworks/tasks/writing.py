@@ -92,7 +92,7 @@ def fill_texts(model: LanguageModel, examples: Sequence[Example], settings: Eval
         (batch,) = pack([example], len(example))
         places = batch.weights.flatten().nonzero().squeeze(1)
         logits = model.network(
-            batch.ids, positions=batch.positions, segments=batch.segments, types=batch.types, only=places
+            batch.ids, positions=batch.positions, segments=batch.segments, types=batch.types, logits_to_keep=places
         ).logits
         filled, original = batch.ids.flatten().clone(), batch.ids.flatten().clone()
         filled[places], original[places] = logits.argmax(-1), batch.targets.flatten()[places]

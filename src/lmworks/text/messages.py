@@ -19,6 +19,8 @@ TEMPLATE_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thi
 """Keys beside role and content that chat templates read."""
 LOSS_KEYS = ("weight", "train", "training", "loss")
 """Whether a message is learned: `weight` 0 or 1 is OpenAI's, `train` and `training` true or false are axolotl's."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts of a content that are text; the latter two are those of OpenAI's Responses."""
 REFUSED_KEYS = {
     "function_call": "write it as tool_calls: [{...}]",
     "train_detail": "mark whole messages with train: true or false",
@@ -102,6 +104,8 @@ def _message(message: Any, place: str, unused: dict[str, None]) -> Any:
     for key, hint in REFUSED_KEYS.items():
         if key in present:
             raise InputError(f"the key {key!r} cannot be honoured", place, f"{hint}, or leave the key out")
+    if "content" in present:
+        present["content"] = _text_of(present["content"], place)
     result = {key: present[key] for key in ("role", "content", *TEMPLATE_KEYS) if key in present}
     if "content" not in result and "tool_calls" in result:
         result["content"] = ""  # OpenAI writes null where an assistant only calls tools
@@ -109,6 +113,38 @@ def _message(message: Any, place: str, unused: dict[str, None]) -> Any:
         result["weight"] = 0
     unused.update(dict.fromkeys(key for key in present if key not in result and key not in LOSS_KEYS))
     return result
+
+
+def with_texts(messages: Any) -> Any:
+    """The same messages, contents that are lists of parts joined into one text each.
+
+    Raises:
+        InputError: a part is no text. Its place is the message's number and the part's.
+    """
+    if not isinstance(messages, (list, tuple)):
+        return messages
+    return [
+        {**message, "content": _text_of(message["content"], f"message {number}")}
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        else message
+        for number, message in enumerate(messages, 1)
+    ]
+
+
+def _text_of(content: Any, place: str) -> Any:
+    """A content that is a list of parts, ``{"type": "text", "text": ...}`` each, as the text that they make; any other
+    content as it is."""
+    if not isinstance(content, (list, tuple)):
+        return content
+    texts = []
+    for number, part in enumerate(content, 1):
+        if isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+            continue
+        what = f"type {part.get('type')!r}" if isinstance(part, dict) else f"a {type(part).__name__}"
+        fault = f"a part of the content is {what}, and only text is read"
+        raise InputError(fault, f"{place}, part {number}", 'write parts as {"type": "text", "text": "..."}')
+    return "".join(texts)
 
 
 def _loss_of(message: Message, place: str) -> bool | None:

@@ -1,4 +1,4 @@
-"""What the bits of a run depend on besides its settings: threads, precision, and which provider multiplies each shape."""
+"""What a run's bits depend on besides its settings: threads, precision, and which provider computes each product."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.kernels import library, matmul
 from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape
-from lmworks.kernels.product_rates import product_rates
+from lmworks.kernels.product_rates import LIMIT_SHAPES, product_rates
 from lmworks.model.chunks import trained_logits
+from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
-from lmworks.model.stored import StoredLinear
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings
 
@@ -46,7 +46,9 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
         return Arithmetic(str(before["precision"]), str(before["precision_reason"]), before.get("providers", {}))
     machine.use_threads(settings.threads)
     precision, reason = machine.choose_precision(settings.precision, device.type)
-    return Arithmetic(precision, reason, fastest_providers(network, precision, settings.room) if device.type == "cpu" else {})
+    return Arithmetic(
+        precision, reason, fastest_providers(network, precision, settings.room) if device.type == "cpu" else {}
+    )
 
 
 def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
@@ -60,13 +62,15 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
     if library.library() is None or precision not in matmul.PRECISIONS:
         return {}
     shapes = {str(shape) for shape in product_shapes(network, precision, row_tokens)}
-    return product_rates(shapes).choice(shapes)
+    return product_rates({*shapes, *LIMIT_SHAPES}).choice(shapes) if shapes else {}
 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
     """The shapes of a training step's products that are large enough for the choice of a provider to matter."""
     rows = [tokens for tokens in TOKENS[1:] if tokens <= max(row_tokens, TOKENS[1])]
-    sizes = [(*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)]
+    sizes = [
+        (*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)
+    ]
     if network.config.language_head:
         vocab_size, width = network.config.vocab_size, network.config.embedding_width
         table = network.embed_tokens if network.lm_head is None else network.lm_head

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
-from lmworks.kernels import library, matmul
-from lmworks.model.stored import stored_layers
+from lmworks.kernels import library, matmul, product_rates
+from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
 from lmworks.train.arithmetic import Arithmetic
@@ -101,7 +101,7 @@ def train(
         raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
-    machine.keep_memory()
+    process_memory.keep_memory()
     settings = sized(settings, network.config)
     device = torch.device(device)
     chosen = arithmetic.of_run(network, run, settings, device)
@@ -225,7 +225,9 @@ class _Training:
         if not self.network.training:
             self.network.train()
         documents = sample(self.examples, indices, self.draw, self.settings.seed, step)
-        result = accumulate_gradients(self.network, documents, self.settings, step, self.arithmetic.precision, self.device)
+        result = accumulate_gradients(
+            self.network, documents, self.settings, step, self.arithmetic.precision, self.device
+        )
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
         if norm or result.has_targets:
@@ -376,4 +378,4 @@ class _Training:
         """FLOP/s that this machine was measured to reach in the precision used."""
         if self.device.type != "cpu":
             return None
-        return float(getattr(machine.rates(), self.arithmetic.precision)) * 1e9 or None
+        return product_rates.limit(self.arithmetic.precision) or None

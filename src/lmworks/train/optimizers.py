@@ -10,21 +10,22 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from lmworks.adapt.registry import METHODS
+from lmworks.adapt import registry as methods
 from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors of fewer numbers keep their moments in float32
-SLICE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
+SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
-    """The learning rate asked for, or the one that fits: a network with frozen weights is being adapted."""
+    """The learning rate asked for, or the default method's: of an opened model where weights are frozen, else of a
+    new one."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     frozen = any(not parameter.requires_grad for parameter in network.parameters())
-    return METHODS["lora" if frozen else "full"].learning_rate
+    return methods.default("opened" if frozen else "new").learning_rate
 
 
 def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
@@ -102,8 +103,8 @@ class AdamW(torch.optim.AdamW):
 class EightBitAdamW(AdamW):
     """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight in place of 8, and a scale a block.
 
-    A native kernel updates weights and moments in one pass over memory. Without it a step goes over the weights slice by
-    slice: the slice's moments become float32, torch's own pass updates them and the weights, and they become 8 bits
+    A native kernel updates weights and moments in one pass over memory. Without it a step goes over the weights slice
+    by slice: the slice's moments become float32, torch's own pass updates them and the weights, and they become 8 bits
     again; so float32 moments of only one slice exist at a time. Moments of tensors with fewer than 4096 numbers (norms,
     biases) stay in float32, as the paper advises.
     """
@@ -126,9 +127,9 @@ class EightBitAdamW(AdamW):
             state["step"] += 1
             eight_bit.adamw_step(weights, gradient, moments, levels, _numbers(group, float(state["step"]), scale))
             return
-        for begin in range(0, len(weights), SLICE):
-            place = slice(begin, begin + SLICE)
-            blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE) // eight_bit.BLOCK)
+        for begin in range(0, len(weights), SLICE_SIZE):
+            place = slice(begin, begin + SLICE_SIZE)
+            blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE_SIZE) // eight_bit.BLOCK)
             stored = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
             first, second = (
                 eight_bit.restore(codes, table, scales) for (codes, scales), table in zip(stored, levels, strict=True)

@@ -36,8 +36,8 @@ def tune(
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
-    source, rows = _parted(data)
-    values = {**settings, "model": model, "data": source, **_given(method, out)}
+    source, rows = _source_and_rows(data)
+    values = {**settings, "model": model, "data": source, **_set_values(method, out)}
     return run_recipe(recipes.resolve(values, "tune"), say, rows)
 
 
@@ -65,8 +65,8 @@ def pretrain(
     Raises:
         InputError: anything about data or settings that cannot be used.
     """
-    source, rows = _parted(data)
-    values = {**settings, "data": source, **_given(method, out)}
+    source, rows = _source_and_rows(data)
+    values = {**settings, "data": source, **_set_values(method, out)}
     read = recipes.read if recipes.is_recipe(preset) else recipes.from_preset
     return run_recipe(read(preset, values), say, rows)
 
@@ -83,8 +83,8 @@ def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -
     Raises:
         InputError: anything about model, data or settings that cannot be used, or too little memory.
     """
-    source, rows = _parted(data)
-    values = {**settings, "data": source, **_given(method, None)}
+    source, rows = _source_and_rows(data)
+    values = {**settings, "data": source, **_set_values(method, None)}
     if recipes.is_preset(model):
         recipe = recipes.from_preset(model, values)
     elif recipes.is_recipe(model):
@@ -94,7 +94,7 @@ def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -
     return set_up(recipe, rows).plan
 
 
-def _parted(data: Any) -> tuple[Any, Any]:
+def _source_and_rows(data: Any) -> tuple[Any, Any]:
     """Data as the recipe has them, and the rows that are given in Python, or None."""
     source = data.get("source") if isinstance(data, dict) else data
     if source is None or isinstance(source, (str, Path)):
@@ -102,6 +102,6 @@ def _parted(data: Any) -> tuple[Any, Any]:
     return {**(data if isinstance(data, dict) else {}), "source": python_rows.FILE}, python_rows.rows_of(source)
 
 
-def _given(method: str | None, out: str | Path | None) -> dict[str, Any]:
+def _set_values(method: str | None, out: str | Path | None) -> dict[str, Any]:
     values = {"method": method, "out": None if out is None else str(out)}
     return {name: value for name, value in values.items() if value is not None}

@@ -224,7 +224,8 @@ def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
     if not task.is_random:
         return list(examples)
     return [
-        task.measure(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+        task.sample_for_evaluation(example, np.random.default_rng((EVALUATION_SEED, row)))
+        for row, example in enumerate(examples)
     ]
 
 
