@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 
 WARM = 2
 """Steps left out of the speed, for everyone: they warm up."""
@@ -40,7 +40,7 @@ def summarize(
     taken = sum(seconds[WARM:])
     summary = {
         "tokens_per_second": sum(tokens[WARM:]) / taken,
-        "peak_gb": machine.peak_memory() / 1e9,
+        "peak_gb": process_memory.peak_memory() / 1e9,
         "mean_loss": sum(loss * count for loss, count in zip(losses, targets, strict=True)) / sum(targets),
         "first_steps_s": waited,
         "tokens": sum(tokens),

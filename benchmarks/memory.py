@@ -18,7 +18,7 @@ import work
 
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
-from lmworks.base.machine import peak_memory
+from lmworks.base.process_memory import peak_memory
 from lmworks.reports.card import build
 from lmworks.run import presets
 

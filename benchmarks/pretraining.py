@@ -61,7 +61,7 @@ def ours(precision: str, folder: Path, steps: int) -> dict[str, Any]:
     from lmworks.data.batch import Example
     from lmworks.data.sampler import BatchSampler
     from lmworks.families.folder import open_folder
-    from lmworks.model.trained import TrainedParameters
+    from lmworks.model.trained_parameters import TrainedParameters
     from lmworks.model.training_cost import training_flops
     from lmworks.train.hooks import Hooks
     from lmworks.train.loop import train

@@ -1,4 +1,4 @@
-"""The order of the house: a file imports only from files listed above it in docs/floors.txt.
+"""A file imports only from files listed above it in docs/floors.txt.
 
 Imports within functions and under TYPE_CHECKING count too: a type that a lower floor needs from an upper one is a
 tangle as well.
@@ -43,32 +43,32 @@ def present() -> dict[str, Path]:
 
 
 def imports(code: str, module: str) -> list[tuple[int, str]]:
-    """Each import of this house in a module, with its line; ``from a import b`` gives ``a.b``."""
-    found = []
+    """Each import of lmworks in a module, with its line; ``from a import b`` gives ``a.b``."""
+    result = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            result += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
-    return [(line, name) for line, name in found if name.split(".")[0] == "lmworks"]
+            result += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return [(line, name) for line, name in result if name.split(".")[0] == "lmworks"]
 
 
 def tangles(order: list[str], modules: dict[str, str]) -> list[str]:
     """What breaks the order, one sentence each."""
     place = {name: index for index, name in enumerate(order)}
-    said = []
+    lines = []
     for module, code in modules.items():
         for line, name in imports(code, module):
             target = name if name in place else name.rpartition(".")[0]
             if name in OPEN_TO_ALL:
                 continue
             if target not in place:
-                said.append(f"{module}:{line} imports {name}, which is no file of the list")
+                lines.append(f"{module}:{line} imports {name}, which is no file of the list")
             elif place[target] >= place.get(module, -1):
-                said.append(f"{module}:{line} imports {target}, which is not listed above it")
-    return said
+                lines.append(f"{module}:{line} imports {target}, which is not listed above it")
+    return lines
 
 
 def test_every_file_is_listed():

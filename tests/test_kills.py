@@ -43,9 +43,9 @@ def test_a_run_of_the_real_model_killed_twenty_times(smollm2, tmp_path):
             subprocess.run(["rm", "-rf", str(killed)], check=True)
         process = lmworks("resume", killed) if started else lmworks(*start, killed)
     assert process.wait() == 0
-    told = [[(e["step"], e["loss"]) for e in RunFolder(run).events("step")] for run in (killed, tmp_path / "whole")]
-    assert [step for step, _ in told[0]] == list(range(1, 41))
-    assert told[0] == told[1]
+    output = [[(e["step"], e["loss"]) for e in RunFolder(run).events("step")] for run in (killed, tmp_path / "whole")]
+    assert [step for step, _ in output[0]] == list(range(1, 41))
+    assert output[0] == output[1]
     assert not RunFolder(killed).events("divergence")
     print(f"{met} of {KILLS} kills met a living process")
     assert met >= KILLS // 2

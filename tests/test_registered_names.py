@@ -71,13 +71,13 @@ def _old_keys(path: str, code: str) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize(("folder", "names"), [("tasks", TASK_NAMES), ("adapt", METHOD_NAMES)])
 def test_no_other_file_decides_by_the_name_of_one(folder, names):
-    said = []
+    messages = []
     for file in sorted(SOURCE.rglob("*.py")):
         path, code = file.relative_to(SOURCE).as_posix(), file.read_text(encoding="utf-8")
         for line, word in sorted(set(decisions(code)) - _old_keys(path, code)):
             if word in names and path != f"{folder}/{word}.py" and (path, word) not in OTHER_MEANINGS:
-                said.append(f"{path}:{line} decides by {word!r}: ask {folder}/registry")
-    assert said == []
+                messages.append(f"{path}:{line} decides by {word!r}: ask {folder}/registry")
+    assert messages == []
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,8 @@ def their_class(name: str) -> Any:
 def their_config(name: str) -> Any:
     """The config of a case, as an object of theirs."""
     case = CASES[name]
-    told = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = their_class(name).config_class(**(told | case.sizes | case.changes))
+    output = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = their_class(name).config_class(**(output | case.sizes | case.changes))
     config.architectures = [case.architecture]
     return config
 
@@ -245,12 +245,12 @@ def question(config: ModelConfig, batch: int = 2, length: int = 30) -> Question:
 
 def ask_theirs(model: Any, asked: Question) -> dict[str, torch.Tensor]:
     """``logits`` (hidden states where there is no head), and ``pairs`` where the model has a head for them."""
-    told: dict[str, Any] = {"input_ids": asked.ids, "token_type_ids": asked.types}
+    output: dict[str, Any] = {"input_ids": asked.ids, "token_type_ids": asked.types}
     if asked.source is not None:
-        told = {"input_ids": asked.source, "decoder_input_ids": asked.ids}
-    answer = model(**{name: value for name, value in told.items() if value is not None})
+        output = {"input_ids": asked.source, "decoder_input_ids": asked.ids}
+    answer = model(**{name: value for name, value in output.items() if value is not None})
     if type(model).__name__.endswith("NextSentencePrediction"):
-        hidden = model.base_model(**{name: value for name, value in told.items() if value is not None})[0]
+        hidden = model.base_model(**{name: value for name, value in output.items() if value is not None})[0]
         return {"logits": hidden, "pairs": answer.logits}
     return {ours: answer[name] for ours, names in THEIR_ANSWERS.items() for name in names if name in answer}
 
@@ -259,10 +259,10 @@ def ask_ours(network: Transformer, asked: Question) -> dict[str, torch.Tensor]:
     """The same of ours."""
     memory = None if asked.source is None else network.encode(asked.source)
     answer = network(asked.ids, types=asked.types, memory=memory)
-    found = {"logits": answer.logits}
+    result = {"logits": answer.logits}
     for head in network.config.heads:
-        found["pairs"] = network.head_logits(head.name, answer.hidden[:, 0])
-    return found
+        result["pairs"] = network.head_logits(head.name, answer.hidden[:, 0])
+    return result
 
 
 def learn(answers: dict[str, torch.Tensor]) -> None:
@@ -277,9 +277,9 @@ def learn(answers: dict[str, torch.Tensor]) -> None:
 def their_gradients(model: nn.Module, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     """Gradients of their weights by our names; without those that are no parameters of theirs."""
     weights = dict(model.named_parameters(remove_duplicate=False))
-    told = [row for row in rows if row.theirs in weights]
-    made = {row.theirs: weights[row.theirs] for row in told}
-    return to_ours(told, {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in made.items()})
+    output = [row for row in rows if row.theirs in weights]
+    created = {row.theirs: weights[row.theirs] for row in output}
+    return to_ours(output, {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in created.items()})
 
 
 class Differences(NamedTuple):
@@ -297,17 +297,19 @@ def differences(model: Any, ours: Opened) -> Differences:
         AssertionError: a shape differs, or one of the weights is no parameter on one side.
     """
     asked = question(ours.config)
-    theirs, got = ask_theirs(model, asked), ask_ours(ours.network, asked)
-    assert {name: value.shape for name, value in theirs.items()} == {name: value.shape for name, value in got.items()}
+    theirs, received = ask_theirs(model, asked), ask_ours(ours.network, asked)
+    assert {name: value.shape for name, value in theirs.items()} == {
+        name: value.shape for name, value in received.items()
+    }
     learn(theirs)
-    learn(got)
+    learn(received)
     expected = their_gradients(model, ours.family.table(ours.config))
-    found = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in ours.network.named_parameters()}
-    assert not set(expected) - set(found)
-    assert set(found) - set(expected) <= {"head_bias"}  # BART's, which is a buffer there
-    gradients = max(_largest(expected[name] - found[name]) for name in expected)
-    largest = max(_largest(one) for one in expected.values())
-    return Differences(max(_largest(theirs[n] - got[n]) for n in theirs), gradients, gradients / largest)
+    result = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in ours.network.named_parameters()}
+    assert not set(expected) - set(result)
+    assert set(result) - set(expected) <= {"head_bias"}  # BART's, which is a buffer there
+    gradients = max(_largest(expected[name] - result[name]) for name in expected)
+    largest = max(_largest(item) for item in expected.values())
+    return Differences(max(_largest(theirs[n] - received[n]) for n in theirs), gradients, gradients / largest)
 
 
 def _largest(x: torch.Tensor) -> float:

@@ -58,8 +58,8 @@ def save_encoder(folder: Path) -> Path:
 
 def save_both(folder: Path, generation: dict[str, Any] | None = None) -> Path:
     """As T5."""
-    told = {"decoder_start_token_id": 0, "eos_token_id": 4} if generation is None else generation
-    return _save(folder, BOTH, t5_words(), told)
+    output = {"decoder_start_token_id": 0, "eos_token_id": 4} if generation is None else generation
+    return _save(folder, BOTH, t5_words(), output)
 
 
 def _save(folder: Path, keys: dict[str, Any], words: Tokenizer, generation: dict[str, Any] | None = None) -> Path:

@@ -42,8 +42,8 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 def save_text(path: Path, count: int = 120) -> Path:
     """A text of paragraphs of four sentences."""
-    said = sentences(count)
-    path.write_text("\n\n".join(" ".join(said[n : n + 4]) for n in range(0, count, 4)) + "\n", encoding="utf-8")
+    messages = sentences(count)
+    path.write_text("\n\n".join(" ".join(messages[n : n + 4]) for n in range(0, count, 4)) + "\n", encoding="utf-8")
     return path
 
 
@@ -63,8 +63,8 @@ def small(preset: str) -> dict[str, Any]:
 
 def options(preset: str) -> list[str]:
     """The same as a command line gives them."""
-    found = []
+    result = []
     for group, values in small(preset).items():
         for name, value in values.items():
-            found += [f"--{group}.{name}", "null" if value is None else str(value)]
-    return found
+            result += [f"--{group}.{name}", "null" if value is None else str(value)]
+    return result

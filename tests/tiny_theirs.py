@@ -26,9 +26,9 @@ def make_theirs(model_type: str, **changes: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {} if model_type == "gpt2" else SIZES
-    told = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0} | sizes | TINY[model_type]
+    output = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0} | sizes | TINY[model_type]
     generator = torch.Generator().manual_seed(7)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(told | changes)))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(output | changes)))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)

@@ -78,7 +78,7 @@ def sentencepiece(template: str | None = None, legacy: bool = True) -> Tokenizer
     words = ["▁the", "▁is", "▁sky", "▁are", "▁you", "is", "th", "he", "▁t", "▁th", "▁i", "▁s", "▁a", "re", "▁▁"]
     tokens = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *signs, *words]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    merges = [(one, two) for one in vocabulary for two in vocabulary if one + two in words]
+    merges = [(item, two) for item in vocabulary for two in vocabulary if item + two in words]
     core = Core(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     if legacy:
         core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])

@@ -115,10 +115,10 @@ def test_fused_factors_come_back_as_they_went(tmp_path):
     adapter_folder.save(ours, tmp_path, family)
     again = make_pair("gpt2")[1]
     load_adapter(again, tmp_path, family)
-    for (name, one), (_, other) in zip(adapters.adapters(ours), adapters.adapters(again), strict=True):
-        assert torch.equal(one.lora_A, other.lora_A), name
-        assert torch.equal(one.lora_B, other.lora_B), name
-        assert one.scale == other.scale
+    for (name, item), (_, other) in zip(adapters.adapters(ours), adapters.adapters(again), strict=True):
+        assert torch.equal(item.lora_A, other.lora_A), name
+        assert torch.equal(item.lora_B, other.lora_B), name
+        assert item.scale == other.scale
 
 
 def test_switched_off_detached_and_merged():

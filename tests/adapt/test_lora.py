@@ -53,13 +53,13 @@ def test_switched_off_it_is_the_base():
 
 def test_only_the_factors_learn_and_frozen_weights_keep_no_input():
     adapter = make()
-    kept = []
+    remaining = []
     x = torch.randn(7, 24, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: remaining.append(t) or t, lambda t: t):
         y = adapter(x)
-    inputs = [t for t in kept if t.shape == x.shape]
+    inputs = [t for t in remaining if t.shape == x.shape]
     assert {t.data_ptr() for t in inputs} == {x.data_ptr()}  # once, for A; nothing of the output's size
-    assert not [t for t in kept if t.shape == y.shape]
+    assert not [t for t in remaining if t.shape == y.shape]
     y.sum().backward()
     assert adapter.base.weight.grad is None
     assert adapter.lora_A.grad is not None

@@ -91,8 +91,8 @@ def test_a_repeated_step_is_compared_and_not_written_again(run):
     assert (again.repeated, len(again.events())) == (1, 2)
     again.write("step", step=1, loss=0.3333, seconds=1.0)
     assert [event["step"] for event in again.events("step")] == [1, 2]
-    (told,) = again.events("divergence")
-    assert (told["step"], told["was"], told["now"]) == (1, {"loss": 1 / 3}, {"loss": 0.3333})
+    (output,) = again.events("divergence")
+    assert (output["step"], output["was"], output["now"]) == (1, {"loss": 1 / 3}, {"loss": 0.3333})
 
 
 def test_two_processes_cannot_write_one_run(run):

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lmworks.base import machine, probes
+from lmworks.base import machine, probes, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
@@ -23,26 +23,26 @@ def measured(monkeypatch, tmp_path):
     """An empty cache, and a measurement that the test decides; counts how often it was made."""
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
     monkeypatch.setattr(machine, "_known", {})
-    made: list[Rates] = [MADE]
+    created: list[Rates] = [MADE]
     calls: list[int] = []
 
     def measure(threads: int, free: int) -> Rates:
         calls.append(threads)
-        return made[0]
+        return created[0]
 
     monkeypatch.setattr(machine, "measure", measure)
-    return made, calls, tmp_path / "machine.json"
+    return created, calls, tmp_path / "machine.json"
 
 
 def test_the_processor_says_what_linux_says():
-    one = machine.processor()
-    assert one.name
-    assert 1 <= one.cores <= one.logical
+    item = machine.processor()
+    assert item.name
+    assert 1 <= item.cores <= item.logical
     if sys.platform == "linux":
         with open("/proc/cpuinfo") as file:
             text = file.read()
-        assert all(word in text for word in one.instructions)
-        assert one.logical == len(os.sched_getaffinity(0))
+        assert all(word in text for word in item.instructions)
+        assert item.logical == len(os.sched_getaffinity(0))
 
 
 def test_threads_follow_the_affinity():
@@ -69,7 +69,8 @@ def test_use_threads():
 
 
 def test_a_control_group_limits_cores(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "_control_groups", lambda controller: [tmp_path / "inner", tmp_path])
+    for module in (machine, process_memory):
+        monkeypatch.setattr(module, "control_groups", lambda controller: [tmp_path / "inner", tmp_path])
     assert machine._quota() is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert machine._quota() == 2
@@ -79,7 +80,7 @@ def test_a_control_group_limits_cores(monkeypatch, tmp_path):
     assert machine._quota() == 1
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    assert machine.memory() == (1_000_000, 600_000)
+    assert process_memory.memory() == (1_000_000, 600_000)
 
 
 def test_rates_are_measured_once_and_kept(measured, monkeypatch):
@@ -99,10 +100,10 @@ def test_rates_are_measured_once_and_kept(measured, monkeypatch):
 
 
 def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkeypatch):
-    made, calls, _ = measured
+    created, calls, _ = measured
     for share, speed, expected in [(0.3, 10.0, 10.0), (0.5, 50.0, 50.0), (0.4, 30.0, 50.0), (1.0, 99.0, 50.0)]:
         monkeypatch.setattr(machine, "_known", {})
-        made[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
+        created[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
         assert machine.rates().float32 == expected
     assert len(calls) == machine.TRIES
 
@@ -111,8 +112,8 @@ def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkey
     ("bfloat16", "chosen"), [(300.0, "bfloat16"), (125.0, "bfloat16"), (110.0, "float32"), (0.3, "float32")]
 )
 def test_auto_follows_the_measurement_and_says_it(measured, bfloat16, chosen):
-    made, _, _ = measured
-    made[0] = Rates(100.0, bfloat16, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
+    created, _, _ = measured
+    created[0] = Rates(100.0, bfloat16, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
     name, reason = machine.choose_precision("auto")
     assert name == chosen
     assert f"bfloat16 {bfloat16:,.4g} and float32 100 GFLOP/s" in reason
@@ -128,30 +129,30 @@ def test_a_real_measurement(monkeypatch):
     import torch
 
     before = torch.get_num_threads()
-    found = probes.measure(1, 64 << 20)
+    result = probes.measure(1, 64 << 20)
     assert torch.get_num_threads() == before
-    assert found.threads == 1
-    assert found.float32 > 0
-    assert found.memory > 0
-    assert 0 < found.share <= 1
+    assert result.threads == 1
+    assert result.float32 > 0
+    assert result.memory > 0
+    assert 0 < result.share <= 1
 
 
 def test_peak_memory_counts_and_can_begin_anew():
-    before = machine.peak_memory()
+    before = process_memory.peak_memory()
     block = bytearray(60_000_000)
     block[::4096] = b"x" * len(block[::4096])
-    assert machine.peak_memory() >= before
-    high = machine.peak_memory()
+    assert process_memory.peak_memory() >= before
+    high = process_memory.peak_memory()
     del block
-    machine.release_memory()  # a test before may have told glibc to keep freed blocks
-    if not machine.reset_peak_memory():
+    process_memory.release_memory()  # a test before may have told glibc to keep freed blocks
+    if not process_memory.reset_peak_memory():
         pytest.skip("this system does not let the peak begin anew")
-    assert machine.peak_memory() < high
+    assert process_memory.peak_memory() < high
 
 
 def test_keep_memory_holds_where_glibc_is():
     code = (
-        "import os, resource, torch\nfrom lmworks.base import machine\nheld = machine.keep_memory()\n"
+        "import os, resource, torch\nfrom lmworks.base import process_memory\nheld = process_memory.keep_memory()\n"
         "def work(): [torch.ones(5_000_000) for _ in range(4)]\n"
         "for _ in range(3): work()\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): work()\n"
@@ -164,19 +165,19 @@ def test_keep_memory_holds_where_glibc_is():
 
 
 def test_describe_is_json():
-    told = json.loads(json.dumps(machine.describe()))
-    assert told["name"] == machine.processor().name
-    assert told["memory"] == machine.memory()[0]
+    output = json.loads(json.dumps(machine.describe()))
+    assert output["name"] == machine.processor().name
+    assert output["memory"] == process_memory.memory()[0]
 
 
 def test_energy_is_estimated_where_nothing_counts(tmp_path):
     meter = EnergyMeter(tmp_path, watts_per_core=10.0)
     meter.start()
     sum(range(1_000_000))
-    told = meter.stop()
-    assert told.how == "estimated"
-    assert told.joules > 0
-    assert "10 W" in told.assumption
+    output = meter.stop()
+    assert output.how == "estimated"
+    assert output.joules > 0
+    assert "10 W" in output.assumption
 
 
 def test_energy_is_read_where_the_processor_counts(tmp_path):
@@ -193,16 +194,16 @@ def test_energy_is_read_where_the_processor_counts(tmp_path):
     meter.start()
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100\n")  # began anew at 1000
     (tmp_path / "amd:1" / "energy_uj").write_text("50\n")
-    told = meter.stop()
-    assert told.how == "measured"
-    assert told.joules == pytest.approx((200 + 50) / 1e6)
+    output = meter.stop()
+    assert output.how == "measured"
+    assert output.joules == pytest.approx((200 + 50) / 1e6)
     assert all(not thread.name.startswith("energy") or not thread.is_alive() for thread in threading.enumerate())
 
 
 def test_freed_pages_are_given_back_above_a_limit():
     blocks = [bytearray(100_000) for _ in range(400)]
     del blocks[::2]
-    assert not machine.trim_memory(machine.resident_memory() + (1 << 30))
-    before = machine.resident_memory()
-    machine.trim_memory(0)
-    assert machine.resident_memory() <= before
+    assert not process_memory.trim_memory(process_memory.resident_memory() + (1 << 30))
+    before = process_memory.resident_memory()
+    process_memory.trim_memory(0)
+    assert process_memory.resident_memory() <= before

@@ -191,9 +191,9 @@ def test_merge_prefers_the_second_and_changes_neither():
 
 
 def test_changed_lists_both_values():
-    one, two = Recipe(model="m"), Recipe(model="m", train=Train(epochs=3))
-    assert changed(one, two) == {"train.epochs": (None, 3)}
-    assert changed(one, one) == {}
+    item, two = Recipe(model="m"), Recipe(model="m", train=Train(epochs=3))
+    assert changed(item, two) == {"train.epochs": (None, 3)}
+    assert changed(item, item) == {}
 
 
 def test_describe_gives_each_setting_once_in_order():

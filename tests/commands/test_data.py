@@ -128,8 +128,8 @@ def test_spans_show_source_and_target(tmp_path, text, capsys):
     assert target.startswith("[<pad>][<extra_id_0>]")
     assert source.endswith("[</s>]")
     assert target.endswith("[</s>]")
-    said = dict(re.findall(r"\[(<extra_id_\d+>)\]([^\[]+)", target))
-    mended = re.sub(r" ?\[(<extra_id_\d+>)\]", lambda found: said[found.group(1)], source.removesuffix("[</s>]"))
+    messages = dict(re.findall(r"\[(<extra_id_\d+>)\]([^\[]+)", target))
+    mended = re.sub(r" ?\[(<extra_id_\d+>)\]", lambda result: messages[result.group(1)], source.removesuffix("[</s>]"))
     assert mended.strip() in TEXTS[2]
 
 

@@ -29,14 +29,14 @@ def measured(monkeypatch, tmp_path):
 def test_json_tells_what_is_so(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     text = capsys.readouterr().out
-    told = json.loads(text)
-    assert told["processor"]["name"] == machine.processor().name
-    assert told["rates"]["bfloat16"] == 300.0
-    assert told["precision"]["auto"] == "bfloat16"
-    assert told["packages"]["torch"] == version("torch")
-    assert set(told["extras"]) == {"hub", "tensorboard"}
-    assert told["offline"] is True
-    assert told["disk"]["cache"] == "~/cache"
+    output = json.loads(text)
+    assert output["processor"]["name"] == machine.processor().name
+    assert output["rates"]["bfloat16"] == 300.0
+    assert output["precision"]["auto"] == "bfloat16"
+    assert output["packages"]["torch"] == version("torch")
+    assert set(output["extras"]) == {"hub", "tensorboard"}
+    assert output["offline"] is True
+    assert output["disk"]["cache"] == "~/cache"
     assert str(tmp_path) not in text  # a bug report holds no names of the person's
 
 

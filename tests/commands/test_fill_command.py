@@ -19,7 +19,7 @@ def _encoder(tmp_path_factory) -> Path:
     return save_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
-def said(capsys, *words: str) -> str:
+def messages(capsys, *words: str) -> str:
     assert main([str(word) for word in words]) == 0
     return capsys.readouterr().out
 
@@ -27,7 +27,7 @@ def said(capsys, *words: str) -> str:
 def test_blanks_are_printed_as_tables_and_the_text_filled(encoder, capsys):
     text = "i love eating [MASK] in my ___ salad"
     filled = lmworks.load(encoder).fill(text, 3)
-    lines = said(capsys, "fill", text, "--model", encoder, "--top", "3").splitlines()
+    lines = messages(capsys, "fill", text, "--model", encoder, "--top", "3").splitlines()
     assert lines[0] == "blank 1"
     assert lines[-1] == filled.text
     shown = [line.split() for line in lines if "%" in line]
@@ -36,14 +36,14 @@ def test_blanks_are_printed_as_tables_and_the_text_filled(encoder, capsys):
 
 
 def test_blanks_as_json(encoder, capsys):
-    found = json.loads(said(capsys, "fill", "i love ___", "--model", encoder, "--top", "2", "--json"))
-    assert [len(blank) for blank in found["blanks"]] == [2]
-    assert found["text"].startswith("i love")
+    result = json.loads(messages(capsys, "fill", "i love ___", "--model", encoder, "--top", "2", "--json"))
+    assert [len(blank) for blank in result["blanks"]] == [2]
+    assert result["text"].startswith("i love")
 
 
 def test_sentences_are_compared(encoder, capsys):
     words = ("next", "i love tea", "--sentence", "my cat", "--sentence", "fresh salad", "--model", encoder)
-    lines = said(capsys, *words).splitlines()
+    lines = messages(capsys, *words).splitlines()
     model = lmworks.load(encoder)
     for sentence in ("my cat", "fresh salad"):
         wanted = f"{model.next_sentence('i love tea', sentence):.1%}"
@@ -53,15 +53,15 @@ def test_sentences_are_compared(encoder, capsys):
 def test_vectors_are_compared_and_written(encoder, capsys, tmp_path, monkeypatch):
     texts = ("i love tea", "my cat")
     vectors = lmworks.load(encoder).embed(texts)
-    shown = said(capsys, "embed", *texts, "--model", encoder, "--out", tmp_path / "v.npy")
+    shown = messages(capsys, "embed", *texts, "--model", encoder, "--out", tmp_path / "v.npy")
     assert "shape: (2, 32)" in shown
     assert f"{float(vectors[0] @ vectors[1]):.3f}" in shown
     assert np.array_equal(np.load(tmp_path / "v.npy"), vectors.numpy())
     monkeypatch.setattr("sys.stdin", io.StringIO("i love tea\n\nmy cat\n"))
-    found = json.loads(said(capsys, "embed", "-", "--model", encoder, "--json"))
-    assert [row["text"] for row in found] == list(texts)
-    assert np.allclose([row["vector"] for row in found], vectors)
-    shown = said(capsys, "embed", texts[0], "--model", encoder, "--pooling", "none")
+    result = json.loads(messages(capsys, "embed", "-", "--model", encoder, "--json"))
+    assert [row["text"] for row in result] == list(texts)
+    assert np.allclose([row["vector"] for row in result], vectors)
+    shown = messages(capsys, "embed", texts[0], "--model", encoder, "--pooling", "none")
     assert shown.splitlines() == ["(5, 32)  i love tea", "  [CLS] | i | love | tea | [SEP]"]
 
 
@@ -96,19 +96,19 @@ class TestTranslate:
         texts = ["i love tea", "my cat", "fresh salad"]
         wanted = model.translate(texts, num_beams=2, max_tokens=6)
         options = ("--model", both, "--num_beams", "2", "--max-tokens=6")
-        assert said(capsys, "translate", *texts, *options).splitlines() == wanted
+        assert messages(capsys, "translate", *texts, *options).splitlines() == wanted
         monkeypatch.setattr("sys.stdin", io.StringIO("i love tea\n\nmy cat\nfresh salad\n"))
-        assert said(capsys, "translate", "-", *options).splitlines() == [wanted[0], "", *wanted[1:]]
+        assert messages(capsys, "translate", "-", *options).splitlines() == [wanted[0], "", *wanted[1:]]
         monkeypatch.setattr("sys.stdin", io.StringIO("my cat\n"))
-        assert said(capsys, "translate", *options).splitlines() == wanted[1:2]
+        assert messages(capsys, "translate", *options).splitlines() == wanted[1:2]
 
     def test_generate_answers_too_and_fill_writes_spans(self, both, capsys):
         model = lmworks.load(both)
-        shown = said(capsys, "generate", both, "i love tea", "--max-tokens", "6")
+        shown = messages(capsys, "generate", both, "i love tea", "--max-tokens", "6")
         assert shown == model.generate("i love tea", max_tokens=6) + "\n"
-        shown = said(capsys, "generate", both, "i love tea", "my cat", "--max-tokens", "6")
+        shown = messages(capsys, "generate", both, "i love tea", "my cat", "--max-tokens", "6")
         assert shown == "".join(f"{text}\n\n" for text in model.generate(["i love tea", "my cat"], max_tokens=6))
-        assert said(capsys, "fill", "i love ___", "--model", both).splitlines()[-1] == model.fill("i love ___").text
+        assert messages(capsys, "fill", "i love ___", "--model", both).splitlines()[-1] == model.fill("i love ___").text
 
     def test_settings_are_refused_before_the_model_is_opened(self, capsys):
         assert main(["translate", "i", "--model", "nowhere", "--num_beam", "2"]) == 2

@@ -50,14 +50,14 @@ def _bad(request, tmp_path):
 
 def proposals(hint):
     """The options of each way that a hint offers: ways are divided by "; or" and a comma with "or"."""
-    found = []
+    result = []
     for way in re.split(r"[;,] or ", hint):
         words = shlex.split(way)
         places = [place for place, word in enumerate(words) if word.startswith("--data.")]
         if places:
-            found.append([words[index] for place in places for index in (place, place + 1)])
-    assert found, hint
-    return found
+            result.append([words[index] for place in places for index in (place, place + 1)])
+    assert result, hint
+    return result
 
 
 def test_data_show_and_plan(model, bad, capsys):
@@ -84,7 +84,7 @@ def test_python(model, bad, tmp_path):
     with pytest.raises(InputError) as caught:
         lmworks.tune(model, data, out=tmp_path / "refused", **values)
     way = proposals(caught.value.hint)[0]
-    told = parse_overrides([f"{name}={value}" for name, value in zip(way[::2], way[1::2], strict=True)])["data"]
+    output = parse_overrides([f"{name}={value}" for name, value in zip(way[::2], way[1::2], strict=True)])["data"]
     values["train"]["steps"] = 1
-    run = lmworks.tune(model, {**data, **told}, out=tmp_path / "run", **values)
+    run = lmworks.tune(model, {**data, **output}, out=tmp_path / "run", **values)
     assert run.stopped == "finished"

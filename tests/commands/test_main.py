@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "rich", "ya
 @pytest.fixture
 def verb(monkeypatch):
     """A verb of the test's own: takes MODEL, texts, --top and --flag; gives back what reached it."""
-    got: list[tuple[argparse.Namespace, list[str]]] = []
+    received: list[tuple[argparse.Namespace, list[str]]] = []
     module = types.ModuleType("lmworks.commands.probe")
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +31,13 @@ def verb(monkeypatch):
         parser.add_argument("--flag", action="store_true")
 
     def run(args: argparse.Namespace, rest: list[str]) -> int:
-        got.append((args, rest))
+        received.append((args, rest))
         return 0
 
     module.add_arguments, module.run = add_arguments, run
     monkeypatch.setitem(sys.modules, "lmworks.commands.probe", module)
     monkeypatch.setitem(VERBS, "probe", Verb("probe", True, "of the test"))
-    return got, module
+    return received, module
 
 
 @pytest.mark.parametrize("words", ["import lmworks", "from lmworks.commands.main import main; main(['--help'])"])
@@ -95,7 +95,7 @@ def test_a_wrong_word_exits_with_2_and_a_mend(words, hint, capsys):
 
 
 def test_settings_are_parted_from_what_a_verb_knows(verb):
-    got, _ = verb
+    received, _ = verb
     words = [
         "probe",
         "--train.rate",
@@ -112,28 +112,28 @@ def test_settings_are_parted_from_what_a_verb_knows(verb):
         "--last",
     ]
     assert main(words) == 0
-    args, rest = got[0]
+    args, rest = received[0]
     assert (args.verb, args.model, args.texts, args.top, args.flag) == ("probe", "MODEL", ["one", "two"], 5, True)
     assert parse_overrides(rest) == {"train": {"rate": 2e-4}, "a": {"b": "c"}, "x": -1, "last": True}
 
 
 def test_after_two_dashes_nothing_is_an_option(verb):
-    got, _ = verb
+    received, _ = verb
     assert main(["probe", "MODEL", "--", "--a.b", "-x"]) == 0
-    assert (got[0][0].texts, got[0][1]) == (["--a.b", "-x"], [])
+    assert (received[0][0].texts, received[0][1]) == (["--a.b", "-x"], [])
 
 
 def test_values_keep_every_sign(verb):
-    got, _ = verb
+    received, _ = verb
     prompt = "Question: {question}\nA=b --c"
     assert main(["probe", "MODEL", "--data.prompt", prompt, f"--data.other={prompt}"]) == 0
-    assert parse_overrides(got[0][1]) == {"data": {"prompt": prompt, "other": prompt}}
+    assert parse_overrides(received[0][1]) == {"data": {"prompt": prompt, "other": prompt}}
 
 
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (InputError("is broken", "here:3", "hint it"), 2, "error: here:3: is broken\n  hint: hint it\n"),
+        (InputError("is broken", "here:3", "do this"), 2, "error: here:3: is broken\n  hint: do this\n"),
         (PermissionError(13, "denied", "there"), 2, "error: there: may not be read or written"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],

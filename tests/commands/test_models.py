@@ -35,14 +35,14 @@ def listed(capsys) -> dict:
 
 
 def test_get_list_and_remove(capsys):
-    told = listed(capsys)
-    assert told["cached"] == []
-    assert [one["cached"] for one in told["aliases"]] == [None] * len(told["aliases"])
+    output = listed(capsys)
+    assert output["cached"] == []
+    assert [item["cached"] for item in output["aliases"]] == [None] * len(output["aliases"])
     assert main(["models", "get", "pypi:tiny-model"]) == 0
     assert "m.gguf" in capsys.readouterr().out
-    (one,) = listed(capsys)["cached"]
-    assert (one["source"], one["what"]) == ("pypi:tiny-model==1.0", "model")
-    assert len(one["hash"]) == 64
+    (item,) = listed(capsys)["cached"]
+    assert (item["source"], item["what"]) == ("pypi:tiny-model==1.0", "model")
+    assert len(item["hash"]) == 64
     assert main(["models"]) == 0
     shown = capsys.readouterr().out
     assert "pypi:tiny-model==1.0" in shown

@@ -18,7 +18,7 @@ def _text(tmp_path):
 def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["pretrain", "tinygpt", str(text), "--out", str(run), *options("tinygpt")]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in (
         "parameters",
         "memory",
@@ -28,7 +28,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
         "step 8",
         "report.html",
     ):
-        assert word in told
+        assert word in output
     assert main(["resume", str(run)]) == 0
     assert "finished already" in capsys.readouterr().out
     assert main(["report", str(run), "--json"]) == 0
@@ -89,21 +89,21 @@ def test_rows_of_source_and_target(tmp_path, capsys):
 
 def test_every_preset_is_listed_with_its_size(capsys):
     assert main(["recipe", "presets"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"\n{name} " in told and f"{name}: " in told for name in presets.names())
-    assert "124.4 M" in told
+    output = capsys.readouterr().out
+    assert all(f"\n{name} " in output and f"{name}: " in output for name in presets.names())
+    assert "124.4 M" in output
 
 
 def test_the_settings_of_pretrain_are_listed(capsys):
     assert main(["recipe", "list", "--pretrain"]) == 0
-    told = capsys.readouterr().out
-    assert all(name in told for name in ("model.num_hidden_layers", "tokenizer.kind", "task.mask_rate"))
+    output = capsys.readouterr().out
+    assert all(name in output for name in ("model.num_hidden_layers", "tokenizer.kind", "task.mask_rate"))
     assert main(["recipe", "schema", "--pretrain"]) == 0
     assert "task" in json.loads(capsys.readouterr().out)["properties"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "output"),
     [
         (["tinygtp"], "did you mean tinygpt"),
         (["tinygpt", "--model.num_attention_heads", "5"], "does not divide"),
@@ -113,10 +113,10 @@ def test_the_settings_of_pretrain_are_listed(capsys):
         (["llama-1m", "--tokenizer.vocab_size", "100000"], "more than the text can fill"),
     ],
 )
-def test_what_cannot_be_used_is_said(text, tmp_path, capsys, words, told):
+def test_what_cannot_be_used_is_said(text, tmp_path, capsys, words, output):
     assert main(["pretrain", words[0], str(text), "--out", str(tmp_path / "run"), *words[1:]]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert output in error
     assert "hint:" in error
     assert not (tmp_path / "run").exists()
 

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def told(capsys, *words: str) -> tuple[int, str, str]:
+def output(capsys, *words: str) -> tuple[int, str, str]:
     code = main(["tokenizer", *map(str, words)])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
@@ -34,7 +34,7 @@ def told(capsys, *words: str) -> tuple[int, str, str]:
 
 def test_train_writes_what_opens(folder, capsys):
     assert Tokenizer.open(folder / "byte-bpe").vocab_size == 270
-    code, out, err = told(capsys, "train", folder / "text.txt", "--kind", "char", "--out", folder / "again")
+    code, out, err = output(capsys, "train", folder / "text.txt", "--kind", "char", "--out", folder / "again")
     assert code == 0
     assert "a GGUF file cannot carry a tokenizer of kind char: choose byte-bpe" in out
     assert "characters" in err
@@ -43,41 +43,41 @@ def test_train_writes_what_opens(folder, capsys):
 
 def test_train_takes_settings_before_and_after_the_file(folder, capsys):
     words = ["train", "--lowercase", "--kind", "char", folder / "text.txt", "--style", "distilbert", "--limit", 7]
-    assert told(capsys, *words, "--out", folder / "small")[0] == 0
-    made = Tokenizer.open(folder / "small")
-    assert made.cls_id is not None
-    assert set(made.core.get_vocab()) - set(made.specials) == set("the cat")
+    assert output(capsys, *words, "--out", folder / "small")[0] == 0
+    created = Tokenizer.open(folder / "small")
+    assert created.cls_id is not None
+    assert set(created.core.get_vocab()) - set(created.specials) == set("the cat")
 
 
 def test_train_reads_rows_of_data(folder, capsys):
     message = {"role": "user", "content": "who are you"}
     (folder / "chat.jsonl").write_text(json.dumps({"messages": [message, {**message, "role": "assistant"}]}) + "\n")
-    code, _, err = told(capsys, "train", folder / "chat.jsonl", "--kind", "word", "--out", folder / "chat")
+    code, _, err = output(capsys, "train", folder / "chat.jsonl", "--kind", "word", "--out", folder / "chat")
     assert code == 0
     assert "conversations" in err
     assert {"who", "are", "you"} < set(Tokenizer.open(folder / "chat").core.get_vocab())
     (folder / "rows.csv").write_text("body,other\nthe cat,x\nthe dog,y\n")
     words = ["train", folder / "rows.csv", "--kind", "word", "--data.text", "{body}", "--data.limit", "1"]
-    assert told(capsys, *words, "--out", folder / "rows")[0] == 0
-    made = Tokenizer.open(folder / "rows")
-    assert set(made.core.get_vocab()) - set(made.specials) == {"the", "cat"}
+    assert output(capsys, *words, "--out", folder / "rows")[0] == 0
+    created = Tokenizer.open(folder / "rows")
+    assert set(created.core.get_vocab()) - set(created.specials) == {"the", "cat"}
 
 
 def test_show_parts_pieces_and_marks_special_ones(folder, capsys):
-    made = Tokenizer.open(folder / "word")
-    code, out, _ = told(capsys, "show", folder / "word", "the dog sat")
+    created = Tokenizer.open(folder / "word")
+    code, out, _ = output(capsys, "show", folder / "word", "the dog sat")
     lines = out.splitlines()
     assert code == 0
     assert lines[0] == "{[CLS]}|the|{[UNK]}=dog|sat|{[SEP]}"
-    assert lines[1].split() == [str(index) for index in made.encode("the dog sat", special=True)]
+    assert lines[1].split() == [str(index) for index in created.encode("the dog sat", special=True)]
     assert lines[2] == "3 tokens for 11 characters, 11 bytes (3.67 bytes per token); 2 special tokens; 1 unknown"
-    assert told(capsys, "show", folder / "word", "the dog", "--no-special")[1].startswith("the|{[UNK]}=dog\n")
-    assert told(capsys, "show", folder / "char", "a\nt")[1].startswith("a|\\n|t\n")
-    assert told(capsys, "show", folder / "word", "")[1].splitlines()[-1] == "no tokens; 2 special tokens"
+    assert output(capsys, "show", folder / "word", "the dog", "--no-special")[1].startswith("the|{[UNK]}=dog\n")
+    assert output(capsys, "show", folder / "char", "a\nt")[1].startswith("a|\\n|t\n")
+    assert output(capsys, "show", folder / "word", "")[1].splitlines()[-1] == "no tokens; 2 special tokens"
 
 
 def test_show_as_json(folder, capsys):
-    shown = json.loads(told(capsys, "show", folder / "word", "the dog", "--json")[1])
+    shown = json.loads(output(capsys, "show", folder / "word", "the dog", "--json")[1])
     assert [token["piece"] for token in shown] == ["[CLS]", "the", "[UNK]", "[SEP]"]
     assert [token["special"] for token in shown] == [True, False, True, True]
     assert shown[2]["text"] == "dog"
@@ -88,28 +88,28 @@ def test_show_in_colour_where_a_person_looks(folder, capsys, monkeypatch, colour
     monkeypatch.setenv("NO_COLOR", colourless)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    out = told(capsys, "show", folder / "word", "the cat")[1]
+    out = output(capsys, "show", folder / "word", "the cat")[1]
     assert ("\x1b[" in out) == coloured
     assert ("|" in out) != coloured
 
 
 def test_compare_tells_numbers_and_faults(folder, capsys):
     words = ["compare", "the cat saw ☃☃", folder / "word", folder / "char", folder / "byte-bpe"]
-    code, out, _ = told(capsys, *words)
+    code, out, _ = output(capsys, *words)
     assert code == 0
     assert "2 x '☃' -> '<unk>'" in out
     assert "1 x '☃☃' -> '[UNK]'" in out
     assert f"{folder / 'byte-bpe'}: the text comes back as it was" in out
-    found = json.loads(told(capsys, *words, "--json")[1])
-    assert [one["unknown_characters"] for one in found] == [2, 2, 0]
-    assert found[1]["tokens"] == len("the cat saw ☃☃")
-    assert found[0]["faults"] == [{"lost": "☃☃", "became": "[UNK]", "count": 1, "unknown": True}]
+    result = json.loads(output(capsys, *words, "--json")[1])
+    assert [item["unknown_characters"] for item in result] == [2, 2, 0]
+    assert result[1]["tokens"] == len("the cat saw ☃☃")
+    assert result[0]["faults"] == [{"lost": "☃☃", "became": "[UNK]", "count": 1, "unknown": True}]
 
 
 def test_compare_reads_files_and_limits(folder, capsys):
-    found = json.loads(told(capsys, "compare", folder / "text.txt", folder / "char", "--json")[1])
-    assert found[0]["characters"] == len(TEXT.rstrip("\n"))
-    _, out, err = told(capsys, "compare", folder / "text.txt", folder / "char", "--limit", 10, "--json")
+    result = json.loads(output(capsys, "compare", folder / "text.txt", folder / "char", "--json")[1])
+    assert result[0]["characters"] == len(TEXT.rstrip("\n"))
+    _, out, err = output(capsys, "compare", folder / "text.txt", folder / "char", "--limit", 10, "--json")
     assert json.loads(out)[0]["characters"] == 10
     assert "only the first 10" in err
 
@@ -131,7 +131,7 @@ def test_compare_reads_files_and_limits(folder, capsys):
     ],
 )
 def test_what_is_wrong_is_said(folder, capsys, words, fault, hint):
-    code, out, err = told(capsys, *(word.replace("{0}", str(folder)) for word in words))
+    code, out, err = output(capsys, *(word.replace("{0}", str(folder)) for word in words))
     assert (code, out) == (2, "")
     assert fault in err
     assert hint in err.split("hint: ")[1]
@@ -145,11 +145,11 @@ def test_real_texts_come_back(name, tmp_path, capsys):
         pytest.skip(f"needs {source.name} of the data beside the repository")
     for kind, size in (("char", ()), ("bpe", ("--vocab-size", 800)), ("byte-bpe", ("--vocab-size", 800))):
         words = ["train", source, "--kind", kind, *size, "--limit", 60_000, "--out", tmp_path / kind]
-        assert told(capsys, *words)[0] == 0
+        assert output(capsys, *words)[0] == 0
     folders = [tmp_path / kind for kind in ("char", "bpe", "byte-bpe")]
-    found = json.loads(told(capsys, "compare", source, *folders, "--limit", 60_000, "--json")[1])
-    assert [one["faults"] for one in found] == [[], [], []]
-    assert found[1]["tokens"] < found[0]["tokens"]
+    result = json.loads(output(capsys, "compare", source, *folders, "--limit", 60_000, "--json")[1])
+    assert [item["faults"] for item in result] == [[], [], []]
+    assert result[1]["tokens"] < result[0]["tokens"]
 
 
 @pytest.mark.parametrize("content", [b"caf\xe9 one\ntwo cafes\n", b"", b"\xff\xfea\x00"])
@@ -160,9 +160,9 @@ def test_files_that_are_no_text_are_refused_with_their_line(folder, tmp_path, ca
         ("train", path, "--kind", "char", "--out", tmp_path / "x"),
         ("compare", path, folder / "char"),
     ):
-        code, out, err = told(capsys, *map(str, words))
+        code, out, err = output(capsys, *map(str, words))
         assert (code, out) == (2, "")
         assert str(path) in err
         if b"\xe9" in content:
             assert "bad.txt:1: not UTF-8: byte 4 of the line is 0xe9" in err
-            assert told(capsys, *map(str, words), "--data.on_bad_row", "skip")[0] == 0
+            assert output(capsys, *map(str, words), "--data.on_bad_row", "skip")[0] == 0

@@ -37,8 +37,8 @@ def examples(table, tokenizer, settings, context):
 
 
 def make(rows, tokenizer, context=200, **settings):
-    told = DataSettings(**settings)
-    return examples(corpus.read(rows, told), tokenizer, told, context)
+    output = DataSettings(**settings)
+    return examples(corpus.read(rows, output), tokenizer, output, context)
 
 
 def learned(tokenizer, example):
@@ -52,13 +52,13 @@ def test_a_prompt_is_the_beginning_of_its_example(rows, name):
     if rows is TALKS and tokenizer.chat_template is None:
         pytest.skip("conversations need a template")
     table, settings = corpus.read(rows), DataSettings()
-    made = examples(table, tokenizer, settings, 300)
+    created = examples(table, tokenizer, settings, 300)
     asked = prompts(table, tokenizer, settings)
-    assert len(made) == len(asked) == len(rows)
-    for example, prompt in zip(made, asked, strict=True):
+    assert len(created) == len(asked) == len(rows)
+    for example, prompt in zip(created, asked, strict=True):
         assert example.ids[: len(prompt.ids)].tolist() == prompt.ids
         if rows is LABELS:
-            gold = made.choices.index(prompt.reference)
+            gold = created.choices.index(prompt.reference)
             begin = len(prompt.ids)
             assert example.ids[begin : begin + len(prompt.choices[gold])].tolist() == prompt.choices[gold]
             assert example.loss[begin : begin + len(prompt.choices[gold])].all()
@@ -91,10 +91,10 @@ def test_loss_lies_on_completion_and_end_alone():
 
 
 def test_labels_offer_every_choice():
-    made = make(LABELS, CHAT)
-    assert made.choices == ["high", "low"]
-    assert learned(CHAT, made[0]) == "high<|im_end|>"
-    assert "Answer with one of: high, low." in CHAT.decode(made[1].ids.tolist())
+    created = make(LABELS, CHAT)
+    assert created.choices == ["high", "low"]
+    assert learned(CHAT, created[0]) == "high<|im_end|>"
+    assert "Answer with one of: high, low." in CHAT.decode(created[1].ids.tolist())
     assert learned(PLAIN, make(LABELS, PLAIN)[1]) == " low</s>"
 
 
@@ -103,17 +103,17 @@ def test_labels_offer_every_choice():
 def test_of_a_text_every_token_is_learned_once(name, limit):
     tokenizer = TOKENIZERS[name]
     text = "The sky is blue, é 漢字 and\n\nthe sea is too." * 2
-    made = make([{"text": text}], tokenizer, context=limit)
+    created = make([{"text": text}], tokenizer, context=limit)
     whole = [*tokenizer.opening, *tokenizer.encode(text), tokenizer.eos_id]
     first = max(len(tokenizer.opening), 1)
-    assert [token for example in made for token in example.ids[example.loss].tolist()] == whole[first:]
-    assert all(example.width <= limit and not example.loss[0] for example in made)
-    for one, following in zip(made.items, made.items[1:], strict=False):
-        assert one.ids[-1] == following.ids[0]
+    assert [token for example in created for token in example.ids[example.loss].tolist()] == whole[first:]
+    assert all(example.width <= limit and not example.loss[0] for example in created)
+    for item, following in zip(created.items, created.items[1:], strict=False):
+        assert item.ids[-1] == following.ids[0]
     unscored = 0 if tokenizer.opening else len(tokenizer.piece(whole[0]).encode())
-    assert sum(example.bytes for example in made) == len(text.encode()) - unscored
-    assert made.report.truncated == 0
-    assert made.report.loss_tokens == len(whole) - first
+    assert sum(example.bytes for example in created) == len(text.encode()) - unscored
+    assert created.report.truncated == 0
+    assert created.report.loss_tokens == len(whole) - first
 
 
 def test_long_rows_are_cut_and_counted_skipped_or_refused():
@@ -134,12 +134,12 @@ def test_long_rows_are_cut_and_counted_skipped_or_refused():
 
 
 def test_rows_without_a_token_to_learn_are_refused_unless_told():
-    made = make([{"prompt": "The sky is blue. " * 3, "completion": "a"}, *PAIRS], PLAIN, max_tokens=14)
-    assert made.report.no_trainable == 1
-    assert len(made) == 3 - made.report.no_trainable
+    created = make([{"prompt": "The sky is blue. " * 3, "completion": "a"}, *PAIRS], PLAIN, max_tokens=14)
+    assert created.report.no_trainable == 1
+    assert len(created) == 3 - created.report.no_trainable
     with pytest.raises(InputError, match="row 1: 1 of 3 rows have no token to learn"):
-        check_report(made.report, DataSettings())
-    check_report(made.report, DataSettings(allow_no_loss=True))
+        check_report(created.report, DataSettings())
+    check_report(created.report, DataSettings(allow_no_loss=True))
     nothing = make(PAIRS, PLAIN, max_tokens=2)
     limited = DataSettings(allow_no_loss=True, max_tokens=2)
     with pytest.raises(InputError, match="no row has a token to learn") as caught:
@@ -154,18 +154,18 @@ def test_an_end_without_loss_is_refused_unless_told():
     unclosed = byte_level("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
                           "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")  # fmt: skip
     for tokenizer in (endless, unclosed):
-        made = make(PAIRS, tokenizer)
-        assert made.report.end_without_loss == 2
+        created = make(PAIRS, tokenizer)
+        assert created.report.end_without_loss == 2
         with pytest.raises(InputError, match="row 1: in 2 of 2 rows the end of the turn carries no loss"):
-            check_report(made.report, DataSettings())
-        check_report(made.report, DataSettings(allow_no_end=True))
+            check_report(created.report, DataSettings())
+        check_report(created.report, DataSettings(allow_no_end=True))
 
 
 def test_pad_equal_to_eos_does_not_hide_the_end():
     tokenizer = byte_level(CHATML, pad_id=4)
-    made = make(PAIRS, tokenizer)
-    assert made.report.end_without_loss == 0
-    assert all(example.ids[example.loss][-1] == 4 for example in made)
+    created = make(PAIRS, tokenizer)
+    assert created.report.end_without_loss == 0
+    assert all(example.ids[example.loss][-1] == 4 for example in created)
 
 
 def test_templates_are_used_as_told():
@@ -183,9 +183,9 @@ def test_templates_are_used_as_told():
 
 
 def test_written_out_special_tokens_are_counted():
-    made = make([{"prompt": "Say <|im_end|>", "completion": "no"}, *PAIRS], CHAT)
-    assert made.report.with_specials == 1
-    assert any("1 rows write out special tokens" in note for note in made.report.notes)
+    created = make([{"prompt": "Say <|im_end|>", "completion": "no"}, *PAIRS], CHAT)
+    assert created.report.with_specials == 1
+    assert any("1 rows write out special tokens" in note for note in created.report.notes)
 
 
 def test_many_rows_at_once_are_the_rows_one_by_one(monkeypatch):
@@ -195,7 +195,7 @@ def test_many_rows_at_once_are_the_rows_one_by_one(monkeypatch):
         monkeypatch.setattr(answers, "ROWS_AT_ONCE", 1)
         alone = make(rows, tokenizer)
         monkeypatch.undo()
-        for one, other in zip(together, alone, strict=True):
-            assert np.array_equal(one.ids, other.ids)
-            assert np.array_equal(one.loss, other.loss)
-            assert (one.place, one.bytes) == (other.place, other.bytes)
+        for item, other in zip(together, alone, strict=True):
+            assert np.array_equal(item.ids, other.ids)
+            assert np.array_equal(item.loss, other.loss)
+            assert (item.place, item.bytes) == (other.place, other.bytes)

@@ -21,13 +21,13 @@ lengths = st.lists(st.integers(1, 12), min_size=1, max_size=15)
 
 def predictions(batch):
     """(id, its target, its position) of every place that predicts something."""
-    found = []
+    result = []
     for row in range(batch.ids.shape[0]):
         for place in range(batch.ids.shape[1]):
             if batch.weights[row, place]:
                 column = batch.ids, batch.targets, batch.positions
-                found.append(tuple(int(values[row, place]) for values in column))
-    return sorted(found)
+                result.append(tuple(int(values[row, place]) for values in column))
+    return sorted(result)
 
 
 @given(lengths, st.integers(4, 20))
@@ -97,20 +97,22 @@ def rich(size, source, first=0, label=None, seed=0):
 
 def documents_of(batch):
     """All that a batch says of each document, in order of their first ids."""
-    found = []
+    result = []
     for row in range(batch.ids.shape[0]):
         for segment in range(1, int(batch.segments[row].max()) + 1):
             here = batch.segments[row] == segment
-            told = [values[row][here].tolist() for values in (batch.ids, batch.targets, batch.weights, batch.positions)]
-            told.append(batch.types[row][here].tolist())
+            output = [
+                values[row][here].tolist() for values in (batch.ids, batch.targets, batch.weights, batch.positions)
+            ]
+            output.append(batch.types[row][here].tolist())
             if batch.source is not None:
                 there = batch.source.segments[row] == segment
-                told += [batch.source.ids[row][there].tolist(), batch.source.positions[row][there].tolist()]
+                output += [batch.source.ids[row][there].tolist(), batch.source.positions[row][there].tolist()]
             for labels in batch.labels.values():
                 first = row * batch.ids.shape[1] + int(here.nonzero()[0])
-                told.append(int(labels.classes[labels.places.tolist().index(first)]))
-            found.append(told)
-    return sorted(found)
+                output.append(int(labels.classes[labels.places.tolist().index(first)]))
+            result.append(output)
+    return sorted(result)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=10), st.integers(4, 30))
@@ -121,7 +123,7 @@ def test_packed_says_of_every_kind_what_padded_says(sizes, room):
             for number, (size, source) in enumerate(sizes)
         ]
         batches = pack(documents, room)
-        packed = sorted(told for batch in batches for told in documents_of(batch))
+        packed = sorted(output for batch in batches for output in documents_of(batch))
         for side in ("left", "right"):
             assert documents_of(pad(documents, 7, side)) == packed
         for batch in batches:

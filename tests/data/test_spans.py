@@ -20,24 +20,24 @@ rates = st.floats(0.02, 0.9)
 means = st.floats(1.0, 10.0)
 
 
-def make(name, tokenizer, rows=ROWS, context=24, **told):
-    task = make_task(name, tokenizer, ENCODER_DECODER, **told)
+def make(name, tokenizer, rows=ROWS, context=24, **output):
+    task = make_task(name, tokenizer, ENCODER_DECODER, **output)
     return task, task.examples(corpus.read(rows), DataSettings(), context)
 
 
 def mended(source, target, sentinels, end):
     """The text again: each sentinel of the source replaced by what the target says after it."""
     assert source[-1] == target[-1] == end
-    said, current = {}, None
+    messages, current = {}, None
     for token in target[:-1]:
         if token in sentinels:
             current = token
-            said[current] = []
+            messages[current] = []
         else:
-            said[current].append(token)
-    assert all(said.values())
-    assert [token for token in source if token in sentinels] == list(said)
-    return list(chain(*(said.get(token, [token]) for token in source[:-1])))
+            messages[current].append(token)
+    assert all(messages.values())
+    assert [token for token in source if token in sentinels] == list(messages)
+    return list(chain(*(messages.get(token, [token]) for token in source[:-1])))
 
 
 # Span corruption
@@ -90,14 +90,14 @@ def test_every_place_but_the_edges_is_hidden_alike():
 
 def test_of_a_short_text_any_part_is_hidden():
     rng = np.random.default_rng(0)
-    found = {tuple(int(edge[0]) for edge in spans.noise_spans(10, 0.15, 3.0, rng)) for _ in range(300)}
-    assert found == {(begin, begin + 2) for begin in range(9)}
+    result = {tuple(int(edge[0]) for edge in spans.noise_spans(10, 0.15, 3.0, rng)) for _ in range(300)}
+    assert result == {(begin, begin + 2) for begin in range(9)}
 
 
 def test_examples_fill_the_source_and_mend_to_the_text():
-    task, made = make("spans", T5, rows=[{"text": " ".join(TEXTS)}, *ROWS], context=20)
+    task, created = make("spans", T5, rows=[{"text": " ".join(TEXTS)}, *ROWS], context=20)
     sentinels = set(task.sentinels.tolist())
-    for example in made:
+    for example in created:
         for seed in range(5):
             drawn = task.sample(example, np.random.default_rng(seed))
             window = example.origin
@@ -106,32 +106,32 @@ def test_examples_fill_the_source_and_mend_to_the_text():
             assert drawn.ids[0] == T5.pad_id
             assert drawn.loss.tolist() == [False] + [True] * (len(drawn) - 1)
     size = spans.text_length(20, 0.15, 3.0)
-    full = [example for example in made if example.origin.end - example.origin.begin == size]
+    full = [example for example in created if example.origin.end - example.origin.begin == size]
     assert len(full) > 3
     assert {len(example.source) for example in full} == {20}
     assert len({len(example) for example in full}) == 1
 
 
 def test_first_sentinel_is_extra_id_0_and_others_follow():
-    task, made = make("spans", T5)
-    drawn = task.sample(made[0], np.random.default_rng(0))
-    found = [T5.core.id_to_token(token) for token in drawn.source if token in set(task.sentinels.tolist())]
-    assert found == [f"<extra_id_{number}>" for number in range(len(found))]
+    task, created = make("spans", T5)
+    drawn = task.sample(created[0], np.random.default_rng(0))
+    result = [T5.core.id_to_token(token) for token in drawn.source if token in set(task.sentinels.tolist())]
+    assert result == [f"<extra_id_{number}>" for number in range(len(result))]
     assert drawn.ids[1] == T5.core.token_to_id("<extra_id_0>")
 
 
 @pytest.mark.parametrize(("name", "tokenizer"), [("spans", T5), ("denoising", BART)])
 def test_draws_follow_their_generator_and_windows_move_only_when_asked(name, tokenizer):
-    task, made = make(name, tokenizer)
-    one, two, other = (
-        [task.sample(example, np.random.default_rng(seed)).source.tolist() for example in made] for seed in (5, 5, 6)
+    task, created = make(name, tokenizer)
+    item, two, other = (
+        [task.sample(example, np.random.default_rng(seed)).source.tolist() for example in created] for seed in (5, 5, 6)
     )
-    assert one == two != other
-    moving, made = make(name, tokenizer, windows="random")
+    assert item == two != other
+    moving, created = make(name, tokenizer, windows="random")
     rng = np.random.default_rng(1)
-    found = {moving.sample(made[0], rng).origin.begin for _ in range(600)}
-    assert found == set(range(len(made[0].origin.document) - (made[0].origin.end - made[0].origin.begin) + 1))
-    assert all(moving.sample_for_evaluation(example, rng).origin == example.origin for example in made)
+    result = {moving.sample(created[0], rng).origin.begin for _ in range(600)}
+    assert result == set(range(len(created[0].origin.document) - (created[0].origin.end - created[0].origin.begin) + 1))
+    assert all(moving.sample_for_evaluation(example, rng).origin == example.origin for example in created)
 
 
 # Denoising
@@ -141,15 +141,15 @@ def test_draws_follow_their_generator_and_windows_move_only_when_asked(name, tok
 @settings(deadline=None)
 def test_infilling_hides_spans_behind_single_masks(length, rate, mean, seed):
     ids = np.arange(1, length + 1, dtype=np.int32)
-    made = spans.infill(ids, rate, mean, 0, np.random.default_rng(seed))
-    kept = made[made != 0]
-    assert (np.diff(kept) > 0).all()
-    assert set(kept.tolist()) <= set(ids.tolist())
-    assert abs(length - len(kept) - rate * length) < 1
-    assert len(made) <= length
-    assert not ((made[1:] == 0) & (made[:-1] == 0)).any()
+    created = spans.infill(ids, rate, mean, 0, np.random.default_rng(seed))
+    remaining = created[created != 0]
+    assert (np.diff(remaining) > 0).all()
+    assert set(remaining.tolist()) <= set(ids.tolist())
+    assert abs(length - len(remaining) - rate * length) < 1
+    assert len(created) <= length
+    assert not ((created[1:] == 0) & (created[:-1] == 0)).any()
     last, behind_mask = 0, False
-    for token in [*made.tolist(), length + 1]:  # wherever tokens are missing a mask stands
+    for token in [*created.tolist(), length + 1]:  # wherever tokens are missing a mask stands
         assert token in (0, last + 1) or behind_mask
         last, behind_mask = (last, True) if token == 0 else (token, False)
 
@@ -158,11 +158,11 @@ def test_spans_are_poisson_and_rate_is_exact_in_the_mean():
     rng, length, count = np.random.default_rng(1), 400, 300
     hidden, lengths = 0, []
     for _ in range(count):
-        made = spans.infill(np.arange(1, length + 1, dtype=np.int32), 0.3, 3.0, 0, rng)
-        kept = [0, *made[made != 0].tolist(), length + 1]
-        hidden += length + 2 - len(kept)
-        lengths += [gap - 1 for gap in np.diff(kept) if gap > 1]
-        zeros = (made == 0).sum() - (np.diff(kept) > 1).sum()
+        created = spans.infill(np.arange(1, length + 1, dtype=np.int32), 0.3, 3.0, 0, rng)
+        remaining = [0, *created[created != 0].tolist(), length + 1]
+        hidden += length + 2 - len(remaining)
+        lengths += [gap - 1 for gap in np.diff(remaining) if gap > 1]
+        zeros = (created == 0).sum() - (np.diff(remaining) > 1).sum()
         lengths += [0] * int(zeros)
     assert hidden == count * length * 0.3
     assert abs(np.mean(lengths) - 3.0) < 0.1
@@ -170,8 +170,8 @@ def test_spans_are_poisson_and_rate_is_exact_in_the_mean():
 
 
 def test_denoising_targets_are_the_original():
-    task, made = make("denoising", BART, context=64)
-    for example, text in zip(made, TEXTS, strict=False):
+    task, created = make("denoising", BART, context=64)
+    for example, text in zip(created, TEXTS, strict=False):
         drawn = task.sample(example, np.random.default_rng(3))
         start, opening, *body, closing = drawn.ids.tolist()
         assert (start, opening, closing) == (BART.eos_id, BART.bos_id, BART.eos_id)
@@ -180,23 +180,25 @@ def test_denoising_targets_are_the_original():
         assert drawn.source[-1] == closing
         assert BART.mask_id in drawn.source
         assert len(drawn.source) <= len(drawn) <= 64
-    whole = [token for example in made for token in task.sample(example, np.random.default_rng(0)).ids[2:-1].tolist()]
+    whole = [
+        token for example in created for token in task.sample(example, np.random.default_rng(0)).ids[2:-1].tolist()
+    ]
     assert whole == list(chain(*map(BART.encode, TEXTS)))
 
 
 def test_sentences_change_places_and_stay_whole():
-    task, made = make("denoising", BART, context=200, mask_rate=1e-9)
+    task, created = make("denoising", BART, context=200, mask_rate=1e-9)
     orders = set()
     for seed in range(250):
-        drawn = task.sample(made[1], np.random.default_rng(seed))
+        drawn = task.sample(created[1], np.random.default_rng(seed))
         text = BART.decode(drawn.source.tolist())
         assert sorted(text) == sorted(TEXTS[1])
         for sentence in ("A cat climbed the tree.", "It was trying to catch a bird.", "The tree is old, isn't it?"):
             assert sentence in text
         orders.add(text)
     assert len(orders) == 24
-    still, made = make("denoising", BART, context=200, mask_rate=1e-9, permute_sentences=False)
-    assert BART.decode(still.sample(made[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
+    still, created = make("denoising", BART, context=200, mask_rate=1e-9, permute_sentences=False)
+    assert BART.decode(still.sample(created[1], np.random.default_rng(0)).source.tolist()) == TEXTS[1]
 
 
 # What is refused

@@ -47,9 +47,9 @@ def test_chrf_signature_says_what_sacrebleu_says() -> None:
     scorer = sacrebleu.CHRF()
     scorer.corpus_score(["a"], [["a"]])
     theirs = dict(part.split(":") for part in str(scorer.get_signature()).split("|"))
-    said = dict(part.split(":") for part in metrics.metric("chrf").signature.split("|") if ":" in part)
-    assert theirs.pop("version") == said["sacrebleu"]
-    assert theirs.items() <= said.items()
+    messages = dict(part.split(":") for part in metrics.metric("chrf").signature.split("|") if ":" in part)
+    assert theirs.pop("version") == messages["sacrebleu"]
+    assert theirs.items() <= messages.items()
 
 
 def test_unknown_metric_is_named() -> None:
@@ -75,16 +75,16 @@ def test_bootstrap_of_few_rows_is_near_the_exact_one() -> None:
     values = np.array([0.0, 1.0, 4.0, 11.0])
     exact = [np.mean(draw) for draw in itertools.product(values, repeat=4)]
     low, high = np.quantile(exact, [0.1, 0.9])
-    found = metrics.bootstrap_interval(values, seed=1, level=0.8)
-    assert found.value == 4.0
-    assert found.low == pytest.approx(low, abs=0.5)
-    assert found.high == pytest.approx(high, abs=0.5)
+    result = metrics.bootstrap_interval(values, seed=1, level=0.8)
+    assert result.value == 4.0
+    assert result.low == pytest.approx(low, abs=0.5)
+    assert result.high == pytest.approx(high, abs=0.5)
 
 
 def test_bootstrap_of_a_ratio_weighs_rows() -> None:
-    found = metrics.bootstrap_interval([2.0, 30.0], weights=[1.0, 10.0])
-    assert found.value == pytest.approx(32 / 11)
-    assert (found.low, found.high) == (2.0, 3.0)
+    result = metrics.bootstrap_interval([2.0, 30.0], weights=[1.0, 10.0])
+    assert result.value == pytest.approx(32 / 11)
+    assert (result.low, result.high) == (2.0, 3.0)
 
 
 def test_same_seed_same_interval() -> None:

@@ -46,9 +46,9 @@ def network() -> Transformer:
         initializer_range=0.2,
         hidden_dropout=0.1,
     )
-    made = Transformer(config)
-    draw(made, torch.Generator().manual_seed(0))
-    return made.eval()
+    created = Transformer(config)
+    draw(created, torch.Generator().manual_seed(0))
+    return created.eval()
 
 
 def _plain(network: Transformer, ids: list[int], first: int) -> float:
@@ -132,17 +132,17 @@ def test_row_losses_count_where_loss_lies(network: Transformer) -> None:
         assert nats == pytest.approx(sum(each), abs=1e-4)
         assert tokens == len(each)
     sizes = [example.bytes for example in examples]
-    kept = scoring.summary(measured, sizes)
-    assert kept["loss"] == pytest.approx(losses.nats.sum() / losses.targets.sum())
-    assert kept["bits_per_byte"] == pytest.approx(losses.nats.sum() / math.log(2) / sum(sizes))
-    assert kept["row_nats"] == losses.nats.tolist()
+    remaining = scoring.summary(measured, sizes)
+    assert remaining["loss"] == pytest.approx(losses.nats.sum() / losses.targets.sum())
+    assert remaining["bits_per_byte"] == pytest.approx(losses.nats.sum() / math.log(2) / sum(sizes))
+    assert remaining["row_nats"] == losses.nats.tolist()
 
 
 def test_choices_are_as_likely_as_their_tokens(network: Transformer) -> None:
     prompts = [[256, 1, 2, 3], [256, 9]]
     choices = [[[4], [5, 6]], [[7, 8], [9], [10, 11, 12]]]
-    found = scoring.choice_likelihoods(network, prompts, choices)
-    for prompt, answers, likelihoods in zip(prompts, choices, found, strict=True):
+    result = scoring.choice_likelihoods(network, prompts, choices)
+    for prompt, answers, likelihoods in zip(prompts, choices, result, strict=True):
         for answer, likelihood in zip(answers, likelihoods, strict=True):
             assert likelihood <= 0
             assert likelihood == pytest.approx(-_plain(network, prompt + answer, len(prompt)), abs=1e-4)

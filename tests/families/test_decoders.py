@@ -33,9 +33,9 @@ def read(model_type: str, /, **keys: Any) -> ModelConfig:
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_absent_keys_have_the_familys_defaults(name: str) -> None:
     """Those of transformers, which a config.json may rely on."""
-    told = {"model_type": name, "vocab_size": 101, **SIZES}
-    full = AutoConfig.for_model(**told).to_dict()
-    assert family_of(told).read_config(told) == family_of(full).read_config(full)
+    output = {"model_type": name, "vocab_size": 101, **SIZES}
+    full = AutoConfig.for_model(**output).to_dict()
+    assert family_of(output).read_config(output) == family_of(full).read_config(full)
 
 
 def test_gemma2_as_it_is_published() -> None:
@@ -89,12 +89,12 @@ def test_gemma3_in_older_and_newer_words() -> None:
 
 
 def test_phi3_in_older_and_newer_words() -> None:
-    told = {"max_position_embeddings": 64, "original_max_position_embeddings": 16}
-    older = read("phi3", rope_scaling=LONGROPE, rope_theta=500.0, **told)
+    output = {"max_position_embeddings": 64, "original_max_position_embeddings": 16}
+    older = read("phi3", rope_scaling=LONGROPE, rope_theta=500.0, **output)
     scaling = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 500.0}
-    newer = read("phi3", rope_parameters=scaling | {"partial_rotary_factor": 1.0}, **told)
+    newer = read("phi3", rope_parameters=scaling | {"partial_rotary_factor": 1.0}, **output)
     assert older == newer
-    assert older == read("phi3", rope_scaling=LONGROPE | {"type": "su"}, rope_theta=500.0, **told)
+    assert older == read("phi3", rope_scaling=LONGROPE | {"type": "su"}, rope_theta=500.0, **output)
     assert older.rope_scaling is not None
     assert (older.rope_scaling.factor, older.rope_scaling.original_max_position_embeddings) == (4.0, 16)
     written = FAMILIES["phi3"].write_config(older)
@@ -110,8 +110,13 @@ def test_starcoder2_as_it_is_published() -> None:
         "norm_type": "layer_norm",
         "mlp_type": "default",
     }
-    told = {"hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5, "rope_theta": 999999.4420358813, "use_bias": True}
-    config = read("starcoder2", sliding_window=4096, attention_softmax_in_fp32=True, **older, **told)
+    output = {
+        "hidden_act": "gelu_pytorch_tanh",
+        "norm_epsilon": 1e-5,
+        "rope_theta": 999999.4420358813,
+        "use_bias": True,
+    }
+    config = read("starcoder2", sliding_window=4096, attention_softmax_in_fp32=True, **older, **output)
     assert (config.activation, config.norm_eps, config.sliding_window) == ("gelu_tanh", 1e-5, 4096)
     assert config.qkv_bias
     assert config.output_bias
@@ -178,9 +183,9 @@ def test_written_beyond_windows_and_borders_as_transformers_writes(case: str, tm
     prompts = [torch.randint(3, 101, (length,), generator=generator).tolist() for length in (5, BORDER - 3, 21)]
     steps = list(decode(TorchStepper(opened.network), prompts, SamplingSettings(max_tokens=6, temperature=0.0), set()))
     written = [[step[row].id for step in steps] for row in range(len(prompts))]
-    for prompt, got in zip(prompts, written, strict=True):
+    for prompt, received in zip(prompts, written, strict=True):
         whole = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, use_cache=False)
-        assert got == whole[0, len(prompt) :].tolist()
+        assert received == whole[0, len(prompt) :].tolist()
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name.startswith(("gemma", "phi3", "starcoder2"))])
@@ -193,7 +198,7 @@ def test_packed_and_padded_beyond_the_border(case: str, tmp_path: Path) -> None:
     flat, places, parts = (torch.cat(some, dim=1) for some in (texts, numbers, segments))
     width = max(lengths)
     padded, at, real = (
-        torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in some])
+        torch.cat([torch.nn.functional.pad(item, (0, width - item.shape[1])) for item in some])
         for some in (texts, numbers, segments)
     )
     with torch.no_grad():
@@ -211,11 +216,11 @@ def test_a_folder_of_version_4_opens(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     newer = open_folder(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    told = config.pop("rope_parameters")
-    full = told["full_attention"]
+    output = config.pop("rope_parameters")
+    full = output["full_attention"]
     config["rope_theta"], config["rope_local_base_freq"] = (
         full.pop("rope_theta"),
-        told["sliding_attention"]["rope_theta"],
+        output["sliding_attention"]["rope_theta"],
     )
     config["rope_scaling"] = {"type": full.pop("rope_type"), **full}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -57,8 +57,8 @@ def ours_of(opened: Opened, source: torch.Tensor, target: torch.Tensor) -> torch
 def test_what_generation_needs_is_kept(saved: tuple[Any, Path], tmp_path: Path) -> None:
     model, folder = saved
     opened = open_folder(folder)
-    told = {"hf_config": opened.hf_config, "generation": opened.generation}
-    path = save_folder(tmp_path / "ours", opened.network, opened.config, opened.family, **told)
+    output = {"hf_config": opened.hf_config, "generation": opened.generation}
+    path = save_folder(tmp_path / "ours", opened.network, opened.config, opened.family, **output)
     there = AutoModelForSeq2SeqLM.from_pretrained(path)
     for name in GENERATION:
         expected = getattr(model.generation_config, name)
@@ -75,10 +75,10 @@ def test_rules_of_generation_are_read_from_older_configs(saved: tuple[Any, Path]
     rules = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text())
-    told = {name: rules[name] for name in GENERATION if name in rules} | {"num_beams": 4, "max_length": 50}
-    (folder / "config.json").write_text(json.dumps(config | told))
+    output = {name: rules[name] for name in GENERATION if name in rules} | {"num_beams": 4, "max_length": 50}
+    (folder / "config.json").write_text(json.dumps(config | output))
     generation = open_folder(folder).generation
-    assert {name: generation.get(name) for name in told} == told
+    assert {name: generation.get(name) for name in output} == output
 
 
 @every_case
@@ -115,8 +115,8 @@ def test_one_padded_row_is_alone(saved: tuple[Any, Path], padding: int) -> None:
         ids, padded = torch.cat([target, nothing[:, :padding]], 1), torch.cat([source, nothing], 1)
         segments, memory_segments = (ids != 0).long(), (padded != 0).long()
         memory = network.encode(padded, memory_segments)
-        got = network(ids, segments=segments, memory=memory, memory_segments=memory_segments).logits
-    torch.testing.assert_close(got[:, :5], alone, **CLOSE)
+        received = network(ids, segments=segments, memory=memory, memory_segments=memory_segments).logits
+    torch.testing.assert_close(received[:, :5], alone, **CLOSE)
 
 
 @every_case
@@ -155,9 +155,9 @@ def test_greedy_text_is_theirs(saved: tuple[Any, Path]) -> None:
     model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
     opened = open_folder(folder)
     source = ids_of(3, 9)
-    told = {"do_sample": False, "num_beams": 1, "max_new_tokens": 12, "min_new_tokens": 12, "use_cache": False}
+    output = {"do_sample": False, "num_beams": 1, "max_new_tokens": 12, "min_new_tokens": 12, "use_cache": False}
     with torch.no_grad():
-        expected = model.generate(source, **told, suppress_tokens=[2])[:, 1:]
+        expected = model.generate(source, **output, suppress_tokens=[2])[:, 1:]
         memory, cache = opened.network.encode(source), Cache(opened.config, 3, 12)
         token = torch.full((3, 1), opened.generation["decoder_start_token_id"])
         written = []
@@ -207,8 +207,8 @@ def test_what_is_tied_may_stand_in_the_file_but_not_differ(tmp_path: Path) -> No
 
 def test_t5s_heads_are_as_the_file_has_them(tmp_path: Path) -> None:
     """transformers 5 ties every new T5, v1.1 too, and says so of those that are not."""
-    told = told_of("t5-v1.1")
-    tied = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **told)).eval()
+    output = told_of("t5-v1.1")
+    tied = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **output)).eval()
     tied.save_pretrained(tmp_path / "tied")
     opened = open_folder(tmp_path / "tied")
     assert (opened.config.tie_word_embeddings, opened.config.head_scale) == (True, 1.0)
@@ -223,11 +223,14 @@ def test_t5s_heads_are_as_the_file_has_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["bart", "marian", "t5", "t5-v1.1"])
 def test_absent_keys_have_the_familys_defaults(case: str) -> None:
-    told, family = told_of(case), next(one for one in ENCODER_DECODERS if one.architecture == CASES[case].architecture)
+    output, family = (
+        told_of(case),
+        next(item for item in ENCODER_DECODERS if item.architecture == CASES[case].architecture),
+    )
     model_type = family.name
-    full = AutoConfig.for_model(model_type, **told).to_dict() | {"architectures": [family.architecture]}
+    full = AutoConfig.for_model(model_type, **output).to_dict() | {"architectures": [family.architecture]}
     config = family.read_config(full)
-    assert family.read_config({"model_type": model_type, "architectures": full["architectures"], **told}) == config
+    assert family.read_config({"model_type": model_type, "architectures": full["architectures"], **output}) == config
     written = family.write_config(config)
     assert family.read_config(written) == config
     assert written["is_encoder_decoder"] is True
@@ -279,7 +282,7 @@ def unigram() -> Callable[[], Any]:
     """A tokenizer as T5 has it: Unigram pieces, the end of the text after each, sentinels."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    def made() -> Tokenizer:
+    def created() -> Tokenizer:
         pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -5.0), ("▁", -2.0), ("▁the", -2.5), ("▁cat", -3.0)]
         core = Tokenizer(models.Unigram([*pieces, *((letter, -6.0) for letter in "acehst")], unk_id=2))
         core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
@@ -287,7 +290,7 @@ def unigram() -> Callable[[], Any]:
         core.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
         return core
 
-    return made
+    return created
 
 
 def test_t5s_tokenizer_opens_and_ours_opens_there(unigram: Callable[[], Any], tmp_path: Path) -> None:

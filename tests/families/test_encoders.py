@@ -29,9 +29,9 @@ TEXTS = [
 def rewrite(folder: Path, weights: Mapping[str, torch.Tensor], **config: Any) -> None:
     """Put other weights into a folder, and other keys into its config; None removes a key."""
     save_file({name: tensor.clone() for name, tensor in weights.items()}, folder / "model.safetensors")
-    told = json.loads((folder / "config.json").read_text()) | config
-    told = {name: value for name, value in told.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(told))
+    output = json.loads((folder / "config.json").read_text()) | config
+    output = {name: value for name, value in output.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(output))
 
 
 def saved(case: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -85,8 +85,8 @@ def test_bare_encoders_open_with_prefix_and_without(case: str, named: bool, tmp_
     model, weights = saved(case, tmp_path)
     prefix = FAMILIES[model.config.model_type].prefix
     assert not any(name.startswith(prefix) for name in weights)
-    kept = model.config.architectures if named else None
-    rewrite(tmp_path, {prefix + name: tensor for name, tensor in weights.items()}, architectures=kept)
+    remaining = model.config.architectures if named else None
+    rewrite(tmp_path, {prefix + name: tensor for name, tensor in weights.items()}, architectures=remaining)
     ours = open_folder(tmp_path)
     assert not ours.config.language_head
     asked = question(ours.config)
@@ -124,9 +124,9 @@ def test_heads_that_are_promised_must_be_there(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(case: str, change: dict[str, Any], words: list[str]) -> None:
-    told = their_config(case).to_dict() | change
+    output = their_config(case).to_dict() | change
     with pytest.raises(InputError) as caught:
-        family_of(told).read_config(told)
+        family_of(output).read_config(output)
     for word in words:
         assert word in str(caught.value)
 
@@ -142,8 +142,8 @@ def test_roberta_counts_from_its_padding(case: str, offset: int, tmp_path: Path)
     padded[1, 20:] = offset - 1
     real = (padded != offset - 1).long()
     expected = model(input_ids=padded, attention_mask=real).logits
-    got = ours.network(padded, segments=real).logits
-    torch.testing.assert_close(got[real > 0], expected[real > 0], **CLOSE)
+    received = ours.network(padded, segments=real).logits
+    torch.testing.assert_close(received[real > 0], expected[real > 0], **CLOSE)
     path = save_folder(tmp_path / "ours", ours.network, ours.config, ours.family)  # told nothing of its tokens
     assert json.loads((path / "config.json").read_text())["pad_token_id"] == offset - 1
     rows = "roberta.embeddings.position_embeddings.weight"
@@ -156,8 +156,8 @@ def test_roberta_counts_from_its_padding(case: str, offset: int, tmp_path: Path)
 def test_the_table_follows_the_groups(tmp_path: Path) -> None:
     _, ours = open_case("albert-groups", tmp_path)
     assert (len(ours.network.layers), ours.config.num_hidden_layers) == (2, 4)
-    one, four = (ours.config.model_copy(update={"num_layer_groups": groups}) for groups in (1, 4))
-    assert {row.theirs for row in ours.family.table(one)} < {row.theirs for row in ours.family.table(ours.config)}
+    item, four = (ours.config.model_copy(update={"num_layer_groups": groups}) for groups in (1, 4))
+    assert {row.theirs for row in ours.family.table(item)} < {row.theirs for row in ours.family.table(ours.config)}
     with pytest.raises(InputError, match=r"missing layers\.2"):
         save_folder(tmp_path / "four", ours.network, four, ours.family)
 
@@ -176,9 +176,9 @@ def test_the_real_sentence_encoder_gives_its_vectors(minilm: Path) -> None:
     import lmworks
 
     expected = torch.from_numpy(peers.SentenceTransformer(str(minilm), device="cpu").encode(TEXTS))
-    got = lmworks.load(minilm).embed(TEXTS)
-    torch.testing.assert_close(got, expected, **CLOSE)
-    torch.testing.assert_close(got.norm(dim=1), torch.ones(len(TEXTS)), **CLOSE)
+    received = lmworks.load(minilm).embed(TEXTS)
+    torch.testing.assert_close(received, expected, **CLOSE)
+    torch.testing.assert_close(received.norm(dim=1), torch.ones(len(TEXTS)), **CLOSE)
 
 
 def test_the_real_sentence_encoder_saved_is_the_same(minilm: Path, tmp_path: Path) -> None:

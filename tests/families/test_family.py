@@ -77,8 +77,8 @@ def test_absent_keys_have_the_familys_defaults() -> None:
 def test_sliding_layers_of_qwen() -> None:
     config = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
     config |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
-    told = read(config)
-    assert [told.window_of(layer) for layer in range(2)] == [None, 8]
+    output = read(config)
+    assert [output.window_of(layer) for layer in range(2)] == [None, 8]
     assert read(config | {"max_window_layers": 2}).sliding_window is None
     assert read(config | {"max_window_layers": 0}).layer_kinds is None
     assert read(config | {"use_sliding_window": False}).sliding_window is None
@@ -86,11 +86,11 @@ def test_sliding_layers_of_qwen() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_written_and_read_is_the_same(case: str) -> None:
-    told = their_config(case).to_dict()
-    config, name = read(told), told["model_type"]
+    output = their_config(case).to_dict()
+    config, name = read(output), output["model_type"]
     written = FAMILIES[name].write_config(config)
     assert written["model_type"] == name
-    assert written["architectures"] == told["architectures"]
+    assert written["architectures"] == output["architectures"]
     assert read(written) == config
 
 

@@ -33,9 +33,9 @@ def test_older_keys_of_rotary_scaling_are_read(theirs: Callable[..., Any], tmp_p
     theirs("llama", rope_scaling=LLAMA3, rope_theta=500.0).save_pretrained(tmp_path)
     newer = open_folder(tmp_path).config
     config = json.loads((tmp_path / "config.json").read_text())
-    told = config.pop("rope_parameters")
-    config["rope_theta"] = told.pop("rope_theta")
-    config["rope_scaling"] = {"type": told.pop("rope_type"), **told}
+    output = config.pop("rope_parameters")
+    config["rope_theta"] = output.pop("rope_theta")
+    config["rope_scaling"] = {"type": output.pop("rope_type"), **output}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert open_folder(tmp_path).config == newer
     assert newer.rope_scaling is not None

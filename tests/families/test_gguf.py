@@ -169,14 +169,14 @@ def test_quantized_models_are_the_model_of_the_widened_weights(
 
 def test_scalings_of_rotary_positions(theirs: Callable[..., Any], tmp_path: Path) -> None:
     linear = theirs("llama", rope_scaling={"rope_type": "linear", "factor": 2.5})
-    told = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 2.5}
+    output = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 2.5}
     ids = ids_of(linear)
-    opened = open_gguf(write(tmp_path / "linear.gguf", linear, **told))
+    opened = open_gguf(write(tmp_path / "linear.gguf", linear, **output))
     torch.testing.assert_close(opened.network(ids).logits, linear(ids).logits, **CLOSE)
 
     yarn = theirs("qwen2", rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
-    told = {"qwen2__rope__scaling__type": "yarn", "qwen2__rope__scaling__factor": 4.0}
-    path = write(tmp_path / "yarn.gguf", yarn, **told, qwen2__rope__scaling__original_context_length=16)
+    output = {"qwen2__rope__scaling__type": "yarn", "qwen2__rope__scaling__factor": 4.0}
+    path = write(tmp_path / "yarn.gguf", yarn, **output, qwen2__rope__scaling__original_context_length=16)
     torch.testing.assert_close(open_gguf(path).network(ids).logits, yarn(ids).logits, **CLOSE)
 
 
@@ -265,10 +265,10 @@ def test_the_real_model_answers_as_in_transformers(smollm2: Path, tmp_path: Path
     assert there.generation_config.eos_token_id == opened.generation["eos_token_id"]
     for topic in ("the sky", "tea", "a number"):
         messages = [{"role": "user", "content": f"Tell me one thing about {topic}."}]
-        told = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        output = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         text = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        assert tokenizer.encode(text) == list(told["input_ids"])
-        ids = torch.tensor([told["input_ids"]])
+        assert tokenizer.encode(text) == list(output["input_ids"])
+        ids = torch.tensor([output["input_ids"]])
         with torch.no_grad():
             theirs = there.generate(ids, max_new_tokens=30, do_sample=False)
             ours = opened.network(theirs).logits

@@ -28,24 +28,24 @@ ROWS = expand(TABLE, 2)
 
 
 def theirs() -> dict[str, torch.Tensor]:
-    made = {"wte.weight": torch.randn(7, 3)}
+    created = {"wte.weight": torch.randn(7, 3)}
     for layer in range(2):
-        made[f"h.{layer}.out.weight"] = torch.randn(5, 3)
-        made[f"h.{layer}.qkv.weight"] = torch.randn(3, 8)
-        made[f"h.{layer}.qkv.bias"] = torch.randn(8)
-    return made
+        created[f"h.{layer}.out.weight"] = torch.randn(5, 3)
+        created[f"h.{layer}.qkv.weight"] = torch.randn(3, 8)
+        created[f"h.{layer}.qkv.bias"] = torch.randn(8)
+    return created
 
 
 def test_there_and_back_is_the_same() -> None:
-    made = theirs()
-    ours = to_ours(ROWS, made)
-    assert torch.equal(ours["layers.1.o.weight"], made["h.1.out.weight"].t())
-    assert torch.equal(ours["layers.1.k.weight"], made["h.1.qkv.weight"][:, 4:6].t())
-    assert torch.equal(ours["layers.0.v.bias"], made["h.0.qkv.bias"][6:])
+    created = theirs()
+    ours = to_ours(ROWS, created)
+    assert torch.equal(ours["layers.1.o.weight"], created["h.1.out.weight"].t())
+    assert torch.equal(ours["layers.1.k.weight"], created["h.1.qkv.weight"][:, 4:6].t())
+    assert torch.equal(ours["layers.0.v.bias"], created["h.0.qkv.bias"][6:])
     assert all(tensor.is_contiguous() for tensor in ours.values())
     back = to_theirs(ROWS, ours)
-    assert back.keys() == made.keys()
-    assert all(torch.equal(back[name], made[name]) for name in made)
+    assert back.keys() == created.keys()
+    assert all(torch.equal(back[name], created[name]) for name in created)
 
 
 def test_equal_shares_need_equal_parts() -> None:
@@ -56,17 +56,20 @@ def test_equal_shares_need_equal_parts() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    made = theirs()
+    created = theirs()
     with pytest.raises(InputError, match=r"missing: h\.1\.qkv\.bias"):
-        to_ours(ROWS, {name: tensor for name, tensor in made.items() if name != "h.1.qkv.bias"}, place="file")
+        to_ours(ROWS, {name: tensor for name, tensor in created.items() if name != "h.1.qkv.bias"}, place="file")
     with pytest.raises(InputError, match=r"file: .*h\.0\.mask"):
-        to_ours(ROWS, made | {"h.0.mask": torch.ones(1)}, place="file")
-    assert to_ours(ROWS, made | {"h.0.mask": torch.ones(1)}, ignored=[r".*\.mask"]).keys() == to_ours(ROWS, made).keys()
-    shapes = {name: tuple(tensor.shape) for name, tensor in to_ours(ROWS, made).items()}
+        to_ours(ROWS, created | {"h.0.mask": torch.ones(1)}, place="file")
+    assert (
+        to_ours(ROWS, created | {"h.0.mask": torch.ones(1)}, ignored=[r".*\.mask"]).keys()
+        == to_ours(ROWS, created).keys()
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in to_ours(ROWS, created).items()}
     with pytest.raises(InputError, match=r"wte\.weight has shape \(8, 3\)"):
-        to_ours(ROWS, made | {"wte.weight": torch.ones(8, 3)}, shapes)
+        to_ours(ROWS, created | {"wte.weight": torch.ones(8, 3)}, shapes)
     with pytest.raises(InputError, match=r"wte\.weight.*x|too many extra"):
-        to_theirs(ROWS, to_ours(ROWS, made) | {"extra": torch.ones(1)})
+        to_theirs(ROWS, to_ours(ROWS, created) | {"extra": torch.ones(1)})
 
 
 def test_module_names_go_both_ways() -> None:

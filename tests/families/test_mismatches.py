@@ -23,8 +23,8 @@ from lmworks.families.registry import FAMILIES, family_of
 
 
 def edit(file: Path, **keys: Any) -> None:
-    told = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps(told | keys))
+    output = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(output | keys))
 
 
 def with_few_rows(folder: Path, lacking: int) -> Path:
@@ -203,8 +203,8 @@ def test_absurd_numbers_of_layers_are_refused_in_every_shape_of_model(tmp_path: 
     layers = [name for name in json.loads((tmp_path / "config.json").read_text()) if name.endswith("layers")]
     assert layers
     for name in layers:
-        told = json.loads((tmp_path / "config.json").read_text())
+        output = json.loads((tmp_path / "config.json").read_text())
         edit(tmp_path / "config.json", **{name: 10**9})
         with pytest.raises(InputError, match=name):
             open_folder(tmp_path)
-        edit(tmp_path / "config.json", **told)
+        edit(tmp_path / "config.json", **output)

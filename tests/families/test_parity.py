@@ -30,15 +30,15 @@ def both(case: str, tmp_path: Path) -> tuple[Any, Opened]:
 
 
 def test_every_family_has_a_case() -> None:
-    told = {their_class(case).config_class.model_type for case in CASES}
-    assert told >= set(FAMILIES)
+    output = {their_class(case).config_class.model_type for case in CASES}
+    assert output >= set(FAMILIES)
 
 
 @every_case
 def test_logits_and_gradients_are_theirs(both: tuple[Any, Opened]) -> None:
-    found = differences(*both)
-    assert found.logits <= 1e-4
-    assert found.gradients <= 1e-4
+    result = differences(*both)
+    assert result.logits <= 1e-4
+    assert result.gradients <= 1e-4
 
 
 @every_case
@@ -56,9 +56,9 @@ def test_our_folder_opens_there_and_here(both: tuple[Any, Opened], tmp_path: Pat
     unread = {"cls.predictions.bias", "lm_head.bias", "predictions.bias"}  # where the head's matrix is its own
     assert not set(info["missing_keys"]) - (set() if ours.config.tie_word_embeddings else unread)
     assert not info["unexpected_keys"]
-    expected, got = ask_theirs(model, asked), ask_theirs(there.eval(), asked)
+    expected, received = ask_theirs(model, asked), ask_theirs(there.eval(), asked)
     for name, value in expected.items():
-        torch.testing.assert_close(got[name], value, **CLOSE)
+        torch.testing.assert_close(received[name], value, **CLOSE)
     here = open_folder(path)
     assert here.config == ours.config
     for name, value in ask_ours(ours.network, asked).items():
@@ -104,15 +104,15 @@ def _padded(parts: list[torch.Tensor], left: bool) -> tuple[torch.Tensor, torch.
 def test_padded_is_alone(both: tuple[Any, Opened], left: bool) -> None:
     network = both[1].network
     rows = _rows(question(both[1].config, len(LENGTHS), 12 + 7))
-    told: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     ids, segments, positions = _padded([row.ids for row in rows], left)
     with torch.no_grad():
         if rows[0].types is not None:
-            told["types"] = _padded([row.types for row in rows if row.types is not None], left)[0]
+            output["types"] = _padded([row.types for row in rows if row.types is not None], left)[0]
         if rows[0].source is not None:
             source, *places = _padded([row.source for row in rows if row.source is not None], left)
-            told |= {"memory": network.encode(source, *places), "memory_segments": places[0]}
-        logits = network(ids, segments=segments, positions=positions, **told).logits
+            output |= {"memory": network.encode(source, *places), "memory_segments": places[0]}
+        logits = network(ids, segments=segments, positions=positions, **output).logits
         for index, row in enumerate(rows):
             torch.testing.assert_close(logits[index][segments[index] > 0], ask_ours(network, row)["logits"][0], **CLOSE)
 
@@ -128,19 +128,19 @@ def _packed(parts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torc
 def test_packed_is_alone(both: tuple[Any, Opened]) -> None:
     network = both[1].network
     rows = _rows(question(both[1].config, len(LENGTHS), 12 + 7))
-    told: dict[str, Any] = {}
+    output: dict[str, Any] = {}
     ids, segments, positions = _packed([row.ids for row in rows])
     with torch.no_grad():
         if rows[0].types is not None:
-            told["types"] = torch.cat([row.types for row in rows if row.types is not None], dim=1)
+            output["types"] = torch.cat([row.types for row in rows if row.types is not None], dim=1)
         if rows[0].source is not None:
             source, *places = _packed([row.source for row in rows if row.source is not None])
-            told |= {"memory": network.encode(source, *places), "memory_segments": places[0]}
-        logits = network(ids, segments=segments, positions=positions, **told).logits
+            output |= {"memory": network.encode(source, *places), "memory_segments": places[0]}
+        logits = network(ids, segments=segments, positions=positions, **output).logits
         alone = torch.cat([ask_ours(network, row)["logits"] for row in rows], dim=1)
         torch.testing.assert_close(logits, alone, **CLOSE)
         only = torch.tensor([0, 5, 13])
-        picked = network(ids, segments=segments, positions=positions, logits_to_keep=only, **told).logits
+        picked = network(ids, segments=segments, positions=positions, logits_to_keep=only, **output).logits
         torch.testing.assert_close(picked, alone[0, only], **CLOSE)
 
 

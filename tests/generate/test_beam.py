@@ -55,8 +55,8 @@ def make_both(model_type: str) -> Any:
     """A tiny encoder-decoder of ``transformers``, every weight random."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-    told = {"vocab_size": 101, "eos_token_id": 2, "pad_token_id": 0} | BOTH[model_type]
-    config = AutoConfig.for_model(model_type, **told)
+    output = {"vocab_size": 101, "eos_token_id": 2, "pad_token_id": 0} | BOTH[model_type]
+    config = AutoConfig.for_model(model_type, **output)
     generator = torch.Generator().manual_seed(3)
     model = AutoModelForSeq2SeqLM.from_config(config)
     with torch.no_grad():
@@ -68,10 +68,10 @@ def make_both(model_type: str) -> Any:
 
 def generated(theirs: Any, prompt: list[int], skip: int, ends: set[int], **settings: Any) -> list[int]:
     ids = torch.tensor([prompt])
-    found = theirs.generate(
+    result = theirs.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=sorted(ends), **settings
     )
-    new = found[0, skip:].tolist()
+    new = result[0, skip:].tolist()
     places = [place for place, token in enumerate(new) if token in ends]
     return new[: places[0] + 1] if places else new
 
@@ -80,8 +80,8 @@ def best(
     network: Transformer, prompts: list[list[int]], rules: Rules, ends: set[int], **settings: Any
 ) -> list[list[int]]:
     texts: list[list[int]] = [[] for _ in prompts]
-    told = SamplingSettings(**settings)
-    for step in (decode if told.num_beams == 1 else decode_best)(TorchStepper(network), prompts, told, ends, rules):
+    output = SamplingSettings(**settings)
+    for step in (decode if output.num_beams == 1 else decode_best)(TorchStepper(network), prompts, output, ends, rules):
         for text, token in zip(texts, step, strict=True):
             text += [] if token is None else [token.id]
     return texts
@@ -167,9 +167,9 @@ def test_with_enough_beams_the_likeliest_text_is_found():
     whole = [text for text in texts if 0 not in text[:-1] and (text[-1] == 0 or len(text) == 3)]
     wanted = sorted(((log_probability(text), list(text)) for text in whole), reverse=True)
     settings = SamplingSettings(num_beams=60, max_tokens=3, length_penalty=0.0, early_stopping="never")
-    found = search(TorchStepper(network), [prompt], settings, {0})[0]
-    assert [one.ids for one in found[:20]] == [text for _, text in wanted[:20]]
-    assert [one.score for one in found[:20]] == pytest.approx([value for value, _ in wanted[:20]], rel=1e-4)
+    result = search(TorchStepper(network), [prompt], settings, {0})[0]
+    assert [item.ids for item in result[:20]] == [text for _, text in wanted[:20]]
+    assert [item.score for item in result[:20]] == pytest.approx([value for value, _ in wanted[:20]], rel=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_k": 12, "seed": 4}, {"num_beams": 3}])
@@ -177,7 +177,7 @@ def test_with_enough_beams_the_likeliest_text_is_found():
 def test_a_batch_of_unequal_prompts_equals_one_by_one(architecture, settings):
     network, rules = tiny(architecture, 64), Rules(decoder_start_token_id=1)
     together = best(network, PROMPTS, rules, {7, 9, 11}, max_tokens=12, **settings)
-    assert together == [best(network, [one], rules, {7, 9, 11}, max_tokens=12, **settings)[0] for one in PROMPTS]
+    assert together == [best(network, [item], rules, {7, 9, 11}, max_tokens=12, **settings)[0] for item in PROMPTS]
 
 
 def test_the_source_is_read_once(monkeypatch):

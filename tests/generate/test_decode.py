@@ -7,7 +7,7 @@ import torch
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
 from lmworks.generate.decode import decode
-from lmworks.generate.packed import lattice, make_fast
+from lmworks.generate.packed import four_bit_groups, make_fast
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.cache import Cache
@@ -114,19 +114,19 @@ class TestFourBits:
         for module in twin.modules():
             if isinstance(module, torch.nn.Linear):
                 blocks = gguf.quantize(module.weight.numpy(), gguf.GGMLQuantizationType.Q4_1)
-                kept = gguf.dequantize(blocks, gguf.GGMLQuantizationType.Q4_1)
-                module.weight.data = torch.from_numpy(kept).view_as(module.weight).clone()
+                remaining = gguf.dequantize(blocks, gguf.GGMLQuantizationType.Q4_1)
+                module.weight.data = torch.from_numpy(remaining).view_as(module.weight).clone()
         return twin
 
     def test_weights_of_a_four_bit_file_are_found_again(self, rounded):
         for module in rounded.modules():
             if isinstance(module, torch.nn.Linear):
-                levels, scales, lowest = lattice(module.weight)
+                levels, scales, lowest = four_bit_groups(module.weight)
                 again = levels.view(len(levels), -1, 32) * scales[..., None] + lowest[..., None]
                 torch.testing.assert_close(again.view_as(module.weight), module.weight, atol=2e-4, rtol=2e-3)
 
     def test_other_weights_are_not_rounded(self, network):
-        assert all(lattice(m.weight) is None for m in network.modules() if isinstance(m, torch.nn.Linear))
+        assert all(four_bit_groups(m.weight) is None for m in network.modules() if isinstance(m, torch.nn.Linear))
 
     def test_one_token_at_a_time_gives_the_same_within_bfloat16(self, rounded):
         fast = twin_of(rounded)

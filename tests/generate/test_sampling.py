@@ -45,9 +45,9 @@ def test_draws_have_the_distribution():
     wanted = distribution(logits, settings, [[]])[0]
     generator = torch.Generator().manual_seed(0)
     draws = [pick(logits, settings, [generator], [[]])[0] for _ in range(4000)]
-    found = torch.bincount(torch.tensor(draws), minlength=8) / len(draws)
-    assert (found[wanted == 0] == 0).all()
-    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+    result = torch.bincount(torch.tensor(draws), minlength=8) / len(draws)
+    assert (result[wanted == 0] == 0).all()
+    torch.testing.assert_close(result, wanted, atol=0.03, rtol=0)
 
 
 def test_a_row_draws_the_same_in_any_batch():

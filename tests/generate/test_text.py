@@ -41,12 +41,12 @@ def test_pieces_join_to_the_text(text):
 @given(st.text(alphabet="abé", max_size=30), st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3))
 def test_a_stop_string_ends_the_text_before_it(text, stop):
     given_out = "".join(pieces_of(text, stop))
-    ends = [text.find(one) for one in stop if one in text]
+    ends = [text.find(item) for item in stop if item in text]
     if not ends:
         assert given_out == text
     else:
         assert text.startswith(given_out)
-        assert not any(one in given_out for one in stop)
+        assert not any(item in given_out for item in stop)
 
 
 @pytest.mark.parametrize(("text", "stop", "wanted"), [("one END two", ["END"], "one "), ("EN", ["END"], "EN")])

@@ -100,8 +100,8 @@ def test_a_pattern_and_a_system_message_stand_in_every_chat(model, tmp_path):
     assert opened._conversation(message, raw=False).ids == wanted.ids
     assert opened._prompt("What is 0?", raw=False).ids == wanted.ids
     assert opened._prompt({"asked": "What is 0?"}, raw=False).ids == wanted.ids
-    told = [{"role": "system", "content": "Be long."}, *message]
-    assert "Be long" in opened.tokenizer.decode(opened._conversation(told, raw=False).ids)
+    output = [{"role": "system", "content": "Be long."}, *message]
+    assert "Be long" in opened.tokenizer.decode(opened._conversation(output, raw=False).ids)
     assert opened._conversation(message, raw=True).ids != wanted.ids
 
 

@@ -130,10 +130,10 @@ class TestOtherKinds:
         text = "i love fruit salad"
         assert both.translate(text, max_tokens=8) == both.generate(text, max_tokens=8, num_beams=4)
         advised = {"num_beams": 3, "length_penalty": 0.5, "max_length": 7, "no_repeat_ngram_size": 2}
-        told = lmworks.load(save_both(tmp_path / "told", {"decoder_start_token_id": 0, "eos_token_id": 4, **advised}))
+        output = lmworks.load(save_both(tmp_path / "told", {"decoder_start_token_id": 0, "eos_token_id": 4, **advised}))
         settings = {"num_beams": 3, "length_penalty": 0.5, "max_tokens": 6, "no_repeat_ngram_size": 2}
-        assert told.translate([text, "my cat"]) == told.generate([text, "my cat"], **settings)
-        assert told.translate(text, temperature=1.0, seed=1, max_tokens=6) == told.generate(
+        assert output.translate([text, "my cat"]) == output.generate([text, "my cat"], **settings)
+        assert output.translate(text, temperature=1.0, seed=1, max_tokens=6) == output.generate(
             text, temperature=1.0, seed=1, max_tokens=6
         )
 
@@ -172,9 +172,9 @@ class TestRealModel:
         assert right.tokens > 0
 
     def test_next_is_a_distribution(self, lm):
-        found = lm.next("The sky is", top=20)
-        assert len(found) == 20
-        probabilities = [probability for _, probability in found]
+        result = lm.next("The sky is", top=20)
+        assert len(result) == 20
+        probabilities = [probability for _, probability in result]
         assert probabilities == sorted(probabilities, reverse=True)
         assert 0 < sum(probabilities) < 1
 
@@ -197,8 +197,8 @@ class TestRealModel:
             for prompt in PROMPTS:
                 ids = words(prompt, return_tensors="pt")
                 settings = {"max_new_tokens": 50, "do_sample": False, "pad_token_id": 2}
-                told = theirs.generate(**ids, **settings)[0, ids.input_ids.shape[1] :]
-                wanted = words.decode(told, skip_special_tokens=True)
+                output = theirs.generate(**ids, **settings)[0, ids.input_ids.shape[1] :]
+                wanted = words.decode(output, skip_special_tokens=True)
                 assert ours.generate(prompt, max_tokens=50) == wanted
 
         compare(lm, theirs)

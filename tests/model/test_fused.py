@@ -90,7 +90,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
     monkeypatch.setattr(fused, "can_run", lambda *_: False)
     plain = passed("bfloat16")
     apart = [
-        [float((one - true).norm() / true.norm()) for one, true in zip(results, exact, strict=True)]
+        [float((item - true).norm() / true.norm()) for item, true in zip(results, exact, strict=True)]
         for results in (fast, plain)
     ]
     assert 1e-4 < max(apart[0]) < 0.1

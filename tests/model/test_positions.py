@@ -70,9 +70,9 @@ def test_scores_depend_on_the_distance_alone() -> None:
 
 def test_part_of_each_head_turns_as_a_smaller_head() -> None:
     x = heads(20)
-    got = rotated(rotary_of(rotary_fraction=0.5), x)
-    close(got[..., :4], rotated(rotary_of(head_dim=4), x[..., :4]))
-    assert torch.equal(got[..., 4:], x[..., 4:])
+    received = rotated(rotary_of(rotary_fraction=0.5), x)
+    close(received[..., :4], rotated(rotary_of(head_dim=4), x[..., :4]))
+    assert torch.equal(received[..., 4:], x[..., 4:])
 
 
 def test_sliding_layers_have_rates_of_their_own_and_are_not_stretched() -> None:
@@ -117,9 +117,9 @@ def test_each_document_turns_by_its_own_length(scaling: RopeScaling, lengths: tu
         slots = [slice(width - size, width) if left else slice(0, size) for size in lengths]
         for row, (slot, part) in enumerate(zip(slots, parts, strict=True)):
             rows[row, slot], places[row, slot] = part[0], torch.arange(part.shape[1])
-        got = rotated(rotary, rows, places)
+        received = rotated(rotary, rows, places)
         for row, (slot, expected) in enumerate(zip(slots, alone, strict=True)):
-            close(got[row, slot], expected[0])
+            close(received[row, slot], expected[0])
 
 
 def test_only_longrope_outgrows_its_cache_and_once() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 PRODUCTS = """
 import random, sys, lmworks, torch
-from lmworks.base import machine
+from lmworks.base import process_memory
 
 dtype, sizes = getattr(torch, sys.argv[1]), random.Random(0)
 torch.set_num_threads(1)
@@ -22,9 +22,9 @@ def multiply(count):
             (x @ weight.t()) @ weight
 
 multiply(60)
-before = machine.resident_memory()
+before = process_memory.resident_memory()
 multiply(300)
-print(machine.resident_memory() - before)
+print(process_memory.resident_memory() - before)
 """
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from lmworks.adapt.adapters import adapters, disabled, fingerprint
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear, store, stored_bytes, widen
 from lmworks.model.initialization import draw
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage, row_parts
-from lmworks.model.stored import StoredEmbedding, StoredLinear, store, stored_bytes, widen
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
@@ -82,14 +82,14 @@ def test_dense_storage_is_rounded_once() -> None:
 def test_levels_of_four_bits_are_the_weights(kind: str) -> None:
     storage = storage_of(kind, torch.randn(16, 64))
     assert isinstance(storage, BlockStorage)
-    lattice = storage.lattice()
-    assert lattice is not None
-    levels, steps, smallest = lattice
+    groups = storage.four_bit_groups()
+    assert groups is not None
+    levels, steps, smallest = groups
     assert int(levels.min()) >= 0
     assert int(levels.max()) <= 15
     weight = levels.view(16, -1, 32) * steps[..., None] + smallest[..., None]
     torch.testing.assert_close(weight.view(16, 64), storage.dequantized(), rtol=0, atol=1e-6)
-    assert storage_of("Q8_0", torch.randn(16, 64)).lattice() is None  # type: ignore[attr-defined]
+    assert storage_of("Q8_0", torch.randn(16, 64)).four_bit_groups() is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": False, "qkv_bias": True, "mlp_bias": True}])

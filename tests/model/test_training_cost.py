@@ -12,7 +12,7 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import make
 from lmworks.model import fused, sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.trained import TrainedParameters, without_storage
+from lmworks.model.trained_parameters import TrainedParameters, without_storage
 from lmworks.model.training_cost import frozen_layers, training_flops
 from lmworks.model.transformer import Transformer
 

@@ -75,7 +75,7 @@ def events(steps: int = 120, rows: int = 80, effect: float = -0.9) -> list[dict[
         "memory": {"total": 2_310_000_000},
         "disk": {"final": 7_400_000},
     }
-    found: list[dict[str, Any]] = [
+    result: list[dict[str, Any]] = [
         {
             "event": "start",
             "time": 1_795_000_000.0,
@@ -103,19 +103,19 @@ def events(steps: int = 120, rows: int = 80, effect: float = -0.9) -> list[dict[
             "items": [_sample(p, r, "I am not sure what that is.") for p, r in SAMPLES],
         },
     ]
-    found.append({"event": "session", "from_step": 0, "steps": steps, "precision": "float32", "threads": 2})
+    result.append({"event": "session", "from_step": 0, "steps": steps, "precision": "float32", "threads": 2})
     for n in range(1, steps + 1):
         loss = 2.9 + learnt[n] + random.normal(0, 0.25)
         rate = 2e-4 * min(n / 6, 0.5 * (1 + math.cos(math.pi * n / steps)))
         step = {"event": "step", "step": n, "loss": loss, "learning_rate": rate, "tokens": 400 + n % 7}
-        found.append({**step, "targets": 170.0, "gradient_norm": 0.7, "seconds": 0.9})
+        result.append({**step, "targets": 170.0, "gradient_norm": 0.7, "seconds": 0.9})
         if n % 30 == 0 and n < steps:
-            found.append(_evaluation(random, "step", n, learnt[n], rows))
-            found.append({"event": "checkpoint", "step": n})
-    tokens = sum(event.get("tokens", 0) for event in found if event["event"] == "step")
+            result.append(_evaluation(random, "step", n, learnt[n], rows))
+            result.append({"event": "checkpoint", "step": n})
+    tokens = sum(event.get("tokens", 0) for event in result if event["event"] == "step")
     session = {"seconds": 108.0, "tokens": tokens, "flops": 14.9e12, "peak_memory": 2_210_000_000}
     session["energy_joules"] = 4800.0
-    found += [
+    result += [
         {"event": "session_end", "reason": "finished", **session, "energy_how": "estimated"},
         _evaluation(random, "after", steps, learnt[steps], rows),
         {"event": "samples", "when": "after", "items": [_sample(p, r, r) for p, r in SAMPLES]},
@@ -132,7 +132,7 @@ def events(steps: int = 120, rows: int = 80, effect: float = -0.9) -> list[dict[
             "stopped": None,
         },
     ]
-    return found
+    return result
 
 
 def _sample(prompt: str, reference: str, answer: str) -> dict[str, str]:
@@ -146,10 +146,10 @@ MakeRun = Callable[..., Path]
 def make_run(tmp_path: Path) -> MakeRun:
     """``make_run(events=None, **arguments of events)`` -> a run folder."""
 
-    def make(found: list[dict[str, Any]] | None = None, name: str = "run", **arguments: Any) -> Path:
+    def make(result: list[dict[str, Any]] | None = None, name: str = "run", **arguments: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        lines = [json.dumps(event) + "\n" for event in (events(**arguments) if found is None else found)]
+        lines = [json.dumps(event) + "\n" for event in (events(**arguments) if result is None else result)]
         (folder / "journal.jsonl").write_text("".join(lines), encoding="utf-8")
         (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         return folder

@@ -94,11 +94,11 @@ def test_both_files_are_written(make_run) -> None:
     ("low", "high"), [(0, 1), (1.93, 2.02), (0.001, 0.0011), (-5, 5), (3, 3), (0, 0), (1e6, 3e6), (2.0, 2.0000001)]
 )
 def test_ticks_are_few_round_and_span_all(low: float, high: float) -> None:
-    found = curves.ticks(low, high)
-    assert 2 <= len(found) <= 8
-    assert found[0] <= low + 1e-12
-    assert found[-1] >= high - 1e-12
-    widths = [after - before for before, after in pairwise(found)]
+    result = curves.ticks(low, high)
+    assert 2 <= len(result) <= 8
+    assert result[0] <= low + 1e-12
+    assert result[-1] >= high - 1e-12
+    widths = [after - before for before, after in pairwise(result)]
     assert widths == pytest.approx([widths[0]] * len(widths))
     assert any(f"{widths[0]:e}".startswith(round_one) for round_one in ("1.000", "2.000", "2.500", "5.000"))
 

@@ -55,10 +55,10 @@ def test_a_person_sees_the_curves(make_run, browser: Any) -> None:
         assert box["height"] > 20
     point = browser.find_elements(By.CSS_SELECTOR, "circle.held")[1]
     ActionChains(browser).move_to_element(point).perform()
-    told = browser.find_element(By.ID, "say")
-    assert told.is_displayed()
-    assert told.text == point.get_attribute("data-say")
-    assert "held-out loss, step 30" in told.text
+    output = browser.find_element(By.ID, "say")
+    assert output.is_displayed()
+    assert output.text == point.get_attribute("data-say")
+    assert "held-out loss, step 30" in output.text
     assert browser.get_log("browser") == []
 
 
@@ -105,7 +105,7 @@ def test_on_a_phone_figures_keep_their_units_and_stand_apart(make_run, browser: 
     for place, cell in enumerate(cells):
         assert all(_apart(cell, other) for other in cells[place + 1 :])
     ranges = browser.execute_script(LAID_OUT, ".stacked td .range")
-    assert all(_apart(one, other) for place, one in enumerate(ranges) for other in ranges[place + 1 :])
+    assert all(_apart(item, other) for place, item in enumerate(ranges) for other in ranges[place + 1 :])
     labels = browser.execute_script(LAID_OUT, ".curves text")
     assert {"step", "nats per token"} <= {label["text"] for label in labels}
     assert all(label["height"] >= 9 and label["left"] >= 0 and label["right"] <= width for label in labels)

@@ -44,8 +44,8 @@ def _plan(
 
 
 def test_nothing_changes_where_it_fits() -> None:
-    made = _plan("100GB")
-    assert (made.recompute, made.row_tokens, made.choice) == (0, 1024, "")
+    created = _plan("100GB")
+    assert (created.recompute, created.row_tokens, created.choice) == (0, 1024, "")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -54,23 +54,23 @@ def test_the_fewest_blocks_that_fit(method: str) -> None:
     least = min(_plan(method=method, recompute=blocks).memory["total"] for blocks in range(9))
     assert least < whole
     most = (whole + least) // 2
-    made = _plan(f"{round(most / (1 - MARGIN))}B", method=method)
-    assert made.memory["total"] <= most
-    assert made.row_tokens == 1024
-    assert 0 < made.recompute <= 8
-    assert _plan(method=method, recompute=made.recompute - 1).memory["total"] > most
-    assert f"{made.recompute} of 8 blocks" in made.choice
-    assert any(made.choice in line for line in made.lines())
+    created = _plan(f"{round(most / (1 - MARGIN))}B", method=method)
+    assert created.memory["total"] <= most
+    assert created.row_tokens == 1024
+    assert 0 < created.recompute <= 8
+    assert _plan(method=method, recompute=created.recompute - 1).memory["total"] > most
+    assert f"{created.recompute} of 8 blocks" in created.choice
+    assert any(created.choice in line for line in created.lines())
 
 
 def test_then_smaller_rows_but_no_document_is_divided() -> None:
     least = min(_plan(recompute=blocks).memory["total"] for blocks in range(9))
-    made = _plan(f"{round((least - 10_000) / (1 - MARGIN))}B")
-    assert 200 <= made.row_tokens < 1024
-    assert made.memory["total"] <= least - 10_000
+    created = _plan(f"{round((least - 10_000) / (1 - MARGIN))}B")
+    assert 200 <= created.row_tokens < 1024
+    assert created.memory["total"] <= least - 10_000
     train = TrainSettings()
-    made.settle(train)
-    assert (train.recompute, train.row_tokens) == (made.recompute, made.row_tokens)
+    created.settle(train)
+    assert (train.recompute, train.row_tokens) == (created.recompute, created.row_tokens)
 
 
 def test_a_budget_below_the_weights_is_refused() -> None:
@@ -135,13 +135,13 @@ def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     least = {name: _least(precision=name) for name in ("float32", "bfloat16")}
     assert least["float32"] < least["bfloat16"]
     budget = round((least["float32"] + least["bfloat16"]) / 2 / (1 - MARGIN))
-    made = _plan(f"{budget}B", **lora)
-    assert made.precision == "float32"
-    assert made.memory["total"] <= budget
-    assert "float32 instead of bfloat16, which would need" in made.choice
-    assert made.choice == made.precision_reason
+    created = _plan(f"{budget}B", **lora)
+    assert created.precision == "float32"
+    assert created.memory["total"] <= budget
+    assert "float32 instead of bfloat16, which would need" in created.choice
+    assert created.choice == created.precision_reason
     train = TrainSettings()
-    made.settle(train)
+    created.settle(train)
     assert train.precision == "float32"
     with pytest.raises(InputError, match="needs"):
         _plan(f"{budget}B", precision="bfloat16")

@@ -29,12 +29,12 @@ def _models(tmp_path_factory):
     """A new model of each architecture, after a few steps."""
     folder = tmp_path_factory.mktemp("models")
     text = save_text(folder / "text.txt")
-    found = {}
+    result = {}
     for preset in (ENCODER, T5, BART, DECODER):
         data = {"source": str(text), "document": "paragraph", "held_out": 2}
         values = merge(small(preset), {"train": {"steps": 2, "evaluate_every": 2}})
-        found[preset] = str(lmworks.pretrain(preset, data, out=folder / preset, **values).folder)
-    return found
+        result[preset] = str(lmworks.pretrain(preset, data, out=folder / preset, **values).folder)
+    return result
 
 
 def save_rows(kind, folder):
@@ -56,11 +56,11 @@ def save_rows(kind, folder):
         (ENCODER, "lora", "text", "masked", {"held_out_perplexity", "held_out_accuracy", "general_loss"}),
         (ENCODER, "full", "text", "masked", {"general_loss"}),
         (T5, "lora", "text", "spans", {"held_out_perplexity", "general_loss"}),
-        (T5, "full", "pairs", "seq2seq", {"task", "held_out_bits"}),
+        (T5, "full", "pairs", "seq2seq", {"task", "held_out_bits", "general_loss"}),
         (T5, "lora", "completion", "seq2seq", {"task"}),
         (T5, "full", "labels", "seq2seq", {"task"}),
         (BART, "full", "text", "denoising", {"general_loss"}),
-        (BART, "lora", "pairs", "seq2seq", {"task"}),
+        (BART, "lora", "pairs", "seq2seq", {"task", "general_loss"}),
         (DECODER, "lora", "pairs", "instructions", {"task", "held_out_bits", "general_bits"}),
         (DECODER, "last_layers", "text", "causal", {"held_out_perplexity", "general_bits"}),
     ],
@@ -156,7 +156,7 @@ class TestRefusals:
         return str(folder)
 
     @pytest.mark.parametrize(
-        ("kind", "words", "said"),
+        ("kind", "words", "messages"),
         [
             ("labels", [], "does not learn labels: it has no head for them"),
             ("completion", [], "does not learn rows of kind completion"),
@@ -169,11 +169,11 @@ class TestRefusals:
             ("text", ["--tokenizer.kind", "char"], "is a setting of new models"),
         ],
     )
-    def test_of_an_encoder(self, hollow, tmp_path, capsys, kind, words, said):
+    def test_of_an_encoder(self, hollow, tmp_path, capsys, kind, words, messages):
         data = save_rows(kind, tmp_path)["source"]
         assert main(["tune", hollow, data, "--out", str(tmp_path / "run"), *words]) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert messages in error
         assert "hint:" in error
         assert not (tmp_path / "run").exists()
 
@@ -205,11 +205,11 @@ def test_held_out_prompts_without_room_are_left_out_and_named(tmp_path):
     rows += [{"prompt": f"{n} " * 200, "completion": "long"} for n in range(40)]
     model = save_tiny(tmp_path / "model")
     data = {"source": str(save_questions(tmp_path / "rows.jsonl", rows)), "held_out": 20, "allow_no_loss": True}
-    said = []
+    messages = []
     run = lmworks.tune(
-        str(model), data, out=tmp_path / "run", train=TRAIN, evaluate={**EVALUATE, "task_rows": 20}, say=said.append
+        str(model), data, out=tmp_path / "run", train=TRAIN, evaluate={**EVALUATE, "task_rows": 20}, say=messages.append
     )
-    (note,) = [line for line in said if "are not asked" in line]
+    (note,) = [line for line in messages if "are not asked" in line]
     assert "rows.jsonl:" in note
     asked = run.card["measures"][0]["rows"]
     assert 0 < asked < 20

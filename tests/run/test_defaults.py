@@ -85,10 +85,10 @@ def test_two_lengths_of_training_are_refused_and_the_later_one_wins(tmp_path):
     with pytest.raises(InputError, match=r"train.steps 5 and train.epochs 2 both say") as caught:
         recipes.resolve({**values, "train": {"epochs": 2, "steps": 5}})
     assert "leave one" in caught.value.hint
-    kept = tmp_path / "recipe.yaml"
-    kept.write_text(to_yaml(recipes.resolve({**values, "train": {"steps": 5}})), encoding="utf-8")
-    assert recipes.read(kept).train.steps == 5
-    longer = recipes.read(kept, {"train": {"epochs": 3}}).train
+    remaining = tmp_path / "recipe.yaml"
+    remaining.write_text(to_yaml(recipes.resolve({**values, "train": {"steps": 5}})), encoding="utf-8")
+    assert recipes.read(remaining).train.steps == 5
+    longer = recipes.read(remaining, {"train": {"epochs": 3}}).train
     assert (longer.steps, longer.epochs) == (None, 3)
-    kept.write_text(to_yaml(recipes.resolve({**values, "train": {"epochs": 2}})), encoding="utf-8")
-    assert recipes.read(kept, {"train": {"steps": 7}}).train.steps == 7
+    remaining.write_text(to_yaml(recipes.resolve({**values, "train": {"epochs": 2}})), encoding="utf-8")
+    assert recipes.read(remaining, {"train": {"steps": 7}}).train.steps == 7

@@ -13,7 +13,7 @@ from lmworks.base.probes import Rates
 from lmworks.data.batch import Example
 from lmworks.run import pipeline
 from lmworks.run.setup import note_long_rows
-from lmworks.train.progress import BEYOND, Sums, TrainingProgress
+from lmworks.train.progress import ABOVE_LIMIT, Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings
 
 EMULATED = Rates(100.0, 2.0, 1.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
@@ -39,35 +39,35 @@ def documents(*lengths: int) -> list[Example]:
 
 
 def test_more_threads_than_the_machine_runs_at_once_are_refused(tmp_path):
-    one = machine.processor()
-    most = max(one.cores, one.logical)
+    item = machine.processor()
+    most = max(item.cores, item.logical)
     with pytest.raises(InputError, match=f"{most + 1} threads are more than this machine runs at once"):
         lmworks.tune("a", "b", out=tmp_path / "run", train={"threads": most + 1})
     assert not (tmp_path / "run").exists()
 
 
 def test_more_threads_than_cores_are_said(monkeypatch):
-    one = replace(machine.processor(), cores=2, logical=4)
-    monkeypatch.setattr(machine, "processor", lambda: one)
+    item = replace(machine.processor(), cores=2, logical=4)
+    monkeypatch.setattr(machine, "processor", lambda: item)
     pipeline._refuse_threads(4)
     assert pipeline._slowdown_notes(TrainSettings(threads=2), "float32") == []
-    (told,) = pipeline._slowdown_notes(TrainSettings(threads=3), "float32")
-    assert "3 threads share 2 cores" in told
-    assert "train.threads" in told
+    (output,) = pipeline._slowdown_notes(TrainSettings(threads=3), "float32")
+    assert "3 threads share 2 cores" in output
+    assert "train.threads" in output
 
 
 def test_bfloat16_that_is_emulated_is_said_with_its_rate(measured):
-    (told,) = pipeline._slowdown_notes(TrainSettings(precision="bfloat16"), "bfloat16")
-    assert "2 beside 100 GFLOP/s" in told
+    (output,) = pipeline._slowdown_notes(TrainSettings(precision="bfloat16"), "bfloat16")
+    assert "2 beside 100 GFLOP/s" in output
     assert pipeline._slowdown_notes(TrainSettings(precision="float32"), "float32") == []
 
 
 def test_documents_longer_than_a_row_are_said_once_with_their_number():
     settings = TrainSettings(row_tokens=16)
     assert note_long_rows(documents(3, 17), settings) == []
-    (told,) = note_long_rows(documents(18, 3, 41), settings)
-    assert "2 documents are longer than a row of 16 tokens" in told
-    assert "up to 40 tokens" in told
+    (output,) = note_long_rows(documents(18, 3, 41), settings)
+    assert "2 documents are longer than a row of 16 tokens" in output
+    assert "up to 40 tokens" in output
     assert "1 document is" in note_long_rows(documents(18), settings)[0]
     assert note_long_rows(documents(18), TrainSettings(row_tokens=16, packing=False)) == []
 
@@ -79,12 +79,12 @@ def test_a_limit_that_was_passed_is_measured_anew_once(measured):
     assert measured == [False, False, True]
 
 
-@pytest.mark.parametrize(("flops", "told"), [(50.0, "50% of this machine's limit"), (285.0, BEYOND)])
-def test_the_progress_line_shows_no_more_than_all(flops, told, capsys):
+@pytest.mark.parametrize(("flops", "output"), [(50.0, "50% of this machine's limit"), (285.0, ABOVE_LIMIT)])
+def test_the_progress_line_shows_no_more_than_all(flops, output, capsys):
     console = Console(width=200)
     with TrainingProgress(4, 100.0, console) as progress:
         for step in range(1, 5):
             progress.update(step, 1.0, lambda step=step: Sums(step, step, flops * step))
     shown = capsys.readouterr().out
-    assert told in shown
+    assert output in shown
     assert "285%" not in shown

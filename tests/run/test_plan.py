@@ -69,10 +69,10 @@ def test_adapters_are_those_that_attaching_makes() -> None:
 
 
 def test_full_trains_everything() -> None:
-    made = _plan("full")
-    assert made.trainable == made.parameters == sizes.parameters(CONFIG)["total"]
-    assert made.memory["optimizer"] == 8 * made.parameters
-    assert made.disk["final"] == 4 * made.parameters + plan.TOKENIZER_BYTES * CONFIG.vocab_size
+    created = _plan("full")
+    assert created.trainable == created.parameters == sizes.parameters(CONFIG)["total"]
+    assert created.memory["optimizer"] == 8 * created.parameters
+    assert created.disk["final"] == 4 * created.parameters + plan.TOKENIZER_BYTES * CONFIG.vocab_size
 
 
 def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
@@ -84,18 +84,18 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
 
 
 def test_flops_are_those_of_sizes() -> None:
-    made = _plan()
+    created = _plan()
     expected = training_cost.training_flops(CONFIG, make("lora", LORA).trained_parameters(CONFIG), 80, 40, LENGTHS)
-    assert made.flops == {**vars(expected), "total": expected.total}
+    assert created.flops == {**vars(expected), "total": expected.total}
 
 
 def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
     documents = DataStatistics(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
     timing = Timing(step=0.2, step_tokens=40, evaluation=0.001, answer=0.01, answer_rows=4)
-    made = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
-    assert made.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
-    assert made.rate == pytest.approx(made.flops["total"] / 0.4)
+    created = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
+    assert created.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
+    assert created.rate == pytest.approx(created.flops["total"] / 0.4)
 
 
 def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
@@ -120,13 +120,13 @@ def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(m
     monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
     monkeypatch.setattr(plan.machine, "rates", _rates)
     train = TrainSettings(precision="float32")
-    made = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
-    assert made.seconds["training"] == pytest.approx(made.flops["total"] / 100e9)
-    assert "at least" in made.note
+    created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
+    assert created.seconds["training"] == pytest.approx(created.flops["total"] / 100e9)
+    assert "at least" in created.note
     monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
-    made = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
-    assert made.seconds == {}
-    assert any("not known" in line for line in made.lines())
+    created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
+    assert created.seconds == {}
+    assert any("not known" in line for line in created.lines())
 
 
 @pytest.mark.parametrize(
@@ -153,18 +153,18 @@ SOURCES = [12, 8, 30, 9, 5]
 @pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
 def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
-    made = _make(config, train, DataStatistics(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
-    assert made.trainable == made.parameters == sizes.parameters(config)["total"]
-    assert made.tokens == 3 * (sum(LENGTHS) + sum(sources))
-    assert made.loss_tokens == 36
+    created = _make(config, train, DataStatistics(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
+    assert created.trainable == created.parameters == sizes.parameters(config)["total"]
+    assert created.tokens == 3 * (sum(LENGTHS) + sum(sources))
+    assert created.loss_tokens == 36
     once = training_cost.training_flops(
         config, make("full").trained_parameters(config), sum(LENGTHS), 12, LENGTHS, sources or None
     )
-    assert made.flops["total"] == 3 * once.total
-    assert made.seconds["total"] > made.seconds["training"] > made.seconds["evaluation"] > 0
+    assert created.flops["total"] == 3 * once.total
+    assert created.seconds["total"] > created.seconds["training"] > created.seconds["evaluation"] > 0
     more = _make(config, train, DataStatistics(LENGTHS, sources))
-    assert more.flops["head"] > made.flops["head"]
-    assert "encoder" in config.architecture or made.memory["activations"] > 0
+    assert more.flops["head"] > created.flops["head"]
+    assert "encoder" in config.architecture or created.memory["activations"] > 0
 
 
 def test_padded_rows_are_as_long_as_the_longest() -> None:
@@ -184,13 +184,13 @@ def test_memory_moves_as_it_should() -> None:
     assert _plan(recompute=2).memory["activations"] < _plan().memory["activations"]
     assert _plan(row_tokens=1024).memory["activations"] > _plan().memory["activations"]
     assert _plan("full").memory["total"] > _plan().memory["total"]
-    for made in (_plan(), _plan("full")):
-        assert made.memory["total"] == sum(size for part, size in made.memory.items() if part != "total")
+    for created in (_plan(), _plan("full")):
+        assert created.memory["total"] == sum(size for part, size in created.memory.items() if part != "total")
 
 
 def test_a_plan_can_be_written_and_read() -> None:
-    made = _plan()
-    assert json.loads(json.dumps(made.event()))["trainable"] == made.trainable
-    text = "\n".join(made.lines())
+    created = _plan()
+    assert json.loads(json.dumps(created.event()))["trainable"] == created.trainable
+    text = "\n".join(created.lines())
     for word in ("parameters", "work", "time", "memory", "disk", "activations"):
         assert word in text

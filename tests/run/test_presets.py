@@ -29,7 +29,7 @@ PUBLISHED = {
 }
 
 
-def made(name: str, **changes):
+def created(name: str, **changes):
     return recipes.from_preset(name, {"data": "-", **changes})
 
 
@@ -39,10 +39,10 @@ def config_of(recipe):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_said_in_the_names_of_its_family(name):
-    recipe = made(name)
+    recipe = created(name)
     config, family = config_of(recipe), FAMILIES[recipe.family]
-    told = family.write_config(config)
-    again = family.read_config(told, tensors={row.theirs for row in family.rows(config)})
+    output = family.write_config(config)
+    again = family.read_config(output, tensors={row.theirs for row in family.rows(config)})
     for field, value in again:
         if field not in ("initialization", "num_key_value_heads", "head_dim"):
             assert value == getattr(config, field), field
@@ -52,12 +52,12 @@ def test_a_preset_is_said_in_the_names_of_its_family(name):
 def test_transformers_count_as_many_parameters(name):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    recipe = made(name)
+    recipe = created(name)
     config = config_of(recipe)
-    told = FAMILIES[recipe.family].write_config(config, SPECIALS.get(recipe.family))
-    kind = getattr(transformers, told["architectures"][0])
+    output = FAMILIES[recipe.family].write_config(config, SPECIALS.get(recipe.family))
+    kind = getattr(transformers, output["architectures"][0])
     with torch.device("meta"):
-        theirs = kind(transformers.AutoConfig.for_model(**told))
+        theirs = kind(transformers.AutoConfig.for_model(**output))
     computed = "embed_positions" if recipe.family == "marian" else "nothing"  # sinusoids, not learned
     counted = sum(weight.numel() for name, weight in theirs.named_parameters() if computed not in name)
     if recipe.family == "t5" and not config.tie_word_embeddings:
@@ -69,12 +69,12 @@ def test_transformers_count_as_many_parameters(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_size_is_the_published_one(name):
-    assert sizes.parameters(config_of(made(name)))["total"] == PUBLISHED[name]
+    assert sizes.parameters(config_of(created(name)))["total"] == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_written_out_and_read_again_it_is_the_same(name, tmp_path):
-    recipe = made(name)
+    recipe = created(name)
     path = tmp_path / "my.yaml"
     path.write_text(to_yaml(recipe))
     assert recipes.read(path) == recipe
@@ -84,7 +84,7 @@ def test_written_out_and_read_again_it_is_the_same(name, tmp_path):
 
 
 def test_everything_can_be_changed(tmp_path):
-    recipe = made("tinygpt", model={"num_hidden_layers": 2}, train={"steps": 7}, tokenizer="some/folder")
+    recipe = created("tinygpt", model={"num_hidden_layers": 2}, train={"steps": 7}, tokenizer="some/folder")
     assert (recipe.model.num_hidden_layers, recipe.model.hidden_size) == (2, 128)
     assert (recipe.train.steps, recipe.train.batch_size) == (7, 32)
     assert recipe.tokenizer.source == "some/folder"
@@ -94,33 +94,33 @@ def test_everything_can_be_changed(tmp_path):
 
 
 def test_embeddings_follow_the_hidden_size():
-    config = config_of(made("transformer-tiny", model={"hidden_size": 64}))
+    config = config_of(created("transformer-tiny", model={"hidden_size": 64}))
     assert config.embedding_scale == 8
-    config = config_of(made("t5-small", model={"hidden_size": 64, "num_attention_heads": 1}))
+    config = config_of(created("t5-small", model={"hidden_size": 64, "num_attention_heads": 1}))
     assert config.head_scale == 1 / 8
 
 
 def test_the_vocabulary_follows_the_tokenizer():
-    model = made("tinygpt", model={"vocab_multiple": 64}).model
+    model = created("tinygpt", model={"vocab_multiple": 64}).model
     assert model.config(65).vocab_size == 128
-    assert made("t5-small").model.config(32_100).vocab_size == 32_128  # as published
-    assert made("tinygpt", model={"vocab_size": 100}).model.config(65).vocab_size == 100
+    assert created("t5-small").model.config(32_100).vocab_size == 32_128  # as published
+    assert created("tinygpt", model={"vocab_size": 100}).model.config(65).vocab_size == 100
     with pytest.raises(InputError, match=r"65 ids"):
-        made("tinygpt", model={"vocab_size": 64}).model.config(65)
+        created("tinygpt", model={"vocab_size": 64}).model.config(65)
 
 
 class TestErrors:
     def test_an_unknown_preset_names_the_nearest(self):
         with pytest.raises(InputError, match="tinybert"):
-            made("tinybret")
+            created("tinybret")
 
     def test_heads_must_divide_the_hidden_size(self):
         with pytest.raises(InputError, match="num_attention_heads 5 does not divide hidden_size 128"):
-            made("tinygpt", model={"num_attention_heads": 5})
+            created("tinygpt", model={"num_attention_heads": 5})
 
     def test_an_unknown_setting_names_the_nearest(self):
         with pytest.raises(InputError, match=r"model\.num_hidden_layers"):
-            made("tinygpt", model={"num_hidden_layer": 2})
+            created("tinygpt", model={"num_hidden_layer": 2})
 
 
 def test_no_torch_is_imported():

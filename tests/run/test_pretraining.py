@@ -44,8 +44,8 @@ def test_a_run_learns_and_transformers_open_it(preset, tmp_path):
     for key, sign in (("held_out_loss", -1), ("held_out_perplexity", -1), ("held_out_accuracy", 1)):
         assert measures[key]["change"]["value"] * sign > 0, key
     model = run.model
-    told = json.loads((run.folder / "final" / "config.json").read_text())
-    kind = getattr(transformers, told["architectures"][0])
+    messages = json.loads((run.folder / "final" / "config.json").read_text())
+    kind = getattr(transformers, messages["architectures"][0])
     theirs = kind.from_pretrained(run.folder / "final").eval()
     text = "The cat found a red box."
     assert transformers.AutoTokenizer.from_pretrained(run.folder / "final")(text).input_ids == model.tokenizer.encode(
@@ -64,17 +64,17 @@ def test_a_run_learns_and_transformers_open_it(preset, tmp_path):
 
 def test_samples_show_how_the_model_changes(tmp_path):
     run = run_of("tinybert", tmp_path)
-    (told,) = run.card["progress"]
-    assert [step for step, _ in told["answers"]] == [0, 4, 8]
-    assert "[MASK]" in told["prompt"]
+    (messages,) = run.card["progress"]
+    assert [step for step, _ in messages["answers"]] == [0, 4, 8]
+    assert "[MASK]" in messages["prompt"]
     assert "How its answers changed" in (run.folder / "report.html").read_text()
 
 
 def test_a_persons_own_prompts_are_answered(tmp_path):
     run = run_of("tinybert", tmp_path, evaluate={"prompts": ["The cat [MASK] the moon."]})
-    (told,) = run.card["progress"]
-    assert told["prompt"] == "The cat [MASK] the moon."
-    assert all(answer.startswith("The cat ") for _, answer in told["answers"])
+    (messages,) = run.card["progress"]
+    assert messages["prompt"] == "The cat [MASK] the moon."
+    assert all(answer.startswith("The cat ") for _, answer in messages["answers"])
 
 
 def test_the_tokenizer_is_trained_on_the_training_rows_alone(tmp_path):
@@ -97,8 +97,8 @@ def test_a_tokenizer_that_there_is_serves(tmp_path):
 
 def test_the_learning_rate_can_be_found(tmp_path):
     run = run_of("tinygpt", tmp_path, train={"find_learning_rate": True, "evaluate_every": 8})
-    (found,) = RunFolder(run.folder).events("rate_finder")
-    assert max(e["learning_rate"] for e in RunFolder(run.folder).events("step")) == found["learning_rate"]
+    (result,) = RunFolder(run.folder).events("rate_finder")
+    assert max(e["learning_rate"] for e in RunFolder(run.folder).events("step")) == result["learning_rate"]
 
 
 def test_nothing_held_out_is_nothing_measured(text, tmp_path):
@@ -165,9 +165,9 @@ def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(preset, stage, text, tmp_
     recipe = recipes.read(tmp_path / "killed" / "recipe.yaml", {"out": str(tmp_path / "whole")})
     whole = run_recipe(recipe)
     resumed = lmworks.resume(tmp_path / "killed")
-    told = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
-    assert told[0] == told[1]
-    assert len(told[0]) == 8
+    messages = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
+    assert messages[0] == messages[1]
+    assert len(messages[0]) == 8
     assert not RunFolder(resumed.folder).events("divergence")
     figures = [[m["after"]["value"] for m in run.card["measures"]] for run in (resumed, whole)]
     assert figures[0] == figures[1]
@@ -184,21 +184,23 @@ class TestErrors:
 
     def refused(self, text, tmp_path, match, preset="tinygpt", **changes):
         values = merge(small(preset), {"data": {"source": str(text)}, **changes})
-        with pytest.raises(InputError, match=match) as told:
+        with pytest.raises(InputError, match=match) as messages:
             lmworks.pretrain(preset, out=tmp_path / "run", **values)
-        assert told.value.hint
+        assert messages.value.hint
         assert not (tmp_path / "run").exists()
-        return told.value
+        return messages.value
 
     def test_a_text_shorter_than_one_context(self, tmp_path):
         short = tmp_path / "short.txt"
         short.write_text("Too short a text.\n")
-        told = self.refused(short, tmp_path, "shorter than one context of 32")
-        assert "--model.max_position_embeddings" in told.hint
+        messages = self.refused(short, tmp_path, "shorter than one context of 32")
+        assert "--model.max_position_embeddings" in messages.hint
 
     def test_a_vocabulary_that_the_text_cannot_fill(self, text, tmp_path):
-        told = self.refused(text, tmp_path, "more than the text can fill", "llama-1m", tokenizer={"vocab_size": 5000})
-        assert "--tokenizer.vocab-size" in told.hint
+        messages = self.refused(
+            text, tmp_path, "more than the text can fill", "llama-1m", tokenizer={"vocab_size": 5000}
+        )
+        assert "--tokenizer.vocab-size" in messages.hint
 
     def test_an_empty_file(self, tmp_path):
         empty = tmp_path / "empty.txt"

@@ -73,8 +73,8 @@ def test_the_prompt_of_training_is_the_prompt_of_the_chat(model, data, tmp_path)
 
     tokenizer = lmworks.load(str(model)).tokenizer
     table = corpus.read(str(data))
-    made = answer_examples(table, tokenizer, DataSettings(), 256)
-    for row, example in zip(table.rows, made, strict=True):
+    created = answer_examples(table, tokenizer, DataSettings(), 256)
+    for row, example in zip(table.rows, created, strict=True):
         ids, _ = chat.encode(tokenizer, [{"role": "user", "content": row.values["prompt"]}], reply=True)
         assert example.ids[: len(ids)].tolist() == ids
         assert not example.loss[: len(ids)].any()
@@ -101,8 +101,8 @@ def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
     command = [sys.executable, "-c", KILLED, stage, str(model), str(data), str(tmp_path / "killed"), *options()]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9
     resumed = lmworks.resume(tmp_path / "killed")
-    told = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
-    assert told[0] == told[1]
+    output = [[(e["step"], e["loss"]) for e in RunFolder(run.folder).events("step")] for run in (resumed, whole)]
+    assert output[0] == output[1]
     assert not RunFolder(resumed.folder).events("divergence")
     figures = [[m["after"]["value"] for m in run.card["measures"]] for run in (resumed, whole)]
     assert figures[0] == figures[1]
@@ -129,9 +129,9 @@ class TestCommands:
     def test_tune_report_resume_and_chat(self, model, data, tmp_path, capsys):
         run = tmp_path / "run"
         assert main(["tune", str(model), str(data), "--out", str(run), *options()]) == 0
-        told = capsys.readouterr().out
-        assert "report.html" in told
-        assert "held out" in told
+        output = capsys.readouterr().out
+        assert "report.html" in output
+        assert "held out" in output
         assert main(["resume", str(run)]) == 0
         assert "finished already" in capsys.readouterr().out
         assert main(["report", str(run)]) == 0
@@ -163,8 +163,8 @@ class TestCommands:
 
     def test_plan_says_what_it_needs(self, model, data, capsys):
         assert main(["plan", str(model), str(data), *options()]) == 0
-        told = capsys.readouterr().out
-        assert all(word in told for word in ("parameters", "memory", "time", "disk"))
+        output = capsys.readouterr().out
+        assert all(word in output for word in ("parameters", "memory", "time", "disk"))
 
     def test_recipe_schema_is_json(self, capsys):
         assert main(["recipe", "schema"]) == 0
@@ -175,7 +175,7 @@ class TestErrors:
     """Exit code 2, the place and the hint, and nothing half-written."""
 
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "output"),
         [
             (b"", "empty"),
             (b'{"prompt": "a", "completion": "b"}\n{"prompt": "c", "comp', "faq.jsonl:2"),
@@ -184,17 +184,17 @@ class TestErrors:
             (b'{"one": "a", "two": "b"}\n', "columns"),
         ],
     )
-    def test_bad_data(self, model, tmp_path, capsys, content, told):
+    def test_bad_data(self, model, tmp_path, capsys, content, output):
         path = tmp_path / "faq.jsonl"
         path.write_bytes(content)
         assert main(["tune", str(model), str(path), "--out", str(tmp_path / "run"), *options()]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert output in error
         assert "hint:" in error
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
-        ("words", "told"),
+        ("words", "output"),
         [
             (["--train.learning_rat", "1"], "train.learning_rate"),
             (["--data.max_tokens", "9999"], "context is 256"),
@@ -202,9 +202,9 @@ class TestErrors:
             (["--train.epochs", "-1"], "train.epochs"),
         ],
     )
-    def test_bad_settings(self, model, data, tmp_path, capsys, words, told):
+    def test_bad_settings(self, model, data, tmp_path, capsys, words, output):
         assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options(), *words]) == 2
-        assert told in capsys.readouterr().err
+        assert output in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
     def test_an_existing_run_is_not_overwritten(self, model, data, tmp_path, capsys):

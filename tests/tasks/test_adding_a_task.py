@@ -40,11 +40,13 @@ def _tokenizer(tmp_path):
 
 
 def test_an_example_is_prefix_suffix_middle(task, tokenizer):
-    made = task(TaskSettings(name="fill_middle"), tokenizer, model("decoder"))
+    created = task(TaskSettings(name="fill_middle"), tokenizer, model("decoder"))
     ids = np.array(tokenizer.encode("The cat sees the moon."), dtype=np.int32)
     window = Window(Document(ids, np.zeros(len(ids), np.int32), "", "row 1"), 0, len(ids))
     for seed in range(20):
-        text = tokenizer.decode(made._rearrange(window, np.random.default_rng(seed)).ids.tolist(), skip_special=False)
+        text = tokenizer.decode(
+            created._rearrange(window, np.random.default_rng(seed)).ids.tolist(), skip_special=False
+        )
         prefix, suffix, middle = re.fullmatch(r"<fim_prefix>(.*)<fim_suffix>(.*)<fim_middle>(.*)</s>", text).groups()
         assert prefix + middle + suffix == "The cat sees the moon."
 

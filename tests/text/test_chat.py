@@ -78,68 +78,68 @@ def test_loss_lies_on_what_the_assistant_says_and_on_the_end_of_its_turn(name):
     assert [turn.strip() for turn in turns] == ["I am nobody", "Blue", ""]
     assert chat.end_of_turn(tokenizer) == CLOSINGS[name]
     _, last = chat.encode(tokenizer, messages, turns="last")
-    kept = [token for token, here in zip(ids, last, strict=True) if here]
-    assert tokenizer.decode(kept).strip() == "Blue"
+    remaining = [token for token, here in zip(ids, last, strict=True) if here]
+    assert tokenizer.decode(remaining).strip() == "Blue"
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "mistral, bytes"])
 def test_the_ids_are_those_of_transformers(name):
     from transformers import PreTrainedTokenizerFast
 
-    made = MADE[name]
+    created = MADE[name]
     theirs = PreTrainedTokenizerFast(
-        tokenizer_object=made.core, bos_token="<s>", eos_token="</s>", chat_template=made.chat_template
+        tokenizer_object=created.core, bos_token="<s>", eos_token="</s>", chat_template=created.chat_template
     )
     messages = talk(["Who are you?", "I am nobody; who are you?", "The sky is blue."])
     for reply, given_messages in ((True, messages), (False, messages[:2])):
         expected = theirs.apply_chat_template(
             given_messages, tokenize=True, add_generation_prompt=reply, return_dict=False
         )
-        assert chat.encode(made, given_messages, reply=reply)[0] == expected
+        assert chat.encode(created, given_messages, reply=reply)[0] == expected
 
 
 def test_the_ids_with_the_real_smollm2_are_those_of_transformers(tmp_path):
     from transformers import AutoTokenizer
 
-    made = smollm2()
-    made.save(tmp_path)
+    created = smollm2()
+    created.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     messages = talk(["What is 12 + 30?", "It is 42.", "Are you sure?"])
     expected = theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
-    assert chat.encode(made, messages, reply=True)[0] == expected
-    assert chat.end_of_turn(made) == made.eos_id
+    assert chat.encode(created, messages, reply=True)[0] == expected
+    assert chat.end_of_turn(created) == created.eos_id
 
 
 def test_the_end_has_loss_even_where_pad_is_eos():
-    made = byte_level(CHATML, pad_id=4)
-    ids, loss = chat.encode(made, talk(["Who?", "I"]))
+    created = byte_level(CHATML, pad_id=4)
+    ids, loss = chat.encode(created, talk(["Who?", "I"]))
     assert ids[[place for place, here in enumerate(loss) if here][-1]] == 4
 
 
 def test_a_template_that_rewrites_history_is_told_and_still_chats():
-    made = byte_level(THINKING)
-    said = talk(["Who?", "<think>hm</think>I", "Sure?", "Yes"])
+    created = byte_level(THINKING)
+    lines = talk(["Who?", "<think>hm</think>I", "Sure?", "Yes"])
     with pytest.raises(InputError, match="message 2"):
-        chat.encode(made, said)
-    prompt, _ = chat.encode(made, said[:3], reply=True)
-    full, loss = chat.encode(made, said, turns="last")
+        chat.encode(created, lines)
+    prompt, _ = chat.encode(created, lines[:3], reply=True)
+    full, loss = chat.encode(created, lines, turns="last")
     assert full[: len(prompt)] == prompt
     learned = [token for token, here in zip(full, loss, strict=True) if here]
-    assert made.decode(learned, skip_special=False) == "<think>\n\n</think>\n\nYes<|im_end|>"
+    assert created.decode(learned, skip_special=False) == "<think>\n\n</think>\n\nYes<|im_end|>"
 
 
 def test_a_template_without_an_end_token_says_so():
-    made = byte_level("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    created = byte_level("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
                       "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")  # fmt: skip
-    cut = chat.pieces(made, talk(["Who?", "I"]))
+    cut = chat.pieces(created, talk(["Who?", "I"]))
     assert [(piece.text, piece.loss, piece.ended) for piece in cut][1:] == [("I", True, False), ("\n", False, False)]
-    assert chat.end_of_turn(made) is None
+    assert chat.end_of_turn(created) is None
 
 
 def test_templates_run_in_a_sandbox_with_the_functions_they_know():
-    made = byte_level("{{ messages | tojson }}{% generation %}{{ strftime_now('%Y') | length }}{% endgeneration %}"
+    created = byte_level("{{ messages | tojson }}{% generation %}{{ strftime_now('%Y') | length }}{% endgeneration %}"
                       "{% for m in messages %}{% break %}{% endfor %}")  # fmt: skip
-    assert chat.render(made, talk(["<é>"])) == '[{"role": "user", "content": "<é>"}]4'
+    assert chat.render(created, talk(["<é>"])) == '[{"role": "user", "content": "<é>"}]4'
     with pytest.raises(InputError, match="refuses"):
         chat.render(byte_level("{{ messages.append(1) }}"), talk(["a"]))
     with pytest.raises(InputError, match="refuses"):

@@ -213,10 +213,10 @@ def test_documents_of_a_text(tmp_path):
     assert [(row.values["text"], row.place[-2:]) for row in corpus.read(path).rows] == [
         ("one\ntwo\n\n\nthree\x85still", ":1")
     ]
-    found = [(row.values["text"], row.place[-2:]) for row in read(path, document="paragraph").rows]
-    assert found == [("one\ntwo", ":1"), ("three\x85still", ":5")]
-    found = [(row.values["text"], row.place[-2:]) for row in read(path, document="line").rows]
-    assert found == [("one", ":1"), ("two", ":2"), ("three\x85still", ":5")]
+    result = [(row.values["text"], row.place[-2:]) for row in read(path, document="paragraph").rows]
+    assert result == [("one\ntwo", ":1"), ("three\x85still", ":5")]
+    result = [(row.values["text"], row.place[-2:]) for row in read(path, document="line").rows]
+    assert result == [("one", ":1"), ("two", ":2"), ("three\x85still", ":5")]
 
 
 def test_limit_reads_no_further(tmp_path):

@@ -27,20 +27,20 @@ def answers(table):
 
 
 @pytest.mark.parametrize(
-    ("bad", "fault", "kept"),
+    ("bad", "fault", "remaining"),
     [
         ('Which key?,"the brass one\n', "a.csv:4: .* nothing closes it", 9),
         ('"Which key?,the brass one\n', "a.csv:4: .* nothing closes it", 9),
         ('"Which\nkey?","the brass one\n', "a.csv:5: .* nothing closes it", 9),
     ],
 )
-def test_a_quote_that_nothing_closes(tmp_path, bad, fault, kept):
+def test_a_quote_that_nothing_closes(tmp_path, bad, fault, remaining):
     path = write(tmp_path / "a.csv", HEAD + rows(1, 2) + bad + rows(*range(3, 10)))
     with pytest.raises(InputError, match=fault) as caught:
         read(path)
     assert "--data.quotes false" in caught.value.hint
     table = read(path, on_bad_row="skip")
-    assert len(table) == kept
+    assert len(table) == remaining
     assert answers(table)[2:] == [f"In hall {n}." for n in range(3, 10)]
     assert len(table.skipped) == 1
 

@@ -15,7 +15,7 @@ TEXTS = [*SENTENCES, "<|im_start|>user\nThe sky?<|im_end|>\n", "é 漢字 \t  x"
 
 
 @pytest.mark.parametrize(
-    "made",
+    "created",
     [
         byte_level(CHATML, pad_id=2),
         byte_level(None, adds_bos=True),
@@ -25,32 +25,32 @@ TEXTS = [*SENTENCES, "<|im_start|>user\nThe sky?<|im_end|>\n", "é 漢字 \t  x"
     ],
 )
 @pytest.mark.parametrize("model_type", [None, "llama", "qwen2"])
-def test_transformers_opens_what_we_save_to_the_same_ids(made, model_type, tmp_path):
+def test_transformers_opens_what_we_save_to_the_same_ids(created, model_type, tmp_path):
     from transformers import AutoTokenizer
 
-    made.save(tmp_path)
-    if model_type == "qwen2" and not made._byte_level:
+    created.save(tmp_path)
+    if model_type == "qwen2" and not created._byte_level:
         pytest.skip("transformers gives every Qwen2 a byte-level core of its own making")
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     again = Tokenizer.open(tmp_path)
     for text in TEXTS:
-        assert theirs(text)["input_ids"] == made.encode(text, special=True) == again.encode(text, special=True)
-        assert theirs(text, add_special_tokens=False)["input_ids"] == made.encode(text) == again.encode(text)
+        assert theirs(text)["input_ids"] == created.encode(text, special=True) == again.encode(text, special=True)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == created.encode(text) == again.encode(text)
     for role in ("bos", "eos", "pad", "unk", "mask"):
-        assert getattr(theirs, f"{role}_token_id") == getattr(made, f"{role}_id") == getattr(again, f"{role}_id")
-    assert theirs.chat_template == made.chat_template == again.chat_template
-    assert again.adds_bos == made.adds_bos
-    assert again.end_ids == made.end_ids
+        assert getattr(theirs, f"{role}_token_id") == getattr(created, f"{role}_id") == getattr(again, f"{role}_id")
+    assert theirs.chat_template == created.chat_template == again.chat_template
+    assert again.adds_bos == created.adds_bos
+    assert again.end_ids == created.end_ids
 
 
 def test_we_open_what_transformers_saves(tmp_path):
     from transformers import PreTrainedTokenizerFast
 
-    made = byte_level(CHATML)
+    created = byte_level(CHATML)
     theirs = PreTrainedTokenizerFast(
-        tokenizer_object=made.core, bos_token="<s>", eos_token="<|im_end|>", pad_token="</s>", chat_template=CHATML
+        tokenizer_object=created.core, bos_token="<s>", eos_token="<|im_end|>", pad_token="</s>", chat_template=CHATML
     )
     theirs.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
@@ -63,9 +63,9 @@ def test_we_open_what_transformers_saves(tmp_path):
 
 
 def test_adds_bos_is_settable_and_keeps_what_comes_after():
-    made = byte_level()
-    made.core.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 2)])
-    with_bos = Tokenizer(made.core, bos_id=1, eos_id=2, adds_bos=True)
+    created = byte_level()
+    created.core.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 2)])
+    with_bos = Tokenizer(created.core, bos_id=1, eos_id=2, adds_bos=True)
     assert (with_bos.opening, with_bos.closing) == ([1], [2])
     assert with_bos.encode("The", special=True) == [1, *with_bos.encode("The"), 2]
     assert with_bos.encode_prompt("The") == [1, *with_bos.encode("The")]
@@ -74,29 +74,29 @@ def test_adds_bos_is_settable_and_keeps_what_comes_after():
 
 
 def test_truncation_and_padding_of_the_file_are_switched_off(tmp_path):
-    made = byte_level()
-    made.core.enable_truncation(2)
-    made.core.enable_padding(length=8)
-    (tmp_path / "tokenizer.json").write_text(made.core.to_str())
+    created = byte_level()
+    created.core.enable_truncation(2)
+    created.core.enable_padding(length=8)
+    (tmp_path / "tokenizer.json").write_text(created.core.to_str())
     assert Tokenizer.open(tmp_path).encode(SENTENCES[0]) == byte_level().encode(SENTENCES[0])
 
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_a_piece_that_continues_a_text_gets_no_space(legacy):
-    made = sentencepiece(legacy=legacy)
-    whole = made.encode("the sky is")
-    assert made.encode("the sky") + made.encode(" is", after="the sky") == whole
-    assert made.decode(made.encode("is", after="th")) == "is"
-    assert made.encode("is") != made.encode("is", after="th") == [made.core.token_to_id("is")]
-    assert made.encode_many(["the sky", " is"], ["", "the sky"]) == [made.encode("the sky"), whole[-1:]]
+    created = sentencepiece(legacy=legacy)
+    whole = created.encode("the sky is")
+    assert created.encode("the sky") + created.encode(" is", after="the sky") == whole
+    assert created.decode(created.encode("is", after="th")) == "is"
+    assert created.encode("is") != created.encode("is", after="th") == [created.core.token_to_id("is")]
+    assert created.encode_many(["the sky", " is"], ["", "the sky"]) == [created.encode("the sky"), whole[-1:]]
 
 
 @given(st.lists(st.text(max_size=12), max_size=6), st.lists(st.sampled_from(["", "x", "</s>", "is "]), max_size=6))
 def test_many_at_once_is_one_by_one(texts, befores):
     befores = (befores + [""] * len(texts))[: len(texts)]
-    for made in (BYTES, PIECES):
-        expected = [made.encode(text, after=before) for text, before in zip(texts, befores, strict=True)]
-        assert made.encode_many(texts, befores) == expected
+    for created in (BYTES, PIECES):
+        expected = [created.encode(text, after=before) for text, before in zip(texts, befores, strict=True)]
+        assert created.encode_many(texts, befores) == expected
 
 
 BYTES, PIECES = byte_level(), sentencepiece()
@@ -119,10 +119,10 @@ def test_pieces_show_split_characters_as_bytes():
 
 
 def test_a_token_that_only_the_config_knows_is_added(tmp_path):
-    made = byte_level()
-    made.save(tmp_path)
+    created = byte_level()
+    created.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    size = made.vocab_size
+    size = created.vocab_size
     config["added_tokens_decoder"] = {str(size): {"content": "<|new|>", "special": True}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert Tokenizer.open(tmp_path).encode("<|new|>") == [size]
@@ -133,8 +133,8 @@ def test_a_token_that_only_the_config_knows_is_added(tmp_path):
 
 
 def test_of_named_templates_the_default_is_taken_and_all_are_saved(tmp_path):
-    made = byte_level()
-    made.save(tmp_path)
+    created = byte_level()
+    created.save(tmp_path)
     named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": CHATML}]
     config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"chat_template": named}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))

@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_tokenizer import KINDS, PROBES, TEXTS, made
+from test_train_tokenizer import KINDS, PROBES, TEXTS, created
 
 from lmworks.base.errors import InputError
 from lmworks.text.tokenizer_comparison import Fault, compare
 
 
 def faults(text, kind, style=None, **options):
-    return compare(text, {kind: made(kind, style, **options)})[0].faults
+    return compare(text, {kind: created(kind, style, **options)})[0].faults
 
 
 def test_numbers_are_those_of_the_text():
     text = "The cat, naïve.\nThe cat"
-    for one in compare(text, {kind: made(kind) for kind in KINDS}):
-        ids = made(one.name).encode(text)
-        assert (one.tokens, one.used, one.vocabulary) == (len(ids), len(set(ids)), made(one.name).vocab_size)
-        assert (one.characters, one.bytes) == (len(text), len(text) + 1)
-        assert one.bytes_per_token == (len(text) + 1) / len(ids)
-        assert one.characters_per_token == len(text) / len(ids)
-        assert one.as_dict()["used_share"] == one.used / one.vocabulary
+    for item in compare(text, {kind: created(kind) for kind in KINDS}):
+        ids = created(item.name).encode(text)
+        assert (item.tokens, item.used, item.vocabulary) == (len(ids), len(set(ids)), created(item.name).vocab_size)
+        assert (item.characters, item.bytes) == (len(text), len(text) + 1)
+        assert item.bytes_per_token == (len(text) + 1) / len(ids)
+        assert item.characters_per_token == len(text) / len(ids)
+        assert item.as_dict()["used_share"] == item.used / item.vocabulary
 
 
 def test_characters_lost_to_the_unknown_token_are_listed():
@@ -35,8 +35,8 @@ def test_characters_lost_to_the_unknown_token_are_listed():
 def test_words_lost_to_the_unknown_token_are_listed_whole():
     assert faults("the zebra sat zebra who", "word") == [Fault("zebra", "[UNK]", 2, True)]
     assert faults("the z☃bra sat", "wordpiece") == [Fault("z☃bra", "[UNK]", 1, True)]
-    one = compare("the zebra sat", {"w": made("word")})[0]
-    assert (one.unknown_characters, one.other_faults) == (5, 0)
+    item = compare("the zebra sat", {"w": created("word")})[0]
+    assert (item.unknown_characters, item.other_faults) == (5, 0)
 
 
 def test_white_space_and_case_are_told_apart():
@@ -51,14 +51,14 @@ def test_every_character_that_changes_is_accounted_for(text):
     for kind in KINDS:
         if not text:
             continue
-        ours = made(kind)
-        found = faults(text, kind)
+        ours = created(kind)
+        result = faults(text, kind)
         back = ours.decode(ours.encode(text), skip_special=False)
-        if found == []:
+        if result == []:
             assert back == text
         fused = ours.unk_id is not None and kind in ("unigram", "bpe")  # neighbours share one unknown token
         if not fused:
-            gained = sum((len(fault.became) - len(fault.lost)) * fault.count for fault in found)
+            gained = sum((len(fault.became) - len(fault.lost)) * fault.count for fault in result)
             assert gained == len(back) - len(text)
 
 
@@ -70,6 +70,6 @@ def test_a_text_without_faults_has_none():
 
 def test_no_text_is_refused():
     with pytest.raises(InputError, match="no text"):
-        compare("", {"char": made("char")})
+        compare("", {"char": created("char")})
     with pytest.raises(InputError, match="not UTF-8"):
-        compare("\udcff", {"char": made("char")})
+        compare("\udcff", {"char": created("char")})

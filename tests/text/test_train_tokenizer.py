@@ -74,7 +74,7 @@ def sized(kind: str, **words) -> TokenizerSettings:
 
 
 @cache
-def made(kind: str, style: str | None = None, **words) -> Tokenizer:
+def created(kind: str, style: str | None = None, **words) -> Tokenizer:
     """A small tokenizer of some kind and style."""
     return train(TEXTS, sized(kind, style=style, **words)).tokenizer
 
@@ -94,7 +94,7 @@ def test_transformers_opens_it_to_the_same_ids(kind, style, with_config, tmp_pat
 
     if style == "qwen2" and kind != "byte-bpe":
         pytest.skip("refused: see test_what_cannot_be_done_is_said")
-    ours = made(kind, style)
+    ours = created(kind, style)
     ours.save(tmp_path)
     if with_config:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": MODEL_TYPES[style]}))
@@ -137,7 +137,7 @@ def gguf_metadata(ours: Tokenizer, model: str) -> dict:
 def test_a_gguf_file_carries_it_to_the_same_ids(kind, model):
     from lmworks.families.gguf_tokenizer import tokenizer_of
 
-    ours = made(kind)
+    ours = created(kind)
     read = tokenizer_of(gguf_metadata(ours, model), "x.gguf")
     for text in [*PROBES, *TEXTS]:
         assert read.encode(text, special=True) == ours.encode(text, special=True)
@@ -178,8 +178,8 @@ print(*(ids_sum(made.__wrapped__(kind)) for kind in KINDS))
 
 
 def test_every_run_gives_the_same_ids():
-    here = [ids_sum(made(kind)) for kind in KINDS]
-    assert [ids_sum(made.__wrapped__(kind)) for kind in KINDS] == here
+    here = [ids_sum(created(kind)) for kind in KINDS]
+    assert [ids_sum(created.__wrapped__(kind)) for kind in KINDS] == here
     elsewhere = subprocess.check_output([sys.executable, "-c", ONCE.format(path=sys.path)], text=True)
     assert elsewhere.split() == here
 
@@ -187,13 +187,13 @@ def test_every_run_gives_the_same_ids():
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_may_come_in_any_order(kind):
     other = train(reversed(TEXTS), sized(kind)).tokenizer
-    assert other.core.get_vocab() == made(kind).core.get_vocab()
+    assert other.core.get_vocab() == created(kind).core.get_vocab()
 
 
 # What comes back
 
 
-BYTES, PIECES, CHARACTERS = made("byte-bpe"), made("bpe"), made("char")
+BYTES, PIECES, CHARACTERS = created("byte-bpe"), created("bpe"), created("char")
 
 
 @settings(max_examples=150)
@@ -213,7 +213,7 @@ def test_characters_bring_their_own_back_one_id_each(text):
 
 
 def test_the_text_itself_comes_back_from_unigram():
-    unigram = made("unigram")
+    unigram = created("unigram")
     assert [unigram.decode(unigram.encode(text)) for text in TEXTS] == TEXTS
 
 
@@ -222,7 +222,7 @@ def test_the_text_itself_comes_back_from_unigram():
 
 def test_words_are_what_stands_between_white_space_most_frequent_first():
     counts = Counter(word for text in TEXTS for word in text.split())
-    ours = made("word")
+    ours = created("word")
     assert ours.vocab_size == 5 + len(counts)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     assert [ours.core.id_to_token(5 + place) for place in range(len(counts))] == ranked
@@ -234,8 +234,8 @@ def test_words_are_what_stands_between_white_space_most_frequent_first():
 def test_rare_words_are_left_out_and_that_is_said():
     trained = train(TEXTS, TokenizerSettings(kind="word", min_frequency=2))
     counts = Counter(word for text in TEXTS for word in text.split())
-    kept = {word for word, count in counts.items() if count >= 2}
-    assert set(trained.tokenizer.core.get_vocab()) - set(trained.tokenizer.specials) == kept
+    remaining = {word for word, count in counts.items() if count >= 2}
+    assert set(trained.tokenizer.core.get_vocab()) - set(trained.tokenizer.specials) == remaining
     lost = sum(count for count in counts.values() if count < 2)
     assert any(f"{lost} of {sum(counts.values())} tokens" in note and "[UNK]" in note for note in trained.notes)
 
@@ -247,18 +247,18 @@ def test_byte_level_merges_are_those_of_the_library():
     core = Core(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    room = made("byte-bpe").vocab_size - 1  # beside <|endoftext|>
+    room = created("byte-bpe").vocab_size - 1  # beside <|endoftext|>
     trainer = trainers.BpeTrainer(vocab_size=room, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(TEXTS, trainer)
     theirs = json.loads(core.to_str())["model"]["merges"]
-    ours = json.loads(made("byte-bpe").core.to_str())["model"]["merges"]
+    ours = json.loads(created("byte-bpe").core.to_str())["model"]["merges"]
     assert len(ours) == 15
     assert {tuple(pair) for pair in ours} == {tuple(pair) for pair in theirs}
 
 
 def test_pieces_do_not_cross_words_numbers_and_white_space():
     for kind in ("bpe", "unigram"):
-        ours = made(kind)
+        ours = created(kind)
         for piece in set(ours.core.get_vocab()) - set(ours.specials):
             if not re.fullmatch("<0x..>", piece):
                 assert re.fullmatch(r"▁?[^\W\d_]+|▁?\d+|▁?[^\w▁\s]+|[▁\s]+", piece), piece
@@ -266,36 +266,36 @@ def test_pieces_do_not_cross_words_numbers_and_white_space():
 
 def test_lowercase_is_part_of_the_tokenizer(tmp_path):
     for kind in KINDS:
-        ours = made(kind, lowercase=True)
+        ours = created(kind, lowercase=True)
         assert ours.encode("THE Cat") == ours.encode("the cat")
         ours.save(tmp_path / kind)
         assert Tokenizer.open(tmp_path / kind).encode("THE Cat") == ours.encode("the cat")
 
 
 def test_special_tokens_stand_where_their_family_has_them():
-    t5 = made("unigram")
+    t5 = created("unigram")
     size = t5.vocab_size
     assert size == least(kind="unigram") + 15
     assert [t5.core.token_to_id(token) for token in ("<pad>", "</s>", "<unk>")] == [0, 1, 2]
     assert [t5.core.token_to_id(f"<extra_id_{number}>") for number in (0, 1, 99)] == [size - 1, size - 2, size - 100]
     assert t5.encode("the", special=True) == [*t5.encode("the"), 1]
-    bert = made("wordpiece")
+    bert = created("wordpiece")
     assert [bert.core.id_to_token(index) for index in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    one, two = bert.encode("the cat"), bert.encode("sat")
+    item, two = bert.encode("the cat"), bert.encode("sat")
     assert (bert.cls_id, bert.sep_id) == (2, 3)
-    pair = ([2, *one, 3, *two, 3], [0] * (len(one) + 2) + [1] * (len(two) + 1))
-    found = bert.core.encode("the cat", "sat")
-    assert (found.ids, found.type_ids) == pair
-    roberta = made("byte-bpe", "roberta")
+    pair = ([2, *item, 3, *two, 3], [0] * (len(item) + 2) + [1] * (len(two) + 1))
+    result = bert.core.encode("the cat", "sat")
+    assert (result.ids, result.type_ids) == pair
+    roberta = created("byte-bpe", "roberta")
     assert [roberta.core.id_to_token(index) for index in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    one, two = roberta.encode("the cat"), roberta.encode("sat")
-    assert roberta.core.encode("the cat", "sat").ids == [0, *one, 2, 2, *two, 2]
+    item, two = roberta.encode("the cat"), roberta.encode("sat")
+    assert roberta.core.encode("the cat", "sat").ids == [0, *item, 2, 2, *two, 2]
     assert roberta.encode("the <mask>") == [*roberta.encode("the"), 4]
-    llama = made("bpe")
+    llama = created("bpe")
     assert (llama.unk_id, llama.bos_id, llama.eos_id, llama.adds_bos) == (0, 1, 2, True)
-    assert (made("byte-bpe").bos_id, made("byte-bpe").eos_id, made("byte-bpe").opening) == (0, 0, [])
-    assert made("char").unk_id == 1
-    assert [made("bpe", "marian").core.id_to_token(index) for index in range(3)] == ["</s>", "<unk>", "<pad>"]
+    assert (created("byte-bpe").bos_id, created("byte-bpe").eos_id, created("byte-bpe").opening) == (0, 0, [])
+    assert created("char").unk_id == 1
+    assert [created("bpe", "marian").core.id_to_token(index) for index in range(3)] == ["</s>", "<unk>", "<pad>"]
 
 
 def test_every_family_has_a_style():

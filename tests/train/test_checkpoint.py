@@ -25,12 +25,12 @@ def state(number: float = 1.0) -> State:
 
 def test_it_comes_back_bit_for_bit(run):
     checkpoint.save(run, 7, state())
-    step, found = checkpoint.newest(run)
+    step, result = checkpoint.newest(run)
     assert step == 7
-    assert found.values == {"step": 7, "loss": 1.1, "best": {"step": 3}}
+    assert result.values == {"step": 7, "loss": 1.1, "best": {"step": 3}}
     for name, tensor in state().tensors.items():
-        assert torch.equal(found.tensors[name], tensor)
-        assert found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(result.tensors[name], tensor)
+        assert result.tensors[name].dtype == tensor.dtype
 
 
 def test_there_is_none_before_the_first(run):
@@ -51,12 +51,12 @@ def test_a_damaged_newest_is_reported_and_the_checkpoint_before_it_is_used(run, 
         path.write_bytes(data[: len(data) // 2])
     else:
         path.unlink()
-    said = []
-    step, found = checkpoint.newest(run, said.append)
+    messages = []
+    step, result = checkpoint.newest(run, messages.append)
     assert step == 10
-    assert found.tensors["a"][0] == 10
-    assert len(said) == 1
-    assert "checkpoint-100" in said[0]
+    assert result.tensors["a"][0] == 10
+    assert len(messages) == 1
+    assert "checkpoint-100" in messages[0]
 
 
 def test_damaged_checkpoints_alone_are_an_error(run):
@@ -93,11 +93,11 @@ def test_weights_and_moments_come_back(make_network):
             optimizer.zero_grad()
 
     networks = [make_network(), make_network()]
-    made = [optimizers.make(network, TrainSettings(learning_rate=1e-2)) for network in networks]
-    steps(networks[0], made[0], 3)
-    tensors = checkpoint.capture(dict(networks[0].named_parameters()), made[0])
-    checkpoint.restore({k: v.clone() for k, v in tensors.items()}, dict(networks[1].named_parameters()), made[1])
-    for network, optimizer in zip(networks, made, strict=True):
+    created = [optimizers.make(network, TrainSettings(learning_rate=1e-2)) for network in networks]
+    steps(networks[0], created[0], 3)
+    tensors = checkpoint.capture(dict(networks[0].named_parameters()), created[0])
+    checkpoint.restore({k: v.clone() for k, v in tensors.items()}, dict(networks[1].named_parameters()), created[1])
+    for network, optimizer in zip(networks, created, strict=True):
         steps(network, optimizer, 2)
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(a, b)
@@ -116,10 +116,10 @@ def small_disk(tmp_path):
     """A file system of one megabyte, where this user may make one."""
     place = tmp_path / "small"
     place.mkdir()
-    made = os.name == "posix" and subprocess.run(
+    created = os.name == "posix" and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
     )
-    if not made or made.returncode:
+    if not created or created.returncode:
         pytest.skip("this user may not mount a small tmpfs")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)

@@ -40,9 +40,9 @@ def test_each_number_becomes_a_level_next_to_it(name, count):
     levels = LEVELS[name]
     values = torch.randn(count, generator=torch.Generator().manual_seed(count)) ** 5
     values = values.abs() if name == "unsigned" else values
-    found = through(values, levels)
+    result = through(values, levels)
     for begin in range(0, count, eight_bit.BLOCK):
-        block, restored = values[begin : begin + eight_bit.BLOCK], found[begin : begin + eight_bit.BLOCK]
+        block, restored = values[begin : begin + eight_bit.BLOCK], result[begin : begin + eight_bit.BLOCK]
         largest = block[block.abs().argmax()]
         assert restored[block.abs().argmax()] == largest
         nearest = (block[:, None] / largest - levels.values[None]).abs().amin(1)
@@ -62,8 +62,8 @@ def test_large_shares_lose_little(name):
 def test_zeros_and_blocks_of_zeros_stay_zero():
     values = torch.zeros(600)
     values[300] = -2.0
-    found = through(values, LEVELS["signed"])
-    assert torch.equal(found, values)
+    result = through(values, LEVELS["signed"])
+    assert torch.equal(result, values)
     assert torch.equal(through(torch.zeros(300), LEVELS["unsigned"]), torch.zeros(300))
 
 
@@ -111,19 +111,19 @@ def test_long_tensors_move_stretch_by_stretch_as_in_one(monkeypatch):
     """Stretches are whole blocks, so where they end changes nothing."""
     whole = trained("int8", 5)[2]
     monkeypatch.setattr(optimizers, "SLICE_SIZE", 3 * eight_bit.BLOCK)
-    for one, other in zip(whole.parameters(), trained("int8", 5)[2].parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    for first, other in zip(whole.parameters(), trained("int8", 5)[2].parameters(), strict=True):
+        torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-7)
 
 
 def test_a_step_clips_as_torch_does():
     networks = [problem(), problem()]
     states = {"int8": networks[0], "float32": networks[1]}
-    made = [optimizers.make(network, TrainSettings(optimizer_state=state)) for state, network in states.items()]
-    for network, optimizer in zip(networks, made, strict=True):
+    created = [optimizers.make(network, TrainSettings(optimizer_state=state)) for state, network in states.items()]
+    for network, optimizer in zip(networks, created, strict=True):
         network(torch.ones(2, 96)).square().sum().backward()
         optimizer.advance(1e-2, optimizers.gradient_norm(network.parameters()), 0.1)
-    for one, other in zip(*(network.parameters() for network in networks), strict=True):
-        torch.testing.assert_close(one, other)  # the first step reads no moment: nothing is rounded yet
+    for first, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(first, other)  # the first step reads no moment: nothing is rounded yet
 
 
 def test_adapters_too(make_network):

@@ -33,10 +33,10 @@ def one_by_one(network, examples) -> tuple[torch.Tensor, int, torch.Tensor, int]
     count = asked = 0
     for example in examples:
         ids = torch.from_numpy(example.ids).long()[None]
-        told = {} if example.types is None else {"types": torch.from_numpy(example.types).long()[None]}
+        messages = {} if example.types is None else {"types": torch.from_numpy(example.types).long()[None]}
         if example.source is not None:
-            told["memory"] = network.encode(torch.from_numpy(example.source).long()[None])
-        output = network(ids, **told)
+            messages["memory"] = network.encode(torch.from_numpy(example.source).long()[None])
+        output = network(ids, **messages)
         logits, loss = output.logits[0], torch.from_numpy(example.loss)
         if example.targets is None:
             logits, targets, loss = logits[:-1], ids[0, 1:], loss[1:]
@@ -53,9 +53,9 @@ def one_by_one(network, examples) -> tuple[torch.Tensor, int, torch.Tensor, int]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_the_definition_however_rows_are_laid(kind):
-    made = task(kind)
-    network = made.make().train()
-    examples = sample(made.examples, range(6 if kind != "seq2seq" else 4), made.draw, 0, 1)
+    created = task(kind)
+    network = created.make().train()
+    examples = sample(created.examples, range(6 if kind != "seq2seq" else 4), created.draw, 0, 1)
     words, count, pairs, asked = one_by_one(network, examples)
     expected = words / count + (pairs / asked if asked else 0)
     expected.backward()
@@ -63,10 +63,10 @@ def test_the_loss_is_the_definition_however_rows_are_laid(kind):
     assert asked == (len(examples) if kind == "pairs" else 0)
     for how in (settings(row_tokens=4096), settings(row_tokens=60), settings(row_tokens=1), settings(packing=False)):
         network.zero_grad()
-        found = accumulate_gradients(network, examples, how, 1, "float32", CPU)
-        assert found.targets == count
-        assert found.loss == pytest.approx(expected.item(), rel=1e-5)
-        assert list(found.terms) == ["language", *(["next_sentence"] if asked else [])]
+        result = accumulate_gradients(network, examples, how, 1, "float32", CPU)
+        assert result.targets == count
+        assert result.loss == pytest.approx(expected.item(), rel=1e-5)
+        assert list(result.terms) == ["language", *(["next_sentence"] if asked else [])]
         for name, weight in network.named_parameters():
             if name not in gradients:
                 assert weight.grad is None
@@ -90,8 +90,8 @@ def test_documents_of_one_length_stand_a_document_a_row():
 @pytest.mark.parametrize("kind", ["masked", "spans"])
 def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch):
     monkeypatch.setattr(losses, "trained_logits", lambda _: 3)
-    made = task(kind)
-    network = made.make(head_bias=True, logit_softcap=cap, initializer_range=0.5)
+    created = task(kind)
+    network = created.make(head_bias=True, logit_softcap=cap, initializer_range=0.5)
     torch.nn.init.normal_(network.head_bias)
     hidden = torch.randn(11, 32, requires_grad=True)
     targets, weights = torch.randint(0, network.config.vocab_size, (11,)), torch.rand(11)
@@ -100,47 +100,47 @@ def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch)
     hidden.grad = None
     network.zero_grad()
     losses.language_loss(network, hidden, targets, weights).mul(0.7).backward()
-    found = [hidden.grad, *(network.get_parameter(n).grad for n in ("head_bias", "embed_tokens.weight"))]
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    result = [hidden.grad, *(network.get_parameter(n).grad for n in ("head_bias", "embed_tokens.weight"))]
+    for single, other in zip(result, expected, strict=True):
+        torch.testing.assert_close(single, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["masked", "pairs", "spans"])
 def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
-    made = task(kind)
+    created = task(kind)
     shape = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 
     def go(folder, hooks, **changes):
         run = RunFolder(folder) if folder.exists() else RunFolder.create(folder, "")
-        network = made.make(**shape)
-        outcome = train(network, made.examples, settings(**changes), run, hooks, draw=made.draw)
+        network = created.make(**shape)
+        outcome = train(network, created.examples, settings(**changes), run, hooks, draw=created.draw)
         return network, run, outcome
 
     def stop(line):
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    whole, told, _ = go(tmp_path / "whole", Hooks(quiet=True))
+    whole, messages, _ = go(tmp_path / "whole", Hooks(quiet=True))
     _, _, outcome = go(tmp_path / "stopped", Hooks(on_step=stop, quiet=True))
     assert outcome.reason == "interrupted"
     resumed, again, _ = go(tmp_path / "stopped", Hooks(quiet=True))
     names = ("step", "loss", "gradient_norm", "targets", *(["next_sentence_loss"] if kind == "pairs" else []))
-    lines = [[[event[name] for name in names] for event in run.events("step")] for run in (told, again)]
+    lines = [[[event[name] for name in names] for event in run.events("step")] for run in (messages, again)]
     assert lines[0] == lines[1]
     assert len(lines[0]) == 8
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 def test_each_pass_over_the_data_hides_other_words():
-    made = task("masked")
-    (first,), (second,), (again,) = (sample(made.examples, [0], made.draw, 0, step) for step in (1, 2, 1))
+    created = task("masked")
+    (first,), (second,), (again,) = (sample(created.examples, [0], created.draw, 0, step) for step in (1, 2, 1))
     assert not np.array_equal(first.loss, second.loss) or not np.array_equal(first.ids, second.ids)
     assert np.array_equal(first.loss, again.loss)
     assert np.array_equal(first.ids, again.ids)
-    assert not np.array_equal(first.ids, sample(made.examples, [0], made.draw, 1, 1)[0].ids)
-    one, other = sample(made.examples, [0, 0], made.draw, 0, 1)
-    assert np.array_equal(one.ids, first.ids)
-    assert not np.array_equal(one.ids, other.ids)
+    assert not np.array_equal(first.ids, sample(created.examples, [0], created.draw, 1, 1)[0].ids)
+    single, other = sample(created.examples, [0, 0], created.draw, 0, 1)
+    assert np.array_equal(single.ids, first.ids)
+    assert not np.array_equal(single.ids, other.ids)
 
 
 def test_a_run_does_not_go_on_with_another_task(tmp_path):
@@ -154,37 +154,41 @@ def test_a_run_does_not_go_on_with_another_task(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("row_tokens", [1, 70, 10_000])
 def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_tokens):
-    made = task(kind)
-    network = made.make(initializer_range=0.5, hidden_dropout=0.2).train()
-    found = scoring.row_losses(network, made.examples, row_tokens, made.measure)
+    created = task(kind)
+    network = created.make(initializer_range=0.5, hidden_dropout=0.2).train()
+    result = scoring.row_losses(network, created.examples, row_tokens, created.measure)
     assert network.training
     network.eval()
     seed = scoring.EVALUATION_SEED
-    examples = [made.measure(one, np.random.default_rng((seed, row))) for row, one in enumerate(made.examples)]
+    examples = [
+        created.measure(single, np.random.default_rng((seed, row))) for row, single in enumerate(created.examples)
+    ]
     right = 0
     for row, example in enumerate(examples):
         with torch.no_grad():
             words, count, pairs, asked = one_by_one(network, [example])
-        assert found.language.targets[row] == count
-        assert found.language.nats[row] == pytest.approx(float(words), abs=1e-3)
+        assert result.language.targets[row] == count
+        assert result.language.nats[row] == pytest.approx(float(words), abs=1e-3)
         if asked:
-            assert found.heads["next_sentence"].nats[row] == pytest.approx(float(pairs), abs=1e-4)
-        right += found.language.correct[row]
-    assert list(found.heads) == (["next_sentence"] if kind == "pairs" else [])
-    kept = scoring.summary(found, [0] * len(examples))
-    assert "bits_per_byte" not in kept
-    assert kept["perplexity"] == pytest.approx(math.exp(kept["loss"]))
-    assert kept["accuracy"] == pytest.approx(right / found.language.targets.sum())
-    assert ("next_sentence_accuracy" in kept) == (kind == "pairs")
+            assert result.heads["next_sentence"].nats[row] == pytest.approx(float(pairs), abs=1e-4)
+        right += result.language.correct[row]
+    assert list(result.heads) == (["next_sentence"] if kind == "pairs" else [])
+    remaining = scoring.summary(result, [0] * len(examples))
+    assert "bits_per_byte" not in remaining
+    assert remaining["perplexity"] == pytest.approx(math.exp(remaining["loss"]))
+    assert remaining["accuracy"] == pytest.approx(right / result.language.targets.sum())
+    assert ("next_sentence_accuracy" in remaining) == (kind == "pairs")
 
 
 def test_a_network_that_has_learned_by_heart_is_right(tmp_path):
-    made = task("seq2seq")
-    network = made.make()
+    created = task("seq2seq")
+    network = created.make()
     run = RunFolder.create(tmp_path / "run", "")
-    train(network, made.examples, settings(steps=150, learning_rate=1e-2), run, Hooks(quiet=True), draw=made.draw)
-    kept = scoring.summary(scoring.row_losses(network, made.examples), [one.bytes for one in made.examples])
-    assert kept["accuracy"] == 1.0
-    assert 1 < kept["perplexity"] < 2
-    nats, size = kept["loss"] * kept["tokens"], sum(one.bytes for one in made.examples)
-    assert kept["bits_per_byte"] == pytest.approx(nats / math.log(2) / size)
+    train(network, created.examples, settings(steps=150, learning_rate=1e-2), run, Hooks(quiet=True), draw=created.draw)
+    remaining = scoring.summary(
+        scoring.row_losses(network, created.examples), [single.bytes for single in created.examples]
+    )
+    assert remaining["accuracy"] == 1.0
+    assert 1 < remaining["perplexity"] < 2
+    nats, size = remaining["loss"] * remaining["tokens"], sum(single.bytes for single in created.examples)
+    assert remaining["bits_per_byte"] == pytest.approx(nats / math.log(2) / size)

@@ -58,11 +58,11 @@ def go(fresh, make_network, make_examples):
 
 def test_it_learns_and_tells_every_step(go):
     network, run, outcome = go(epochs=8)
-    found = losses(run)
-    assert len(found) == outcome.steps == outcome.step == 24
+    result = losses(run)
+    assert len(result) == outcome.steps == outcome.step == 24
     assert outcome.reason == "finished"
-    assert found[-1] < 0.8 * found[0]
-    assert outcome.loss == found[-1]
+    assert result[-1] < 0.8 * result[0]
+    assert outcome.loss == result[-1]
     step = next(event for event in run.events() if event["event"] == "step")
     assert step["tokens"] > step["targets"] > 0
     assert step["gradient_norm"] > 0
@@ -73,7 +73,7 @@ def test_it_learns_and_tells_every_step(go):
 
 def test_packed_padded_and_alone_are_one_loss_and_one_gradient(make_network, make_examples):
     network, examples = make_network().train(), make_examples(8)
-    found = []
+    result = []
     for how in (
         settings(row_tokens=4096),
         settings(row_tokens=30),
@@ -81,29 +81,29 @@ def test_packed_padded_and_alone_are_one_loss_and_one_gradient(make_network, mak
         settings(packing=False),
     ):
         network.zero_grad()
-        made = accumulate_gradients(network, examples, how, 1, "float32", CPU)
-        found.append((made, [p.grad.clone() for p in network.parameters()], len(batches_of(examples, how))))
-    assert next(rows for _, _, rows in found) == 1
-    assert found[2][2] == 8
-    assert 1 < found[1][2] < 8
-    for made, gradients, _ in found[1:]:
-        assert made.loss == pytest.approx(found[0][0].loss, rel=1e-6)
-        assert made.targets == found[0][0].targets
-        for one, other in zip(gradients, found[0][1], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        created = accumulate_gradients(network, examples, how, 1, "float32", CPU)
+        result.append((created, [p.grad.clone() for p in network.parameters()], len(batches_of(examples, how))))
+    assert next(rows for _, _, rows in result) == 1
+    assert result[2][2] == 8
+    assert 1 < result[1][2] < 8
+    for created, gradients, _ in result[1:]:
+        assert created.loss == pytest.approx(result[0][0].loss, rel=1e-6)
+        assert created.targets == result[0][0].targets
+        for first, other in zip(gradients, result[0][1], strict=True):
+            torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-6)
 
 
 def test_one_row_of_eight_and_eight_rows_of_one_go_the_same_way(go):
-    one, run, _ = go(row_tokens=4096, batch_size=8, epochs=4)
+    first, run, _ = go(row_tokens=4096, batch_size=8, epochs=4)
     other, again, _ = go(row_tokens=1, batch_size=8, epochs=4)
     assert losses(run) == pytest.approx(losses(again), rel=1e-4)
-    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+    for a, b in zip(first.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
 
 
 def test_loss_is_on_the_marked_tokens_only(make_network, make_examples):
     network, examples = make_network(), make_examples(5)
-    made = accumulate_gradients(network, examples, settings(), 1, "float32", CPU)
+    created = accumulate_gradients(network, examples, settings(), 1, "float32", CPU)
     expected = targets = 0.0
     for example in examples:
         ids = torch.from_numpy(example.ids).long()
@@ -111,8 +111,8 @@ def test_loss_is_on_the_marked_tokens_only(make_network, make_examples):
         each = torch.nn.functional.cross_entropy(network(ids[None]).logits[0, :-1], ids[1:], reduction="none")
         expected += each[marked].sum().item()
         targets += int(marked.sum())
-    assert made.targets == targets
-    assert made.loss == pytest.approx(expected / targets, rel=1e-5)
+    assert created.targets == targets
+    assert created.loss == pytest.approx(expected / targets, rel=1e-5)
 
 
 def test_recomputing_changes_nothing_but_memory(go):
@@ -151,11 +151,11 @@ def test_frozen_weights_are_cast_and_come_back_bit_for_bit(make_network):
 
 
 def test_dropout_follows_the_seed_and_the_step(go):
-    _, one, _ = go(lora="dropout")
+    _, first, _ = go(lora="dropout")
     torch.manual_seed(99)
     _, other, _ = go(lora="dropout")
     _, third, _ = go(lora="dropout", seed=1)
-    assert losses(one) == losses(other) != losses(third)
+    assert losses(first) == losses(other) != losses(third)
 
 
 def test_the_worlds_random_numbers_are_left_alone(go, make_network):
@@ -168,19 +168,19 @@ def test_the_worlds_random_numbers_are_left_alone(go, make_network):
 
 
 def test_patience_ends_it_and_the_best_weights_are_there(go):
-    kept = {}
+    remaining = {}
 
     def evaluate(network, step):
         assert not network.training
-        kept[step] = [p.detach().clone() for p in network.parameters()]
+        remaining[step] = [p.detach().clone() for p in network.parameters()]
         return {"loss": {1: 3.0, 2: 1.0, 3: 2.0, 4: 1.5}[step]}
 
     network, run, outcome = go(Hooks(evaluate=evaluate), epochs=9, evaluate_every=1, patience=2, keep_checkpoints=1)
     assert (outcome.reason, outcome.step, outcome.best_step, outcome.best_loss) == ("early", 4, 2, 1.0)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept[2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), remaining[2], strict=True))
     assert checkpoint.steps(run) == [2, 4]
-    told = [event for event in run.events() if event["event"] == "evaluation"]
-    assert [event["held_out"]["loss"] for event in told] == [3.0, 1.0, 2.0, 1.5]
+    output = [event for event in run.events() if event["event"] == "evaluation"]
+    assert [event["held_out"]["loss"] for event in output] == [3.0, 1.0, 2.0, 1.5]
 
 
 def test_it_evaluates_each_epoch_and_at_the_end(go):
@@ -296,8 +296,8 @@ def test_samples_are_asked_after_each_evaluation_and_once(go):
 
     hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sample=sampled)
     _, run, _ = go(hooks, steps=4, evaluate_every=2)
-    found = run.events("samples")
-    assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in found] == [
+    result = run.events("samples")
+    assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in result] == [
         ("step", 2, "2"),
         ("step", 4, "4"),
     ]
@@ -319,7 +319,7 @@ def test_quick_evaluations_do_not_flood_the_screen(go):
     hooks = Hooks(evaluate=lambda network, step: {"loss": 1.5, "accuracy": 0.5}, console=console)
     _, run, _ = go(hooks, steps=40, evaluate_every=1)
     assert len(run.events("evaluation")) == 40
-    said = console.file.getvalue().splitlines()
-    assert len(said) < 30
-    assert any("step 40: held out: loss 1.5000  accuracy 0.5000" in line for line in said)
-    assert any("in the journal" in line for line in said)
+    messages = console.file.getvalue().splitlines()
+    assert len(messages) < 30
+    assert any("step 40: held out: loss 1.5000  accuracy 0.5000" in line for line in messages)
+    assert any("in the journal" in line for line in messages)

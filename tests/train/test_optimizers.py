@@ -77,10 +77,10 @@ def test_a_step_is_torchs_clipping_and_torchs_adamw(make_network, largest):
         norm = gradient_norm(networks[0].parameters())
         assert norm == pytest.approx(float(expected), rel=1e-6)
         ours.advance(1e-2 / step, norm, largest)
-    for one, other in zip(*(network.parameters() for network in networks), strict=True):
-        assert one.grad is None
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-        assert ours.state[one]["step"] == theirs.state[other]["step"] == 3
+    for item, other in zip(*(network.parameters() for network in networks), strict=True):
+        assert item.grad is None
+        torch.testing.assert_close(item, other, rtol=1e-5, atol=1e-6)
+        assert ours.state[item]["step"] == theirs.state[other]["step"] == 3
 
 
 def test_without_gradients_nothing_moves(make_network):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.journal import RunFolder
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
@@ -20,7 +20,7 @@ MEGABYTE = 1_000_000
 
 
 def test_a_stage_that_allocates_has_the_peak_and_its_parts() -> None:
-    if not machine.reset_peak_memory():
+    if not process_memory.reset_peak_memory():
         pytest.skip("this system does not let a process reset its peak of memory")
     network = nn.Linear(1000, 5000)  # 20 MB
     optimizer = torch.optim.AdamW(network.parameters())
@@ -33,15 +33,15 @@ def test_a_stage_that_allocates_has_the_peak_and_its_parts() -> None:
     memory.end_stage("training")
     del activations
     memory.end_stage("saving")
-    told = memory.parts(network, optimizer)
-    parts = told["peak_parts"]
+    output = memory.parts(network, optimizer)
+    parts = output["peak_parts"]
     weights = sum(weight.nbytes for weight in network.parameters())
     assert parts["stage"] == "training"
     assert parts["weights"] == weights
     assert parts["library"] == memory.library > 50 * MEGABYTE
     assert 3 * weights <= parts["optimizer"] < 3 * weights + 100  # two moments and a gradient; steps
     assert 380 * MEGABYTE < parts["activations"] < 480 * MEGABYTE
-    assert told["peak_memory"] == sum(parts[name] for name in ("library", "weights", "optimizer", "activations"))
+    assert output["peak_memory"] == sum(parts[name] for name in ("library", "weights", "optimizer", "activations"))
 
 
 def test_a_run_writes_them(make_network, make_examples, tmp_path) -> None:
@@ -52,26 +52,26 @@ def test_a_run_writes_them(make_network, make_examples, tmp_path) -> None:
     end = run.events("session_end")[-1]
     parts = end["peak_parts"]
     assert (parts["library"], parts["weights"]) == (50 * MEGABYTE, sum(w.nbytes for w in network.parameters()))
-    assert 50 * MEGABYTE + parts["weights"] < end["peak_memory"] <= machine.peak_memory()
+    assert 50 * MEGABYTE + parts["weights"] < end["peak_memory"] <= process_memory.peak_memory()
 
 
 FREED = """
 import torch
-from lmworks.base import machine
-kept = machine.keep_memory()
+from lmworks.base import process_memory
+kept = process_memory.keep_memory()
 blocks = [torch.ones(250_000) for _ in range(200)]
-held = machine.resident_memory()
+held = process_memory.resident_memory()
 del blocks
-freed = machine.resident_memory()
-machine.release_memory()
-print(int(kept), held, freed, machine.resident_memory(), machine.peak_memory())
+freed = process_memory.resident_memory()
+process_memory.release_memory()
+print(int(kept), held, freed, process_memory.resident_memory(), process_memory.peak_memory())
 """
 
 
 def test_freed_memory_is_kept_for_the_next_step_and_given_back_when_asked() -> None:
     words = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout.split()
-    kept, held, freed, released, peak = map(int, words)
-    if not kept:
+    remaining, held, freed, released, peak = map(int, words)
+    if not remaining:
         pytest.skip("another C library than glibc")
     assert held > 200 * MEGABYTE
     assert abs(peak - held) < MEGABYTE  # read from two places

@@ -27,23 +27,23 @@ def find(network, examples):
 def test_weights_and_optimizer_are_what_they_were(make_network, make_examples):
     network = make_network(hidden_dropout=0.1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found, optimizer = find(network, make_examples())
+    result, optimizer = find(network, make_examples())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not optimizer.state
     assert all(parameter.grad is None for parameter in network.parameters())
     again, _ = find(network, make_examples())
-    assert again == found
-    assert rate_finder.LOWEST < found.best < rate_finder.HIGHEST
-    assert found.best in found.rates
-    assert len(found.rates) == len(found.losses) <= rate_finder.STEPS
-    assert min(rate_finder.smoothed(found.losses)) < found.losses[0]
+    assert again == result
+    assert rate_finder.LOWEST < result.best < rate_finder.HIGHEST
+    assert result.best in result.rates
+    assert len(result.rates) == len(result.losses) <= rate_finder.STEPS
+    assert min(rate_finder.smoothed(result.losses)) < result.losses[0]
 
 
 def test_the_steepest_fall_before_the_lowest_point():
     rates = [10 ** (-6 + place / 10) for place in range(60)]
     falling = [3 - 2 / (1 + math.exp(-(place - 30) / 3)) for place in range(50)] + [9.0] * 10
-    found = rate_finder.steepest(rates, falling)
-    assert rates[30] < found < rates[45]  # smoothing looks back, so it comes a little later
+    result = rate_finder.steepest(rates, falling)
+    assert rates[30] < result < rates[45]  # smoothing looks back, so it comes a little later
     assert rate_finder.steepest(rates, [float(place) for place in range(60)]) == rates[0]
     assert rate_finder.steepest([], []) == rate_finder.LOWEST
 
@@ -58,11 +58,11 @@ def test_training_takes_the_rate_and_a_resumed_run_does_not_look_again(make_netw
     train(make_network(), make_examples(), settings(warmup=0, schedule="constant"), run, Hooks(quiet=True))
     (event,) = run.events("rate_finder")
     assert {line["learning_rate"] for line in run.events("step")} == {event["learning_rate"]}
-    found, _ = find(make_network(), make_examples())
-    assert (found.best, found.rates, found.losses) == (event["learning_rate"], event["rates"], event["losses"])
+    result, _ = find(make_network(), make_examples())
+    assert (result.best, result.rates, result.losses) == (event["learning_rate"], event["rates"], event["losses"])
     train(make_network(), make_examples(), settings(warmup=0, schedule="constant"), run, Hooks(quiet=True))
     assert len(run.events("rate_finder")) == 1
     plain = RunFolder.create(tmp_path / "plain", "")
-    given = settings(find_learning_rate=False, learning_rate=found.best, warmup=0, schedule="constant")
+    given = settings(find_learning_rate=False, learning_rate=result.best, warmup=0, schedule="constant")
     train(make_network(), make_examples(), given, plain, Hooks(quiet=True))
     assert [line["loss"] for line in plain.events("step")] == [line["loss"] for line in run.events("step")]

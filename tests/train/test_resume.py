@@ -38,9 +38,9 @@ def kill_after(process: subprocess.Popen, folder: Path, delay: float) -> bool:
 
 def check_equal(killed: RunFolder, whole: RunFolder, steps: int) -> None:
     """The same journal of steps, the same evaluations, the same last checkpoint."""
-    told = [[(e["step"], e["loss"], e["gradient_norm"]) for e in run.events("step")] for run in (killed, whole)]
-    assert [step for step, _, _ in told[0]] == list(range(1, steps + 1))
-    assert told[0] == told[1]
+    output = [[(e["step"], e["loss"], e["gradient_norm"]) for e in run.events("step")] for run in (killed, whole)]
+    assert [step for step, _, _ in output[0]] == list(range(1, steps + 1))
+    assert output[0] == output[1]
     assert not killed.events("divergence")
     evaluations = [[(e["step"], e["held_out"]) for e in run.events("evaluation")] for run in (killed, whole)]
     assert evaluations[0] == evaluations[1]

@@ -79,9 +79,9 @@ def test_losses_are_those_of_the_plain_loop(lora, path, kernels, make_network, m
         without_kernels(monkeypatch)
     run = RunFolder.create(tmp_path / "run", "")
     train(adapted(make_network(), lora), examples, TrainSettings(**HOW, **PATHS[path]), run, Hooks(quiet=True))
-    found = [event["loss"] for event in run.events("step")]
+    result = [event["loss"] for event in run.events("step")]
     assert expected[-1] < expected[0] - 0.1
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(result), torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "pytorch"])
@@ -89,14 +89,14 @@ def test_losses_are_those_of_the_plain_loop(lora, path, kernels, make_network, m
 def test_bfloat16_follows_within_a_hundredth(lora, kernels, make_network, make_examples, tmp_path, monkeypatch):
     if not kernels:
         without_kernels(monkeypatch)
-    found = {}
+    result = {}
     for precision in ("float32", "bfloat16"):
         how = TrainSettings(**(HOW | {"precision": precision, "epochs": 6, "learning_rate": 2e-3}))
         run = RunFolder.create(tmp_path / precision, "")
         network = adapted(make_network(hidden_size=64, intermediate_size=96), lora)
         train(network, make_examples(), how, run, Hooks(quiet=True))
-        found[precision] = torch.tensor([event["loss"] for event in run.events("step")])
-    assert found["float32"][-3:].mean() < found["float32"][:3].mean() - 0.1
-    torch.testing.assert_close(found["bfloat16"].mean(), found["float32"].mean(), rtol=1e-2, atol=0)
-    torch.testing.assert_close(found["bfloat16"], found["float32"], rtol=3e-2, atol=0)  # a single step strays more
-    assert not torch.equal(found["bfloat16"], found["float32"])
+        result[precision] = torch.tensor([event["loss"] for event in run.events("step")])
+    assert result["float32"][-3:].mean() < result["float32"][:3].mean() - 0.1
+    torch.testing.assert_close(result["bfloat16"].mean(), result["float32"].mean(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(result["bfloat16"], result["float32"], rtol=3e-2, atol=0)  # a single step strays more
+    assert not torch.equal(result["bfloat16"], result["float32"])

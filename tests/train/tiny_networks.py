@@ -32,10 +32,10 @@ def make_network(seed: int = 0, **changes) -> Transformer:
 def make_examples(count: int = 12, seed: int = 0, vocabulary: int = 61) -> list[Example]:
     """Documents of 3 to 20 tokens in which each token follows from the one before; loss on the later part."""
     random = np.random.default_rng(seed)
-    found = []
+    result = []
     for number in range(count):
         length = int(random.integers(3, 21))
         ids = (random.integers(0, vocabulary) + 7 * np.arange(length)) % vocabulary
         loss = np.arange(length) >= max(1, length // 3)
-        found.append(Example(ids.astype(np.int32), loss, f"made:{number}"))
-    return found
+        result.append(Example(ids.astype(np.int32), loss, f"made:{number}"))
+    return result

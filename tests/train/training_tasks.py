@@ -53,7 +53,7 @@ class Task(NamedTuple):
 
 def task(kind: str, **settings) -> Task:
     """The task of one kind; settings are of the task."""
-    (how, style, size), shape, told = KINDS[kind]
+    (how, style, size), shape, output = KINDS[kind]
     # not of tiny_tasks: these have the same ids in every process
     tokenizer = train_tokenizer.train(TEXTS, TokenizerSettings(kind=how, vocab_size=size), style).tokenizer
     shape = shape | {"vocab_size": tokenizer.vocab_size, "num_key_value_heads": 4}
@@ -61,12 +61,12 @@ def task(kind: str, **settings) -> Task:
     rows = [{"text": text} for text in TEXTS * 2]
     if kind == "seq2seq":
         pieces = [text.split(". ") for text in TEXTS]
-        rows = [{"source": one, "target": other} for text in pieces for one, other in pairwise(text)]
-    chosen = make_task(name, tokenizer, make_network(**shape).config, **(told | settings))
+        rows = [{"source": item, "target": other} for text in pieces for item, other in pairwise(text)]
+    chosen = make_task(name, tokenizer, make_network(**shape).config, **(output | settings))
     data = DataSettings()
-    made = chosen.examples(corpus.read(rows, data), data, 24)
+    created = chosen.examples(corpus.read(rows, data), data, 24)
 
     def make(seed: int = 0, **changes) -> Transformer:
         return make_network(seed, **(shape | changes))
 
-    return Task(make, made.items, chosen.sample, chosen.sample_for_evaluation)
+    return Task(make, created.items, chosen.sample, chosen.sample_for_evaluation)

@@ -37,9 +37,9 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
         LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
         examples, held_out, draw, measure = make_examples(30), make_examples(5, seed=9), None, None
     else:
-        made = task(kind)
-        network = made.make(hidden_dropout=0.1, attention_dropout=0.1)
-        examples, held_out, draw, measure = made.examples, made.examples[:3], made.draw, made.measure
+        created = task(kind)
+        network = created.make(hidden_dropout=0.1, attention_dropout=0.1)
+        examples, held_out, draw, measure = created.examples, created.examples[:3], created.draw, created.measure
 
     def evaluate(network, step):
         return {"loss": summary(row_losses(network, held_out, draw=measure), [0])["loss"]}

@@ -1,4 +1,4 @@
-"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of the base they were trained on beside."""
+"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of the base that they were trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lmworks.families.family import Family
 from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
 
-BASE_FILE = "lmworks_base.json"  # beside peft's two files, which may hold no keys that peft does not know
+BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys in its two files
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LoadedAdapter:
 
 
 def save(network: Transformer, folder: Path | str, family: Family, base_source: str = "") -> None:
-    """Write the adapter, and beside it which base it was trained on.
+    """Write the adapter, and a record of the base that it was trained on.
 
     Args:
         network: with LoRA adapters.
@@ -93,7 +93,7 @@ def load(network: Transformer, folder: Path | str, family: Family, trainable: bo
 
 
 def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout: float, folder: Path) -> LoRALinear:
-    """A linear with the factors of a file beside it."""
+    """A linear with the low-rank factors of a file."""
     shape, expected = (len(factors.b), factors.a.shape[1]), (linear.out_features, linear.in_features)
     if shape != expected:
         raise InputError(
@@ -143,7 +143,7 @@ def base_of(folder: Path, given: str | Path | None = None, offline: bool | None 
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What we wrote beside peft's files; empty where others wrote the adapter."""
+    """The record of the base; empty where others wrote the adapter."""
     path = folder / BASE_FILE
     return read_object(path, {})
 

@@ -1,4 +1,4 @@
-"""Modules that adapt a network from beside its own: find them, switch them off, merge them, take them off.
+"""Adapter modules around the modules of a network: find them, switch them off, merge them, take them off.
 
 Knows the network's modules by name only, and no method.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lmworks.base.errors import InputError
+from lmworks.model.frozen_layers import StoredLinear, stored_layers
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 
 

@@ -17,7 +17,7 @@ from lmworks.model.products import is_supported, merged_linear
 
 
 class LoRALinear(Adapter):
-    """A linear with a trainable low-rank update beside it.
+    """A linear with a trainable low-rank update.
 
     The wrapped linear is frozen, so autograd keeps its input for A's gradient alone, and linears that read the same
     input (q, k, v) share that one tensor. A and B stay float32 whatever the base's precision; they are cast where

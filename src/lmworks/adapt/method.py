@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lmworks.adapt.adapter_folder import LoadedAdapter
     from lmworks.families.family import Family
     from lmworks.model.config import ModelConfig
-    from lmworks.model.trained import TrainedParameters
+    from lmworks.model.trained_parameters import TrainedParameters
     from lmworks.model.transformer import Transformer
     from lmworks.text.tokenizer import Tokenizer
 
@@ -112,7 +112,7 @@ class Method(ABC, Generic[S]):
         Raises:
             InputError: the method does not fit such a network.
         """
-        from lmworks.model.trained import TrainedParameters, without_storage
+        from lmworks.model.trained_parameters import TrainedParameters, without_storage
 
         network = without_storage(config)
         self.apply(network)

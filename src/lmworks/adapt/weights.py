@@ -66,8 +66,8 @@ class WeightsMethod(Method[S]):
 
     def _refuse_stored(self, network: Transformer) -> None:
         """Weights in fewer bits than float32 can be read, not trained."""
-        from lmworks.model.stored import stored_layers
-        from lmworks.model.trained import without_storage
+        from lmworks.model.frozen_layers import stored_layers
+        from lmworks.model.trained_parameters import without_storage
 
         stored = {f"{name}.weight": layer.storage.dtype_name for name, layer in stored_layers(network)}
         if not stored:

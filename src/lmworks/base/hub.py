@@ -20,9 +20,9 @@ from typing import Any, Literal
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder, human, need_room
 
-What = Literal["model", "data"]
+ContentKind = Literal["model", "data"]
 
-PATIENCE = 6.0
+TIMEOUT = 6.0
 """Seconds in which the hub must begin to answer."""
 
 NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?P<file>/[^@]+\.gguf)?(@(?P<revision>[\w./-]+))?$")
@@ -72,30 +72,30 @@ class HubName:
             raise InputError("is no name on the hub", f"hub:{text}", hint)
         return cls(match["repo"], match["file"] and match["file"][1:], match["revision"])
 
-    def record(self, what: What) -> Path:
+    def record(self, content: ContentKind) -> Path:
         """Where the cache remembers what was fetched under this name."""
-        text = "--".join(filter(None, (what, self.repo, self.file, self.revision)))
+        text = "--".join(filter(None, (content, self.repo, self.file, self.revision)))
         return cache_folder() / "hub" / (re.sub(r"[^\w.-]", "--", text) + ".json")
 
 
-def cached(text: str, what: What = "model") -> Path | None:
+def cached(text: str, content: ContentKind = "model") -> Path | None:
     """What was fetched under this name before, or None. The network is not touched.
 
     A copy that other programs have put into the hub's own cache counts where its files are complete.
     """
     name = HubName.of(text)
-    record = name.record(what)
+    record = name.record(content)
     if record.is_file():
         entry = json.loads(record.read_text(encoding="utf-8"))
         folder = Path(entry["path"])
         if all((folder / file).is_file() for file in entry["files"]):
             return folder / name.file if name.file else _opened(folder)
         return None
-    theirs = _by_others(name, what)
+    theirs = _by_others(name, content)
     return None if theirs is None else _opened(theirs)
 
 
-def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
+def fetch(text: str, content: ContentKind, say: Callable[[str], None]) -> Path:
     """A model folder (or GGUF file), or a folder of data files, fetched from the hub.
 
     Raises:
@@ -105,9 +105,9 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
     name = HubName.of(text)
     if find_spec("huggingface_hub") is None:
         raise Unreachable("huggingface_hub is not installed (pip install 'lmworks[hub]')")
-    info = _ask(name, what)
+    info = _ask(name, content)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
-    files = _chosen(name, what, list(sizes))
+    files = _chosen(name, content, list(sizes))
     size = sum(sizes[file] for file in files)
     say(f"fetching {name.repo} from the hub: {len(files)} files, {human(size)}")
     from huggingface_hub import snapshot_download
@@ -118,25 +118,25 @@ def fetch(text: str, what: What, say: Callable[[str], None]) -> Path:
         folder = Path(
             snapshot_download(
                 name.repo,
-                repo_type=_type(what),
+                repo_type=_type(content),
                 revision=info.sha,
                 allow_patterns=files,
                 cache_dir=place,
                 endpoint=_endpoint(),
-                etag_timeout=PATIENCE,
+                etag_timeout=TIMEOUT,
             )
         )
     except Exception as error:  # its errors come from several libraries
         raise Unreachable(f"fetching broke off: {_sentence(error)}") from error
     record = {
         "source": f"hub:{text}",
-        "what": what,
+        "what": content,
         "path": str(folder),
         "files": files,
         "commit": info.sha,
         "size": size,
     }
-    atomic_write(name.record(what), json.dumps(record, indent=1) + "\n")
+    atomic_write(name.record(content), json.dumps(record, indent=1) + "\n")
     return folder / name.file if name.file else _opened(folder)
 
 
@@ -157,7 +157,7 @@ def remove(record: dict[str, Any]) -> None:
     Path(record["record"]).unlink(missing_ok=True)
 
 
-def _ask(name: HubName, what: What) -> Any:
+def _ask(name: HubName, content: ContentKind) -> Any:
     """What the hub says about a repository; asked in a thread, because a dead network may not even say no."""
     from huggingface_hub import HfApi
 
@@ -166,18 +166,18 @@ def _ask(name: HubName, what: What) -> Any:
     def ask() -> None:
         try:
             api = HfApi(endpoint=_endpoint())
-            kind = _type(what)
+            kind = _type(content)
             answer.append(
-                api.repo_info(name.repo, repo_type=kind, revision=name.revision, files_metadata=True, timeout=PATIENCE)
+                api.repo_info(name.repo, repo_type=kind, revision=name.revision, files_metadata=True, timeout=TIMEOUT)
             )
         except Exception as error:
             answer.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE + 2)
+    thread.join(TIMEOUT + 2)
     if not answer:
-        raise Unreachable(f"no answer within {PATIENCE + 2:.0f} seconds")
+        raise Unreachable(f"no answer within {TIMEOUT + 2:.0f} seconds")
     if not isinstance(answer[0], Exception):
         return answer[0]
     error = answer[0]
@@ -193,7 +193,7 @@ def _ask(name: HubName, what: What) -> Any:
     raise Unreachable(_sentence(error))
 
 
-def _chosen(name: HubName, what: What, files: list[str]) -> list[str]:
+def _chosen(name: HubName, content: ContentKind, files: list[str]) -> list[str]:
     """The files to fetch.
 
     Raises:
@@ -204,9 +204,9 @@ def _chosen(name: HubName, what: What, files: list[str]) -> list[str]:
         if name.file not in files:
             raise InputError(f"has no {name.file}", place, "its GGUF files: " + _few(files, "*.gguf"))
         return parts_of(name.file, files)
-    patterns = MODEL_FILES if what == "model" else DATA_FILES
+    patterns = MODEL_FILES if content == "model" else DATA_FILES
     chosen = [file for file in files if any(fnmatch(file, pattern) for pattern in patterns)]
-    if what == "data":
+    if content == "data":
         if not chosen:
             raise InputError("has no file of a known format", place, "known: " + ", ".join(DATA_FILES))
         return chosen
@@ -246,9 +246,9 @@ def _few(files: list[str], pattern: str) -> str:
     return ", ".join(matching[:8]) + (" ..." if len(matching) > 8 else "") if matching else "none"
 
 
-def _by_others(name: HubName, what: What) -> Path | None:
+def _by_others(name: HubName, content: ContentKind) -> Path | None:
     """A complete snapshot in the hub's own cache, or None."""
-    if find_spec("huggingface_hub") is None or what != "model" or name.file:
+    if find_spec("huggingface_hub") is None or content != "model" or name.file:
         return None
     from huggingface_hub import snapshot_download
 
@@ -270,8 +270,8 @@ def _opened(folder: Path) -> Path:
     return ggufs[0] if len(ggufs) == 1 and not (folder / "config.json").is_file() else folder
 
 
-def _type(what: What) -> str:
-    return "model" if what == "model" else "dataset"
+def _type(content: ContentKind) -> str:
+    return "model" if content == "model" else "dataset"
 
 
 def _endpoint() -> str | None:

@@ -1,4 +1,4 @@
-"""Which computer is this: processor, threads, memory, and how fast it really multiplies and reads.
+"""Which computer is this: processor, threads, and how fast it really multiplies and reads.
 
 Processors differ more than their names say (one runs bfloat16 at a thousandth of another's speed), so what ``auto``
 settings choose and every share of the machine's limit rest on a short measurement, made once and kept in the cache.
@@ -8,8 +8,6 @@ Knows nothing of models. PyTorch is imported only where something is measured or
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import json
 import math
 import os
@@ -20,10 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmworks.base.control_groups import control_groups
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.probes import PRECISIONS, Rates, measure
+from lmworks.base.process_memory import memory
 
 __all__ = [
     "Energy",
@@ -33,15 +33,8 @@ __all__ = [
     "choose_precision",
     "describe",
     "identity",
-    "keep_memory",
-    "memory",
-    "peak_memory",
     "processor",
     "rates",
-    "release_memory",
-    "reset_peak_memory",
-    "resident_memory",
-    "trim_memory",
     "use_threads",
 ]
 
@@ -67,7 +60,7 @@ INSTRUCTIONS = (
 QUIET, TRIES = 0.85, 3
 """A measurement that got a smaller share of the processor is repeated by the next process, at most so often."""
 
-WORTH = 1.2
+MIN_ADVANTAGE = 1.2
 """How much faster bfloat16 products must be before auto gives up float32's digits for them."""
 
 
@@ -137,27 +130,10 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _control_groups(controller: str) -> list[Path]:
-    """The control groups of this process, inner ones first, in version 2 and in version 1's ``controller``."""
-    groups = []
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        _, names, inner = line.split(":", 2)
-        if names and controller not in names.split(","):
-            continue
-        root = Path("/sys/fs/cgroup") if not names else Path("/sys/fs/cgroup") / controller
-        place = root / inner.lstrip("/")
-        groups += [place, *[above for above in place.parents if above.is_relative_to(root)]]
-    return groups
-
-
 def _quota() -> int | None:
     """Whole cores that the control groups grant, or None where they set no limit."""
     shares = []
-    for group in _control_groups("cpu"):
+    for group in control_groups("cpu"):
         try:
             if (group / "cpu.max").is_file():
                 granted, period = (group / "cpu.max").read_text().split()
@@ -169,23 +145,6 @@ def _quota() -> int | None:
         except (OSError, ValueError):
             continue
     return max(1, min(shares)) if shares else None
-
-
-def memory() -> tuple[int, int]:
-    """Bytes of memory that this process may use in all, and that are free for it now; control groups counted."""
-    import psutil
-
-    whole = psutil.virtual_memory()
-    total, free = whole.total, whole.available
-    for group in _control_groups("memory"):
-        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            try:
-                most = int((group / limit).read_text())
-                free = min(free, max(0, most - int((group / used).read_text())))
-                total = min(total, most)
-            except (OSError, ValueError):
-                continue
-    return total, free
 
 
 def use_threads(count: int | None = None) -> int:
@@ -269,80 +228,9 @@ def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates |
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
     speeds = measured or rates()
-    chosen = "bfloat16" if speeds.bfloat16 >= WORTH * speeds.float32 else "float32"
+    chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
     return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads"
-
-
-def peak_memory() -> int:
-    """The most bytes of memory that this process has held, since it began or since reset_peak_memory."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def resident_memory() -> int:
-    """Bytes of memory that this process holds now."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def release_memory() -> None:
-    """Gives freed memory back to the system, where the C library can; after :func:`keep_memory` it is kept else."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def trim_memory(limit: int) -> bool:
-    """Gives freed pages back to the system where the process holds more than so many bytes; whether it did.
-
-    Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of
-    the heap and more. Faulting them in again takes a few hundredths of a second.
-    """
-    if resident_memory() <= limit:
-        return False
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    return False
-
-
-def reset_peak_memory() -> bool:
-    """Lets peak_memory count anew from here; returns whether the system permits it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def keep_memory() -> bool:
-    """Makes glibc keep big blocks that were freed for the next step, instead of giving them back and faulting them in.
-
-    Returns:
-        whether it held; it cannot where another C library is used.
-    """
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version()
-        mallopt = library.mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    trim, pad, threshold = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
-    held = [mallopt(threshold, 1 << 30), mallopt(trim, (1 << 31) - 1), mallopt(pad, 64 << 20)]
-    return all(held)
 
 
 def describe() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.machine import identity
 
-MOST = 200  # measurements that are kept; the oldest go
+MAX_ENTRIES = 200  # measurements that are kept; the oldest go
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -25,7 +25,7 @@ def write(name: str, values: dict[str, Any]) -> None:
     every = _all()
     every.pop(f"{identity()}; {name}", None)
     every[f"{identity()}; {name}"] = values
-    newest = dict(list(every.items())[-MOST:])
+    newest = dict(list(every.items())[-MAX_ENTRIES:])
     with contextlib.suppress(OSError, InputError):
         atomic_write(_place(), json.dumps(newest, indent=1) + "\n")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-TOKENS, WIDTH, WIDER, WEIGHTS = 512, 576, 1536, 16
-FEW = 4
+TOKENS, INPUTS, OUTPUTS, WEIGHTS = 512, 576, 1536, 16
+FEW_TOKENS = 4
 ROUNDS, BUDGET = 3, 0.2
 """Rounds over all probes, and seconds for a probe in each."""
 
@@ -93,8 +93,8 @@ def _product(dtype: Any, threads: int) -> Probe | None:
     import torch
 
     linear = torch.nn.functional.linear
-    weights = torch.randn(WIDER, WIDTH).to(dtype)
-    few = torch.randn(FEW, WIDTH).to(dtype)
+    weights = torch.randn(OUTPUTS, INPUTS).to(dtype)
+    few = torch.randn(FEW_TOKENS, INPUTS).to(dtype)
     taken: list[float] = []
     try:
         while len(taken) < 9 and sum(taken) < 0.1:
@@ -103,12 +103,12 @@ def _product(dtype: Any, threads: int) -> Probe | None:
             taken.append(time.perf_counter() - start)
     except RuntimeError:
         return None
-    if min(taken) / FEW * TOKENS / threads > 0.5:
-        return (lambda: linear(few, weights)), 2.0 * FEW * WIDTH * WIDER
-    many = torch.randn(TOKENS, WIDTH).to(dtype)
+    if min(taken) / FEW_TOKENS * TOKENS / threads > 0.5:
+        return (lambda: linear(few, weights)), 2.0 * FEW_TOKENS * INPUTS * OUTPUTS
+    many = torch.randn(TOKENS, INPUTS).to(dtype)
     layers = [weights.clone() for _ in range(WEIGHTS)]
     turn = iter(range(sys.maxsize))
-    return (lambda: linear(many, layers[next(turn) % WEIGHTS])), 2.0 * TOKENS * WIDTH * WIDER
+    return (lambda: linear(many, layers[next(turn) % WEIGHTS])), 2.0 * TOKENS * INPUTS * OUTPUTS
 
 
 def _reading(size: int) -> Probe:

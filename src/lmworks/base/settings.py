@@ -175,7 +175,7 @@ def _rows(cls: type[BaseModel], prefix: str) -> Any:
     for name, field in cls.model_fields.items():
         inner = _group(field.annotation)
         plain = [choice for choice in _choices(field.annotation) if choice not in (inner, type(None))]
-        if inner is None or plain:  # a group may stand beside plain values: ``model: NAME`` or ``model: {...}``
+        if inner is None or plain:  # a setting may be a group or a plain value: ``model: NAME`` or ``model: {...}``
             kind = " or ".join(map(_kind, plain)) if inner else _kind(field.annotation)
             yield SettingRow(prefix + name, kind, _default(field), field.description or "")
         if inner is not None:

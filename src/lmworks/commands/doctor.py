@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.files import cache_folder, folder_size, free_room, human
 from lmworks.base.machine import QUIET
 from lmworks.base.sources import is_offline
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor tells, sizes in bytes."""
-    total, free = machine.memory()
+    total, free = process_memory.memory()
     processor, rates = machine.processor(), machine.rates(refresh)
     precision, reason = machine.choose_precision("auto")
     cache = cache_folder()
@@ -146,10 +146,8 @@ def _print(info: dict[str, Any]) -> None:
     speeds.append(("reading memory", f"{rates['memory']:,.4g}", "GB/s"))
     show.table(("measured", "", ""), speeds)
     if rates["share"] < QUIET:
-        told_share = f"{rates['share']:.0%} of the processor's time"
-        print(
-            f"other programs ran meanwhile: the measurement got {told_share}; when they rest: lmworks doctor --refresh"
-        )
+        share = f"{rates['share']:.0%} of the processor's time"
+        print(f"other programs ran meanwhile: the measurement got {share}; when they rest: lmworks doctor --refresh")
     if info["kernels"]["cost"]:
         print(f"without native kernels: {info['kernels']['cost']}")
     print(f"auto precision is {info['precision']['reason']}\n")

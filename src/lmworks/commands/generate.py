@@ -65,7 +65,10 @@ def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int 
     context = config.max_position_embeddings
     hints = {
         "context": (f"the context of {context} tokens is full", "--slide" if slides else ""),
-        "length": ("the limit of new tokens is reached", f"--max-tokens {2 * max(len(one.ids) for one in replies)}"),
+        "length": (
+            "the limit of new tokens is reached",
+            f"--max-tokens {2 * max(len(reply.ids) for reply in replies)}",
+        ),
     }
     for reason, (fault, option) in hints.items():
         if reasons[reason]:

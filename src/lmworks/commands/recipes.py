@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _presets(names: list[str]) -> None:
     """A line of numbers each, and what they are."""
-    rows, said = [], []
+    rows, about = [], []
     for name in names:
         preset = presets.preset(name)
         recipe = recipes.from_preset(name, {"data": "-"})
@@ -72,9 +72,9 @@ def _presets(names: list[str]) -> None:
         vocabulary = f"{kind} {ids:,}" if tokenizer.vocab_size else kind
         shape = (layers, model.hidden_size, model.num_attention_heads, model.max_position_embeddings)
         rows.append((name, recipe.family, recipe.task.name, *shape, vocabulary, size))
-        said.append(f"{name}: {preset.about}.\n    {preset.citation}. Published: {preset.published}.")
+        about.append(f"{name}: {preset.about}.\n    {preset.citation}. Published: {preset.published}.")
     heads = ("preset", "names of", "task", "layers", "hidden", "heads", "context", "vocabulary", "parameters")
     show.table(heads, rows)
     print(f"(the parameters of word and character vocabularies are counted with {IDS_HERE} ids)\n")
-    print("\n".join(said))
+    print("\n".join(about))
     print("\nlmworks pretrain PRESET DATA trains one; lmworks recipe show --preset PRESET > my.yaml writes it out.")

@@ -214,35 +214,35 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _row(one: Comparison) -> tuple[str, ...]:
+def _row(comparison: Comparison) -> tuple[str, ...]:
     return (
-        one.name,
-        f"{one.tokens:,}",
-        f"{one.bytes_per_token:.3f}",
-        f"{one.characters_per_token:.3f}",
-        f"{one.vocabulary:,}",
-        f"{one.used:,}",
-        f"{one.used / one.vocabulary:.2%}",
-        f"{one.unknown_characters:,}",
-        f"{one.other_faults:,}",
+        comparison.name,
+        f"{comparison.tokens:,}",
+        f"{comparison.bytes_per_token:.3f}",
+        f"{comparison.characters_per_token:.3f}",
+        f"{comparison.vocabulary:,}",
+        f"{comparison.used:,}",
+        f"{comparison.used / comparison.vocabulary:.2%}",
+        f"{comparison.unknown_characters:,}",
+        f"{comparison.other_faults:,}",
     )
 
 
-def _fault_lines(one: Comparison, most: int) -> Iterator[str]:
-    if not one.faults:
-        yield f"{one.name}: the text comes back as it was"
+def _fault_lines(comparison: Comparison, most: int) -> Iterator[str]:
+    if not comparison.faults:
+        yield f"{comparison.name}: the text comes back as it was"
         return
     for unknown, what in ((True, "lost to the unknown token"), (False, "come back otherwise")):
-        faults = [fault for fault in one.faults if fault.unknown == unknown]
+        faults = [fault for fault in comparison.faults if fault.unknown == unknown]
         if not faults:
             continue
-        yield f"{one.name}: {what}, {sum(fault.count for fault in faults):,} in all"
-        yield from (f"  {fault.count:>8,} x {_told(fault)}" for fault in faults[:most])
+        yield f"{comparison.name}: {what}, {sum(fault.count for fault in faults):,} in all"
+        yield from (f"  {fault.count:>8,} x {_counted_words(fault)}" for fault in faults[:most])
         if len(faults) > most:
             yield f"  and {len(faults) - most:,} more (--faults, --json)"
 
 
-def _told(fault: Fault) -> str:
+def _counted_words(fault: Fault) -> str:
     if not fault.lost:
         return f"{fault.became!r} put in"
     return f"{fault.lost!r} -> {fault.became!r}" if fault.became else f"{fault.lost!r} left out"

@@ -32,11 +32,11 @@ LAYER = {
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    keys.only("inner_group_num", 1)
-    keys.only("net_structure_type", 0)
-    keys.only("gap_size", 0)
-    keys.only("num_memory_blocks", 0)
-    keys.only("down_scale_factor", 1)
+    keys.expect("inner_group_num", 1)
+    keys.expect("net_structure_type", 0)
+    keys.expect("gap_size", 0)
+    keys.expect("num_memory_blocks", 0)
+    keys.expect("down_scale_factor", 1)
     keys.ignore("classifier_dropout_prob")
     both = ("AlbertForPreTraining",)
     return read_encoder(keys, "gelu_new", 0.0) | {

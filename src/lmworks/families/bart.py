@@ -37,14 +37,14 @@ def read(positions: dict[str, Any], architecture: str, keys: Keys) -> dict[str, 
     """What BART's and Marian's configs say alike; ``positions`` are the fields in which they differ."""
     sizes = keys.sizes(**THEIRS)
     inner = keys.count("encoder_ffn_dim")
-    keys.only("decoder_ffn_dim", inner)
-    keys.only("decoder_attention_heads", sizes["num_attention_heads"])
-    keys.only("is_encoder_decoder", True)
-    keys.only("tie_word_embeddings", True)
+    keys.expect("decoder_ffn_dim", inner)
+    keys.expect("decoder_attention_heads", sizes["num_attention_heads"])
+    keys.expect("is_encoder_decoder", True)
+    keys.expect("tie_word_embeddings", True)
     for name in ("encoder_layerdrop", "decoder_layerdrop", "add_final_layer_norm", "normalize_before"):
-        keys.only(name, 0.0)
-    keys.only("normalize_embedding", positions.get("embedding_norm", False))
-    keys.only("static_position_embeddings", positions["positions"] != "learned")
+        keys.expect(name, 0.0)
+    keys.expect("normalize_embedding", positions.get("embedding_norm", False))
+    keys.expect("static_position_embeddings", positions["positions"] != "learned")
     keys.ignore(*OLDER, "_num_labels", "add_bias_logits", "extra_pos_embeddings", "force_bos_token_to_be_generated")
     return sizes | {
         "architecture": "encoder-decoder",

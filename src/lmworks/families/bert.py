@@ -40,8 +40,8 @@ OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "Laye
 
 def read_encoder(keys: Keys, activation: str = "gelu", dropout: float = 0.1) -> dict[str, Any]:
     """What the configs of BERT, RoBERTa and ALBERT say in the same words; ``activation`` and ``dropout`` by default."""
-    keys.only("position_embedding_type", "absolute")
-    keys.only("is_decoder", False)
+    keys.expect("position_embedding_type", "absolute")
+    keys.expect("is_decoder", False)
     keys.ignore("classifier_dropout", "gradient_checkpointing")
     rates: Fields = {ours: (key, dropout) for ours, key in DROPOUTS.items()}
     return ENCODER | keys.fields({**FIELDS, **rates}) | {"activation": keys.activation("hidden_act", activation)}

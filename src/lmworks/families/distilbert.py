@@ -37,7 +37,7 @@ NORM_EPS = 1e-12  # their code's; no key of theirs tells it
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    keys.only("is_decoder", False)
+    keys.expect("is_decoder", False)
     keys.ignore("sinusoidal_pos_embds", "tie_weights_")  # the former: how positions are drawn; the file has them
     keys.ignore("qa_dropout", "seq_classif_dropout", "gradient_checkpointing")
     return (

@@ -254,7 +254,7 @@ class Keys:
             raise InputError(f"{name}: {word!r} is not an activation we have", self.place, _one_of(ACTIVATIONS))
         return ACTIVATIONS[word]
 
-    def only(self, name: str, *harmless: Any) -> None:
+    def expect(self, name: str, *harmless: Any) -> None:
         """Refuse the key unless it is absent or has one of these values."""
         self._known.add(name)
         value = self._values.get(name, harmless[0])
@@ -273,7 +273,7 @@ class Keys:
         """Refuse whatever nobody has taken."""
         for name, values in HARMLESS.items():
             if name not in self._known:  # a family that takes such a key computes it
-                self.only(name, *values)
+                self.expect(name, *values)
         for name in self._values:
             if name not in self._known:
                 close = difflib.get_close_matches(name, sorted(self._known), 1)

@@ -21,7 +21,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, need_room
 from lmworks.base.json_file import read_object
 from lmworks.families.family import Family
-from lmworks.families.generation_config import GENERATION, TOKEN_IDS, ids_in, only_rows, read_generation
+from lmworks.families.generation_config import GENERATION, TOKEN_IDS, ids_in, ids_within, read_generation
 from lmworks.families.mapping import Rename, Row, to_ours, to_theirs
 from lmworks.families.opened import (
     DTYPES,
@@ -38,7 +38,7 @@ from lmworks.families.opened import (
 from lmworks.families.registry import family_of
 from lmworks.families.sentence_pooling import FILES, SentencePooling, read_pooling, write_pooling
 from lmworks.model.config import ModelConfig
-from lmworks.model.stored import stored_layers
+from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -144,7 +144,7 @@ def save_folder(
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     written = dtype_of(dtype) if dtype else _own_dtype(network)
     weights |= {f"{name}.weight": layer.storage.dequantized(written) for name, layer in stored_layers(network)}
-    ids = {name: only_rows((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
+    ids = {name: ids_within((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
     for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
         keys.setdefault(name, None)

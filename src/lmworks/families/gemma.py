@@ -28,12 +28,12 @@ NORMS = {
 
 
 def _read(newer: bool, keys: Keys) -> dict[str, Any]:
-    keys.only("use_bidirectional_attention", False, None)
+    keys.expect("use_bidirectional_attention", False, None)
     keys.ignore("hidden_act", "cache_implementation")  # the activation that is read is hidden_activation
     fields = keys.fields(SAME)
     fields |= read_rope(keys, 1e6, local=1e4) if newer else read_rope(keys)
     if newer:
-        keys.only("attn_logit_softcapping", None)  # told, but Gemma 3's attention has no cap
+        keys.expect("attn_logit_softcapping", None)  # a key of Gemma 2; attention of Gemma 3 has no cap
     every = (
         keys.take("sliding_window_pattern", None, int)
         or keys.take("_sliding_window_pattern", None, int)

@@ -57,7 +57,7 @@ def read_generation(
         strange = [token for token in ids_in(generation[name]) if token >= rows]
         if strange:
             notes.append(f"{file}: {name} is {strange[0]}, but the embedding has {rows} rows: read as none")
-        generation[name] = only_rows(generation[name], rows)
+        generation[name] = ids_within(generation[name], rows)
         if generation[name] is None:
             del generation[name]
     return generation, notes
@@ -74,7 +74,7 @@ def check_ids(name: str, value: Any, place: str) -> None:
         raise InputError(f"{name} is {value!r}, not a token id", place, REPAIR)
 
 
-def only_rows(value: Any, rows: int) -> Any:
+def ids_within(value: Any, rows: int) -> Any:
     """One id, or a list of them, without those that the embedding has no row for."""
     if not isinstance(value, list):
         return value if isinstance(value, int) and 0 <= value < rows else None

@@ -185,9 +185,11 @@ def _all_parts(opened: _Part, count: int) -> list[_Part]:
         raise InputError(fault, place, "fetch every part into this folder")
     parts = [opened if path == opened.path else _Part(path) for path in paths]
     for index, part in enumerate(parts):
-        said = [value_of(part.metadata, key, int, str(part.path), 0) for key in ("split.no", "split.count")]
-        if said != [index, count]:
-            fault = f"it says to be part {said[0] + 1} of {said[1]}, its name that it is part {index + 1} of {count}"
+        numbers = [value_of(part.metadata, key, int, str(part.path), 0) for key in ("split.no", "split.count")]
+        if numbers != [index, count]:
+            fault = (
+                f"it says to be part {numbers[0] + 1} of {numbers[1]}, its name that it is part {index + 1} of {count}"
+            )
             raise InputError(fault, str(part.path), "the parts are not of one model: fetch them again")
     return parts
 

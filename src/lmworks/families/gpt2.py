@@ -29,8 +29,8 @@ ALWAYS |= {"qkv_bias": True, "output_bias": True, "mlp_bias": True}
 def _read(keys: Keys) -> dict[str, Any]:
     keys.ignore("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     keys.ignore("summary_first_dropout", "reorder_and_upcast_attn")  # the latter: rounding only, in half precision
-    keys.only("scale_attn_weights", True)
-    keys.only("scale_attn_by_inverse_layer_idx", False)
+    keys.expect("scale_attn_weights", True)
+    keys.expect("scale_attn_by_inverse_layer_idx", False)
     fields = keys.fields(FIELDS)
     fields["intermediate_size"] = fields["intermediate_size"] or 4 * fields["hidden_size"]
     return ALWAYS | fields | {"activation": keys.activation("activation_function", "gelu_new")}

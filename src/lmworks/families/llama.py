@@ -18,7 +18,7 @@ ABSENT |= {"qwen3": {"num_key_value_heads": 32, "head_dim": 128}}
 
 def _read(name: str, keys: Keys) -> dict[str, Any]:
     for key, harmless in {"pretraining_tp": 1, "rope_interleaved": False, "use_mrope": False}.items():
-        keys.only(key, harmless, None)
+        keys.expect(key, harmless, None)
     keys.ignore("is_llama_config", "max_sequence_length")
     fields = keys.fields(FIELDS)
     fields |= {key: value for key, value in ABSENT.get(name, {}).items() if fields[key] is None}
@@ -31,7 +31,7 @@ def _read(name: str, keys: Keys) -> dict[str, Any]:
 
 def _read_windows(name: str, keys: Keys, layers: int) -> dict[str, Any]:
     if name == "llama":
-        keys.only("sliding_window", None)
+        keys.expect("sliding_window", None)
         return {}
     window = keys.take("sliding_window", 4096)
     if name == "mistral":

@@ -17,8 +17,8 @@ SINUSOIDS = r"model\.(en|de)coder\.embed_positions\.weight"
 
 def _read(keys: Keys) -> dict[str, Any]:
     fields = bart.read(POSITIONS, ARCHITECTURE, keys)
-    keys.only("share_encoder_decoder_embeddings", True)
-    keys.only("decoder_vocab_size", fields["vocab_size"], None)
+    keys.expect("share_encoder_decoder_embeddings", True)
+    keys.expect("decoder_vocab_size", fields["vocab_size"], None)
     return fields
 
 

@@ -20,7 +20,7 @@ TRAINED = 4096  # original_max_position_embeddings where a config does not tell 
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    keys.only("attention_bias", False)
+    keys.expect("attention_bias", False)
     activation = keys.activation("hidden_act", "silu")
     return keys.fields(SAME) | read_rope(keys, trained=TRAINED, partial=True) | {"activation": activation}
 

@@ -22,7 +22,7 @@ def _read(named: str, keys: Keys) -> dict[str, Any]:
     offset = padding + 1  # the rows up to the padding's are never read
     headed = keys.promised("lm_head.dense.weight", f"{named}ForMaskedLM")
     if headed:
-        keys.only("hidden_act", "gelu")  # the head's activation, whatever the layers'
+        keys.expect("hidden_act", "gelu")  # the head's activation, whatever the layers'
     return read | {
         "max_position_embeddings": read["max_position_embeddings"] - offset,
         "position_offset": offset,

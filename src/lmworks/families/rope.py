@@ -57,7 +57,7 @@ def read_rope(
     rope = _without_nulls(older or newer or {})
     theta, fields = keys.take("rope_theta", None, float) or theta, {}
     if local is not None:
-        # the newer keys tell both kinds of layers, the older rope_scaling those alone that see everything
+        # newer keys describe both kinds of layers, the older rope_scaling only layers with full attention
         sliding = _without_nulls((newer or {}).get("sliding_attention") or {})
         rope.pop("sliding_attention", None)
         rope = _without_nulls(rope.get("full_attention", rope))
@@ -112,7 +112,7 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     numbers = _without_nulls({name: getattr(scaling, name) for name in FIELDS[scaling.kind]})
     if scaling.kind != "longrope":
         return keys | {"rope_scaling": {"rope_type": scaling.kind, **numbers}}
-    # Older versions of transformers take three keys alone, and the trained context from beside them.
+    # Older versions of transformers read three keys here and the trained context from outside of them.
     keys[TRAINED] = numbers.pop(TRAINED, config.max_position_embeddings)
     if numbers["factor"] == config.max_position_embeddings / keys[TRAINED]:
         del numbers["factor"]

@@ -23,9 +23,9 @@ SAME: Fields = FIELDS | {
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    keys.only("norm_type", "layer_norm")
-    keys.only("mlp_type", "default")
-    keys.ignore("activation_function", "layer_norm_epsilon")  # told twice; hidden_act and norm_epsilon are read
+    keys.expect("norm_type", "layer_norm")
+    keys.expect("mlp_type", "default")
+    keys.ignore("activation_function", "layer_norm_epsilon")  # repeat hidden_act and norm_epsilon, which are read
     keys.ignore("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32")  # rounding only, in half precision
     fields = {"norm": "layer", "gated": False} | keys.fields(SAME) | read_rope(keys)
     fields |= {"output_bias": fields["qkv_bias"], "mlp_bias": fields["qkv_bias"]}

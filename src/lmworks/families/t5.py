@@ -14,7 +14,7 @@ from lmworks.families.mapping import Rename, Row, expand
 from lmworks.model.config import ModelConfig
 
 SIZES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
-FIELDS: dict[str, tuple[str, Any]] = {  # ours: theirs, and what it is where it is not told
+FIELDS: dict[str, tuple[str, Any]] = {  # ours: theirs, and its value where the config lacks it
     "head_dim": ("d_kv", 64),
     "intermediate_size": ("d_ff", 2048),
     "max_position_embeddings": ("n_positions", 512),
@@ -31,7 +31,7 @@ UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias
 
 def _read(keys: Keys) -> dict[str, Any]:
     sizes = keys.sizes(**SIZES)
-    keys.only("is_encoder_decoder", True)
+    keys.expect("is_encoder_decoder", True)
     keys.ignore("initializer_factor", "classifier_dropout", "output_past", "gradient_checkpointing")
     keys.ignore("dense_act_fn", "is_gated_act")  # both follow from feed_forward_proj
     word = keys.take("feed_forward_proj", "relu") or "relu"

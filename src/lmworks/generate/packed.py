@@ -3,7 +3,7 @@
 One new token multiplies each matrix by a single row, so its speed is that of reading weights: fewer bytes, more
 tokens per second.
 
-- Weights in four bits (a Q4_1 or Q4_0 file) lie on a lattice of sixteen values a group. Their storage states it; of
+- Weights of a Q4_1 or Q4_0 file have sixteen equidistant values in each group. Their storage states it; of
   weights that were widened it is computed again. They are kept in those four bits: no weight is rounded that was not
   rounded already, but scales and the products of single rows are bfloat16's. The head is kept in float16 beside.
 - In a bfloat16 network, PyTorch's plain product reads weights far below the memory's rate; oneDNN's layout does not.
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lmworks.model.frozen_layers import StoredLinear, product, stored_layers
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
-from lmworks.model.stored import StoredLinear, product, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
@@ -28,7 +28,7 @@ GROUP = 32  # weights with one scale in llama.cpp's four-bit formats
 LEVELS = 15
 FEW_ROWS = 4  # from here on the plain product, which reads weights once for all rows, is the faster one
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("up_proj",), ("down_proj",))
-Lattice = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+FourBitGroups = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 LATTICE_ERROR = 2e-3  # of a group's range: the rounding of scales to half width, far below a four-bit step (1 / 15)
 
 
@@ -57,13 +57,13 @@ class FourBits(nn.Module):
 
     Args:
         linears: linears of equal in_features; kept for many rows.
-        lattices: of each: levels, steps and smallest values, as :func:`lattice` gives them.
+        groups: of each: levels, steps and smallest values, as :func:`four_bit_groups` gives them.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear | StoredLinear], lattices: list[Lattice]) -> None:
+    def __init__(self, linears: Sequence[nn.Linear | StoredLinear], groups: list[FourBitGroups]) -> None:
         super().__init__()
         self.linears = nn.ModuleList(linears)
-        levels, scales, lowest = (torch.cat(parts) for parts in zip(*lattices, strict=True))
+        levels, scales, lowest = (torch.cat(parts) for parts in zip(*groups, strict=True))
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
         # the kernel's weight is (level - 8) * scale + zero, with scale and zero as (groups, out_features, 2)
         pairs = torch.stack((scales, lowest + 8 * scales), dim=-1)
@@ -122,8 +122,8 @@ class HalfHead(nn.Module):
         return torch.ops.quantized.linear_dynamic_fp16(x.float(), self._packed)
 
 
-def lattice(weight: torch.Tensor) -> Lattice | None:
-    """The sixteen-valued lattice that each group of a matrix lies on; None where it lies on none.
+def four_bit_groups(weight: torch.Tensor) -> FourBitGroups | None:
+    """Levels, steps and smallest values of the sixteen equidistant values of each group; None where a group has others.
 
     Args:
         weight: (out_features, in_features) float32.
@@ -144,12 +144,12 @@ def lattice(weight: torch.Tensor) -> Lattice | None:
     return levels.int().view_as(weight), scales, lowest
 
 
-def lattice_of(linear: nn.Module) -> Lattice | None:
-    """The lattice that a linear's storage states, or on which its plain weight lies; None where there is none."""
+def groups_of(linear: nn.Module) -> FourBitGroups | None:
+    """The same of a linear: as its storage states them, or as its plain weight shows them."""
     if isinstance(linear, StoredLinear):
         storage = linear.storage
-        return storage.lattice() if isinstance(storage, BlockStorage) and not linear.out_features % 16 else None
-    return lattice(linear.get_parameter("weight")) if type(linear) is nn.Linear else None
+        return storage.four_bit_groups() if isinstance(storage, BlockStorage) and not linear.out_features % 16 else None
+    return four_bit_groups(linear.get_parameter("weight")) if type(linear) is nn.Linear else None
 
 
 def make_fast(network: Transformer, precision: str) -> int:
@@ -176,16 +176,16 @@ def make_fast(network: Transformer, precision: str) -> int:
 
 
 def _keep_four_bits(network: Transformer) -> int:
-    """Join and keep in four bits those linears that read the same input and all lie on a lattice; gives how many."""
+    """Join linears that read one input and have four-bit groups, kept in four bits; returns how many."""
     count = 0
     for parent in list(network.modules()):
         for names in TOGETHER:
             parts = [getattr(parent, name, None) for name in names]
             linears = [part for part in parts if isinstance(part, nn.Linear | StoredLinear)]
-            lattices = [lattice for linear in linears if (lattice := lattice_of(linear)) is not None]
-            if len(lattices) < len(names):
+            groups = [own for linear in linears if (own := groups_of(linear)) is not None]
+            if len(groups) < len(names):
                 continue
-            joined = FourBits(linears, lattices)
+            joined = FourBits(linears, groups)
             for index, name in enumerate(names):
                 put(parent, name, FourBitLinear(joined, index))
             count += len(names)

@@ -203,7 +203,7 @@ def distribution(logits: torch.Tensor, settings: SamplingSettings, earlier: Sequ
     if settings.top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         probabilities = ordered.softmax(-1)
-        # a token stays while those before it have not reached p; the likeliest always stays
+        # keep a token while the sum before it is below p; the likeliest is always kept
         beyond = probabilities.cumsum(-1) - probabilities >= settings.top_p
         logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
     probabilities = logits.softmax(-1)

@@ -7,7 +7,11 @@ import torch
 from lmworks.kernels.dispatch import KERNEL_DTYPES, to_dlpack
 from lmworks.kernels.library import library
 
-FORMATS = {"Q4_0": 0, "Q4_1": 1, "Q8_0": 2}  # those the kernel decodes, with their numbers in native/kernel_table.hpp
+FORMATS = {
+    "Q4_0": 0,
+    "Q4_1": 1,
+    "Q8_0": 2,
+}  # formats that the kernel decodes, with their numbers in native/kernel_table.hpp
 
 
 def can_dequantize(kind: str, dtype: torch.dtype) -> bool:

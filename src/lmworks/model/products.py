@@ -18,8 +18,8 @@ from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
 from lmworks.model import accumulation
+from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored import StoredLinear
 
 OptionalTensor = torch.Tensor | None
 TENSORS = 4  # of a linear: weight, bias, A, B

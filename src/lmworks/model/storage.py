@@ -131,7 +131,7 @@ class BlockStorage:
         kind = gguf.GGMLQuantizationType[self.kind]
         return torch.from_numpy(gguf.quants.dequantize(blocks.contiguous().numpy().reshape(1, -1), kind))
 
-    def lattice(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    def four_bit_groups(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
         """Levels (rows, columns) int32 in 0..15, and step and smallest value of each block, (rows, columns / 32)
         float32: weight = level * step + smallest. None where the format is not of four bits with a scale a block."""
         if self.kind not in ("Q4_0", "Q4_1"):

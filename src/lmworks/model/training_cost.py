@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops, LayerId
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 
 HEADS = ("lm_head", "head_bias", "head_transform.", "pooler.", "heads.")
 

@@ -8,7 +8,11 @@ from lmworks.base import figures
 from lmworks.tasks.registry import TASKS
 
 Card = dict[str, Any]
-FORMS = {"seconds": figures.duration, "bytes": figures.storage, "flops": lambda value: figures.scaled(value, "FLOP", 3)}
+FORMATTERS = {
+    "seconds": figures.duration,
+    "bytes": figures.storage,
+    "flops": lambda value: figures.scaled(value, "FLOP", 3),
+}
 
 
 def title(source: str | None) -> str:

@@ -17,7 +17,7 @@ from lmworks.tasks.registry import TASKS
 
 LEVEL = 0.95
 FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
-MOST = 700.0  # nats whose exponential a number still holds
+MAX_NATS = 700.0  # nats whose exponential a number still holds
 NEGLIGIBLE = 2**-8
 """Relative change below which a difference is negligible, however surely it was measured.
 
@@ -77,7 +77,7 @@ def _exponential(side: dict[str, Any]) -> dict[str, Any]:
 
 
 def _exp(value: float | None) -> float | None:
-    return None if value is None or not value < MOST else math.exp(value)
+    return None if value is None or not value < MAX_NATS else math.exp(value)
 
 
 def _answers(old: Event, new: Event) -> dict[str, Any]:

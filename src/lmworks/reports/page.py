@@ -169,11 +169,11 @@ def _curves(card: Card) -> str:
 def _costs(card: Card) -> str:
     rows = []
     for line in card["planned"]:
-        form = facts.FORMS[line["unit"]]
+        formatter = facts.FORMATTERS[line["unit"]]
         ratio = f"× {figures.number(line['ratio'])}" if line["ratio"] else ""
         rows.append(
-            f'<tr><th scope="row">{_text(line["what"])}</th><td>{form(line["planned"])}</td>'
-            f"<td>{form(line['happened'])}</td><td>{ratio}</td></tr>"
+            f'<tr><th scope="row">{_text(line["what"])}</th><td>{formatter(line["planned"])}</td>'
+            f"<td>{formatter(line['happened'])}</td><td>{ratio}</td></tr>"
         )
     table = _table(["", "planned", "happened", ""], rows, "costs") if rows else ""
     return f"<section><h2>What it cost</h2>{table}{_list(facts.of_cost(card))}</section>"

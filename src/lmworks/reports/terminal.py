@@ -95,9 +95,9 @@ def _measures(card: Card) -> Table:
 def _costs(card: Card) -> RenderableType:
     costs = _table("cost", "planned", "happened", "ratio")
     for line in card["planned"]:
-        form = facts.FORMS[line["unit"]]
+        formatter = facts.FORMATTERS[line["unit"]]
         ratio = figures.number(line["ratio"]) if line["ratio"] else ""
-        costs.add_row(line["what"], form(line["planned"]), form(line["happened"]), ratio)
+        costs.add_row(line["what"], formatter(line["planned"]), formatter(line["happened"]), ratio)
     list_ = Table.grid(padding=(0, 2))
     list_.add_column(style="dim")
     list_.add_column()

@@ -18,7 +18,7 @@ from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
 from lmworks.model.storage import PART
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
 from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import STATE_BYTES, TrainSettings
@@ -234,7 +234,7 @@ def _head_gradient(setup: TrainingSetup) -> int:
 def _head(setup: TrainingSetup) -> int:
     """A chunk of logits, which becomes its own gradient; in bfloat16 it stands beside the float32 one."""
     config, half = setup.config, setup.precision == "bfloat16"
-    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.LEAST_NUMBERS)
+    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.MIN_LOGIT_NUMBERS)
     logits = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
     return logits + (2 * _head_gradient(setup) if half else 0)
 

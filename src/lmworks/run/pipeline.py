@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
@@ -173,7 +173,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if not _is_evaluated(run, "before"):
         say("measuring before training")
         _measure(run, evaluation, "before", 0, quiet=say is silent)
-    machine.release_memory()
+    process_memory.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
     say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
     outcome = train(
@@ -187,7 +187,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
     setup.model.network.eval().requires_grad_(False)
-    machine.release_memory()
+    process_memory.release_memory()
     if run.final.exists():
         shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
     _save(setup, run.final)
@@ -274,7 +274,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
-        "notes": report.notes,
+        "notes": [*report.notes, *setup.evaluation.notes],
     }
 
 
@@ -282,7 +282,7 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seco
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None
-    peak = machine.peak_memory()  # before anything is measured anew
+    peak = process_memory.peak_memory()  # before anything is measured anew
     limit = _limit(outcome.precision[0], reached or 0.0)
     return {
         "seconds": seconds,

@@ -14,7 +14,7 @@ from typing import Any
 
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
-from lmworks.base import figures, machine
+from lmworks.base import figures, machine, process_memory
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
@@ -177,7 +177,7 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
 
 def _free(process: ProcessMemory) -> int:
     """Bytes that the process may hold in all."""
-    return machine.memory()[1] + machine.resident_memory() if process.free is None else process.free
+    return process_memory.memory()[1] + process_memory.resident_memory() if process.free is None else process.free
 
 
 def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmworks.adapt.method import Method
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
@@ -90,7 +90,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
-    memory = ProcessMemory(source.library_bytes(), machine.peak_memory())
+    memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
     plan = make_plan(
         config, method, recipe.train, documents, memory, weight_formats=source.weight_formats(), goes_on=goes_on
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lmworks.adapt import registry as methods
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.families.registry import FAMILIES
@@ -23,8 +23,8 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import stored_layers, weight_bytes, widen
 from lmworks.model.storage import BlockStorage
-from lmworks.model.stored import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer
@@ -183,12 +183,12 @@ class OpenedModel(Source):
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """All of it."""
-        self._before = machine.resident_memory()
+        self._before = process_memory.resident_memory()
         storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
         self.model = open_saved_model(self.source, storage=storage)
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
-        self._opened = machine.resident_memory()
+        self._opened = process_memory.resident_memory()
         self.notes += self.model.notes
         return self.model
 
@@ -196,7 +196,7 @@ class OpenedModel(Source):
         """Weights of a mapped file are in memory as far as they were read."""
         assert self.model is not None
         weights = weight_bytes(self.model.network)
-        after = max(0, machine.resident_memory() - self._opened)
+        after = max(0, process_memory.resident_memory() - self._opened)
         return self._before + max(0, self._opened - self._before - weights) + after
 
     def weight_formats(self) -> list[WeightFormat]:
@@ -285,9 +285,9 @@ class NewModel(Source):
 
     def library_bytes(self) -> int:
         """Drawn weights are in memory wholly."""
-        machine.release_memory()
+        process_memory.release_memory()
         weights = [] if self.network is None else [weight.nbytes for weight in self.network.parameters()]
-        return machine.resident_memory() - sum(weights)
+        return process_memory.resident_memory() - sum(weights)
 
     def event(self) -> dict[str, Any]:
         """The tokenizer's origin."""

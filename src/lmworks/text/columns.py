@@ -73,7 +73,7 @@ def find_fields(available: list[str], chosen: dict[str, str], settings: DataSett
             taken.add(column)
 
     if chosen and settings.kind is None and any(set(chosen) >= set(needed) for needed in FIELDS.values()):
-        return fields  # the settings are complete: nothing is guessed beside them
+        return fields  # the settings are complete: nothing else is guessed
     find("messages", MESSAGES)
     find("completion", COMPLETION)
     find("prompt", PROMPT)

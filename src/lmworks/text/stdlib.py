@@ -33,7 +33,7 @@ SHOWN_AS = {"posixpath": "os.path", "_pydecimal": "decimal", "_pyio": "io", "_co
 NOT_IMPORTED = {"readline", "nis", "xxlimited", "xxlimited_35", "xxsubtype", "spwd", "tkinter", "ossaudiodev"}
 """Extension modules whose import does something, or that are examples."""
 
-BEHIND = {
+PUBLIC_MODULES = {
     "_collections": "collections",
     "_functools": "functools",
     "_struct": "struct",
@@ -143,15 +143,17 @@ def _in_tree(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
 def _extensions() -> list[tuple[str, str]]:
     """Extension modules that may be imported, and the names they are known by."""
     builtin = ("builtins", *sys.builtin_module_names)
-    modules = {name: BEHIND.get(name, name) for name in builtin if not name.startswith("_") or name in BEHIND}
+    modules = {
+        name: PUBLIC_MODULES.get(name, name) for name in builtin if not name.startswith("_") or name in PUBLIC_MODULES
+    }
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
     for name in sorted(sys.stdlib_module_names):
-        if (name.startswith("_") and name not in BEHIND) or name in NOT_IMPORTED | LEFT_OUT:
+        if (name.startswith("_") and name not in PUBLIC_MODULES) or name in NOT_IMPORTED | LEFT_OUT:
             continue
         spec = importlib.util.find_spec(name)
         origin = (spec.origin or "") if spec else ""
         if origin == "built-in" or origin.endswith((suffix, ".so", ".pyd")):
-            modules[name] = BEHIND.get(name, name)
+            modules[name] = PUBLIC_MODULES.get(name, name)
     return sorted((name, shown) for name, shown in modules.items() if name not in NOT_IMPORTED)
 
 

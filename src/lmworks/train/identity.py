@@ -10,10 +10,10 @@ import numpy as np
 from lmworks.data.batch import Example, ExampleTransform
 from lmworks.train.settings import TrainSettings
 
-# Settings that are not compared: they change no loss, or, as threads, a resumed run keeps those it began with.
+# Settings that are not compared: they change no loss, or a resumed run takes them from its first session (threads).
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
 NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
-SAMPLED = 1000  # examples whose random part is hashed
+MAX_SAMPLES = 1000  # examples whose random part is hashed
 
 
 def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
@@ -33,7 +33,7 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
     identity |= {"data": data.hexdigest(), "settings": hashlib.sha256(values.encode()).hexdigest()}
     if draw is not None:
         samples = hashlib.sha256()
-        for index in range(0, len(examples), -(-len(examples) // SAMPLED)):
+        for index in range(0, len(examples), -(-len(examples) // MAX_SAMPLES)):
             _add(samples, draw(examples[index], np.random.default_rng((settings.seed, index))))
         identity["task"] = samples.hexdigest()
     return identity

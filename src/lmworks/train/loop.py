@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import library
-from lmworks.model.stored import stored_layers
+from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.train import checkpoint, identity, optimizers, rate_finder
 from lmworks.train.checkpoint import State
@@ -100,7 +100,7 @@ def train(
         raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
-    machine.keep_memory()
+    process_memory.keep_memory()
     settings = sized(settings, network.config)
     device = torch.device(device)
     precision = _threads_and_precision(run, settings, device)

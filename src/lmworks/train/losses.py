@@ -19,8 +19,8 @@ from lmworks.kernels.entropy import cross_entropy_
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
+from lmworks.model.frozen_layers import StoredLinear, product, transposed_product
 from lmworks.model.storage import DenseStorage, WeightStorage
-from lmworks.model.stored import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
 
 

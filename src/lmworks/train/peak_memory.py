@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmworks.base import machine
-from lmworks.model.stored import weight_bytes
+from lmworks.base import process_memory
+from lmworks.model.frozen_layers import weight_bytes
 
 NEGLIGIBLE = 0.01  # a relative rise below this does not move the peak to another stage
 BEFORE = "opening and measuring before"
@@ -26,15 +26,15 @@ class PeakMemory:
     """
 
     def __init__(self, network: nn.Module, library: int | None = None) -> None:
-        # beside frozen weights in bfloat16, step.cast_frozen_weights keeps the float32 ones
+        # step.cast_frozen_weights keeps float32 weights in memory together with their bfloat16 copies
         float32_copies = sum(4 * weight.numel() for weight in network.parameters() if weight.dtype == torch.bfloat16)
         self.weights = float32_copies + weight_bytes(network)
-        self.library = max(0, machine.resident_memory() - self.weights) if library is None else library
-        self.stage, self.before, self.peak = BEFORE, machine.peak_memory(), 0
+        self.library = max(0, process_memory.resident_memory() - self.weights) if library is None else library
+        self.stage, self.before, self.peak = BEFORE, process_memory.peak_memory(), 0
 
     def end_stage(self, stage: str) -> None:
         """A stage is over; the peak came in it if it is higher than before."""
-        peak = machine.peak_memory()
+        peak = process_memory.peak_memory()
         if peak > (1 + NEGLIGIBLE) * max(self.peak, self.before):
             self.stage = stage
         self.peak = max(peak, self.before)

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
 LIVE_SECONDS = 0.25  # between two updates of the live line
-BEYOND = "over 100% of this machine's limit: measured too low, and anew at the end"
+ABOVE_LIMIT = "over 100% of this machine's limit: measured too low, and anew at the end"
 WINDOW = 10  # updates that speeds are averaged over
 
 
@@ -124,12 +124,12 @@ class TrainingProgress:
             f"step {step}/{self.total}",
             f"loss {loss:.4f}",
             f"{(after.tokens - before.tokens) / seconds:.0f} tokens/s",
-            f"{machine.peak_memory() / 1e9:.2f} GB",
+            f"{process_memory.peak_memory() / 1e9:.2f} GB",
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]
         if self.limit:
             utilization = (after.flops - before.flops) / seconds / self.limit
-            parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else BEYOND)
+            parts.append(f"{utilization:.0%} of this machine's limit" if utilization <= 1 else ABOVE_LIMIT)
         return "  ".join(parts)
 
 

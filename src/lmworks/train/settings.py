@@ -12,7 +12,7 @@ from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
 
-# Bytes that AdamW remembers of each weight: two moments; in 8 bits, a float32 scale for each 256 of them beside.
+# Bytes that AdamW remembers of each weight: two moments; in 8 bits, also a float32 scale for each 256 numbers.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
 
@@ -128,10 +128,10 @@ class TrainSettings(OptimizerSettings):
 
     @property
     def room(self) -> int:
-        """Tokens of a row; the fewest where neither a person nor the model's size (:func:`sized`) has told them."""
+        """Tokens of a row; the default where neither the settings nor :func:`sized` say it."""
         return self.row_tokens or SMALLEST_ROW
 
 
 def sized(settings: TrainSettings, config: ModelConfig) -> TrainSettings:
-    """The same with the tokens of a row told, by the model's size where nobody has told them."""
+    """The same with the tokens of a row filled in: from the model's size, where the settings leave them open."""
     return settings if settings.row_tokens else settings.model_copy(update={"row_tokens": row_tokens(config)})

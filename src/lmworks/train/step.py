@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmworks.base import machine
+from lmworks.base import process_memory
 from lmworks.base.seeds import derived_seed
 from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
-from lmworks.model.trained import TrainedParameters
+from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
@@ -180,7 +180,7 @@ def accumulate_gradients(
     with accumulate_in_place():
         for batch in batches:
             if settings.trim_above is not None:
-                machine.trim_memory(settings.trim_above)
+                process_memory.trim_memory(settings.trim_above)
             if not weights[LANGUAGE] and not batch.labels:
                 continue
             # The language head computes its gradient with its loss, so its weights are divided, not its total.
