@@ -115,3 +115,13 @@ def test_causal_windows_begin_anywhere_and_count_their_bytes():
     for example in created:
         assert task.sample_for_evaluation(example, rng) is example
         assert still.sample(example, rng) is example
+
+
+def test_general_texts_are_asked_as_the_model_was_pretrained_on_them():
+    shown = make_task("seq2seq", T5, model("encoder-decoder")).general_examples(TEXTS, 64)
+    assert len(shown) >= len(TEXTS)
+    assert T5.core.token_to_id("<extra_id_0>") in shown[0].source.tolist()
+    damaged = make_task("seq2seq", BART, model("encoder-decoder"), decoder_start="eos").general_examples(TEXTS, 64)
+    assert BART.mask_id in damaged[0].source.tolist()
+    for without in (t5_like(0), t5_like(1)):  # as Marian's; and fewer sentinels than a text has spans
+        assert make_task("seq2seq", without, model("encoder-decoder")).general_examples(TEXTS, 512) == []

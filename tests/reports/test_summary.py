@@ -28,6 +28,23 @@ def test_the_sentence_gives_headline_verdict_forgetting_and_time(make_run) -> No
     assert built["summary"].count(". ") == 0
 
 
+def test_what_is_surely_better_stands_beside_answers_that_cannot_be_told_apart(make_run, run_events) -> None:
+    events = run_events()
+    before, after = (next(e for e in events if e.get("when") == when and "task" in e) for when in ("before", "after"))
+    after["task"]["values"] = [value + (1 if row % 2 else -1) for row, value in enumerate(before["task"]["values"])]
+    summary = card.build(make_run(_moved(events, 0.8)))["summary"]
+    loss, answers = summary.split("; ")[:2]
+    assert loss.startswith("Loss on held-out rows: ")
+    assert "better by" in loss
+    assert answers.startswith("answers, chrF: ")
+    assert "no difference measured" in answers
+    alike = card.build(make_run(_moved(run_events(), 0.8), name="alike"))["summary"]
+    assert alike.startswith("Answers, chrF: ")
+    assert "Loss on held-out" not in alike
+    worse = card.build(make_run(_moved(run_events(), 1.2), name="worse"))["summary"]
+    assert "worse by" in worse.split("; ")[1]
+
+
 def test_it_stands_first(make_run) -> None:
     folder = make_run()
     built = card.build(folder)

@@ -1,6 +1,7 @@
 """The card in one sentence: what came out of a run, what it is worth, what was forgotten, and the time it took.
 
-The headline is the first figure of the task that was measured on both sides.
+The headline is the first figure of the task that was measured on both sides. Where another figure surely says
+otherwise, as a loss over all held-out rows may where the answers are few, the sentence has both.
 """
 
 from __future__ import annotations
@@ -23,14 +24,31 @@ def headline(measures: list[Card]) -> Card | None:
 def sentence(card: Card) -> str:
     """What a person should know who reads nothing else of the card."""
     measure = headline(card["measures"])
-    parts = [_result(measure, card) if measure else _unmeasured(card)]
+    parts = [_unmeasured(card)]
     if measure:
+        other = _otherwise(measure, card["measures"])
+        shown = [measure] if other is None else sorted((measure, other), key=lambda shown: not _is_sure(shown))
+        parts = [_result(shown[0], card), *(_lower(_result(second, card)) for second in shown[1:])]
         parts += [part for part in (_baseline(measure), _forgetting(card)) if part]
     seconds = card["costs"]["seconds"]
     if seconds:
         verb = "it took" if card["run"]["state"] == "finished" else "so far it took"
         parts.append(f"{verb} {figures.duration(seconds)}")
     return f"{'; '.join(parts)}."
+
+
+def _otherwise(measure: Card, measures: list[Card]) -> Card | None:
+    """The first other figure that is surely better or worse, where the headline is not the same."""
+    others = [other for other in measures if other is not measure and other["key"] not in FORGETTING]
+    return next((other for other in others if _is_sure(other) and other["verdict"] != measure["verdict"]), None)
+
+
+def _is_sure(measure: Card) -> bool:
+    return measure["verdict"] in ("better", "worse")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _result(measure: Card, card: Card) -> str:

@@ -104,6 +104,9 @@ class Evaluation:
                 f"{len(prompts) - len(fitting)} held-out prompts leave no room for an answer in the context of "
                 f"{context} tokens and are not asked; the first is {place}"
             )
+        if general and task.architecture != "decoder" and not task.general_examples(general, context):
+            general = []
+            notes.append(f"forgetting is not measured: task {task.name} has no examples of plain texts for this model")
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 

@@ -84,7 +84,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     machine.use_threads(recipe.train.threads)
     title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
     recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
-    asked = recipe.train.precision
+    precision = recipe.train.precision
     folder = Path(recipe.out)
     _refuse_existing(folder)
     if rows is not None:
@@ -92,7 +92,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
-    for line in (*_slowdown_notes(recipe.train, asked), *setup.notes, *setup.plan.lines()):
+    for line in (*_slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
@@ -144,7 +144,7 @@ def _refuse_threads(threads: int | None) -> None:
         )
 
 
-def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
+def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
     notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
@@ -153,7 +153,7 @@ def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
             "which is what comes without train.threads"
         )
     rates = machine.rates()
-    if asked == "bfloat16" and rates.bfloat16 < rates.float32:
+    if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
             "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
@@ -275,7 +275,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
-        "notes": report.notes,
+        "notes": [*report.notes, *setup.evaluation.notes],
     }
 
 

@@ -180,13 +180,13 @@ def _documents(documents: DataStatistics, setup: TrainingSetup) -> list[Example]
     """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
     lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
     count = min(setup.train.batch_size, len(lengths))
-    chosen = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
-    while len(chosen) > 1 and sum(map(sum, chosen)) > TIMED_TOKENS:
-        chosen = chosen[1::2] or chosen[:1]
+    pairs = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
+    while len(pairs) > 1 and sum(map(sum, pairs)) > TIMED_TOKENS:
+        pairs = pairs[1::2] or pairs[:1]
     loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
     learned = loss_tokens / max(1, sum(documents.lengths))
     rng = np.random.default_rng(0)
-    return [_example(length, source, learned, setup.config.vocab_size, rng) for length, source in chosen]
+    return [_example(length, source, learned, setup.config.vocab_size, rng) for length, source in pairs]
 
 
 def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.random.Generator) -> Example:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lmworks.base.errors import InputError
 from lmworks.data import sequences
+from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.model.config import ModelConfig
+from lmworks.tasks.denoising import Denoising
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, LOSS, NUMBERS, PERPLEXITY
+from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_LOSS, LOSS, NUMBERS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.spans import Spans
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
+
+PRETRAINING_CONTEXT = 512
+"""Tokens of the texts that T5 and BART were pretrained on (Raffel et al. 2020; Lewis et al. 2020)."""
 
 
 class SequenceToSequence(EncoderDecoderTask):
@@ -25,7 +32,7 @@ class SequenceToSequence(EncoderDecoderTask):
     default_for = ("pairs", "completion", "labels")
     uses = frozenset({"prefix", "decoder_start"})
     input_kind = "source"
-    figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS)
+    figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_LOSS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
@@ -61,3 +68,16 @@ class SequenceToSequence(EncoderDecoderTask):
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
         """With the prefix of each source."""
         return super().input_format(settings).model_copy(update={"prefix": self.settings.prefix})
+
+    def general_examples(self, texts: Sequence[str], context: int) -> list[Example]:
+        """Texts as the model was pretrained on them, as far as its tokenizer shows it: with spans behind T5's
+        sentinels, or damaged with BART's mask token; else none, as of Marian, which has only ever translated."""
+        pretraining = next((task for task in (Spans, Denoising) if task.suits(self.tokenizer)), None)
+        if pretraining is None:
+            return []
+        settings = TaskSettings(name=pretraining.name, decoder_start=self.settings.decoder_start)
+        try:
+            task = pretraining(settings, self.tokenizer, self.model, self.decoder_start)
+            return task.general_examples(texts, min(context, PRETRAINING_CONTEXT))
+        except InputError:  # too few sentinels for such texts, or no token to end them: it was not pretrained so
+            return []
