@@ -180,7 +180,7 @@ def rates(refresh: bool = False) -> Rates:
     if old is not None and (old.share >= QUIET or old.tries >= TRIES):
         _known[key] = old
         return old
-    measured = measure(_threads(), memory()[1])
+    measured = measure(threads(), memory()[1])
     if old is not None:
         best = {name: max(getattr(old, name), getattr(measured, name)) for name in (*PRECISIONS, "memory", "share")}
         measured = replace(measured, **best, tries=old.tries + 1)
@@ -198,10 +198,10 @@ def identity() -> str:
     from importlib.metadata import version
 
     chip = processor()
-    return "; ".join((chip.name, " ".join(chip.instructions), f"{_threads()} threads", f"torch {version('torch')}"))
+    return "; ".join((chip.name, " ".join(chip.instructions), f"{threads()} threads", f"torch {version('torch')}"))
 
 
-def _threads() -> int:
+def threads() -> int:
     """Threads that PyTorch computes with, or will, once it is imported."""
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch else processor().cores

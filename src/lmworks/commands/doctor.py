@@ -17,7 +17,8 @@ from lmworks.base.machine import QUIET
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import alias_entries, cache_entries, without_home
-from lmworks.kernels import library
+from lmworks.kernels import library, product_rates
+from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
     "hub": "models and data sets of the Hugging Face hub",
@@ -61,6 +62,8 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "processor": asdict(processor),
         "threads": rates.threads,
         "rates": asdict(rates),
+        "products": _products(refresh),
+        "reading": {f"{size} MB": rate for size, rate in reading_rates(refresh).items()},
         "precision": {"auto": precision, "reason": reason},
         "gpus": _gpus(rates.torch),
         "kernels": _kernels(),
@@ -76,6 +79,14 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "cached": [entry.as_json() for entry in cache_entries()],
         "aliases": [{"name": entry["name"], "cached": entry["cached"]} for entry in alias_entries()],
     }
+
+
+def _products(refresh: bool) -> dict[str, Any]:
+    """By precision, the fastest provider of matrix products and its GFLOP/s; and why providers are left out."""
+    faults = product_rates.product_rates(product_rates.LIMIT_SHAPES, refresh).faults
+    best = {precision: product_rates.best_rate(precision) for precision in ("float32", "bfloat16")}
+    fastest = {precision: {"provider": name, "gflops": rate} for precision, (rate, name) in best.items()}
+    return {"fastest": fastest, "faults": faults}
 
 
 def _kernels() -> dict[str, Any]:
@@ -143,11 +154,16 @@ def _print(info: dict[str, Any]) -> None:
     print()
     products = [(name, f"{rates[name]:,.4g}", "GFLOP/s") for name in ("float32", "bfloat16", "float16")]
     speeds = [*((f"matrix products, {name}", value, unit) for name, value, unit in products)]
+    for precision, best in info["products"]["fastest"].items():
+        speeds.append((f"{precision} by the fastest provider, {best['provider']}", f"{best['gflops']:,.4g}", "GFLOP/s"))
     speeds.append(("reading memory", f"{rates['memory']:,.4g}", "GB/s"))
+    speeds += [(f"reading {size} again and again", f"{rate:,.3g}", "GB/s") for size, rate in info["reading"].items()]
     show.table(("measured", "", ""), speeds)
     if rates["share"] < QUIET:
         share = f"{rates['share']:.0%} of the processor's time"
         print(f"other programs ran meanwhile: the measurement got {share}; when they rest: lmworks doctor --refresh")
+    for provider, fault in info["products"]["faults"].items():
+        print(f"matrix products by {provider} are left out: {fault}")
     if info["kernels"]["cost"]:
         print(f"without native kernels: {info['kernels']['cost']}")
     print(f"auto precision is {info['precision']['reason']}\n")

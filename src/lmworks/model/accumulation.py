@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from lmworks.kernels.matmul import matmul
+
 _enabled = False
 # Keyed by the ids of the tensors that a cast is computed from and by its other inputs. The entry holds these tensors,
 # so that no id is used again while it stands.
@@ -85,10 +87,9 @@ def weight_gradient(
 ) -> torch.Tensor | None:
     """A weight's gradient scale * left^T right, to be returned to autograd; None where it was added to ``.grad``."""
     if weight.grad is not None and left.dtype == torch.float32 and gradient_buffer(weight) is not None:
-        weight.grad.addmm_(left.t(), right, alpha=scale)
+        matmul(left.t(), right, weight.grad, scale, in_place=True)
         return None
-    gradient = left.t() @ right
-    return (gradient if scale == 1.0 else gradient.mul_(scale)).to(weight.dtype)
+    return matmul(left.t(), right, scale=scale).to(weight.dtype)
 
 
 def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lmworks.kernels.matmul import matmul
 from lmworks.model.storage import WeightStorage, row_parts
 from lmworks.model.surgery import put
 
@@ -98,7 +99,8 @@ def product(x: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None =
     bias = None if bias is None else bias.to(x.dtype)
     parts = row_parts(storage, x.dtype)
     if len(parts) == 1:
-        return functional.linear(x, storage.dequantized(x.dtype), bias)
+        weight = storage.dequantized(x.dtype)
+        return matmul(x, weight.t(), bias) if x.ndim == 2 else functional.linear(x, weight, bias)
     y = x.new_empty(*x.shape[:-1], storage.shape[0])
     for part in parts:
         weight = storage.rows(part).dequantized(x.dtype)
@@ -110,7 +112,8 @@ def transposed_product(grad_y: torch.Tensor, storage: WeightStorage) -> torch.Te
     """(..., rows) -> (..., columns): grad_y W, without autograd; parts of a large matrix are summed in float32."""
     parts = row_parts(storage, grad_y.dtype)
     if len(parts) == 1:
-        return grad_y @ storage.dequantized(grad_y.dtype)
+        weight = storage.dequantized(grad_y.dtype)
+        return matmul(grad_y, weight) if grad_y.ndim == 2 else grad_y @ weight
     total = torch.zeros(*grad_y.shape[:-1], storage.shape[1])
     for part in parts:
         total += grad_y[..., part] @ storage.rows(part).dequantized(grad_y.dtype)

@@ -17,6 +17,7 @@ from torch import nn
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.library import library
+from lmworks.kernels.matmul import matmul
 from lmworks.model import accumulation
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.storage import WeightStorage
@@ -170,13 +171,13 @@ def forward(
     if not adapted:
         return outputs, None
     if any(seeds):
-        parts = [_drop(x, linear.lora.dropout, seed) @ _cast(linear.a, x).t() for _, linear, seed in adapted]
+        parts = [matmul(_drop(x, linear.lora.dropout, seed), _cast(linear.a, x).t()) for _, linear, seed in adapted]
         low = torch.cat(parts, 1)
     else:
-        low = x @ _joined_a([linear for _, linear, _ in adapted], x).t()
+        low = matmul(x, _joined_a([linear for _, linear, _ in adapted], x).t())
     for (y, linear, _), part in zip(adapted, _split(low, [linear for _, linear, _ in adapted]), strict=True):
         if not _is_merged(linear, x):
-            y.addmm_(part, _cast(linear.b, x).t(), alpha=linear.lora.scale)
+            matmul(part, _cast(linear.b, x).t(), y, linear.lora.scale, in_place=True)
     return outputs, low
 
 
@@ -203,26 +204,26 @@ def backward(
         gradients.set_sum(linear.place + 1, grad_y)
         if wants_x:
             weight = _weight(linear, grad_y)
-            grad_x = grad_y @ weight if grad_x is None else grad_x.addmm_(grad_y, weight)
+            grad_x = matmul(grad_y, weight, grad_x, in_place=grad_x is not None)
     adapted = [entry for entry in zip(linears, grads_y, seeds, strict=True) if entry[0].a is not None]
     if low is None or not adapted:
         return grad_x
     for (linear, grad_y, _), part in zip(adapted, _split(low, [linear for linear, *_ in adapted]), strict=True):
         gradients.set_product(linear.place + 3, grad_y, part, linear.lora.scale)
-    grads_low = [(grad_y @ _cast(linear.b, grad_y)).mul_(linear.lora.scale) for linear, grad_y, _ in adapted]
+    grads_low = [matmul(grad_y, _cast(linear.b, grad_y), scale=linear.lora.scale) for linear, grad_y, _ in adapted]
     if any(seed for *_, seed in adapted):
         for (linear, _, seed), grad_low in zip(adapted, grads_low, strict=True):
             wants_a = gradients.wanted[linear.place + 2]
             gradients.set_product(linear.place + 2, grad_low, _drop(x, linear.lora.dropout, seed) if wants_a else None)
             if grad_x is not None and not _is_merged(linear, grad_low):
-                grad_x += _drop(grad_low @ _cast(linear.a, grad_low), linear.lora.dropout, seed)
+                grad_x += _drop(matmul(grad_low, _cast(linear.a, grad_low)), linear.lora.dropout, seed)
         return grad_x
     for (linear, *_), grad_low in zip(adapted, grads_low, strict=True):
         gradients.set_product(linear.place + 2, grad_low, x)
     if grad_x is None or _is_merged(adapted[0][0], grad_x):
         return grad_x
     grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat(grads_low, 1)
-    return grad_x.addmm_(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low))
+    return matmul(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low), grad_x, in_place=True)
 
 
 class _MergedLinear(torch.autograd.Function):
@@ -251,8 +252,8 @@ def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
 
 
 def _linear(x: torch.Tensor, linear: LinearParameters) -> torch.Tensor:
-    weight = _weight(linear, x).t()
-    return x @ weight if linear.bias is None else torch.addmm(_cast(linear.bias, x), x, weight)
+    bias = None if linear.bias is None else _cast(linear.bias, x)
+    return matmul(x, _weight(linear, x).t(), bias)
 
 
 def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:

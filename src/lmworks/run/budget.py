@@ -69,9 +69,9 @@ def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
-    whether_within = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
-    chosen = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
-    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {whether_within}: {chosen}")
+    outcome = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
+    settings = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
+    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {outcome}: {settings}")
 
 
 def fits(setup: TrainingSetup, free: int) -> bool:
@@ -124,13 +124,13 @@ def _checkpointing(setup: TrainingSetup) -> str:
     return f"activation checkpointing (recompute) of {setup.recomputed} of {layers(setup)} blocks"
 
 
-def _note(fitting: TrainingSetup, asked: TrainingSetup) -> str:
+def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
     changes = []
-    if fitting.recomputed > asked.recomputed:
+    if fitting.recomputed > request.recomputed:
         changes.append(_checkpointing(fitting))
-    if fitting.train.room < asked.train.room:
-        changes.append(f"rows have {fitting.train.room} tokens instead of {asked.train.room}")
-    return f"to stay within {_budget(asked)}: " + ", ".join(changes)
+    if fitting.train.room < request.train.room:
+        changes.append(f"rows have {fitting.train.room} tokens instead of {request.train.room}")
+    return f"to stay within {_budget(request)}: " + ", ".join(changes)
 
 
 def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, free: int) -> MemoryFit:
@@ -152,14 +152,14 @@ def _budget(setup: TrainingSetup) -> str:
 def _refusal(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """What is needed, what is there, and the cheapest change that would do."""
     train, limit = setup.train, _limit(setup, free)
-    asked = figures.parse_storage(train.memory) if train.memory else None
-    need = setup.total if asked is None else _least(setup).total
-    place = "memory" if asked is None else "train.memory"
-    budget = figures.storage(free) if asked is None or asked > free else figures.storage(asked)
-    have = "this machine has" if asked is None or asked > free else "the budget is"
+    memory = figures.parse_storage(train.memory) if train.memory else None
+    need = setup.total if memory is None else _least(setup).total
+    place = "memory" if memory is None else "train.memory"
+    budget = figures.storage(free) if memory is None or memory > free else figures.storage(memory)
+    have = "this machine has" if memory is None or memory > free else "the budget is"
     fixed = footprint.parts(setup)["weights"] + setup.process.library
     below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
-    at_least = " at least" if asked is not None else ""
+    at_least = " at least" if memory is not None else ""
     fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"
     return InputError(fault, place, " or ".join(_remedies(setup, free, cheaper)))
 

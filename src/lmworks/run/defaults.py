@@ -83,7 +83,7 @@ def _measured_rows(held_out: Examples, tokens: int) -> int | None:
 
 
 def _note(evaluate: EvaluateSettings, names: list[str]) -> str:
-    chosen = ", ".join(
+    values = ", ".join(
         f"evaluate.{name} {getattr(evaluate, name)}" for name in names if getattr(evaluate, name) is not None
     )
-    return f"a short run is measured on less: {chosen}"
+    return f"a short run is measured on less: {values}"

@@ -39,8 +39,8 @@ class LargestRow:
         """
         sources_or_none = sources or [0] * len(lengths)
         sizes = [own + source for own, source in zip(lengths, sources_or_none, strict=True)]
-        chosen = _largest_of_all_steps(sizes, train)
-        own, read = [lengths[index] for index in chosen], [sources_or_none[index] for index in chosen]
+        indices = _largest_of_all_steps(sizes, train)
+        own, read = [lengths[index] for index in indices], [sources_or_none[index] for index in indices]
         if not train.packing:  # padded to the longest
             own, read = [max(own)] * len(own), [max(read)] * len(read)
         documents = train.batch_size if train.steps else min(train.batch_size, len(sizes))
@@ -60,8 +60,8 @@ def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[in
     if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED_DOCUMENTS:
         return largest_possible(sizes, train)
     largest: list[int] = []
-    for chosen in steps:
-        row = _fill(sorted(chosen, key=lambda index: -sizes[index]), sizes, train)
+    for indices in steps:
+        row = _fill(sorted(indices, key=lambda index: -sizes[index]), sizes, train)
         if _tokens(row, sizes, train) > _tokens(largest, sizes, train):
             largest = row
     return largest

@@ -22,6 +22,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
+from lmworks.kernels import product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
@@ -84,7 +85,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     machine.use_threads(recipe.train.threads)
     title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
     recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
-    asked = recipe.train.precision
+    precision = recipe.train.precision
     folder = Path(recipe.out)
     _refuse_existing(folder)
     if rows is not None:
@@ -92,7 +93,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     setup = set_up(recipe, rows)
     why = setup.plan.precision_reason
     say(f"precision {why}")
-    for line in (*_slowdown_notes(recipe.train, asked), *setup.notes, *setup.plan.lines()):
+    for line in (*_slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
@@ -144,7 +145,7 @@ def _refuse_threads(threads: int | None) -> None:
         )
 
 
-def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
+def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
     """What was asked for and makes training slower on this machine: it is done, and said."""
     notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
@@ -153,7 +154,7 @@ def _slowdown_notes(settings: TrainSettings, asked: str) -> list[str]:
             "which is what comes without train.threads"
         )
     rates = machine.rates()
-    if asked == "bfloat16" and rates.bfloat16 < rates.float32:
+    if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
             "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
@@ -306,9 +307,9 @@ def _limit(precision: str, reached: float) -> float:
 
     Nothing is faster than its limit: other programs ran while that was measured.
     """
-    limit = float(getattr(machine.rates(), precision)) * 1e9
+    limit = product_rates.limit(precision)
     if 0 < limit < reached:
-        limit = max(limit, float(getattr(machine.rates(refresh=True), precision)) * 1e9)
+        limit = max(limit, product_rates.limit(precision, refresh=True))
     return limit
 
 

@@ -95,8 +95,8 @@ class Plan:
 
 def _parts(sizes_: dict[str, int]) -> str:
     parts = sorted(((size, name) for name, size in sizes_.items() if name != "total" and size), reverse=True)
-    listed = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
-    return f"{figures.storage(sizes_['total'])} ({listed})"
+    text = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
+    return f"{figures.storage(sizes_['total'])} ({text})"
 
 
 def make(
@@ -129,8 +129,8 @@ def make(
     """
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     trained = method.trained_parameters(config)
-    asked = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
-    fit = _fit_resumed(asked, weight_formats[0]) if goes_on else _fit(asked, weight_formats)
+    request = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
+    fit = _fit_resumed(request, weight_formats[0]) if goes_on else _fit(request, weight_formats)
     setup, work = fit.setup, Work.of(fit.setup)
     timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)
     seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
@@ -155,23 +155,23 @@ def make(
     )
 
 
-def _fit_resumed(asked: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
-    return budget.go_on(asked.with_weights(weights), _free(asked.process))
+def _fit_resumed(request: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
+    return budget.go_on(request.with_weights(weights), _free(request.process))
 
 
-def _fit(asked: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
+def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
     """Within memory: with the first weight format with which nothing has to be made smaller, else with the last; in the
     precision asked for, or in another one where it was left open."""
-    is_open = asked.train.precision == "auto"
-    others = [name for name in footprint.NUMBER_BYTES if is_open and name != asked.precision]
-    free = _free(asked.process)
-    setups = [asked.with_weights(weights) for weights in weight_formats]
-    asked = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
-    fit = budget.choose([asked, *(asked.in_precision(name) for name in others)], free, _cheaper(asked))
-    if asked.weights == weight_formats[0]:
+    is_open = request.train.precision == "auto"
+    others = [name for name in footprint.NUMBER_BYTES if is_open and name != request.precision]
+    free = _free(request.process)
+    setups = [request.with_weights(weights) for weights in weight_formats]
+    request = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
+    fit = budget.choose([request, *(request.in_precision(name) for name in others)], free, _cheaper(request))
+    if request.weights == weight_formats[0]:
         return fit
-    size = figures.storage(asked.weights.size or 0)
-    note = f"frozen weights stay {asked.weights.dtype_names}, {size}, to save memory"
+    size = figures.storage(request.weights.size or 0)
+    note = f"frozen weights stay {request.weights.dtype_names}, {size}, to save memory"
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
@@ -180,14 +180,14 @@ def _free(process: ProcessMemory) -> int:
     return process_memory.memory()[1] + process_memory.resident_memory() if process.free is None else process.free
 
 
-def _cheaper(asked: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
+def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
     """What to suggest in place of a run that trains all and does not fit."""
-    if asked.trained.is_whole:
+    if request.trained.is_whole:
         method = methods.default("opened")
-        trained = method().trained_parameters(asked.config)
+        trained = method().trained_parameters(request.config)
         setup = TrainingSetup.of(
-            asked.config, trained, asked.train, asked.precision, asked.documents, asked.process
-        ).with_weights(asked.weights)
+            request.config, trained, request.train, request.precision, request.documents, request.process
+        ).with_weights(request.weights)
         yield f"--method {method.name}, where a model is adapted", setup
 
 

@@ -135,8 +135,8 @@ def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
     """Both, nested; the second's values win. Settings of another task than the second's are left out, and so is the
     first's length of training where the second has one."""
     first, second = _write_out(first), _write_out(second)
-    asked = second.get("task", {}).get("name")
-    if asked is not None and asked != first.get("task", {}).get("name"):
+    task_name = second.get("task", {}).get("name")
+    if task_name is not None and task_name != first.get("task", {}).get("name"):
         first = {**first, "task": {}}
     if _lengths(second):
         train = first.get("train") or {}

@@ -69,16 +69,16 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     """
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     source, method = source_of(recipe), recipe.adaptation
-    chosen = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
-    recipe.task.name = chosen.name
+    task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
+    recipe.task.name = task_class.name
     if not recipe.is_new:
         method.trained_parameters(source.config)
     if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
-        table = chosen.usable_rows(table, tokenizer, recipe.data)
+        table = task_class.usable_rows(table, tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     model = source.open(recipe.task, train_rows)
     config, context = model.config, model.config.max_position_embeddings
-    task = chosen(recipe.task, model.tokenizer, config, source.decoder_start)
+    task = task_class(recipe.task, model.tokenizer, config, source.decoder_start)
     examples = task.examples(train_rows, recipe.data, context)
     check_report(examples.report, recipe.data)
     if recipe.is_new:

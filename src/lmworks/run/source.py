@@ -142,10 +142,10 @@ def _base_precision(recipe: Recipe) -> str:
     Raises:
         InputError: the method trains the model's own weights.
     """
-    asked = recipe.train.base_precision
+    precision = recipe.train.base_precision
     if recipe.adaptation.peft_type is not None:
-        return asked
-    if asked in ("auto", "float32"):
+        return precision
+    if precision in ("auto", "float32"):
         return "float32"
     fault = f"method {recipe.method} trains the model's own weights, which are float32"
     hint = f"--method {' or '.join(methods.names_with_adapters())}, or leave it out"

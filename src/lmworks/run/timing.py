@@ -27,6 +27,7 @@ from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
+from lmworks.kernels import matmul
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
@@ -34,6 +35,7 @@ from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import DataStatistics, TrainingSetup
 from lmworks.train import optimizers
+from lmworks.train.arithmetic import fastest_providers
 from lmworks.train.step import accumulate_gradients, cast_frozen_weights
 
 EXTRA_LAYERS = 2  # layers of the deeper network beyond those of the shallow one
@@ -178,13 +180,13 @@ def _documents(documents: DataStatistics, setup: TrainingSetup) -> list[Example]
     """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
     lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
     count = min(setup.train.batch_size, len(lengths))
-    chosen = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
-    while len(chosen) > 1 and sum(map(sum, chosen)) > TIMED_TOKENS:
-        chosen = chosen[1::2] or chosen[:1]
+    pairs = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
+    while len(pairs) > 1 and sum(map(sum, pairs)) > TIMED_TOKENS:
+        pairs = pairs[1::2] or pairs[:1]
     loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
     learned = loss_tokens / max(1, sum(documents.lengths))
     rng = np.random.default_rng(0)
-    return [_example(length, source, learned, setup.config.vocab_size, rng) for length, source in chosen]
+    return [_example(length, source, learned, setup.config.vocab_size, rng) for length, source in pairs]
 
 
 def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.random.Generator) -> Example:
@@ -221,7 +223,12 @@ def _step_seconds(
         accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
         optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
 
-    with cast_frozen_weights(network, setup.precision), torch.random.fork_rng(devices=[]):
+    providers = fastest_providers(network, setup.precision, setup.train.room)
+    with (
+        cast_frozen_weights(network, setup.precision),
+        matmul.providers(providers),
+        torch.random.fork_rng(devices=[]),
+    ):
         return _fastest(step)
 
 

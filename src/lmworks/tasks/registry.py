@@ -114,15 +114,15 @@ def choose(
     return task
 
 
-def _what_works(kind: str, architecture: str, asked: type[Task] | None = None) -> str:
+def _what_works(kind: str, architecture: str, task: type[Task] | None = None) -> str:
     """Tasks for these rows and this model; where there are none, other rows and other models."""
     both = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
     if both:
         return f"for this model and these rows: --task {' or '.join(both)}"
     kinds = (
-        asked.kinds
-        if asked
-        else [k for task in TASKS.values() if task.architecture == architecture for k in task.kinds]
+        task.kinds
+        if task
+        else [k for other in TASKS.values() if other.architecture == architecture for k in other.kinds]
     )
     rows = " or ".join(_COLUMNS[name] for name in dict.fromkeys(kinds))
     models = " or ".join(dict.fromkeys(task.architecture for task in TASKS.values() if kind in task.default_for))

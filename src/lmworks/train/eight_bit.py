@@ -12,9 +12,13 @@ Knows tensors, and no optimizer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
+
+from lmworks.kernels.dispatch import to_dlpack
+from lmworks.kernels.library import library
 
 BLOCK = 256  # numbers that share a scale
 DECADES = 7  # below 1, that the levels divide
@@ -102,3 +106,25 @@ def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.
     if full < len(codes):
         values[full:].mul_(scales[-1])
     return values
+
+
+def adamw_step(
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    moments: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    levels: Sequence[Levels],
+    numbers: Sequence[float],
+) -> None:
+    """A whole step of AdamW by the native kernel, in place.
+
+    Args:
+        weights, gradient: (n,) float32.
+        moments: codes and scales of the first and the second moment.
+        levels: of each moment.
+        numbers: rate, beta1, beta2, weight decay, epsilon, 1 - beta1^t, sqrt(1 - beta2^t), factor of the gradient.
+    """
+    arrays = [
+        tuple(map(to_dlpack, (codes, scales, table.values, table.nearest)))
+        for (codes, scales), table in zip(moments, levels, strict=True)
+    ]
+    library().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *numbers)

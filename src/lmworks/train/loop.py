@@ -21,10 +21,11 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
-from lmworks.kernels import library
+from lmworks.kernels import library, matmul, product_rates
 from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.transformer import Transformer
-from lmworks.train import checkpoint, identity, optimizers, rate_finder
+from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
+from lmworks.train.arithmetic import Arithmetic
 from lmworks.train.checkpoint import State
 from lmworks.train.hooks import Hooks
 from lmworks.train.monitor import Monitor
@@ -103,18 +104,18 @@ def train(
     process_memory.keep_memory()
     settings = sized(settings, network.config)
     device = torch.device(device)
-    precision = _threads_and_precision(run, settings, device)
+    chosen = arithmetic.of_run(network, run, settings, device)
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
         with (
-            cast_frozen_weights(network, precision[0]),
+            cast_frozen_weights(network, chosen.precision),
+            matmul.providers(chosen.providers),
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            return _Training(network, examples, settings, run, hooks or Hooks(), device, draw, precision).run_session(
-                stop_requested
-            )
+            training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen)
+            return training.run_session(stop_requested)
     finally:
         network.train(was_training)
         network.recompute_lowest(0)
@@ -132,10 +133,10 @@ class _Training:
         hooks: Hooks,
         device: torch.device,
         draw: ExampleTransform | None,
-        precision: tuple[str, str],
+        chosen: Arithmetic,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
-        self.hooks, self.device, self.draw, self.precision = hooks, device, draw, precision
+        self.hooks, self.device, self.draw, self.arithmetic = hooks, device, draw, chosen
         epochs = settings.epochs if settings.steps is None else None
         self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
         self.total_steps = len(self.sampler)
@@ -151,7 +152,7 @@ class _Training:
         self.workload = Workload()  # documents whose FLOPs are not counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
-        context = partial(autocast, precision[0], device)
+        context = partial(autocast, chosen.precision, device)
         epoch_steps = self.sampler.steps_per_epoch
         self.monitor = Monitor(network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, context)
 
@@ -194,7 +195,7 @@ class _Training:
             self.loss,
             self.monitor.best_step,
             self.monitor.best.get("loss"),
-            self.precision,
+            (self.arithmetic.precision, self.arithmetic.reason),
             self.session,
         )
 
@@ -224,7 +225,9 @@ class _Training:
         if not self.network.training:
             self.network.train()
         documents = sample(self.examples, indices, self.draw, self.settings.seed, step)
-        result = accumulate_gradients(self.network, documents, self.settings, step, self.precision[0], self.device)
+        result = accumulate_gradients(
+            self.network, documents, self.settings, step, self.arithmetic.precision, self.device
+        )
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
         if norm or result.has_targets:
@@ -340,7 +343,7 @@ class _Training:
             self.settings,
             self.draw,
             self.optimizer,
-            self.precision[0],
+            self.arithmetic.precision,
             self.device,
             self.total_steps,
         )
@@ -364,27 +367,15 @@ class _Training:
             "trainable": sum(parameter.numel() for parameter in self.named.values()),
             "parameters": parameters,
             "learning_rate": self.peak_rate,
-            "precision": self.precision[0],
-            "precision_reason": self.precision[1],
+            "precision": self.arithmetic.precision,
+            "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
             "kernels": library.describe(),
+            "providers": self.arithmetic.providers,
         }
 
     def _limit(self) -> float | None:
         """FLOP/s that this machine was measured to reach in the precision used."""
         if self.device.type != "cpu":
             return None
-        return float(getattr(machine.rates(), self.precision[0])) * 1e9 or None
-
-
-def _threads_and_precision(run: RunFolder, settings: TrainSettings, device: torch.device) -> tuple[str, str]:
-    """Set the threads and choose the precision; where the settings leave them open, as the first session chose them.
-
-    Sums depend on both, and another measurement may give another choice.
-    """
-    before = next(iter(run.events("session")), None)
-    if before is None:
-        machine.use_threads(settings.threads)
-        return machine.choose_precision(settings.precision, device.type)
-    machine.use_threads(settings.threads or before["threads"])
-    return str(before["precision"]), str(before["precision_reason"])
+        return product_rates.limit(self.arithmetic.precision) or None

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from lmworks.data.batch import LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
+from lmworks.kernels.matmul import matmul
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
@@ -147,7 +148,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     hidden_grad[part] = transposed_product(logits_grad, storage)
                 if matrix_grad is not None:
                     if rows.dtype == torch.float32:
-                        matrix_grad.addmm_(logits_grad.t(), rows)
+                        matmul(logits_grad.t(), rows, matrix_grad, in_place=True)
                     else:
                         matrix_grad += logits_grad.t() @ rows
         ctx.save_for_backward(hidden_grad, None if ctx.is_accumulated else matrix_grad, bias_grad)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.adamw import adamw
 
 from lmworks.adapt import registry as methods
+from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
 
@@ -102,9 +103,10 @@ class AdamW(torch.optim.AdamW):
 class EightBitAdamW(AdamW):
     """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight in place of 8, and a scale a block.
 
-    A step goes over the weights slice by slice: the slice's moments become float32, torch's own pass updates them and
-    the weights, and they become 8 bits again; so float32 moments of only one slice exist at a time. Moments of tensors
-    with fewer than 4096 numbers (norms, biases) stay in float32, as the paper advises.
+    A native kernel updates weights and moments in one pass over memory. Without it a step goes over the weights slice
+    by slice: the slice's moments become float32, torch's own pass updates them and the weights, and they become 8 bits
+    again; so float32 moments of only one slice exist at a time. Moments of tensors with fewer than 4096 numbers (norms,
+    biases) stay in float32, as the paper advises.
     """
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
@@ -120,6 +122,11 @@ class EightBitAdamW(AdamW):
     ) -> None:
         levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
+        if supports(parameter, gradient):
+            moments = [(state[name], state[f"{name}_scale"]) for name in ("exp_avg", "exp_avg_sq")]
+            state["step"] += 1
+            eight_bit.adamw_step(weights, gradient, moments, levels, _numbers(group, float(state["step"]), scale))
+            return
         for begin in range(0, len(weights), SLICE_SIZE):
             place = slice(begin, begin + SLICE_SIZE)
             blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE_SIZE) // eight_bit.BLOCK)
@@ -142,6 +149,15 @@ class EightBitAdamW(AdamW):
             state[f"{name}_scale"] = torch.zeros(eight_bit.scales_of(parameter.numel()), device=parameter.device)
         self.state[parameter] = state
         return state
+
+
+def _numbers(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> tuple[float, ...]:
+    """The numbers of a step as the native kernel takes them: rate, betas, decay, epsilon, bias corrections, and what
+    gradients are multiplied by."""
+    beta1, beta2 = group["betas"]
+    corrections = 1 - beta1**step, math.sqrt(1 - beta2**step)
+    shrink = 1.0 if scale is None else 1.0 / float(scale)
+    return group["lr"], beta1, beta2, group["weight_decay"], group["eps"], *corrections, shrink
 
 
 def _has_8bit_moments(parameter: nn.Parameter) -> bool:

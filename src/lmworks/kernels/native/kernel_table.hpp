@@ -68,6 +68,28 @@ struct Kernels {
     void (*dequantize)(int format, const std::uint8_t* blocks, T* y, Size count);
 };
 
+// Element (i, j) of a matrix is data[i * row + j * column]; one of the strides is 1.
+struct MatrixView {
+    const float* data;
+    Size row, column;
+};
+
+// AdamW's moments of a tensor in 8 bits (Dettmers et al. 2022): codes (count), and scales of blocks of 256 numbers.
+// levels (256): what a code stands for, beside its block's scale. nearest (65536): the code of a number from -1 to 1, by
+// its bits as float16.
+constexpr Size MOMENT_BLOCK = 256;
+struct EightBitMoment {
+    std::uint8_t* codes;
+    float* scales;
+    const float* levels;
+    const std::uint8_t* nearest;
+};
+
+// One step of AdamW: corrections are 1 - beta1^t and sqrt(1 - beta2^t); gradients are multiplied by gradient_scale.
+struct AdamWStep {
+    float rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
+};
+
 struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
@@ -76,6 +98,15 @@ struct KernelTable {
     // weight * -log softmax(logits)[target].
     void (*cross_entropy)(float* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
                           Size vocab_size, bool write_gradient);
+    // c (rows, columns) = first + scale * a (rows, depth) b (depth, columns). ``first``: c itself, another matrix, one
+    // row for all (stride 0), or null for zeros.
+    void (*matmul)(const MatrixView& a, const MatrixView& b, Size rows, Size depth, Size columns, float scale,
+                   const float* first, Size first_row, float* c, Size c_row);
+    // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
+    void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
+                       Size count, const AdamWStep& step);
+    // Reads x (count) and returns the sum of its whole parts of 2^18 numbers: what reading takes is measured by it.
+    float (*read_memory)(const float* x, Size count);
 
     template <class T>
     const Kernels<T>& of() const {

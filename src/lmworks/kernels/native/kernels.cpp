@@ -1,6 +1,9 @@
 // All kernels for one instruction set. Compiled once for each: -DISA=avx2 names the namespace and the table.
 #include "rowwise.inl"
 #include "attention.inl"
+#include "eight_bit.inl"
+#include "matmul.inl"
+#include "reading.inl"
 #include "quantized.inl"
 
 #define JOIN_(a, b) a##b
@@ -24,7 +27,8 @@ Kernels<T> kernels_of() {
 
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
-    static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), cross_entropy};
+    static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), cross_entropy, matmul,
+                                   adamw_8bit, read_memory};
     return table;
 }
 

@@ -3,12 +3,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <bit>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernel_table.hpp"
@@ -31,6 +33,7 @@ template <class T>
 using Input = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 template <class T>
 using StridedInput = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
+using StridedOutput = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
 using Int64s = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 bool has_avx512() {
@@ -245,6 +248,61 @@ void cross_entropy(Output<float> logits, Int64s targets, Input<float> weights, O
     kernels().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, vocab_size, write_gradient);
 }
 
+// A matrix of which rows or columns are contiguous.
+MatrixView matrix_view(const StridedInput<float>& x, const char* name) {
+    const Size row = x.shape(0) > 1 ? x.stride(0) : x.shape(1), column = x.shape(1) > 1 ? x.stride(1) : 1;
+    if (column == 1) return {x.data(), row, 1};
+    if (row == 1 || x.shape(0) == 1) return {x.data(), 1, column};
+    throw std::invalid_argument(std::string(name) + ": neither its rows nor its columns are contiguous");
+}
+
+// ``first`` is (rows, columns), or (1, columns) for all rows.
+void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::optional<StridedInput<float>> first,
+            double scale) {
+    const std::size_t rows = a.shape(0), depth = a.shape(1), columns = b.shape(1);
+    check_size(b.shape(0), depth, "b"), check_size(c.shape(0), rows, "c"), check_size(c.shape(1), columns, "c");
+    if (depth == 0) throw std::invalid_argument("the matrices are empty");
+    const MatrixView a_view = matrix_view(a, "a"), b_view = matrix_view(b, "b");
+    if (columns > 1 && c.stride(1) != 1) throw std::invalid_argument("c: its rows are not contiguous");
+    Size first_row = 0;
+    if (first) {
+        check_size(first->shape(1), columns, "first");
+        if (columns > 1 && first->stride(1) != 1) throw std::invalid_argument("first: its rows are not contiguous");
+        if (first->shape(0) != 1) check_size(first->shape(0), rows, "first"), first_row = first->stride(0);
+    }
+    nb::gil_scoped_release release;
+    kernels().matmul(a_view, b_view, rows, depth, columns, static_cast<float>(scale), first ? first->data() : nullptr,
+                     first_row, c.data(), rows > 1 ? c.stride(0) : columns);
+}
+
+double read_memory(Input<float> x) {
+    nb::gil_scoped_release release;
+    return kernels().read_memory(x.data(), x.size());
+}
+
+// Arrays of an 8-bit moment, in the order of EightBitMoment.
+using MomentArrays = std::tuple<Output<std::uint8_t>, Output<float>, Input<float>, Input<std::uint8_t>>;
+
+EightBitMoment eight_bit_moment(const MomentArrays& arrays, std::size_t count) {
+    const auto& [codes, scales, levels, nearest] = arrays;
+    check_size(codes.size(), count, "codes"), check_size(scales.size(), (count + MOMENT_BLOCK - 1) / MOMENT_BLOCK, "scales");
+    check_size(levels.size(), 256, "levels"), check_size(nearest.size(), 65536, "nearest");
+    return {codes.data(), scales.data(), levels.data(), nearest.data()};
+}
+
+void adamw_8bit(Output<float> weights, Input<float> gradient, const MomentArrays& first, const MomentArrays& second,
+                double rate, double beta1, double beta2, double weight_decay, double eps, double correction1,
+                double correction2, double gradient_scale) {
+    const std::size_t count = weights.size();
+    check_size(gradient.size(), count, "gradient");
+    const EightBitMoment m = eight_bit_moment(first, count), v = eight_bit_moment(second, count);
+    const auto f32 = [](double x) { return static_cast<float>(x); };
+    const AdamWStep step{f32(rate), f32(beta1),       f32(beta2),       f32(weight_decay),
+                         f32(eps),  f32(correction1), f32(correction2), f32(gradient_scale)};
+    nb::gil_scoped_release release;
+    kernels().adamw_8bit(weights.data(), gradient.data(), m, v, count, step);
+}
+
 void check_cu_seqlens(const Int64s& cu_seqlens, std::size_t tokens, const char* name) {
     const std::int64_t* lengths = cu_seqlens.data();
     const std::size_t size = cu_seqlens.size();
@@ -321,7 +379,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 4;  // kernels/library.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 5;  // kernels/library.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });
@@ -329,5 +387,8 @@ NB_MODULE(_native, m) {
     m.def("set_num_threads", &set_num_threads);
     m.def("thread_pool", [] { return std::string(thread_pool()); });
     m.def("cross_entropy", &cross_entropy);
+    m.def("read_memory", &read_memory);
+    m.def("adamw_8bit", &adamw_8bit);
+    m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     bind<float>(m), bind<Bf16>(m);
 }

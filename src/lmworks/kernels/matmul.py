@@ -1,0 +1,172 @@
+"""Matrix products of training, each by the provider that is fastest for its shape on this machine.
+
+Libraries differ by a factor of two, in ways that no processor's name tells: MKL, which PyTorch calls in float32, may
+take a path that leaves half of a processor idle, and oneDNN, which PyTorch calls in bfloat16, may give all the work of
+some shapes to one of two threads. So kernels/product_rates measures the shapes of a model, and each has a provider.
+
+    pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
+    parts     the same, in parts of at most 512 rows
+    onednn    oneDNN in float32; PyTorch's CPU builds contain it
+    native    the package's own kernel (native/matmul.inl); float32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from lmworks.kernels.dispatch import to_dlpack
+from lmworks.kernels.library import library
+
+Provider = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool], torch.Tensor]
+"""(a, b, addend, scale, in place) -> addend + scale a b."""
+
+PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
+PART_ROWS = 512
+NARROW_SIZE = 64  # ranks of LoRA terms up to this size are one class
+TOKENS = (128, 512, 1024)  # classes of the number of tokens
+
+
+class ProductShape(NamedTuple):
+    """A class of products of a linear, of which one provider is the fastest.
+
+    Attributes:
+        precision: float32 or bfloat16.
+        layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
+        inputs, outputs: of the linear; sizes up to 64 count as 64.
+        tokens: rounded up to 128, 512 or 1,024, where they are no more.
+    """
+
+    precision: str
+    layout: str
+    inputs: int
+    outputs: int
+    tokens: int
+
+    @classmethod
+    def of(cls, a: torch.Tensor, b: torch.Tensor) -> ProductShape:
+        """The class of the product a b."""
+        precision = "float32" if a.dtype == torch.float32 else "bfloat16"
+        if a.stride(1) != 1 and len(a) > 1:
+            return cls(precision, WEIGHT_GRADIENT, *_sizes(b.shape[1], len(a), a.shape[1]))
+        if b.stride(1) == 1:
+            return cls(precision, INPUT_GRADIENT, *_sizes(b.shape[1], len(b), len(a)))
+        return cls(precision, FORWARD, *_sizes(len(b), b.shape[1], len(a)))
+
+    @classmethod
+    def of_linear(cls, precision: str, layout: str, inputs: int, outputs: int, tokens: int) -> ProductShape:
+        """The class of a product of a linear with so many inputs and outputs."""
+        return cls(precision, layout, *_sizes(inputs, outputs, tokens))
+
+    @classmethod
+    def parse(cls, text: str) -> ProductShape:
+        """From how ``str`` writes it."""
+        precision, layout, inputs, outputs, tokens = text.split()
+        return cls(precision, layout, int(inputs), int(outputs), int(tokens))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
+
+
+def _sizes(inputs: int, outputs: int, tokens: int) -> tuple[int, int, int]:
+    rows = next((size for size in TOKENS if tokens <= size), TOKENS[-1])
+    return max(inputs, NARROW_SIZE), max(outputs, NARROW_SIZE), rows
+
+
+_choice: dict[ProductShape, Provider] = {}
+
+
+def matmul(
+    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None = None, scale: float = 1.0, in_place: bool = False
+) -> torch.Tensor:
+    """addend + scale * a b, (M, N); the same machine and the same choice of providers give the same bits.
+
+    Args:
+        a: (M, K), stored by rows or by columns.
+        b: (K, N), stored by rows or by columns; of a's precision.
+        addend: (M, N), or (N,) for all rows; None: zeros.
+        scale: of the product.
+        in_place: write the result over the addend, (M, N).
+    """
+    provider = _choice.get(ProductShape.of(a, b), pytorch) if _choice else pytorch
+    return provider(a, b, addend, scale, in_place)
+
+
+@contextmanager
+def providers(choice: Mapping[str, str]) -> Iterator[None]:
+    """Within this block, products of these shapes are computed by these providers, all others by PyTorch.
+
+    Args:
+        choice: provider by shape, both as text; providers that are not available here are passed over.
+    """
+    global _choice
+    before, usable = _choice, {name for precision in PRECISIONS for name in available(precision)}
+    _choice = {ProductShape.parse(shape): PROVIDERS[name] for shape, name in choice.items() if name in usable}
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def available(precision: str) -> list[str]:
+    """The providers that can compute here in a precision."""
+    if precision != "float32":
+        return [PYTORCH, PARTS]
+    names = [PYTORCH]
+    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        names.append(ONEDNN)
+    if library() is not None:
+        names.append(NATIVE)
+    return names
+
+
+def pytorch(
+    a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
+) -> torch.Tensor:
+    """PyTorch's own product."""
+    if addend is not None:
+        return addend.addmm_(a, b, alpha=scale) if in_place else torch.addmm(addend, a, b, alpha=scale)
+    product = a @ b
+    return product if scale == 1.0 else product.mul_(scale)
+
+
+def parts(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
+    """PyTorch's own product of parts of the rows of equal size."""
+    count = -(-len(a) // PART_ROWS)
+    if count == 1:
+        return pytorch(a, b, addend, scale, in_place)
+    result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
+    for begin, end in ((len(a) * part // count, len(a) * (part + 1) // count) for part in range(count)):
+        rows, own = a[begin:end], result[begin:end]
+        if addend is None:
+            torch.mm(rows, b, out=own)
+        else:
+            torch.addmm(addend if addend.ndim == 1 else addend[begin:end], rows, b, alpha=scale, out=own)
+    return result if addend is not None or scale == 1.0 else result.mul_(scale)
+
+
+def onednn(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
+    """oneDNN's inner product."""
+    bias = addend if addend is not None and addend.ndim == 1 and scale == 1.0 else None
+    product = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+    if addend is None or bias is not None:
+        return product if scale == 1.0 else product.mul_(scale)
+    return addend.add_(product, alpha=scale) if in_place else product.mul_(scale).add_(addend)
+
+
+def native(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
+    """The package's own kernel."""
+    result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
+    first = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
+    library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), first, scale)
+    return result
+
+
+PROVIDERS: dict[str, Provider] = {PYTORCH: pytorch, PARTS: parts, ONEDNN: onednn, NATIVE: native}

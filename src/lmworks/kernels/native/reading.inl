@@ -1,0 +1,42 @@
+// Reads memory as fast as the machine does: several streams a thread, fetched ahead of their use. Only measures.
+#include <algorithm>
+#include <vector>
+
+#include "kernel_table.hpp"
+#include "parallel.hpp"
+#include "simd.hpp"
+
+namespace lmworks::ISA {
+namespace {
+
+constexpr Size STREAMS = 4;             // that a thread reads at once: more lines are under way than one stream asks for
+constexpr Size PREFETCH_BYTES = 2048;   // ahead of each stream
+constexpr Size READING_TASK = 1 << 18;  // floats of a task
+
+// The sum of so many floats, a multiple of STREAMS * 4 * W.
+float sum_streams(const float* x, Size count) {
+    const Size length = count / STREAMS;
+    Vec sums[STREAMS] = {};
+    for (Size i = 0; i < length; i += 4 * W)
+        for (Size s = 0; s < STREAMS; ++s) {
+            const float* p = x + s * length + i;
+            for (Size line = 0; line < 4 * W; line += 16)
+                __builtin_prefetch(reinterpret_cast<const char*>(p + line) + PREFETCH_BYTES);
+            for (Size v = 0; v < 4; ++v) sums[s] += load(p + v * W);
+        }
+    Vec total{};
+    for (const Vec& sum : sums) total += sum;
+    return reduce_sum(total);
+}
+
+float read_memory(const float* x, Size count) {
+    const Size tasks = count / READING_TASK;
+    std::vector<float> sums(tasks);
+    parallel_for(tasks, [&](Size task) { sums[task] = sum_streams(x + task * READING_TASK, READING_TASK); });
+    float total = 0.0f;
+    for (float sum : sums) total += sum;
+    return total;
+}
+
+}  // namespace
+}  // namespace lmworks::ISA

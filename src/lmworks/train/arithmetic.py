@@ -1,0 +1,97 @@
+"""What a run's bits depend on besides its settings: threads, precision, and which provider computes each product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lmworks.base import machine
+from lmworks.base.journal import RunFolder
+from lmworks.kernels import library, matmul
+from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape
+from lmworks.kernels.product_rates import LIMIT_SHAPES, product_rates
+from lmworks.model.chunks import trained_logits
+from lmworks.model.frozen_layers import StoredLinear
+from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.transformer import Transformer
+from lmworks.train.settings import TrainSettings
+
+SMALL_PRODUCT = 1 << 22  # multiplications below which no provider gains what is worth a measurement
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the bits of a run depend on.
+
+    Attributes:
+        precision: of the products. reason: why this one, as a sentence.
+        providers: of the products, by shape (kernels/matmul); PyTorch's own where a shape is not named.
+    """
+
+    precision: str
+    reason: str
+    providers: dict[str, str]
+
+
+def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device: torch.device) -> Arithmetic:
+    """Set the threads; choose precision and providers as this machine was measured, or as the first session chose them.
+
+    Sums depend on all of them, and another measurement may give another choice.
+    """
+    before = next(iter(run.events("session")), None)
+    if before is not None:
+        machine.use_threads(settings.threads or before["threads"])
+        return Arithmetic(str(before["precision"]), str(before["precision_reason"]), before.get("providers", {}))
+    machine.use_threads(settings.threads)
+    precision, reason = machine.choose_precision(settings.precision, device.type)
+    return Arithmetic(
+        precision, reason, fastest_providers(network, precision, settings.room) if device.type == "cpu" else {}
+    )
+
+
+def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
+    """The provider of each shape of the network's products, from measurements; measured first where there are none.
+
+    Args:
+        network: as it is trained, its adapters in it.
+        precision: of the products.
+        row_tokens: tokens of a row, at most.
+    """
+    if library.library() is None or precision not in matmul.PRECISIONS:
+        return {}
+    shapes = {str(shape) for shape in product_shapes(network, precision, row_tokens)}
+    return product_rates({*shapes, *LIMIT_SHAPES}).choice(shapes) if shapes else {}
+
+
+def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
+    """The shapes of a training step's products that are large enough for the choice of a provider to matter."""
+    rows = [tokens for tokens in TOKENS[1:] if tokens <= max(row_tokens, TOKENS[1])]
+    sizes = [
+        (*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)
+    ]
+    if network.config.language_head:
+        vocab_size, width = network.config.vocab_size, network.config.embedding_width
+        table = network.embed_tokens if network.lm_head is None else network.lm_head
+        is_trained = any(parameter.requires_grad for parameter in table.parameters())
+        sizes.append((width, vocab_size, is_trained, [trained_logits(vocab_size)]))
+    return {
+        ProductShape.of_linear(precision, layout, inputs, outputs, tokens)
+        for inputs, outputs, is_trained, tokens_of_rows in sizes
+        for layout in (FORWARD, INPUT_GRADIENT, *(WEIGHT_GRADIENT,) * is_trained)
+        for tokens in tokens_of_rows
+        if inputs * outputs * tokens >= SMALL_PRODUCT
+    }
+
+
+def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
+    """Inputs, outputs and whether they are trained, of the matrices of a linear or of a LoRA term."""
+    if isinstance(module, nn.Linear):
+        return [(module.in_features, module.out_features, module.weight.requires_grad)]
+    if isinstance(module, StoredLinear):
+        return [(module.in_features, module.out_features, False)]
+    if isinstance(module, LoRALinearProtocol):
+        rank, inputs = module.lora_A.shape
+        return [(inputs, rank, True), (rank, len(module.lora_B), True)]
+    return []

@@ -1,0 +1,72 @@
+"""Which provider multiplies which shape: measured in another process, cached, without providers that crash there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmworks.kernels import product_rates
+from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape, available
+from lmworks.kernels.product_rates import ProductRates, best_rate
+
+SHAPES = [
+    str(ProductShape.of_linear("float32", layout, 96, 128, 100))
+    for layout in (FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT)
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    monkeypatch.setattr(product_rates, "SECONDS", 0.0)
+
+
+def test_a_real_measurement_times_every_provider_and_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = product_rates.product_rates(SHAPES)
+    for shape in SHAPES:
+        assert set(rates.gflops[shape]) == set(available("float32"))
+        assert all(rate > 0 for rate in rates.gflops[shape].values())
+    assert rates.faults == {}
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("measured again"))
+    assert product_rates.product_rates(SHAPES[:1]) == rates
+
+
+def test_a_provider_that_crashes_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.run
+
+    def crashes(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        providers = command[4:]
+        if not providers or "onednn" in providers:
+            return real([command[0], "-c", "import os; os.abort()"], **options)  # type: ignore[call-overload,no-any-return]
+        shapes = json.loads(str(options["input"]))
+        printed = json.dumps({shape: dict.fromkeys(providers, 1.0) for shape in shapes})
+        return subprocess.CompletedProcess(command, 0, printed, "")
+
+    monkeypatch.setattr(subprocess, "run", crashes)
+    rates = product_rates.product_rates(SHAPES)
+    assert set(rates.faults) == {"onednn"}
+    assert "-6" in rates.faults["onednn"]
+    assert all(set(by_provider) == {"pytorch", "parts", "native"} for by_provider in rates.gflops.values())
+
+
+def test_another_provider_is_chosen_where_it_is_clearly_faster() -> None:
+    rates = ProductRates(
+        {
+            "a": {"pytorch": 100.0, "native": 104.0},
+            "b": {"pytorch": 100.0, "native": 200.0, "onednn": 210.0},
+            "c": {"pytorch": 300.0, "native": 200.0},
+        }
+    )
+    assert rates.choice(["a", "b", "c", "not measured"]) == {"b": "onednn"}
+
+
+def test_the_limit_is_the_fastest_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_rate("float32") == (0.0, "")
+    first, second = [shape for shape in product_rates.LIMIT_SHAPES if shape.startswith("float32")]
+    measured = {first: {"pytorch": 200.0, "native": 150.0}, second: {"pytorch": 100.0, "onednn": 480.0}}
+    monkeypatch.setattr(product_rates.measurements, "read", lambda name: {"gflops": measured})
+    assert best_rate("float32") == (480.0, "onednn")
+    assert product_rates.limit("float32") >= 480e9
