@@ -99,3 +99,20 @@ def test_places_that_cannot_hold_a_run_are_refused_before_the_model_is_opened(mo
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(InputError, match="may not be written"):
         lmworks.tune(str(model), data, out=tmp_path / "new" / "run")
+
+
+def test_a_run_interrupted_while_it_is_measured_says_how_to_go_on(model, tmp_path, monkeypatch):
+    data, lines = save_questions(tmp_path / "faq.jsonl"), []
+    values = settings()
+    given = {"source": str(data), **values.pop("data")}
+    values["train"]["steps"] = 2
+
+    def interrupt(evaluation):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lmworks.run.evaluation.Evaluation.measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lmworks.tune(str(model), given, out=tmp_path / "run", say=lines.append, **values)
+    assert lines[-1].endswith(f"go on with: lmworks resume {tmp_path / 'run'}")
+    assert lmworks.resume(tmp_path / "run").stopped == "finished"

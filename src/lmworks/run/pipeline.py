@@ -174,7 +174,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     recipe, evaluation = setup.recipe, setup.evaluation
     if not _is_evaluated(run, "before"):
         say("measuring before training")
-        _measure(run, evaluation, "before", 0, quiet=say is silent)
+        _measure(run, evaluation, "before", 0, say)
     process_memory.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
     say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
@@ -195,7 +195,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("measuring after training")
-        _measure(run, evaluation, "after", outcome.step, quiet=say is silent)
+        _measure(run, evaluation, "after", outcome.step, say)
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -235,12 +235,16 @@ def _input_format(setup: Setup) -> InputFormat:
     return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
 
 
-def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, quiet: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        if not quiet:
-            shown = stack.enter_context(RowProgress(f"measuring {when} training", evaluation.rows))
-            stack.enter_context(listening(shown.advance))
-        figures, samples = evaluation.measure()
+def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: Say) -> None:
+    try:
+        with contextlib.ExitStack() as stack:
+            if say is not silent:
+                shown = stack.enter_context(RowProgress(f"measuring {when} training", evaluation.rows))
+                stack.enter_context(listening(shown.advance))
+            figures, samples = evaluation.measure()
+    except KeyboardInterrupt:
+        say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
+        raise
     run.write("samples", when=when, step=step, items=samples)
     run.write("evaluation", when=when, step=step, **figures)
 
