@@ -11,6 +11,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
 from lmworks.data.batch import Example
+from lmworks.kernels import product_rates
 from lmworks.run import pipeline
 from lmworks.run.setup import note_long_rows
 from lmworks.train.progress import ABOVE_LIMIT, Sums, TrainingProgress
@@ -31,6 +32,7 @@ def _measured(monkeypatch):
         return now[0]
 
     monkeypatch.setattr(machine, "rates", rates)
+    monkeypatch.setattr(product_rates, "best_rate", lambda precision: (0.0, ""))
     return calls
 
 

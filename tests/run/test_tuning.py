@@ -211,8 +211,11 @@ class TestErrors:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "mine").write_text("x")
         assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options()]) == 2
-        assert "resume" in capsys.readouterr().err
+        assert "resume" not in capsys.readouterr().err  # it is no run
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+        (tmp_path / "run" / "journal.jsonl").write_text("")
+        assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options()]) == 2
+        assert "lmworks resume" in capsys.readouterr().err
 
     def test_data_that_changed_is_not_resumed(self, model, data, tmp_path):
         command = [sys.executable, "-c", KILLED, "training", str(model), str(data), str(tmp_path / "run"), *options()]

@@ -172,8 +172,8 @@ def test_what_a_gguf_file_cannot_carry_is_said_when_it_is_trained(words, instead
 ONCE = """
 import sys, hashlib
 sys.path[:0] = {path!r}
-from test_train_tokenizer import KINDS, ids_sum, made
-print(*(ids_sum(made.__wrapped__(kind)) for kind in KINDS))
+from test_train_tokenizer import KINDS, created, ids_sum
+print(*(ids_sum(created.__wrapped__(kind)) for kind in KINDS))
 """
 
 

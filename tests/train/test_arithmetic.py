@@ -41,7 +41,7 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
     assert "float32 weight_gradient 640 64 512" in shapes  # A of LoRA terms; ranks up to 64 are one class
     assert not any("weight_gradient 640 640" in shape for shape in shapes)  # frozen
     assert any(" 640 300 " in shape for shape in shapes)
-    assert not any(shape.endswith("1024") for shape in shapes)
+    assert not any(shape.endswith("1024") for shape in shapes if " 300 " not in shape)  # longer than a row
     assert product_shapes(network(16), "float32", 512) == set()
 
 

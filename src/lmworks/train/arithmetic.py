@@ -18,7 +18,8 @@ from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings
 
-SMALL_PRODUCT = 1 << 22  # multiplications below which no provider gains what is worth a measurement
+# numbers of a matrix, and multiplications, below which no provider gains what is worth a measurement
+SMALL_MATRIX, SMALL_PRODUCT = 1 << 13, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
         for inputs, outputs, is_trained, tokens_of_rows in sizes
         for layout in (FORWARD, INPUT_GRADIENT, *(WEIGHT_GRADIENT,) * is_trained)
         for tokens in tokens_of_rows
-        if inputs * outputs * tokens >= SMALL_PRODUCT
+        if inputs * outputs >= SMALL_MATRIX and inputs * outputs * tokens >= SMALL_PRODUCT
     }
 
 
