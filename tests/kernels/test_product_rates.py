@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape, available
 from lmworks.kernels.product_rates import ProductRates, best_rate
@@ -63,9 +64,18 @@ def test_another_provider_is_chosen_where_it_is_clearly_faster() -> None:
     assert rates.choice(["a", "b", "c", "not measured"]) == {"b": "onednn"}
 
 
+@pytest.mark.parametrize(("bfloat16", "expected"), [(0.3, ["float32"]), (900.0, ["float32", "bfloat16"])])
+def test_emulated_bfloat16_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: float, expected: list[str]
+) -> None:
+    rates = Rates(200.0, bfloat16, 1.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
+    monkeypatch.setattr(product_rates.machine, "rates", lambda refresh=False: rates)
+    assert product_rates.precisions() == expected
+
+
 def test_the_limit_is_the_fastest_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert best_rate("float32") == (0.0, "")
-    first, second = [shape for shape in product_rates.LIMIT_SHAPES if shape.startswith("float32")]
+    first, second = product_rates.limit_shapes("float32")
     measured = {first: {"pytorch": 200.0, "native": 150.0}, second: {"pytorch": 100.0, "onednn": 480.0}}
     monkeypatch.setattr(product_rates.measurements, "read", lambda name: {"gflops": measured})
     assert best_rate("float32") == (480.0, "onednn")

@@ -35,6 +35,7 @@ __all__ = [
     "identity",
     "processor",
     "rates",
+    "threads",
     "use_threads",
 ]
 

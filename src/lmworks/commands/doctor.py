@@ -83,8 +83,10 @@ def examine(refresh: bool = False) -> dict[str, Any]:
 
 def _products(refresh: bool) -> dict[str, Any]:
     """By precision, the fastest provider of matrix products and its GFLOP/s; and why providers are left out."""
-    faults = product_rates.product_rates(product_rates.LIMIT_SHAPES, refresh).faults
-    best = {precision: product_rates.best_rate(precision) for precision in ("float32", "bfloat16")}
+    precisions = product_rates.precisions()
+    shapes = [shape for precision in precisions for shape in product_rates.limit_shapes(precision)]
+    faults = product_rates.product_rates(shapes, refresh).faults
+    best = {precision: product_rates.best_rate(precision) for precision in precisions}
     fastest = {precision: {"provider": name, "gflops": rate} for precision, (rate, name) in best.items()}
     return {"fastest": fastest, "faults": faults}
 

@@ -48,21 +48,26 @@ class ProductRates:
         return chosen
 
 
-LIMIT_SHAPES = tuple(
-    f"{precision} {shape}"
-    for precision in ("float32", "bfloat16")
-    for shape in ("forward 576 1536 512", "input_gradient 576 1536 512")
-)
-"""Products of a small model's blocks: the fastest of them is what the machine reaches."""
+LIMIT_LAYOUTS = ("forward", "input_gradient")
+
+
+def limit_shapes(precision: str) -> list[str]:
+    """Products of a small model's blocks: the fastest of them is what the machine reaches in this precision."""
+    return [f"{precision} {layout} 576 1536 512" for layout in LIMIT_LAYOUTS]
+
+
+def precisions() -> list[str]:
+    """The precisions whose products are worth a measurement: an emulated bfloat16 would take minutes for it."""
+    rates = machine.rates()
+    return ["float32", *["bfloat16"] * (rates.bfloat16 > rates.float32)]
 
 
 def best_rate(precision: str) -> tuple[float, str]:
     """GFLOP/s of the fastest provider in products of a block, and its name; (0, "") where that was not measured yet."""
     known = (measurements.read(MEASUREMENT) or {}).get("gflops", {})
     rates: dict[str, float] = {}
-    for shape in LIMIT_SHAPES:
-        if shape.startswith(f"{precision} "):
-            rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in known.get(shape, {}).items()}
+    for shape in limit_shapes(precision):
+        rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in known.get(shape, {}).items()}
     provider = max(rates, key=lambda name: rates[name], default="")
     return rates.get(provider, 0.0), provider
 

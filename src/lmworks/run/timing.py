@@ -44,7 +44,7 @@ MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most; the fastest c
 NEW_TOKENS = 6  # written by each row that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
 QUIET_SHARE = 0.6  # of the threads' time; a measurement that got less is not kept: other programs ran
-VERSION = 1  # of what is measured; old measurements are not read
+VERSION = 2  # of what is measured; old measurements are not read
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from torch import nn
 
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
-from lmworks.kernels import library, matmul
+from lmworks.kernels import library, product_rates
 from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape
-from lmworks.kernels.product_rates import LIMIT_SHAPES, product_rates
 from lmworks.model.chunks import trained_logits
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
@@ -60,10 +59,12 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
         precision: of the products.
         row_tokens: tokens of a row, at most.
     """
-    if library.library() is None or precision not in matmul.PRECISIONS:
+    if library.library() is None or precision not in product_rates.precisions():
         return {}
     shapes = {str(shape) for shape in product_shapes(network, precision, row_tokens)}
-    return product_rates({*shapes, *LIMIT_SHAPES}).choice(shapes) if shapes else {}
+    if not shapes:
+        return {}
+    return product_rates.product_rates({*shapes, *product_rates.limit_shapes(precision)}).choice(shapes)
 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
