@@ -20,7 +20,20 @@ PARTS = (PRODUCTS, ATTENTION, PASSES, OPTIMIZER, REST)
 
 KERNEL, UPDATE = "kernel:", "optimizer:"
 """Prefixes of the names under which the profiler records native kernels and the optimizer's work."""
-MULTIPLIES = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_", "mv", "addmv", "linear", "matmul", "mkldnn_linear"}
+MULTIPLIES = {
+    "mm",
+    "addmm",
+    "addmm_",
+    "bmm",
+    "baddbmm",
+    "baddbmm_",
+    "mv",
+    "addmv",
+    "linear",
+    "matmul",
+    "mkldnn_linear",
+    "_linear_pointwise",
+}
 ATTENDS = ("scaled_dot_product", "_scaled_dot_product", "softmax", "_softmax", "_safe_softmax", "flex_attention")
 
 
@@ -34,7 +47,8 @@ def part_of(name: str, within_update: bool = False) -> str:
     if within_update or name.startswith(UPDATE):
         return OPTIMIZER
     if name.startswith(KERNEL):
-        return ATTENTION if name.removeprefix(KERNEL).startswith("varlen_attention") else PASSES
+        kernel = name.removeprefix(KERNEL)
+        return PRODUCTS if kernel == "matmul" else ATTENTION if kernel.startswith("varlen_attention") else PASSES
     if not name.startswith(("aten::", "mkldnn::")):
         return REST
     short = name.rpartition("::")[2]

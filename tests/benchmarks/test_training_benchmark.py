@@ -98,6 +98,8 @@ class Event:
     [
         ("aten::mm", breakdown.PRODUCTS),
         ("aten::addmm_", breakdown.PRODUCTS),
+        ("mkldnn::_linear_pointwise", breakdown.PRODUCTS),
+        ("kernel:matmul", breakdown.PRODUCTS),
         ("kernel:varlen_attention_backward", breakdown.ATTENTION),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", breakdown.ATTENTION),
         ("kernel:rms_norm", breakdown.PASSES),

@@ -66,6 +66,23 @@ def test_a_resumed_run_multiplies_as_it_began(
         assert torch.equal(second.state_dict()[name], value), name
 
 
+def test_another_machine_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_network, make_examples, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainSettings(steps=4, batch_size=4, learning_rate=1e-2, checkpoint_every=2, precision="float32")
+    run = RunFolder.create(tmp_path / "run", "")
+    monkeypatch.setattr("lmworks.train.loop._Training._report_step", _stopping_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_network(), make_examples(), settings, run)
+    monkeypatch.undo()
+    monkeypatch.setattr("lmworks.train.loop.machine.identity", lambda: "another processor")
+    capsys.readouterr()
+    train(make_network(), make_examples(), settings, run)
+    output = "".join(capsys.readouterr())
+    assert "other machine than before (another processor; before: " in output.replace("\n", " ")
+    assert "kernels than before" not in output
+
+
 def _stopping_after(step: int):
     from lmworks.train.loop import _Training
 

@@ -319,9 +319,11 @@ class _Training:
         )
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
-            before, now = self.run.events("session")[-1].get("kernels"), library.describe()
-            if before not in (None, now):
-                self.progress.say(f"other kernels than before ({now}; before: {before}): the last digits may differ")
+            before = self.run.events("session")[-1]
+            for name, now in (("kernels", library.describe()), ("machine", machine.identity())):
+                if before.get(name) not in (None, now):
+                    text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
+                    self.progress.say(text)
 
     def _other(self, name: str) -> InputError:
         """The refusal of a run that began with another value of something its losses depend on."""
@@ -371,6 +373,7 @@ class _Training:
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
             "kernels": library.describe(),
+            "machine": machine.identity(),
             "providers": self.arithmetic.providers,
         }
 

@@ -12,8 +12,6 @@ namespace {
 
 constexpr Size TASK_MOMENT_BLOCKS = 128;
 
-inline Vec select(VecI32 condition, Vec a, Vec b) { return condition ? a : b; }
-
 // The bits of float16 of numbers from -1 to 1, rounded to nearest, ties to even.
 inline VecU32 half_bits(Vec x) {
     const VecU32 bits = bit_cast<VecU32>(x), magnitude = bits & 0x7FFFFFFFu, sign = (bits >> 16) & 0x8000u;
