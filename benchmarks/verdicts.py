@@ -22,13 +22,13 @@ class Verdict:
     """A figure that was asked for.
 
     Attributes:
-        what: in words.
+        name: of the figure, in words.
         measured: None: it was not, and ``why``.
         asked: the least, or the most where ``most``.
         unit: written behind both.
     """
 
-    what: str
+    name: str
     measured: float | None
     asked: float
     most: bool = False
@@ -46,9 +46,9 @@ class Verdict:
         """As it is printed."""
         asked = f"asked {'at most' if self.most else 'at least'} {self.asked:g}{self.unit}"
         if self.measured is None:
-            return f"{self.what:<64} {'-':>8}   {asked:<22} not measured: {self.why}"
+            return f"{self.name:<64} {'-':>8}   {asked:<22} not measured: {self.why}"
         outcome = "reached" if self.reached else "NOT REACHED"
-        return f"{self.what:<64} {self.measured:7.2f}{self.unit:<3} {asked:<22} {outcome}"
+        return f"{self.name:<64} {self.measured:7.2f}{self.unit:<3} {asked:<22} {outcome}"
 
 
 def middle(rounds: Rounds, arm: str, key: str) -> float:
@@ -126,8 +126,8 @@ def lora(
     verdicts += compared(rounds, bfloat16, peers, "LoRA bfloat16", 3.0, None)
     both = bool(rounds.get(bfloat16)) and ran
     apart = 100 * apart_at_end(rounds, bfloat16, float32) if both else None
-    what = f"LoRA bfloat16: mean loss of the last {LAST} steps from float32's"
-    return [*verdicts, Verdict(what, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
+    name = f"LoRA bfloat16: mean loss of the last {LAST} steps from float32's"
+    return [*verdicts, Verdict(name, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
 
 
 def rate_of(rates: Sequence[Mapping[str, float]], precision: str) -> float:

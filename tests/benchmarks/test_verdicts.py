@@ -40,7 +40,7 @@ def test_peers_far_behind() -> None:
 
 
 def test_each_figure_is_judged_by_its_own_bound() -> None:
-    by_name = {item.what: item for item in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
+    by_name = {item.name: item for item in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
     speed = by_name["LoRA float32: tokens/s beside peer"]
     share = by_name["LoRA float32: share of the float32 ceiling"]
     beside = by_name["LoRA float32: peak memory beside it"]

@@ -41,7 +41,7 @@ def test_get_list_and_remove(capsys):
     assert main(["models", "get", "pypi:tiny-model"]) == 0
     assert "m.gguf" in capsys.readouterr().out
     (item,) = listed(capsys)["cached"]
-    assert (item["source"], item["what"]) == ("pypi:tiny-model==1.0", "model")
+    assert (item["source"], item["kind"]) == ("pypi:tiny-model==1.0", "model")
     assert len(item["hash"]) == 64
     assert main(["models"]) == 0
     shown = capsys.readouterr().out

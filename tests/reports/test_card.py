@@ -150,7 +150,7 @@ def test_two_whole_sessions_are_added(make_run, run_events) -> None:
 
 
 def test_a_failed_run_says_what_failed(make_run, run_events) -> None:
-    events = [*run_events()[:20], {"event": "failure", "step": 15, "what": "loss", "value": "nan"}]
+    events = [*run_events()[:20], {"event": "failure", "step": 15, "quantity": "loss", "value": "nan"}]
     notes = card.build(make_run(events))["run"]["warnings"]
     assert "Training stopped at step 15: its loss was not a number." in notes
 

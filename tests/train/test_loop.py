@@ -227,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_checkpoint(go
         go(Hooks(on_step=poison), network=network, checkpoint_every=1)
     run = RunFolder(raised.value.place)
     assert checkpoint.steps(run) == [1, 2]
-    assert [event["what"] for event in run.events() if event["event"] == "failure"] == ["loss"]
+    assert [event["quantity"] for event in run.events() if event["event"] == "failure"] == ["loss"]
 
 
 def test_other_data_or_settings_cannot_resume(go, make_examples):

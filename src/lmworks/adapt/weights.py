@@ -42,7 +42,7 @@ class WeightsMethod(Method[S]):
     @contextmanager
     def disabled(self, network: Transformer) -> Iterator[None]:
         """See :meth:`Method.disabled`; needs ``keep_base``."""
-        base = self._kept_base()
+        base = self._base_weights()
         trained = {name: network.get_parameter(name).data for name in base}
         _set(network, base)
         try:
@@ -52,7 +52,7 @@ class WeightsMethod(Method[S]):
 
     def detach(self, network: Transformer) -> None:
         """See :meth:`Method.detach`; needs ``keep_base``."""
-        _set(network, self._kept_base())
+        _set(network, self._base_weights())
         self._base = None
         network.requires_grad_(False)
 
@@ -80,7 +80,7 @@ class WeightsMethod(Method[S]):
                     "leave it float32, or take --method lora",
                 )
 
-    def _kept_base(self) -> dict[str, torch.Tensor]:
+    def _base_weights(self) -> dict[str, torch.Tensor]:
         if self._base is None:
             raise InputError(
                 f"{self.name} trains the model's own weights, and no copy of them was kept",

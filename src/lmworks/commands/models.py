@@ -18,18 +18,19 @@ from lmworks.commands import show
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Something fetched that lies in the cache; ``size`` in bytes, ``hash`` of the wheel or the hub's commit."""
+    """Something fetched that lies in the cache; ``kind`` is "model" or "data", ``size`` in bytes, ``hash`` that of the
+    wheel or the hub's commit."""
 
     source: str
-    what: str
+    kind: str
     size: int
     hash: str
     path: Path
     remove: Callable[[], None]
 
     def as_json(self) -> dict[str, Any]:
-        """The same in what JSON has."""
-        values = {"source": self.source, "what": self.what, "size": self.size, "hash": self.hash}
+        """The entry as values that JSON can hold."""
+        values = {"source": self.source, "kind": self.kind, "size": self.size, "hash": self.hash}
         return {**values, "path": without_home(self.path)}
 
 
@@ -64,10 +65,10 @@ def cache_entries() -> list[CacheEntry]:
     """Everything fetched that lies in the cache."""
     entries = []
     for package in packages.all_cached():
-        what = "model" if any(package.path.rglob("*.gguf")) or any(package.path.rglob("*.safetensors")) else "data"
+        kind = "model" if any(package.path.rglob("*.gguf")) or any(package.path.rglob("*.safetensors")) else "data"
         source = f"pypi:{packages.canonical(package.name)}=={package.version}"
         remove = _bound(packages.remove, package)
-        entries.append(CacheEntry(source, what, folder_size(package.path), package.sha256, package.path, remove))
+        entries.append(CacheEntry(source, kind, folder_size(package.path), package.sha256, package.path, remove))
     for record in hub.records():
         path = Path(record["path"])
         if path.is_dir():
@@ -101,22 +102,26 @@ def _bound(function: Callable[[Any], None], argument: Any) -> Callable[[], None]
 
 
 def _list(as_json: bool) -> int:
-    here, known = cache_entries(), alias_entries()
+    entries, short_names = cache_entries(), alias_entries()
     if as_json:
         values = {
             "cache": without_home(cache_folder()),
-            "cached": [entry.as_json() for entry in here],
-            "aliases": known,
+            "cached": [entry.as_json() for entry in entries],
+            "aliases": short_names,
         }
         print(json.dumps(values, indent=2))
         return 0
-    rows = [(entry.source, entry.what, human(entry.size), entry.hash[:12], without_home(entry.path)) for entry in here]
+    rows = [
+        (entry.source, entry.kind, human(entry.size), entry.hash[:12], without_home(entry.path)) for entry in entries
+    ]
     if rows:
-        show.table(("source", "what", "size", "hash", "path"), rows, title="cached")
+        show.table(("source", "kind", "size", "hash", "path"), rows, title="cached")
     else:
         print(f"nothing is cached yet in {without_home(cache_folder())}")
     print()
-    short = [(entry["name"], entry["cached"] or "not here yet", entry["licence"], entry["about"]) for entry in known]
+    short = [
+        (entry["name"], entry["cached"] or "not here yet", entry["licence"], entry["about"]) for entry in short_names
+    ]
     show.table(("alias", "cached", "licence", "about"), short, title="short names")
     print(
         "\nlmworks models get NAME fetches one" + ("; but nothing may be fetched now (offline)" if is_offline() else "")
@@ -136,10 +141,10 @@ def _remove(name: str) -> int:
     return 0
 
 
-def _is(kept_source: str, asked: str) -> bool:
-    """Whether a cached source is the one asked for; a distribution may be named without its version."""
-    if not asked.startswith("pypi:"):
-        return kept_source == asked
-    name, _, version = asked.removeprefix("pypi:").partition("==")
+def _is(cached_source: str, requested: str) -> bool:
+    """Whether a cached source is the requested one; a distribution may be named without its version."""
+    if not requested.startswith("pypi:"):
+        return cached_source == requested
+    name, _, version = requested.removeprefix("pypi:").partition("==")
     whole = f"pypi:{packages.canonical(name)}=="
-    return kept_source == whole + version if version else kept_source.startswith(whole)
+    return cached_source == whole + version if version else cached_source.startswith(whole)

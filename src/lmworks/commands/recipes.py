@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """schema, list, show or presets."""
     parser.description = "Recipes: a JSON Schema for editors, a table of all settings, or a whole recipe to start from."
     parser.add_argument(
-        "what",
+        "action",
         choices=["schema", "list", "show", "presets"],
         help="schema: JSON Schema; list: every setting with default and meaning; show MODEL DATA: a recipe as YAML; "
         "presets: new models to train",
@@ -36,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print it."""
-    if args.what == "schema":
+    if args.action == "schema":
         print(json.dumps(Recipe.model_json_schema(), indent=2))
-    elif args.what == "list":
+    elif args.action == "list":
         new = args.pretrain or args.preset
         named = [row for row in describe(Recipe) if new or not row.name.startswith(_OF_NEW_MODELS)]
         rows = [(row.name, row.default or "must be given", row.help) for row in named]
         show.table(("setting", "default", "meaning"), rows)
-    elif args.what == "presets":
+    elif args.action == "presets":
         _presets([args.preset] if args.preset else presets.names())
     elif args.preset:
         if args.data is not None:

@@ -34,7 +34,7 @@ TEXT_FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".md")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """train FILE; show MODEL TEXT; compare TEXT MODEL ..."""
     parser.description = "Train a tokenizer on a text, show how one cuts a text, or compare several on one text."
-    verbs = parser.add_subparsers(dest="what", metavar="train | show | compare", required=True)
+    verbs = parser.add_subparsers(dest="action", metavar="train | show | compare", required=True)
     training = verbs.add_parser("train", help="learn one from a text", allow_abbrev=False)
     training.description = (
         "Learn a tokenizer from a text and save it as transformers opens it. Data settings are options too: "
@@ -70,9 +70,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Do what was asked for."""
-    if args.what == "train":
+    if args.action == "train":
         return _train(args, rest)
-    if args.what == "compare":
+    if args.action == "compare":
         return _compare(args, rest)
     if rest:
         raise InputError(f"there is no option {rest[0].split('=')[0]}", VERB + "show", f"{VERB}show --help")
@@ -110,7 +110,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if given[name] is not None}
 
 
-def _data_settings(rest: list[str], what: str) -> Any:
+def _data_settings(rest: list[str], action: str) -> Any:
     from lmworks.text.rows import DataSettings
 
     values = parse_overrides(rest)
@@ -119,10 +119,10 @@ def _data_settings(rest: list[str], what: str) -> Any:
         raise InputError("is a group of settings", "--data", "write --data.NAME VALUE")
     if values:
         name = next(iter(values)).replace("_", "-")
-        own = TokenizerSettings.model_fields if what == "train" else ("limit", "faults", "json")
+        own = TokenizerSettings.model_fields if action == "train" else ("limit", "faults", "json")
         near = nearest(name, [option.replace("_", "-") for option in own])
-        hint = f"did you mean --{near[0]}?" if near else f"{VERB}{what} --help; data settings are --data.NAME"
-        raise InputError(f"there is no option --{name}", VERB + what, hint)
+        hint = f"did you mean --{near[0]}?" if near else f"{VERB}{action} --help; data settings are --data.NAME"
+        raise InputError(f"there is no option --{name}", VERB + action, hint)
     return build(DataSettings, inner, "the command line")
 
 
@@ -232,11 +232,11 @@ def _fault_lines(comparison: Comparison, most: int) -> Iterator[str]:
     if not comparison.faults:
         yield f"{comparison.name}: the text comes back as it was"
         return
-    for unknown, what in ((True, "lost to the unknown token"), (False, "come back otherwise")):
+    for unknown, outcome in ((True, "lost to the unknown token"), (False, "come back otherwise")):
         faults = [fault for fault in comparison.faults if fault.unknown == unknown]
         if not faults:
             continue
-        yield f"{comparison.name}: {what}, {sum(fault.count for fault in faults):,} in all"
+        yield f"{comparison.name}: {outcome}, {sum(fault.count for fault in faults):,} in all"
         yield from (f"  {fault.count:>8,} x {_counted_words(fault)}" for fault in faults[:most])
         if len(faults) > most:
             yield f"  and {len(faults) - most:,} more (--faults, --json)"

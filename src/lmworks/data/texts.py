@@ -42,7 +42,7 @@ def causal_examples(table: Table, tokenizer: Tokenizer, settings: DataSettings, 
         items += _chunks(rows, tokenizer, limit, report)
     count(items, report)
     note_rows(report, "without a token to learn")
-    if not _closing(tokenizer):
+    if not _end_tokens(tokenizer):
         report.notes.append("the tokenizer has no end-of-text token: texts end without one")
     if not report.chunked:
         note_short(report.longest, limit_of(settings, context), report)
@@ -53,7 +53,7 @@ def _chunks(rows: Sequence[Row], tokenizer: Tokenizer, limit: int, report: Repor
     """Each text begins and ends as the family's do. A chunk after the first begins with the last token of the one
     before as its context, so every token is learned once."""
     examples = []
-    opening, closing = tokenizer.opening, _closing(tokenizer)
+    opening, closing = tokenizer.opening, _end_tokens(tokenizer)
     first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
     texts = [row.values["text"] for row in rows]
     for row, text, (ids, starts) in zip(rows, texts, tokenizer.spans(texts), strict=True):
@@ -76,15 +76,16 @@ def _int32(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 def chunk(window: Window, first: int) -> Example:
     """A stretch of a text as an example: its first token is context alone, as are those before `first` in the text."""
-    document, given = window.document, max(1, first - window.begin)
+    document, num_context = window.document, max(1, first - window.begin)
     ids = document.ids[window.begin : window.end]
     loss = np.ones(len(ids), dtype=bool)
-    loss[:given] = False
-    size = document.bytes(window.begin + given, window.end)
+    loss[:num_context] = False
+    size = document.bytes(window.begin + num_context, window.end)
     return Example(ids, loss, document.place, size, origin=window)
 
 
-def _closing(tokenizer: Tokenizer) -> list[int]:
+def _end_tokens(tokenizer: Tokenizer) -> list[int]:
+    """The tokens that end a text: those that the tokenizer adds, else its end-of-text token, else none."""
     if tokenizer.closing:
         return tokenizer.closing
     return [tokenizer.eos_id] if tokenizer.eos_id is not None else []

@@ -190,7 +190,7 @@ def _joined(text: str, piece: str) -> str:
     return text + piece.lstrip() if piece[:1].isspace() else text.rstrip() + piece
 
 
-def check_length(network: Transformer, ids: Sequence[int], what: str) -> None:
+def check_length(network: Transformer, ids: Sequence[int], name: str) -> None:
     most = context_of(network)
     if most is not None and len(ids) > most:
-        raise InputError(f"{what}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")
+        raise InputError(f"{name}: {len(ids)} tokens, the model's context holds {most}", hint="give a shorter text")

@@ -142,7 +142,7 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
         notes.append("The run is not finished: figures after training are missing or are those of its last evaluation.")
     for event in events:
         if event["event"] == "failure":
-            notes.append(f"Training stopped at step {event.get('step')}: its {event.get('what')} was not a number.")
+            notes.append(f"Training stopped at step {event.get('step')}: its {event.get('quantity')} was not a number.")
     apart = sum(e["event"] == "divergence" for e in events)
     if apart:
         notes.append(f"{apart} steps were repeated after a resume and came out differently.")

@@ -83,9 +83,9 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
     if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST_NETWORK_BYTES:
         return None
     name = _name(setup, method, answer_rows)
-    known = measurements.read(name)
-    if known is not None:
-        return Timing(**known)
+    cached = measurements.read(name)
+    if cached is not None:
+        return Timing(**cached)
     wall, busy = time.perf_counter(), time.process_time()
     timing = _measure(setup, method, depths, answer_rows)
     received = (time.process_time() - busy) / (time.perf_counter() - wall) / torch.get_num_threads()
@@ -105,12 +105,12 @@ def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
 
 
 def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
-    """What a measurement depends on, beside the machine."""
+    """The name under which a measurement is cached: a hash of everything it depends on except the machine."""
     documents = [
         (len(example.ids), example.num_targets, example.total) for example in _documents(setup.documents, setup)
     ]
     train = setup.train.model_dump(include={"batch_size", "row_tokens", "packing", "recompute", "optimizer_state"})
-    what = [
+    conditions = [
         VERSION,
         setup.config.model_dump(mode="json"),
         method.name,
@@ -121,7 +121,7 @@ def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
         answer_rows,
         kernels() is not None,
     ]
-    return "timing " + hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
+    return "timing " + hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answer_rows: int) -> Timing:

@@ -54,7 +54,8 @@ class EncoderDecoderTask(Task):
         return rewrite_texts(model, examples, settings)
 
 
-def frame_with_end(tokenizer: Tokenizer, what: str) -> Frame:
-    """What stands around a text that must end: the tokenizer's own, with the end-of-text token if it adds none."""
+def frame_with_end(tokenizer: Tokenizer, user: str) -> Frame:
+    """The special tokens around a text, with the end-of-text token last where the tokenizer adds none; ``user`` names
+    the caller in an error."""
     around = frame_of(tokenizer)
-    return around if around.closing else replace(around, closing=(end_id(tokenizer, what),))
+    return around if around.closing else replace(around, closing=(end_id(tokenizer, user),))

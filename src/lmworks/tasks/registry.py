@@ -95,17 +95,19 @@ def choose(
         task = task_class(settings.name)
         if task.architecture != model.architecture:
             fault = f"task {task.name} trains a model that is: {task.architecture}; this one is: {model.architecture}"
-            raise InputError(fault, "task.name", _what_works(kind, model.architecture))
+            raise InputError(fault, "task.name", _usable_tasks(kind, model.architecture))
         if kind not in task.kinds:
             fault = f"task {task.name} takes no rows of kind {kind}"
-            raise InputError(fault, place, _what_works(kind, model.architecture, task))
+            raise InputError(fault, place, _usable_tasks(kind, model.architecture, task))
         return task
     of_model = [task for task in TASKS.values() if task.architecture == model.architecture]
     suited = [task for task in of_model if kind in task.default_for]
     if not suited:
-        what = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
+        rows = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
         raise InputError(
-            f"a model that is {model.architecture} does not learn {what}", place, _what_works(kind, model.architecture)
+            f"a model that is {model.architecture} does not learn {rows}",
+            place,
+            _usable_tasks(kind, model.architecture),
         )
     task = suited[0]
     if len(suited) > 1 and (known := tokenizer()) is not None:
@@ -114,7 +116,7 @@ def choose(
     return task
 
 
-def _what_works(kind: str, architecture: str, task: type[Task] | None = None) -> str:
+def _usable_tasks(kind: str, architecture: str, task: type[Task] | None = None) -> str:
     """Tasks for these rows and this model; where there are none, other rows and other models."""
     both = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
     if both:

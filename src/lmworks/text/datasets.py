@@ -36,13 +36,13 @@ class NamedDataset:
     """A data set that has a name.
 
     Attributes:
-        what: one line about it.
+        about: one line about it.
         licence: of the texts.
         needs: what must be fetched, or "".
         make: makes its rows; the second value is notes.
     """
 
-    what: str
+    about: str
     licence: str
     needs: str
     make: Callable[[], tuple[list[Row], list[str]]]
@@ -59,12 +59,12 @@ def read(name: str, notes: list[str]) -> list[Row]:
         head, *lines = path.read_text(encoding="utf-8").split("\n")
         notes.extend(json.loads(head)["notes"])
         return [Row(**json.loads(line)) for line in lines if line]
-    rows, made_notes = NAMED[name].make()
-    head = json.dumps({"name": name, "rows": len(rows), "notes": made_notes})
+    rows, new_notes = NAMED[name].make()
+    head = json.dumps({"name": name, "rows": len(rows), "notes": new_notes})
     body = "\n".join(json.dumps({"values": row.values, "place": row.place, "key": row.key}) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.atomic_write(path, f"{head}\n{body}\n")
-    notes.extend(made_notes)
+    notes.extend(new_notes)
     return rows
 
 
@@ -95,11 +95,11 @@ def general_text(characters: int | None = None) -> list[str]:
         InputError: this interpreter was installed without its documentation topics.
     """
     texts: list[str] = []
-    left = characters if characters is not None else sys.maxsize
+    remaining = characters if characters is not None else sys.maxsize
     for name, text in stdlib.topics().items():
-        if stdlib.is_general(name) and left > 0:
-            piece = text if len(text) <= left else text[:left].rpartition("\n")[0]
-            left -= len(text)
+        if stdlib.is_general(name) and remaining > 0:
+            piece = text if len(text) <= remaining else text[:remaining].rpartition("\n")[0]
+            remaining -= len(text)
             if piece.strip():
                 texts.append(piece)
     if not texts:
@@ -116,7 +116,7 @@ def _python_help() -> tuple[list[Row], list[str]]:
         Row({"prompt": question, "completion": answer}, f"{module}: {question}", module)
         for module, question, answer in entries
     ]
-    left_out = ", ".join(f"{count} {why}" for why, count in counts.items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     version = ".".join(map(str, sys.version_info[:3]))
     return rows, [f"docstrings of Python {version}; left out: {left_out}"]
 

@@ -166,8 +166,8 @@ def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
-            what = "JSON that ends in the middle" if cut else f"not JSON ({error.msg})"
-            bad.add(f"{what}, character {error.colno}", place, "write one whole JSON object on each line")
+            fault = "JSON that ends in the middle" if cut else f"not JSON ({error.msg})"
+            bad.add(f"{fault}, character {error.colno}", place, "write one whole JSON object on each line")
             continue
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of open brackets
             bad.add(f"JSON that cannot be read ({error})", place, "write one plain JSON object on each line")

@@ -141,8 +141,8 @@ def _text_of(content: Any, place: str) -> Any:
         if isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
             continue
-        what = f"type {part.get('type')!r}" if isinstance(part, dict) else f"a {type(part).__name__}"
-        fault = f"a part of the content is {what}, and only text is read"
+        kind = f"type {part.get('type')!r}" if isinstance(part, dict) else f"a {type(part).__name__}"
+        fault = f"a part of the content is {kind}, and only text is read"
         raise InputError(fault, f"{place}, part {number}", 'write parts as {"type": "text", "text": "..."}')
     return "".join(texts)
 

@@ -165,9 +165,9 @@ def _differences(text: str, became: str) -> Iterator[tuple[str, str, bool]]:
     """What was replaced, left out or put in, in runs of characters."""
     if text == became:
         return
-    for what, start, stop, from_, to in SequenceMatcher(None, text, became, autojunk=False).get_opcodes():
+    for operation, start, stop, from_, to in SequenceMatcher(None, text, became, autojunk=False).get_opcodes():
         lost, gained = text[start:stop], became[from_:to]
-        if what == "replace" and len(lost) == len(gained):  # character by character: a change of case, an accent
+        if operation == "replace" and len(lost) == len(gained):  # character by character: a change of case, an accent
             yield from ((before, after, False) for before, after in zip(lost, gained, strict=True))
-        elif what != "equal":
+        elif operation != "equal":
             yield lost, gained, False

@@ -108,14 +108,14 @@ def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def _limited(texts: Iterable[str], limit: int | None) -> tuple[list[str], list[str]]:
     """The first characters of the texts, in pieces that end where a line does, and a note if something was left out."""
     parts: list[str] = []
-    left = limit
+    remaining = limit
     cut = False
     for number, text in enumerate(texts, 1):
-        if left is not None and len(text) > left:
-            text, cut = text[:left], True
+        if remaining is not None and len(text) > remaining:
+            text, cut = text[:remaining], True
         parts.extend(_pieces(check_text(text, f"text {number}")))
-        if left is not None:
-            left -= len(text)
+        if remaining is not None:
+            remaining -= len(text)
         if cut:
             break
     return parts, [f"only the first {limit:,} characters are read (limit)"] if cut else []
@@ -190,11 +190,11 @@ def _too_small(
     else:
         signs = f"{alphabet} {'bytes' if settings.kind == 'byte-bpe' else 'characters'}"
         parts, least = [f"{own} special tokens", signs], own + alphabet
-    what = " and ".join([", ".join(parts[:-1]), parts[-1]])
+    contents = " and ".join([", ".join(parts[:-1]), parts[-1]])
     if settings.kind == "wordpiece":
-        what += " (counted apart at the beginning of a word and within)"
+        contents += " (counted apart at the beginning of a word and within)"
     hint = f"--vocab-size {least} or more" + _smaller(settings, specials, least)
-    return InputError(f"{settings.vocab_size} entries do not hold {what}", "vocab_size", hint)
+    return InputError(f"{settings.vocab_size} entries do not hold {contents}", "vocab_size", hint)
 
 
 def _smaller(settings: TokenizerSettings, specials: Specials, least: int) -> str:

@@ -271,7 +271,7 @@ class _Training:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         quantity = "loss" if not math.isfinite(loss) else "gradient"
-        self.run.write("failure", step=step, what=quantity, value=str(loss if quantity == "loss" else norm))
+        self.run.write("failure", step=step, quantity=quantity, value=str(loss if quantity == "loss" else norm))
         saved = checkpoint.steps(self.run)
         last = f"the last checkpoint is of step {saved[-1]}" if saved else "no checkpoint was written before it"
         raise InputError(
@@ -283,8 +283,8 @@ class _Training:
     def _checkpoint_is_due(self) -> bool:
         if self.settings.checkpoint_every is not None:
             return self.step % self.settings.checkpoint_every == 0
-        gone = time.monotonic() - self.saved_at
-        return gone >= max(CHECKPOINT_SECONDS, SAVING_RATIO * self.saving_seconds)
+        elapsed = time.monotonic() - self.saved_at
+        return elapsed >= max(CHECKPOINT_SECONDS, SAVING_RATIO * self.saving_seconds)
 
     def _save(self) -> None:
         started = time.monotonic()
@@ -309,7 +309,7 @@ class _Training:
         step, state = newest
         for name, value in self.identity.items():
             if state.values["identity"].get(name) != value:
-                raise self._other(name)
+                raise self._identity_error(name)
         checkpoint.restore(state.tensors, self.named, self.optimizer)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
@@ -325,12 +325,12 @@ class _Training:
                     text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
                     self.progress.say(text)
 
-    def _other(self, name: str) -> InputError:
+    def _identity_error(self, name: str) -> InputError:
         """The refusal of a run that began with another value of something its losses depend on."""
         source = str(next(iter(self.run.events("start")), {}).get("data", "the data"))
         fault = f"the run was started with other {name}{f' ({source})' if name == 'data' else ''}"
-        what = f"{source} as it was" if name == "data" else f"{self.run.recipe.name} as the run began with it"
-        hint = f"restore {what} and take the same version of lmworks, or start a new run"
+        original = f"{source} as it was" if name == "data" else f"{self.run.recipe.name} as the run began with it"
+        hint = f"restore {original} and take the same version of lmworks, or start a new run"
         return InputError(f"{fault}, so it cannot be resumed with these", str(self.run.path), hint)
 
     def _find_rate(self) -> float:
