@@ -34,7 +34,7 @@ from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
-from lmworks.train.monitor import evaluation_interval
+from lmworks.train.monitor import evaluations_during
 from lmworks.train.progress import RowProgress
 from lmworks.train.settings import TrainSettings
 
@@ -215,8 +215,8 @@ def _hooks(setup: Setup) -> Hooks:
 def _evaluates_on_the_way(setup: Setup) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
-    every = settings.evaluate_every or evaluation_interval(total, settings.steps_per_epoch(len(setup.train)))
-    return bool(setup.held_out.items) and (every < total or settings.patience is not None)
+    evaluations = evaluations_during(settings, total, settings.steps_per_epoch(len(setup.train)))
+    return bool(setup.held_out.items) and evaluations > 0
 
 
 def _save(setup: Setup, folder: Path) -> None:

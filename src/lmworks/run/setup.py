@@ -123,9 +123,10 @@ def _documents(examples: list[Example], report: Report, evaluation: Evaluation) 
         sources=sources,
         loss_tokens=report.loss_tokens,
         labels=count_labels(examples),
-        evaluation_tokens=2 * (evaluation.tokens() + answers.prompt_tokens),
+        evaluation_tokens=evaluation.tokens() + answers.prompt_tokens,
+        held_out_tokens=sum(example.size for example in evaluation.held_out),
         answer_rows=answers.rows,
-        answer_steps=2 * answers.steps,
+        answer_steps=answers.steps,
     )
 
 
