@@ -35,7 +35,7 @@ from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
-from lmworks.train.progress import RowProgress
+from lmworks.train.progress import MeasurementProgress
 from lmworks.train.settings import TrainSettings
 
 Say = Callable[[str], None]
@@ -239,8 +239,8 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: 
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                shown = stack.enter_context(RowProgress(f"measuring {when} training", evaluation.rows))
-                stack.enter_context(listening(shown.advance))
+                shown = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
+                stack.enter_context(listening(shown))
             figures, samples = evaluation.measure()
     except KeyboardInterrupt:
         say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
