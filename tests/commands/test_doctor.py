@@ -56,7 +56,7 @@ def test_a_rate_measured_while_other_programs_ran_says_so_beside_it(monkeypatch,
         monkeypatch.setattr(machine, "measure", lambda threads, free, share=share: replace(MADE, share=share))
         monkeypatch.setattr(doctor, "reading_rates", lambda refresh, share=share: ReadingRates({"1": 9.0}, share))
         rates = ProductRates(shares=dict.fromkeys(limit_shapes("float32"), share))
-        monkeypatch.setattr(doctor.product_rates, "product_rates", lambda shapes, refresh, rates=rates: rates)
+        monkeypatch.setattr(doctor.product_rates, "product_rates", lambda shapes, refresh=False, rates=rates: rates)
         assert main(["doctor", "--refresh"]) == 0
         lines = capsys.readouterr().out.splitlines()
         for title in ("matrix products, float32", "float32 by the fastest", "reading memory", "reading 1 MB"):

@@ -125,12 +125,12 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
 
 def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
     monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
-    monkeypatch.setattr(plan.machine, "rates", _rates)
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", _rates)
     train = TrainSettings(precision="float32")
     created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert created.seconds["training"] == pytest.approx(created.flops["total"] / 100e9)
     assert "at least" in created.note
-    monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", lambda: _rates(float32=0))
     created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert created.seconds == {}
     assert any("not known" in line for line in created.lines())

@@ -53,7 +53,8 @@ def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor tells, sizes in bytes."""
     total, free = process_memory.memory()
     processor, rates = machine.processor(), machine.rates(refresh)
-    precision, reason = machine.choose_precision("auto")
+    products = _products(refresh)
+    precision, reason = machine.choose_precision("auto", measured=product_rates.fastest_rates())
     reading = reading_rates(refresh)
     cache = cache_folder()
     used = folder_size(cache) if cache.is_dir() else 0
@@ -64,7 +65,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "processor": asdict(processor),
         "threads": rates.threads,
         "rates": asdict(rates),
-        "products": _products(refresh),
+        "products": products,
         "reading": {"rates": {f"{size} MB": rate for size, rate in reading.gigabytes.items()}, "share": reading.share},
         "precision": {"auto": precision, "reason": reason},
         "gpus": _gpus(rates.torch),

@@ -153,7 +153,7 @@ def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
-    rates = machine.rates()
+    rates = product_rates.fastest_rates()
     if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "

@@ -15,6 +15,7 @@ from typing import Any
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
+from lmworks.kernels import product_rates
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
@@ -129,7 +130,7 @@ def make(
         train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
         documents: what passes through the network.
         process: what this process holds already, and may hold.
-        rates: of this machine's products, for the precision; None: asked of base/machine.
+        rates: of this machine's products, for the precision; None: by the fastest provider (kernels/product_rates).
         timing: of such a model on this machine; None: measured now, or read from the cache.
         weight_formats: ways to hold the model's own weights, the preferred one first, the smallest last.
         goes_on: a run that was begun before: its rows, precision and weights stay as they were chosen.
@@ -138,6 +139,8 @@ def make(
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
             was given.
     """
+    if train.precision == "auto" and rates is None:
+        rates = product_rates.fastest_rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     trained = method.trained_parameters(config)
     request = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
@@ -266,7 +269,7 @@ def _with_sums(training: float, whole: float, during: float) -> dict[str, float]
 
 def _at_the_products_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
     """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
-    rates = machine.rates()
+    rates = product_rates.fastest_rates()
     rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))
     if not rate or not full:
         return {}
