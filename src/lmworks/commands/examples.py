@@ -135,7 +135,7 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
         print(f"one draw hides {hidden}" + (f"; of the hidden are {', '.join(shares)}" if shares else ""))
     for head in samples[0].labels:
         counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
-        names = CLASSES.get(head, {})
+        names = CLASSES.get(head, ())
         named = [
             f"{count:,} × {names[label] if names else f'class {label}'}" for label, count in sorted(counts.items())
         ]
