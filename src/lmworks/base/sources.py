@@ -234,7 +234,12 @@ def _unknown(text: str, content: ContentKind) -> InputError:
         )
     near = [name for name in aliases() if name.startswith(text.lower())]
     near = near or difflib.get_close_matches(text.lower(), aliases(), n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]}?" if near else f"known here are the aliases {' and '.join(aliases())};"
-    if not near and text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        meant = f"for the hub write hub:{text};"
-    return InputError("is no file or folder here, and no alias", text, f"{meant} else give {SOURCE_FORMS}")
+    if near:
+        meant = f"did you mean {near[0]}? else "
+    elif text.startswith((".", "/", "~")):
+        meant = ""
+    elif text.count("/") == 1:
+        meant = f"for the hub write hub:{text}, else "
+    else:
+        meant = f"known here are the aliases {' and '.join(aliases())}; else "
+    return InputError("is no file or folder here, and no alias", text, f"{meant}give {SOURCE_FORMS}")
