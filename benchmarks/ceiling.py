@@ -1,7 +1,8 @@
 """How fast this machine multiplies the matrices of SmolLM2-135M: what training could reach if nothing else took time.
 
 The products are those of a training step: every linear of every block forward and back to its input, 512 rows at a
-time, each with weights of its own, so that they are read from memory as in a model.
+time, each with weights of its own, so that they are read from memory as in a model. Every provider that lmworks can
+choose multiplies them; the fastest one is the limit, whatever the tools that are compared multiply with.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import time
 ROWS, LAPS = 512, 4
 
 
-def rate(shapes: list[tuple[int, int]], precision: str, rows: int = ROWS, laps: int = LAPS) -> float:
+def rate(shapes: list[tuple[int, int]], precision: str, provider: str, rows: int = ROWS, laps: int = LAPS) -> float:
     """GFLOP/s over all products, the median of laps, one more in front to warm up.
 
     Args:
         shapes: (inputs, outputs) of each linear.
         precision: of all tensors.
+        provider: a name of kernels/matmul.
         rows: of each product.
         laps: how often all products are computed.
     """
     import torch
 
-    dtype = getattr(torch, precision)
+    from lmworks.kernels.matmul import PROVIDERS
+
+    dtype, multiply = getattr(torch, precision), PROVIDERS[provider]
     weights = [torch.randn(outputs, inputs).to(dtype) for inputs, outputs in shapes]
     wide = {size: torch.randn(rows, size).to(dtype) for shape in shapes for size in shape}
     taken = []
@@ -33,11 +37,23 @@ def rate(shapes: list[tuple[int, int]], precision: str, rows: int = ROWS, laps: 
         for _ in range(laps + 1):
             started = time.perf_counter()
             for weight in weights:
-                wide[weight.shape[1]] @ weight.t()
-                wide[weight.shape[0]] @ weight
+                multiply(wide[weight.shape[1]], weight.t(), None, 1.0, False)
+                multiply(wide[weight.shape[0]], weight, None, 1.0, False)
             taken.append(time.perf_counter() - started)
     work = sum(4.0 * rows * inputs * outputs for inputs, outputs in shapes)
     return work / statistics.median(taken[1:]) / 1e9
+
+
+def rates(shapes: list[tuple[int, int]], precisions: list[str], rows: int = ROWS, laps: int = LAPS) -> dict[str, float]:
+    """GFLOP/s of the fastest provider by precision, and of each provider as "float32 by onednn"."""
+    from lmworks.kernels.matmul import available
+
+    result = {}
+    for precision in precisions:
+        by_provider = {name: rate(shapes, precision, name, rows, laps) for name in available(precision)}
+        result[precision] = max(by_provider.values())
+        result |= {f"{precision} by {name}": measured for name, measured in by_provider.items()}
+    return result
 
 
 def main() -> None:
@@ -49,7 +65,7 @@ def main() -> None:
 
     machine.use_threads()
     shapes = [(linear.inputs, linear.outputs) for linear in linears(read_config(arms.reference_folder()))]
-    print(json.dumps({precision: rate(shapes, precision) for precision in sys.argv[1:]}))
+    print(json.dumps(rates(shapes, sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -148,14 +148,15 @@ def _turn(arm: Arm, arguments: list[str], label: str, results: Measurements) -> 
 
 
 def table(chosen: list[Arm], results: Measurements) -> list[str]:
-    """A line an arm: medians, ratios to the best peer, share of the ceiling."""
+    """A line an arm: medians, ratios to the best peer, share of the machine's limit in the arm's own precision."""
     peer = verdicts.best(results.rounds, [arm.name for arm in chosen if arm.role == PEER])
     work = next((rounds[0]["gflop_per_token"] for rounds in results.rounds.values() if "gflops" in rounds[0]), None)
-    ceiling = verdicts.rate_of(results.rates, "float32")
-    lines = [f"best peer: {peer}; float32 matrix products: {ceiling:.0f} GFLOP/s (median of {len(results.rates)})"]
-    if work:
-        lines[0] += f"; the answers need {work:.3f} GFLOP a token: at most {ceiling / work:,.0f} tok/s in float32"
-    shown = ("rounds", "tok/s", "ratio", "ceiling", "peak GB", "ratio", "mean loss", "2 steps", "process")
+    limits = {name: verdicts.rate_of(results.rates, name) for name in results.rates[0] if " by " not in name}
+    lines = [f"best peer: {peer}; matrix products by the fastest provider, median of {len(results.rates)}:"]
+    for precision, rate in limits.items():
+        lines[0] += f" {precision} {rate:.0f} GFLOP/s"
+        lines[0] += f", at most {rate / work:,.0f} tok/s at {work:.3f} GFLOP a token;" if work else ""
+    shown = ("rounds", "tok/s", "ratio", "of limit", "peak GB", "ratio", "mean loss", "2 steps", "process")
     lines.append(f"{'':<38}" + "".join(f"{word:>10}" for word in shown))
     for name, rounds in results.rounds.items():
         speed, peak = (
@@ -163,7 +164,8 @@ def table(chosen: list[Arm], results: Measurements) -> list[str]:
             verdicts.middle(results.rounds, name, PEAK),
         )
         faster, smaller = (verdicts.ratio(results.rounds, name, peer, key) if peer else 0.0 for key in (SPEED, PEAK))
-        share = f"{100 * speed * work / ceiling:.0f} %" if work else ""
+        limit = limits.get("bfloat16" if "bf" in name else "float32")
+        share = f"{100 * speed * work / limit:.0f} %" if work and limit else ""
         waits = [verdicts.middle(results.rounds, name, key) for key in ("first_steps_s", "process_s")]
         lines.append(
             f"{name:<38}{len(rounds):>10}{speed:>10,.0f}{faster:>9.2f}x{share:>10}{peak:>10.2f}{smaller:>9.2f}x"
@@ -199,13 +201,10 @@ def judged(workload: str, chosen: list[Arm], results: Measurements) -> list[Verd
     peers, has_bfloat16 = [arm.name for arm in chosen if arm.role == PEER], arms.bfloat16_is_faster()
     if workload == "lora":
         return verdicts.lora(results.rounds, peers, results.rates, has_bfloat16)
-    faster, smaller = {"full": (1.5, 0.5), "scratch": (2.0, None)}[workload]
+    precision = "bfloat16" if has_bfloat16 else "float32"
     title = {"full": "full fine-tuning", "scratch": "from scratch"}[workload]
-    lines = []
-    for precision in ["float32", *["bfloat16"] * has_bfloat16]:
-        arm = f"lmworks {precision}"
-        lines += verdicts.compared(results.rounds, arm, peers, f"{title} {precision}", faster, smaller)
-    return lines
+    faster = getattr(verdicts.targets(results.rates, has_bfloat16), workload)
+    return verdicts.compared(results.rounds, f"lmworks {precision}", peers, f"{title} {precision}", faster, None)
 
 
 def where_time_goes(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,12 @@ Rounds = Mapping[str, Sequence[Mapping[str, Any]]]
 """Figures of every arm, round by round; an arm that does not run in every round runs in the first."""
 
 SPEED, PEAK, LOSS = "tokens_per_second", "peak_gb", "mean_loss"
+IDLE = 1.25
+"""Where another provider multiplies float32 so many times as fast as PyTorch's default, PyTorch leaves much idle."""
+MATRIX_UNITS = 3.0
+"""Bfloat16 products so many times as fast as float32's: the processor has units for them."""
+PEAK_GB = 1.6
+PYTORCH_FLOAT32 = "float32 by pytorch"
 LAST = 5  # steps over which losses of two precisions are compared
 
 
@@ -101,31 +107,67 @@ def compared(
     return verdicts
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What is asked on a machine: times the best peer's tokens/s, and percent of what products alone would allow.
+
+    Attributes:
+        float32: of LoRA beside the best float32 peer. best: in the machine's best precision beside the best of all.
+        full, scratch: of full fine-tuning and of training from scratch, beside the best of all.
+        share: percent by precision; not asked where it is not named.
+    """
+
+    float32: float
+    best: float
+    full: float
+    scratch: float
+    share: Mapping[str, float]
+
+
+def targets(rates: Sequence[Mapping[str, float]], has_bfloat16: bool) -> Targets:
+    """By how far PyTorch's default, which all peers multiply with, is from the best provider.
+
+    Args:
+        rates: as :func:`lora` takes them.
+        has_bfloat16: whether bfloat16 products were measured to be faster than float32 ones.
+    """
+    float32 = rate_of(rates, "float32")
+    if float32 < IDLE * rate_of(rates, PYTORCH_FLOAT32):
+        has_units = has_bfloat16 and rate_of(rates, "bfloat16") >= MATRIX_UNITS * float32
+        return Targets(1.45, 3.0 if has_units else 1.45, 1.7, 1.75, {"float32": 85})
+    return Targets(2.5 if has_bfloat16 else 1.8, 3.2, 2.5, 2.5, {"float32": 75, "bfloat16": 70})
+
+
 def lora(
     rounds: Rounds, peers: Sequence[str], rates: Sequence[Mapping[str, float]], has_bfloat16: bool
 ) -> list[Verdict]:
-    """All that was asked of LoRA.
+    """All that is asked of LoRA.
 
     Args:
         rounds: the figures; lmworks' arms are "lmworks float32" and "lmworks bfloat16".
         peers: names of theirs.
-        rates: GFLOP/s of matrix products, by precision, measured between the rounds.
+        rates: GFLOP/s of matrix products, measured between the rounds: by precision those of the best provider, and
+            PyTorch's default in float32 as :data:`PYTORCH_FLOAT32`.
         has_bfloat16: whether bfloat16 products were measured to be faster than float32 ones.
     """
-    float32, bfloat16 = "lmworks float32", "lmworks bfloat16"
-    speed, peak = compared(rounds, float32, peers, "LoRA float32", 1.7, 0.25)
-    ran = bool(rounds.get(float32))
-    why = "" if ran else "lmworks did not run to its end"
-    share = 100 * middle(rounds, float32, "gflops") / rate_of(rates, "float32") if ran else None
-    gigabytes = middle(rounds, float32, PEAK) if ran else None
-    verdicts = [speed, Verdict("LoRA float32: share of the float32 ceiling", share, 75, unit=" %", why=why)]
-    verdicts += [peak, Verdict("LoRA float32: peak memory", gigabytes, 1.6, most=True, unit=" GB", why=why)]
-    none = "bfloat16 products are not faster than float32 here"
+    asked = targets(rates, has_bfloat16)
+    precisions = ["float32", *["bfloat16"] * has_bfloat16]
+    in_float32 = [peer for peer in peers if "float32" in peer]
+    verdicts = compared(rounds, "lmworks float32", in_float32, "LoRA float32", asked.float32, None)
+    verdicts += compared(rounds, f"lmworks {precisions[-1]}", peers, f"LoRA {precisions[-1]}", asked.best, None)
+    for precision in precisions:
+        arm = f"lmworks {precision}"
+        why = "" if rounds.get(arm) else "lmworks did not run to its end"
+        if precision in asked.share:
+            share = None if why else 100 * middle(rounds, arm, "gflops") / rate_of(rates, precision)
+            name = f"LoRA {precision}: share of the machine's limit"
+            verdicts.append(Verdict(name, share, asked.share[precision], unit=" %", why=why))
+        gigabytes = None if why else middle(rounds, arm, PEAK)
+        verdicts.append(Verdict(f"LoRA {precision}: peak memory", gigabytes, PEAK_GB, most=True, unit=" GB", why=why))
     if not has_bfloat16:
-        return [*verdicts, Verdict("LoRA bfloat16: tokens/s beside the best peer", None, 3.0, why=none)]
-    verdicts += compared(rounds, bfloat16, peers, "LoRA bfloat16", 3.0, None)
-    both = bool(rounds.get(bfloat16)) and ran
-    apart = 100 * apart_at_end(rounds, bfloat16, float32) if both else None
+        return verdicts
+    both = bool(rounds.get("lmworks bfloat16")) and bool(rounds.get("lmworks float32"))
+    apart = 100 * apart_at_end(rounds, "lmworks bfloat16", "lmworks float32") if both else None
     name = f"LoRA bfloat16: mean loss of the last {LAST} steps from float32's"
     return [*verdicts, Verdict(name, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
 

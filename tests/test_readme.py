@@ -29,6 +29,8 @@ def commands(text: str) -> list[list[str]]:
     return [words for words in lines if words[:1] == ["lmworks"]]
 
 
+FILES = [block for text in sections().values() for block in blocks(text, "sh") if "lmworks" not in block]
+"""What makes the files that the commands speak of."""
 TRIED = {title: text for title, text in sections().items() if commands(text) or blocks(text, "python")}
 
 
@@ -41,17 +43,20 @@ def test_every_command_is_one_that_there_is():
             assert words[1] in VERBS, words
 
 
+def test_the_files_to_try_it_on_are_read_as_the_readme_says(tmp_path):
+    from lmworks.text import corpus
+
+    for block in FILES:
+        subprocess.run(["sh", "-e", "-c", block], cwd=tmp_path, check=True)
+    kinds = {name: corpus.read(str(tmp_path / name)).kind for name in ("faq.jsonl", "book.txt", "pairs.tsv")}
+    assert kinds == {"faq.jsonl": "completion", "book.txt": "text", "pairs.tsv": "pairs"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1700)
 @pytest.mark.parametrize("title", TRIED)
 def test_the_readme_runs(title, smollm2, tmp_path):
-    """Each section alone, in an empty folder with the files that it speaks of."""
-    rows = [f'{{"prompt": "What is {n} plus {n}?", "completion": "It is {2 * n}."}}\n' for n in range(40)]
-    (tmp_path / "faq.jsonl").write_text("".join(rows))
-    lines = [f"The sky is blue on day {n}, and the sea is as blue as it was on day {n % 7}.\n" for n in range(300)]
-    (tmp_path / "book.txt").write_text("".join(lines))
-    pairs = [f"the {word} is blue\tle {word} est bleu\n" for word in ("sky", "sea", "cat", "dog", "car", "pen") * 10]
-    (tmp_path / "pairs.tsv").write_text("source\ttarget\n" + "".join(f"{n} {line}" for n, line in enumerate(pairs)))
+    """Each section alone, in an empty folder with the files that the README says how to make."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def run(words: list[str]) -> None:
@@ -61,6 +66,8 @@ def test_the_readme_runs(title, smollm2, tmp_path):
         print(f"$ {shlex.join(words)}\n{done.stdout}{done.stderr}")
         assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
+    for block in FILES:
+        run(["sh", "-e", "-c", block])
     for words in commands(TRIED[title]):
         run(words)
     for text in blocks(TRIED[title], "python"):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,9 @@ def test_auto_follows_the_measurement_and_says_it(measured, bfloat16, chosen):
     name, reason = machine.choose_precision("auto")
     assert name == chosen
     assert f"bfloat16 {bfloat16:,.4g} and float32 100 GFLOP/s" in reason
+    assert "other programs" not in reason
+    disturbed = machine.choose_precision("auto", measured=replace(created[0], share=0.5))[1]
+    assert disturbed.endswith("while other programs ran")
     assert machine.choose_precision("float16") == ("float16", "float16, as asked")
     assert machine.choose_precision("auto", "mps")[0] == "float32"
     with pytest.raises(InputError, match="is no precision"):

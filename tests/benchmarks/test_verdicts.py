@@ -18,7 +18,7 @@ ROUNDS: dict[str, Any] = {
     "slow peer": [arm(90)],
     "peer": [arm(200), arm(60), arm(170)],
 }
-RATES = [{"float32": 190.0}, {"float32": 200.0}, {"float32": 900.0}]
+RATES = [{"float32": rate, "float32 by pytorch": rate} for rate in (190.0, 200.0, 900.0)]
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
@@ -40,32 +40,44 @@ def test_peers_far_behind() -> None:
 
 
 def test_each_figure_is_judged_by_its_own_bound() -> None:
-    by_name = {item.name: item for item in verdicts.lora(ROUNDS, ["slow peer", "peer"], RATES, has_bfloat16=False)}
-    speed = by_name["LoRA float32: tokens/s beside peer"]
-    share = by_name["LoRA float32: share of the float32 ceiling"]
-    beside = by_name["LoRA float32: peak memory beside it"]
+    rounds = {**ROUNDS, "bf16 peer": [arm(250), arm(70), arm(200)]}
+    by_name = {item.name: item for item in verdicts.lora(rounds, ["peer float32", "bf16 peer"], RATES, False)}
+    assert by_name["LoRA float32: tokens/s beside the best peer"].reached is None
+    rounds["peer float32"] = rounds.pop("peer")
+    by_name = {item.name: item for item in verdicts.lora(rounds, ["peer float32", "bf16 peer"], RATES, False)}
+    speed = by_name["LoRA float32: tokens/s beside peer float32"]
+    best = by_name["LoRA float32: tokens/s beside bf16 peer"]
+    share = by_name["LoRA float32: share of the machine's limit"]
     peak = by_name["LoRA float32: peak memory"]
-    none = by_name["LoRA bfloat16: tokens/s beside the best peer"]
-    assert (speed.measured, speed.reached) == (2.0, True)
-    assert (share.measured, share.reached) == (75.0, True)
-    assert (beside.measured, beside.reached) == (0.2, True)
+    assert (speed.measured, speed.asked, speed.reached) == (2.0, 1.45, True)
+    assert (best.measured, best.asked, best.reached) == (1.6, 1.45, True)
+    assert (share.measured, share.asked, share.reached) == (75.0, 85, False)
     assert (peak.measured, peak.reached) == (1.6, True)
-    assert none.reached is None
-    assert "bfloat16 products are not faster" in none.line()
 
 
 def test_bfloat16_is_judged_where_it_is_faster() -> None:
     rounds = {**ROUNDS, "lmworks bfloat16": [arm(580, losses=(2.0, 1.2)), arm(170), arm(500)]}
-    *_, speed, apart = verdicts.lora(rounds, ["peer"], RATES, has_bfloat16=True)
-    assert (round(speed.measured or 0, 2), speed.reached) == (2.9, False)
+    rates = [{**rate, "bfloat16": 800.0} for rate in RATES]
+    _, speed, *_, apart = verdicts.lora(rounds, ["peer"], rates, has_bfloat16=True)
+    assert (round(speed.measured or 0, 2), speed.asked, speed.reached) == (2.9, 3.0, False)
     assert apart.measured == pytest.approx(100 * 0.1 / 1.5)
     assert not apart.reached
     assert "NOT REACHED" in apart.line()
 
 
+def test_more_is_asked_where_pytorch_leaves_a_processor_idle() -> None:
+    idle = [{"float32": 480.0, "float32 by pytorch": 210.0, "bfloat16": 900.0}]
+    busy = [{"float32": 210.0, "float32 by pytorch": 200.0, "bfloat16": 500.0}]
+    assert verdicts.targets(idle, True).best == 3.2
+    assert verdicts.targets(idle, False).float32 == 1.8
+    assert verdicts.targets(busy, True).best == 1.45
+    assert verdicts.targets([{**busy[0], "bfloat16": 2400.0}], True).best == 3.0
+
+
 def test_what_failed_is_told_and_never_reached() -> None:
     without = {"peer": ROUNDS["peer"]}
-    lines = verdicts.lora(without, ["peer"], RATES, has_bfloat16=True)
+    rates = [{**rate, "bfloat16": 300.0} for rate in RATES]
+    lines = verdicts.lora(without, ["peer"], rates, has_bfloat16=True)
     assert all(item.reached is None and item.why for item in lines)
     (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0, None)
     assert alone.reached is None

@@ -35,8 +35,8 @@ def test_show_marks_what_carries_loss(model, tmp_path, capsys):
     assert run("show", model, tmp_path / "a.jsonl", "--examples", "1", "--data.limit", "2") == 0
     out = capsys.readouterr().out
     assert "Who?<|im_end|>\n<|im_start|>assistant\n[I][<|im_end|>]\n" in out
-    assert "2 rows of kind completion (chat template) make 2 examples" in out
-    assert "rows whose end of turn carries no loss: 0" in out
+    assert "2 rows of kind completion (chat template) make 2 examples, those to be held out among them" in out
+    assert not re.search(r": 0$", out, re.MULTILINE)  # lines that say nothing
     assert "example 2" not in out
 
 
@@ -103,7 +103,10 @@ def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, cap
         meant = re.sub(r"\[(\[MASK\]|[^\s→\]]+)→([^\]]+)\]", r"\2", meant)
         plain = re.sub(r"\[CLS\]|\[SEP\]|[^\w.,;'!?]", "", meant.replace("##", ""))
         assert plain.startswith("Theskyisblue,andthesea")
-    assert "one draw hides" in shown.out
+    counts = re.search(r"one draw hides (\d+) of (\d+) tokens that may be hidden \((.+)% of these\); of the", shown.out)
+    assert counts, shown.out
+    assert float(counts[3]) == pytest.approx(100 * int(counts[1]) / int(counts[2]), abs=0.06)
+    assert re.search(r"of the hidden are [\d.]+% masked", shown.out)
     assert "trains a model that is: encoder; this one is: decoder" in shown.err
     run(*words)
     assert capsys.readouterr().out == shown.out
@@ -117,6 +120,17 @@ def test_pairs_show_types_and_label(tmp_path, text, capsys):
     assert "next_sentence 1: the second text does not follow the first" in out
     assert "\ntype 0:  [CLS]" in out
     assert "\ntype 1: " in out
+    assert re.search(r"^next_sentence: .*\d × the second text", out, re.MULTILINE)
+
+
+def test_one_long_text_says_what_is_counted(model, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("The sky is blue. " * 40)
+    assert run("show", model, tmp_path / "a.txt", "--examples", "0") == 0
+    out = capsys.readouterr().out
+    counts = re.search(r"1 row of kind text \(plain\) makes (\d+) examples", out)
+    assert counts, out
+    assert int(counts[1]) > 1
+    assert "the examples have" in out
 
 
 def test_spans_show_source_and_target(tmp_path, text, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from lmworks.base import machine
 from lmworks.base.probes import Rates
 from lmworks.commands import doctor
 from lmworks.commands.main import main
+from lmworks.kernels.product_rates import ProductRates, limit_shapes
+from lmworks.kernels.reading import ReadingRates
 
 MADE = Rates(100.0, 300.0, 90.0, 20.0, threads=2, torch=version("torch"), seconds=1.0, share=0.5)
 
@@ -43,8 +46,23 @@ def test_json_tells_what_is_so(capsys, tmp_path):
 def test_the_table_tells_the_same(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for words in (machine.processor().name, "300", "GFLOP/s", "GB/s", "the measurement got 50%", "nothing is cached"):
+    for words in (machine.processor().name, "300", "GFLOP/s", "GB/s", "nothing is cached"):
         assert words in shown
+
+
+def test_a_rate_measured_while_other_programs_ran_says_so_beside_it(monkeypatch, capsys):
+    for share, disturbed in ((0.5, True), (1.0, False)):
+        monkeypatch.setattr(machine, "_known", {})
+        monkeypatch.setattr(machine, "measure", lambda threads, free, share=share: replace(MADE, share=share))
+        monkeypatch.setattr(doctor, "reading_rates", lambda refresh, share=share: ReadingRates({"1": 9.0}, share))
+        rates = ProductRates(shares=dict.fromkeys(limit_shapes("float32"), share))
+        monkeypatch.setattr(doctor.product_rates, "product_rates", lambda shapes, refresh=False, rates=rates: rates)
+        assert main(["doctor", "--refresh"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for title in ("matrix products, float32", "float32 by the fastest", "reading memory", "reading 1 MB"):
+            (line,) = (line for line in lines if line.startswith(title))
+            assert ("while other programs ran: with 50% of the processor" in line) == disturbed
+        assert any("lmworks doctor --refresh" in line for line in lines) == disturbed
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch, capsys):

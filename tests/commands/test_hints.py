@@ -32,6 +32,9 @@ BAD = {
     "preferences": ("a.jsonl", lines([{"prompt": text, "chosen": "a", "rejected": "b"} for text in SHOPS])),
     "chosen conversations": ("a.jsonl", lines([{"chosen": TALK, "rejected": TALK}] * 12)),
     "no ending": ("rows", "\n".join(SHOPS)),
+    "text and label swapped": ("a.jsonl", lines([{"text": "ab"[n % 2], "label": f"Shop {n}?"} for n in range(60)])),
+    "numbers of rows as labels": ("a.jsonl", lines([{"text": f"Shop {n}?", "label": n} for n in range(60)])),
+    "a key that stands twice": ("a.jsonl", lines([{"text": text} for text in SHOPS]) + '{"text": "a", "text": "b"}\n'),
 }  # fmt: skip
 
 

@@ -124,3 +124,10 @@ def test_what_cannot_be_used_is_said(text, tmp_path, capsys, words, output):
 def test_no_data_is_named(capsys):
     assert main(["pretrain", "tinygpt"]) == 2
     assert "no data set is named" in capsys.readouterr().err
+
+
+def test_a_preset_that_is_to_be_tuned_is_said_to_be_one(text, capsys):
+    assert main(["tune", "tinygpt", str(text)]) == 2
+    shown = capsys.readouterr().err
+    assert "is the preset of a new model" in shown
+    assert f"hint: train it: lmworks pretrain tinygpt {text}" in shown

@@ -123,7 +123,7 @@ def test_compare_reads_files_and_limits(folder, capsys):
         (["train", "{0}/text.txt", "--kind", "char", "--out", "{0}/text.txt"], "is a file", "--out"),
         (["train", "{0}/none.txt", "--kind", "char", "--out", "{0}/x"], "no such file", "did you mean"),
         (["train", "{0}/text.txt", "--kind", "bpe", "--vocab-size", "9000", "--out", "{0}/x"], "can fill", "--vocab"),
-        (["show", "{0}/none", "a"], "no such file or folder", "folder"),
+        (["show", "{0}/none", "a"], "is no file or folder here", "folder"),
         (["show", "{0}/char", "a\udcff"], "not UTF-8: byte 2 is 0xff", "UTF-8"),
         (["show", "{0}/char", "a", "--colour", "no"], "no option --colour", "--help"),
         (["compare", "", "{0}/char"], "no text", "give a text"),

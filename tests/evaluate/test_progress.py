@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 import torch
 from rich.console import Console
 
@@ -25,24 +26,44 @@ CONFIG = ModelConfig(
 )
 
 
+class Listener:
+    def __init__(self):
+        self.parts, self.counts = [], []
+
+    def begin(self, part, total):
+        self.parts.append((part, total))
+
+    def advance(self, count):
+        self.counts.append(count)
+
+
 def test_every_example_is_reported_once():
     examples = [Example(np.arange(n, dtype=np.int32), np.ones(n, dtype=bool)) for n in (5, 9, 3, 9)]
     torch.manual_seed(0)
-    network, reported = Transformer(CONFIG), []
-    with measurement.listening(reported.append):
+    network, listener = Transformer(CONFIG), Listener()
+    with measurement.listening(listener):
+        measurement.begin("examples", 4)
         scoring.row_losses(network, examples, row_tokens=10)
-    assert sum(reported) == 4
-    assert len(reported) > 1
+    assert listener.parts == [("examples", 4)]
+    assert sum(listener.counts) == 4
+    assert len(listener.counts) > 1
     scoring.row_losses(network, examples)  # nobody listens any more
-    assert sum(reported) == 4
+    assert sum(listener.counts) == 4
 
 
-def test_rows_and_time_left_are_shown(monkeypatch):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_counted_and_the_time_left_are_shown(monkeypatch, terminal):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     out = io.StringIO()
-    with progress.RowProgress("measuring", 10, Console(file=out)) as shown:
+    with progress.MeasurementProgress("measuring", Console(file=out, force_terminal=terminal, width=80)) as shown:
+        shown.begin("held-out examples", 10)
         shown.advance(4)
         shown.advance(6)
+        shown.begin("answers", 3)
+        shown.advance(1)
         shown.advance(3)  # more than were expected
-    assert out.getvalue().startswith("measuring  4/10 rows  0:00 left")
-    assert "10/10" not in out.getvalue()
+    if not terminal:
+        lines = ["measuring: held-out examples 4/10  0:00 left", "measuring: answers 1/3  0:00 left"]
+        assert out.getvalue().splitlines() == lines
+    else:
+        assert "measuring: answers 3/3" in out.getvalue()

@@ -23,6 +23,7 @@ SHAPES = [
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
     monkeypatch.setattr(product_rates, "SECONDS", 0.0)
+    monkeypatch.setattr(product_rates, "_measured", set())
 
 
 def test_a_real_measurement_times_every_provider_and_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +44,9 @@ def test_a_provider_that_crashes_is_left_out_and_named(monkeypatch: pytest.Monke
         if not providers or "onednn" in providers:
             return real([command[0], "-c", "import os; os.abort()"], **options)  # type: ignore[call-overload,no-any-return]
         shapes = json.loads(str(options["input"]))
-        printed = json.dumps({shape: dict.fromkeys(providers, 1.0) for shape in shapes})
+        rates = {shape: dict.fromkeys(providers, 1.0) for shape in shapes}
+        share = 0.5 if "parts" in providers else 1.0
+        printed = json.dumps({"gflops": rates, "shares": dict.fromkeys(shapes, share)})
         return subprocess.CompletedProcess(command, 0, printed, "")
 
     monkeypatch.setattr(subprocess, "run", crashes)
@@ -51,6 +54,27 @@ def test_a_provider_that_crashes_is_left_out_and_named(monkeypatch: pytest.Monke
     assert set(rates.faults) == {"onednn"}
     assert "-6" in rates.faults["onednn"]
     assert all(set(by_provider) == {"pytorch", "parts", "native"} for by_provider in rates.gflops.values())
+    assert all(map(rates.is_disturbed, SHAPES))  # one of the providers was
+
+
+def test_a_disturbed_measurement_is_made_again_by_a_later_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, calls = SHAPES[0], []
+    results = iter([(100.0, 0.4), (80.0, 0.5), (500.0, 1.0)])
+
+    def measures(shapes: list[str]) -> ProductRates:
+        calls.append(shapes)
+        rate, share = next(results)
+        return ProductRates({shape: {"pytorch": rate}}, shares={shape: share})
+
+    monkeypatch.setattr(product_rates, "_measure_apart", measures)
+    for rate, share, count in [(100.0, 0.4, 1), (100.0, 0.5, 2), (100.0, 0.5, 2)]:
+        monkeypatch.setattr(product_rates, "_measured", set())  # another process
+        for _ in range(2):  # the same process asks again
+            rates = product_rates.product_rates([shape])
+            assert (rates.gflops[shape]["pytorch"], rates.shares[shape], len(calls)) == (rate, share, count)
+            assert rates.is_disturbed(shape)
+    rates = product_rates.product_rates([shape], refresh=True)
+    assert (rates.gflops[shape]["pytorch"], rates.is_disturbed(shape)) == (500.0, False)
 
 
 def test_another_provider_is_chosen_where_it_is_clearly_faster() -> None:

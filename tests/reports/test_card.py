@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.reports import card
+from lmworks.reports import card, facts
 
 
 def _measure(built: dict, key: str) -> dict:
@@ -175,3 +175,22 @@ def test_a_loss_that_is_no_number_is_left_out(make_run, run_events) -> None:
     built = card.build(make_run(events))
     assert 7 not in [step for step, _ in built["curves"]["training"]]
     json.dumps(built, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "examples", "text"),
+    [
+        (80, 80, "80"),
+        (80, None, "80"),  # of an older run
+        (200, 80, "200, of which 80 are measured"),
+        (1, 2915, "1 in 2,915 examples, which the table counts as 80 rows of neighbours"),
+        (3, 12, "3 in 12 examples"),
+    ],
+)
+def test_held_out_rows_and_what_is_measured_of_them(make_run, run_events, rows, examples, text) -> None:
+    events = run_events()
+    data = next(event for event in events if event["event"] == "data")
+    data |= {"held_out": rows, "examples": 990} | ({} if examples is None else {"held_out_examples": examples})
+    lines = dict(facts.of_run(card.build(make_run(events))))
+    assert lines["rows held out"] == text
+    assert lines["rows trained on"] == "960 in 990 examples, 49,100 tokens (21,000 with loss)"

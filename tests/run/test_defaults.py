@@ -15,7 +15,7 @@ from lmworks.run.defaults import settle_evaluation, settle_length
 
 def _examples(number: int, tokens: int = 10) -> Examples:
     items = [Example(np.arange(tokens, dtype=np.int32), np.ones(tokens, dtype=bool)) for _ in range(number)]
-    report = Report("text", "")
+    report = Report("completion", "", rows=number)
     count(items, report)
     return Examples(items, report)
 
@@ -68,7 +68,14 @@ def test_a_short_run_is_measured_on_less_and_says_so():
     assert recipe.evaluate.task_rows == 24
     assert recipe.evaluate.general_bytes == 12_000
     assert recipe.evaluate.measured == 48
-    assert "evaluate.task_rows 24" in notes[0]
+    assert "48 of 200 held-out examples (evaluate.measured)" in notes[0]
+    assert "answers to 24 of 200 held-out rows (evaluate.task_rows)" in notes[0]
+    assert "12,000 of 24,000 bytes of a text that shows what is forgotten (evaluate.general_bytes)" in notes[0]
+
+
+def test_the_note_of_a_short_run_says_only_what_is_less():
+    recipe = _recipe(train={"steps": 10}, evaluate={"general_bytes": 5})
+    assert settle_evaluation(recipe, _examples(1000, 250), _examples(4, 250)) == []  # all four are measured
 
 
 def test_a_whole_run_and_what_is_asked_for_are_measured_whole():
@@ -98,3 +105,13 @@ def test_two_lengths_of_training_are_refused_and_the_later_one_wins(tmp_path):
     assert (longer.steps, longer.epochs) == (None, 3)
     remaining.write_text(to_yaml(recipes.resolve({**values, "train": {"epochs": 2}})), encoding="utf-8")
     assert recipes.read(remaining, {"train": {"steps": 7}}).train.steps == 7
+
+
+def test_the_rows_examples_and_tokens_of_a_run_are_said():
+    from lmworks.run.setup import _data_note
+
+    examples, held_out = _examples(30), _examples(2)
+    examples.report.rows = 1
+    expected = "1 row to train on in 30 examples of 300 tokens; 2 rows held out in 2 examples of 20 tokens"
+    assert _data_note(examples, held_out) == expected
+    assert "held out" not in _data_note(examples, _examples(0))

@@ -91,11 +91,17 @@ def test_flops_are_those_of_sizes() -> None:
 
 def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=32)
-    documents = DataStatistics(LENGTHS, evaluation_tokens=50, answer_rows=4, answer_steps=30)
+    documents = DataStatistics(LENGTHS, evaluation_tokens=25, held_out_tokens=20, answer_rows=4, answer_steps=15)
     timing = Timing(step=0.2, step_tokens=40, evaluation=0.001, answer=0.01, answer_rows=4)
     created = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates(), timing)
-    assert created.seconds == pytest.approx({"training": 0.4, "evaluation": 0.35, "total": 0.75})
+    measuring = {"before": 0.175, "during": 0.0, "after": 0.175, "evaluation": 0.35}
+    assert created.seconds == pytest.approx({"training": 0.4, **measuring, "total": 0.75})
     assert created.rate == pytest.approx(created.flops["total"] / 0.4)
+    often = train.model_copy(update={"evaluate_every": 2})  # of 3 steps: after the second, and the last
+    created = plan.make(CONFIG, make("full"), often, documents, ProcessMemory(), _rates(), timing)
+    assert created.seconds["during"] == pytest.approx(2 * 20 * 0.001)
+    (line,) = (line for line in created.lines() if line.startswith("time"))
+    assert "0.79 s: training 0.40 s, measuring before 0.17 s, during 0.040 s, after 0.17 s (float32" in line
 
 
 def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
@@ -114,16 +120,17 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
     ]
     assert notes[0] == ""
     assert "other programs" in notes[1]
+    assert "unreliable" in notes[1]
 
 
 def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
     monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
-    monkeypatch.setattr(plan.machine, "rates", _rates)
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", _rates)
     train = TrainSettings(precision="float32")
     created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert created.seconds["training"] == pytest.approx(created.flops["total"] / 100e9)
     assert "at least" in created.note
-    monkeypatch.setattr(plan.machine, "rates", lambda: _rates(float32=0))
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", lambda: _rates(float32=0))
     created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
     assert created.seconds == {}
     assert any("not known" in line for line in created.lines())
@@ -153,7 +160,7 @@ SOURCES = [12, 8, 30, 9, 5]
 @pytest.mark.parametrize(("config", "sources"), [(CONFIG, []), (ENCODER, []), (BOTH, SOURCES)])
 def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> None:
     train = TrainSettings(precision="float32", batch_size=2, row_tokens=64, epochs=3)
-    created = _make(config, train, DataStatistics(LENGTHS, sources, loss_tokens=12, evaluation_tokens=100))
+    created = _make(config, train, DataStatistics(LENGTHS, sources, loss_tokens=12, evaluation_tokens=50))
     assert created.trainable == created.parameters == sizes.parameters(config)["total"]
     assert created.tokens == 3 * (sum(LENGTHS) + sum(sources))
     assert created.loss_tokens == 36

@@ -50,7 +50,7 @@ def test_every_architecture_is_timed(config, sources):
 
 
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET_SHARE", 0.0)
+    monkeypatch.setattr(timing, "QUIET", 0.0)
     first = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
     monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
@@ -63,7 +63,7 @@ def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
 
 
 def test_a_measurement_that_other_programs_disturbed_is_not_kept(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET_SHARE", 2.0)
+    monkeypatch.setattr(timing, "QUIET", 2.0)
     result = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert result is not None
     assert not result.quiet

@@ -27,3 +27,27 @@ def test_a_file_that_cannot_be_parsed_is_refused(fault, tmp_path):
     path.write_text(FAULTS[fault])
     with pytest.raises(InputError, match="JSON that cannot be read"):
         corpus.read(str(path), DataSettings())
+
+
+DOUBLE = {"on top": '{"text": "a", "text": "b"}', "within": '{"text": "a", "more": [{"n": {"x": 1, "x": 2}}]}'}
+
+
+@pytest.mark.parametrize("where", DOUBLE)
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_row_with_a_key_twice_is_a_bad_row(where, ending, tmp_path):
+    path = tmp_path / f"rows.{ending}"
+    rows = ['{"text": "good"}', DOUBLE[where], '{"text": "good too"}']
+    path.write_text("\n".join(rows) if ending == "jsonl" else f"[{', '.join(rows)}]")
+    with pytest.raises(InputError, match=rf"key '{'text' if where == 'on top' else 'x'}' stands twice") as raised:
+        corpus.read(str(path), DataSettings())
+    assert raised.value.place == (f"{path}:2" if ending == "jsonl" else f"{path}: row 2")
+    table = corpus.read(str(path), DataSettings(on_bad_row="skip"))
+    assert [row.values["text"] for row in table.rows] == ["good", "good too"]
+    assert any("1 bad rows were skipped" in note and "stands twice" in note for note in table.notes)
+
+
+def test_a_file_with_two_lists_of_one_name_is_refused(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('{"data": [{"text": "a"}], "data": [{"text": "b"}]}')
+    with pytest.raises(InputError, match="key 'data' stands twice"):
+        corpus.read(str(path), DataSettings(on_bad_row="skip"))

@@ -5,6 +5,7 @@ import pytest
 from lmworks.base.errors import InputError
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
+from lmworks.text.labels import list_labels
 
 
 def read(labels, **settings):
@@ -43,3 +44,30 @@ def test_names_of_labels_hold_for_every_way_of_writing():
 def test_what_is_no_label_is_refused_with_its_row(label):
     with pytest.raises(InputError, match="row 2: field 'label' holds no label"):
         read(["a", label])
+
+
+def test_labels_that_nearly_every_row_has_for_itself_are_refused_where_there_are_enough_rows():
+    messages = [f"Letter {n // 2 if n < 8 else n}" for n in range(100)]
+    assert len(read(messages[:49]).labels) == 45
+    assert len(read([n % 40 for n in range(50)]).labels) == 40
+    with pytest.raises(InputError, match="96 labels in 100 rows; are text and label swapped") as caught:
+        read(messages)
+    assert caught.value.place == "the rows given, column 'label'"
+
+
+def test_the_refusal_exchanges_text_and_label_only_where_that_helps():
+    rows = [{"class": "ham" if n % 3 else "spam", "sms": f"See you at {n}"} for n in range(60)]
+    with pytest.raises(InputError) as caught:
+        corpus.read(rows, DataSettings(columns={"text": "class", "label": "sms"}))
+    assert "if so: --data.columns '{text: sms, label: class}'" in caught.value.hint
+    with pytest.raises(InputError) as caught:
+        read([f"Answer {n}" for n in range(60)])
+    assert "if so" not in caught.value.hint
+    assert "--data.kind completion --data.columns '{prompt: text, completion: label}'" in caught.value.hint
+
+
+def test_lists_of_labels_are_cut_and_long_labels_too():
+    assert list_labels(["a", "b"]) == "a, b"
+    assert list_labels(list("abcde"), 3) == "a, b, c … and 2 more"
+    assert list_labels([f"a {'long ' * 20}\nlabel"]) == "a long long long long long long long lo…"
+    assert "60 labels: 0, 1, 10, 11, 12, 13, 14, 15, 16, 17 … and 50 more" in read([n % 60 for n in range(90)]).notes

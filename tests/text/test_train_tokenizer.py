@@ -404,3 +404,29 @@ def test_the_size_that_a_hint_names_works(settings):
 def test_references_of_a_row_are_no_messages():
     rows = [{"source": "a b", "target": "c", "references": ["c", "d"]}]
     assert list(texts_of(rows)) == ["a b", "c"]
+
+
+MANY_WORDS = " ".join(f"{a}{b}{c}{d}" for a in "bcdfghkl" for b in "aeiou" for c in "rstvwxyz" for d in "aeiou") * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "texts", "proposed"),
+    [("bpe", 280, [MANY_WORDS], 1000), ("byte-bpe", 300, [MANY_WORDS], 1000), ("wordpiece", 80, TEXTS, None)],
+)
+def test_a_vocabulary_that_characters_fill_is_noted_and_the_proposed_size_works(kind, size, texts, proposed):
+    def notes(size):
+        asked = TokenizerSettings(kind=kind, vocab_size=size)
+        return [note for note in train(texts, asked).notes if "leave room for" in note]
+
+    (note,) = notes(size)
+    found = re.search(rf"{size} entries leave room for \d+ merges; the text has \d+ \w+: --vocab-size (\d+) or", note)
+    assert found, note
+    assert proposed in (None, int(found[1]))
+    assert notes(int(found[1])) == []
+
+
+def test_a_vocabulary_of_words_is_not_noted():
+    for kind, size in (("bpe", 1000), ("word", None), ("char", None)):
+        assert not any(
+            "room for" in note for note in train([MANY_WORDS], TokenizerSettings(kind=kind, vocab_size=size)).notes
+        )

@@ -49,6 +49,11 @@ def count(value: float | None) -> str:
     return f"{int(value):,}" if abs(value) < 1e6 else scaled(value)
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number in full with what is counted: ``1 row``, ``1,200 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def scaled(value: float | None, unit: str = "", digits: int = 4) -> str:
     """With a decimal prefix: 1.345e8 -> ``134.5 M``; with a unit, ``134.5 Mtok``."""
     if value is None:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmworks.base.contention import QUIET
 from lmworks.base.control_groups import control_groups
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
@@ -58,8 +59,8 @@ INSTRUCTIONS = (
 )
 """The instruction sets that matter to matrix products, as Linux names them."""
 
-QUIET, TRIES = 0.85, 3
-"""A measurement that got a smaller share of the processor is repeated by the next process, at most so often."""
+TRIES = 3
+"""A measurement that other programs disturbed is repeated by the next processes, at most so often."""
 
 MIN_ADVANTAGE = 1.2
 """How much faster bfloat16 products must be before auto gives up float32's digits for them."""
@@ -231,7 +232,8 @@ def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates |
     speeds = measured or rates()
     chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
-    return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads"
+    disturbed = "" if speeds.share >= QUIET else " while other programs ran"
+    return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads{disturbed}"
 
 
 def describe() -> dict[str, Any]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lmworks.base.contention import ShareMeter
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 TOKENS, INPUTS, OUTPUTS, WEIGHTS = 512, 576, 1536, 16
@@ -32,7 +34,7 @@ class Rates:
         memory: GB/s of reading.
         threads, torch: with how many threads, with which version of PyTorch.
         seconds: that the measurement took.
-        share: of the threads' time that the measurement got; the rest went to other programs.
+        share: of the processor that the measurement got (base/contention); the rest went to other programs.
         tries: measurements of which this is the best.
     """
 
@@ -65,17 +67,17 @@ def measure(threads: int, free: int) -> Rates:
             probes = {name: _product(getattr(torch, name), threads) for name in PRECISIONS}
             probes["memory"] = _reading(min(512 << 20, free // 8))
             torch.set_num_threads(threads)
-            clock, busy = time.perf_counter(), time.process_time()
+            meter = ShareMeter(threads)
             for _ in range(ROUNDS):
                 for name, probe in probes.items():
                     if probe is not None:
                         best[name] = max(best[name], probe[1] / _seconds(probe[0]) / 1e9)
-            share = (time.process_time() - busy) / (time.perf_counter() - clock) / threads
+            share = meter.share()
     finally:
         torch.set_num_threads(before)
     float32, bfloat16, float16, reading = (float(f"{best[name]:.4g}") for name in (*PRECISIONS, "memory"))
     took = round(time.perf_counter() - started, 2)
-    return Rates(float32, bfloat16, float16, reading, threads, torch.__version__, took, round(min(share, 1.0), 2))
+    return Rates(float32, bfloat16, float16, reading, threads, torch.__version__, took, share)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -154,12 +154,13 @@ def _from_alias(alias: Alias, forbidden: bool, say: Say) -> LocalSource:
         )
     failures: list[InputError] = []
     for place in alias.places:
+        if failures:
+            before = failures[-1]
+            say(f"{alias.name} is fetched from {place.source}, since {before.place} is not to be had: {before.fault}")
         try:
             local = find(place.source, "model", False, say)
         except InputError as error:
             failures.append(error)
-            if place is not alias.places[-1]:
-                say(f"{place.source} could not be opened ({error.fault}); trying the next place")
             continue
         with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
             atomic_write(_memory(alias), json.dumps({"source": place.source}) + "\n")
@@ -233,7 +234,12 @@ def _unknown(text: str, content: ContentKind) -> InputError:
         )
     near = [name for name in aliases() if name.startswith(text.lower())]
     near = near or difflib.get_close_matches(text.lower(), aliases(), n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]}? else " if near else ""
-    if not near and text.count("/") == 1 and not text.startswith((".", "/", "~")):
+    if near:
+        meant = f"did you mean {near[0]}? else "
+    elif text.startswith((".", "/", "~")):
+        meant = ""
+    elif text.count("/") == 1:
         meant = f"for the hub write hub:{text}, else "
-    return InputError("there is no such file or folder, and no alias of that name", text, f"{meant}give {SOURCE_FORMS}")
+    else:
+        meant = f"known here are the aliases {' and '.join(aliases())}; else "
+    return InputError("is no file or folder here, and no alias", text, f"{meant}give {SOURCE_FORMS}")

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands import show
 from lmworks.commands.opening import add_base
@@ -189,10 +190,13 @@ def _print_example(number: int, example: Example, tokenizer: Tokenizer, args: ar
 def _print_report(examples: Examples) -> None:
     """The counts; those of things that should not be are said only where there are any."""
     report = examples.report
-    print(f"\n{report.rows:,} rows of kind {report.kind} ({report.template}) make {report.examples:,} examples")
+    verb = "makes" if report.rows == 1 else "make"
+    rows, made = count_of(report.rows, "row"), count_of(report.examples, "example")
+    print(f"\n{rows} of kind {report.kind} ({report.template}) {verb} {made}, those to be held out among them")
     share = report.loss_tokens / report.tokens if report.tokens else 0.0
     print(
-        f"{report.tokens:,} tokens, {report.loss_tokens:,} with loss ({share:.1%}); the longest has {report.longest:,}"
+        f"the examples have {report.tokens:,} tokens, {report.loss_tokens:,} of them with loss ({share:.1%}); "
+        f"the longest has {report.longest:,}"
     )
     counts = {
         "truncated rows": report.truncated,
@@ -205,6 +209,7 @@ def _print_report(examples: Examples) -> None:
         "bad rows skipped": report.skipped,
     }
     for name, count in counts.items():
-        print(f"{name}: {count:,}")
+        if count:
+            print(f"{name}: {count:,}")
     for note in report.notes:
         print(f"note: {note}")

@@ -12,8 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from lmworks.base import machine, process_memory
+from lmworks.base.contention import QUIET
 from lmworks.base.files import cache_folder, folder_size, free_room, human
-from lmworks.base.machine import QUIET
+from lmworks.base.probes import PRECISIONS
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import alias_entries, cache_entries, without_home
@@ -52,7 +53,9 @@ def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor tells, sizes in bytes."""
     total, free = process_memory.memory()
     processor, rates = machine.processor(), machine.rates(refresh)
-    precision, reason = machine.choose_precision("auto")
+    products = _products(refresh)
+    precision, reason = machine.choose_precision("auto", measured=product_rates.fastest_rates())
+    reading = reading_rates(refresh)
     cache = cache_folder()
     used = folder_size(cache) if cache.is_dir() else 0
     return {
@@ -62,8 +65,8 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "processor": asdict(processor),
         "threads": rates.threads,
         "rates": asdict(rates),
-        "products": _products(refresh),
-        "reading": {f"{size} MB": rate for size, rate in reading_rates(refresh).items()},
+        "products": products,
+        "reading": {"rates": {f"{size} MB": rate for size, rate in reading.gigabytes.items()}, "share": reading.share},
         "precision": {"auto": precision, "reason": reason},
         "gpus": _gpus(rates.torch),
         "kernels": _kernels(),
@@ -82,13 +85,17 @@ def examine(refresh: bool = False) -> dict[str, Any]:
 
 
 def _products(refresh: bool) -> dict[str, Any]:
-    """By precision, the fastest provider of matrix products and its GFLOP/s; and why providers are left out."""
+    """By precision, the fastest provider of matrix products, its GFLOP/s, and the share of the processor that the
+    measurement got; and why providers are left out."""
     precisions = product_rates.precisions()
     shapes = [shape for precision in precisions for shape in product_rates.limit_shapes(precision)]
-    faults = product_rates.product_rates(shapes, refresh).faults
-    best = {precision: product_rates.best_rate(precision) for precision in precisions}
-    fastest = {precision: {"provider": name, "gflops": rate} for precision, (rate, name) in best.items()}
-    return {"fastest": fastest, "faults": faults}
+    measured = product_rates.product_rates(shapes, refresh)
+    fastest = {}
+    for precision in precisions:
+        rate, provider = product_rates.best_rate(precision)
+        share = min(measured.shares.get(shape, 1.0) for shape in product_rates.limit_shapes(precision))
+        fastest[precision] = {"provider": provider, "gflops": rate, "share": share}
+    return {"fastest": fastest, "faults": measured.faults}
 
 
 def _kernels() -> dict[str, Any]:
@@ -136,7 +143,7 @@ def _share_without_kernels() -> float:
 
 
 def _print(info: dict[str, Any]) -> None:
-    processor, rates = info["processor"], info["rates"]
+    processor = info["processor"]
     instructions = ", ".join(processor["instructions"]) or "none known"
     rows = [
         ("lmworks", f"{info['lmworks']}, Python {info['python']}, {info['system']}"),
@@ -154,16 +161,7 @@ def _print(info: dict[str, Any]) -> None:
     ]
     show.table(("", ""), rows)
     print()
-    products = [(name, f"{rates[name]:,.4g}", "GFLOP/s") for name in ("float32", "bfloat16", "float16")]
-    speeds = [*((f"matrix products, {name}", value, unit) for name, value, unit in products)]
-    for precision, best in info["products"]["fastest"].items():
-        speeds.append((f"{precision} by the fastest provider, {best['provider']}", f"{best['gflops']:,.4g}", "GFLOP/s"))
-    speeds.append(("reading memory", f"{rates['memory']:,.4g}", "GB/s"))
-    speeds += [(f"reading {size} again and again", f"{rate:,.3g}", "GB/s") for size, rate in info["reading"].items()]
-    show.table(("measured", "", ""), speeds)
-    if rates["share"] < QUIET:
-        share = f"{rates['share']:.0%} of the processor's time"
-        print(f"other programs ran meanwhile: the measurement got {share}; when they rest: lmworks doctor --refresh")
+    _print_rates(info)
     for provider, fault in info["products"]["faults"].items():
         print(f"matrix products by {provider} are left out: {fault}")
     if info["kernels"]["cost"]:
@@ -179,6 +177,29 @@ def _print(info: dict[str, Any]) -> None:
         show.table(("cached", "kind", "size"), cached)
     else:
         print("nothing is cached; lmworks models tells what can be fetched")
+
+
+def _print_rates(info: dict[str, Any]) -> None:
+    """What was measured; beside each rate, whether other programs ran meanwhile."""
+    rates, reading = info["rates"], info["reading"]
+    speeds = [(f"matrix products, {name}", rates[name], "GFLOP/s", rates["share"]) for name in PRECISIONS]
+    for precision, best in info["products"]["fastest"].items():
+        title = f"{precision} by the fastest provider, {best['provider']}"
+        speeds.append((title, best["gflops"], "GFLOP/s", best["share"]))
+    speeds.append(("reading memory", rates["memory"], "GB/s", rates["share"]))
+    speeds += [
+        (f"reading {size} again and again", rate, "GB/s", reading["share"]) for size, rate in reading["rates"].items()
+    ]
+    disturbed = "while other programs ran: with {:.0%} of the processor"
+    show.table(
+        ("measured", "", "", ""),
+        [
+            (title, f"{rate:,.4g}", unit, disturbed.format(share) if share < QUIET else "")
+            for title, rate, unit, share in speeds
+        ],
+    )
+    if any(share < QUIET for *_, share in speeds):
+        print("what was measured while other programs ran may be too low; when they rest: lmworks doctor --refresh")
 
 
 def _state(name: str, extra: dict[str, Any]) -> str:

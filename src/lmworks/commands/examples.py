@@ -129,11 +129,16 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
             if example.targets is not None
             for seen, meant in zip(example.ids[example.loss], example.targets[example.loss], strict=True)
         ]
-        parts = ", ".join(f"{name} {fates.count(name) / max(len(fates), 1):.1%}" for name in FATES)
-        print(f"one draw hides {len(fates):,} of {may:,} tokens that may be hidden ({len(fates) / may:.1%}): {parts}")
+        hidden = f"{len(fates):,} of {may:,} tokens that may be hidden ({len(fates) / may:.1%} of these)"
+        shares = [f"{fates.count(name) / len(fates):.1%} {name}" for name in FATES if name in fates]
+        print(f"one draw hides {hidden}" + (f"; of the hidden are {', '.join(shares)}" if shares else ""))
     for head in samples[0].labels:
         counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
-        print(f"{head}: " + ", ".join(f"{count:,} of class {label}" for label, count in sorted(counts.items())))
+        names = CLASSES.get(head, ())
+        named = [
+            f"{count:,} × {names[label] if names else f'class {label}'}" for label, count in sorted(counts.items())
+        ]
+        print(f"{head}: {', '.join(named)}")
     if samples[0].source is not None:
         sources = sum(len(example.source) for example in samples if example.source is not None)
         print(f"{sources:,} tokens of source, {sum(len(example) for example in samples):,} of the decoder")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, parse_overrides
 from lmworks.commands.opening import add_base, open_model
+from lmworks.text.labels import list_labels
 
 if TYPE_CHECKING:
     from lmworks.generate.text import Reply
@@ -51,8 +52,7 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     form = model.input_format
     if form is None or not form.asks or raw:
         return
-    shown = [*form.labels[:6], *(["..."] if len(form.labels) > 6 else [])]
-    what = f"labelled ({', '.join(shown)})" if shown else "asked"
+    what = f"labelled ({list_labels(form.labels, 6)})" if form.labels else "asked"
     note = f"texts are {what} as in the run that trained this model; --raw reads them as they are"
     print(f"note: {note}", file=sys.stderr)
 

@@ -49,6 +49,9 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
     values = settings_of(args, rest)
     if args.data is None:
         raise InputError("no data set is named", "DATA", "lmworks tune MODEL DATA; lmworks data list names some")
+    if recipes.is_preset(args.model):
+        hint = f"train it: lmworks pretrain {args.model} {args.data}"
+        raise InputError("is the preset of a new model, not a model to open", args.model, hint)
     if "model" in values:
         hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
         raise InputError("is a setting of new models; a model that is opened has its own", "--model", hint)

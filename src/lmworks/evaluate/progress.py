@@ -1,17 +1,29 @@
-"""How far a measurement is: what measures reports rows that are done, and whoever wants to show it listens."""
+"""How far a measurement is: what measures says what it counts and how much is done; whoever shows it listens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
-_listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
+
+class Listener(Protocol):
+    """Shows how far a measurement is."""
+
+    def begin(self, part: str, total: int) -> None:
+        """A part begins: what is counted in it, such as "answers", and how many there are."""
+
+    def advance(self, count: int) -> None:
+        """So many more of the part are done."""
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(listener: Callable[[int], None]) -> Iterator[None]:
-    """Within this block the listener is called with the number of rows that were measured since its last call."""
+def listening(listener: Listener) -> Iterator[None]:
+    """Within this block the listener is told of parts and of what is done."""
     token = _listener.set(listener)
     try:
         yield
@@ -19,8 +31,15 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def report(rows: int) -> None:
-    """So many more rows are measured."""
+def begin(part: str, total: int) -> None:
+    """A part of a measurement begins."""
     listener = _listener.get()
     if listener is not None:
-        listener(rows)
+        listener.begin(part, total)
+
+
+def report(count: int) -> None:
+    """So many more of the part that has begun are done."""
+    listener = _listener.get()
+    if listener is not None:
+        listener.advance(count)

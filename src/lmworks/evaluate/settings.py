@@ -6,6 +6,9 @@ from pydantic import Field
 
 from lmworks.base.settings import Settings
 
+GENERAL_BYTES = 24_000
+"""How much of the text that shows what was forgotten is read, where nobody says it."""
+
 
 class EvaluateSettings(Settings):
     """What is measured before, on the way and after. None: what suits a model that is opened, or one that is new."""
@@ -38,8 +41,8 @@ class EvaluateSettings(Settings):
     general_bytes: int | None = Field(
         None,
         ge=0,
-        description="How much of it is read; 0: forgetting is not measured; None: 24000, less in a short"
-        " run, of a new model 0.",
+        description="How much of it is read; 0: forgetting is not measured; "
+        f"None: {GENERAL_BYTES}, less in a short run, of a new model 0.",
     )
 
     def resolve(self, new: bool, fraction: float = 1.0) -> None:
@@ -55,7 +58,7 @@ class EvaluateSettings(Settings):
             self.max_tokens = 48 if new else 64
         if self.general_bytes is None:
             self.general_bytes = (
-                0 if new else round(24_000 * max(fraction, 0.5))
+                0 if new else round(GENERAL_BYTES * max(fraction, 0.5))
             )  # fewer pieces would not carry an interval
 
     @property

@@ -11,18 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lmworks.base import machine, measurements
+from lmworks.base.contention import QUIET, ShareMeter
 
-MEASUREMENT = "matrix products 1"
+MEASUREMENT = "matrix products 2"
 """The number is raised when what is measured changes."""
 ADVANTAGE = 1.05
 """A provider takes PyTorch's place where it is so many times as fast."""
 ROUNDS, SECONDS = 3, 0.01  # turns of each provider, and seconds of a turn
 WEIGHT_BYTES = 32 << 20  # weights go round so many bytes: in a model they are read from memory
 TIMEOUT = 180.0  # seconds of a measuring process
+TRIES = 2
+"""A shape whose measurement other programs disturbed is measured again by a later process, until there are so many."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,33 @@ class ProductRates:
     Attributes:
         gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
         faults: by provider, why it is left out.
+        shares: by shape, the share of the processor that its measurement got (base/contention).
+        tries: by shape, measurements of which these are the fastest.
     """
 
     gflops: dict[str, dict[str, float]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def cached(cls) -> ProductRates:
+        """What was measured on this machine."""
+        return cls(**(measurements.read(MEASUREMENT) or {}))
+
+    def is_disturbed(self, shape: str) -> bool:
+        """Whether other programs ran while this shape was measured."""
+        return self.shares.get(shape, 1.0) < QUIET
+
+    def with_measured(self, new: ProductRates) -> ProductRates:
+        """These with others beside them; of a shape that both have the faster, as other programs only slow a call."""
+        gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
+        for shape, rates in new.gflops.items():
+            before = gflops.get(shape, {})
+            gflops[shape] = before | {name: max(rate, before.get(name, 0.0)) for name, rate in rates.items()}
+            shares[shape] = max(new.shares.get(shape, 1.0), shares.get(shape, 0.0))
+            tries[shape] = tries.get(shape, 0) + 1
+        return ProductRates(gflops, self.faults | new.faults, shares, tries)
 
     def choice(self, shapes: Iterable[str]) -> dict[str, str]:
         """The provider of each of these shapes for which another one than PyTorch's own is clearly faster."""
@@ -64,12 +90,22 @@ def precisions() -> list[str]:
 
 def best_rate(precision: str) -> tuple[float, str]:
     """GFLOP/s of the fastest provider in products of a block, and its name; (0, "") where that was not measured yet."""
-    known = (measurements.read(MEASUREMENT) or {}).get("gflops", {})
+    known = ProductRates.cached().gflops
     rates: dict[str, float] = {}
     for shape in limit_shapes(precision):
         rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in known.get(shape, {}).items()}
     provider = max(rates, key=lambda name: rates[name], default="")
     return rates.get(provider, 0.0), provider
+
+
+def fastest_rates() -> machine.Rates:
+    """The machine's rates with matrix products by the fastest provider, which training uses; measured where they were
+    not yet."""
+    product_rates([shape for precision in precisions() for shape in limit_shapes(precision)])
+    rates = machine.rates()
+    return replace(
+        rates, **{precision: max(getattr(rates, precision), best_rate(precision)[0]) for precision in precisions()}
+    )
 
 
 def limit(precision: str, refresh: bool = False) -> float:
@@ -89,40 +125,44 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
         shapes: kernels/matmul.ProductShape as text.
         refresh: measure again.
     """
-    known = {} if refresh else measurements.read(MEASUREMENT) or {}
-    rates = ProductRates(known.get("gflops", {}), known.get("faults", {}))
-    missing = sorted(set(shapes) - set(rates.gflops))
-    if missing:
-        measured = _measure_apart(missing)
-        rates = ProductRates(rates.gflops | measured.gflops, rates.faults | measured.faults)
+    rates, wanted = ProductRates() if refresh else ProductRates.cached(), set(shapes)
+    again = {shape for shape in wanted - _measured if rates.is_disturbed(shape) and rates.tries[shape] < TRIES}
+    if missing := sorted(wanted - set(rates.gflops) | again):
+        rates = rates.with_measured(_measure_apart(missing))
+        _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
     return rates
+
+
+_measured: set[str] = set()
+"""Shapes that this process had measured: the programs that disturbed it are likely to run on."""
 
 
 def _measure_apart(shapes: list[str]) -> ProductRates:
     """Measured in a process of its own; where that crashes, in one for each provider beside PyTorch."""
     try:
-        return ProductRates(_run(shapes, ()))
+        return _run(shapes, ())
     except _Crashed:
         pass
-    rates: dict[str, dict[str, float]] = {shape: {} for shape in shapes}
-    faults = {}
+    gflops: dict[str, dict[str, float]] = {shape: {} for shape in shapes}
+    shares, faults = dict.fromkeys(shapes, 1.0), {}
     for provider in ("parts", "onednn", "native"):
         try:
             measured = _run(shapes, ("pytorch", provider))
         except _Crashed as fault:
             faults[provider] = str(fault)
             continue
-        for shape, by_provider in measured.items():
-            rates[shape] |= by_provider
-    return ProductRates(rates, faults)
+        for shape, by_provider in measured.gflops.items():
+            gflops[shape] |= by_provider
+            shares[shape] = min(shares[shape], measured.shares[shape])
+    return ProductRates(gflops, faults, shares)
 
 
 class _Crashed(Exception):
     """The measuring process ended without a result; says how."""
 
 
-def _run(shapes: list[str], providers: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _run(shapes: list[str], providers: tuple[str, ...]) -> ProductRates:
     """The rates of some providers, of all if none is named, from a process of its own."""
     command = [sys.executable, "-m", __name__, str(machine.threads()), *providers]
     try:
@@ -132,11 +172,11 @@ def _run(shapes: list[str], providers: tuple[str, ...]) -> dict[str, dict[str, f
     if process.returncode:
         lines = process.stderr.strip().splitlines()
         raise _Crashed(lines[-1] if lines else f"the measuring process ended with code {process.returncode}")
-    return dict(json.loads(process.stdout.splitlines()[-1]))
+    return ProductRates(**json.loads(process.stdout.splitlines()[-1]))
 
 
-def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
-    """GFLOP/s by shape and provider, of the threads that PyTorch has now.
+def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> ProductRates:
+    """The rates of the threads that PyTorch has now.
 
     Args:
         shapes: as text.
@@ -146,14 +186,15 @@ def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> dict[str,
 
     from lmworks.kernels.matmul import ProductShape, available
 
-    rates = {}
+    gflops = {}
+    meter = ShareMeter(torch.get_num_threads())
     with torch.inference_mode():
         for text in shapes:
             shape = ProductShape.parse(text)
             names = [name for name in available(shape.precision) if name in providers or not providers]
             call, work = _product(shape), 2e-9 * shape.tokens * shape.inputs * shape.outputs
-            rates[text] = {name: round(work / seconds, 1) for name, seconds in _turns(call, names).items()}
-    return rates
+            gflops[text] = {name: round(work / seconds, 1) for name, seconds in _turns(call, names).items()}
+    return ProductRates(gflops, shares=dict.fromkeys(gflops, meter.share()))
 
 
 def _product(shape: Any) -> Callable[[str], object]:
@@ -199,7 +240,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(int(sys.argv[1]))
-    print(json.dumps(measure(json.load(sys.stdin), tuple(sys.argv[2:]))))
+    print(json.dumps(asdict(measure(json.load(sys.stdin), tuple(sys.argv[2:])))))
 
 
 if __name__ == "__main__":

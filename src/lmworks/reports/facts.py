@@ -68,8 +68,8 @@ def of_run(card: Card) -> list[tuple[str, str]]:
         ("tokenizer", _tokenizer(card["run"].get("tokenizer"))),
         ("parameters", figures.count(total) if total else None),
         ("trained parameters", f"{figures.count(trainable)}{share}" if trainable is not None else None),
-        ("rows", _rows(data) if data.get("rows") is not None else None),
-        ("rows held out", figures.count(held) if isinstance(held, int) else None),
+        ("rows trained on", _rows(data) if data.get("rows") is not None else None),
+        ("rows held out", _held_out(card) if isinstance(held, int) else None),
         (
             "rows truncated / skipped",
             f"{data['truncated']} / {data.get('skipped', 0)}" if "truncated" in data else None,
@@ -83,9 +83,23 @@ def of_run(card: Card) -> list[tuple[str, str]]:
 
 
 def _rows(data: Card) -> str:
-    with_loss = data.get("loss_tokens")
+    with_loss, examples = data.get("loss_tokens"), data.get("examples")
+    parts = f" in {figures.count_of(examples, 'example')}" if examples and examples != data["rows"] else ""
     tokens = f", {figures.count(data['tokens'])} tokens" if data.get("tokens") is not None else ""
-    return f"{figures.count(data['rows'])}{tokens}" + (f" ({figures.count(with_loss)} with loss)" if with_loss else "")
+    loss = f" ({figures.count(with_loss)} with loss)" if with_loss else ""
+    return f"{figures.count(data['rows'])}{parts}{tokens}{loss}"
+
+
+def _held_out(card: Card) -> str:
+    """Held-out rows, and what is measured of them where those are not whole rows."""
+    rows, examples = card["data"]["held_out"], card["data"].get("held_out_examples")
+    if examples is None or examples == rows:
+        return figures.count(rows)
+    if examples < rows:
+        return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
+    groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
+    grouped = f", which the table counts as {groups} rows of neighbours" if 0 < groups < examples else ""
+    return f"{figures.count(rows)} in {figures.count_of(examples, 'example')}{grouped}"
 
 
 def _task(task: Card | None) -> str | None:

@@ -14,6 +14,7 @@ from lmworks.base import figures
 from lmworks.evaluate import metrics
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
 from lmworks.tasks.registry import TASKS
+from lmworks.text.labels import shorten
 
 LEVEL = 0.95
 FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
@@ -95,7 +96,7 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
     baseline = _majority(latest.get("references") or [])
     details = [" / ".join(sorted(signatures))]
     if baseline:
-        details.append(f"the commonest label alone, {baseline['label']}: {figures.number(baseline['value'])}")
+        details.append(f"the commonest label alone, {shorten(baseline['label'])}: {figures.number(baseline['value'])}")
     head = {
         "key": ANSWERS.key,
         "title": latest.get("metric", ANSWERS.title),

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.tasks.figures import ANSWERS, GENERAL_BITS, GENERAL_LOSS
+from lmworks.text.labels import shorten
 
 Card = dict[str, Any]
 FORGETTING = (GENERAL_BITS.key, GENERAL_LOSS.key)
@@ -77,7 +78,7 @@ def _baseline(measure: Card) -> str:
     baseline = measure.get("baseline")
     if not baseline:
         return ""
-    return f"the commonest label alone, {baseline['label']}, reaches {figures.number(baseline['value'])}"
+    return f"the commonest label alone, {shorten(baseline['label'])}, reaches {figures.number(baseline['value'])}"
 
 
 def _forgetting(card: Card) -> str:

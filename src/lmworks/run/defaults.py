@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from lmworks.data.examples import Examples
-from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.evaluate.settings import GENERAL_BYTES, EvaluateSettings
 from lmworks.run.recipe import Recipe
 from lmworks.train.settings import TrainSettings
 
@@ -66,7 +66,8 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
         return []
     if evaluate.measured is None:
         evaluate.measured = _measured_rows(held_out, max(LEAST_TOKENS, trained // 2))
-    return [_note(evaluate, open_fields)] if open_fields else []
+    note = _note(evaluate, open_fields, held_out)
+    return [note] if note else []
 
 
 def trained_tokens(examples: Examples, train: TrainSettings) -> int:
@@ -82,8 +83,15 @@ def _measured_rows(held_out: Examples, tokens: int) -> int | None:
     return rows if 0 < rows < len(held_out) else None
 
 
-def _note(evaluate: EvaluateSettings, names: list[str]) -> str:
-    values = ", ".join(
-        f"evaluate.{name} {getattr(evaluate, name)}" for name in names if getattr(evaluate, name) is not None
-    )
-    return f"a short run is measured on less: {values}"
+def _note(evaluate: EvaluateSettings, names: list[str], held_out: Examples) -> str:
+    """How much is measured of how much, and which settings say it."""
+    parts = []
+    if "measured" in names and evaluate.measured is not None:
+        parts.append(f"{evaluate.measured} of {len(held_out):,} held-out examples (evaluate.measured)")
+    rows, answered = held_out.report.rows, evaluate.task_rows or 0
+    if "task_rows" in names and held_out.report.kind != "text" and answered < rows:
+        parts.append(f"answers to {answered} of {rows:,} held-out rows (evaluate.task_rows)")
+    if "general_bytes" in names:
+        size = f"{evaluate.general_bytes:,} of {GENERAL_BYTES:,} bytes"
+        parts.append(f"{size} of a text that shows what is forgotten (evaluate.general_bytes)")
+    return f"a short run is measured on less: {', '.join(parts)}" if parts else ""

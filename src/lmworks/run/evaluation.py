@@ -17,7 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate import metrics, scoring
+from lmworks.evaluate import metrics, progress, scoring
 from lmworks.evaluate.scoring import EVALUATION_SEED
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
@@ -110,12 +110,6 @@ class Evaluation:
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 
-    @property
-    def rows(self) -> int:
-        """Rows of one measurement, as evaluate/progress counts them: examples, texts, and answers or choices."""
-        answers = sum(len(prompt.choices) or 1 for prompt in self.prompts)
-        return len(self.held_out) + len(self.general) + answers
-
     def tokens(self) -> int:
         """Tokens that pass through in one measurement, but for those of answers."""
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
@@ -134,11 +128,14 @@ class Evaluation:
         """All figures, and samples (prompt, reference, answer; cut: after so many tokens, where one was)."""
         figures: Figures = {}
         if self.held_out:
+            progress.begin("held-out examples", len(self.held_out))
             figures["held_out"] = self.held_out_figures(self.model.network)
         if self.general and (general := self._general_figures()):
             figures["general"] = general
         if not self.prompts:
             return figures, self.samples()
+        choices = sum(len(prompt.choices) for prompt in self.prompts)
+        progress.begin("likelihoods of labels" if choices else "answers", choices or len(self.prompts))
         answers = self.task.answer(self.model, self.prompts, self.settings.longest)
         texts = [answer.text for answer in answers]
         figures["task"] = self._answer_figures(texts) | {"cut": sum(answer.cut > 0 for answer in answers)}
@@ -179,6 +176,7 @@ class Evaluation:
         """A decoder's bits per byte; of other models the loss of the task's own examples, where it takes texts."""
         network = self.model.network
         if self.task.architecture == "decoder":
+            progress.begin("texts for forgetting", len(self.general))
             scores = scoring.score_texts(network, self.model.tokenizer, self.general)
             nats, size = sum(score.nats for score in scores), sum(score.bytes for score in scores)
             return {
@@ -188,6 +186,7 @@ class Evaluation:
                 "row_bytes": [score.bytes for score in scores],
             }
         examples = self.task.general_examples(self.general, network.config.max_position_embeddings)
+        progress.begin("texts for forgetting", len(examples))
         losses = scoring.row_losses(network, list(sample_once(self.task, examples))).language
         if not losses.targets.sum():
             return {}

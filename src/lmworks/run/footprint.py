@@ -43,9 +43,10 @@ class DataStatistics:
         sources: tokens that the encoder of an encoder-decoder reads, for each document; else empty.
         loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
         labels: places that each classification head reads, by its name.
-        evaluation_tokens: that pass through without training, sources too, all measurements together.
+        evaluation_tokens: that pass through without training in the measurement before training, as in that after it,
+            sources too. held_out_tokens: those of them that an evaluation during training has.
         answer_rows: answers that are written at once in evaluation. answer_steps: tokens written for each group of
-            them, all measurements together, where every answer is as long as it may be.
+            them in one measurement, where every answer is as long as it may be.
     """
 
     lengths: Sequence[int]
@@ -53,6 +54,7 @@ class DataStatistics:
     loss_tokens: int | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     evaluation_tokens: int = 0
+    held_out_tokens: int = 0
     answer_rows: int = 0
     answer_steps: int = 0
 

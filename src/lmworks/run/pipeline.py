@@ -34,8 +34,8 @@ from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
-from lmworks.train.monitor import evaluation_interval
-from lmworks.train.progress import RowProgress
+from lmworks.train.monitor import evaluations_during
+from lmworks.train.progress import MeasurementProgress
 from lmworks.train.settings import TrainSettings
 
 Say = Callable[[str], None]
@@ -153,7 +153,7 @@ def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
-    rates = machine.rates()
+    rates = product_rates.fastest_rates()
     if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
@@ -215,8 +215,8 @@ def _hooks(setup: Setup) -> Hooks:
 def _evaluates_on_the_way(setup: Setup) -> bool:
     """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
-    every = settings.evaluate_every or evaluation_interval(total, settings.steps_per_epoch(len(setup.train)))
-    return bool(setup.held_out.items) and (every < total or settings.patience is not None)
+    evaluations = evaluations_during(settings, total, settings.steps_per_epoch(len(setup.train)))
+    return bool(setup.held_out.items) and evaluations > 0
 
 
 def _save(setup: Setup, folder: Path) -> None:
@@ -239,8 +239,8 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: 
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                shown = stack.enter_context(RowProgress(f"measuring {when} training", evaluation.rows))
-                stack.enter_context(listening(shown.advance))
+                shown = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
+                stack.enter_context(listening(shown))
             figures, samples = evaluation.measure()
     except KeyboardInterrupt:
         say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
@@ -280,6 +280,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
+        "held_out_examples": setup.held_out.report.examples,
         "notes": [*report.notes, *setup.evaluation.notes],
     }
 

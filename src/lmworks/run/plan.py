@@ -15,6 +15,7 @@ from typing import Any
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
+from lmworks.kernels import product_rates
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
@@ -22,10 +23,12 @@ from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.run.timing import Timing
+from lmworks.train.monitor import evaluations_during
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72
+MEASURING = ("before", "during", "after")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Plan:
         precision: of the products. precision_reason: why this one, as a sentence.
         flops: by part, and their total.
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
-        seconds: "training", and "evaluation" and "total" where tokens to evaluate were given.
+        seconds: "training"; of measuring, "before", "during" and "after" training, and together "evaluation"; "total".
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
@@ -79,7 +82,7 @@ class Plan:
         fraction = figures.percent(self.trainable / (self.parameters or 1))
         if self.rate:
             at = f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
-            time = figures.duration(self.seconds.get("total", self.seconds["training"]))
+            time = _time_by_part(self.seconds)
         else:
             time, at = "not known", "this machine's rate is not measured: lmworks doctor"
         return [
@@ -91,6 +94,15 @@ class Plan:
             *([f"            {self.choice}"] if self.choice else []),
             f"disk        {_parts(self.disk)}",
         ]
+
+
+def _time_by_part(seconds: dict[str, float]) -> str:
+    """``9 min 00 s: training 8 min 20 s, measuring before 20.0 s, during 5.0 s, after 15.0 s``."""
+    measuring = [f"{when} {figures.duration(seconds[when])}" for when in MEASURING if seconds.get(when)]
+    total = figures.duration(seconds.get("total", seconds["training"]))
+    if not measuring:
+        return total
+    return f"{total}: training {figures.duration(seconds['training'])}, measuring {', '.join(measuring)}"
 
 
 def _parts(sizes_: dict[str, int]) -> str:
@@ -118,7 +130,7 @@ def make(
         train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
         documents: what passes through the network.
         process: what this process holds already, and may hold.
-        rates: of this machine's products, for the precision; None: asked of base/machine.
+        rates: of this machine's products, for the precision; None: by the fastest provider (kernels/product_rates).
         timing: of such a model on this machine; None: measured now, or read from the cache.
         weight_formats: ways to hold the model's own weights, the preferred one first, the smallest last.
         goes_on: a run that was begun before: its rows, precision and weights stay as they were chosen.
@@ -127,6 +139,8 @@ def make(
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
             was given.
     """
+    if train.precision == "auto" and rates is None:
+        rates = product_rates.fastest_rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     trained = method.trained_parameters(config)
     request = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
@@ -196,12 +210,13 @@ class Work:
     """What is computed.
 
     Attributes:
-        steps: of the optimizer.
+        steps: of the optimizer. evaluations: of the held-out rows on the way.
         tokens: that pass through in all of them, sources too. loss_tokens: those with loss.
         flops: of all steps.
     """
 
     steps: int
+    evaluations: int
     tokens: int
     loss_tokens: int
     flops: Flops
@@ -224,7 +239,8 @@ class Work:
             recompute=train.recompute,
         )
         tokens = round((sum(lengths) + sum(sources)) * epochs)
-        return cls(steps, tokens, round(loss_tokens * epochs), epoch.times(epochs))
+        evaluations = evaluations_during(train, steps, train.steps_per_epoch(len(lengths)))
+        return cls(steps, evaluations, tokens, round(loss_tokens * epochs), epoch.times(epochs))
 
 
 def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]:
@@ -237,38 +253,46 @@ def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]
 
 
 def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:
-    """Of training, of evaluation where there is any, and of both."""
+    """Of training and of measuring, as this machine was timed."""
     documents = setup.documents
-    training = work.tokens / timing.step_tokens * timing.step
-    evaluation = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
-    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+    whole = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
+    during = work.evaluations * documents.held_out_tokens * timing.evaluation
+    return _with_sums(work.tokens / timing.step_tokens * timing.step, whole, during)
+
+
+def _with_sums(training: float, whole: float, during: float) -> dict[str, float]:
+    """Seconds by part; the whole measurement is made before training and after it."""
+    evaluation = 2 * whole + during
+    measuring = dict(zip(MEASURING, (whole, during, whole), strict=True))
+    return {"training": training, **measuring, "evaluation": evaluation, "total": training + evaluation}
 
 
 def _at_the_products_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
     """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
-    rates = machine.rates()
+    rates = product_rates.fastest_rates()
     rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))
     if not rate or not full:
         return {}
-    training, evaluation = work.flops.total / rate, _evaluation_flops(setup) / full
-    return {"training": training, "evaluation": evaluation, "total": training + evaluation}
+    token = _token_flops(setup) / full
+    whole, during = setup.documents.evaluation_tokens, work.evaluations * setup.documents.held_out_tokens
+    return _with_sums(work.flops.total / rate, whole * token, during * token)
 
 
 def _note(timing: Timing | None) -> str:
     if timing is None:
         return "at least: the time of its matrix products alone"
-    return "" if timing.quiet else "measured while other programs ran: it may be much shorter"
+    return "" if timing.quiet else "measured while other programs ran: unreliable, the run may take much less or more"
 
 
-def _evaluation_flops(setup: TrainingSetup) -> float:
-    """Of documents as long as the training documents are on average, forward alone."""
+def _token_flops(setup: TrainingSetup) -> float:
+    """Of a token of a document as long as the training documents are on average, forward alone."""
     documents = setup.documents
     count = len(documents.lengths)
     tokens, source = (round(sum(lengths) / count) for lengths in (documents.lengths, documents.sources))
     head = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
     sources = [source] if documents.sources else None
     document = sizes.forward_flops(setup.config, tokens, round(head / count), None, sources)
-    return document.total * documents.evaluation_tokens / max(1, tokens + source)
+    return document.total / max(1, tokens + source)
 
 
 def _disk(setup: TrainingSetup) -> dict[str, int]:

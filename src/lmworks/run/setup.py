@@ -9,6 +9,7 @@ from typing import Any
 from lmworks.adapt.method import Method
 from lmworks.base import process_memory
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
@@ -84,9 +85,9 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     if recipe.is_new:
         _refuse_short(examples, config, table)
     held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _nothing(table.kind)
-    notes = settle_length(recipe, examples, len(held_out))
+    notes = [_data_note(examples, held_out), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
-    notes += _leave_out(held_out, recipe.evaluate.measured)
+    _leave_out(held_out, recipe.evaluate.measured)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
@@ -104,14 +105,21 @@ def _nothing(kind: str) -> Examples:
     return Examples([], Report(kind, ""))
 
 
-def _leave_out(held_out: Examples, most: int | None) -> list[str]:
-    """Leave only so many held-out examples to be measured, spread evenly, and say so."""
-    there = len(held_out)
-    if most is None or there <= most:
-        return []
-    held_out.items = spread(held_out.items, most)
-    count(held_out.items, held_out.report)
-    return [f"{most} of {there:,} held-out stretches are measured (evaluate.measured)"]
+def _data_note(examples: Examples, held_out: Examples) -> str:
+    """How many rows there are, and the examples and tokens that they make."""
+    parts = []
+    for use, part in (("to train on", examples), ("held out", held_out)):
+        if len(part):
+            made = f"{count_of(len(part), 'example')} of {part.report.tokens:,} tokens"
+            parts.append(f"{count_of(part.report.rows, 'row')} {use} in {made}")
+    return "; ".join(parts)
+
+
+def _leave_out(held_out: Examples, most: int | None) -> None:
+    """Leave only so many held-out examples to be measured, spread evenly."""
+    if most is not None and len(held_out) > most:
+        held_out.items = spread(held_out.items, most)
+        count(held_out.items, held_out.report)
 
 
 def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
@@ -123,9 +131,10 @@ def _documents(examples: list[Example], report: Report, evaluation: Evaluation) 
         sources=sources,
         loss_tokens=report.loss_tokens,
         labels=count_labels(examples),
-        evaluation_tokens=2 * (evaluation.tokens() + answers.prompt_tokens),
+        evaluation_tokens=evaluation.tokens() + answers.prompt_tokens,
+        held_out_tokens=sum(example.size for example in evaluation.held_out),
         answer_rows=answers.rows,
-        answer_steps=2 * answers.steps,
+        answer_steps=answers.steps,
     )
 
 

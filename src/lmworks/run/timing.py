@@ -21,6 +21,7 @@ import torch
 
 from lmworks.adapt.method import Method
 from lmworks.base import measurements
+from lmworks.base.contention import QUIET, ShareMeter
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
@@ -43,8 +44,7 @@ TIMED_TOKENS = 2048  # of the documents that are timed, at most
 MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
 NEW_TOKENS = 6  # written by each row that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
-QUIET_SHARE = 0.6  # of the threads' time; a measurement that got less is not kept: other programs ran
-VERSION = 2  # of what is measured; old measurements are not read
+VERSION = 3  # of what is measured; old measurements are not read
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,10 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
     cached = measurements.read(name)
     if cached is not None:
         return Timing(**cached)
-    wall, busy = time.perf_counter(), time.process_time()
+    meter = ShareMeter(torch.get_num_threads())
     timing = _measure(setup, method, depths, answer_rows)
-    received = (time.process_time() - busy) / (time.perf_counter() - wall) / torch.get_num_threads()
-    timing = replace(timing, quiet=received >= QUIET_SHARE)
-    if timing.quiet:
+    timing = replace(timing, quiet=meter.share() >= QUIET)
+    if timing.quiet:  # else it is measured again by whoever asks next
         measurements.write(name, asdict(timing))
     return timing
 

@@ -18,7 +18,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
-from lmworks.text.labels import LabelNames
+from lmworks.text.labels import LabelNames, list_labels, name_rows
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
 
@@ -71,6 +71,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     labels: list[str] = []
     if shape.kind == "labels":
         rows, labels = _with_labels(rows, shape.labels, notes)
+        if name_rows(len(labels), len(rows)):
+            raise _own_labels(rows, len(labels), shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
 
 
@@ -108,9 +110,39 @@ def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[
             for row in rows
         ]
     labels = sorted({row.values["label"] for row in rows})
-    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-    notes += [f"{len(labels)} labels: {shown}", *names.notes()]
+    notes += [f"{len(labels)} labels: {list_labels(labels)}", *names.notes()]
     return rows, labels
+
+
+def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: DataSettings, name: str) -> InputError:
+    """That the labels are none, and options that read the rows: text and label exchanged, or rows of another kind.
+
+    Every prompt lists all labels: rows that are labelled so would be as long as the file.
+    """
+    label, text = shape.columns["label"], None if settings.text else shape.columns.get("text")
+    are_texts = all(form.startswith('"') for forms in shape.labels.forms.values() for form in forms)
+    ways = []
+    if text and are_texts and not name_rows(len({row.values["text"] for row in rows}), len(rows)):
+        ways.append(f"if so: {option('columns', {'text': label, 'label': text})}")
+    ways.append(f"to learn them as answers: {_as_answers(label, text, are_texts, settings)}")
+    if "text" in shape.columns:
+        ways.append(f"to learn the texts alone: {option('kind', 'text')}")
+    fault = f"nearly every row has a label of its own: {labels:,} labels in {len(rows):,} rows"
+    place = f"{name}, column {label!r}"
+    return InputError(f"{fault}; are text and label swapped?", place, "; or ".join(ways))
+
+
+def _as_answers(label: str, text: str | None, are_texts: bool, settings: DataSettings) -> str:
+    """Options that read text and label as prompt and completion; labels that are no texts need a pattern."""
+    options = [option("kind", "completion")]
+    columns = {"prompt": text} if text and settings.prompt is None else {}
+    if settings.text and settings.prompt is None:
+        options.append(option("prompt", settings.text))
+    if are_texts:
+        columns["completion"] = label
+    else:
+        options.append(option("completion", f"{{{label}}}"))
+    return " ".join([*options, *([option("columns", columns)] if columns else [])])
 
 
 def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Table]:

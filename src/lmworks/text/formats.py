@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lmworks.base.errors import InputError
 from lmworks.text.delimited import delimited, tabbed_lines
@@ -157,13 +158,35 @@ def _refuse_columns(path: Path, lines: list[str]) -> None:
     raise InputError("a text file whose lines look like rows of columns with tabs between them", str(path), hint)
 
 
+class _Objects:
+    """Makes dictionaries of the objects of a JSON text, and remembers in which of them a key stands twice."""
+
+    def __init__(self) -> None:
+        self.double_keys: dict[int, str] = {}
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self.double_keys[id(values)] = next(key for key, count in counts.items() if count > 1)
+        return values
+
+    def double_key(self, value: Any) -> str | None:
+        """A key that stands twice in an object or in one within it."""
+        if not self.double_keys or not isinstance(value, (dict, list)):
+            return None
+        parts = value.values() if isinstance(value, dict) else value
+        return self.double_keys.get(id(value)) or next(filter(None, map(self.double_key, parts)), None)
+
+
 def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in _lines(path, bad):
         if not line.strip():
             continue
         place = f"{path}:{number}"
+        objects = _Objects()
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=objects)
         except json.JSONDecodeError as error:
             cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
             fault = "JSON that ends in the middle" if cut else f"not JSON ({error.msg})"
@@ -175,14 +198,18 @@ def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
         if not isinstance(value, dict):
             bad.add(f"a JSON {type(value).__name__}, not an object", place, "write one JSON object on each line")
             continue
+        if key := objects.double_key(value):
+            bad.add(f"key {key!r} stands twice in one object", place, "keep one of the two")
+            continue
         yield Row(value, place)
 
 
 def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
     """A list of objects; or one object that holds such a list; or JSON lines under another name."""
     lines = [line for _, line in _lines(path, bad)]
+    objects = _Objects()
     try:
-        value = json.loads("\n".join(lines))
+        value = json.loads("\n".join(lines), object_pairs_hook=objects)
     except json.JSONDecodeError as error:
         if lines and lines[0].lstrip().startswith("{") and error.msg == "Extra data":
             notes.append(f"{path.name} holds one JSON object a line; it is read as JSONL")
@@ -193,6 +220,9 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"JSON that cannot be read ({error})", str(path), "write a plain list of objects") from error
     if isinstance(value, dict):
+        if id(value) in objects.double_keys:
+            fault = f"key {objects.double_keys[id(value)]!r} stands twice in one object"
+            raise InputError(fault, str(path), "keep one of the two")
         lists = {key: entry for key, entry in value.items() if isinstance(entry, list)}
         if len(lists) != 1:
             raise InputError("not a list of objects", str(path), "write a list of objects: [{...}, {...}]")
@@ -202,10 +232,12 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
         raise InputError("not a list of objects", str(path), "write a list of objects: [{...}, {...}]")
     for number, row in enumerate(value, 1):
         place = f"{path}: row {number}"
-        if isinstance(row, dict):
-            yield Row(row, place)
-        else:
+        if not isinstance(row, dict):
             bad.add(f"a JSON {type(row).__name__}, not an object", place, "write a list of objects")
+        elif key := objects.double_key(row):
+            bad.add(f"key {key!r} stands twice in one object", place, "keep one of the two")
+        else:
+            yield Row(row, place)
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SHOWN = 3
 """Labels shown in a note about several."""
+LISTED, LONGEST = 10, 40
+"""Labels of a list that are printed, and characters of each."""
+LEAST_ROWS, OWN_LABEL = 50, 0.9
+"""From so many rows on, labels of which there are so many a row name rows and not classes."""
 
 
 class LabelNames:
@@ -67,6 +71,23 @@ class LabelNames:
             hint = "if they mean the same, give them one name with --data.label_names"
             notes.append(f"labels that look alike but are different: {_listed(groups)}; {hint}")
         return notes
+
+
+def name_rows(labels: int, rows: int) -> bool:
+    """Whether nearly every row has a label of its own, in enough rows to know."""
+    return rows >= LEAST_ROWS and labels >= OWN_LABEL * rows
+
+
+def list_labels(labels: Sequence[str], most: int = LISTED) -> str:
+    """The first labels, each cut where it is long, and how many more there are: ``a, b, c … and 40 more``."""
+    more = f" … and {len(labels) - most:,} more" if len(labels) > most else ""
+    return ", ".join(map(shorten, labels[:most])) + more
+
+
+def shorten(label: str) -> str:
+    """A label in one line of at most LONGEST characters."""
+    line = " ".join(label.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _whole(value: object) -> str | None:

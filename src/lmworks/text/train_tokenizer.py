@@ -10,6 +10,7 @@ BPE: Sennrich et al. 2016; byte-level: Radford et al. 2019; WordPiece: Schuster 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ GRAIN = 4096
 PIECE = 10_000
 """Characters of one piece of text handed to the library, which spreads pieces over the cores."""
 SAMPLE = 1_000_000
+GRADE = 1000
+"""Sizes that are proposed are multiples of it."""
 
 Say = Callable[[str], None]
 
@@ -87,12 +90,37 @@ def train(
         f"{settings.kind}, special tokens of {style_of(settings)}: {tokenizer.vocab_size:,} ids, "
         f"{own} of them special, learnt from {characters:,} characters"
     )
-    notes = [summary, *notes, *_notes(tokenizer, settings, specials, parts)]
+    notes = [summary, *notes, *_notes(tokenizer, settings, specials, parts), *_note_room(learned, settings, parts)]
     if learned.as_bytes:
         signs = " ".join(sign if sign.isprintable() else ascii(sign) for sign in learned.as_bytes[:10])
         more = ", ..." if len(learned.as_bytes) > 10 else ""
         notes.insert(1, f"the {len(learned.as_bytes)} rarest characters are written as their bytes: {signs}{more}")
     return TrainedTokenizer(tokenizer, notes)
+
+
+def _note_room(learned: LearnedVocabulary, settings: TokenizerSettings, texts: Sequence[str]) -> list[str]:
+    """A note where single characters take most of the vocabulary, so that texts fall apart into them."""
+    if settings.vocab_size is None or settings.kind in ("word", "char"):
+        return []
+    signs = set(learned.pieces) - set(BYTES)
+    longer = {piece for piece in signs if len(piece.removeprefix("##")) > 1}
+    singles = len(signs) - len(longer) + len(learned.as_bytes)
+    if len(longer) >= singles:
+        return []
+    size = _fillable(settings, texts, GRADE * math.ceil((settings.vocab_size - len(longer) + singles) / GRADE))
+    unit = "bytes" if settings.kind == "byte-bpe" else "characters"
+    room = f"{settings.vocab_size:,} entries leave room for {len(longer)} merges; the text has {singles} {unit}"
+    return [f"{room}: {f'--vocab-size {size} or more' if size > settings.vocab_size else 'give more text'}"]
+
+
+def _fillable(settings: TokenizerSettings, texts: Sequence[str], size: int) -> int:
+    """This size, or a smaller one that the beginning of the texts fills."""
+    most = max(1, SAMPLE // PIECE)
+    try:
+        _learn(texts[:most], settings.model_copy(update={"vocab_size": size}), specials_of(settings))
+    except TooManyEntries as error:
+        return error.filled
+    return size
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -45,7 +45,8 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
         machine.use_threads(settings.threads or before["threads"])
         return Arithmetic(str(before["precision"]), str(before["precision_reason"]), before.get("providers", {}))
     machine.use_threads(settings.threads)
-    precision, reason = machine.choose_precision(settings.precision, device.type)
+    rates = product_rates.fastest_rates() if settings.precision == "auto" and device.type == "cpu" else None
+    precision, reason = machine.choose_precision(settings.precision, device.type, rates)
     return Arithmetic(
         precision, reason, fastest_providers(network, precision, settings.room) if device.type == "cpu" else {}
     )

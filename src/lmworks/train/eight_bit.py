@@ -1,11 +1,13 @@
 """Block-wise quantization to 8 bits, a scale per block: AdamW's moments in a quarter of the memory.
 
 Dettmers, Lewis, Shleifer & Zettlemoyer 2022, "8-bit Optimizers via Block-wise Quantization": each block is divided by
-its largest number, and what is left, from -1 to 1, becomes the nearest of 256 levels that lie the closer the smaller
-they are (its section 2.2; a dynamic map, Dettmers 2016). Two things differ from the paper. A block's scale carries the
-sign of its largest number, so that this one is always 1, which is a level, while -1 is not. And there is no level zero
-for the second moment: a number that is small beside its block would become zero, and an update divided by its root
-enormous (the zero-point problem of Li, Chen & Zhu 2023, "Memory Efficient Optimizers with 4-bit States").
+its largest number, and the quotient, from -1 to 1, becomes one of 256 levels that lie the closer the smaller they are
+(its section 2.2; a dynamic map, Dettmers 2016). Three things differ from the paper. A block's scale carries the sign
+of its largest number, so that this one is always 1, which is a level, while -1 is not. There is no level zero for the
+second moment: a number that is small beside its block would become zero, and an update divided by its root enormous
+(the zero-point problem of Li, Chen & Zhu 2023, "Memory Efficient Optimizers with 4-bit States"). And a number becomes
+the level in whose part of a decade it lies, which at a decade's lower edge is not the nearest one: so the native
+kernel (kernels/native/eight_bit.inl) computes levels and codes, and looks nothing up.
 
 Knows tensors, and no optimizer.
 """
@@ -25,49 +27,51 @@ DECADES = 7  # below 1, that the levels divide
 
 
 class Levels:
-    """256 levels, and which of them is the nearest to a number.
+    """256 levels, each of which stands for a part of the numbers from -1 to 1.
 
-    The nearest is looked up by the number's 16 bits as float16, which is some fifty times as fast as a search: a number
-    within float16's rounding (at most 1/2048 of it) of the middle between two levels may become either of them.
+    The part of a number is looked up by its 16 bits as float16, which is some fifty times as fast as a search: a number
+    within float16's rounding (at most 1/2048 of it) of the edge of a part may become either part's level.
 
     Args:
         values: the levels, rising.
+        edges: between the parts of two levels each, rising; an edge belongs to the upper part.
         device: where they are used.
 
     Attributes:
         values: (256,) float32.
-        nearest: (65536,) uint8, by the bits of a float16.
+        codes: (65536,) uint8, by the bits of a float16.
     """
 
-    def __init__(self, values: torch.Tensor, device: torch.device) -> None:
+    def __init__(self, values: torch.Tensor, edges: torch.Tensor, device: torch.device) -> None:
         bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)  # wraps: 32768 is the first negative number
-        numbers = bits.view(torch.float16).float().nan_to_num(0.0)
-        middles = (values[1:] + values[:-1]) / 2
-        self.values = values.to(device)
-        self.nearest = torch.bucketize(numbers, middles).to(torch.uint8).to(device)
+        numbers = bits.view(torch.float16).double().nan_to_num(0.0)
+        self.values = values.float().to(device)
+        self.codes = torch.bucketize(numbers, edges, right=True).to(torch.uint8).to(device)
 
 
 @cache
 def signed(device: torch.device) -> Levels:
     """For numbers of both signs: 0, 1, and from 10^(n-7) to 10^(n-6) 2^n levels of each sign, n from 0 to 6."""
-    above = _decades(0)
-    return Levels(torch.cat((-above.flip(0), torch.tensor([0.0]), above, torch.tensor([1.0]))).float(), device)
+    above, edges = _decades(0)
+    values = torch.cat((-above.flip(0), torch.zeros(1), above, torch.ones(1)))
+    return Levels(values, torch.cat((-edges[:-1].flip(0), edges)), device)
 
 
 @cache
 def unsigned(device: torch.device) -> Levels:
-    """For numbers that are not negative: 10^-7, 1, and twice as many levels a decade as :func:`signed` has."""
-    least = torch.tensor([0.1**DECADES])
-    return Levels(torch.cat((least, _decades(1), torch.tensor([1.0]))).float(), device)
+    """For numbers that are not negative: 10^-7 / 2, 1, and twice as many levels a decade as :func:`signed` has."""
+    above, edges = _decades(1)
+    return Levels(torch.cat((edges[:1] / 2, above, torch.ones(1))), edges, device)
 
 
-def _decades(more: int) -> torch.Tensor:
-    """Levels above 0 and below 1, rising: the middles of 2^(n + more) equal parts of each decade."""
-    parts = []
+def _decades(more: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The middles of 2^(n + more) equal parts of each decade below 1, rising, and the parts' edges, 1 the last."""
+    middles, edges = [], []
     for decade in range(DECADES):
-        edges = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64)
-        parts.append((edges[1:] + edges[:-1]) / 2 * 10.0 ** (decade + 1 - DECADES))
-    return torch.cat(parts)
+        ends = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64) * 10.0 ** (decade + 1 - DECADES)
+        middles.append((ends[1:] + ends[:-1]) / 2)
+        edges.append(ends[:-1])
+    return torch.cat(middles), torch.cat((*edges, torch.ones(1)))
 
 
 def scales_of(count: int) -> int:
@@ -95,7 +99,7 @@ def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: 
         fractions = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
         torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=fractions)
         numbers = fractions.view(-1).view(torch.uint16).int()
-        torch.index_select(levels.nearest, 0, numbers, out=codes[begin:end])
+        torch.index_select(levels.codes, 0, numbers, out=codes[begin:end])
 
 
 def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
@@ -112,19 +116,14 @@ def adamw_step(
     weights: torch.Tensor,
     gradient: torch.Tensor,
     moments: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    levels: Sequence[Levels],
     numbers: Sequence[float],
 ) -> None:
     """A whole step of AdamW by the native kernel, in place.
 
     Args:
         weights, gradient: (n,) float32.
-        moments: codes and scales of the first and the second moment.
-        levels: of each moment.
+        moments: codes and scales of the first moment, of :func:`signed` levels, and of the second, of :func:`unsigned`.
         numbers: rate, beta1, beta2, weight decay, epsilon, 1 - beta1^t, sqrt(1 - beta2^t), factor of the gradient.
     """
-    arrays = [
-        tuple(map(to_dlpack, (codes, scales, table.values, table.nearest)))
-        for (codes, scales), table in zip(moments, levels, strict=True)
-    ]
+    arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]
     library().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *numbers)

@@ -121,6 +121,14 @@ def evaluation_interval(total_steps: int, epoch_steps: int) -> int:
     return epoch_steps * math.ceil(total_steps / (MOST_EVALUATIONS * epoch_steps))
 
 
+def evaluations_during(settings: TrainSettings, total_steps: int, epoch_steps: int) -> int:
+    """How many evaluations a run has during training; none where the only one would be that at its end."""
+    interval = settings.evaluate_every or evaluation_interval(total_steps, epoch_steps)
+    if interval >= total_steps and settings.patience is None:
+        return 0
+    return math.ceil(total_steps / interval)
+
+
 def _tensorboard(run: RunFolder) -> Any:
     """A writer of TensorBoard events into the run's folder."""
     try:

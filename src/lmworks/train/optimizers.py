@@ -120,13 +120,13 @@ class EightBitAdamW(AdamW):
     def _update_8bit(
         self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
     ) -> None:
-        levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         weights, gradient = parameter.view(-1), _gradient(parameter).reshape(-1)
         if supports(parameter, gradient):
             moments = [(state[name], state[f"{name}_scale"]) for name in ("exp_avg", "exp_avg_sq")]
             state["step"] += 1
-            eight_bit.adamw_step(weights, gradient, moments, levels, _numbers(group, float(state["step"]), scale))
+            eight_bit.adamw_step(weights, gradient, moments, _numbers(group, float(state["step"]), scale))
             return
+        levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         for begin in range(0, len(weights), SLICE_SIZE):
             place = slice(begin, begin + SLICE_SIZE)
             blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE_SIZE) // eight_bit.BLOCK)

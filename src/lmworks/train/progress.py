@@ -133,28 +133,28 @@ class TrainingProgress:
         return "  ".join(parts)
 
 
-class RowProgress:
-    """Rows measured and time left: a live bar on a terminal, a plain line every few seconds elsewhere.
+class MeasurementProgress:
+    """What is measured, how far it is, and the time left of it: a live bar on a terminal, a plain line every few
+    seconds elsewhere. A listener of evaluate/progress.
 
     Args:
         title: what is being done.
-        total: rows of it.
         console: where to write; default: standard error.
     """
 
-    def __init__(self, title: str, total: int, console: Console | None = None) -> None:
-        self.title, self.total, self.done = title, max(1, total), 0
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title, self.part, self.total, self.done = title, "", 1, 0
         self.console = console or Console(stderr=True, highlight=False)
         self._began = self._shown = time.monotonic()
         self._live: Progress | None = None
 
-    def __enter__(self) -> RowProgress:
-        self._began = self._shown = time.monotonic()
+    def __enter__(self) -> MeasurementProgress:
+        self._shown = time.monotonic()
         if self.console.is_terminal:
             self._live = Progress(
                 BarColumn(bar_width=20), TextColumn("{task.description}"), console=self.console, transient=True
             )
-            self._live.add_task(self._line(), total=self.total)
+            self._live.add_task(self.title, total=None)
             self._live.start()
         return self
 
@@ -164,18 +164,26 @@ class RowProgress:
         if self._live is not None:
             self._live.stop()
 
-    def advance(self, rows: int) -> None:
-        """So many more rows are done."""
-        self.done = min(self.total, self.done + rows)
-        now = time.monotonic()
-        if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=self.done, description=self._line())
-        elif now - self._shown >= PLAIN_SECONDS and self.done < self.total:
-            self._shown = now
+    def begin(self, part: str, total: int) -> None:
+        """A part begins: what is counted, and how many there are."""
+        self.part, self.total, self.done, self._began = part, max(1, total), 0, time.monotonic()
+        self._show()
+
+    def advance(self, count: int) -> None:
+        """So many more of the part are done."""
+        self.done = min(self.total, self.done + count)
+        if self._live is None and time.monotonic() - self._shown >= PLAIN_SECONDS and self.done < self.total:
+            self._shown = time.monotonic()
             self.console.print(self._line(), soft_wrap=True)
+        self._show()
+
+    def _show(self) -> None:
+        if self._live is not None:
+            task = self._live.task_ids[0]
+            self._live.update(task, total=self.total, completed=self.done, description=self._line())
 
     def _line(self) -> str:
-        line = f"{self.title}  {self.done}/{self.total} rows"
+        line = f"{self.title}: {self.part} {self.done}/{self.total}"
         if not self.done:
             return line
         left = (time.monotonic() - self._began) / self.done * (self.total - self.done)

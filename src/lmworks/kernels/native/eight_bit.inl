@@ -11,42 +11,101 @@ namespace lmworks::ISA {
 namespace {
 
 constexpr Size TASK_MOMENT_BLOCKS = 128;
+constexpr int DECADES = 7;  // below 1
 
-// The bits of float16 of numbers from -1 to 1, rounded to nearest, ties to even.
-inline VecU32 half_bits(Vec x) {
-    const VecU32 bits = bit_cast<VecU32>(x), magnitude = bits & 0x7FFFFFFFu, sign = (bits >> 16) & 0x8000u;
-    const VecU32 normal = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
-    // below 2^-14 float16 is subnormal: adding 1/2 lets the float unit round to multiples of 2^-24
-    const VecU32 subnormal = bit_cast<VecU32>(bit_cast<Vec>(magnitude) + 0.5f) - (126u << 23);
-    return (magnitude < (113u << 23) ? subnormal : normal) | sign;
+// Levels above zero (train/eight_bit.py). Decade i, from 0 to 6, is [10^(i - 7), 10^(i - 6)] in p = 2^(i + more) equal parts.
+// Their middles are the levels, numbered p ... 2 p - 1:
+//     level(n) = part (n - 8/9 p + 1/2)      number(x) = x / part + 8/9 p, rounded down      part = 0.9 10^(i - 6) / p
+// The number below a decade's first one comes out as the level ``least`` has it, 2^more - 1, and that of 1 is 2^(7 + more).
+struct LevelMap {
+    float part[DECADES + 1];   // the last one: of ``least``, whose number has an exponent below the decades'
+    float parts_per_unit[DECADES + 1];
+    float begin[DECADES + 1];  // of a decade
+    int more;
+};
+
+constexpr LevelMap level_map(int more, double least) {
+    LevelMap map{{}, {}, {}, more};
+    double unit = 1e-6, p = 1 << more;
+    for (int i = 0; i < DECADES; ++i) {
+        const double part = 0.9 * unit / p;
+        map.part[i] = static_cast<float>(part), map.parts_per_unit[i] = static_cast<float>(1 / part);
+        map.begin[i] = static_cast<float>(unit / 10);
+        unit *= 10, p *= 2;
+    }
+    map.part[DECADES] = static_cast<float>(least / (1 - 8.0 / 9 + 0.5));
+    map.begin[DECADES] = 2.0f;  // no number reaches it
+    return map;
 }
 
+// The first moment has levels of both signs and zero, the second none below 10^-7.
+constexpr LevelMap SIGNED = level_map(0, 0.0), UNSIGNED = level_map(1, 0.5e-7);
+constexpr float ZERO_CODE = 127.0f;  // of the signed levels
+
+inline Vec level_of(const LevelMap& map, Vec number) {
+    const VecI32 bits = bit_cast<VecI32>(number), i = (bits >> 23) - (127 + map.more);
+    const Vec p = bit_cast<Vec>(bits & ~0x7FFFFF), level = lookup(map.part, i) * (number - p * (8.0f / 9) + 0.5f);
+    return i == DECADES ? broadcast(1.0f) : level;
+}
+
+// The number of the level whose part holds x, from 0 to 1.
+inline VecI32 number_of(const LevelMap& map, Vec x) {
+    // log10 by the bits of a float, which are linear within a power of two: up to 0.03 too low
+    const Vec decade = __builtin_convertvector(bit_cast<VecI32>(x), Vec) * (0.30103f / (1 << 23)) + (7 - 127 * 0.30103f);
+    const VecI32 guess = __builtin_convertvector(min(max(decade, Vec{}), broadcast(DECADES - 1)), VecI32);
+    const VecI32 i = guess - (x >= lookup(map.begin, guess + 1));
+    const Vec p = bit_cast<Vec>((i + (127 + map.more)) << 23);
+    const float rounding = 1.0f / 4096;  // more than float32's, so that the number of 1 is never the one below
+    return __builtin_convertvector(x * lookup(map.parts_per_unit, i) + (p * (8.0f / 9) + rounding), VecI32);
+}
+
+inline Vec magnitude(Vec x) { return bit_cast<Vec>(bit_cast<VecI32>(x) & 0x7FFFFFFF); }
+inline VecI32 sign_bit(Vec x) { return bit_cast<VecI32>(x) & ~0x7FFFFFFF; }
+
+template <bool HAS_SIGN>
 inline void decode(const EightBitMoment& moment, Size block, Size begin, Size count, float* values) {
     const float scale = moment.scales[block];
-    const float* levels = moment.levels;
+    std::uint8_t padded[MOMENT_BLOCK] = {};
     const std::uint8_t* codes = moment.codes + begin;
-    for (Size i = 0; i < count; ++i) values[i] = levels[codes[i]];
-    for (Size i = 0; i < MOMENT_BLOCK; i += W) store(values + i, load(values + i) * scale);
+    if (count < MOMENT_BLOCK) codes = static_cast<std::uint8_t*>(std::memcpy(padded, codes, count));
+    for (Size i = 0; i < MOMENT_BLOCK; ++i) values[i] = codes[i];
+    for (Size i = 0; i < MOMENT_BLOCK; i += W) {
+        const Vec code = load(values + i);
+        if constexpr (HAS_SIGN) {
+            const Vec x = code - ZERO_CODE, level = x == 0.0f ? x : level_of(SIGNED, magnitude(x));
+            store(values + i, bit_cast<Vec>(bit_cast<VecI32>(level * scale) ^ sign_bit(x)));
+        } else store(values + i, level_of(UNSIGNED, code + 1.0f) * scale);
+    }
+    std::fill(values + count, values + MOMENT_BLOCK, 0.0f);
 }
 
-// The scale carries the sign of the largest number, so that its fraction is 1, which is a level, and never -1.
+// The scale carries the sign of the largest number, so that its fraction is 1, which is a level, and never -1. Numbers from
+// ``count`` on are zeros.
+template <bool HAS_SIGN>
 inline void encode(const EightBitMoment& moment, Size block, Size begin, Size count, const float* values) {
-    Vec highest = broadcast(values[0]), lowest = highest;
-    Size i = 0;
-    for (; i + W <= count; i += W) highest = max(highest, load(values + i)), lowest = min(lowest, load(values + i));
-    float high = reduce_max(highest), low = -reduce_max(-lowest);
-    for (; i < count; ++i) high = std::max(high, values[i]), low = std::min(low, values[i]);
-    const float scale = high >= -low ? high : low, factor = scale == 0.0f ? 1.0f : 1.0f / scale;
-    moment.scales[block] = scale;
-    std::uint32_t bits[MOMENT_BLOCK] = {};
-    for (Size j = 0; j < count; j += W) {
-        const VecU32 half = half_bits(load(values + j) * factor);
-        std::memcpy(bits + j, &half, sizeof half);
+    Vec highest = load(values), lowest = highest;
+    for (Size i = W; i < MOMENT_BLOCK; i += W) {
+        const Vec x = load(values + i);
+        highest = max(highest, x), lowest = min(lowest, x);
     }
-    const std::uint8_t* nearest = moment.nearest;
+    const float high = reduce_max(highest), low = -reduce_max(-lowest), scale = high >= -low ? high : low;
+    const float factor = scale == 0.0f ? 1.0f : 1.0f / scale;
+    moment.scales[block] = scale;
+    std::int32_t wide[MOMENT_BLOCK];
+    for (Size i = 0; i < MOMENT_BLOCK; i += W) {
+        const Vec x = load(values + i) * factor;
+        VecI32 code;
+        if constexpr (HAS_SIGN) {
+            const VecI32 number = number_of(SIGNED, magnitude(x)), negative = sign_bit(x) >> 31;
+            code = (number ^ negative) - negative + static_cast<int>(ZERO_CODE);
+            code = code < 0 ? VecI32{} : code;  // -1 is no level
+        } else code = number_of(UNSIGNED, x) - 1;
+        std::memcpy(wide + i, &code, sizeof code);
+    }
     std::uint8_t codes[MOMENT_BLOCK];
-    for (Size j = 0; j < MOMENT_BLOCK; ++j) codes[j] = nearest[bits[j]];
-    std::copy_n(codes, count, moment.codes + begin);
+    for (Size i = 0; i < MOMENT_BLOCK; ++i) codes[i] = static_cast<std::uint8_t>(wide[i]);
+    if (count == MOMENT_BLOCK) std::memcpy(moment.codes + begin, codes, MOMENT_BLOCK);
+    else std::memcpy(moment.codes + begin, codes, count);
 }
 
 inline void update_block(float* weights, const float* gradient, float* first, float* second, Size count,
@@ -73,9 +132,9 @@ void adamw_8bit(float* weights, const float* gradient, const EightBitMoment& fir
         const Size end = std::min(blocks, (task + 1) * TASK_MOMENT_BLOCKS);
         for (Size block = task * TASK_MOMENT_BLOCKS; block < end; ++block) {
             const Size begin = block * MOMENT_BLOCK, size = std::min(MOMENT_BLOCK, count - begin);
-            decode(first, block, begin, size, first_values), decode(second, block, begin, size, second_values);
+            decode<true>(first, block, begin, size, first_values), decode<false>(second, block, begin, size, second_values);
             update_block(weights + begin, gradient + begin, first_values, second_values, size, step);
-            encode(first, block, begin, size, first_values), encode(second, block, begin, size, second_values);
+            encode<true>(first, block, begin, size, first_values), encode<false>(second, block, begin, size, second_values);
         }
     });
 }

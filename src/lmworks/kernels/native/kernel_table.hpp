@@ -74,15 +74,11 @@ struct MatrixView {
     Size row, column;
 };
 
-// AdamW's moments of a tensor in 8 bits (Dettmers et al. 2022): codes (count), and scales of blocks of 256 numbers.
-// levels (256): what a code stands for, beside its block's scale. nearest (65536): the code of a number from -1 to 1, by
-// its bits as float16.
+// A moment of AdamW in 8 bits (Dettmers et al. 2022): codes (count), and scales of blocks of 256 numbers.
 constexpr Size MOMENT_BLOCK = 256;
 struct EightBitMoment {
     std::uint8_t* codes;
     float* scales;
-    const float* levels;
-    const std::uint8_t* nearest;
 };
 
 // One step of AdamW: corrections are 1 - beta1^t and sqrt(1 - beta2^t); gradients are multiplied by gradient_scale.

@@ -280,14 +280,13 @@ double read_memory(Input<float> x) {
     return kernels().read_memory(x.data(), x.size());
 }
 
-// Arrays of an 8-bit moment, in the order of EightBitMoment.
-using MomentArrays = std::tuple<Output<std::uint8_t>, Output<float>, Input<float>, Input<std::uint8_t>>;
+// Codes and scales of an 8-bit moment.
+using MomentArrays = std::tuple<Output<std::uint8_t>, Output<float>>;
 
 EightBitMoment eight_bit_moment(const MomentArrays& arrays, std::size_t count) {
-    const auto& [codes, scales, levels, nearest] = arrays;
+    const auto& [codes, scales] = arrays;
     check_size(codes.size(), count, "codes"), check_size(scales.size(), (count + MOMENT_BLOCK - 1) / MOMENT_BLOCK, "scales");
-    check_size(levels.size(), 256, "levels"), check_size(nearest.size(), 65536, "nearest");
-    return {codes.data(), scales.data(), levels.data(), nearest.data()};
+    return {codes.data(), scales.data()};
 }
 
 void adamw_8bit(Output<float> weights, Input<float> gradient, const MomentArrays& first, const MomentArrays& second,
@@ -379,7 +378,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 5;  // kernels/library.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 6;  // kernels/library.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });

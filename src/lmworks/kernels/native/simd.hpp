@@ -82,6 +82,23 @@ inline void store_partial(Bf16* p, Vec v, int n) {
     std::memcpy(p, &upper, n * sizeof(Bf16));
 }
 
+// table[index & 7] of each lane: one instruction where a vector holds the table.
+inline Vec lookup(const float (&table)[8], VecI32 index) {
+    Vec values;
+    if constexpr (W >= 8) {
+        for (int i = 0; i < W; i += 8) std::memcpy(reinterpret_cast<float*>(&values) + i, table, sizeof table);
+        return __builtin_shuffle(values, index & 7);
+    }
+    for (int i = 0; i < W; ++i) values[i] = table[index[i] & 7];
+    return values;
+}
+
+// To the nearest integer, ties to even; |x| < 2^22.
+inline Vec round(Vec x) {
+    const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: a sum has no room for a fraction
+    return (x + shift) - shift;
+}
+
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
@@ -99,8 +116,7 @@ inline float reduce_max(Vec v) { return reduce(v, max); }
 // e^x = 2^n e^r with a polynomial for e^r (coefficients of Cephes); the error is below 2 units in the last place.
 inline Vec exp(Vec x) {
     x = min(max(x, broadcast(-87.3f)), broadcast(88.3f));
-    const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const Vec n = (x * 1.44269504f + shift) - shift;
+    const Vec n = round(x * 1.44269504f);
     const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     Vec y = broadcast(1.9875691500e-4f);
     y = y * r + 1.3981999507e-3f;

@@ -1,0 +1,25 @@
+"""How fast memory is read: cached, and measured again while other programs disturbed the measurement."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmworks.kernels import reading
+from lmworks.kernels.library import library
+
+
+def test_a_disturbed_measurement_is_made_again_and_a_quiet_one_is_kept(monkeypatch, tmp_path):
+    if library() is None:
+        pytest.skip("the native kernels are not built")
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
+    monkeypatch.setattr(reading, "SIZES", (1, 8))
+    rates, shares = iter([10.0, 20.0, 15.0, 15.0]), iter([0.5, 1.0])
+    monkeypatch.setattr(reading, "_rate", lambda module, size: next(rates))
+    monkeypatch.setattr(reading.ShareMeter, "share", lambda meter: next(shares))
+    first = reading.reading_rates()
+    assert first.gigabytes == {"1": 10.0, "8": 20.0}
+    assert first.is_disturbed
+    second = reading.reading_rates()
+    assert second.gigabytes == {"1": 15.0, "8": 20.0}  # other programs can only slow it
+    assert not second.is_disturbed
+    assert reading.reading_rates() == second
