@@ -1,8 +1,8 @@
-"""How much of the processor a measurement got: what other programs took meanwhile makes its times unreliable.
+"""The share of the processor that a measurement got; while other programs run, measured times are unreliable.
 
-Linux counts for each thread how long it ran and how long it waited for a processor while it could have run. Threads of
-one process wait for each other too, so no more counts than what other processes ran. Where the system does not count,
-the busy time of all threads must serve.
+Linux counts for each thread how long it ran, and how long it was runnable but waited for a processor. Threads also wait
+for other threads of their own process, so the waiting time is limited to the time that other processes ran. Where the
+system does not count waiting time, the share is the busy time of all threads divided by the elapsed time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 QUIET = 0.85
-"""A measurement that got a smaller share of the processor was disturbed by other programs."""
+"""With a smaller share, a measurement counts as disturbed by other programs."""
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
 
@@ -21,7 +21,7 @@ class ShareMeter:
     """Measures the share of the processor that this process gets, from its creation on.
 
     Args:
-        threads: that compute meanwhile; counts only where the system does not tell how long threads waited.
+        threads: number of computing threads; used only where the system does not count waiting time.
     """
 
     def __init__(self, threads: int) -> None:
@@ -30,7 +30,7 @@ class ShareMeter:
         self._before = _thread_seconds()
 
     def share(self) -> float:
-        """Until now: 1 where no other program ran, 0.5 where others had the processor for half of the time."""
+        """The share so far: 1 if no other program ran, 0.5 if others had the processor for half of the time."""
         after, own = _thread_seconds(), _own_seconds() - self._own
         others = max(0.0, _all_seconds() - self._all - own)
         ran, waited = 0.0, 0.0
@@ -44,12 +44,12 @@ class ShareMeter:
 
 
 def _own_seconds() -> float:
-    """Processor time of this process and of those that it waited for."""
+    """Processor time of this process and of its finished child processes."""
     return sum(os.times()[:4])
 
 
 def _all_seconds() -> float:
-    """Processor time of all processes, on the processors that this one may use; 0 where the system does not count."""
+    """Processor time of all processes on the processors that this one may use; 0 where it is not reported."""
     try:
         lines = [line.split() for line in _STAT.read_text().splitlines()]
         used = {f"cpu{number}" for number in os.sched_getaffinity(0)}
@@ -64,7 +64,7 @@ def _all_seconds() -> float:
 
 
 def _thread_seconds() -> dict[str, tuple[float, float]]:
-    """By thread of this process, how long it ran and how long it waited; empty where the system does not count."""
+    """(running, waiting) seconds by thread of this process; empty where the system does not report them."""
     seconds = {}
     try:
         for task in _TASKS.iterdir():

@@ -24,7 +24,8 @@ def supports(*tensors: torch.Tensor | None) -> bool:
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype | None:
-    """The dtype of activations if the kernels ran on x now: autocast's where it is on, else x's; None: PyTorch runs."""
+    """The dtype in which the kernels would compute activations from x: autocast's where it is on, else x's; None where
+    they cannot run."""
     if not supports(x):
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

@@ -33,7 +33,7 @@ def fault() -> str:
 
 
 def describe() -> str:
-    """One line for people: instruction set and threads. Import torch before: the kernels then run on its threads."""
+    """One line for people: instruction set and threads. Import torch before, so that the kernels share its threads."""
     module = library()
     if module is None:
         return f"none: {fault()}"
@@ -68,10 +68,12 @@ def _load() -> tuple[Any, str]:
 
 
 def _unknown_setting(setting: str, sets: list[str]) -> str:
-    known = ("auto", "off", *sets)
-    near = get_close_matches(setting, known, 1)
+    choices = ("auto", "off", *sets)
+    near = get_close_matches(setting, choices, 1)
     question = f" (did you mean {near[0]}?)" if near else ""
-    return f"LMWORKS_KERNELS={setting} is not available here{question}, {sets[0]} is used; hint: use {', '.join(known)}"
+    return (
+        f"LMWORKS_KERNELS={setting} is not available here{question}, {sets[0]} is used; hint: use {', '.join(choices)}"
+    )
 
 
 def _damage() -> str:
@@ -79,13 +81,13 @@ def _damage() -> str:
     try:
         spec = find_spec("lmworks.kernels._native")
         if spec is None or spec.origin is None:
-            others = sorted(Path(__file__).parent.glob("_native.*"))
-            return f"the compiled module is for another Python ({others[0].name})" if others else ""
+            modules = sorted(Path(__file__).parent.glob("_native.*"))
+            return f"the compiled module is for another Python ({modules[0].name})" if modules else ""
         with open(spec.origin, "rb") as file:
             header = file.read(64)
         if header[:5] != b"\x7fELF\x02":  # not a 64-bit ELF file: the loader reports what it is
             return ""
-        # the section headers stand last in an ELF file: their offset, the size of each, their number
+        # the section headers come last in an ELF file: their offset, the size of each, their number
         offset, size, count = *struct.unpack_from("<Q", header, 40), *struct.unpack_from("<HH", header, 58)
         complete = offset + size * count <= os.path.getsize(spec.origin)
         return "" if complete else f"the compiled module {spec.origin} is truncated"

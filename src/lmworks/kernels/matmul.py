@@ -1,8 +1,9 @@
-"""Matrix products of training, each by the provider that is fastest for its shape on this machine.
+"""Matrix multiplications of training, each computed by the provider that is fastest for its shape on this machine.
 
-Libraries differ by a factor of two, in ways that no processor's name tells: MKL, which PyTorch calls in float32, may
-take a path that leaves half of a processor idle, and oneDNN, which PyTorch calls in bfloat16, may give all the work of
-some shapes to one of two threads. So kernels/product_rates measures the shapes of a model, and each has a provider.
+Matmul libraries differ by a factor of two, and the processor's name does not predict which is faster. MKL, which
+PyTorch calls in float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch
+calls in bfloat16, may run some shapes on one thread. Therefore kernels/product_rates measures the shapes of a model,
+and each shape gets the fastest provider. "Product" means matrix product in this file and wherever it is used.
 
     pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
     parts     the same, in parts of at most 512 rows
@@ -22,24 +23,24 @@ from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
 
 Provider = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool], torch.Tensor]
-"""(a, b, addend, scale, in place) -> addend + scale a b."""
+"""(a, b, addend, scale, in_place) -> addend + scale * a b."""
 
 PRECISIONS = ("float32", "bfloat16")
 PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
 PART_ROWS = 512
-NARROW_SIZE = 64  # ranks of LoRA terms up to this size are one class
+NARROW_SIZE = 64  # sizes up to this one, such as LoRA ranks, are one class
 TOKENS = (128, 512, 1024)  # classes of the number of tokens
 
 
 class ProductShape(NamedTuple):
-    """A class of products of a linear, of which one provider is the fastest.
+    """A class of the matrix products of a linear; one provider is chosen for each class.
 
     Attributes:
         precision: float32 or bfloat16.
         layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
-        inputs, outputs: of the linear; sizes up to 64 count as 64.
-        tokens: rounded up to 128, 512 or 1,024, where they are no more.
+        inputs, outputs: of the linear; sizes below 64 count as 64.
+        tokens: rounded up to 128, 512 or 1,024; larger numbers count as 1,024.
     """
 
     precision: str
@@ -60,12 +61,12 @@ class ProductShape(NamedTuple):
 
     @classmethod
     def of_linear(cls, precision: str, layout: str, inputs: int, outputs: int, tokens: int) -> ProductShape:
-        """The class of a product of a linear with so many inputs and outputs."""
+        """The class of a product of a linear, from the linear's sizes."""
         return cls(precision, layout, *_sizes(inputs, outputs, tokens))
 
     @classmethod
     def parse(cls, text: str) -> ProductShape:
-        """From how ``str`` writes it."""
+        """Inverse of ``str``."""
         precision, layout, inputs, outputs, tokens = text.split()
         return cls(precision, layout, int(inputs), int(outputs), int(tokens))
 
@@ -84,13 +85,13 @@ _choice: dict[ProductShape, Provider] = {}
 def matmul(
     a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None = None, scale: float = 1.0, in_place: bool = False
 ) -> torch.Tensor:
-    """addend + scale * a b, (M, N); the same machine and the same choice of providers give the same bits.
+    """addend + scale * a b, (M, N), by the chosen provider; with the same choice on the same machine, the same bits.
 
     Args:
-        a: (M, K), stored by rows or by columns.
-        b: (K, N), stored by rows or by columns; of a's precision.
+        a: (M, K), row-major or column-major.
+        b: (K, N), row-major or column-major, in a's precision.
         addend: (M, N), or (N,) for all rows; None: zeros.
-        scale: of the product.
+        scale: factor of the product.
         in_place: write the result over the addend, (M, N).
     """
     provider = _choice.get(ProductShape.of(a, b), pytorch) if _choice else pytorch
@@ -99,10 +100,10 @@ def matmul(
 
 @contextmanager
 def providers(choice: Mapping[str, str]) -> Iterator[None]:
-    """Within this block, products of these shapes are computed by these providers, all others by PyTorch.
+    """Within this block, the given shapes are computed by the given providers, all others by PyTorch.
 
     Args:
-        choice: provider by shape, both as text; providers that are not available here are passed over.
+        choice: provider by shape, both as text; providers that are not available here are ignored.
     """
     global _choice
     before, usable = _choice, {name for precision in PRECISIONS for name in available(precision)}
@@ -128,7 +129,7 @@ def available(precision: str) -> list[str]:
 def pytorch(
     a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool
 ) -> torch.Tensor:
-    """PyTorch's own product."""
+    """PyTorch's own matmul."""
     if addend is not None:
         return addend.addmm_(a, b, alpha=scale) if in_place else torch.addmm(addend, a, b, alpha=scale)
     product = a @ b
@@ -136,7 +137,7 @@ def pytorch(
 
 
 def parts(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
-    """PyTorch's own product of parts of the rows of equal size."""
+    """PyTorch's own matmul over equal parts of a's rows."""
     count = -(-len(a) // PART_ROWS)
     if count == 1:
         return pytorch(a, b, addend, scale, in_place)
@@ -160,7 +161,7 @@ def onednn(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale:
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
-    """The matrix without gaps between rows or columns: others take oneDNN a thousand times as long."""
+    """The matrix without gaps between its rows or columns; with gaps oneDNN is a thousand times slower."""
     return x if x.is_contiguous() or x.t().is_contiguous() else x.contiguous()
 
 

@@ -1,7 +1,7 @@
-"""Which provider multiplies each shape of matrices fastest on this machine: measured once, and cached.
+"""Measures which provider computes each shape of matrix product fastest on this machine, and caches the result.
 
-All providers are timed in turn, in a process of its own. One that fails there, or crashes that process, is left out,
-and why is kept. Imports no torch: the measuring process does.
+A separate process times all providers in turn. A provider that crashes that process is excluded, and the reason is
+stored. Imports no torch: the measuring process does.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from lmworks.base import machine, measurements
 from lmworks.base.contention import QUIET, ShareMeter
 
 MEASUREMENT = "matrix products 2"
-"""The number is raised when what is measured changes."""
+"""Name in the cache; the number is raised when the measurement changes."""
 ADVANTAGE = 1.05
-"""A provider takes PyTorch's place where it is so many times as fast."""
-ROUNDS, SECONDS = 3, 0.01  # turns of each provider, and seconds of a turn
-WEIGHT_BYTES = 32 << 20  # weights go round so many bytes: in a model they are read from memory
+"""A provider replaces PyTorch's own matmul where it is at least this many times as fast."""
+ROUNDS, SECONDS = 3, 0.01  # rounds over all providers, and seconds of a provider in a round
+WEIGHT_BYTES = 32 << 20  # total size of the weights used in turn: as in a model, they are not in the caches
 TIMEOUT = 180.0  # seconds of a measuring process
 TRIES = 2
-"""A shape whose measurement other programs disturbed is measured again by a later process, until there are so many."""
+"""A shape is measured at most this many times; again only if other programs disturbed the measurement before."""
 
 
 @dataclass(frozen=True)
 class ProductRates:
-    """What was measured.
+    """The measured rates.
 
     Attributes:
         gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
-        faults: by provider, why it is left out.
+        faults: by provider, why it is excluded.
         shares: by shape, the share of the processor that its measurement got (base/contention).
-        tries: by shape, measurements of which these are the fastest.
+        tries: by shape, number of measurements; the fastest result is stored.
     """
 
     gflops: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class ProductRates:
 
     @classmethod
     def cached(cls) -> ProductRates:
-        """What was measured on this machine."""
+        """The rates measured on this machine so far."""
         return cls(**(measurements.read(MEASUREMENT) or {}))
 
     def is_disturbed(self, shape: str) -> bool:
@@ -54,7 +54,7 @@ class ProductRates:
         return self.shares.get(shape, 1.0) < QUIET
 
     def with_measured(self, new: ProductRates) -> ProductRates:
-        """These with others beside them; of a shape that both have the faster, as other programs only slow a call."""
+        """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
         gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
         for shape, rates in new.gflops.items():
             before = gflops.get(shape, {})
@@ -64,7 +64,7 @@ class ProductRates:
         return ProductRates(gflops, self.faults | new.faults, shares, tries)
 
     def choice(self, shapes: Iterable[str]) -> dict[str, str]:
-        """The provider of each of these shapes for which another one than PyTorch's own is clearly faster."""
+        """The fastest provider by shape, for the shapes where it is clearly faster than PyTorch's own matmul."""
         chosen = {}
         for shape in shapes:
             rates = self.gflops.get(shape, {})
@@ -78,29 +78,31 @@ LIMIT_LAYOUTS = ("forward", "input_gradient")
 
 
 def limit_shapes(precision: str) -> list[str]:
-    """Products of a small model's blocks: the fastest of them is what the machine reaches in this precision."""
+    """Shapes of a small model's blocks; the highest rate among them is the machine's limit in this precision."""
     return [f"{precision} {layout} 576 1536 512" for layout in LIMIT_LAYOUTS]
 
 
 def precisions() -> list[str]:
-    """The precisions whose products are worth a measurement: an emulated bfloat16 would take minutes for it."""
+    """The precisions worth measuring: bfloat16 only where it is faster than float32, since measuring an emulated one
+    would take minutes."""
     rates = machine.rates()
     return ["float32", *["bfloat16"] * (rates.bfloat16 > rates.float32)]
 
 
 def best_rate(precision: str) -> tuple[float, str]:
-    """GFLOP/s of the fastest provider in products of a block, and its name; (0, "") where that was not measured yet."""
-    known = ProductRates.cached().gflops
+    """GFLOP/s of the fastest provider at the shapes of :func:`limit_shapes`, and its name; (0, "") before the first
+    measurement."""
+    cached = ProductRates.cached().gflops
     rates: dict[str, float] = {}
     for shape in limit_shapes(precision):
-        rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in known.get(shape, {}).items()}
+        rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in cached.get(shape, {}).items()}
     provider = max(rates, key=lambda name: rates[name], default="")
     return rates.get(provider, 0.0), provider
 
 
 def fastest_rates() -> machine.Rates:
-    """The machine's rates with matrix products by the fastest provider, which training uses; measured where they were
-    not yet."""
+    """The machine's rates, with the matrix products of the fastest provider, which training uses; measured first if
+    necessary."""
     product_rates([shape for precision in precisions() for shape in limit_shapes(precision)])
     rates = machine.rates()
     return replace(
@@ -109,7 +111,7 @@ def fastest_rates() -> machine.Rates:
 
 
 def limit(precision: str, refresh: bool = False) -> float:
-    """FLOP/s that this machine reaches in matrix products, by the fastest provider that was measured.
+    """The highest measured FLOP/s of matrix products on this machine, over all providers.
 
     Args:
         precision: of the products.
@@ -119,15 +121,15 @@ def limit(precision: str, refresh: bool = False) -> float:
 
 
 def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
-    """The rates of these shapes on this machine, from the cache; what is not there is measured first.
+    """The rates of these shapes on this machine, from the cache; missing ones are measured first.
 
     Args:
         shapes: kernels/matmul.ProductShape as text.
         refresh: measure again.
     """
-    rates, wanted = ProductRates() if refresh else ProductRates.cached(), set(shapes)
-    again = {shape for shape in wanted - _measured if rates.is_disturbed(shape) and rates.tries[shape] < TRIES}
-    if missing := sorted(wanted - set(rates.gflops) | again):
+    rates, requested = ProductRates() if refresh else ProductRates.cached(), set(shapes)
+    again = {shape for shape in requested - _measured if rates.is_disturbed(shape) and rates.tries[shape] < TRIES}
+    if missing := sorted(requested - set(rates.gflops) | again):
         rates = rates.with_measured(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
@@ -135,11 +137,11 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
 
 
 _measured: set[str] = set()
-"""Shapes that this process had measured: the programs that disturbed it are likely to run on."""
+"""Shapes measured by this process, which does not repeat them: disturbing programs are probably still running."""
 
 
 def _measure_apart(shapes: list[str]) -> ProductRates:
-    """Measured in a process of its own; where that crashes, in one for each provider beside PyTorch."""
+    """Rates from one separate process; if it crashes, from one process per provider, each compared with PyTorch."""
     try:
         return _run(shapes, ())
     except _Crashed:
@@ -159,11 +161,11 @@ def _measure_apart(shapes: list[str]) -> ProductRates:
 
 
 class _Crashed(Exception):
-    """The measuring process ended without a result; says how."""
+    """The measuring process ended without a result; the message says how."""
 
 
 def _run(shapes: list[str], providers: tuple[str, ...]) -> ProductRates:
-    """The rates of some providers, of all if none is named, from a process of its own."""
+    """The rates of the named providers, or of all where none is named, from a separate process."""
     command = [sys.executable, "-m", __name__, str(machine.threads()), *providers]
     try:
         process = subprocess.run(command, input=json.dumps(shapes), capture_output=True, text=True, timeout=TIMEOUT)
@@ -176,11 +178,11 @@ def _run(shapes: list[str], providers: tuple[str, ...]) -> ProductRates:
 
 
 def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> ProductRates:
-    """The rates of the threads that PyTorch has now.
+    """Rates by shape and provider, with PyTorch's current number of threads.
 
     Args:
         shapes: as text.
-        providers: names of kernels/matmul; none: all that are available.
+        providers: names from kernels/matmul; empty: all that are available.
     """
     import torch
 
@@ -198,7 +200,7 @@ def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> ProductRa
 
 
 def _product(shape: Any) -> Callable[[str], object]:
-    """A call that multiplies by the provider that it is given, with the next of many weights."""
+    """A function of a provider's name that computes one product of this shape, with the next weight each time."""
     import torch
 
     from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, PROVIDERS
@@ -223,16 +225,16 @@ def _product(shape: Any) -> Callable[[str], object]:
 
 
 def _turns(call: Callable[[str], object], providers: list[str]) -> Mapping[str, float]:
-    """Seconds of a call by each provider; other programs only slow a call, so the fastest fifth counts."""
-    taken: dict[str, list[float]] = {provider: [] for provider in providers}
+    """Seconds of a call by provider: the 20th percentile, because other programs can only slow a call down."""
+    timings: dict[str, list[float]] = {provider: [] for provider in providers}
     for _ in range(ROUNDS):
-        for provider, seconds in taken.items():
+        for provider, seconds in timings.items():
             call(provider)
             end = time.perf_counter() + SECONDS
             while (started := time.perf_counter()) < end:
                 call(provider)
                 seconds.append(time.perf_counter() - started)
-    return {provider: sorted(seconds)[len(seconds) // 5] for provider, seconds in taken.items()}
+    return {provider: sorted(seconds)[len(seconds) // 5] for provider, seconds in timings.items()}
 
 
 def main() -> None:

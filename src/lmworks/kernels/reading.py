@@ -1,4 +1,4 @@
-"""How fast this machine reads memory, by the size of what is read: caches are faster than memory. Imports no torch."""
+"""Measures how fast this machine reads arrays of several sizes: small ones stay in the caches. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lmworks.kernels.library import library
 
 MEASUREMENT = "reading 2"
 SIZES = (1, 8, 32, 128, 512)  # MB
-SECONDS = 0.1  # of a size; other programs only slow a pass, so the fastest counts
+SECONDS = 0.1  # per size; the fastest pass counts, because other programs can only slow a pass down
 
 
 @dataclass(frozen=True)
 class ReadingRates:
-    """What was measured.
+    """The measured rates.
 
     Attributes:
-        gigabytes: GB/s by MB that are read again and again, with all threads; empty without native kernels.
+        gigabytes: GB/s by array size in MB, reading it repeatedly with all threads; empty without native kernels.
         share: of the processor that the measurement got (base/contention).
     """
 
@@ -30,12 +30,12 @@ class ReadingRates:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether other programs ran meanwhile."""
+        """Whether other programs ran during the measurement."""
         return self.share < QUIET
 
 
 def reading_rates(refresh: bool = False) -> ReadingRates:
-    """The rates of this machine, from the cache; measured first where there are none, or other programs disturbed them.
+    """The rates of this machine, from the cache; measured if there are none, or if other programs disturbed them.
 
     Args:
         refresh: measure again.
@@ -44,24 +44,24 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     if module is None:
         return ReadingRates()
     cached = None if refresh else measurements.read(MEASUREMENT)
-    known = ReadingRates(**cached) if cached is not None else None
-    if known is not None and not known.is_disturbed:
-        return known
+    earlier = ReadingRates(**cached) if cached is not None else None
+    if earlier is not None and not earlier.is_disturbed:
+        return earlier
     meter = ShareMeter(machine.threads())
     measured = {str(size): _rate(module, size) for size in SIZES}
     rates = ReadingRates(measured, meter.share())
-    if known is not None:
-        faster = {size: max(rate, known.gigabytes[size]) for size, rate in measured.items()}
-        rates = ReadingRates(faster, max(rates.share, known.share))
+    if earlier is not None:
+        faster = {size: max(rate, earlier.gigabytes[size]) for size, rate in measured.items()}
+        rates = ReadingRates(faster, max(rates.share, earlier.share))
     measurements.write(MEASUREMENT, asdict(rates))
     return rates
 
 
 def _rate(module: object, size: int) -> float:
     numbers = np.ones(size << 18, dtype=np.float32)
-    taken: list[float] = []
-    while len(taken) < 3 or sum(taken) < SECONDS:
+    timings: list[float] = []
+    while len(timings) < 3 or sum(timings) < SECONDS:
         started = time.perf_counter()
         module.read_memory(numbers)  # type: ignore[attr-defined]
-        taken.append(time.perf_counter() - started)
-    return float(f"{numbers.nbytes / min(taken) / 1e9:.3g}")
+        timings.append(time.perf_counter() - started)
+    return float(f"{numbers.nbytes / min(timings) / 1e9:.3g}")

@@ -1,11 +1,11 @@
 """In-place gradient accumulation for a training step, and a cache of casts that lives as long as the step.
 
 Autograd accumulates the gradient of a reused weight by allocating a second matrix and adding it to ``.grad``. Within
-:func:`accumulate_in_place` the backward passes of this package add each gradient to ``.grad`` directly, and a weight is
-cast to the precision of the products once a step instead of once a row.
+:func:`accumulate_in_place` the backward passes of this package add each gradient to ``.grad`` directly, and each weight
+is cast to the precision of the matrix products once per step instead of once per row.
 
 It is off by default because autograd does not see these additions: ``autograd.grad`` and hooks on parameters would miss
-them. A training step, which calls ``.backward()`` and reads ``.grad``, switches it on around forward and backward.
+them. A training step, which calls ``.backward()`` and reads ``.grad``, enables it for its forward and backward passes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.nn import functional
 from lmworks.kernels.matmul import matmul
 
 _enabled = False
-# Keyed by the ids of the tensors that a cast is computed from and by its other inputs. The entry holds these tensors,
-# so that no id is used again while it stands.
+# The key consists of the ids of the tensors that a cast is computed from, and of its other inputs. The entry holds
+# these tensors, so that no id is reused while the entry exists.
 _casts: dict[tuple[Any, ...], tuple[tuple[torch.Tensor, ...], torch.Tensor]] = {}
 
 
@@ -51,13 +51,13 @@ def merged_weight(
 ) -> torch.Tensor:
     """weight + scale B A, summed in float32 and rounded once; cached within :func:`accumulate_in_place`.
 
-    LoRA's update starts small: added to a product that is already rounded to bfloat16 it would be rounded away.
+    LoRA's update is small at first: rounding would remove it if it were added to an output already rounded to bfloat16.
     """
     return _cached((weight, a, b), (scale, dtype), lambda: merge(weight, a, b, scale, dtype))
 
 
 def merge(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """The same, computed anew each time."""
+    """As :func:`merged_weight`, without the cache."""
     return torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype)
 
 
@@ -73,8 +73,8 @@ def _cached(
 
 
 def gradient_buffer(weight: torch.Tensor) -> torch.Tensor | None:
-    """The float32 ``.grad`` that a weight's gradients are added to in place, allocated as zeros where there is none;
-    None where gradients are to be returned to autograd."""
+    """The float32 ``.grad`` to which a weight's gradients are added in place, allocated as zeros if there is none; None
+    if gradients must be returned to autograd instead."""
     if not _enabled or not weight.is_leaf or not weight.requires_grad or weight.dtype != torch.float32:
         return None
     if weight.grad is None:
@@ -85,7 +85,7 @@ def gradient_buffer(weight: torch.Tensor) -> torch.Tensor | None:
 def weight_gradient(
     weight: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor | None:
-    """A weight's gradient scale * left^T right, to be returned to autograd; None where it was added to ``.grad``."""
+    """A weight's gradient scale * left^T right, to be returned to autograd; None if it was added to ``.grad``."""
     if weight.grad is not None and left.dtype == torch.float32 and gradient_buffer(weight) is not None:
         matmul(left.t(), right, weight.grad, scale, in_place=True)
         return None
@@ -93,7 +93,8 @@ def weight_gradient(
 
 
 def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """(V, E) embeddings, (...) ids -> (..., E); in-place accumulation writes only the rows that were read."""
+    """(V, E) embeddings, (...) ids -> (..., E); in-place accumulation writes only the gradients of the rows that were
+    read."""
     if torch.is_grad_enabled() and gradient_buffer(weight) is not None:
         return _Embed.apply(weight, ids)
     return functional.embedding(ids, weight)

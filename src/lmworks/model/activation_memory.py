@@ -1,7 +1,7 @@
 """Bytes of the activations that autograd saves for the backward pass, from a config alone.
 
-Exact for documents of several lengths packed in one flat row, in training without dropout (a test compares); some bytes
-a layer that do not depend on the number of tokens are left out. Where a sliding window hides tokens the number is an
+Exact for documents of several lengths packed in one flat row, in training without dropout (a test compares), except for
+a few bytes per layer that do not depend on the number of tokens. Where a sliding window hides tokens, the result is an
 upper bound.
 """
 
@@ -16,7 +16,7 @@ from lmworks.model.fusion import is_fusable
 from lmworks.model.sizes import Linear, linears, stacks
 
 FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient is computed from their output
-SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens: matrix products reach nearly their full rate from the first on
+SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens; from the smaller size on, matmuls reach nearly their full rate
 ROW_BYTES = 400e6
 
 
@@ -29,11 +29,11 @@ def activation_bytes(
     native: bool = False,
     skipped: int = 0,
 ) -> int:
-    """Saved bytes a token and layer. Attention scores, where these are saved, are counted by :func:`score_bytes`.
+    """Saved bytes per token and layer. Attention scores, where they are saved, are counted by :func:`score_bytes`.
 
-    They are the inputs of all norms; queries, keys and values as attention reads them; its output, and a contiguous
-    copy of that for the next product; what activation and gate need; and the input of each matrix that is trained or
-    has an adapter.
+    Saved are: the inputs of all norms; queries, keys and values as attention reads them; the output of attention, and a
+    contiguous copy of it for the output projection; the tensors that activation and gate need; and the input of each
+    matrix that is trained or has an adapter.
 
     Args:
         config: the model.
@@ -42,8 +42,8 @@ def activation_bytes(
         bytes_each: bytes of one activation.
         part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", the keys
             and values of a source token in each layer of the decoder.
-        native: the native kernels are used, for whole blocks where these are fusable: they do not repeat keys and
-            values for each query head, copy nothing, and recompute gates.
+        native: the native kernels are used, for whole blocks where these are fusable. They do not repeat keys and
+            values for each query head, make no copies, and recompute gates.
         skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
     """
     stack = next(stack for stack in stacks(config) if stack.reads == ("memory" if part == "memory" else "own"))
@@ -69,7 +69,8 @@ def activation_bytes(
 
 
 def _block(config: ModelConfig) -> int:
-    """Of a fused block: inputs of its norms, inputs and output of attention, inputs of the activation."""
+    """Elements per token that a fused block saves: inputs of its norms, inputs and output of attention, inputs of the
+    activation."""
     heads, shared, size = config.num_attention_heads, config.key_value_heads, config.head_size
     sums = 2 if config.norm_position == "pre" else 3  # a post-norm block saves its input too, which no norm reads
     saved = sums * config.hidden_size + 2 * (2 if config.norm == "layer" else 1)
@@ -78,8 +79,8 @@ def _block(config: ModelConfig) -> int:
 
 
 def saves_scores(config: ModelConfig, frozen: bool) -> tuple[bool, bool]:
-    """Whether self-attention and cross-attention save the weight of each (query, key) pair. Fused attention does not,
-    which computes relative positions too while their biases are frozen."""
+    """Whether self-attention and cross-attention save the attention weight of each (query, key) pair. Fused attention
+    does not; it also computes relative positions as long as their biases are frozen."""
     capped = config.attention_softcap is not None
     return capped or (config.positions == "relative" and not frozen), capped
 
@@ -101,7 +102,7 @@ def _keys_and_values(config: ModelConfig, native: bool) -> int:
 
 
 def _queries(config: ModelConfig, names: list[str], part: str, native: bool, scores: bool) -> int:
-    """A query, attention's output for it, and the inputs of the matrices before and after."""
+    """Elements per query: the query, the output of attention, and the inputs of the projections before and after it."""
     heads, width = config.num_attention_heads, config.num_attention_heads * config.head_size
     saved = width + (heads * (config.head_size + 1) if config.qk_norm else 0)
     saved += 0 if scores else width + heads  # the output, and the log-sum-exp of each softmax
@@ -132,19 +133,19 @@ def score_bytes(
     frozen: bool = False,
     skipped: Mapping[str, int] = MappingProxyType({}),
 ) -> int:
-    """Bytes saved for (query, key) pairs in all layers, beside :func:`activation_bytes`, for one flat row.
+    """Bytes saved for (query, key) pairs in all layers, in addition to :func:`activation_bytes`, for one flat row.
 
-    With relative positions the attention weights of each head are saved, or, while the biases are frozen, what a causal
-    stack adds to its scores; with a soft cap the capped scores and the weights. A causal mask, or a window that hides
-    tokens, is one more byte a pair, or one activation where no scores are saved. With such a window the pairs are those
-    of the whole row.
+    With relative positions, the attention weights of each head are saved, or, if the biases are frozen, the bias that a
+    causal stack adds to its scores. With a soft cap, the capped scores and the weights are saved. A causal mask, or a
+    window that hides tokens, takes one more byte per pair, or one activation where no scores are saved. With such a
+    window all pairs of the row are counted.
 
     Args:
         config: the model.
         lengths: tokens of the row's documents.
         memory_lengths: of their sources, where the model has an encoder.
         bytes_each: bytes of one activation.
-        frozen: not all parameters are trained.
+        frozen: whether some parameters are frozen.
         skipped: by stack prefix, the lowest layers that the backward pass does not reach and that save nothing.
     """
     self_scores, cross_scores = saves_scores(config, frozen)
@@ -198,8 +199,8 @@ def saved_activation_bytes(
 
 
 def row_tokens(config: ModelConfig) -> int:
-    """Tokens of a row whose saved activations take about :data:`ROW_BYTES`: matrix products are a little faster on
-    larger rows, and models with few activations a token have memory for them."""
+    """Tokens of a row whose saved activations take about :data:`ROW_BYTES`. Matmuls are a little faster with larger
+    rows, and models with few activations per token have memory for them."""
     sources = [SMALLEST_ROW] if config.architecture == "encoder-decoder" else []
     each = saved_activation_bytes(config, [SMALLEST_ROW], sources, native=True) / SMALLEST_ROW
     return min(max(SMALLEST_ROW, int(ROW_BYTES / each) // 256 * 256), LARGEST_ROW)

@@ -1,7 +1,7 @@
-"""The one attention: self and cross, grouped or not, with optional additive bias and cache.
+"""Attention: self and cross, multi-head and grouped-query, with optional additive bias and cache.
 
-softmax(Q K^T / sqrt(D) + bias) V (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). Knows nothing
-of texts: masks.AttentionMask says which keys a query attends to, cache.LayerCache holds earlier keys and values.
+softmax(Q K^T / sqrt(D) + bias) V (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023).
+masks.AttentionMask says which keys a query attends to; cache.LayerCache holds earlier keys and values.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CosSin = tuple[torch.Tensor, torch.Tensor]
 
 
 class Rotation(NamedTuple):
-    """Rotary cosines and sines of the queries and their own keys; those of all cached keys where they change with the
-    length (dynamic NTK, longrope)."""
+    """Rotary cosines and sines of the queries and the keys of the same tokens; also of all cached keys, if their
+    rotation changes with the length of the text (dynamic NTK, longrope)."""
 
     own: CosSin | None = None
     keys: CosSin | None = None
@@ -36,7 +36,7 @@ NO_ROTATION = Rotation()
 
 
 class ScoreSettings(NamedTuple):
-    """How attention scores become weights: their scale (None: 1 / sqrt(D)), their soft cap, dropout of the weights."""
+    """Scale of the attention scores (None: 1 / sqrt(D)), their soft cap, and dropout of the attention weights."""
 
     scale: float | None
     softcap: float | None
@@ -48,8 +48,8 @@ class Attention(nn.Module):
 
     Args:
         config: sizes and settings.
-        window: keys that a query attends to, its own included; None: all.
-        cross: look at another stack's output (``memory``) instead of at x.
+        window: sliding window: number of keys that a query attends to, its own included; None: all.
+        cross: cross-attention: keys and values come from the encoder's output (``memory``) instead of x.
     """
 
     def __init__(self, config: ModelConfig, window: int | None = None, cross: bool = False) -> None:
@@ -74,14 +74,14 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         memory: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mix the values of the tokens that each token attends to.
+        """Attention over the tokens that each token attends to.
 
         Args:
             x: (B, T, E).
             mask: which keys each query attends to.
             rotation: of queries and keys.
             bias: (B or 1, H or 1, T, S) added to the scores.
-            relative: the same by distance; where a row holds several documents, (1, H, L, L) of the longest.
+            relative: relative-position bias of the same shape; for packed documents (1, H, L, L), L the longest.
             cache: keys and values of earlier tokens; extended by this call.
             memory: (B, S, E) the encoder's output, which cross-attention reads.
         """
@@ -158,19 +158,19 @@ def _attend(
     causal: bool,
     settings: ScoreSettings,
 ) -> torch.Tensor:
-    """softmax over the keys; ``matrix``: bool (True: attended to), or added to the scores."""
+    """Attention by PyTorch; ``matrix``: bool (True: attends), or float and added to the scores."""
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
     causal = causal and query.shape[2] > 1
     if settings.softcap is not None or (settings.dropout and query.is_cpu):
-        return _written_out(query, keys, values, matrix, causal, settings)
+        return _explicit_attention(query, keys, values, matrix, causal, settings)
     return functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=matrix, dropout_p=settings.dropout, is_causal=causal, scale=settings.scale
     )
 
 
-def _written_out(
+def _explicit_attention(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -178,8 +178,8 @@ def _written_out(
     causal: bool,
     settings: ScoreSettings,
 ) -> torch.Tensor:
-    """Attention from its definition, for what SDPA lacks: soft-capped scores (Gemma 2); and for dropout of the weights
-    on a CPU, where SDPA computes the same steps with slower dropout."""
+    """Attention from its definition, where SDPA does not fit: soft-capped scores (Gemma 2), which it does not have, and
+    dropout of the attention weights on a CPU, where its dropout is slower."""
     scores = query @ keys.transpose(2, 3) * (settings.scale or query.shape[3] ** -0.5)
     if settings.softcap is not None:
         scores = torch.tanh(scores / settings.softcap) * settings.softcap
@@ -192,14 +192,14 @@ def _written_out(
 
 
 def _is_native(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
-    """Whether the kernel can compute this: heads must lie side by side, as they do everywhere but in a cache."""
+    """Whether the kernel can run: all heads of a token must be contiguous, which they are except in a cache."""
     return native.can_run(query, keys, values) and all(x.transpose(1, 2).is_contiguous() for x in (keys, values))
 
 
 def _natively(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: AttentionMask, settings: ScoreSettings
 ) -> torch.Tensor:
-    """All documents, or all rows of a batch, in one call of the native kernel."""
+    """All packed documents, or all rows of a batch, in one call of the native kernel."""
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (query, keys, values))
     scale = settings.scale or query.shape[3] ** -0.5
     mixed = native.varlen_attention(q, k, v, *mask.cu_seqlens(), scale, mask.causal, settings.dropout)
@@ -214,22 +214,22 @@ def _by_document(
     relative: torch.Tensor | None,
     settings: ScoreSettings,
 ) -> torch.Tensor:
-    """Documents packed in a flat row: each attends to itself (or its own source), and nothing is computed between
-    documents. Neighbours of equal length are computed as a batch."""
+    """Documents packed in a flat row: each attends only to itself (or to its own source), and nothing is computed for
+    pairs of different documents. Adjacent documents of equal length are computed as a batch."""
     sizes = list(zip(mask.lengths, mask.key_lengths or mask.lengths, strict=True))
     runs = [(size, len(list(same))) for size, same in groupby(sizes)]
     queries = query.split([size[0] * count for size, count in runs], dim=2)
-    others = [part.split([size[1] * count for size, count in runs], dim=2) for part in (keys, values)]
+    sources = [part.split([size[1] * count for size, count in runs], dim=2) for part in (keys, values)]
     mixed = []
-    for (size, count), own, theirs, contents in zip(runs, queries, *others, strict=True):
+    for (size, count), run_queries, run_keys, run_values in zip(runs, queries, *sources, strict=True):
         matrix, causal = None, mask.causal
         if relative is not None:
             matrix, causal = relative[:, :, : size[0], : size[1]], False
             if mask.causal:
                 later = torch.ones(size, dtype=torch.bool, device=matrix.device).triu(1)
                 matrix = matrix.masked_fill(later, torch.finfo(matrix.dtype).min)
-            matrix = matrix.to(own.dtype)
-        stacked = (_stacked(own, count), _stacked(theirs, count), _stacked(contents, count))
+            matrix = matrix.to(run_queries.dtype)
+        stacked = (_stacked(part, count) for part in (run_queries, run_keys, run_values))
         mixed.append(_unstacked(_attend(*stacked, matrix, causal, settings)))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
 
@@ -245,8 +245,8 @@ def _unstacked(x: torch.Tensor) -> torch.Tensor:
 
 
 def _step(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, settings: ScoreSettings) -> torch.Tensor:
-    """One new token that attends to every key: query heads that share a key head become rows of one product, so that
-    keys and values are not repeated."""
+    """One new token that attends to all keys. Query heads that share a key head become rows of one matmul, so that keys
+    and values are not repeated."""
     batch, heads, _, size = query.shape
     grouped = query.reshape(batch, keys.shape[1], heads // keys.shape[1], size)
     mixed = functional.scaled_dot_product_attention(grouped, keys, values, scale=settings.scale)

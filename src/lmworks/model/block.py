@@ -1,9 +1,10 @@
-"""A block: attention and feed-forward with residual connections, and cross-attention between them beside an encoder.
+"""A block: attention and feed-forward with residual connections; in the decoder of an encoder-decoder, cross-attention
+between them.
 
 pre-norm block                          post-norm block
 x -+- norm - attention -- + -           x -+- attention -- + - norm -
    +----------------------+                +---------------+
-"both": a norm before and one after each part, the second before the residual is added.
+"both": a norm before each part and one after it, before the residual is added.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lmworks.model.norm import make_norm
 
 
 class BlockInputs(NamedTuple):
-    """What all blocks of one forward pass read besides x."""
+    """The inputs that all blocks of one forward pass share, besides x."""
 
     mask: AttentionMask
     rotation: Rotation = Rotation()
@@ -38,7 +39,7 @@ class BlockInputs(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward with residual connections; cross-attention between them beside an encoder."""
+    """Attention and feed-forward with residual connections, and cross-attention between them if ``cross``."""
 
     def __init__(self, config: ModelConfig, layer: int, cross: bool = False) -> None:
         super().__init__()
@@ -77,13 +78,13 @@ class Block(nn.Module):
 
     @property
     def norms(self) -> tuple[nn.Module, nn.Module]:
-        """Of attention and of the feed-forward."""
+        """The norm of attention and that of the feed-forward."""
         return self.input_layernorm, self.post_attention_layernorm
 
     def _is_fusable(self, shared: BlockInputs, cache: LayerCache | None) -> bool:
-        """Whether this pass has no inputs or layers besides those that the fused block computes."""
-        others = (self.cross_attn, cache, shared.bias, shared.relative, shared.rotation.keys)
-        return self.fusable and all(other is None for other in others)
+        """Whether this pass has no inputs and no layers that the fused block does not compute."""
+        unsupported = (self.cross_attn, cache, shared.bias, shared.relative, shared.rotation.keys)
+        return self.fusable and all(part is None for part in unsupported)
 
     def _residual(
         self,

@@ -13,7 +13,7 @@ from lmworks.model.products import Gradients, LinearConstants, OptionalTensor
 
 
 class BlockSettings(NamedTuple):
-    """What a block computes besides its products; rates are 0 where nothing is dropped."""
+    """Settings of a fused block's parts; rates are 0 without dropout."""
 
     pre_norm: bool
     layer_norm: bool  # or RMSNorm
@@ -29,7 +29,7 @@ class BlockSettings(NamedTuple):
 
 
 class NormParameters(NamedTuple):
-    """Weight and bias (E,) of a norm, and the place of the weight among the block's tensors."""
+    """Weight and bias (E,) of a norm, and the index of the weight in the list of the block's tensors."""
 
     weight: torch.Tensor
     bias: OptionalTensor
@@ -53,7 +53,7 @@ def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> tor
 
 
 def drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
-    """Dropout of x, or of a gradient by the same seed."""
+    """Dropout of x; with the same seed, the backward pass of a gradient."""
     assert x is not None
     if not rate:
         return x
@@ -86,7 +86,7 @@ def norm_backward(
     grad_x, parts = torch.empty_like(x), []
     for place, weight in enumerate(parameters[:2], parameters.place):
         gradient = None
-        if weight is not None and gradients.wanted[place]:
+        if weight is not None and gradients.needed[place]:
             gradient = gradients.values[place] = torch.zeros_like(weight, dtype=torch.float32)
         parts.append(None if gradient is None else to_dlpack(gradient))
     arrays = [to_dlpack(array) for array in (x, parameters.weight, *statistics, grad_y, grad_x) if array is not None]
@@ -100,7 +100,7 @@ def norm_backward(
 def rotate(
     settings: BlockSettings, x: torch.Tensor, cos_sin: tuple[torch.Tensor, ...] | None, sign: float
 ) -> torch.Tensor:
-    """Queries or keys (tokens, H D) rotated by their positions; ``sign`` -1: the gradient."""
+    """Queries or keys (tokens, H * D) rotated by their positions; ``sign`` -1: backward pass of a gradient."""
     if cos_sin is None:
         return x
     y = torch.empty_like(x)

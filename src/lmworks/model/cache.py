@@ -1,8 +1,7 @@
-"""The KV cache: keys and values of earlier tokens. It is passed in, never stored in modules, and knows nothing of
-attention's arithmetic.
+"""The KV cache: keys and values of earlier tokens. It is an argument of forward passes, never stored in modules.
 
-With gradients enabled, appending concatenates, so that a learned prefix (prefix tuning) trains through the cache;
-without, it writes in place into a buffer that doubles when it is full.
+With gradients enabled, appending concatenates, so that gradients flow through the cache to a learned prefix (prefix
+tuning). Otherwise it writes in place into a buffer that doubles when it is full.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     def join(self, other: LayerCache, length: int, capacity: int) -> None:
-        """Append the other's rows, both cut or padded with zeros on the left to ``length`` tokens."""
+        """Append the rows of another cache; both are cut or padded with zeros on the left to ``length`` tokens."""
         self._keys = _end_aligned((self._keys, self.length), (other._keys, other.length), length, capacity)
         self._values = _end_aligned((self._values, self.length), (other._values, other.length), length, capacity)
         self.length = length
@@ -59,7 +58,7 @@ class LayerCache:
 
 
 class Cache:
-    """What a forward pass reads of the tokens before it: keys, values, positions and segments.
+    """Keys, values, positions and segments of the tokens before a forward pass.
 
     Args:
         config: sizes of the model.
@@ -102,7 +101,7 @@ class Cache:
         Args:
             other: of the same model.
             length: tokens of the longest row of both; columns before it, which are padding in every row, are dropped.
-            reserve: tokens to make room for behind them.
+            reserve: number of further tokens to allocate for.
         """
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.join(theirs, length, length + reserve)
@@ -131,7 +130,7 @@ def _grown(part: torch.Tensor, used: int, needed: int) -> torch.Tensor:
 def _end_aligned(
     first: tuple[torch.Tensor, int], second: tuple[torch.Tensor, int], length: int, capacity: int
 ) -> torch.Tensor:
-    """Rows of two buffers (B, K, S, D), of each the tokens that are used, ending at ``length`` of a new buffer."""
+    """The rows of two buffers (B, K, S, D) in a new buffer; the used tokens of each row end at ``length``."""
     rows = len(first[0]) + len(second[0])
     _, heads, _, size = first[0].shape
     joined = first[0].new_zeros(rows, heads, capacity, size)

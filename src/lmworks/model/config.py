@@ -18,9 +18,9 @@ LayerKind = Literal["full_attention", "sliding_attention"]
 Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
 Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
 MOST_LAYERS = 10_000
-"""Ten times as many as the deepest transformer published has (DeepNet, Wang et al. 2022)."""
+"""Ten times the layers of the deepest published transformer (DeepNet, Wang et al. 2022)."""
 MOST_WIDTH, MOST_HEADS, MOST_TOKENS = 2**24, 2**16, 2**32
-"""Beyond these sizes the bytes of one matrix would not be a number that a tensor can have."""
+"""With larger sizes the number of bytes of a matrix would exceed the range of a tensor's size."""
 HeadKind = Literal["pooled", "first", "last", "tokens"]
 
 
@@ -28,8 +28,8 @@ class RopeScaling(Settings):
     """How rotary positions stretch beyond the context the model was trained with.
 
     linear: Chen et al. 2023 (position interpolation). dynamic: NTK-aware base, chosen by the length seen.
-    yarn: Peng et al. 2023. llama3: Llama 3.1's three bands of wavelengths. longrope: Ding et al. 2024, one factor a
-    dimension, others for short texts than for long ones.
+    yarn: Peng et al. 2023. llama3: Llama 3.1's three bands of wavelengths. longrope: Ding et al. 2024, one factor
+    per dimension, with separate factors for short and for long texts.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,11 +50,11 @@ class RopeScaling(Settings):
 
 
 class HeadConfig(Settings):
-    """A classification head beside the language head: a linear over hidden states. model/heads computes it."""
+    """A classification head, in addition to the language head: a linear over hidden states, see model/heads."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Under which labels, losses and weights stand.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Names the head's labels, losses and weights.")
     kind: HeadKind = Field(
         description="What it reads: pooled: the pooler's vector of a text; first, last: that token's hidden state; "
         "tokens: each token's."
@@ -111,7 +111,7 @@ class ModelConfig(Settings):
     rope_theta: float = Field(10_000.0, gt=0)
     rope_local_theta: float | None = Field(None, gt=0, description="Of sliding layers; None: rope_theta.")
     rope_scaling: RopeScaling | None = None
-    rotary_fraction: float = Field(1.0, gt=0, le=1, description="Part of each head that is rotated.")
+    rotary_fraction: float = Field(1.0, gt=0, le=1, description="Fraction of each head's dimensions that is rotated.")
 
     norm: Literal["layer", "rms", "rms_offset"] = Field(
         "rms", description="rms_offset: weights are stored as weight - 1."
@@ -140,7 +140,7 @@ class ModelConfig(Settings):
     head_scale: float = Field(1.0, gt=0, description="Hidden states are multiplied by it before the head.")
     logit_softcap: float | None = Field(None, gt=0, description="Logits become cap * tanh(logit / cap).")
     pooler: bool = Field(False, description="tanh of a linear over the first token, for whole texts.")
-    heads: tuple[HeadConfig, ...] = Field((), description="Classification heads beside the language head.")
+    heads: tuple[HeadConfig, ...] = Field((), description="Classification heads, in addition to the language head.")
 
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -193,7 +193,7 @@ class ModelConfig(Settings):
 
     @property
     def embedding_width(self) -> int:
-        """Width of the embeddings and of what the head reads."""
+        """Width of the embeddings and of the head's input."""
         return self.embedding_size or self.hidden_size
 
     @property
@@ -208,5 +208,5 @@ class ModelConfig(Settings):
         return self.sliding_window if self.layer_kinds[layer] == "sliding_attention" else None
 
     def is_local(self, layer: int) -> bool:
-        """Whether a layer is a sliding one that has rotary rates of its own."""
+        """Whether a layer has a sliding window and its own rotary base (rope_local_theta)."""
         return self.rope_local_theta is not None and self.window_of(layer) is not None

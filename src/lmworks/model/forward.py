@@ -1,4 +1,4 @@
-"""A batch through a network: hidden states, of which losses and scores read what they need."""
+"""Hidden states of a batch, from which losses and scores are computed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Layers whose frozen matrix is a weight storage: it is dequantized where it is used, forward and backward, and no
-more than one matrix (of a head or an embedding, some rows) exists in the precision of the products at any time."""
+"""Layers whose frozen matrix is a weight storage. It is dequantized for each use, forward and backward, so that only
+one matrix at a time (of a head or an embedding, only some rows) exists in the precision of the matrix products."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredLinear(nn.Module):
 
 
 class StoredEmbedding(nn.Module):
-    """Token ids (...) -> embeddings (..., E), in float32, or in autocast's precision as frozen weights are.
+    """Token ids (...) -> embeddings (..., E), in float32, or in autocast's precision.
 
     Args:
         storage: of the embeddings (V, E).
@@ -89,9 +89,9 @@ class _StoredProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        wants_x, wants_bias, _ = ctx.needs_input_grad
-        grad_x = transposed_product(grad_y, ctx.storage) if wants_x else None
-        return grad_x, grad_y.flatten(0, -2).sum(0, dtype=torch.float32) if wants_bias else None, None
+        needs_x, needs_bias, _ = ctx.needs_input_grad
+        grad_x = transposed_product(grad_y, ctx.storage) if needs_x else None
+        return grad_x, grad_y.flatten(0, -2).sum(0, dtype=torch.float32) if needs_bias else None, None
 
 
 def product(x: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -138,7 +138,7 @@ def weight_bytes(network: nn.Module) -> int:
 
 
 def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
-    """Put a storage in the place of the weight of the linear or embedding with this dotted name."""
+    """Replace the linear or embedding with this dotted name by a layer over a storage of its weight."""
     module = network.get_submodule(name)
     bias = getattr(module, "bias", None)
     if bias is not None:
@@ -147,6 +147,6 @@ def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
 
 
 def widen(network: nn.Module) -> None:
-    """Give every layer a plain float32 weight again."""
+    """Replace all layers with a storage by plain layers with float32 weights."""
     for name, module in list(stored_layers(network)):
         put(network, name, module.widened())

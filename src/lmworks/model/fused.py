@@ -1,9 +1,9 @@
 """Forward and backward of a whole block as one autograd function, where the native kernels are available.
 
-It computes what block.Block computes, in the same order and with the same random draws (a test compares): the
-block there is the definition, this is its fast training pass. Autograd has one node a block instead of some thirty,
-whose overhead exceeds the arithmetic of small models; outputs of norms and activations are recomputed in the backward
-pass instead of saved; and nothing is saved for the gradients of frozen weights.
+It computes the same as block.Block, which is the definition, in the same order and with the same random numbers (a test
+compares). It is faster in training for three reasons. Autograd has one node per block instead of some thirty, whose
+overhead exceeds the arithmetic of small models. Outputs of norms and activations are recomputed in the backward pass
+instead of saved. Nothing is saved for the gradients of frozen weights.
 
     pre-norm:  x1 = x + drop(attention(norm1(x)));  y = x1 + drop(mlp(norm2(x1)))
     post-norm: x1 = norm1(x + drop(attention(x)));  y = norm2(x1 + drop(mlp(x1)))
@@ -45,14 +45,14 @@ class BlockParameters(NamedTuple):
 
     @classmethod
     def unflatten(cls, tensors: Sequence[Any], constants: Sequence[LinearConstants]) -> BlockParameters:
-        """From the tensors as :meth:`flatten` lists them."""
+        """Inverse of :meth:`flatten`."""
         norm1, norm2 = (NormParameters(tensors[place], tensors[place + 1], place) for place in (0, 2))
         places = range(4, 4 + TENSORS * len(constants), TENSORS)
         linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
         return cls(norm1, norm2, *linears)
 
     def flatten(self) -> list[OptionalTensor]:
-        """All tensors in a row, as the arguments of an autograd function."""
+        """A list of all tensors, as the arguments of an autograd function."""
         return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
 
     @property
@@ -72,7 +72,7 @@ class BlockParameters(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """Seeds of all dropouts of a block, in the order in which block.Block draws them; 0: nothing is dropped."""
+    """Seeds of all dropouts of a block, in the order in which block.Block draws them; 0: no dropout."""
 
     qkv: list[int]
     attention: int
@@ -99,7 +99,7 @@ class Seeds(NamedTuple):
 
 
 class SavedActivations(NamedTuple):
-    """What the backward pass needs, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
+    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
 
     x: torch.Tensor
     q: torch.Tensor
@@ -132,8 +132,8 @@ class SavedActivations(NamedTuple):
 
 
 class PackedSequences(NamedTuple):
-    """What attention knows of the tokens: ``cu_seqlens`` of queries and keys, and the rotary cosines and sines
-    (tokens, R/2), None without rotary positions."""
+    """``cu_seqlens`` of queries and keys, and the rotary cosines and sines (tokens, R/2); None without rotary
+    positions."""
 
     cu_seqlens: tuple[torch.Tensor, torch.Tensor]
     cos_sin: tuple[torch.Tensor, ...] | None
@@ -142,8 +142,8 @@ class PackedSequences(NamedTuple):
 def can_run(
     x: torch.Tensor, attention: Attention, mlp: FeedForward, norms: tuple[nn.Module, nn.Module], mask: AttentionMask
 ) -> bool:
-    """Whether the modules of a fusable block (model/fusion) are still the config's own, the mask needs no matrix and
-    the native kernels compute with x."""
+    """Whether a fusable block (model/fusion) can run fused: its modules have the expected types and no hooks, the mask
+    needs no matrix, and the native kernels accept x."""
     return (
         torch.is_grad_enabled()
         and compute_dtype(x) is not None
@@ -166,7 +166,7 @@ def run(
     dropout: float,
     training: bool,
 ) -> torch.Tensor:
-    """(B, T, E) -> (B, T, E). Arguments as the block has them; ``pre_norm``: norms stand before the parts."""
+    """(B, T, E) -> (B, T, E). Arguments as in block.Block."""
     norm1, norm2 = (NormParameters(norm.weight, getattr(norm, "bias", None), 0) for norm in norms)  # type: ignore[arg-type]
     block = BlockParameters(norm1, norm2, *map(products.parameters_of, _linears(attention, mlp)))
     settings = BlockSettings(
@@ -211,22 +211,22 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
-        queries, keys, *rest = ctx.saved_tensors
+        cu_seqlens_q, cu_seqlens_k, *tensors = ctx.saved_tensors
         count = len(SavedActivations._fields)
-        saved, tensors = SavedActivations(*rest[:count]), rest[count:]
+        saved, tensors = SavedActivations(*tensors[:count]), tensors[count:]
         block = BlockParameters.unflatten(tensors, ctx.settings.linears)
-        sequences = PackedSequences((queries, keys), ctx.cos_sin)
+        sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin)
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
-        wants_x = ctx.needs_input_grad[0]
-        grad_x = _backward(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, wants_x)
+        needs_x = ctx.needs_input_grad[0]
+        grad_x = _backward(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
         return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *gradients.values)
 
 
 def _forward(
     settings: BlockSettings, x: torch.Tensor, sequences: PackedSequences, block: BlockParameters, seeds: Seeds
 ) -> tuple[torch.Tensor, SavedActivations]:
-    """x (tokens, E) -> y, and what is saved for the backward pass."""
+    """x (tokens, E) -> y, and the activations saved for the backward pass."""
     pre_norm, stats1, stats2 = settings.pre_norm, NormStatistics(), NormStatistics()
     normed = x
     if pre_norm:
@@ -262,9 +262,9 @@ def _backward(
     saved: SavedActivations,
     seeds: Seeds,
     gradients: Gradients,
-    wants_x: bool,
+    needs_x: bool,
 ) -> OptionalTensor:
-    """The gradient of x where it is needed, from that of y; those of the parameters go to ``gradients``."""
+    """The gradient of x, or None if it is not needed; those of the parameters are written to ``gradients``."""
     if settings.pre_norm:
         x1 = saved.sum1
     else:
@@ -277,7 +277,7 @@ def _backward(
     grad_x1 = grad_normed.add_(grad_y)
     if not settings.pre_norm:
         grad_x1 = parts.norm_backward(settings, saved.sum1, block.norm1, saved.norm1, grad_x1, gradients)
-    return _attention_backward(settings, grad_x1, sequences, block, saved, seeds, gradients, wants_x)
+    return _attention_backward(settings, grad_x1, sequences, block, saved, seeds, gradients, needs_x)
 
 
 def _mlp_backward(
@@ -289,8 +289,8 @@ def _mlp_backward(
     seeds: Seeds,
     gradients: Gradients,
 ) -> torch.Tensor:
-    """The gradient of what gate_proj and up_proj read, from that of the residual's sum."""
-    inner = normed = None  # recomputed only where a gradient needs them
+    """The gradient of the input of gate_proj and up_proj, from that of the second residual sum."""
+    inner = normed = None  # recomputed only if a gradient needs them
     if gradients.needs_input(block.down_proj):
         inner = parts.drop(parts.activate(settings, saved.up, saved.gate), settings.mlp_dropout, seeds.activation)
     if any(map(gradients.needs_input, block.gate_and_up)):
@@ -313,9 +313,9 @@ def _attention_backward(
     saved: SavedActivations,
     seeds: Seeds,
     gradients: Gradients,
-    wants_x: bool,
+    needs_x: bool,
 ) -> OptionalTensor:
-    """The gradient of the block's input, from that of the first residual's sum; None where it is not needed."""
+    """The gradient of the block's input, from that of the first residual sum; None if it is not needed."""
     q, k, v = saved.q, saved.k, saved.v
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)
     grad_mixed = products.backward(saved.attention, [block.o_proj], saved.low_o, [grad_part], seeds.o_proj, gradients)
@@ -328,13 +328,13 @@ def _attention_backward(
     normed = saved.x
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):
         normed = parts.norm(settings, saved.x, block.norm1)[0]
-    wants_normed = wants_x or (settings.pre_norm and any(gradients.wanted[:2]))
-    grad = products.backward(normed, block.qkv, saved.low_qkv, grads, seeds.qkv, gradients, wants_normed)
+    needs_normed = needs_x or (settings.pre_norm and any(gradients.needed[:2]))
+    grad = products.backward(normed, block.qkv, saved.low_qkv, grads, seeds.qkv, gradients, needs_normed)
     if grad is None:
         return None
     if settings.pre_norm:
         grad = parts.norm_backward(settings, saved.x, block.norm1, saved.norm1, grad, gradients)
-    return grad.add_(grad_sum) if wants_x else None
+    return grad.add_(grad_sum) if needs_x else None
 
 
 def _seed(rate: float) -> int:

@@ -1,4 +1,4 @@
-"""Classification heads: a linear for each entry of the config, over hidden states at the places that have a label.
+"""Classification heads: a linear for each entry of the config, over hidden states at the tokens that have a label.
 
 pooled  reads tanh of the pooler's linear over a text's first hidden state (BERT: Devlin et al. 2019, section 3.1).
 first   reads the hidden state of a text's first token, last that of its last one, tokens that of each token.
@@ -16,13 +16,13 @@ class Heads(nn.ModuleDict):
     """The classification heads of a model, by name."""
 
     def __init__(self, config: ModelConfig) -> None:
-        if taken := [head.name for head in config.heads if hasattr(nn.ModuleDict, head.name)]:
-            raise ValueError(f"{taken[0]!r} cannot be the name of a head: modules have an attribute of this name")
+        if reserved := [head.name for head in config.heads if hasattr(nn.ModuleDict, head.name)]:
+            raise ValueError(f"{reserved[0]!r} cannot be the name of a head: modules have an attribute of this name")
         super().__init__({head.name: nn.Linear(config.hidden_size, head.size) for head in config.heads})
         self.kinds = {head.name: head.kind for head in config.heads}
 
     def logits(self, name: str, hidden: torch.Tensor, pooler: nn.Module | None) -> torch.Tensor:
-        """(N, E) hidden states at the places that a head reads -> (N, C) logits of its classes."""
+        """(N, E) hidden states of the tokens that a head reads -> (N, C) logits of its classes."""
         if name not in self:
             raise ValueError(f"this model has no head {name!r}")
         if self.kinds[name] == "pooled":

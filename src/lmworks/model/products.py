@@ -1,9 +1,9 @@
-"""Matrix products of a fused block, forward and backward: linears with bias and LoRA terms that read one input.
+"""Matrix products of a fused block, forward and backward: linears with bias and LoRA terms that read the same input.
 
-Gradients are computed where autograd asks for them. Linears that read the same x share one product with all their
-LoRA factors A (Hu et al. 2021, eq. 3: y = W x + b + s B A x); only A x is saved for the backward pass. In bfloat16 the
-LoRA term is part of the weight, W + s B A, which is rounded once: while the term is small, adding it to a rounded W x
-would round it away.
+Only the gradients that autograd needs are computed. For linears with the same input x, one matmul computes A x of all
+their LoRA terms (Hu et al. 2021, eq. 3: y = W x + b + s B A x), and only A x is saved for the backward pass. In
+bfloat16 the LoRA term is part of the weight, W + s B A, which is rounded once: as long as the term is small, rounding
+would remove it if it were added to an already rounded W x.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.storage import WeightStorage
 
 OptionalTensor = torch.Tensor | None
-TENSORS = 4  # of a linear: weight, bias, A, B
+TENSORS = 4  # per linear: weight, bias, A, B
 
 
 class LoRATerm(NamedTuple):
-    """The numbers of a linear's LoRA term: its scale s, and the rate of dropout on its input."""
+    """Scale s of a linear's LoRA term, and the dropout rate of its input."""
 
     scale: float = 0.0
     dropout: float = 0.0
@@ -35,7 +35,7 @@ class LoRATerm(NamedTuple):
 
 @runtime_checkable
 class LoRALinearProtocol(Protocol):
-    """What these products read of a linear with a LoRA term; adapt/low_rank has the module."""
+    """The attributes of a linear with a LoRA term that are used here; adapt/low_rank has the module."""
 
     base: nn.Module
     lora_A: nn.Parameter
@@ -49,17 +49,17 @@ class LoRALinearProtocol(Protocol):
 
 
 class LinearConstants(NamedTuple):
-    """What autograd knows nothing of: the numbers of the LoRA term, and a frozen weight that is not a plain tensor."""
+    """The parts of a linear that are not tensors: settings of the LoRA term, and the storage of a frozen weight."""
 
     lora: LoRATerm = LoRATerm()
     storage: WeightStorage | None = None
 
 
 class LinearParameters(NamedTuple):
-    """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r); all None where there is no such linear.
+    """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r); all None if the linear does not exist.
 
-    A frozen weight may be a ``storage`` instead. ``place`` is that of the weight among the tensors of an autograd
-    function; bias, A and B follow it.
+    A frozen weight may be in ``constants.storage`` instead. ``place`` is the index of the weight among the tensors of
+    an autograd function; bias, A and B follow it.
     """
 
     weight: OptionalTensor
@@ -71,13 +71,13 @@ class LinearParameters(NamedTuple):
 
     @classmethod
     def at(cls, place: int, tensors: Sequence[OptionalTensor], constants: LinearConstants) -> LinearParameters:
-        """Of the linear whose weight stands at ``place`` among the tensors."""
+        """The linear whose weight is ``tensors[place]``."""
         weight, bias, a, b = tensors[place : place + TENSORS]
         return cls(weight, bias, a, b, constants, place)
 
     @property
     def lora(self) -> LoRATerm:
-        """The numbers of its LoRA term."""
+        """Scale and dropout of its LoRA term."""
         return self.constants.lora
 
     @property
@@ -87,24 +87,24 @@ class LinearParameters(NamedTuple):
 
 
 class Gradients:
-    """Gradients of the tensors of an autograd function, by their place among its arguments.
+    """Gradients of the tensors of an autograd function, by their index among its arguments.
 
     Args:
         tensors: the arguments.
-        wanted: which of them need a gradient (``ctx.needs_input_grad``).
+        needed: which of them need a gradient (``ctx.needs_input_grad``).
     """
 
-    def __init__(self, tensors: Sequence[OptionalTensor], wanted: Sequence[bool]) -> None:
-        self.tensors, self.wanted = tensors, wanted
-        self.values: list[OptionalTensor] = [None] * len(wanted)
+    def __init__(self, tensors: Sequence[OptionalTensor], needed: Sequence[bool]) -> None:
+        self.tensors, self.needed = tensors, needed
+        self.values: list[OptionalTensor] = [None] * len(needed)
 
     def needs_input(self, linear: LinearParameters) -> bool:
-        """Whether a gradient of this linear is computed from the linear's input."""
-        return self.wanted[linear.place] or self.wanted[linear.place + 2]
+        """Whether a gradient of this linear (of its weight or of A) is computed from the linear's input."""
+        return self.needed[linear.place] or self.needed[linear.place + 2]
 
     def set_product(self, place: int, left: torch.Tensor, right: OptionalTensor, scale: float = 1.0) -> None:
-        """The gradient at a place is scale * left^T right."""
-        if not self.wanted[place]:
+        """Compute the gradient at an index as scale * left^T right."""
+        if not self.needed[place]:
             return
         weight = self.tensors[place]
         assert weight is not None
@@ -112,13 +112,13 @@ class Gradients:
         self.values[place] = accumulation.weight_gradient(weight, left, right, scale)
 
     def set_sum(self, place: int, grad_y: torch.Tensor) -> None:
-        """The gradient at a place is the sum over rows."""
-        if self.wanted[place]:
+        """Compute the gradient at an index as the sum of the rows of ``grad_y``."""
+        if self.needed[place]:
             self.values[place] = grad_y.sum(0, dtype=torch.float32)
 
 
 def is_supported(module: nn.Module | None) -> bool:
-    """Whether these products compute a module: a plain linear, or one with a LoRA term, without hooks."""
+    """Whether :func:`forward` can compute a module: a linear, with or without a LoRA term, without hooks."""
     if module is None:
         return True
     if module._forward_hooks or module._forward_pre_hooks:
@@ -133,7 +133,7 @@ def is_supported(module: nn.Module | None) -> bool:
 
 
 def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
-    """The parameters of a linear as it stands now; A and B are None where its LoRA term is not computed."""
+    """The current parameters of a linear; A and B are None if its LoRA term is not active."""
     if module is None:
         return LinearParameters(None, None, None, None, LinearConstants(), place)
     a = b = None
@@ -149,22 +149,23 @@ def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
 
 
 def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
-    """One seed a linear, of the dropout on its LoRA term's input; 0 where nothing is dropped."""
+    """For each linear, the seed of dropout on its LoRA term's input; 0: no dropout."""
     return [draw_seed() if linear.lora.dropout else 0 for linear in linears]
 
 
 def forward(
     x: torch.Tensor, linears: Sequence[LinearParameters], seeds: Sequence[int]
 ) -> tuple[list[torch.Tensor], OptionalTensor]:
-    """x (T, in) through linears that read the same x.
+    """The outputs of several linears for the same input x (T, in).
 
     Args:
         x: float32 or bfloat16; weights of another precision are cast.
-        linears: what x is multiplied by.
-        seeds: of :func:`draw_seeds`.
+        linears: their parameters.
+        seeds: from :func:`draw_seeds`.
 
     Returns:
-        Their outputs (T, out), and A x of all LoRA terms side by side, to be saved for :func:`backward`.
+        Their outputs (T, out), and A x of all LoRA terms, concatenated (T, sum of r), to be saved for
+        :func:`backward`.
     """
     outputs = [_linear(x, linear) for linear in linears]
     adapted = [entry for entry in zip(outputs, linears, seeds, strict=True) if entry[1].a is not None]
@@ -188,21 +189,21 @@ def backward(
     grads_y: Sequence[torch.Tensor],
     seeds: Sequence[int],
     gradients: Gradients,
-    wants_x: bool = True,
+    needs_x: bool = True,
 ) -> OptionalTensor:
-    """The gradient of x (T, in), from those of the outputs (T, out); those of the weights go to ``gradients``.
+    """The gradient of x (T, in), from those of the outputs (T, out); those of weights are written to ``gradients``.
 
     Args:
-        x, linears, low, seeds: of :func:`forward`; x may be None where :meth:`Gradients.needs_input` is False for all.
+        x, linears, low, seeds: of :func:`forward`; x may be None if :meth:`Gradients.needs_input` is False for all.
         grads_y: gradients of the outputs.
         gradients: receives the gradients of trainable parameters.
-        wants_x: False where the gradient of x is not needed.
+        needs_x: whether the gradient of x is needed.
     """
     grad_x: OptionalTensor = None
     for linear, grad_y in zip(linears, grads_y, strict=True):
         gradients.set_product(linear.place, grad_y, x)
         gradients.set_sum(linear.place + 1, grad_y)
-        if wants_x:
+        if needs_x:
             weight = _weight(linear, grad_y)
             grad_x = matmul(grad_y, weight, grad_x, in_place=grad_x is not None)
     adapted = [entry for entry in zip(linears, grads_y, seeds, strict=True) if entry[0].a is not None]
@@ -213,8 +214,8 @@ def backward(
     grads_low = [matmul(grad_y, _cast(linear.b, grad_y), scale=linear.lora.scale) for linear, grad_y, _ in adapted]
     if any(seed for *_, seed in adapted):
         for (linear, _, seed), grad_low in zip(adapted, grads_low, strict=True):
-            wants_a = gradients.wanted[linear.place + 2]
-            gradients.set_product(linear.place + 2, grad_low, _drop(x, linear.lora.dropout, seed) if wants_a else None)
+            needs_a = gradients.needed[linear.place + 2]
+            gradients.set_product(linear.place + 2, grad_low, _drop(x, linear.lora.dropout, seed) if needs_a else None)
             if grad_x is not None and not _is_merged(linear, grad_low):
                 grad_x += _drop(matmul(grad_low, _cast(linear.a, grad_low)), linear.lora.dropout, seed)
         return grad_x
@@ -244,7 +245,7 @@ class _MergedLinear(torch.autograd.Function):
 
 
 def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
-    """x (..., in), bfloat16, through a linear whose LoRA term is summed into its weight before rounding: (..., out)."""
+    """The output (..., out) of a LoRA linear for x (..., in), bfloat16; W + s B A is summed before it is rounded."""
     linear = parameters_of(module)  # type: ignore[arg-type]
     with torch.autocast(x.device.type, enabled=False):
         y = _MergedLinear.apply(x.flatten(0, -2), linear.constants, *linear[:TENSORS])
@@ -257,12 +258,12 @@ def _linear(x: torch.Tensor, linear: LinearParameters) -> torch.Tensor:
 
 
 def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:
-    """Whether the LoRA term is part of the weight that x is multiplied by."""
+    """Whether the LoRA term is added to the weight before x is multiplied by it."""
     return linear.a is not None and x.dtype != torch.float32 and not linear.lora.dropout
 
 
 def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
-    """The matrix that x is multiplied by, in x's precision. A storage's is not cached: it exists for one product."""
+    """The weight in x's precision, with a merged LoRA term. That of a storage is not cached: it is used once."""
     storage = linear.constants.storage
     if linear.a is None or linear.b is None or not _is_merged(linear, x):
         return _cast(linear.weight, x) if storage is None else storage.dequantized(x.dtype)

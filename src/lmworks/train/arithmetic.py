@@ -1,4 +1,4 @@
-"""What a run's bits depend on besides its settings: threads, precision, and which provider computes each product."""
+"""What the bits of a run's results depend on besides its settings: threads, precision, and matmul providers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings
 
-# numbers of a matrix, and multiplications, below which no provider gains what is worth a measurement
+# elements of a matrix, and multiply-adds of a product, below which no provider is worth measuring
 SMALL_MATRIX, SMALL_PRODUCT = 1 << 13, 1 << 22
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the bits of a run depend on.
+    """How a run computes, as far as the bits of its results depend on it.
 
     Attributes:
-        precision: of the products. reason: why this one, as a sentence.
-        providers: of the products, by shape (kernels/matmul); PyTorch's own where a shape is not named.
+        precision: of the matrix products.
+        reason: why this precision, as a sentence.
+        providers: matmul provider by shape (kernels/matmul); PyTorch's own for all other shapes.
     """
 
     precision: str
@@ -36,9 +37,10 @@ class Arithmetic:
 
 
 def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device: torch.device) -> Arithmetic:
-    """Set the threads; choose precision and providers as this machine was measured, or as the first session chose them.
+    """Set the number of threads, and choose precision and providers from this machine's measurements.
 
-    Sums depend on all of them, and another measurement may give another choice.
+    A resumed run takes all three from its first session: rounding depends on them, and a new measurement may give
+    another choice.
     """
     before = next(iter(run.events("session")), None)
     if before is not None:
@@ -53,12 +55,12 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
 
 
 def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
-    """The provider of each shape of the network's products, from measurements; measured first where there are none.
+    """The matmul provider of each of the network's shapes, from cached measurements; missing ones are measured first.
 
     Args:
-        network: as it is trained, its adapters in it.
-        precision: of the products.
-        row_tokens: tokens of a row, at most.
+        network: as it is trained, with its adapters.
+        precision: of the matrix products.
+        row_tokens: largest number of tokens in a row.
     """
     if library.library() is None or precision not in product_rates.precisions():
         return {}
@@ -69,7 +71,7 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
-    """The shapes of a training step's products that are large enough for the choice of a provider to matter."""
+    """The shapes of a training step's matrix products that are large enough for the provider to matter."""
     rows = [tokens for tokens in TOKENS[1:] if tokens <= max(row_tokens, TOKENS[1])]
     sizes = [
         (*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)
@@ -89,7 +91,7 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
 
 
 def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
-    """Inputs, outputs and whether they are trained, of the matrices of a linear or of a LoRA term."""
+    """(inputs, outputs, is trained) of each matrix of a linear or of a LoRA term; none for other modules."""
     if isinstance(module, nn.Linear):
         return [(module.in_features, module.out_features, module.weight.requires_grad)]
     if isinstance(module, StoredLinear):

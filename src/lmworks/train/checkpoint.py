@@ -39,7 +39,7 @@ class State:
 
 
 def save(run: RunFolder, step: int, state: State) -> Path:
-    """Write a checkpoint; one of this step that is there already is replaced.
+    """Write a checkpoint; an existing one of this step is replaced.
 
     Raises:
         InputError: the disk is full. Nothing half-written is left, and earlier checkpoints are untouched.
@@ -64,7 +64,7 @@ def save(run: RunFolder, step: int, state: State) -> Path:
 
 
 def disk_is_full(fault: BaseException) -> bool:
-    """Whether an error says that there is no room left; safetensors says so in its message alone."""
+    """Whether an error means that the disk is full; safetensors reports this only in the text of its message."""
     if is_full(fault):
         return True
     message = str(fault)
@@ -99,7 +99,7 @@ def read(run: RunFolder, step: int) -> State:
 
 
 def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, State] | None:
-    """The newest intact checkpoint, or None where none was ever written.
+    """The newest intact checkpoint, or None if none was ever written.
 
     Args:
         run: the run.
@@ -108,13 +108,13 @@ def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, Sta
     Raises:
         InputError: all checkpoints are damaged.
     """
-    written = steps(run)
-    for step in reversed(written):
+    saved = steps(run)
+    for step in reversed(saved):
         try:
             return step, read(run, step)
         except InputError as fault:
             say(f"{fault.place}: {fault.fault}; trying the checkpoint before it")
-    if written:
+    if saved:
         raise InputError(
             "no checkpoint of this run is intact",
             str(run.checkpoints),
@@ -124,7 +124,7 @@ def newest(run: RunFolder, say: Callable[[str], None] = print) -> tuple[int, Sta
 
 
 def prune(run: RunFolder, keep: int, best: int | None = None) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the best one, and what a killed process left half-written."""
+    """Delete all but the newest ``keep`` checkpoints and the best one, and partial ones that a killed process left."""
     for partial in run.checkpoints.glob(f".{NAME}*"):
         shutil.rmtree(partial, ignore_errors=True)
     for step in steps(run)[:-keep]:
@@ -146,13 +146,13 @@ def restore(
     named: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Set weights, and the state of an optimizer, to the values that :func:`capture` took."""
+    """Set weights, and the state of an optimizer, to the values that :func:`capture` returned."""
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             if optimizer is None:
                 continue
-            # clones: memory of its own, with the strides of a run that was never stopped
+            # clones: they own their memory, with the same strides as in a run that was never stopped
             saved = {key: tensors.get(f"optimizer.{key}.{name}") for key in OPTIMIZER_STATE}
             moments = {key: value.clone() for key, value in saved.items() if value is not None}
             if moments:

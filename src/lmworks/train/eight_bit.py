@@ -1,13 +1,17 @@
 """Block-wise quantization to 8 bits, a scale per block: AdamW's moments in a quarter of the memory.
 
-Dettmers, Lewis, Shleifer & Zettlemoyer 2022, "8-bit Optimizers via Block-wise Quantization": each block is divided by
-its largest number, and the quotient, from -1 to 1, becomes one of 256 levels that lie the closer the smaller they are
-(its section 2.2; a dynamic map, Dettmers 2016). Three things differ from the paper. A block's scale carries the sign
-of its largest number, so that this one is always 1, which is a level, while -1 is not. There is no level zero for the
-second moment: a number that is small beside its block would become zero, and an update divided by its root enormous
-(the zero-point problem of Li, Chen & Zhu 2023, "Memory Efficient Optimizers with 4-bit States"). And a number becomes
-the level in whose part of a decade it lies, which at a decade's lower edge is not the nearest one: so the native
-kernel (kernels/native/eight_bit.inl) computes levels and codes, and looks nothing up.
+Dettmers, Lewis, Shleifer & Zettlemoyer 2022, "8-bit Optimizers via Block-wise Quantization", section 2.2: each block is
+divided by its element of largest magnitude, and each quotient, from -1 to 1, is quantized to one of 256 levels, which
+are spaced more closely near zero (the dynamic map of Dettmers 2016). Three things differ from the paper.
+
+1. A block's scale has the sign of its largest element, so that this element's quotient is always 1, which is a level;
+   -1 is not.
+2. The second moment has no level zero. An element that is small compared with the rest of its block would become zero,
+   and the update, which is divided by its square root, enormous (the zero-point problem of Li, Chen & Zhu 2023, "Memory
+   Efficient Optimizers with 4-bit States").
+3. Each decade is divided into intervals of equal length, and a number is quantized to the middle of its interval. At
+   the lower edge of a decade this is not the nearest level, but the native kernel (kernels/native/eight_bit.inl) can
+   compute levels and codes without a table.
 
 Knows tensors, and no optimizer.
 """
@@ -23,23 +27,23 @@ from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
 
 BLOCK = 256  # numbers that share a scale
-DECADES = 7  # below 1, that the levels divide
+DECADES = 7  # powers of ten below 1 that the levels cover
 
 
 class Levels:
-    """256 levels, each of which stands for a part of the numbers from -1 to 1.
+    """256 levels, one for each interval of the numbers from -1 to 1, and a table that quantizes numbers to them.
 
-    The part of a number is looked up by its 16 bits as float16, which is some fifty times as fast as a search: a number
-    within float16's rounding (at most 1/2048 of it) of the edge of a part may become either part's level.
+    The table is indexed by a number's 16 bits as float16, which is some fifty times as fast as a search. A number
+    within float16's rounding (a relative 1/2048) of the edge between two intervals may be quantized to either level.
 
     Args:
-        values: the levels, rising.
-        edges: between the parts of two levels each, rising; an edge belongs to the upper part.
+        values: the levels, in ascending order.
+        edges: (255,) between the intervals, in ascending order; an edge belongs to the interval above it.
         device: where they are used.
 
     Attributes:
         values: (256,) float32.
-        codes: (65536,) uint8, by the bits of a float16.
+        codes: (65536,) uint8: index of the level, by the bits of a float16.
     """
 
     def __init__(self, values: torch.Tensor, edges: torch.Tensor, device: torch.device) -> None:
@@ -51,7 +55,7 @@ class Levels:
 
 @cache
 def signed(device: torch.device) -> Levels:
-    """For numbers of both signs: 0, 1, and from 10^(n-7) to 10^(n-6) 2^n levels of each sign, n from 0 to 6."""
+    """For numbers of both signs: 0, 1, and 2^n levels of each sign between 10^(n-7) and 10^(n-6), for n from 0 to 6."""
     above, edges = _decades(0)
     values = torch.cat((-above.flip(0), torch.zeros(1), above, torch.ones(1)))
     return Levels(values, torch.cat((-edges[:-1].flip(0), edges)), device)
@@ -59,13 +63,14 @@ def signed(device: torch.device) -> Levels:
 
 @cache
 def unsigned(device: torch.device) -> Levels:
-    """For numbers that are not negative: 10^-7 / 2, 1, and twice as many levels a decade as :func:`signed` has."""
+    """For numbers that are not negative: 10^-7 / 2, 1, and twice as many levels per decade as :func:`signed`."""
     above, edges = _decades(1)
     return Levels(torch.cat((edges[:1] / 2, above, torch.ones(1))), edges, device)
 
 
 def _decades(more: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The middles of 2^(n + more) equal parts of each decade below 1, rising, and the parts' edges, 1 the last."""
+    """Decade n of the numbers below 1 is divided into 2^(n + more) equal intervals: the middles of all intervals, and
+    their edges, the last of which is 1; both in ascending order."""
     middles, edges = [], []
     for decade in range(DECADES):
         ends = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64) * 10.0 ** (decade + 1 - DECADES)
@@ -75,12 +80,12 @@ def _decades(more: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scales_of(count: int) -> int:
-    """How many scales so many numbers have: one a block, the last of which may be shorter."""
+    """Number of scales of ``count`` elements: one per block; the last block may be shorter."""
     return -(-count // BLOCK)
 
 
 def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: torch.Tensor) -> None:
-    """Write numbers as levels and scales.
+    """Quantize numbers to codes of levels, and scales.
 
     Args:
         values: (n,) float32, finite.
@@ -103,7 +108,7 @@ def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: 
 
 
 def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
-    """The numbers (n,) float32 that codes (n,) and scales (ceil(n / 256),) stand for."""
+    """Dequantize: codes (n,) and scales (ceil(n / 256),) -> numbers (n,) float32."""
     values = torch.index_select(levels.values, 0, codes.int())
     full = len(codes) // BLOCK * BLOCK
     values[:full].view(-1, BLOCK).mul_(scales[: full // BLOCK, None])
@@ -122,7 +127,7 @@ def adamw_step(
 
     Args:
         weights, gradient: (n,) float32.
-        moments: codes and scales of the first moment, of :func:`signed` levels, and of the second, of :func:`unsigned`.
+        moments: codes and scales of the first moment (levels of :func:`signed`) and the second (:func:`unsigned`).
         numbers: rate, beta1, beta2, weight decay, epsilon, 1 - beta1^t, sqrt(1 - beta2^t), factor of the gradient.
     """
     arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]

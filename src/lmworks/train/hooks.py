@@ -16,14 +16,14 @@ class Hooks:
     """Functions that the loop calls, and where it writes.
 
     Attributes:
-        evaluate: (network in evaluation mode, step) -> figures of the held-out rows, among them ``loss``; those that
-            are floats are shown.
-        sample: (network in evaluation mode, step) -> what it generates by now, each item with ``prompt`` and
-            ``answer``; called after each evaluation (without one: as often), shown, and kept as an event ``samples``.
+        evaluate: (network in evaluation mode, step) -> figures of the held-out rows, ``loss`` among them; the floats
+            are shown.
+        sample: (network in evaluation mode, step) -> generated texts, each with ``prompt`` and ``answer``; called after
+            each evaluation (without ``evaluate``: at the same steps), shown, and written as an event ``samples``.
         on_step: called with every step's journal line.
         console: where progress is written; None: standard error.
         quiet: no progress lines.
-        library: bytes that the process holds beside the model, where the caller measured them.
+        library: bytes that the process holds besides the model; None: the loop measures them.
     """
 
     evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None

@@ -12,18 +12,18 @@ from lmworks.train.settings import TrainSettings
 
 # Settings that are not compared: they change no loss, or a resumed run takes them from its first session (threads).
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory"}
-NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value: their names say what is another
+NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value, so that the error can name the setting
 MAX_SAMPLES = 1000  # examples whose random part is hashed
 
 
 def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
-    """SHA-256 by what was hashed, and the values of some settings.
+    """SHA-256 hashes of data, settings and task by name, and the values of some settings.
 
     Args:
         examples: token by token, with targets, sources, types and labels.
         settings: those that change losses.
-        draw: the random part of the task. What it draws is hashed, so that other settings of it and another version of
-            its code both give another hash.
+        draw: the random part of the task. Its samples are hashed, so that other settings of the task and another
+            version of its code both give another hash.
     """
     data = hashlib.sha256()
     for example in examples:

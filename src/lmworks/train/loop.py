@@ -43,7 +43,7 @@ from lmworks.train.step import (
 )
 from lmworks.train.stopping import defer_signals
 
-# Between checkpoints by time: at least so many seconds, and at least so many times what saving took.
+# Minimum time between checkpoints: seconds, and a multiple of the time that the last checkpoint took to write.
 CHECKPOINT_SECONDS, SAVING_RATIO = 30.0, 20.0
 
 
@@ -53,10 +53,11 @@ class Outcome:
 
     Attributes:
         reason: "finished", "early" (no better evaluation for ``patience`` times) or "interrupted" (by a signal).
-        step: the last step; steps: how many were planned.
-        loss: of the last step; None without any.
+        step: the last step.
+        steps: number of planned steps.
+        loss: of the last step; None if there was no step.
         best_step, best_loss: of the best evaluation; the network holds these weights at the end of a run.
-        precision: of the products, and why.
+        precision: of the matrix products, and the reason for it.
         session: seconds, tokens, FLOPs, peak memory and energy of this session alone.
     """
 
@@ -83,16 +84,16 @@ def train(
 
     Args:
         network: on ``device``; changed in place.
-        examples: documents as tokens; with ``draw`` the fixed part of them.
-        settings: all of them.
-        run: the run's folder; gets a journal line a step, and checkpoints.
+        examples: tokenized documents; with ``draw``, their fixed part.
+        settings: of the training.
+        run: the run's folder; a journal line per step and checkpoints are written to it.
         hooks: evaluation and the like.
         device: where to train.
-        draw: the random part of a task, such as which tokens are masked: (example, random numbers) -> example. Each
-            step draws again, from random numbers that follow from (seed, step, index) alone.
+        draw: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each step
+            samples again, with a generator seeded by (seed, step, index).
 
     Returns:
-        How it ended. With an evaluation hook, the network then holds the weights of the best evaluation.
+        How training ended. With an evaluation hook, the network has the weights of the best evaluation.
 
     Raises:
         InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
@@ -149,7 +150,7 @@ class _Training:
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
         self.memory = PeakMemory(network, hooks.library)
-        self.workload = Workload()  # documents whose FLOPs are not counted yet
+        self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
         context = partial(autocast, chosen.precision, device)
@@ -260,14 +261,14 @@ class _Training:
         self.monitor.log_step(line)
 
     def _sums(self) -> Sums:
-        """What all steps of this session took; counts the FLOPs of those since the last time."""
+        """Totals of this session's steps. FLOPs are counted here, for all steps since the last call."""
         workload, self.workload = self.workload, Workload()
         if workload.lengths:
             self.session["flops"] += training_flops(self.network, workload, self.settings.recompute)
         return Sums(self.session["seconds"], self.session["tokens"], self.session["flops"])
 
     def _check(self, step: int, loss: float, norm: float) -> None:
-        """Refuse to take a step that would make the weights worthless."""
+        """Raise before an update with a loss or gradient that is not finite."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
         quantity = "loss" if not math.isfinite(loss) else "gradient"
@@ -326,7 +327,7 @@ class _Training:
                     self.progress.say(text)
 
     def _identity_error(self, name: str) -> InputError:
-        """The refusal of a run that began with another value of something its losses depend on."""
+        """The error for a run whose first session had another value of something that its losses depend on."""
         source = str(next(iter(self.run.events("start")), {}).get("data", "the data"))
         fault = f"the run was started with other {name}{f' ({source})' if name == 'data' else ''}"
         original = f"{source} as it was" if name == "data" else f"{self.run.recipe.name} as the run began with it"
@@ -334,7 +335,7 @@ class _Training:
         return InputError(f"{fault}, so it cannot be resumed with these", str(self.run.path), hint)
 
     def _find_rate(self) -> float:
-        """The peak rate by a range test; a resumed run has it in its journal."""
+        """The peak learning rate by a range test; a resumed run reads it from its journal."""
         earlier = self.run.events("rate_finder")
         if earlier:
             return float(earlier[0]["learning_rate"])
@@ -378,7 +379,7 @@ class _Training:
         }
 
     def _limit(self) -> float | None:
-        """FLOP/s that this machine was measured to reach in the precision used."""
+        """Measured limit of this machine in FLOP/s, in the run's precision."""
         if self.device.type != "cpu":
             return None
         return product_rates.limit(self.arithmetic.precision) or None

@@ -1,8 +1,8 @@
-"""Losses: pure functions of a network and a batch. They know no optimizer, no loop and no task.
+"""Losses: pure functions of a network and a batch, independent of optimizer, loop and task.
 
 A loss is a sum of named terms, each a cross-entropy: that of the language head, which causal, masked, span and
 instruction training share, and one for each classification head that has labels in the batch. The language head runs
-only where a weight is not zero, and only a few hundred rows of logits exist at any time.
+only at tokens whose weight is not zero, and only a few hundred rows of logits exist at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lmworks.model.transformer import Transformer
 
 
 class Term(NamedTuple):
-    """One named term of a loss. A sum, so that several batches make one step.
+    """One named term of a loss, as a sum and a weight, so that the terms of several batches can be added.
 
     Attributes:
         total: sum of weight * -log p(target) in nats, a float32 scalar with gradient.
@@ -63,7 +63,7 @@ def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
 
 
 def weights_of(batches: Iterable[Batch]) -> dict[str, float]:
-    """By term, the sum of its weights over all batches of a step: what its total is divided by."""
+    """By term, the sum of its weights over all batches of a step, by which the term's total is divided."""
     weights = {LANGUAGE: 0.0}
     for batch in batches:
         weights[LANGUAGE] += float(batch.weights.sum())
@@ -75,10 +75,10 @@ def weights_of(batches: Iterable[Batch]) -> dict[str, float]:
 def language_loss(
     network: Transformer, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of weight * -log p(target) over picked places.
+    """Sum of weight * -log p(target) over the given tokens.
 
     Args:
-        network: whose head it is, with all that stands before and after its matrix.
+        network: its head is used, with what comes before and after the matrix (transform, bias, soft cap).
         hidden: (N, E) hidden states.
         targets: (N,) int64 ids.
         weights: (N,) float32.
@@ -92,7 +92,7 @@ def language_loss(
         storage = network.head_storage
         matrix = network.head_weight if storage is None else None
         return _ChunkedCrossEntropy.apply(rows, matrix, network.head_bias, storage, cap, targets, weights)
-    # Of a head that is more than a matrix (it has an adapter, for instance) autograd computes the gradient.
+    # Autograd computes the gradient of a head that is more than a matrix, for instance with an adapter.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
 
@@ -100,10 +100,10 @@ def language_loss(
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Cross-entropy of softmax(cap(hidden W^T + b)), chunk by chunk; its gradient is computed in the same pass.
 
-    With p the softmax of a row and y its one-hot target, d loss / d logits = weight * (p - y): it is known as soon as
-    the logits are, so each chunk is replaced by its gradient and then freed. A soft cap c * tanh(z / c) multiplies it
-    by 1 - tanh(z / c)^2. Products run in the precision of ``hidden``; softmax, sums and the gradients of matrix and
-    bias are float32.
+    With p the softmax of a row and y its one-hot target, d loss / d logits = weight * (p - y). It follows from the
+    logits alone, so each chunk of logits is overwritten with its gradient and then freed. With a soft cap
+    c * tanh(z / c), the gradient is multiplied by 1 - tanh(z / c)^2. Matrix products have the precision of ``hidden``;
+    softmax, sums and the gradients of matrix and bias are float32.
     """
 
     @staticmethod
@@ -120,7 +120,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_matrix, needs_bias = ctx.needs_input_grad[:3]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
-        # within a training step, where nothing scales this loss, the gradient is added to .grad at once
+        # within a training step, where nothing scales this loss, the gradient is added to .grad immediately
         ctx.is_accumulated = matrix is not None and needs_matrix and gradient_buffer(matrix) is not None
         matrix_grad = None
         if matrix is not None and needs_matrix:
@@ -168,14 +168,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _chunks(rows: int, vocab_size: int) -> list[slice]:
-    """Rows whose logits exist at a time; chunks have one size, since products over a small remainder are slow."""
+    """Rows whose logits exist at a time. Chunks have equal sizes: a matrix product over a small remainder is slow."""
     most = trained_logits(vocab_size)
     size = max(1, -(-rows // max(1, -(-rows // most))))
     return [slice(begin, begin + size) for begin in range(0, rows, size)]
 
 
 def _capped(logits: torch.Tensor, cap: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits within their soft cap, and its derivative; None without a cap."""
+    """Soft-capped logits, and the derivative of the cap; None without a cap."""
     if cap is None:
         return logits, None
     tanh = torch.tanh(logits / cap)

@@ -1,4 +1,4 @@
-"""Evaluations, samples and TensorBoard during training, and which step was best. Knows no data and trains nothing."""
+"""Evaluations, samples and TensorBoard during training, and which step was best. It neither reads data nor trains."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Answer = TypeVar("Answer")
 
 
 class Monitor:
-    """Evaluates a network every so many steps, and remembers when it was best.
+    """Evaluates a network at regular steps, and records which evaluation was best.
 
     Args:
         network: evaluated in evaluation mode, without gradients.
         hooks: ``evaluate``, ``sample`` and ``on_step`` are called.
-        run: gets the events ``evaluation`` and ``samples``; a step whose event it already has is not evaluated again.
+        run: the events ``evaluation`` and ``samples`` are written to it; steps that have their event are not repeated.
         progress: shows the figures.
-        settings: how often.
+        settings: the interval of evaluations.
         total_steps: of the run.
         epoch_steps: of one pass over the data.
         autocast: the precision in which the network is evaluated.
@@ -71,7 +71,7 @@ class Monitor:
             self.hooks.on_step(line)
 
     def evaluate_if_due(self, step: int) -> bool:
-        """Evaluate and sample after every ``interval`` steps and the last; whether the network is now the best."""
+        """Evaluate and sample after every ``interval`` steps and the last; returns whether this is the best so far."""
         if step % self.interval and step != self.total_steps:
             return False
         figures = self._evaluate(step) if self.hooks.evaluate is not None else {}
@@ -95,7 +95,7 @@ class Monitor:
             self.board.close()
 
     def _evaluate(self, step: int) -> dict[str, Any]:
-        """Figures of the held-out rows; where a killed session evaluated this step already, those."""
+        """Figures of the held-out rows; from the journal if an earlier session evaluated this step."""
         assert self.hooks.evaluate is not None
         if step not in self.evaluated:
             self.evaluated[step] = self._call(self.hooks.evaluate, step)
@@ -103,7 +103,7 @@ class Monitor:
         return dict(self.evaluated[step])
 
     def _sample(self, step: int) -> list[str]:
-        """What the network generates by now, a line each."""
+        """Texts that the network generates, one line each."""
         if self.hooks.sample is None or step in self.sampled:
             return []
         items = self._call(self.hooks.sample, step)
@@ -117,12 +117,12 @@ class Monitor:
 
 
 def evaluation_interval(total_steps: int, epoch_steps: int) -> int:
-    """Steps between evaluations by default: an epoch, or as many whole ones as keep their number small."""
+    """Default steps between evaluations: one epoch, or several where a run has more than :data:`MOST_EVALUATIONS`."""
     return epoch_steps * math.ceil(total_steps / (MOST_EVALUATIONS * epoch_steps))
 
 
 def evaluations_during(settings: TrainSettings, total_steps: int, epoch_steps: int) -> int:
-    """How many evaluations a run has during training; none where the only one would be that at its end."""
+    """Number of evaluations during training; 0 where the only one would be at the end."""
     interval = settings.evaluate_every or evaluation_interval(total_steps, epoch_steps)
     if interval >= total_steps and settings.patience is None:
         return 0

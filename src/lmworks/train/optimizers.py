@@ -15,13 +15,13 @@ from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
 
-MIN_8BIT_SIZE = 4096  # tensors of fewer numbers keep their moments in float32
-SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are float32 at a time: a megabyte each
+MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
+SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time: 1 MB per moment
 
 
 def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
-    """The learning rate asked for, or the default method's: of an opened model where weights are frozen, else of a
-    new one."""
+    """The learning rate of the settings, or of the default method: the one for opened models where weights are frozen,
+    else the one for new models."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     frozen = any(not parameter.requires_grad for parameter in network.parameters())
@@ -31,8 +31,8 @@ def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
 def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
     """Learning rate of a step (the first is 1) out of ``total``.
 
-    It rises in a straight line over the warm-up, ``peak * step / warmup``, then falls to zero (just after the last
-    step) in a straight line or along half a cosine (Loshchilov & Hutter 2017, eq. 5), or stays.
+    Linear warm-up, ``peak * step / warmup``, then linear or cosine decay (Loshchilov & Hutter 2017, eq. 5) that reaches
+    zero one step after the last, or a constant rate.
     """
     warmup = settings.warmup if settings.warmup >= 1 else settings.warmup * total
     warmup = min(math.ceil(warmup), total)
@@ -40,33 +40,33 @@ def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> flo
         return peak * step / warmup
     if settings.schedule == "constant":
         return peak
-    gone = (step - 1 - warmup) / max(total - warmup, 1)
-    gone = min(max(gone, 0.0), 1.0)
-    left = 1.0 - gone if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
-    return peak * left
+    progress = (step - 1 - warmup) / max(total - warmup, 1)
+    progress = min(max(progress, 0.0), 1.0)
+    factor = 1.0 - progress if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return peak * factor
 
 
 def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters in two groups: matrices of linears, which decay, and all else, which does not.
+    """Trainable parameters in two groups: the linears' matrices with weight decay, all others without.
 
-    Norms, biases and embeddings (and a head tied to one) are scales, offsets and tables: pulling them to zero would
-    shrink what is rarely seen.
+    Norms, biases and embeddings (and a head tied to them) do not decay: decay would shrink the embeddings of rare
+    tokens, which seldom get a gradient.
     """
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for parameter in network.parameters():
         if parameter.requires_grad:
             matrix = parameter.ndim >= 2 and id(parameter) not in tables
-            (decayed if matrix else others).append(parameter)
-    both = ({"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0})
-    return [group for group in both if group["params"]]
+            (decayed if matrix else undecayed).append(parameter)
+    pair = ({"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0})
+    return [group for group in pair if group["params"]]
 
 
 class AdamW(torch.optim.AdamW):
-    """AdamW as torch computes it, in one fused pass over memory, clipping too.
+    """PyTorch's fused AdamW, with gradient clipping in the same pass over memory.
 
-    A step of a small network takes a few milliseconds, so the bookkeeping of torch's own step is left out.
+    A step of a small network takes a few milliseconds, so :meth:`advance` skips the bookkeeping of torch's ``step``.
     """
 
     def advance(self, rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class AdamW(torch.optim.AdamW):
         Args:
             rate: learning rate.
             norm: global norm of the gradients.
-            max_norm: gradients are scaled down to this norm where theirs is larger; 0: never.
+            max_norm: gradients with a larger norm are scaled down to this norm; 0: no clipping.
         """
         scale = torch.tensor(norm / max_norm) if 0 < max_norm < norm else None  # gradients are divided by it
         for group in self.param_groups:
@@ -101,12 +101,12 @@ class AdamW(torch.optim.AdamW):
 
 
 class EightBitAdamW(AdamW):
-    """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight in place of 8, and a scale a block.
+    """AdamW with both moments in 8 bits (train/eight_bit): 2 bytes per weight instead of 8, and a scale per block.
 
-    A native kernel updates weights and moments in one pass over memory. Without it a step goes over the weights slice
-    by slice: the slice's moments become float32, torch's own pass updates them and the weights, and they become 8 bits
-    again; so float32 moments of only one slice exist at a time. Moments of tensors with fewer than 4096 numbers (norms,
-    biases) stay in float32, as the paper advises.
+    A native kernel updates weights and moments in one pass over memory. Without it, a step processes the weights slice
+    by slice: it dequantizes the slice's moments to float32, calls torch's fused AdamW and quantizes them again, so
+    float32 moments of only one slice exist at a time. Tensors with fewer than 4096 elements (norms, biases) have
+    float32 moments, as the paper advises.
     """
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
@@ -134,7 +134,7 @@ class EightBitAdamW(AdamW):
             first, second = (
                 eight_bit.restore(codes, table, scales) for (codes, scales), table in zip(stored, levels, strict=True)
             )
-            step = state["step"].clone()  # every slice makes the same step
+            step = state["step"].clone()  # every slice has the same step number
             _fused([weights[place]], [gradient[place]], [first], [second], [step], group, scale)
             for values, table, (codes, scales) in zip((first, second), levels, stored, strict=True):
                 eight_bit.compress(values, table, codes, scales)
@@ -152,8 +152,8 @@ class EightBitAdamW(AdamW):
 
 
 def _numbers(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> tuple[float, ...]:
-    """The numbers of a step as the native kernel takes them: rate, betas, decay, epsilon, bias corrections, and what
-    gradients are multiplied by."""
+    """The scalar arguments of the native kernel: rate, betas, weight decay, epsilon, bias corrections, and the factor
+    of the gradients."""
     beta1, beta2 = group["betas"]
     corrections = 1 - beta1**step, math.sqrt(1 - beta2**step)
     shrink = 1.0 if scale is None else 1.0 / float(scale)
@@ -161,7 +161,7 @@ def _numbers(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> 
 
 
 def _has_8bit_moments(parameter: nn.Parameter) -> bool:
-    """Whether its moments are kept in 8 bits."""
+    """Whether its moments are stored in 8 bits."""
     return parameter.numel() >= MIN_8BIT_SIZE and parameter.is_contiguous() and parameter.dtype == torch.float32
 
 
@@ -179,7 +179,7 @@ def _fused(
     group: dict[str, Any],
     scale: torch.Tensor | None,
 ) -> None:
-    """Torch's own pass: weights, moments and steps are updated in place; gradients are divided by ``scale``."""
+    """PyTorch's fused AdamW: updates weights, moments and steps in place; gradients are divided by ``scale``."""
     adamw(
         list(parameters),
         list(gradients),
@@ -200,7 +200,7 @@ def _fused(
 
 
 def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
-    """AdamW over everything trainable."""
+    """AdamW over all trainable parameters."""
     kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
     return kind(
         groups(network, settings.weight_decay),

@@ -1,4 +1,4 @@
-"""The peak of the process's memory: what it consists of, and in which stage it came. Called when a stage ends."""
+"""The peak of the process's memory: its parts, and the stage in which it was reached. Called when a stage ends."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import nn
 from lmworks.base import process_memory
 from lmworks.model.frozen_layers import weight_bytes
 
-NEGLIGIBLE = 0.01  # a relative rise below this does not move the peak to another stage
+NEGLIGIBLE = 0.01  # a smaller relative increase does not move the peak to another stage
 BEFORE = "opening and measuring before"
 
 
 class PeakMemory:
-    """The process's peak of memory, followed from stage to stage.
+    """The process's peak memory, tracked from stage to stage.
 
     Args:
         network: the model.
-        library: bytes that the process holds beside the model; None: measured now, as what is not weights.
+        library: bytes that the process holds besides the model; None: measured now, as resident memory minus weights.
 
     Attributes:
-        stage: in which the highest peak came by now; :data:`BEFORE` is everything before training.
+        stage: in which the peak so far was reached; :data:`BEFORE` is everything before training.
     """
 
     def __init__(self, network: nn.Module, library: int | None = None) -> None:
@@ -33,7 +33,7 @@ class PeakMemory:
         self.stage, self.before, self.peak = BEFORE, process_memory.peak_memory(), 0
 
     def end_stage(self, stage: str) -> None:
-        """A stage is over; the peak came in it if it is higher than before."""
+        """A stage has ended; if the peak has risen, it was reached in this stage."""
         peak = process_memory.peak_memory()
         if peak > (1 + NEGLIGIBLE) * max(self.peak, self.before):
             self.stage = stage

@@ -22,7 +22,7 @@ WINDOW = 10  # updates that speeds are averaged over
 
 
 class Sums(NamedTuple):
-    """What all steps by now took together: seconds, real tokens, floating-point operations."""
+    """Totals of all steps so far: seconds, real tokens, floating-point operations."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -32,13 +32,13 @@ class Sums(NamedTuple):
 class TrainingProgress:
     """Step, loss, real tokens per second, peak memory, time left, fraction of the machine's measured rate.
 
-    A step of a small network takes milliseconds: figures are computed only when they are shown.
+    A step of a small network takes milliseconds, so figures are computed only when they are shown.
 
     Args:
         total: steps of the run.
         limit: measured FLOP/s of this machine in the precision used, or None where unknown.
         console: where to write; default: standard error.
-        quiet: write only what :meth:`say` gets.
+        quiet: write only the texts given to :meth:`say`.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class TrainingProgress:
         """A step is done.
 
         Args:
-            step: its number.
-            loss: of it.
-            sums: called only when the line is shown.
+            step: number of the step.
+            loss: of the step.
+            sums: called only when a line is shown.
         """
         now = time.monotonic()
         pause = PLAIN_SECONDS if self._live is None else LIVE_SECONDS
@@ -98,11 +98,11 @@ class TrainingProgress:
         self.console.print(escape(text), soft_wrap=True)
 
     def show_evaluation(self, lines: Sequence[str], step: int) -> None:
-        """The figures of an evaluation; of more than one in a second some are left out, and counted.
+        """Show the figures of an evaluation; at most one evaluation per second, and the number of skipped ones.
 
         Args:
             lines: to be written.
-            step: the last of the run is always shown.
+            step: of the evaluation; that of the last step is always shown.
         """
         if not lines:
             return
@@ -134,11 +134,11 @@ class TrainingProgress:
 
 
 class MeasurementProgress:
-    """What is measured, how far it is, and the time left of it: a live bar on a terminal, a plain line every few
-    seconds elsewhere. A listener of evaluate/progress.
+    """Progress of a measurement and the time left: a live bar on a terminal, a plain line every few seconds elsewhere.
+    A listener of evaluate/progress.
 
     Args:
-        title: what is being done.
+        title: of the measurement.
         console: where to write; default: standard error.
     """
 
@@ -165,12 +165,12 @@ class MeasurementProgress:
             self._live.stop()
 
     def begin(self, part: str, total: int) -> None:
-        """A part begins: what is counted, and how many there are."""
+        """A part begins; ``part`` names the items that are counted, ``total`` is their number."""
         self.part, self.total, self.done, self._began = part, max(1, total), 0, time.monotonic()
         self._show()
 
     def advance(self, count: int) -> None:
-        """So many more of the part are done."""
+        """``count`` more items of the part are done."""
         self.done = min(self.total, self.done + count)
         if self._live is None and time.monotonic() - self._shown >= PLAIN_SECONDS and self.done < self.total:
             self._shown = time.monotonic()

@@ -1,8 +1,8 @@
 """A range test of learning rates (Smith 2017, section 3.3): some steps with rates that rise exponentially.
 
 The test starts from the run's initial weights, with rates from very small to far too large. At first the loss hardly
-changes, then it falls, then training diverges. The rate at which the smoothed loss falls fastest, over the logarithm of
-the rate, is the one to train with. Afterwards weights and optimizer are as before, bit for bit.
+changes, then it falls, then training diverges. The result is the rate at which the smoothed loss falls fastest over the
+logarithm of the rate. Afterwards weights and optimizer are as before, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lmworks.train.step import accumulate_gradients, sample
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0
-SMOOTHING = 0.9  # decay of the running mean of losses; its bias is corrected as that of Adam's moments
-DIVERGED = 4.0  # the test ends where the smoothed loss is so many times the lowest
+SMOOTHING = 0.9  # decay of the running mean of losses, bias-corrected as in Adam
+DIVERGED = 4.0  # the test ends when the smoothed loss exceeds this multiple of its minimum
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RateCurve:
     """The result of a range test.
 
     Attributes:
-        best: the rate to train with.
-        rates, losses: the curve: the rate of each step, and the loss of its examples before it.
+        best: the learning rate to train with.
+        rates, losses: of each step; the loss is that before the step's update.
     """
 
     best: float
@@ -50,7 +50,7 @@ def range_test(
     device: torch.device,
     total: int,
 ) -> RateCurve:
-    """Make the test on training examples, sampled with random numbers that training does not use.
+    """Run the test on training examples, sampled with random numbers that training does not use.
 
     Args:
         network: with the run's initial weights.
@@ -99,7 +99,7 @@ def smoothed(losses: list[float]) -> list[float]:
 def steepest(rates: list[float], losses: list[float]) -> float:
     """The rate at which the smoothed loss falls fastest over log(rate), before it is at its lowest.
 
-    Where it never falls, the smallest rate of the test: no larger one is known to be safe.
+    If it never falls, the smallest rate of the test, because no larger one is known to be safe.
     """
     curve = np.array(smoothed(losses))
     lowest = int(curve.argmin()) if len(curve) else 0

@@ -1,4 +1,4 @@
-"""What can be said about a training run. Imports no torch, so that recipes and help texts cost nothing."""
+"""The settings of a training run. Imports no torch, so that recipes and help texts load fast."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
 
-# Bytes that AdamW remembers of each weight: two moments; in 8 bits, also a float32 scale for each 256 numbers.
+# Bytes of AdamW's state per weight: two moments; in 8 bits, also a float32 scale for each block of 256 elements.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
-MOST_EVALUATIONS = 20  # of a run that does not say how often it is measured
+MOST_EVALUATIONS = 20  # of a run without evaluate_every
 
-MOST_STEPS = 10**9  # of a run, and passes over its data
-TRIM = 0.9  # of a budget of memory: pages that lie free between blocks are then given back
+MOST_STEPS = 10**9  # of a run; also the most epochs
+TRIM = 0.9  # fraction of the memory budget above which freed pages are returned to the system
 
 
 class OptimizerSettings(Settings):
-    """AdamW (Loshchilov & Hutter 2019) and how its learning rate moves."""
+    """AdamW (Loshchilov & Hutter 2019) and the schedule of its learning rate."""
 
     learning_rate: float | None = Field(
         None,
@@ -32,7 +32,7 @@ class OptimizerSettings(Settings):
         + f"; from scratch {default('new').pretraining_learning_rate:g}.",
     )
     find_learning_rate: bool = Field(
-        False, description="Find the peak rate by a range test before training; learning_rate is then not read."
+        False, description="Find the peak rate by a range test before training; learning_rate is then ignored."
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls to zero after the warm-up; constant: it does not."
@@ -41,8 +41,8 @@ class OptimizerSettings(Settings):
         0.05, ge=0, description="Steps in which the rate rises from zero; below 1: a fraction of all steps."
     )
     weight_decay: float = Field(0.0, ge=0, description="Decay of the linears' matrices; nothing else decays.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Memory of AdamW's mean of gradients.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Memory of AdamW's mean of squared gradients.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's running mean of gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of AdamW's running mean of squared gradients.")
     epsilon: float = Field(1e-8, gt=0, description="Added to AdamW's denominator.")
     optimizer_state: Literal["float32", "int8"] = Field(
         "float32", description="How AdamW keeps its two moments; int8: a quarter of the memory, rounded, a slower step."
@@ -51,13 +51,13 @@ class OptimizerSettings(Settings):
 
 
 class TrainSettings(OptimizerSettings):
-    """A training run: how long, in what portions, how exactly, and what is kept on the way."""
+    """A training run: its length, batches, precision, evaluations and checkpoints."""
 
     epochs: float = Field(
         1.0, gt=0, le=MOST_STEPS, allow_inf_nan=False, description="Passes over the data; the last may be part of one."
     )
     steps: int | None = Field(None, gt=0, le=MOST_STEPS, description="Optimizer steps in place of epochs.")
-    batch_size: int = Field(8, gt=0, description="Documents an optimizer step.")
+    batch_size: int = Field(8, gt=0, description="Documents per optimizer step.")
     row_tokens: int | None = Field(
         None,
         gt=0,
@@ -66,7 +66,7 @@ class TrainSettings(OptimizerSettings):
     )
     packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the matrix products; auto: what this machine was measured to do faster."
+        "auto", description="Of the matrix products; auto: whichever was measured to be faster on this machine."
     )
     base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
         "auto",
@@ -111,27 +111,27 @@ class TrainSettings(OptimizerSettings):
 
     @model_serializer(mode="wrap")
     def _without_idle_epochs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Steps replace epochs: what is written holds the one of them that decides."""
+        """Steps replace epochs: only the one that decides is written."""
         values: dict[str, Any] = handler(self)
         if self.steps is not None:
             values.pop("epochs", None)
         return values
 
     def steps_per_epoch(self, documents: int) -> int:
-        """Optimizer steps of one pass over so many documents; the last may have fewer of them."""
+        """Optimizer steps of one pass over ``documents``; the last step may have fewer."""
         return max(1, -(-documents // self.batch_size))
 
     @property
     def trim_above(self) -> int | None:
-        """Bytes above which freed pages are given back before each row; None without a budget of memory."""
+        """Bytes above which freed pages are returned to the system before each row; None without a memory budget."""
         return None if self.memory is None else round(TRIM * parse_storage(self.memory))
 
     @property
     def room(self) -> int:
-        """Tokens of a row; the default where neither the settings nor :func:`sized` say it."""
+        """Tokens of a packed row; a default where neither the settings nor :func:`sized` set it."""
         return self.row_tokens or SMALLEST_ROW
 
 
 def sized(settings: TrainSettings, config: ModelConfig) -> TrainSettings:
-    """The same with the tokens of a row filled in: from the model's size, where the settings leave them open."""
+    """The settings with row_tokens filled in from the model's size, where they leave it open."""
     return settings if settings.row_tokens else settings.model_copy(update={"row_tokens": row_tokens(config)})

@@ -1,4 +1,4 @@
-"""One optimizer step's gradient: rows, precision, loss, backward. Knows no schedule, no journal and no checkpoint."""
+"""The gradient of one optimizer step: rows, precision, loss, backward. No schedule, no journal and no checkpoint."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from lmworks.train.settings import TrainSettings
 
 @dataclass
 class Workload:
-    """Documents that passed through a network, as counting floating-point operations needs them.
+    """The documents that passed through a network, as needed to count floating-point operations.
 
     Attributes:
         lengths: tokens of each document.
-        sources: tokens of each document's source, where there are any.
-        targets: places at which logits over the vocabulary were computed.
-        labels: by classification head, the places that it read.
+        sources: tokens of each document's source, if there are sources.
+        targets: number of tokens whose logits over the vocabulary were computed.
+        labels: by classification head, the number of tokens that it read.
     """
 
     lengths: list[int] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Workload:
     labels: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Workload) -> None:
-        """Count another's documents too."""
+        """Add the documents of another workload."""
         self.lengths += other.lengths
         self.sources += other.sources
         self.targets += other.targets
@@ -58,7 +58,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step's backward passes gave, besides the gradients in the parameters.
+    """The results of a step's backward passes, besides the gradients in the parameters.
 
     Attributes:
         terms: by name, the mean of each term of the loss over the step's targets of that term, in nats.
@@ -85,16 +85,16 @@ class StepResult:
 
 @contextmanager
 def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
-    """Within this block, frozen weights have this precision; trainable and adapted ones are unchanged.
+    """Within this block, frozen weights have this precision; trainable and adapted weights are unchanged.
 
-    Afterwards the frozen weights are the original tensors again. These stay in memory meanwhile, which costs their size
-    once more (nothing where they are mapped from a file).
+    Afterwards the frozen weights are the original tensors again. Meanwhile the originals stay in memory together with
+    their copies (unless they are mapped from a file, which takes none).
     """
     if precision == "float32":
         yield
         return
     originals = []
-    # An adapted weight is not cast here: its sum with the update is, once per step (model/products).
+    # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
     adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
     summed = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
@@ -111,7 +111,7 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Within this block (a forward pass, without its backward), matrix products have this precision.
 
-    Trainable weights stay float32 and are cast where they are used, so that small updates are not lost to rounding.
+    Trainable weights stay float32 and are cast where they are used, so that rounding does not lose small updates.
     """
     return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
@@ -119,7 +119,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 def sample(
     examples: Sequence[Example], indices: Sequence[int], draw: ExampleTransform | None, seed: int, step: int
 ) -> list[Example]:
-    """A step's examples, their random part drawn anew from (seed, step, index): a resumed run draws the same.
+    """A step's examples, with their random part sampled by (seed, step, index), so that a resumed run samples the same.
 
     Args:
         examples: the fixed part of all of them.
@@ -132,7 +132,9 @@ def sample(
     times: Counter[int] = Counter()
     documents = []
     for index in indices:
-        repeat = (times[index],) if times[index] else ()  # a step larger than the data has examples several times
+        repeat = (
+            (times[index],) if times[index] else ()
+        )  # a step larger than the data set contains examples several times
         documents.append(draw(examples[index], np.random.default_rng((seed, step, index, *repeat))))
         times[index] += 1
     return documents
@@ -141,7 +143,7 @@ def sample(
 def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
     """A step's documents as the batches that pass through the network one after another.
 
-    Documents of one length stand one per row, which has no padding either and needs no attention mask.
+    Documents of equal length get one row each: this needs neither padding nor an attention mask.
     """
     if not settings.packing:
         return [pad(examples, 0)]
@@ -169,8 +171,8 @@ def accumulate_gradients(
         network: in training mode, inside :func:`cast_frozen_weights`.
         examples: the step's documents, sampled.
         settings: packing, row_tokens, seed.
-        step: number of the step; dropout follows from it and the seed alone, so that a resumed run draws the same.
-        precision: of the products.
+        step: number of the step; it and the seed determine dropout, so that a resumed run drops the same elements.
+        precision: of the matrix products.
         device: the network's.
     """
     _seed(derived_seed(settings.seed, step), device)
@@ -183,7 +185,7 @@ def accumulate_gradients(
                 process_memory.trim_memory(settings.trim_above)
             if not weights[LANGUAGE] and not batch.labels:
                 continue
-            # The language head computes its gradient with its loss, so its weights are divided, not its total.
+            # The language head computes its gradient together with its loss, so the weights are divided, not the total.
             scaled = replace(batch, weights=batch.weights / (weights[LANGUAGE] or 1.0))
             with autocast(precision, device):
                 terms = losses.terms(network, scaled.to(device))
@@ -199,7 +201,7 @@ def accumulate_gradients(
 
 
 def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
-    """FLOPs of forward and backward over the documents, of what requires a gradient in the network."""
+    """FLOPs of forward and backward passes over the documents, with the network's current trainable parameters."""
     flops = training_cost.training_flops(
         network.config,
         TrainedParameters.of(network),
@@ -214,7 +216,7 @@ def training_flops(network: Transformer, workload: Workload, recompute: int = 0)
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """Seed the generators that this device's dropout reads; torch.manual_seed would look for every other device too."""
+    """Seed the generators that dropout on this device uses; torch.manual_seed would also seed all other devices."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)

@@ -13,7 +13,8 @@ def defer_signals() -> Iterator[Callable[[], bool]]:
     """Within this block, the first Ctrl-C or SIGTERM is only recorded; a second one interrupts at once.
 
     Yields:
-        A function: whether a signal came. Always False outside the main thread, which alone receives signals.
+        A function that returns whether a signal was received. Only the main thread receives signals; in another one
+        it returns False.
     """
     signals: list[int] = []
 
