@@ -162,6 +162,15 @@ def test_cross_entropy(kernels, vocab_size):
     torch.testing.assert_close(logits, leaf.grad, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("vocab_size", [5, 64, 1001])
+def test_cross_entropy_of_bfloat16_logits_is_that_of_the_same_numbers_in_float32(kernels, vocab_size):
+    logits, targets = (torch.randn(19, vocab_size) * 6).bfloat16(), torch.randint(0, vocab_size, (19,))
+    weights, wide = torch.rand(19), logits.float()
+    losses, expected = (entropy.cross_entropy_(each, targets, weights) for each in (logits, wide))
+    torch.testing.assert_close(losses, expected, atol=0, rtol=0)
+    torch.testing.assert_close(logits, wide.bfloat16(), atol=0, rtol=0)
+
+
 CASES = {
     "short": (4, 4, 32, True, [16, 16, 16, 5, 1], None),
     "grouped": (9, 3, 64, True, [70, 1, 33], None),

@@ -89,7 +89,7 @@ def test_documents_of_one_length_stand_a_document_a_row():
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("kind", ["masked", "spans"])
 def test_gradients_of_bias_and_cap_are_those_of_autograd(kind, cap, monkeypatch):
-    monkeypatch.setattr(losses, "trained_logits", lambda _: 3)
+    monkeypatch.setattr(losses, "trained_logits", lambda *_: 3)
     created = task(kind)
     network = created.make(head_bias=True, logit_softcap=cap, initializer_range=0.5)
     torch.nn.init.normal_(network.head_bias)

@@ -21,7 +21,7 @@ def make_batch(seed: int = 0, length: int = 50) -> Batch:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk", [7, 256])
 def test_it_is_cross_entropy_with_all_gradients(make_network, monkeypatch, tied, chunk):
-    monkeypatch.setattr(losses, "trained_logits", lambda _: chunk)
+    monkeypatch.setattr(losses, "trained_logits", lambda *_: chunk)
     network, batch = make_network(tie_word_embeddings=tied), make_batch()
     logits = network(batch.ids, positions=batch.positions, segments=batch.segments).logits
     each = functional.cross_entropy(logits[0], batch.targets[0], reduction="none")

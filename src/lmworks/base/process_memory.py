@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import mmap
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from lmworks.base.control_groups import control_groups
+
+PAGE_OUT = (
+    21  # MADV_PAGEOUT of Linux 5.4 and later: reclaims pages; unlike MADV_DONTNEED it never loses what was written
+)
 
 
 def memory() -> tuple[int, int]:
@@ -71,6 +77,43 @@ def trim_memory(limit: int) -> bool:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         return bool(ctypes.CDLL(None).malloc_trim(0))
     return False
+
+
+def is_mapped(address: int) -> bool:
+    """Whether this address of the process lies in a mapped file (Linux; False elsewhere)."""
+    return any(begin <= address < end for begin, end in _mapped_files())
+
+
+def release_mapped(blocks: Iterable[tuple[int, int]]) -> int:
+    """Lets the system take the pages of mapped files out of memory; they are read again when they are used.
+
+    Args:
+        blocks: address and bytes of each. Those outside of mapped files stay as they are.
+
+    Returns:
+        bytes of the blocks that lie in mapped files; 0 where the system does not do it.
+    """
+    files, released = _mapped_files(), 0
+    if not files:
+        return 0
+    madvise = ctypes.CDLL(None).madvise
+    for address, size in blocks:
+        if not any(begin <= address and address + size <= end for begin, end in files):
+            continue
+        begin, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if begin < end and madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), PAGE_OUT) == 0:
+            released += size
+    return released
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """Addresses, begin and end, of mapped files."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    places = [line.split()[0].split("-") for line in lines if line.split()[4] != "0"]  # the inode
+    return [(int(begin, 16), int(end, 16)) for begin, end in places]
 
 
 def reset_peak_memory() -> bool:

@@ -16,7 +16,7 @@ def cross_entropy_(
     The gradient of a row is weight * (softmax(logits) - one_hot(target)).
 
     Args:
-        logits: (N, V) float32.
+        logits: (N, V) float32 or bfloat16; computed in float32.
         targets: (N,) int64, each in [0, V).
         weights: (N,) float32.
         write_gradient: False: the logits stay as they are.
@@ -24,15 +24,15 @@ def cross_entropy_(
     Returns:
         (N,) float32 losses in nats.
     """
-    if supports(logits, weights) and logits.dtype == weights.dtype == torch.float32 and logits.is_contiguous():
+    if supports(logits, weights) and weights.dtype == torch.float32 and logits.is_contiguous():
         losses = torch.empty_like(weights)
         arrays = (logits, targets.contiguous(), weights.contiguous(), losses)
         library().cross_entropy(*map(to_dlpack, arrays), write_gradient)
         return losses
-    target = targets[:, None]
-    logsumexp = logits.logsumexp(1, keepdim=True)
-    losses = (logsumexp - logits.gather(1, target)).squeeze(1) * weights
+    target, numbers = targets[:, None], logits.float()
+    logsumexp = numbers.logsumexp(1, keepdim=True)
+    losses = (logsumexp - numbers.gather(1, target)).squeeze(1) * weights
     if write_gradient:
         weight = weights[:, None]
-        logits.sub_(logsumexp).exp_().mul_(weight).scatter_add_(1, target, -weight)
+        logits.copy_(numbers.sub(logsumexp).exp_().mul_(weight).scatter_add_(1, target, -weight))
     return losses

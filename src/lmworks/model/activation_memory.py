@@ -198,9 +198,10 @@ def saved_activation_bytes(
     return total
 
 
-def row_tokens(config: ModelConfig) -> int:
-    """Tokens of a row whose saved activations take about :data:`ROW_BYTES`. Matmuls are a little faster with larger
-    rows, and models with few activations per token have memory for them."""
+def row_tokens(config: ModelConfig, precision: str) -> int:
+    """Tokens of a row whose saved activations take about :data:`ROW_BYTES`. Fewer and larger rows are faster, and
+    models with few activations per token, or activations of half the size, have memory for them."""
     sources = [SMALLEST_ROW] if config.architecture == "encoder-decoder" else []
-    each = saved_activation_bytes(config, [SMALLEST_ROW], sources, native=True) / SMALLEST_ROW
+    size = 2 if precision == "bfloat16" else 4
+    each = saved_activation_bytes(config, [SMALLEST_ROW], sources, bytes_each=size, native=True) / SMALLEST_ROW
     return min(max(SMALLEST_ROW, int(ROW_BYTES / each) // 256 * 256), LARGEST_ROW)

@@ -67,11 +67,13 @@ class WeightFormat:
         precision: as ``train.base_precision`` calls it.
         size: bytes of all of them; None: 4 each.
         dtype_names: data types or quantized formats, for people.
+        is_mapped: they are mapped from a file, so that the system takes them while copies in bfloat16 are used.
     """
 
     precision: str = "float32"
     size: int | None = None
     dtype_names: str = "float32"
+    is_mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,13 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
     """
     trained, parameters = setup.trained, setup.parameters
-    plain = setup.weights.size is None  # such frozen weights are held in bfloat16 as well where products are
-    halved = 2 * trained.frozen if setup.precision == "bfloat16" and plain else 0
+    copied = setup.precision == "bfloat16" and setup.weights.size is None  # frozen weights are cast once
+    copies = 2 * trained.frozen if copied else 0
+    released = 4 * _cast_weights(setup) if copied and setup.weights.is_mapped else 0
     activations, gradients = _training_peak(setup)
     by_part = {
         "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
-        "weights": setup.weight_bytes + 4 * trained.count_added + halved,
+        "weights": setup.weight_bytes + 4 * trained.count_added + copies - released,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # the weights as they were
@@ -214,6 +217,12 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     by_part["evaluation"] = max(0, evaluation - training)
     by_part["opening"] = max(0, setup.process.opened - training - by_part["evaluation"])
     return {**by_part, "total": sum(by_part.values())}
+
+
+def _cast_weights(setup: TrainingSetup) -> int:
+    """Numbers of frozen weights that training casts as they are; an adapted one is summed with its update first."""
+    own, linears = setup.trained.own, setup.saved_inputs or ()
+    return setup.trained.frozen - sum(linear.weights for linear in linears if f"{linear.name}.weight" not in own)
 
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
@@ -234,11 +243,13 @@ def _head_gradient(setup: TrainingSetup) -> int:
 
 
 def _head(setup: TrainingSetup) -> int:
-    """A chunk of logits, which becomes its own gradient; in bfloat16 it stands beside the float32 one."""
-    config, half = setup.config, setup.precision == "bfloat16"
-    numbers = max(chunks.TRAINED_LOGITS * config.vocab_size, chunks.MIN_LOGIT_NUMBERS)
-    logits = numbers * (8 if half else 4) * (1 if kernels() is not None else 3)
-    return logits + (2 * _head_gradient(setup) if half else 0)
+    """A chunk of logits, which becomes its own gradient; a capped one has a float32 copy."""
+    config, native, is_half = setup.config, kernels() is not None, setup.precision == "bfloat16"
+    numbers = chunks.trained_logits(config.vocab_size, setup.precision) * config.vocab_size
+    each = setup.activation_size * (1 if native else 3)
+    if is_half and (config.logit_softcap is not None or not native):
+        each += 4
+    return numbers * each + (2 * _head_gradient(setup) if is_half else 0)
 
 
 def _evaluation(setup: TrainingSetup) -> int:

@@ -143,7 +143,7 @@ def make(
         rates = product_rates.fastest_rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     trained = method.trained_parameters(config)
-    request = TrainingSetup.of(config, trained, sized(train, config), preferred, documents, process)
+    request = TrainingSetup.of(config, trained, sized(train, config, preferred), preferred, documents, process)
     fit = _fit_resumed(request, weight_formats[0]) if goes_on else _fit(request, weight_formats)
     setup, work = fit.setup, Work.of(fit.setup)
     timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)

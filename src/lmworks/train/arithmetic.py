@@ -15,7 +15,7 @@ from lmworks.model.chunks import trained_logits
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.transformer import Transformer
-from lmworks.train.settings import TrainSettings
+from lmworks.train.settings import TrainSettings, sized
 
 # elements of a matrix, and multiply-adds of a product, below which no provider is worth measuring
 SMALL_MATRIX, SMALL_PRODUCT = 1 << 13, 1 << 22
@@ -49,9 +49,10 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
     machine.use_threads(settings.threads)
     rates = product_rates.fastest_rates() if settings.precision == "auto" and device.type == "cpu" else None
     precision, reason = machine.choose_precision(settings.precision, device.type, rates)
-    return Arithmetic(
-        precision, reason, fastest_providers(network, precision, settings.room) if device.type == "cpu" else {}
-    )
+    if device.type != "cpu":
+        return Arithmetic(precision, reason, {})
+    rows = sized(settings, network.config, precision).room
+    return Arithmetic(precision, reason, fastest_providers(network, precision, rows))
 
 
 def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
@@ -80,7 +81,7 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
         vocab_size, width = network.config.vocab_size, network.config.embedding_width
         table = network.embed_tokens if network.lm_head is None else network.lm_head
         is_trained = any(parameter.requires_grad for parameter in table.parameters())
-        sizes.append((width, vocab_size, is_trained, [trained_logits(vocab_size)]))
+        sizes.append((width, vocab_size, is_trained, [trained_logits(vocab_size, precision)]))
     return {
         ProductShape.of_linear(precision, layout, inputs, outputs, tokens)
         for inputs, outputs, is_trained, tokens_of_rows in sizes

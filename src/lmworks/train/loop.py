@@ -103,19 +103,19 @@ def train(
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
     process_memory.keep_memory()
-    settings = sized(settings, network.config)
     device = torch.device(device)
     chosen = arithmetic.of_run(network, run, settings, device)
+    settings = sized(settings, network.config, chosen.precision)
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
         with (
-            cast_frozen_weights(network, chosen.precision),
+            cast_frozen_weights(network, chosen.precision) as originals,
             matmul.providers(chosen.providers),
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen)
+            training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen, originals)
             return training.run_session(stop_requested)
     finally:
         network.train(was_training)
@@ -135,6 +135,7 @@ class _Training:
         device: torch.device,
         draw: ExampleTransform | None,
         chosen: Arithmetic,
+        originals: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.draw, self.arithmetic = hooks, device, draw, chosen
@@ -149,7 +150,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, hooks.library)
+        self.memory = PeakMemory(network, originals, hooks.library)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)

@@ -133,16 +133,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             storage = DenseStorage(cast(matrix, hidden.dtype))
         with torch.autocast(hidden.device.type, enabled=False):
             offset = None if bias is None else bias.to(hidden.dtype)
-            for part in _chunks(len(hidden), storage.shape[0]):
+            for part in _chunks(len(hidden), storage.shape[0], hidden.dtype):
                 rows = hidden[part]
-                logits, cap_grad = _capped(product(rows, storage, offset).float(), cap)
+                logits, cap_grad = _capped(product(rows, storage, offset), cap)
                 needs_grad = needs_hidden or needs_matrix or needs_bias
                 total += cross_entropy_(logits, targets[part], weights[part], write_gradient=needs_grad).sum()
                 if not needs_grad:
                     continue
                 logits_grad = logits if cap_grad is None else logits.mul_(cap_grad)
                 if bias_grad is not None:
-                    bias_grad += logits_grad.sum(0)
+                    bias_grad += logits_grad.sum(0, dtype=torch.float32)
                 logits_grad = logits_grad.to(rows.dtype)
                 if hidden_grad is not None:
                     hidden_grad[part] = transposed_product(logits_grad, storage)
@@ -167,16 +167,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return *grads, None, None, None, None
 
 
-def _chunks(rows: int, vocab_size: int) -> list[slice]:
+def _chunks(rows: int, vocab_size: int, dtype: torch.dtype) -> list[slice]:
     """Rows whose logits exist at a time. Chunks have equal sizes: a matrix product over a small remainder is slow."""
-    most = trained_logits(vocab_size)
+    most = trained_logits(vocab_size, str(dtype).removeprefix("torch."))
     size = max(1, -(-rows // max(1, -(-rows // most))))
     return [slice(begin, begin + size) for begin in range(0, rows, size)]
 
 
 def _capped(logits: torch.Tensor, cap: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Soft-capped logits, and the derivative of the cap; None without a cap."""
+    """Soft-capped logits in float32, and the derivative of the cap; None without a cap, and the logits as they are."""
     if cap is None:
         return logits, None
-    tanh = torch.tanh(logits / cap)
+    tanh = torch.tanh(logits.float() / cap)
     return tanh * cap, 1 - tanh.square()

@@ -19,16 +19,15 @@ class PeakMemory:
 
     Args:
         network: the model.
+        originals: bytes of float32 weights that are held beside their copies in another precision.
         library: bytes that the process holds besides the model; None: measured now, as resident memory minus weights.
 
     Attributes:
         stage: in which the peak so far was reached; :data:`BEFORE` is everything before training.
     """
 
-    def __init__(self, network: nn.Module, library: int | None = None) -> None:
-        # step.cast_frozen_weights keeps float32 weights in memory together with their bfloat16 copies
-        float32_copies = sum(4 * weight.numel() for weight in network.parameters() if weight.dtype == torch.bfloat16)
-        self.weights = float32_copies + weight_bytes(network)
+    def __init__(self, network: nn.Module, originals: int = 0, library: int | None = None) -> None:
+        self.weights = originals + weight_bytes(network)
         self.library = max(0, process_memory.resident_memory() - self.weights) if library is None else library
         self.stage, self.before, self.peak = BEFORE, process_memory.peak_memory(), 0
 

@@ -62,7 +62,7 @@ class TrainSettings(OptimizerSettings):
         None,
         gt=0,
         description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory. "
-        f"None: {SMALLEST_ROW}, and more of a small model.",
+        f"None: {SMALLEST_ROW}, more in bfloat16, and more of a small model.",
     )
     packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -132,6 +132,8 @@ class TrainSettings(OptimizerSettings):
         return self.row_tokens or SMALLEST_ROW
 
 
-def sized(settings: TrainSettings, config: ModelConfig) -> TrainSettings:
-    """The settings with row_tokens filled in from the model's size, where they leave it open."""
-    return settings if settings.row_tokens else settings.model_copy(update={"row_tokens": row_tokens(config)})
+def sized(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:
+    """The same with the tokens of a row filled in: from the model's size and the precision of the products, where the
+    settings leave them open."""
+    rows = settings.row_tokens or row_tokens(config, precision)
+    return settings.model_copy(update={"row_tokens": rows})

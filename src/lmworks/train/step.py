@@ -84,14 +84,17 @@ class StepResult:
 
 
 @contextmanager
-def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
+def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
     """Within this block, frozen weights have this precision; trainable and adapted weights are unchanged.
 
     Afterwards the frozen weights are the original tensors again. Meanwhile the originals stay in memory together with
-    their copies (unless they are mapped from a file, which takes none).
+    their copies, unless they are mapped from a file: then the system may take their pages.
+
+    Yields:
+        bytes of the originals that stay in memory.
     """
     if precision == "float32":
-        yield
+        yield 0
         return
     originals = []
     # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
@@ -101,8 +104,9 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[None]:
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
             originals.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
+    released = process_memory.release_mapped((data.data_ptr(), data.nbytes) for _, data in originals)
     try:
-        yield
+        yield sum(data.nbytes for _, data in originals) - released
     finally:
         for parameter, data in originals:
             parameter.data = data

@@ -66,6 +66,10 @@ struct Kernels {
                                       const T* dout, T* dq, T* dk, T* dv, float rate, std::uint64_t seed);
     // blocks (count, bytes of a block) -> y (count, 32). ``format``: a QuantFormat.
     void (*dequantize)(int format, const std::uint8_t* blocks, T* y, Size count);
+    // logits (rows, vocab_size) become weight * (softmax - one-hot) if write_gradient; writes losses (rows) =
+    // weight * -log softmax(logits)[target].
+    void (*cross_entropy)(T* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
+                          Size vocab_size, bool write_gradient);
 };
 
 // Element (i, j) of a matrix is data[i * row + j * column]; one of the strides is 1.
@@ -90,10 +94,6 @@ struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
     Kernels<Bf16> bf16;
-    // logits (rows, vocab_size) become weight * (softmax - one-hot) if write_gradient; writes losses (rows) =
-    // weight * -log softmax(logits)[target].
-    void (*cross_entropy)(float* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
-                          Size vocab_size, bool write_gradient);
     // c (rows, columns) = first + scale * a (rows, depth) b (depth, columns). ``first``: c itself, another matrix, one
     // row for all (stride 0), or null for zeros.
     void (*matmul)(const MatrixView& a, const MatrixView& b, Size rows, Size depth, Size columns, float scale,

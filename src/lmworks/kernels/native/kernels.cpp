@@ -19,7 +19,7 @@ template <class T>
 Kernels<T> kernels_of() {
     return {layer_norm<T>,  layer_norm_backward<T>, rms_norm<T>, rms_norm_backward<T>, activate<T>, activate_backward<T>,
             dropout_add<T>, dropout<T>,             rotate<T>,   varlen_attention<T>,  varlen_attention_backward<T>,
-            dequantize<T>};
+            dequantize<T>,  cross_entropy<T>};
 }
 
 }  // namespace
@@ -27,8 +27,8 @@ Kernels<T> kernels_of() {
 
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
-    static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), cross_entropy, matmul,
-                                   adamw_8bit, read_memory};
+    static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
+                                   read_memory};
     return table;
 }
 

@@ -238,14 +238,15 @@ void dequantize(Output<T> y, Input<std::uint8_t> blocks, int format) {
     kernels().of<T>().dequantize(format, blocks.data(), y.data(), count);
 }
 
-void cross_entropy(Output<float> logits, Int64s targets, Input<float> weights, Output<float> losses, bool write_gradient) {
+template <class T>
+void cross_entropy(Output<T> logits, Int64s targets, Input<float> weights, Output<float> losses, bool write_gradient) {
     const std::size_t rows = targets.size(), vocab_size = rows ? logits.size() / rows : 0;
     check_size(logits.size(), rows * vocab_size, "logits"), check_size(weights.size(), rows, "weights"), check_size(losses.size(), rows, "losses");
     for (std::size_t row = 0; row < rows; ++row)
         if (targets.data()[row] < 0 || targets.data()[row] >= static_cast<std::int64_t>(vocab_size))
             throw std::invalid_argument("a target is outside the vocabulary");
     nb::gil_scoped_release release;
-    kernels().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, vocab_size, write_gradient);
+    kernels().of<T>().cross_entropy(logits.data(), targets.data(), weights.data(), losses.data(), rows, vocab_size, write_gradient);
 }
 
 // A matrix of which rows or columns are contiguous.
@@ -370,6 +371,7 @@ void bind(nb::module_& m) {
     m.def("dropout", &dropout<T>);
     m.def("rotate", &rotate<T>);
     m.def("dequantize", &dequantize<T>);
+    m.def("cross_entropy", &cross_entropy<T>);
     m.def("varlen_attention", &varlen_attention<T>);
     m.def("varlen_attention_backward", &varlen_attention_backward<T>);
 }
@@ -378,14 +380,13 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 6;  // kernels/library.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 7;  // kernels/library.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads);
     m.def("thread_pool", [] { return std::string(thread_pool()); });
-    m.def("cross_entropy", &cross_entropy);
     m.def("read_memory", &read_memory);
     m.def("adamw_8bit", &adamw_8bit);
     m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());

@@ -250,10 +250,14 @@ void rotate(const T* x, Size stride, const float* cos, const float* sin, T* y, S
     });
 }
 
-void cross_entropy(float* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
+inline float read(const float* p) { return *p; }
+inline float read(const Bf16* p) { return bf16_to_f32(VecU16{} + p->bits)[0]; }
+
+template <class T>
+void cross_entropy(T* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,
                    Size vocab_size, bool write_gradient) {
     parallel_for(rows, [&](Size row) {
-        float* row_logits = logits + row * vocab_size;
+        T* row_logits = logits + row * vocab_size;
         Vec maxima = broadcast(-std::numeric_limits<float>::infinity()), exp_sum{};
         for_each_vector(vocab_size, [&](Size i, int n) {
             maxima = max(maxima, n == W ? load(row_logits + i) : load_partial(row_logits + i, n, maxima[0]));
@@ -264,12 +268,13 @@ void cross_entropy(float* logits, const std::int64_t* targets, const float* weig
                               : exp(load_partial(row_logits + i, n, max_logit - 200.0f) - max_logit);
         });
         const float logsumexp = max_logit + std::log(reduce_sum(exp_sum)), weight = weights[row];
-        losses[row] = weight * (logsumexp - row_logits[targets[row]]);
+        const float target = read(row_logits + targets[row]);
+        losses[row] = weight * (logsumexp - target);
         if (!write_gradient) return;
         for_each_vector(vocab_size, [&](Size i, int n) {
             store_n(row_logits + i, exp(load_n(row_logits + i, n) - logsumexp) * weight, n);
         });
-        row_logits[targets[row]] -= weight;
+        store_n(row_logits + targets[row], exp(broadcast(target - logsumexp)) * weight - weight, 1);
     });
 }
 
