@@ -24,6 +24,7 @@ CONFIG = ModelConfig(
     vocab_size=64, hidden_size=64, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4,
     max_position_embeddings=512,
 )  # fmt: skip
+LARGE_VOCABULARY = CONFIG.model_copy(update={"vocab_size": 100_000})  # its embeddings take most of the memory
 LENGTHS = [100, 120, 90, 200] * 4
 PLENTY = 1 << 50
 
@@ -31,7 +32,12 @@ TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_r
 
 
 def _plan(
-    memory: str | None = None, free: int = PLENTY, method: str = "lora", bfloat16: float = 0.0, **changes: object
+    memory: str | None = None,
+    free: int = PLENTY,
+    method: str = "lora",
+    bfloat16: float = 0.0,
+    config: ModelConfig = CONFIG,
+    **changes: object,
 ) -> plan.Plan:
     values = {"precision": "float32", "batch_size": 8, "row_tokens": 1024, "memory": memory} | changes
     measured = {"float32": 100.0, "bfloat16": bfloat16, "share": 1.0}
@@ -39,7 +45,7 @@ def _plan(
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
     return plan.make(
-        CONFIG, chosen, train, DataStatistics(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING
+        config, chosen, train, DataStatistics(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING
     )
 
 
@@ -130,9 +136,9 @@ def test_a_run_that_trains_all_is_told_of_lora_where_that_fits() -> None:
 
 def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     """Frozen weights are held in bfloat16 beside float32, so that float32 alone takes less."""
-    lora = {"method": "lora", "precision": "auto", "bfloat16": 200.0}
+    lora = {"method": "lora", "precision": "auto", "bfloat16": 200.0, "config": LARGE_VOCABULARY}
     assert _plan(**lora).precision == "bfloat16"
-    least = {name: _least(precision=name) for name in ("float32", "bfloat16")}
+    least = {name: _least(precision=name, config=LARGE_VOCABULARY) for name in ("float32", "bfloat16")}
     assert least["float32"] < least["bfloat16"]
     budget = round((least["float32"] + least["bfloat16"]) / 2 / (1 - MARGIN))
     created = _plan(f"{budget}B", **lora)
@@ -144,7 +150,7 @@ def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     created.settle(train)
     assert train.precision == "float32"
     with pytest.raises(InputError, match="needs"):
-        _plan(f"{budget}B", precision="bfloat16")
+        _plan(f"{budget}B", precision="bfloat16", config=LARGE_VOCABULARY)
     with pytest.raises(InputError, match="needs"):
         _plan("12MB", **lora)
 
