@@ -351,9 +351,9 @@ def test_a_size_below_what_is_needed_says_what_is(kind):
     [
         ([], {"kind": "char"}, "no text to learn from"),
         (["", " \n"], {"kind": "word"}, "no text to learn from"),
-        (TEXTS, {"kind": "bpe"}, "must be told how many entries"),
+        (TEXTS, {"kind": "bpe"}, "needs the number of entries"),
         (TEXTS, {"kind": "word", "vocab_size": 20_000}, "more than the text can fill"),
-        (TEXTS, {"kind": "word", "vocab_size": 5}, "leave no room beside 5 special tokens"),
+        (TEXTS, {"kind": "word", "vocab_size": 5}, "have no room for more than the 5 special tokens"),
         (TEXTS, {"kind": "char", "byte_fallback": True}, "cannot write unknown characters as bytes"),
         (TEXTS, {"kind": "char", "min_frequency": 10_000}, "no char occurs 10000 times"),
         (TEXTS, {"kind": "unigram", "vocab_size": 160, "min_frequency": 2}, "knows no smallest frequency"),

@@ -119,12 +119,12 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _allowed() -> list[int]:
-    """The hardware threads that this process may run on; empty where the system does not tell."""
+    """The hardware threads that this process may run on; empty where the system does not report it."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of one core, as text; the thread itself where the system does not tell."""
+    """The hardware threads of one core, as text; the thread itself where the system does not report it."""
     place = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:
         return place.read_text().strip()

@@ -138,7 +138,7 @@ def parse_value(text: str) -> Any:
 
     Plain numbers, ``true``, ``false`` and ``null`` are what YAML says; ``[...]``, ``{...: ...}`` and quoted texts are
     YAML too; all else is the text itself, unchanged, so that a prompt such as ``Question: {question}`` or ``### Input``
-    needs no quotes beside the shell's.
+    needs no quotes except the shell's.
     """
     for kind, pattern in _PLAIN.items():
         if pattern.match(text):

@@ -65,7 +65,7 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
             newest there is.
         kind: a wheel, or the source archive.
         offline: fetch nothing.
-        say: told what is fetched, and its size where the index knows it.
+        say: called with a message before a download, with the size if the index has it.
 
     Raises:
         InputError: no such distribution, no index answers, or it would have to be fetched and ``offline`` forbids.

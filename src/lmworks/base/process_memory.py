@@ -29,7 +29,7 @@ def memory() -> tuple[int, int]:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held, since it began or since reset_peak_memory."""
+    """The most bytes of memory that this process has held since it began."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -71,15 +71,6 @@ def trim_memory(limit: int) -> bool:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         return bool(ctypes.CDLL(None).malloc_trim(0))
     return False
-
-
-def reset_peak_memory() -> bool:
-    """Lets peak_memory count anew from here; returns whether the system permits it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
 
 
 def keep_memory() -> bool:

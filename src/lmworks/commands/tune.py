@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, method: str, out: str) -> None:
-    """What names a run beside its model, for tune, pretrain and plan alike."""
+    """The arguments that tune, pretrain and plan share, besides the model."""
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
     parser.add_argument("--method", choices=list(METHODS), help=method)
     tasks = f"what is learned: {', '.join(TASKS)}; default: what suits rows and model"

@@ -274,7 +274,7 @@ def _assignment(folder: Path) -> dict[str, str] | None:
 
 
 def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, folder: Path) -> None:
-    """Files may hold what is tied a second time: the head's matrix beside the embedding, and the like."""
+    """Drop duplicates of tied weights, such as the head's matrix in addition to the embeddings."""
     known = {row.theirs for row in rows}
     theirs = {row.ours: row.theirs for row in rows if isinstance(row, Rename)}
     for pattern, ours in family.duplicates:

@@ -1,4 +1,4 @@
-"""A GGUF file -> config, network and tokenizer; the metadata is told as the config.json of the family it belongs to.
+"""A GGUF file -> config, network and tokenizer; the metadata is translated into the config.json of its family.
 
 llama.cpp's names differ from everyone's, and for its llama architecture it stores the rows of each query and key head
 in another order (pairs of neighbours rotate together there, not halves), which is undone here.

@@ -1,9 +1,9 @@
 """Tables of names between a published model's tensors and ours: rows that are read both ways.
 
 A row says that one of their tensors is one of ours (Rename) or several of ours, one under another (Split), perhaps
-transposed. ``{i}`` stands for the number of a layer. A table is told every tensor of a model, so whatever it does not
-tell is an error by name. The same rows translate module names, which is what adapters on disk need. Knows nothing of
-configs, files or families.
+transposed. ``{i}`` stands for the number of a layer. A table names every tensor of a model; a
+tensor that it does not name is an error. The same rows translate module names for adapters on disk. Independent of
+configs, files and families.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     """Our tensors by our names -> theirs by theirs; contiguous, so that they can be written.
 
     Raises:
-        InputError: the table and ``ours`` do not tell of the same tensors.
+        InputError: the table and ``ours`` do not have the same tensors.
     """
     named = {name for row in rows for name in row.parts}
     if named != set(ours):

@@ -1,7 +1,7 @@
-"""How inputs looked when a model was trained: the prompt's pattern, the system message, the labels.
+"""The format of a model's inputs in training: the prompt's pattern, the system message, the labels.
 
-A run writes this beside its result as ``lmworks.json``, which other libraries do not read. The opened model
-gets its inputs in the same form. Knows no network.
+A run writes it as ``lmworks.json`` into the folder of its result; other libraries ignore this file. The opened model
+formats its inputs in the same way. Independent of the network.
 """
 
 from __future__ import annotations

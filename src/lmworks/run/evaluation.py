@@ -125,7 +125,7 @@ class Evaluation:
         return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
 
     def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
-        """All figures, and samples of prompt, reference and answer; ``cut``: number of tokens, if the answer was cut."""
+        """All figures, and samples of prompt, reference and answer; ``cut``: its tokens, if an answer was cut."""
         figures: Figures = {}
         if self.held_out:
             progress.begin("held-out examples", len(self.held_out))

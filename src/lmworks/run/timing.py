@@ -2,8 +2,8 @@
 
 Two networks that differ only in their number of layers are built with random weights, adapted by the run's own method
 and timed on documents of the run's own lengths. Their difference gives the rate in the layers; the shallow one
-tells what is spent beside them: head, embeddings, calls, optimizer. So the figures hold for this processor, this
-precision and this model, and no constant of another machine enters. They are kept in the cache.
+gives the time of everything else: head, embeddings, calls, optimizer. So the figures hold for this processor, this
+precision and this model, without constants of other machines. They are cached.
 """
 
 from __future__ import annotations
