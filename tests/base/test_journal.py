@@ -48,7 +48,7 @@ def test_numbers_keep_every_bit(tmp_path_factory, number):
     assert math.copysign(1, back) == math.copysign(1, number)
 
 
-def test_what_json_has_not_is_named(run):
+def test_values_that_json_lacks_are_named(run):
     run.write("odd", loss=float("nan"), deep={"a": [1.0, float("-inf")]}, small=np.float32(0.5), path=run.path)
     line = run.journal.read_text()
     event = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

@@ -220,7 +220,7 @@ def test_the_text_itself_comes_back_from_unigram():
 # What is learnt
 
 
-def test_words_are_what_stands_between_white_space_most_frequent_first():
+def test_words_are_split_at_white_space_most_frequent_first():
     counts = Counter(word for text in TEXTS for word in text.split())
     ours = created("word")
     assert ours.vocab_size == 5 + len(counts)
@@ -339,7 +339,7 @@ def test_a_size_that_cannot_be_reached_says_which_can(kind):
 
 
 @pytest.mark.parametrize("kind", SIZED)
-def test_a_size_below_what_is_needed_says_what_is(kind):
+def test_the_smallest_size_works_and_one_less_is_an_error(kind):
     enough = least(kind=kind)
     assert train(TEXTS, TokenizerSettings(kind=kind, vocab_size=enough)).tokenizer.vocab_size == enough
     with pytest.raises(InputError, match="entries do not hold"):

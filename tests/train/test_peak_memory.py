@@ -69,7 +69,7 @@ print(int(kept), held, freed, process_memory.resident_memory(), process_memory.p
 """
 
 
-def test_freed_memory_is_kept_for_the_next_step_and_given_back_when_asked() -> None:
+def test_freed_memory_is_kept_for_the_next_step_and_returned_on_request() -> None:
     words = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout.split()
     remaining, held, freed, released, peak = map(int, words)
     if not remaining:

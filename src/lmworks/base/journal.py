@@ -192,9 +192,9 @@ class _Writer:
     def append(self, line: Event) -> None:
         data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self.handle, data[written:], self.end + written)
+            count = 0
+            while count < len(data):
+                count += os.pwrite(self.handle, data[count:], self.end + count)
         except OSError as error:
             os.ftruncate(self.handle, self.end)
             if is_full(error):

@@ -88,12 +88,12 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def finish(done: Run) -> int:
+def finish(run: Run) -> int:
     """Show what came out; an interrupted run ends as Ctrl-C does."""
-    if done.stopped == "interrupted":
+    if run.stopped == "interrupted":
         return 130
     from lmworks.reports import terminal
 
-    terminal.show(done.card)
-    print(f"model:  {done.folder / 'final'}\nreport: {done.folder / 'report.html'}")
+    terminal.show(run.card)
+    print(f"model:  {run.folder / 'final'}\nreport: {run.folder / 'report.html'}")
     return 0

@@ -147,9 +147,9 @@ class Family:
         architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
         keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(given or {})}
         tensors = {row.theirs for row in self.rows(config)}
-        read_back, wanted = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
-        if lost := sorted(name for name in wanted if read_back[name] != wanted[name] and name not in UNSAID):
-            values = ", ".join(f"{name} = {wanted[name]!r}" for name in lost)
+        read_back, expected = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
+        if lost := sorted(name for name in expected if read_back[name] != expected[name] and name not in UNSAID):
+            values = ", ".join(f"{name} = {expected[name]!r}" for name in lost)
             raise InputError(f"a {self.name} config cannot say {values}", hint="save it as another family")
         return keys
 

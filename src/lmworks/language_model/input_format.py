@@ -123,14 +123,14 @@ class InputFormat(Settings):
 
     def messages_of(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A conversation with the run's system message, and what the person says in the run's pattern."""
-        written = [dict(message) for message in messages]
+        copies = [dict(message) for message in messages]
         if self.kind == "prompt" and len(self.columns) == 1:
-            for message in written:
+            for message in copies:
                 if message.get("role") == "user" and isinstance(message.get("content"), str):
                     message["content"] = self.fill(message["content"])
-        if not written:
-            return written
-        return as_messages(Row({"messages": written}), DataSettings(system=self.system), [])
+        if not copies:
+            return copies
+        return as_messages(Row({"messages": copies}), DataSettings(system=self.system), [])
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -198,12 +198,12 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
 def _fastest(call: Callable[[], object]) -> float:
     """Seconds of the fastest of a few calls, after one that is not counted."""
     call()
-    taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < MOST_REPEATS and sum(taken) < MOST_SECONDS):
+    timings: list[float] = []
+    while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        timings.append(time.perf_counter() - start)
+    return min(timings)
 
 
 def _step_seconds(
