@@ -1,6 +1,6 @@
 """lmworks: language models on the machine you have.
 
-The public names, each imported when it is first used: load opens any model (a LanguageModel), plan tells what a run
+The public names, each imported when it is first used: load opens any model (a LanguageModel), plan estimates what a run
 will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume goes on with a run that was
 stopped, report gives a run's card. What a person can correct is raised as InputError.
 """

@@ -166,7 +166,7 @@ def test_the_fingerprint_is_the_bases():
     assert adapters.fingerprint(ours) != before
 
 
-def test_another_base_is_told(tmp_path):
+def test_another_base_gives_a_note(tmp_path):
     _, ours, family = make_pair("llama")
     LoRA(LoRASettings(rank=4)).apply(ours)
     adapter_folder.save(ours, tmp_path, family, "the/base")

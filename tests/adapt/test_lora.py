@@ -74,7 +74,7 @@ def test_gradients_are_those_of_the_merged_matrix():
     torch.testing.assert_close(adapter.lora_A.grad, 2 * adapter.lora_B.T @ whole.grad, rtol=1e-4, atol=1e-3)
 
 
-def test_factors_stay_float32_beside_a_bfloat16_base():
+def test_factors_stay_float32_over_a_bfloat16_base():
     adapter = make()
     exact, x = adapter(torch.ones(3, 24)), torch.ones(3, 24)
     adapter.base.to(torch.bfloat16)

@@ -197,7 +197,7 @@ class TestLastLayers:
     def beginnings(self, layers: int = 2, head: bool = False, **changes: object) -> set[str]:
         return {".".join(name.split(".")[:2]) for name in self.trained(layers, head, **changes)}
 
-    def test_they_are_the_uppermost_with_what_stands_above(self):
+    def test_they_are_the_uppermost_layers_and_the_parts_above(self):
         assert self.beginnings() == {"layers.2", "layers.3", "norm.weight"}
         assert self.beginnings(1, head=True, tie_word_embeddings=False) == {"layers.3", "norm.weight", "lm_head.weight"}
         both = {"architecture": "encoder-decoder", "num_decoder_layers": 3}

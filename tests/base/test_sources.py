@@ -108,7 +108,7 @@ def put_on_hub(server, repo: str, files: dict[str, bytes]) -> None:
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
 
 
-def test_what_is_local_is_used_where_it_lies(tmp_path):
+def test_local_sources_are_used_in_place(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     assert find(tmp_path / "a.gguf").path == tmp_path / "a.gguf"
     result = find(str(tmp_path), "data")
@@ -248,7 +248,7 @@ def test_one_gguf_file_of_the_hub(monkeypatch, server):
         find("hub:some/pickle")
 
 
-def test_what_the_hub_has_not(monkeypatch, server):
+def test_a_model_that_is_not_on_the_hub(monkeypatch, server):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     with pytest.raises(InputError, match="is not on the hub"):
         find("hub:no/such")

@@ -22,7 +22,7 @@ from lmworks.model.sizes import linears
 DOCUMENTS = [{"ids": list(range(5 + n % 3)), "prompt": 2, "number": n} for n in range(28)]
 
 
-def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
+def test_summarize_excludes_the_warm_up_from_the_speed_only() -> None:
     result = figures.summarize(
         [100, 100, 30, 50], [10, 10, 20, 20], [9.0, 9.0, 1.0, 1.0], [4.0, 4.0, 1.0, 2.0], 3.5, 8e9
     )
@@ -33,7 +33,7 @@ def test_told_leaves_the_warm_up_out_of_the_speed_alone() -> None:
     assert result["gflop_per_token"] == 0.1
 
 
-def test_told_refuses_steps_that_do_not_match() -> None:
+def test_summarize_refuses_steps_that_do_not_match() -> None:
     with pytest.raises(SystemExit, match="as many"):
         figures.summarize([1] * 4, [1] * 4, [1.0] * 3, [1.0] * 4, 0.0)
     with pytest.raises(SystemExit, match="more than"):
@@ -134,7 +134,7 @@ def test_sums_leave_python_what_is_left() -> None:
     assert "41.7 %" in lines[1]
 
 
-def test_announced_kernels_are_told_to_the_profiler() -> None:
+def test_announced_kernels_reach_the_profiler() -> None:
     torch = pytest.importorskip("torch")
 
     class Library:
@@ -172,7 +172,9 @@ def test_arms_are_those_that_the_machine_can_tell_of(workload: str, monkeypatch:
     assert all((training.HERE / arm.command[0]).is_file() for arm in every)
 
 
-def test_an_arm_that_fails_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_an_arm_that_fails_is_reported_and_excluded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     output = {"peak_gb": 1.0, "mean_loss": 2.0, "first_steps_s": 1.0, "tokens": 9, "answer_tokens": 5, "losses": [2.0]}
     arm = f"import json, sys; print(json.dumps({{**{output}, 'tokens_per_second': float(sys.argv[1])}}))"
     (tmp_path / "arm.py").write_text(arm)

@@ -74,7 +74,7 @@ def test_more_is_asked_where_pytorch_leaves_a_processor_idle() -> None:
     assert verdicts.targets([{**busy[0], "bfloat16": 2400.0}], True).best == 3.0
 
 
-def test_what_failed_is_told_and_never_reached() -> None:
+def test_a_failed_figure_is_reported_and_never_reached() -> None:
     without = {"peer": ROUNDS["peer"]}
     rates = [{**rate, "bfloat16": 300.0} for rate in RATES]
     lines = verdicts.lora(without, ["peer"], rates, has_bfloat16=True)

@@ -92,7 +92,7 @@ def text(tmp_path):
     return path
 
 
-def test_masked_words_show_what_is_seen_and_what_stood_there(tmp_path, text, capsys):
+def test_masked_words_show_input_and_target(tmp_path, text, capsys):
     folder = saved(bert_like(), tmp_path / "bert")
     words = ["show", folder, text, "--task", "masked", "--task.mask_rate", "0.5", "--draws", "2"]
     assert run(*words) == 0

@@ -29,7 +29,7 @@ def measured(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "measure", lambda threads, free: MADE)
 
 
-def test_json_tells_what_is_so(capsys, tmp_path):
+def test_json_has_processor_rates_and_packages(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     text = capsys.readouterr().out
     output = json.loads(text)
@@ -50,7 +50,7 @@ def test_the_table_tells_the_same(capsys):
         assert words in shown
 
 
-def test_a_rate_measured_while_other_programs_ran_says_so_beside_it(monkeypatch, capsys):
+def test_a_disturbed_rate_is_marked(monkeypatch, capsys):
     for share, disturbed in ((0.5, True), (1.0, False)):
         monkeypatch.setattr(machine, "_known", {})
         monkeypatch.setattr(machine, "measure", lambda threads, free, share=share: replace(MADE, share=share))

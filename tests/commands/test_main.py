@@ -138,7 +138,7 @@ def test_values_keep_every_sign(verb):
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],
 )
-def test_errors_are_told_without_a_traceback(verb, capsys, error, code, words):
+def test_errors_are_printed_without_a_traceback(verb, capsys, error, code, words):
     def fail(args, rest):
         raise error
 

@@ -130,7 +130,7 @@ def test_compare_reads_files_and_limits(folder, capsys):
         (["compare", "none.txt", "{0}/char"], "no such file", "give a file"),
     ],
 )
-def test_what_is_wrong_is_said(folder, capsys, words, fault, hint):
+def test_wrong_arguments_are_errors(folder, capsys, words, fault, hint):
     code, out, err = output(capsys, *(word.replace("{0}", str(folder)) for word in words))
     assert (code, out) == (2, "")
     assert fault in err

@@ -133,7 +133,7 @@ def test_long_rows_are_cut_and_counted_skipped_or_refused():
         make(PAIRS, PLAIN, context=8, max_tokens=9)
 
 
-def test_rows_without_a_token_to_learn_are_refused_unless_told():
+def test_rows_without_a_token_to_learn_are_refused_unless_allowed():
     created = make([{"prompt": "The sky is blue. " * 3, "completion": "a"}, *PAIRS], PLAIN, max_tokens=14)
     assert created.report.no_trainable == 1
     assert len(created) == 3 - created.report.no_trainable
@@ -148,7 +148,7 @@ def test_rows_without_a_token_to_learn_are_refused_unless_told():
     check_report(make(PAIRS, PLAIN, max_tokens=14).report, limited)
 
 
-def test_an_end_without_loss_is_refused_unless_told():
+def test_an_end_without_loss_is_refused_unless_allowed():
     endless = byte_level()
     endless.eos_id = None
     unclosed = byte_level("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -168,7 +168,7 @@ def test_pad_equal_to_eos_does_not_hide_the_end():
     assert all(example.ids[example.loss][-1] == 4 for example in created)
 
 
-def test_templates_are_used_as_told():
+def test_templates_follow_the_settings():
     with pytest.raises(InputError, match="no chat template"):
         make(TALKS, PLAIN)
     with pytest.raises(InputError, match="no chat template"):

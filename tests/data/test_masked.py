@@ -241,7 +241,7 @@ def test_what_does_not_go_together_is_refused():
         make(BERT, next_sentence=True, windows="random")
 
 
-def test_short_and_empty_texts_are_told():
+def test_short_and_empty_texts_give_notes():
     _, created = make(BERT, context=500)
     assert any("no text fills a context: there is room for 498 tokens" in note for note in created.report.notes)
     strips = bert_like()

@@ -65,7 +65,7 @@ def test_packed_predicts_what_padded_predicts(sizes, room):
     assert packed == sorted(expected)
 
 
-def test_padding_stands_where_it_is_asked_for():
+def test_padding_is_on_the_requested_side():
     batch = pad([document(4), document(2, 50)], pad_id=9, side="left")
     assert batch.ids.tolist() == [[0, 1, 2], [9, 9, 50]]
     assert batch.segments.tolist() == [[1, 1, 1], [0, 0, 1]]
@@ -156,7 +156,7 @@ def test_examples_with_and_without_source_are_not_mixed():
         pack([rich(3, 2), rich(3, 0)], 20)
 
 
-def test_documents_without_types_or_labels_beside_others():
+def test_documents_with_and_without_types_or_labels_in_one_row():
     (batch,) = pack([document(4), rich(3, 0, 50, label=1)], 20)
     assert batch.types[0].tolist() == [0, 0, 0, 0, 0, 1]
     assert [part.tolist() for part in batch.labels["topic"]] == [[3], [1]]

@@ -52,7 +52,7 @@ def test_every_example_is_reported_once():
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_what_is_counted_and_the_time_left_are_shown(monkeypatch, terminal):
+def test_items_and_time_left_are_shown(monkeypatch, terminal):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     out = io.StringIO()
     with progress.MeasurementProgress("measuring", Console(file=out, force_terminal=terminal, width=80)) as shown:

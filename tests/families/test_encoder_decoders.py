@@ -186,7 +186,7 @@ def test_a_base_model_opens(tmp_path: Path) -> None:
     torch.testing.assert_close(ours_of(opened, source, target), expected, **CLOSE)
 
 
-def test_what_is_tied_may_stand_in_the_file_but_not_differ(tmp_path: Path) -> None:
+def test_tied_weights_may_be_in_the_file_but_not_differ(tmp_path: Path) -> None:
     model = make("t5")
     model.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -56,7 +56,7 @@ def test_what_is_not_computed_is_refused_by_name(base: dict, change: dict, words
         assert word in str(caught.value)
 
 
-def test_unknown_families_are_told_the_known_ones() -> None:
+def test_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"mamba(.|\n)*bert, (.|\n)*gpt2, llama, (.|\n)*qwen2, qwen3"):
         family_of({"model_type": "mamba"})
     with pytest.raises(InputError, match="model_type is missing"):

@@ -202,7 +202,7 @@ def test_llama3_scaling_is_found_from_its_frequencies(theirs: Callable[..., Any]
         open_gguf(write(tmp_path / "strange.gguf", model))
 
 
-def test_head_told_twice_is_tied(theirs: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_head_stored_twice_is_tied(theirs: Callable[..., Any], tmp_path: Path) -> None:
     model = theirs("gpt2", tie_word_embeddings=False)
     with torch.no_grad():
         model.lm_head.weight.copy_(model.transformer.wte.weight)

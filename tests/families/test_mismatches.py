@@ -158,7 +158,7 @@ def test_wrong_values_are_refused_by_their_key(
         ("generation_config.json", {"num_beams": "four"}),
     ],
 )
-def test_wrong_values_beside_the_config_are_refused_by_file_and_key(
+def test_wrong_values_in_other_files_are_refused_by_file_and_key(
     tmp_path: Path, file: str, keys: dict[str, Any]
 ) -> None:
     folder = save_tiny(tmp_path / "m")

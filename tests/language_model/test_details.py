@@ -35,7 +35,8 @@ def test_usage_and_the_reason_of_the_end(model):
     full = model.generate([prompt, "a"], details=True, max_tokens=1000)
     assert [reply.stop_reason for reply in full] == ["context", "context"]
     assert full[0].usage.prompt_tokens == size
-    assert full[0].usage.total_tokens == model.config.max_position_embeddings
+    usage = full[0].usage
+    assert usage.prompt_tokens + usage.completion_tokens == model.config.max_position_embeddings
     stop = reply.text[2:4]
     stopped = model.chat(MESSAGES, details=True, max_tokens=6, stop=[stop])
     assert (stopped.stop_reason, stopped.text) == ("stop", reply.text[: reply.text.index(stop)])

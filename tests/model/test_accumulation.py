@@ -46,7 +46,7 @@ def test_a_pass_without_adapters_within_the_same_step_gets_the_base_weights(adap
 
 
 @pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
-def test_two_updates_beside_one_weight_are_two_weights() -> None:
+def test_two_updates_of_one_weight_are_cached_separately() -> None:
     """Two adapters that share a base, one after the other within a step."""
     network, ids = network_with_adapters(), torch.randint(0, 61, (1, 9))
     projection = network.layers[0].self_attn.q_proj

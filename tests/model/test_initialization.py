@@ -100,7 +100,7 @@ def test_a_truncated_normal_ends_at_two_sigma() -> None:
             assert float(weight.std()) == pytest.approx(0.02 * 0.8796, rel=0.05)  # of N(0, 1) cut at 2
 
 
-def test_residuals_of_gpt2_are_told_by_depth() -> None:
+def test_gpt2_scales_residual_matrices_by_depth() -> None:
     config = ModelConfig(**(SMALL | BOTH | {"initialization": "gpt2", "num_hidden_layers": 8}))
     network = _drawn(config)
     for name, writes in (("encoder.layers.0.", 16), ("layers.1.", 6)):

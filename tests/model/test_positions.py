@@ -90,7 +90,7 @@ def test_longrope_divides_by_the_factors_of_its_length(length: int, divisors: tu
     close(rotated(rotary_of(rope_scaling=LONGROPE), x), by_definition(x, rates, factor))
 
 
-def test_longrope_by_its_told_attention_factor_or_none() -> None:
+def test_longrope_with_and_without_an_attention_factor() -> None:
     x = heads(4)
     rates = [rate / divisor for rate, divisor in zip(PLAIN, SHORT, strict=True)]
     for scaling, factor in (({"attention_factor": 1.7}, 1.7), ({"factor": 1.0}, 1.0)):

@@ -27,7 +27,7 @@ def _printed(built: dict) -> str:
     return out.getvalue()
 
 
-def test_labels_stand_beside_the_commonest_one(tmp_path):
+def test_accuracy_is_compared_with_the_most_frequent_label(tmp_path):
     rows = [{"text": f"Sentence number {n}.", "label": "rare" if n % 4 == 0 else "common"} for n in range(40)]
     run = _tune(tmp_path, rows)
     side = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "after")["task"]

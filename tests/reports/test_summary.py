@@ -28,7 +28,7 @@ def test_the_sentence_gives_headline_verdict_forgetting_and_time(make_run) -> No
     assert built["summary"].count(". ") == 0
 
 
-def test_what_is_surely_better_stands_beside_answers_that_cannot_be_told_apart(make_run, run_events) -> None:
+def test_a_certain_improvement_is_shown_with_indistinguishable_answers(make_run, run_events) -> None:
     events = run_events()
     before, after = (next(e for e in events if e.get("when") == when and "task" in e) for when in ("before", "after"))
     after["task"]["values"] = [value + (1 if row % 2 else -1) for row, value in enumerate(before["task"]["values"])]

@@ -87,7 +87,7 @@ def test_a_budget_below_the_weights_is_refused() -> None:
     assert "--memory" in caught.value.hint
 
 
-def test_a_machine_too_small_is_told_before_it_starts() -> None:
+def test_a_machine_too_small_is_an_error_before_the_start() -> None:
     whole = _plan().memory["total"]
     with pytest.raises(InputError) as caught:
         _plan(free=whole - 1)
@@ -127,7 +127,7 @@ def test_every_hint_works_when_it_is_obeyed(method: str, part: float, changes: d
         assert budgeted, "nothing is changed where nobody gave a budget"
 
 
-def test_a_run_that_trains_all_is_told_of_lora_where_that_fits() -> None:
+def test_full_training_that_does_not_fit_suggests_lora_if_that_fits() -> None:
     full = {"method": "full", "optimizer_state": "int8"}
     with pytest.raises(InputError) as caught:
         _plan(f"{round((_least(**full) - 1000) / (1 - MARGIN))}B", **full)

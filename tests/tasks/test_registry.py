@@ -67,7 +67,7 @@ def test_a_task_takes_its_rows_and_its_models_alone(name):
                 assert refusal.value.hint
 
 
-def test_what_is_not_used_is_refused_and_whose_it_is_named():
+def test_settings_of_another_task_are_refused_and_that_task_is_named():
     with pytest.raises(InputError, match="task spans does not use it") as refusal:
         choose("text", model("encoder-decoder"), name="spans", whole_words=True)
     assert refusal.value.place == "task.whole_words"

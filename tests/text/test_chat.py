@@ -116,7 +116,7 @@ def test_the_end_has_loss_even_where_pad_is_eos():
     assert ids[[place for place, here in enumerate(loss) if here][-1]] == 4
 
 
-def test_a_template_that_rewrites_history_is_told_and_still_chats():
+def test_a_template_that_rewrites_history_gives_a_note_and_still_chats():
     created = byte_level(THINKING)
     lines = talk(["Who?", "<think>hm</think>I", "Sure?", "Yes"])
     with pytest.raises(InputError, match="message 2"):

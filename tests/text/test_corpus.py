@@ -94,7 +94,7 @@ def test_columns_are_recognised_by_their_usual_names(row, kind, expected):
     assert any(kind in note for note in table.notes)
 
 
-def test_columns_kinds_and_patterns_can_be_told():
+def test_columns_kinds_and_patterns_can_be_set():
     row = {"a": "one", "b": "two", "text": "three", "label": "x"}
     assert values(read([row], columns={"prompt": "a", "completion": "b"})) == [{"prompt": "one", "completion": "two"}]
     assert values(read([row], kind="text")) == [{"text": "three"}]
@@ -119,7 +119,7 @@ def test_columns_kinds_and_patterns_can_be_told():
         ({"kind": "chat"}, "needs messages"),
     ],
 )
-def test_what_is_told_wrongly_names_the_nearest(settings, fault):
+def test_a_wrong_setting_names_the_nearest(settings, fault):
     with pytest.raises(InputError, match=fault):
         read([{"body": "a", "other": "b"}], **settings)
 
@@ -369,6 +369,6 @@ def test_a_side_that_is_missing_is_named_with_its_line(line, tmp_path):
     assert (len(table), len(table.skipped)) == (1, 1)
 
 
-def test_a_source_beside_a_text_is_no_side():
+def test_a_source_column_with_a_text_is_no_translation():
     rows = [{"text": "good", "source": "web", "target": "1"}, {"text": "bad", "source": "web", "target": "0"}]
     assert corpus.read(rows).kind == "labels"

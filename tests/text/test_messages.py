@@ -47,7 +47,7 @@ def test_a_message_that_is_not_to_be_learned_carries_no_loss(mark):
     assert prompt.reference == "Yes."
 
 
-def test_a_weight_on_the_last_message_moves_what_is_asked():
+def test_a_weight_on_the_last_message_changes_the_prompt():
     table = corpus.read([{"messages": [user("Tea?"), lines("Milk."), user("Sure?"), lines("No!", weight=0)]}])
     (prompt,) = prompts(table, byte_level(CHATML), DataSettings())
     assert (prompt.text, prompt.reference) == ("Tea?", "Milk.")

@@ -39,7 +39,7 @@ def test_words_lost_to_the_unknown_token_are_listed_whole():
     assert (item.unknown_characters, item.other_faults) == (5, 0)
 
 
-def test_white_space_and_case_are_told_apart():
+def test_changes_of_white_space_and_case_are_distinguished():
     assert faults("the  cat\nsat", "word") == [Fault("\n", " ", 1, False), Fault(" ", "", 1, False)]
     assert faults("The cat saT", "char", lowercase=True) == [Fault("T", "t", 2, False)]
     assert faults("\n the\n", "word") == [Fault("\n", "", 1, False), Fault("\n ", "", 1, False)]

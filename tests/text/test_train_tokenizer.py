@@ -220,7 +220,7 @@ def test_the_text_itself_comes_back_from_unigram():
 # What is learnt
 
 
-def test_words_are_what_stands_between_white_space_most_frequent_first():
+def test_words_are_split_at_white_space_most_frequent_first():
     counts = Counter(word for text in TEXTS for word in text.split())
     ours = created("word")
     assert ours.vocab_size == 5 + len(counts)
@@ -339,7 +339,7 @@ def test_a_size_that_cannot_be_reached_says_which_can(kind):
 
 
 @pytest.mark.parametrize("kind", SIZED)
-def test_a_size_below_what_is_needed_says_what_is(kind):
+def test_the_smallest_size_works_and_one_less_is_an_error(kind):
     enough = least(kind=kind)
     assert train(TEXTS, TokenizerSettings(kind=kind, vocab_size=enough)).tokenizer.vocab_size == enough
     with pytest.raises(InputError, match="entries do not hold"):
@@ -351,9 +351,9 @@ def test_a_size_below_what_is_needed_says_what_is(kind):
     [
         ([], {"kind": "char"}, "no text to learn from"),
         (["", " \n"], {"kind": "word"}, "no text to learn from"),
-        (TEXTS, {"kind": "bpe"}, "must be told how many entries"),
+        (TEXTS, {"kind": "bpe"}, "needs the number of entries"),
         (TEXTS, {"kind": "word", "vocab_size": 20_000}, "more than the text can fill"),
-        (TEXTS, {"kind": "word", "vocab_size": 5}, "leave no room beside 5 special tokens"),
+        (TEXTS, {"kind": "word", "vocab_size": 5}, "have no room for more than the 5 special tokens"),
         (TEXTS, {"kind": "char", "byte_fallback": True}, "cannot write unknown characters as bytes"),
         (TEXTS, {"kind": "char", "min_frequency": 10_000}, "no char occurs 10000 times"),
         (TEXTS, {"kind": "unigram", "vocab_size": 160, "min_frequency": 2}, "knows no smallest frequency"),

@@ -103,7 +103,7 @@ def test_weights_and_moments_come_back(make_network):
         assert torch.equal(a, b)
 
 
-def test_no_room_is_told_before_anything_is_written(run, monkeypatch):
+def test_a_full_disk_is_an_error_before_anything_is_written(run, monkeypatch):
     checkpoint.save(run, 1, state())
     monkeypatch.setattr("lmworks.base.files.free_room", lambda path: 10)
     with pytest.raises(InputError, match="no room on the disk for the checkpoint of step 2"):

@@ -50,7 +50,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do(make_network):
     assert network.embed_tokens.weight.grad is None
 
 
-def test_the_head_runs_only_where_a_weight_stands(make_network, monkeypatch):
+def test_the_head_runs_only_for_tokens_with_a_weight(make_network, monkeypatch):
     network, batch = make_network(), make_batch()
     seen = []
     product = losses.product

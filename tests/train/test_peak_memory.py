@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from peak_reset import reset_peak_memory
 from torch import nn
 
 from lmworks.base import process_memory
@@ -20,7 +21,7 @@ MEGABYTE = 1_000_000
 
 
 def test_a_stage_that_allocates_has_the_peak_and_its_parts() -> None:
-    if not process_memory.reset_peak_memory():
+    if not reset_peak_memory():
         pytest.skip("this system does not let a process reset its peak of memory")
     network = nn.Linear(1000, 5000)  # 20 MB
     optimizer = torch.optim.AdamW(network.parameters())
@@ -68,7 +69,7 @@ print(int(kept), held, freed, process_memory.resident_memory(), process_memory.p
 """
 
 
-def test_freed_memory_is_kept_for_the_next_step_and_given_back_when_asked() -> None:
+def test_freed_memory_is_kept_for_the_next_step_and_returned_on_request() -> None:
     words = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout.split()
     remaining, held, freed, released, peak = map(int, words)
     if not remaining:

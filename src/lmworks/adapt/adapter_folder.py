@@ -1,4 +1,4 @@
-"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of the base that they were trained on."""
+"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of their base model."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys 
 
 @dataclass(frozen=True)
 class LoadedAdapter:
-    """What loading an adapter did: the modules it sits on, and what a person should know about it."""
+    """A loaded adapter: names of the adapted modules, and notes for the user."""
 
     modules: list[str]
     notes: list[str] = field(default_factory=list)
 
 
 def save(network: Transformer, folder: Path | str, family: Family, base_source: str = "") -> None:
-    """Write the adapter, and a record of the base that it was trained on.
+    """Write the adapter, and a record of its base model.
 
     Args:
         network: with LoRA adapters.
-        folder: made if it is not there.
-        family: whose names the tensors shall have.
+        folder: created if it does not exist.
+        family: gives the tensors' names.
         base_source: how to find the base again: a hub name, a path, an alias.
 
     Raises:
@@ -73,10 +73,10 @@ def load(network: Transformer, folder: Path | str, family: Family, trainable: bo
         network: the base; changed in place and frozen.
         folder: with adapter_config.json and adapter_model.safetensors.
         family: of the base.
-        trainable: whether its factors are to be trained on.
+        trainable: whether its factors require a gradient.
 
     Raises:
-        InputError: the adapter is not for this model, or asks for what is not computed here.
+        InputError: the adapter is not for this model, or uses features that are not supported.
     """
     refuse_second(network)
     folder = Path(folder)
@@ -107,28 +107,28 @@ def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout
     return module
 
 
-def base_of(folder: Path, given: str | Path | None = None, offline: bool | None = None) -> str:
+def base_of(folder: Path, chosen: str | Path | None = None, offline: bool | None = None) -> str:
     """The source of the model that an adapter was trained on.
 
     A path in ``base_model_name_or_path`` may be absolute, or relative to the adapter's folder or the working directory;
-    ``owner/name`` means the hub, as for ``peft``. An adapter of ours also has the way to its base from its own folder,
-    so that both may be moved together.
+    ``owner/name`` means the hub, as for ``peft``. Our adapters also record the path of the base relative to their own
+    folder, so that both can be moved together.
 
     Args:
         folder: the adapter's.
-        given: the base that a person named; taken instead.
+        chosen: the base that the user named; it takes precedence.
         offline: fetch nothing; default: as LMWORKS_OFFLINE says.
 
     Raises:
         InputError: no base is named, or it cannot be found.
     """
     place = folder / peft_folder.CONFIG
-    named = str(given) if given else peft_folder.read_config(folder).get("base_model_name_or_path")
+    named = str(chosen) if chosen else peft_folder.read_config(folder).get("base_model_name_or_path")
     hint = "name it: --base FOLDER (in Python base=...), or write its path there as base_model_name_or_path"
     if not isinstance(named, str) or not named:
         fault = f"base_model_name_or_path is {named!r}: it names no base"
         raise InputError(fault, str(place), hint)
-    recorded = None if given else _record(folder).get("base_from_here")
+    recorded = None if chosen else _record(folder).get("base_from_here")
     for path in [folder / named, Path(named).expanduser(), *([folder / recorded] if recorded else [])]:
         if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
             if path.resolve() == folder.resolve():
@@ -143,7 +143,7 @@ def base_of(folder: Path, given: str | Path | None = None, offline: bool | None 
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """The record of the base; empty where others wrote the adapter."""
+    """The record of the base; empty if other software wrote the adapter."""
     path = folder / BASE_FILE
     return read_object(path, {})
 

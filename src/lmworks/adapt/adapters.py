@@ -1,6 +1,6 @@
-"""Adapter modules around the modules of a network: find them, switch them off, merge them, take them off.
+"""Adapter modules around the linears of a network: find, disable, merge and detach them.
 
-Knows the network's modules by name only, and no method.
+Independent of any method and of the kinds of the network's modules.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lmworks.model.surgery import put
 
 
 class Adapter(nn.Module, ABC):
-    """A module around a linear of the base, which stays frozen inside it.
+    """A module that wraps a linear of the base model, which is frozen.
 
-    A subclass computes ``forward`` with its update where :attr:`active`, and the base's weight with the update in it.
+    A subclass implements ``forward``, which adds its update if :attr:`active`, and :meth:`merged_weight`.
 
     Args:
         base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
@@ -40,21 +40,21 @@ class Adapter(nn.Module, ABC):
 
     @property
     def merged(self) -> bool:
-        """Whether the base's weight holds the update already."""
+        """Whether the base's weight contains the update."""
         return self._unmerged is not None
 
     @property
     def active(self) -> bool:
-        """Whether the update is computed beside the base: neither switched off nor part of the base's weight."""
+        """Whether ``forward`` computes the update: neither disabled nor merged into the base's weight."""
         return self.enabled and not self.merged
 
     @abstractmethod
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """The base's weight (out_features, in_features) with the update in it, in float64."""
+        """The base's weight plus the update, (out_features, in_features) in float64."""
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Put the update into the base's weight; the old weight is kept, so that unmerge is exact.
+        """Add the update to the base's weight; the original weight is kept, so that unmerge is exact.
 
         Raises:
             TypeError: the base has no plain weight to add to.
@@ -70,7 +70,7 @@ class Adapter(nn.Module, ABC):
         self.base.weight = nn.Parameter(self.merged_weight(weight).to(weight.dtype), requires_grad=False)
 
     def unmerge(self) -> None:
-        """Give the base its own weight again, bit for bit."""
+        """Restore the base's original weight, bit for bit."""
         if self._unmerged is not None:
             self.base.weight, self._unmerged = self._unmerged, None
         if self._stored is not None:
@@ -85,10 +85,10 @@ def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
 
 
 def refuse_second(network: nn.Module) -> None:
-    """One adapter at a time.
+    """Raise if a network has an adapter already.
 
     Raises:
-        InputError: the network has one.
+        InputError: it has.
     """
     if next(adapters(network), None) is not None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
@@ -96,7 +96,7 @@ def refuse_second(network: nn.Module) -> None:
 
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
-    """Within this block the network is its base, exactly: adapters are not computed, merged ones are taken out."""
+    """Within this block the network computes exactly as its base: adapters are disabled, merged ones are unmerged."""
     before = [(module, module.enabled, module.merged) for _, module in adapters(network)]
     for module, _, _ in before:
         module.enabled = False
@@ -111,7 +111,7 @@ def disabled(network: nn.Module) -> Iterator[None]:
 
 
 def merge(network: nn.Module) -> int:
-    """Add every update to its base's weight for good: plain linears again, same results. Gives how many there were."""
+    """Merge all adapters and replace them with their plain linears; returns the number of adapters."""
     present = list(adapters(network))
     for name, module in present:
         module.merge()
@@ -121,7 +121,7 @@ def merge(network: nn.Module) -> int:
 
 @contextmanager
 def merged(network: nn.Module) -> Iterator[None]:
-    """Within this block every adapter is part of its base's weight and its module is gone, as in a plain model."""
+    """Within this block all adapters are merged and replaced with their plain linears, as in a plain model."""
     present = [(name, module, module.merged) for name, module in adapters(network)]
     for name, module, _ in present:
         module.merge()
@@ -136,7 +136,7 @@ def merged(network: nn.Module) -> Iterator[None]:
 
 
 def detach(network: nn.Module) -> int:
-    """Take the adapters off: the base is there again, bit for bit. Gives how many there were."""
+    """Remove all adapters, which restores the base bit for bit; returns the number of adapters."""
     present = list(adapters(network))
     for name, module in present:
         module.unmerge()
@@ -145,7 +145,7 @@ def detach(network: nn.Module) -> int:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A short hash of a few of each of the base's weights; the same however they are stored, adapted or not."""
+    """A short hash of a few elements of each base weight; independent of storage format and adapters."""
     own: dict[str, torch.Tensor | WeightStorage] = {
         f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
     }
@@ -158,7 +158,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tensor:
-    """Up to ``count`` elements at equal distances, in the order of rows."""
+    """Up to ``count`` elements at equal intervals, in row-major order."""
     if isinstance(weight, torch.Tensor):
         flat = weight.detach().flatten()
         return flat[:: max(len(flat) // count, 1)][:count]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Full(WeightsMethod[NoSettings]):
-    """Every weight."""
+    """Trains every weight."""
 
     name = "full"
     summary = "every weight"
@@ -22,5 +22,5 @@ class Full(WeightsMethod[NoSettings]):
     pretraining_learning_rate = 5e-4
 
     def parameters(self, network: Transformer) -> Iterable[str]:
-        """All."""
+        """All parameters."""
         return [name for name, _ in network.named_parameters()]

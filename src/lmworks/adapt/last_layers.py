@@ -1,4 +1,4 @@
-"""Only the last layers are trained: the cheapest backward pass, since it ends where the trained layers begin."""
+"""Only the last layers are trained: the cheapest method, since the backward pass ends at the lowest trained layer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lmworks.base.settings import Settings
 if TYPE_CHECKING:
     from lmworks.model.transformer import Transformer
 
-PARTS_ABOVE = ("norm.", "pooler.", "heads.")  # what stands above the last layer, besides the language head
+PARTS_ABOVE = ("norm.", "pooler.", "heads.")  # parts above the last layer, besides the language head
 HEAD_PARTS = ("lm_head.", "head_transform.", "head_bias")
 
 
 class LastLayersSettings(Settings):
-    """Training of the last layers alone; all below them, embeddings included, is frozen."""
+    """Training of the last layers only; all below them, embeddings included, is frozen."""
 
     layers: int = Field(2, gt=0, description="How many, with the norm and the classification heads above them.")
     head: bool = Field(False, description="Train the language head as well; only where it is not tied to embeddings.")
 
 
 class LastLayers(WeightsMethod[LastLayersSettings]):
-    """The last layers of the stack that makes the output: of the decoder, where there are two."""
+    """Trains the last layers; in an encoder-decoder those of the decoder."""
 
     name = "last_layers"
     summary = "the last few layers, all below frozen"
@@ -35,7 +35,7 @@ class LastLayers(WeightsMethod[LastLayersSettings]):
     pretraining_learning_rate = 5e-4
 
     def parameters(self, network: Transformer) -> Iterable[str]:
-        """Of the last layers and of what stands above them.
+        """Parameters of the last layers and of the parts above them.
 
         Raises:
             InputError: there are fewer layers, they are shared with lower ones, or the head is tied.

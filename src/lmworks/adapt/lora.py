@@ -1,4 +1,4 @@
-"""LoRA: trainable low-rank matrices beside frozen linears (Hu et al. 2021). The layer itself is in adapt/low_rank."""
+"""LoRA: trainable low-rank updates of frozen linears (Hu et al. 2021). The layer itself is in adapt/low_rank."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HEAD_NAME = "lm_head"
 
 
 class LoRASettings(Settings):
-    """Low-rank adaptation: small trainable matrices beside frozen linears (Hu et al. 2021)."""
+    """Low-rank adaptation: small trainable updates of frozen linears (Hu et al. 2021)."""
 
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
     alpha: float = Field(32.0, gt=0, description="The update is multiplied by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Part of the adapter's input set to zero while training.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the adapter's input in training.")
     targets: list[str] = Field(
         default=["q_proj", "k_proj", "v_proj", "o_proj"],
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
@@ -39,7 +39,7 @@ class LoRASettings(Settings):
     @field_validator("targets", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
-        """A command line may give the names as one word with commas."""
+        """On the command line the names may be one comma-separated word."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("targets")
@@ -51,12 +51,12 @@ class LoRASettings(Settings):
 
     @property
     def scale(self) -> float:
-        """What the product B A is multiplied by."""
+        """Factor of the update B A."""
         return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
 
 def matches_target(name: str, target: str) -> bool:
-    """Whether one target means a linear: its last names, a pattern, or all-linear.
+    """Whether a target matches a linear: by the end of its name, a pattern, or all-linear.
 
     Args:
         name: dotted name of the linear in the network.
@@ -68,10 +68,10 @@ def matches_target(name: str, target: str) -> bool:
 
 
 class LoRA(Method[LoRASettings]):
-    """Low-rank updates beside the linears that the targets mean; all else is frozen."""
+    """Low-rank updates of the linears that the targets match; all other weights are frozen."""
 
     name = "lora"
-    summary = "small low-rank matrices beside frozen ones"
+    summary = "small low-rank updates of frozen weights"
     settings_class = LoRASettings
     default_for = frozenset({"opened"})
     learning_rate = 2e-4
@@ -95,19 +95,19 @@ class LoRA(Method[LoRASettings]):
             put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
 
     def targets(self, network: Transformer) -> list[str]:
-        """Dotted names of the linears that the targets mean.
+        """Dotted names of the linears that the targets match.
 
         Raises:
-            InputError: a target means none.
+            InputError: a target matches none.
         """
         from lmworks.model.surgery import named_linears
 
         names = [name for name, _ in named_linears(network)]
         for target in self.settings.targets:
             if not any(matches_target(name, target) for name in names):
-                known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-                fault = f"{target!r} means no linear of this network"
-                raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {known}")
+                choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+                fault = f"{target!r} matches no linear of this network"
+                raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {choices}")
         return [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
 
     def disabled(self, network: Transformer) -> AbstractContextManager[None]:
@@ -129,7 +129,7 @@ class LoRA(Method[LoRASettings]):
         adapters.merge(network)
 
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
-        """An adapter's folder that ``peft`` loads, with the tokenizer and which base it was trained on."""
+        """Write an adapter's folder that ``peft`` loads, with the tokenizer and the name of the base."""
         from lmworks.adapt import adapter_folder
 
         if Path(base).exists():

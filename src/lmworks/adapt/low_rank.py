@@ -1,4 +1,4 @@
-"""Low rank over any linear: y = base(x) + alpha / r * (dropout(x) A^T) B^T. Knows no file format and no model.
+"""The low-rank update of any linear: y = base(x) + alpha / r * (dropout(x) A^T) B^T. Knows no file format and no model.
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", equation 3.
 """
@@ -19,16 +19,16 @@ from lmworks.model.products import is_supported, merged_linear
 class LoRALinear(Adapter):
     """A linear with a trainable low-rank update.
 
-    The wrapped linear is frozen, so autograd keeps its input for A's gradient alone, and linears that read the same
-    input (q, k, v) share that one tensor. A and B stay float32 whatever the base's precision; they are cast where
+    The wrapped linear is frozen, so autograd saves its input only for the gradient of A, and linears with the same
+    input (q, k, v) share the saved tensor. A and B are float32 for any precision of the base; they are cast where
     they are used.
 
     Args:
         base: the linear to wrap: any module with ``in_features``, ``out_features`` and ``forward``.
         rank: r.
-        scale: what the update is multiplied by (alpha / r).
-        dropout: part of the update's input set to zero while training.
-        generator: random numbers of A's initial values; B starts at zero, so the first update is nothing.
+        scale: factor of the update (alpha / r).
+        dropout: dropout rate of the update's input in training.
+        generator: for A's initial values; B starts at zero, so the initial update is zero.
     """
 
     def __init__(
@@ -57,11 +57,12 @@ class LoRALinear(Adapter):
             return y
         x = dropout(x, self.dropout) if self.training else x
         low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
-        # One call adds the product to the base's output: no second pass over (..., out_features).
+        # addmm adds the update to the base's output without a second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
 
     def _rounds(self, x: torch.Tensor) -> bool:
-        """Whether products are made in bfloat16 over a plain float32 base, which rounds away what is added to them."""
+        """Whether x is multiplied in bfloat16 by a float32 base. Rounding would remove a small update of the output, so
+        the update is added to the weight."""
         if not self.active or (self.dropout and self.training) or not is_supported(self):
             return False
         autocast = torch.is_autocast_enabled(x.device.type)

@@ -1,6 +1,6 @@
 """The interface of a method: how a network is adapted, what that trains, and how the result is saved.
 
-A method's file imports torch only inside functions, so that recipes, help texts and schemas cost nothing.
+A method's file imports torch only inside functions, so that recipes, help texts and schemas load fast.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ModelKind = Literal["opened", "new"]
 
 
 class NoSettings(Settings):
-    """Of a method that has nothing to set."""
+    """Settings of a method that has none."""
 
 
 class AdaptedModel(Protocol):
-    """What saving needs of a language model."""
+    """The parts of a language model that saving needs."""
 
     network: Transformer
     family: Family
@@ -43,15 +43,16 @@ class AdaptedModel(Protocol):
 
 
 class Method(ABC, Generic[S]):
-    """A way of adapting a network; an object is one adaptation of one network.
+    """A way to adapt a network; an instance adapts one network.
 
     Class attributes:
-        name: as recipes and ``--method`` say it; its settings are the recipe's group of that name.
+        name: in recipes and ``--method``; the recipe's group of this name has its settings.
         summary: one line for help texts.
-        settings_class: its settings; :class:`NoSettings` where it has none.
-        default_for: the models, "opened" or "new", for which it is the method where a recipe names none.
-        learning_rate: default peak rate for an opened model. pretraining_learning_rate: for a model from scratch.
-        peft_type: what PEFT's adapter_config.json calls it; None where the result is a whole model.
+        settings_class: its settings; :class:`NoSettings` if it has none.
+        default_for: the models, "opened" or "new", for which it is the default method.
+        learning_rate: default peak rate for an opened model.
+        pretraining_learning_rate: default peak rate for a new model.
+        peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
     """
 
     name: ClassVar[str]
@@ -67,13 +68,13 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
-        """Change a network in place so that what this method trains, and nothing else, requires a gradient.
+        """Change a network in place, so that exactly the parameters that this method trains require a gradient.
 
         Args:
-            network: may lie on the device ``meta``, where only names and shapes are of interest.
-            seed: of whatever is drawn at random.
-            keep_base: copy the base's weights that training will overwrite, so that :meth:`disabled` and
-                :meth:`detach` can give them back: 4 bytes for each of them. Not needed to train.
+            network: may be on the device ``meta``, without data.
+            seed: of random initial values.
+            keep_base: copy the base's weights that training will overwrite (4 bytes per weight), so that
+                :meth:`disabled` and :meth:`detach` can restore them. Not needed for training.
 
         Raises:
             InputError: the method does not fit this network.
@@ -85,20 +86,20 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def detach(self, network: Transformer) -> None:
-        """Give the base back, bit for bit."""
+        """Restore the base, bit for bit."""
 
     @abstractmethod
     def merge(self, network: Transformer) -> None:
-        """Make the adaptation part of plain weights: a model without adapters that computes the same."""
+        """Merge the adaptation into plain weights: a model without adapters that computes the same."""
 
     @abstractmethod
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
-        """Write the result into a folder that ``lmworks`` and others open.
+        """Write the result into a folder that ``lmworks`` and other libraries open.
 
         Args:
             model: adapted by this method.
-            folder: appears whole or not at all.
-            base: source of the model that was adapted.
+            folder: written completely or not at all.
+            base: source of the base model.
         """
 
     @classmethod
@@ -107,7 +108,7 @@ class Method(ABC, Generic[S]):
         raise TypeError(f"{cls.name} is saved as a whole model, which has no adapter to load")
 
     def trained_parameters(self, config: ModelConfig) -> TrainedParameters:
-        """What this method trains of a model, from its config alone: applied to a network without storage.
+        """The parameters of a model that this method trains, from the config alone.
 
         Raises:
             InputError: the method does not fit such a network.
@@ -119,5 +120,5 @@ class Method(ABC, Generic[S]):
         return TrainedParameters.of(network)
 
     def default_learning_rate(self, from_scratch: bool) -> float:
-        """The peak rate where nobody sets one."""
+        """The default peak learning rate."""
         return self.pretraining_learning_rate if from_scratch else self.learning_rate

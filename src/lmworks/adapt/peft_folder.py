@@ -1,8 +1,8 @@
 """Adapters on disk as ``peft`` writes and reads them: adapter_config.json and adapter_model.safetensors.
 
-Translates between that format and low-rank factors by our module names; changes no network. Where their model holds
-several of our linears in one (GPT-2's c_attn is our q, k and v), factors are fused: A's lie one under another and B
-is block-diagonal, so the rank is the sum, and alpha grows with it to keep the scale.
+Translates between that format and low-rank factors by our module names. Where one of their linears consists of several
+of ours (GPT-2's c_attn is our q_proj, k_proj and v_proj), factors are fused: the A's are stacked and B is
+block-diagonal, so the rank is the sum of the ranks, and alpha is increased accordingly to keep the scale.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "layers_to_transform": (int, list),
     "init_lora_weights": (bool, str),
 }
-# Initializations that change the base's own weights too: the factors alone do not give the model that was trained.
+# Initializations that also change the base's weights, so that the factors alone do not give the trained model.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -64,7 +64,7 @@ class Factors:
 
     @property
     def alpha(self) -> int | float:
-        """The alpha of this scale at this rank; rounding of the division that made the scale is taken back."""
+        """scale * rank, without the rounding error of the division that gave the scale."""
         alpha = float(f"{self.scale * self.rank:.12g}")
         return int(alpha) if alpha.is_integer() else alpha
 
@@ -81,12 +81,12 @@ def write(
     """Write an adapter.
 
     Args:
-        folder: made if it is not there; other files in it stay.
+        folder: created if it does not exist; other files in it are kept.
         factors: updates by our module names.
         outputs: out_features of every linear of the network by our names.
-        family: whose names the file shall have.
+        family: gives the tensors' names.
         config: of the network.
-        dropout: kept for those who train on.
+        dropout: recorded for further training.
         base_source: how to find the base model again.
     """
     rows = family.table(config)
@@ -130,7 +130,7 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
     """An adapter's updates by our module names, and its adapter_config.json.
 
     Raises:
-        InputError: it is not a LoRA adapter, needs what we do not compute, or its tensors are not those of this model.
+        InputError: it is not a LoRA adapter, uses unsupported features, or does not match this model.
     """
     adapter_config = _read_lora_config(folder)
     rows = family.table(config)
@@ -151,7 +151,7 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
 def _fuse(
     rows: Sequence[Row], factors: Mapping[str, Factors], outputs: Mapping[str, int]
 ) -> tuple[dict[str, Factors], bool]:
-    """Updates by our names -> by theirs; and whether their weights are stored transposed."""
+    """Updates by our names -> updates by their names, and whether their weights are stored transposed."""
     places = {name: their_place(rows, name) for name in factors}
     fused: dict[str, Factors] = {}
     transposed = False
@@ -167,7 +167,7 @@ def _fuse(
 
 
 def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mapping[str, int]) -> Factors:
-    """Several of our linears, adapted or not, as one update of the linear that holds them all."""
+    """Updates of several of our linears, adapted or not, as one update of the fused linear."""
     present = [factors[part] for part in parts if part in factors]
     scale = present[0].scale
     if len(present) == len(parts) and all(torch.equal(update.a, present[0].a) for update in present):
@@ -184,9 +184,9 @@ def _stack(parts: Sequence[str], factors: Mapping[str, Factors], outputs: Mappin
 
 
 def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) -> dict[str, Factors]:
-    """An update of one of theirs as updates of the linears that it holds; they share A until they are trained on.
+    """An update of a fused linear as updates of our linears; they start with the same A.
 
-    A block-diagonal one, as :func:`_stack` writes it, falls apart into the factors that it was made from.
+    A block-diagonal update, as :func:`_stack` writes it, is split into its original factors.
     """
     a, b = pair["A"].float(), pair["B"].float()
     updates: dict[str, Factors] = {}
@@ -203,7 +203,7 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
 
 
 def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
-    """The shortest ends of names that mean the chosen modules and no other."""
+    """The shortest name suffixes that match the chosen modules and no others."""
     suffixes = set()
     for name in chosen:
         parts = name.split(".")
@@ -216,10 +216,10 @@ def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json, of whatever kind of adapter.
+    """adapter_config.json of any kind of adapter.
 
     Raises:
-        InputError: it is not there, no JSON object, or a value is of the wrong kind.
+        InputError: it is missing, is not a JSON object, or has a value of the wrong type.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -242,8 +242,8 @@ def _read_lora_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
     if config.get("bias", "none") != "none":
         raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
-    known = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
-    unknown = [name for name, value in config.items() if value and name not in known]
+    supported = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
+    unknown = [name for name, value in config.items() if value and name not in supported]
     if unknown:
         hint = "merge it into its base with peft, and load that"
         raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), hint)
@@ -280,7 +280,7 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
-    """alpha / r of a module, after the patterns; checks that the file's rank is the config's."""
+    """alpha / r of a module, by the config and its patterns; checks that the config has the file's rank."""
 
     def by_pattern(patterns: Mapping[str, Any] | None, default: Any) -> Any:
         for pattern, value in (patterns or {}).items():
@@ -296,10 +296,10 @@ def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> f
 
 
 def _check_complete(config: Mapping[str, Any], present: set[str], rows: Sequence[Row], folder: Path) -> None:
-    """Every module that the config's plain list of names means must have its factors."""
+    """Raise if a module that target_modules lists by name has no factors."""
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
     if not isinstance(targets, list) or config.get("exclude_modules"):
-        return  # a regular expression or none: the tensors themselves say what is adapted
+        return  # a regular expression or none: the tensors alone determine what is adapted
     layers = [layers] if isinstance(layers, int) else layers
     for row in rows:
         module = row.theirs.removesuffix(".weight")

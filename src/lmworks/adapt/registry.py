@@ -31,7 +31,7 @@ METHODS: dict[str, type[Method[Any]]] = {
 if TYPE_CHECKING:
     MethodName = str
 else:
-    MethodName = Literal[tuple(METHODS)]  # the annotation of a setting: checked, and listed in help and schema
+    MethodName = Literal[tuple(METHODS)]  # annotation of a setting, which is checked and listed in help and schema
 
 
 def make(name: str, settings: Settings | None = None) -> Method[Any]:
@@ -50,23 +50,23 @@ def make(name: str, settings: Settings | None = None) -> Method[Any]:
 
 
 def default(kind: ModelKind) -> type[Method[Any]]:
-    """The method where a recipe names none: of a model that is opened, or of a new one."""
+    """The default method for an opened or a new model."""
     return next(method for method in METHODS.values() if kind in method.default_for)
 
 
 def names_with_adapters() -> list[str]:
-    """The methods that freeze the model's own weights and save an adapter, not a whole model."""
+    """Names of the methods that freeze the model's own weights and save an adapter instead of a whole model."""
     return [name for name, method in METHODS.items() if method.peft_type is not None]
 
 
 def method_of(recipe: Settings) -> Method[Any]:
-    """The method that a recipe names, with the settings of its group there."""
+    """The method that a recipe names, with its settings from the recipe."""
     name = getattr(recipe, "method")  # noqa: B009 - a recipe's fields are made from this registry
     return make(name, getattr(recipe, name, None))
 
 
 def with_settings(base: type[S]) -> type[S]:
-    """A class of settings with a group of settings for each method that has any, after those of its base."""
+    """A settings class with the fields of ``base`` and a group of settings for each method that has settings."""
     groups: dict[str, Any] = {
         name: (method.settings_class, Field(default_factory=method.settings_class))
         for name, method in METHODS.items()
@@ -81,22 +81,22 @@ def summaries() -> str:
 
 
 def load_adapter(network: Transformer, folder: Path, family: Family, trainable: bool = False) -> LoadedAdapter:
-    """Put an adapter of whatever method on its base.
+    """Load an adapter of any method onto its base.
 
     Args:
         network: the base; changed in place and frozen.
         folder: with adapter_config.json, which names the method by ``peft_type``.
         family: of the base.
-        trainable: whether it is to be trained on.
+        trainable: whether its parameters require a gradient.
 
     Raises:
-        InputError: no method has such adapters, or this one is not for this model.
+        InputError: no method has adapters of this type, or the adapter is not for this model.
     """
     from lmworks.adapt.peft_folder import read_config
 
     kind = read_config(folder).get("peft_type")
-    known = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
-    if kind not in known:
+    by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
+    if kind not in by_type:
         place = str(folder / "adapter_config.json")
-        raise InputError(f"peft_type is {kind!r}", place, f"lmworks loads adapters of type {', '.join(known)}")
-    return known[kind].load(network, folder, family, trainable)
+        raise InputError(f"peft_type is {kind!r}", place, f"lmworks loads adapters of type {', '.join(by_type)}")
+    return by_type[kind].load(network, folder, family, trainable)

@@ -1,4 +1,4 @@
-"""Methods that train some of a model's own weights in place: a subclass says which, the rest is here."""
+"""Base class of methods that train some of a model's own weights in place; a subclass names these weights."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ class WeightsMethod(Method[S]):
         network.requires_grad_(False)
 
     def merge(self, network: Transformer) -> None:
-        """Nothing to do: the weights are the model's own."""
+        """The trained weights are the model's own: nothing is merged."""
         network.requires_grad_(False)
 
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
-        """A whole model's folder."""
+        """Write the whole model."""
         model.save(folder)
 
     def _refuse_stored(self, network: Transformer) -> None:
-        """Weights in fewer bits than float32 can be read, not trained."""
+        """Raise if a weight to be trained is stored in fewer bits than float32."""
         from lmworks.model.frozen_layers import stored_layers
         from lmworks.model.trained_parameters import without_storage
 

@@ -1,4 +1,4 @@
-"""How much energy a piece of work took: read from the processor where it tells, else estimated, and said which.
+"""The energy that a piece of work took: read from the processor if possible, else estimated; the result says which.
 
 Intel's and AMD's processors count the energy of the whole package (RAPL); Linux shows the count under
 /sys/class/powercap, in most places to root alone. What other programs take meanwhile is in it.

@@ -1,7 +1,7 @@
-"""Files on the disk: the cache folder, writes that happen wholly or not at all, checksums, room.
+"""Files on the disk: the cache folder, atomic writes, checksums, free space.
 
-A file or folder is written beside its place under another name, brought to the disk, and then renamed; who looks
-at the place sees the old one or the new one, never half. Knows nothing of what stands in the files.
+A file or folder is written under another name in the same folder, flushed to the disk, and then renamed; a reader sees
+the old one or the new one, never a part. Independent of the files' content.
 """
 
 from __future__ import annotations
@@ -247,11 +247,11 @@ def _aside(path: Path) -> Path:
 
 
 def _sweep(path: Path) -> None:
-    """Removes what processes that live no longer have left beside ``path``."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        parts = left.name[len(path.name) + 2 :].split(".")
+    """Remove temporary files of ``path`` that killed processes left in its folder."""
+    for partial in path.parent.glob(f".{path.name}.*"):
+        parts = partial.name[len(path.name) + 2 :].split(".")
         if parts[-1] in ("tmp", "old") and parts[0].isdigit() and not _lives(int(parts[0])):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _lives(process: int) -> bool:

@@ -34,7 +34,7 @@ ENDINGS = (".tar.gz", ".tar.bz2", ".zip", ".whl")
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that an index offers. ``size`` in bytes and ``sha256`` where the index tells them."""
+    """A file that an index offers. ``size`` in bytes and ``sha256`` if the index has them."""
 
     file: str
     name: str
@@ -51,7 +51,7 @@ class Archive:
 
     @classmethod
     def of(cls, file: str, distribution: str) -> Archive:
-        """Name and version as the file name of a distribution (in canonical spelling) tells them."""
+        """Name and version from a file name; ``distribution`` is the canonical name."""
         stem = next((file.removesuffix(ending) for ending in ENDINGS if file.endswith(ending)), file)
         if file.endswith(".whl"):
             name, version = (*stem.split("-"), "")[:2]

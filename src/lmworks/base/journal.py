@@ -55,7 +55,6 @@ class RunFolder:
         self.path = Path(path)
         self.recipe, self.journal = self.path / "recipe.yaml", self.path / JOURNAL
         self.checkpoints, self.final = self.path / "checkpoints", self.path / "final"
-        self.repeated = 0
         self._writer: _Writer | None = None
         if not self.journal.is_file():
             fault = f"has no {JOURNAL}: it is no run" if self.path.is_dir() else "there is no such folder"
@@ -114,7 +113,6 @@ class RunFolder:
         names = dict.fromkeys([*earlier, *line])
         differ = [n for n in names if n not in UNCOMPARED and earlier.get(n) != line.get(n)]
         if not differ:
-            self.repeated += 1
             return earlier
         was, now = ({name: event.get(name) for name in differ} for event in (earlier, line))
         return self.write("divergence", step=line["step"], was=was, now=now)
@@ -194,9 +192,9 @@ class _Writer:
     def append(self, line: Event) -> None:
         data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self.handle, data[written:], self.end + written)
+            count = 0
+            while count < len(data):
+                count += os.pwrite(self.handle, data[count:], self.end + count)
         except OSError as error:
             os.ftruncate(self.handle, self.end)
             if is_full(error):

@@ -70,5 +70,5 @@ def check_kinds(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]
 def wrong_kind(name: str, value: Any, place: str, *allowed: type) -> InputError:
     """The error for a value of another kind than a key may have."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
-    return InputError(f"{name} is {shown}, not {' or '.join(NAMES[kind] for kind in allowed)}", place, REPAIR)
+    excerpt = text if len(text) <= 60 else f"{text[:57]}..."
+    return InputError(f"{name} is {excerpt}, not {' or '.join(NAMES[kind] for kind in allowed)}", place, REPAIR)

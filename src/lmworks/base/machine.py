@@ -119,12 +119,12 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _allowed() -> list[int]:
-    """The hardware threads that this process may run on; empty where the system does not tell."""
+    """The hardware threads that this process may run on; empty where the system does not report it."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of one core, as text; the thread itself where the system does not tell."""
+    """The hardware threads of one core, as text; the thread itself where the system does not report it."""
     place = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:
         return place.read_text().strip()
@@ -209,18 +209,18 @@ def threads() -> int:
     return int(torch.get_num_threads()) if torch else processor().cores
 
 
-def choose_precision(asked: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:
+def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:
     """The precision of matrix products, and the reason as a sentence with the numbers that decided.
 
     Args:
-        asked: "auto", "float32", "bfloat16" or "float16".
+        setting: "auto", "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", "mps", with or without an index.
         measured: rates of the processor; None: this machine's.
     """
-    if asked in PRECISIONS:
-        return asked, f"{asked}, as asked"
-    if asked != "auto":
-        raise InputError(f"{asked!r} is no precision", "precision", f"one of: auto, {', '.join(PRECISIONS)}")
+    if setting in PRECISIONS:
+        return setting, f"{setting}, as asked"
+    if setting != "auto":
+        raise InputError(f"{setting!r} is no precision", "precision", f"one of: auto, {', '.join(PRECISIONS)}")
     if device.startswith("cuda"):
         import torch
 

@@ -30,12 +30,6 @@ def write(name: str, values: dict[str, Any]) -> None:
         atomic_write(_place(), json.dumps(newest, indent=1) + "\n")
 
 
-def forget() -> None:
-    """Delete all measurements, so that they are made anew."""
-    with contextlib.suppress(OSError):
-        _place().unlink(missing_ok=True)
-
-
 def _place() -> Path:
     return cache_folder() / "measurements.json"
 

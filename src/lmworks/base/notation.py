@@ -47,15 +47,15 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's plain scalars; duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: dict[Any, int] = {}
+        counts: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen and key != "<<":
+            if key is not None and key in counts and key != "<<":
                 mark = key_node.start_mark
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands here again; first on line {seen[key]}", mark
+                    None, None, f"{key!r} stands here again; first on line {counts[key]}", mark
                 )
-            seen[key] = key_node.start_mark.line + 1
+            counts[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep=deep)
 
 
@@ -138,7 +138,7 @@ def parse_value(text: str) -> Any:
 
     Plain numbers, ``true``, ``false`` and ``null`` are what YAML says; ``[...]``, ``{...: ...}`` and quoted texts are
     YAML too; all else is the text itself, unchanged, so that a prompt such as ``Question: {question}`` or ``### Input``
-    needs no quotes beside the shell's.
+    needs no quotes except the shell's.
     """
     for kind, pattern in _PLAIN.items():
         if pattern.match(text):
@@ -206,15 +206,15 @@ def _commented(text: str, comments: Mapping[str, str]) -> str:
         marks = _key_marks(loader.get_single_node())
     finally:
         loader.dispose()
-    parts, done = [], 0
+    parts, begin_of_part = [], 0
     for name, mark in marks.items():  # in their order in the text
         if name in comments:
             start = mark.index - mark.column
             indent = " " * mark.column + "# "
             wrapped = textwrap.wrap(comments[name], WIDTH, initial_indent=indent, subsequent_indent=indent)
-            parts += [text[done:start], *(line + "\n" for line in wrapped)]
-            done = start
-    return "".join([*parts, text[done:]])
+            parts += [text[begin_of_part:start], *(line + "\n" for line in wrapped)]
+            begin_of_part = start
+    return "".join([*parts, text[begin_of_part:]])
 
 
 def _key_marks(node: yaml.Node | None, prefix: str = "") -> dict[str, yaml.Mark]:

@@ -65,7 +65,7 @@ def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say 
             newest there is.
         kind: a wheel, or the source archive.
         offline: fetch nothing.
-        say: told what is fetched, and its size where the index knows it.
+        say: called with a message before a download, with the size if the index has it.
 
     Raises:
         InputError: no such distribution, no index answers, or it would have to be fetched and ``offline`` forbids.
@@ -155,9 +155,9 @@ def _by_index(name: str, version: str | None, kind: Kind, work: Path, say: Say) 
     offered, failures = archives(canonical(name))
     fitting = [archive for archive in offered if _fits(archive, name, version, kind)]
     if not fitting:
-        seen = sorted({archive.version for archive in offered if archive.version}, key=release)
+        versions = sorted({archive.version for archive in offered if archive.version}, key=release)
         fault = f"none of your package indexes has {'a wheel' if kind == 'wheel' else 'a source archive'} of it"
-        fault += f" ({'; '.join(failures)})" if failures else f"; versions seen: {', '.join(seen[-6:]) or 'none'}"
+        fault += f" ({'; '.join(failures)})" if failures else f"; versions seen: {', '.join(versions[-6:]) or 'none'}"
         hint = "check the name, version and pip's index-url, or put the file into a folder that PIP_FIND_LINKS names"
         raise InputError(fault, f"pypi:{name}" + (f"=={version}" if version else ""), hint)
     best = max(fitting, key=lambda archive: release(archive.version))

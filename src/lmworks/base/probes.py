@@ -82,12 +82,12 @@ def measure(threads: int, free: int) -> Rates:
 
 def _seconds(call: Callable[[], object]) -> float:
     """How long a call takes: the tenth part of as many calls as fit into the budget is faster."""
-    taken: list[float] = []
-    while not taken or sum(taken) < BUDGET:
+    timings: list[float] = []
+    while not timings or sum(timings) < BUDGET:
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-    return sorted(taken)[len(taken) // 10]
+        timings.append(time.perf_counter() - start)
+    return sorted(timings)[len(timings) // 10]
 
 
 def _product(dtype: Any, threads: int) -> Probe | None:
@@ -97,15 +97,15 @@ def _product(dtype: Any, threads: int) -> Probe | None:
     linear = torch.nn.functional.linear
     weights = torch.randn(OUTPUTS, INPUTS).to(dtype)
     few = torch.randn(FEW_TOKENS, INPUTS).to(dtype)
-    taken: list[float] = []
+    timings: list[float] = []
     try:
-        while len(taken) < 9 and sum(taken) < 0.1:
+        while len(timings) < 9 and sum(timings) < 0.1:
             start = time.perf_counter()
             linear(few, weights)
-            taken.append(time.perf_counter() - start)
+            timings.append(time.perf_counter() - start)
     except RuntimeError:
         return None
-    if min(taken) / FEW_TOKENS * TOKENS / threads > 0.5:
+    if min(timings) / FEW_TOKENS * TOKENS / threads > 0.5:
         return (lambda: linear(few, weights)), 2.0 * FEW_TOKENS * INPUTS * OUTPUTS
     many = torch.randn(TOKENS, INPUTS).to(dtype)
     layers = [weights.clone() for _ in range(WEIGHTS)]

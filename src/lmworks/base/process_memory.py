@@ -35,7 +35,7 @@ def memory() -> tuple[int, int]:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held, since it began or since reset_peak_memory."""
+    """The most bytes of memory that this process has held since it began."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -114,15 +114,6 @@ def _mapped_files() -> list[tuple[int, int]]:
         return []
     places = [line.split()[0].split("-") for line in lines if line.split()[4] != "0"]  # the inode
     return [(int(begin, 16), int(end, 16)) for begin, end in places]
-
-
-def reset_peak_memory() -> bool:
-    """Lets peak_memory count anew from here; returns whether the system permits it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
 
 
 def keep_memory() -> bool:

@@ -183,7 +183,7 @@ def _rows(cls: type[BaseModel], prefix: str) -> Any:
 
 
 def _group(annotation: Any) -> type[BaseModel] | None:
-    """The only settings class that an annotation names, alone or beside plain types; None for anything else."""
+    """The only settings class in an annotation, alone or in a union with plain types; None for anything else."""
     classes = [c for c in _choices(annotation) if isinstance(c, type) and issubclass(c, BaseModel)]
     return classes[0] if len(classes) == 1 else None
 

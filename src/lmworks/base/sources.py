@@ -94,7 +94,7 @@ def find(
         source: anything of the grammar.
         content: "model" or "data".
         offline: fetch nothing; by default as is_offline says.
-        say: told of each fetch before it begins, with the size where it is known.
+        say: called with a message before each download, with the size if it is known.
 
     Raises:
         InputError: there is no such thing, or it would have to be fetched and must not be.

@@ -83,11 +83,11 @@ class Conversation:
         Raises:
             InputError: it cannot be answered, for instance because the context is full.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
-        stream = self.model.chat(asked, stream=True, raw=self.raw, **self.settings.model_dump())
+        messages = [*self.messages, {"role": "user", "content": text}]
+        stream = self.model.chat(messages, stream=True, raw=self.raw, **self.settings.model_dump())
         answer = _print_answer(self.model, stream, self.settings.num_beams)
         if answer:
-            self.messages = [*asked, {"role": "assistant", "content": answer}]
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
 
 
 def _talk(conversation: Conversation) -> int:

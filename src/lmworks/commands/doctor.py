@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def examine(refresh: bool = False) -> dict[str, Any]:
-    """Everything that doctor tells, sizes in bytes."""
+    """Everything that doctor prints; sizes in bytes."""
     total, free = process_memory.memory()
     processor, rates = machine.processor(), machine.rates(refresh)
     products = _products(refresh)
@@ -180,7 +180,7 @@ def _print(info: dict[str, Any]) -> None:
 
 
 def _print_rates(info: dict[str, Any]) -> None:
-    """What was measured; beside each rate, whether other programs ran meanwhile."""
+    """The measured rates, and for each whether other programs disturbed its measurement."""
     rates, reading = info["rates"], info["reading"]
     speeds = [(f"matrix products, {name}", rates[name], "GFLOP/s", rates["share"]) for name in PRECISIONS]
     for precision, best in info["products"]["fastest"].items():

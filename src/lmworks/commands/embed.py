@@ -73,10 +73,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _tell(model: LanguageModel, texts: list[str], asked: str | None) -> None:
+def _tell(model: LanguageModel, texts: list[str], pooling: str | None) -> None:
     """On standard error: how the vectors were made, and which texts are longer than the encoder was trained on."""
     own = model.pooling
-    if asked is None:
+    if pooling is None:
         way = f"{own.describe()} (the model's own)" if own else "mean, normalized (the model names none)"
         print(f"pooling: {way}", file=sys.stderr)
     if own is None or own.max_tokens is None:

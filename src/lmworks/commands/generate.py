@@ -52,8 +52,8 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     form = model.input_format
     if form is None or not form.asks or raw:
         return
-    what = f"labelled ({list_labels(form.labels, 6)})" if form.labels else "asked"
-    note = f"texts are {what} as in the run that trained this model; --raw reads them as they are"
+    form_name = f"labelled ({list_labels(form.labels, 6)})" if form.labels else "asked"
+    note = f"texts are {form_name} as in the run that trained this model; --raw reads them as they are"
     print(f"note: {note}", file=sys.stderr)
 
 

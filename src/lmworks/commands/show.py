@@ -45,20 +45,20 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     """
     to = to or console()
     cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
-    shown = Table(box=box.SIMPLE_HEAD, show_header=any(headers), pad_edge=False, show_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, show_header=any(headers), pad_edge=False, show_edge=False)
     for index, header in enumerate(headers):
         column = [row[index].plain for row in cells if index < len(row)]
         numbers = any(column) and all(NUMBER.match(text) or text in ("", "-") for text in column)
-        shown.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
-        shown.add_row(*row)
+        grid.add_row(*row)
     if title:
         to.print(Text(title, style="bold"))
     if to.is_terminal:
-        to.print(shown)
+        to.print(grid)
         return
     with to.capture() as lines:
-        to.print(shown)
+        to.print(grid)
     for line in lines.get().removesuffix("\n").split("\n"):  # without trailing spaces
         to.print(Text(line.rstrip()))
 

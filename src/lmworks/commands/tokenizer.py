@@ -105,9 +105,9 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What was given of the settings, as plain values."""
-    given = {name: getattr(args, name) for name in TokenizerSettings.model_fields}
-    values = {name: parse_value(value) if isinstance(value, str) else value for name, value in given.items()}
-    return {name: value for name, value in values.items() if given[name] is not None}
+    arguments = {name: getattr(args, name) for name in TokenizerSettings.model_fields}
+    values = {name: parse_value(value) if isinstance(value, str) else value for name, value in arguments.items()}
+    return {name: value for name, value in values.items() if arguments[name] is not None}
 
 
 def _data_settings(rest: list[str], action: str) -> Any:
@@ -170,8 +170,8 @@ def _readable(token: dict[str, Any], coloured: bool) -> str:
     """A piece on one line; special ones stand in braces where colour does not tell them."""
     signs = {"\\": "\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     piece = "".join(signs.get(sign, sign if sign.isprintable() else ascii(sign)[1:-1]) for sign in token["piece"])
-    shown = piece if coloured or not token["special"] else f"{{{piece}}}"
-    return f"{shown}={token['text']}" if "text" in token else shown
+    text = piece if coloured or not token["special"] else f"{{{piece}}}"
+    return f"{text}={token['text']}" if "text" in token else text
 
 
 def _summary(text: str, tokens: list[dict[str, Any]]) -> str:

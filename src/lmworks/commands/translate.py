@@ -29,11 +29,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print one line a text, as soon as it is known."""
     from lmworks.generate.sampling import SamplingSettings
 
-    asked = as_list(parse_overrides(rest))
-    build(SamplingSettings, asked, "the command line")
+    overrides = as_list(parse_overrides(rest))
+    build(SamplingSettings, overrides, "the command line")
     model = open_model(args)
     for texts in _batches(args.text or ["-"]):
-        answers = iter(model.translate([text for text in texts if text], **asked) if any(texts) else [])
+        answers = iter(model.translate([text for text in texts if text], **overrides) if any(texts) else [])
         for text in texts:  # an empty line stays one
             print(next(answers).replace("\n", " ") if text else "", flush=True)
     return 0

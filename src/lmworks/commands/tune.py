@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, method: str, out: str) -> None:
-    """What names a run beside its model, for tune, pretrain and plan alike."""
+    """The arguments that tune, pretrain and plan share, besides the model."""
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
     parser.add_argument("--method", choices=list(METHODS), help=method)
     tasks = f"what is learned: {', '.join(TASKS)}; default: what suits rows and model"
@@ -88,12 +88,12 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def finish(done: Run) -> int:
+def finish(run: Run) -> int:
     """Show what came out; an interrupted run ends as Ctrl-C does."""
-    if done.stopped == "interrupted":
+    if run.stopped == "interrupted":
         return 130
     from lmworks.reports import terminal
 
-    terminal.show(done.card)
-    print(f"model:  {done.folder / 'final'}\nreport: {done.folder / 'report.html'}")
+    terminal.show(run.card)
+    print(f"model:  {run.folder / 'final'}\nreport: {run.folder / 'report.html'}")
     return 0

@@ -56,7 +56,7 @@ class Example:
         source: (S,) int32 ids that the encoder of an encoder-decoder reads; None: there is none.
         types: (T,) int32 kind of each token (0 first, 1 second sentence); None: all 0.
         labels: of classification heads, by their names.
-        origin: what its task samples from beside the ids (the document of a window, words, other sentences).
+        origin: further data from which the task samples (the document of a window, words, other sentences).
     """
 
     ids: np.ndarray
@@ -145,7 +145,7 @@ class Batch:
         segments: int64 document number inside its row, from 1; 0 is padding.
         tokens: number of tokens that are not padding, with those of the source.
         types: int64 kind of each token; None: all 0.
-        source: what the encoder reads; None: there is no encoder beside.
+        source: input of the encoder; None: there is no encoder.
         labels: of classification heads, by their names; a head without labels in this batch is not among them.
     """
 

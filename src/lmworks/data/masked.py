@@ -175,7 +175,7 @@ def pair_example(block: Block, frame: Frame, masking: Masking) -> Example:
 
 def sample_pair(block: Block, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
     """A pair as BERT samples it: A is some of the block's first sentences; B, with probability one half each, the rest
-    of the block, or sentences of another document (of the same one, where it is alone) that fit beside A."""
+    of the block, or sentences of another document (of the same one, if there is no other) that fit together with A."""
     cut = int(rng.integers(block.first + 1, block.last))
     first = _segment(block, block.first, cut)
     if rng.random() < 0.5:

@@ -135,12 +135,12 @@ def sampled_examples(
 
 
 def room(context: int, special: int, least: int) -> int:
-    """Tokens that a context leaves for a text beside the special tokens around it.
+    """Tokens of a context that are left for a text between its special tokens.
 
     Raises:
         InputError: fewer than `least`.
     """
     if context < special + least:
-        fault = f"a context of {context} tokens has no room for a text beside {special} special tokens"
+        fault = f"a context of {context} tokens has no room for a text and {special} special tokens"
         raise InputError(fault, "max_tokens", f"give at least {special + least}")
     return context - special

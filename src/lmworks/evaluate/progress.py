@@ -1,4 +1,4 @@
-"""How far a measurement is: what measures says what it counts and how much is done; whoever shows it listens."""
+"""Progress of an evaluation: the evaluating code reports parts and counts; a listener shows them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Shows how far a measurement is."""
+    """Shows the progress of an evaluation."""
 
     def begin(self, part: str, total: int) -> None:
-        """A part begins: what is counted in it, such as "answers", and how many there are."""
+        """A part begins: the name of its items, such as "answers", and their number."""
 
     def advance(self, count: int) -> None:
-        """So many more of the part are done."""
+        """``count`` more items of the part are done."""
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -23,7 +23,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within this block the listener is told of parts and of what is done."""
+    """Within this block the listener receives the progress."""
     token = _listener.set(listener)
     try:
         yield
@@ -32,14 +32,14 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def begin(part: str, total: int) -> None:
-    """A part of a measurement begins."""
+    """A part of an evaluation begins."""
     listener = _listener.get()
     if listener is not None:
         listener.begin(part, total)
 
 
 def report(count: int) -> None:
-    """So many more of the part that has begun are done."""
+    """``count`` more items of the current part are done."""
     listener = _listener.get()
     if listener is not None:
         listener.advance(count)

@@ -1,5 +1,6 @@
 """BART (Lewis et al. 2019): encoder and decoder, post-norm, learned positions that begin at row 2, a norm after the
-embeddings, a bias of the logits. Marian is the same house with other positions, so its translation is told here too."""
+embeddings, a bias of the logits. Marian has the same
+architecture with other positions, so its translation is here too."""
 
 from __future__ import annotations
 

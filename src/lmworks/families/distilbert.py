@@ -33,7 +33,7 @@ LAYER = {
     "output_layer_norm": "post_attention_layernorm",
 }
 HEAD = {"vocab_transform": "head_transform.dense", "vocab_layer_norm": "head_transform.norm"}
-NORM_EPS = 1e-12  # their code's; no key of theirs tells it
+NORM_EPS = 1e-12  # a constant of their code, in no config
 
 
 def _read(keys: Keys) -> dict[str, Any]:

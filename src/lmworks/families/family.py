@@ -1,7 +1,7 @@
-"""What a published family offers, and how its config.json is read so that no key goes unnoticed.
+"""The interface of a published family, and reading its config.json so that no key is silently ignored.
 
-Knows no family by name. Token ids, data types and the like in a config.json do not change logits; they are told here
-once, as knowingly ignored. Any key that nobody reads is an error that names it.
+Depends on no particular family. Keys that do not change logits, such as token ids and data types, are listed here as
+ignored. Any other key that is not read is an error that names it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None, {}),
 }
 PUBLISHED = "compare with the config.json that the model was published with"
-UNSAID = {"initialization"}  # of a ModelConfig, what no config.json says: it is over once the weights are drawn
+UNSAID = {"initialization"}  # fields of a ModelConfig that no config.json has: initialization matters only once
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-NEEDED = object()  # in a Fields: a number of at least one, which the config must tell
+NEEDED = object()  # in Fields: a number of at least one, which the config must have
 Fields = dict[str, tuple[str, Any]]  # our field -> their key, and its value where the key is absent
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -81,7 +81,7 @@ class Family:
         prefix: what stands before every name but the heads'; files of models without heads lack it.
         ignored: regular expressions of tensors in their files that we compute ourselves.
         duplicates: regular expressions of tensors that files may hold a second time, each with our name of what it
-            must equal. Only those that the table does not tell are taken for duplicates.
+            must equal. Tensors that the table names are never duplicates.
         older: regular expressions in names that older files have, each with what stands there now.
     """
 
@@ -114,8 +114,8 @@ class Family:
         Args:
             hf_config: the dict.
             place: the file, for errors.
-            tensors: names in the model's file, with the prefix, which tell heads that the config does not; where
-                nothing is known of a file, ``architectures`` alone tells them.
+            tensors: names in the model's file, with the prefix. They show which heads the model has; without them,
+                ``architectures`` determines the heads.
 
         Raises:
             InputError: a key is missing, unknown, or has a value that we cannot compute with.
@@ -138,7 +138,7 @@ class Family:
 
         Args:
             config: what the model is.
-            given: keys that the model came with or its tokenizer tells (ids of special tokens); they win.
+            given: keys from the model's files or its tokenizer (ids of special tokens); they take precedence.
 
         Raises:
             InputError: this family cannot say what the config says; the fields are named.
@@ -147,9 +147,9 @@ class Family:
         architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
         keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(given or {})}
         tensors = {row.theirs for row in self.rows(config)}
-        read_back, wanted = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
-        if lost := sorted(name for name in wanted if read_back[name] != wanted[name] and name not in UNSAID):
-            values = ", ".join(f"{name} = {wanted[name]!r}" for name in lost)
+        read_back, expected = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
+        if lost := sorted(name for name in expected if read_back[name] != expected[name] and name not in UNSAID):
+            values = ", ".join(f"{name} = {expected[name]!r}" for name in lost)
             raise InputError(f"a {self.name} config cannot say {values}", hint="save it as another family")
         return keys
 
@@ -194,7 +194,7 @@ class Keys:
     def take(self, name: str, default: Any = None, *kinds: type) -> Any:
         """The value of a key, or the family's default where the key is absent.
 
-        It must be null or of one of ``kinds``; without them, of the default's kind where that tells one.
+        It must be null or of one of ``kinds``; without ``kinds``, of the default's type if that is a plain type.
         """
         self._known.add(name)
         value = self._values.get(name, default)
@@ -211,7 +211,7 @@ class Keys:
         return self._values[name]
 
     def sizes(self, **theirs: str) -> dict[str, Any]:
-        """The sizes that every family must tell, by our names; ``theirs`` names those that they call otherwise."""
+        """The sizes that every config must have, by our names; ``theirs``: their names where these differ."""
         return {name: self.count(theirs.get(name, name), name) for name in SIZES}
 
     def fields(self, alike: Fields) -> dict[str, Any]:
@@ -224,13 +224,13 @@ class Keys:
         return {ours: alike[ours][1] if value is None else value for ours, value in values.items()}
 
     def in_their_words(self, fault: str) -> str:
-        """A fault of our fields, with their keys in the fields' place."""
+        """An error message about our fields, with their keys instead."""
         for ours, theirs in self._theirs.items():
             fault = re.sub(rf"(?m)^(\s*){ours}:", rf"\g<1>{theirs}:", fault)
         return fault
 
     def count(self, name: str, field: str = "") -> int:
-        """A number of things that must be told: at least one, at most what our field of that name may be."""
+        """A required number: at least one, at most the maximum of our field of that name."""
         value = self.need(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} is {value!r}, not a number of at least one", self.place, "repair the config")

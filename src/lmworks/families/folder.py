@@ -62,10 +62,10 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
     Raises:
         InputError: a file is missing or damaged, the family is not known, or config and weights do not fit together.
     """
-    folder, wanted = Path(path), read_dtype(dtype, storage, device)
+    folder, requested = Path(path), read_dtype(dtype, storage, device)
     hf_config = _config(folder)
     family = family_of(hf_config, str(folder / CONFIG))
-    weights = _Weights(_weight_files(folder), wanted, family, _assignment(folder))
+    weights = _Weights(_weight_files(folder), requested, family, _assignment(folder))
     config = family.read_config(hf_config, str(folder / CONFIG), set(weights))
     network, rows = empty_network(config), family.table(config)
     if family.is_bare(config):
@@ -142,15 +142,15 @@ def save_folder(
     folder = Path(path)
     check_place(folder, overwrite)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    written = dtype_of(dtype) if dtype else _own_dtype(network)
-    weights |= {f"{name}.weight": layer.storage.dequantized(written) for name, layer in stored_layers(network)}
+    written_dtype = dtype_of(dtype) if dtype else _own_dtype(network)
+    weights |= {f"{name}.weight": layer.storage.dequantized(written_dtype) for name, layer in stored_layers(network)}
     ids = {name: ids_within((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
     keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
     for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
         keys.setdefault(name, None)
-    keys["torch_dtype"] = str(written).removeprefix("torch.")
+    keys["torch_dtype"] = str(written_dtype).removeprefix("torch.")
     theirs = to_theirs(family.table(config), weights)
-    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written.itemsize, "the model's weights")
+    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize, "the model's weights")
     with atomic_folder(folder) as aside:
         _write_json(aside / CONFIG, keys)
         if generation:
@@ -159,7 +159,7 @@ def save_folder(
             tokenizer.save(aside)
         if pooling is not None:
             write_pooling(aside, pooling, config.hidden_size)
-        _save_weights(aside, theirs, written, shard_bytes)
+        _save_weights(aside, theirs, written_dtype, shard_bytes)
     return folder
 
 
@@ -274,7 +274,7 @@ def _assignment(folder: Path) -> dict[str, str] | None:
 
 
 def _leave_duplicates(weights: _Weights, rows: Sequence[Row], family: Family, folder: Path) -> None:
-    """Files may hold what is tied a second time: the head's matrix beside the embedding, and the like."""
+    """Drop duplicates of tied weights, such as the head's matrix in addition to the embeddings."""
     known = {row.theirs for row in rows}
     theirs = {row.ours: row.theirs for row in rows if isinstance(row, Rename)}
     for pattern, ours in family.duplicates:
@@ -330,15 +330,15 @@ def _save_weights(folder: Path, theirs: dict[str, torch.Tensor], dtype: torch.dt
             filled = 0
         shards[-1].append(name)
         filled += size
-    where: dict[str, str] = {}
+    file_of: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: theirs[name].to("cpu", dtype).contiguous() for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
-        where |= dict.fromkeys(names, file)
+        file_of |= dict.fromkeys(names, file)
     if len(shards) > 1:
         size = sum(tensor.numel() for tensor in theirs.values()) * dtype.itemsize
-        _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+        _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": file_of})
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A GGUF file -> config, network and tokenizer; the metadata is told as the config.json of the family it belongs to.
+"""A GGUF file -> config, network and tokenizer; the metadata is translated into the config.json of its family.
 
 llama.cpp's names differ from everyone's, and for its llama architecture it stores the rows of each query and key head
 in another order (pairs of neighbours rotate together there, not halves), which is undone here.
@@ -62,7 +62,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     Raises:
         InputError: damaged, or of an architecture, a quantization or a tokenizer that is not read here.
     """
-    wanted, file = read_dtype(dtype, storage, device), GGUFFile(path)
+    requested, file = read_dtype(dtype, storage, device), GGUFFile(path)
     tokenizer = tokenizer_of(file.metadata, str(path))
     family, hf_config = _config_of(file)
     config = family.read_config(hf_config, str(path))
@@ -71,11 +71,11 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
     network = empty_network(config)
-    matrices = matrices_of(network) if wanted is None else set()
+    matrices = matrices_of(network) if requested is None else set()
     two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
     as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}
     stored = file.read_stored(list(as_stored))
-    read = file.read([name for name in names if name not in stored], wanted or torch.float32)
+    read = file.read([name for name in names if name not in stored], requested or torch.float32)
     columns = {part: stored[name].shape[1] for name, parts in as_stored.items() for part in parts}
     shapes = {name: (*shape[:-1], columns.get(name, shape[-1])) for name, shape in shapes_of(network).items()}
     tensors = to_ours(rows, read | stored, shapes, place=str(path))

@@ -195,8 +195,8 @@ def _all_parts(opened: _Part, count: int) -> list[_Part]:
 
 
 def _few(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{listed} {'is' if len(names) == 1 else 'are'}"
 
 
 class _Part:

@@ -173,7 +173,7 @@ def _id(metadata: Mapping[str, Any], role: str, size: int, place: str, default: 
 
 
 def _end_ids(metadata: Mapping[str, Any], vocabulary: dict[str, int], types: list[int], place: str) -> list[int]:
-    """Every token that ends a turn or a text: those told, and control tokens that go by a known name."""
-    given = [_id(metadata, role, len(vocabulary), place) for role in ("eos", "eot", "eom")]
+    """All tokens that end a turn or a text: those of the metadata, and control tokens with a known name."""
+    role_ids = [_id(metadata, role, len(vocabulary), place) for role in ("eos", "eot", "eom")]
     named = [vocabulary[name] for name in ENDINGS if name in vocabulary]
-    return [i for i in given if i is not None] + [i for i in named if types[i] in (CONTROL, UNKNOWN)]
+    return [i for i in role_ids if i is not None] + [i for i in named if types[i] in (CONTROL, UNKNOWN)]

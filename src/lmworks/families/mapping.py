@@ -1,9 +1,9 @@
 """Tables of names between a published model's tensors and ours: rows that are read both ways.
 
 A row says that one of their tensors is one of ours (Rename) or several of ours, one under another (Split), perhaps
-transposed. ``{i}`` stands for the number of a layer. A table is told every tensor of a model, so whatever it does not
-tell is an error by name. The same rows translate module names, which is what adapters on disk need. Knows nothing of
-configs, files or families.
+transposed. ``{i}`` stands for the number of a layer. A table names every tensor of a model; a
+tensor that it does not name is an error. The same rows translate module names for adapters on disk. Independent of
+configs, files and families.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ class ModulePart:
 
 def expand(rows: Iterable[Row], layers: int) -> list[Row]:
     """Write a row with ``{i}`` out for every layer."""
-    written: list[Row] = []
+    expanded: list[Row] = []
     for row in rows:
         if "{i}" not in row.theirs:
-            written.append(row)
+            expanded.append(row)
             continue
         for layer in range(layers):
             theirs = row.theirs.replace("{i}", str(layer))
             if isinstance(row, Rename):
-                written.append(replace(row, theirs=theirs, ours=row.ours.replace("{i}", str(layer))))
+                expanded.append(replace(row, theirs=theirs, ours=row.ours.replace("{i}", str(layer))))
             else:
                 ours = tuple(name.replace("{i}", str(layer)) for name in row.ours)
-                written.append(replace(row, theirs=theirs, ours=ours))
-    return written
+                expanded.append(replace(row, theirs=theirs, ours=ours))
+    return expanded
 
 
 def to_ours(
@@ -141,7 +141,7 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
     """Our tensors by our names -> theirs by theirs; contiguous, so that they can be written.
 
     Raises:
-        InputError: the table and ``ours`` do not tell of the same tensors.
+        InputError: the table and ``ours`` do not have the same tensors.
     """
     named = {name for row in rows for name in row.parts}
     if named != set(ours):
@@ -162,19 +162,19 @@ def to_theirs(rows: Sequence[Row], ours: Mapping[str, torch.Tensor]) -> dict[str
 
 def their_place(rows: Iterable[Row], module: str) -> ModulePart | None:
     """Our module's path (``layers.3.self_attn.q_proj``) -> where it lies in their model, or None."""
-    wanted = module + ".weight"
+    weight_name = module + ".weight"
     for row in rows:
-        if wanted in row.parts:
+        if weight_name in row.parts:
             theirs = row.theirs.removesuffix(".weight")
-            return ModulePart(theirs, row.parts.index(wanted), len(row.parts), row.transpose)
+            return ModulePart(theirs, row.parts.index(weight_name), len(row.parts), row.transpose)
     return None
 
 
 def our_modules(rows: Iterable[Row], module: str) -> tuple[str, ...]:
     """Their module's path -> our modules' paths, in the order in which theirs holds them; empty where unknown."""
-    wanted = module + ".weight"
+    weight_name = module + ".weight"
     for row in rows:
-        if row.theirs == wanted:
+        if row.theirs == weight_name:
             return tuple(name.removesuffix(".weight") for name in row.parts)
     return ()
 
@@ -204,5 +204,5 @@ def _equal(row: Split, rows: int, place: str) -> tuple[int, ...]:
 def _some(names: set[str]) -> str:
     if not names:
         return "none"
-    shown = ", ".join(sorted(names)[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+    listed = ", ".join(sorted(names)[:SHOWN])
+    return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN} more"

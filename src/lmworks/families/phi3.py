@@ -16,7 +16,7 @@ SAME: Fields = FIELDS | {
     "embedding_dropout": ("embd_pdrop", 0.0),
     "hidden_dropout": ("resid_pdrop", 0.0),
 }
-TRAINED = 4096  # original_max_position_embeddings where a config does not tell it
+TRAINED = 4096  # original_max_position_embeddings for configs without it
 
 
 def _read(keys: Keys) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rotary positions in a config.json, both ways.
 
 Up to version 4 ``transformers`` writes ``rope_theta`` and ``rope_scaling``; from 5 on it writes ``rope_parameters``,
-told for each kind of layer where they differ, and still reads the older ones. All are read here; the older are written,
-because every version understands them.
+separately for each kind of layer if they differ, and still reads the older keys. All are read here; the older keys are
+written, because every version reads them.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def read_rope(
 
     Args:
         keys: the config.json.
-        theta: the family's rope_theta where the config does not tell it.
+        theta: the family's rope_theta, for configs without it.
         local: the same of sliding layers, in families where they have their own; else None.
-        trained: the context before stretching, where the config does not tell it; None: the whole one.
+        trained: the context before scaling, for configs without it; None: the whole context.
         partial: the family may rotate a part of each head.
 
     Raises:
@@ -121,7 +121,7 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
 
 def _check_kinds(rope: Mapping[str, Any], place: str) -> None:
-    """Check the values of both forms, told for all layers or for each kind of them."""
+    """Check the types of all values, in both forms: for all layers or for each kind of layer."""
     check_kinds(rope, KINDS, place)
     for value in rope.values():
         if isinstance(value, Mapping):
@@ -133,7 +133,7 @@ def _without_nulls(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_for_all_layers(rope: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """transformers 5 may tell the rotation of each kind of layer; most families have one for all."""
+    """Parameters for all layers, from the form of transformers 5 that has them for each kind of layer."""
     kinds = [_without_nulls(value) for value in rope.values() if isinstance(value, Mapping)]
     if not kinds:
         return dict(rope)

@@ -81,7 +81,7 @@ def read_pooling(folder: Path) -> tuple[SentencePooling | None, list[str]]:
 
 
 def write_pooling(folder: Path, pooling: SentencePooling, width: int) -> None:
-    """Write the files that sentence-transformers opens, beside a model's own; ``width``: of its hidden states."""
+    """Write the files that only sentence-transformers needs; ``width``: size of the model's hidden states."""
     names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     paths = ["", *(f"{index}_{name}" for index, name in enumerate(names[1:], 1))]
     modules = [

@@ -38,7 +38,7 @@ def _read(keys: Keys) -> dict[str, Any]:
     activation = "gelu_new" if word == "gated-gelu" else word.removeprefix(GATED)
     if activation not in ACTIVATIONS:
         raise InputError(f"feed_forward_proj: {word!r} is not a feed-forward we have", keys.place, "relu or gated-gelu")
-    # transformers 5 always says that the head is tied, and tells v1.0 from v1.1 by the scale alone
+    # transformers 5 always writes that the head is tied; only the scale distinguishes v1.0 from v1.1
     scaled = keys.take("scale_decoder_outputs", None, bool)
     tied = keys.take("tie_word_embeddings", True)
     scaled = tied is not False if scaled is None else scaled

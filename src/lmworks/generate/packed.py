@@ -1,14 +1,15 @@
-"""Linears kept so that one token at a time is fast. For inference only: such a network can no longer be trained.
+"""Linears with weights packed for fast decoding of one token at a time. For inference only: they cannot be trained.
 
-One new token multiplies each matrix by a single row, so its speed is that of reading weights: fewer bytes, more
-tokens per second.
+For one new token, each matrix is multiplied by a single row, so memory bandwidth limits the speed: fewer bytes of
+weights, more tokens per second.
 
-- Weights of a Q4_1 or Q4_0 file have sixteen equidistant values in each group. Their storage states it; of
-  weights that were widened it is computed again. They are kept in those four bits: no weight is rounded that was not
-  rounded already, but scales and the products of single rows are bfloat16's. The head is kept in float16 beside.
-- In a bfloat16 network, PyTorch's plain product reads weights far below the memory's rate; oneDNN's layout does not.
+- Weights of a Q4_1 or Q4_0 file have sixteen equidistant values in each group. Their storage has these values; for
+  weights that were converted to float32, they are computed again. The weights are packed in four bits without further
+  rounding; scales, and the matmuls of single rows, are bfloat16. The head is packed in float16.
+- In a bfloat16 network, PyTorch's matmul of a single row reads weights far below the memory bandwidth; oneDNN's packed
+  layout does not.
 
-Knows no file format: it looks at the numbers.
+Independent of file formats: packing depends on the values of the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lmworks.model.transformer import Transformer
 
 GROUP = 32  # weights with one scale in llama.cpp's four-bit formats
 LEVELS = 15
-FEW_ROWS = 4  # from here on the plain product, which reads weights once for all rows, is the faster one
+FEW_ROWS = 4  # from this number on the plain matmul, which reads weights once for all rows, is faster
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("up_proj",), ("down_proj",))
 FourBitGroups = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 LATTICE_ERROR = 2e-3  # of a group's range: the rounding of scales to half width, far below a four-bit step (1 / 15)

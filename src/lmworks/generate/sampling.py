@@ -220,9 +220,9 @@ def penalize(logits: torch.Tensor, penalty: float, earlier: Sequence[Sequence[in
         return logits
     logits = logits.clone()
     for row, ids in zip(logits, earlier, strict=True):
-        seen = torch.tensor(sorted(set(ids)), dtype=torch.int64, device=logits.device)
-        scores = row[seen]
-        row[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+        used_ids = torch.tensor(sorted(set(ids)), dtype=torch.int64, device=logits.device)
+        scores = row[used_ids]
+        row[used_ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
     return logits
 
 

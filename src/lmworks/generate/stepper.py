@@ -33,23 +33,18 @@ class Usage:
     """Tokens, counted as model servers count them.
 
     Attributes:
-        prompt_tokens: read at once, sources included.
-        completion_tokens: written one at a time.
+        prompt_tokens: tokens of the prompt, sources included.
+        completion_tokens: generated tokens.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    @property
-    def total_tokens(self) -> int:
-        """Both together."""
-        return self.prompt_tokens + self.completion_tokens
-
 
 class Stepper(Protocol):
     """Rows of token ids of different lengths, and for each row the logits of its next token.
 
-    Each row gets the logits that it would get alone, whichever rows are beside it, join or leave.
+    Each row gets the logits that it would get alone, whichever other rows there are, join or leave.
     """
 
     @property

@@ -134,8 +134,8 @@ class TorchStepper:
         states = encode_texts(self.network, sources)
         if len({len(state) for state in states}) == 1:
             return torch.stack(states), None
-        ones = [torch.ones(len(state), dtype=torch.int64, device=state.device) for state in states]
-        return pad_sequence(states, batch_first=True), pad_sequence(ones, batch_first=True)
+        masks = [torch.ones(len(state), dtype=torch.int64, device=state.device) for state in states]
+        return pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True)
 
     def _read(self, rows: list[list[int]], memory: _Memory | None, reserve: int) -> tuple[Cache, torch.Tensor]:
         """A cache of these rows, and the logits (B, V) after the last token of each: the head runs there alone."""

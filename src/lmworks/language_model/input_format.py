@@ -1,7 +1,7 @@
-"""How inputs looked when a model was trained: the prompt's pattern, the system message, the labels.
+"""The format of a model's inputs in training: the prompt's pattern, the system message, the labels.
 
-A run writes this beside its result as ``lmworks.json``, which other libraries do not read. The opened model
-gets its inputs in the same form. Knows no network.
+A run writes it as ``lmworks.json`` into the folder of its result; other libraries ignore this file. The opened model
+formats its inputs in the same way. Independent of the network.
 """
 
 from __future__ import annotations
@@ -123,14 +123,14 @@ class InputFormat(Settings):
 
     def messages_of(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A conversation with the run's system message, and what the person says in the run's pattern."""
-        written = [dict(message) for message in messages]
+        copies = [dict(message) for message in messages]
         if self.kind == "prompt" and len(self.columns) == 1:
-            for message in written:
+            for message in copies:
                 if message.get("role") == "user" and isinstance(message.get("content"), str):
                     message["content"] = self.fill(message["content"])
-        if not written:
-            return written
-        return as_messages(Row({"messages": written}), DataSettings(system=self.system), [])
+        if not copies:
+            return copies
+        return as_messages(Row({"messages": copies}), DataSettings(system=self.system), [])
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -81,7 +81,7 @@ def open_saved_model(
 
 
 def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
-    """Whether a source is an adapter beside a base, rather than a whole model."""
+    """Whether a source is an adapter, not a whole model."""
     return (_resolve(source, offline).path / "adapter_config.json").is_file()
 
 

@@ -229,8 +229,8 @@ def _by_document(
                 later = torch.ones(size, dtype=torch.bool, device=matrix.device).triu(1)
                 matrix = matrix.masked_fill(later, torch.finfo(matrix.dtype).min)
             matrix = matrix.to(run_queries.dtype)
-        stacked = (_stacked(part, count) for part in (run_queries, run_keys, run_values))
-        mixed.append(_unstacked(_attend(*stacked, matrix, causal, settings)))
+        q, k, v = (_stacked(part, count) for part in (run_queries, run_keys, run_values))
+        mixed.append(_unstacked(_attend(q, k, v, matrix, causal, settings)))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
 
 

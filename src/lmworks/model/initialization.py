@@ -1,17 +1,16 @@
-"""Initialization of a new model's weights as published, by ``config.initialization``. Knows nothing of training.
+"""Initialization of a new model's weights as published, by ``config.initialization``.
 
 normal     N(0, initializer_range) for every matrix and embedding.
 truncated  the same, truncated at two standard deviations (BERT: Devlin et al. 2018, as their code has it).
-gpt2       normal; matrices whose output is added to the residual are divided by the root of their number (Radford et
-           al. 2019, section 2.3).
+gpt2       normal; matrices whose output is added to the residual stream are divided by the root of their number
+           (Radford et al. 2019, section 2.3).
 xavier     matrices uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010, eq. 16), embeddings N(0,
            width^-0.5), so that embeddings scaled by the root of their width have unit variance (Vaswani et al. 2017,
            section 3.4).
-t5         each matrix by its fan-in, queries also by the root of the head size, because T5's scores are not divided by
-           it; embeddings N(0, 1) (Raffel et al. 2020, as Mesh TensorFlow initializes them; an untied head by its
-           fan-in).
+t5         N(0, fan-in^-0.5) for each matrix, an untied head included; q_proj also divided by the root of the head size,
+           because T5 does not scale its scores; embeddings N(0, 1) (Raffel et al. 2020, as in Mesh TensorFlow).
 
-Norms begin as 1 and biases as 0 everywhere. xavier and t5 do not read initializer_range.
+Norms start at 1 and biases at 0 everywhere. xavier and t5 do not use initializer_range.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def draw(network: Transformer, generator: torch.Generator | None = None) -> None
 
     Args:
         network: changed in place, on any device and in any precision.
-        generator: on the CPU. The same one gives the same weights on every device; None: torch's own.
+        generator: on the CPU, so that one seed gives the same weights on every device; None: torch's own.
     """
     config = network.config
     writes: dict[Stack, int] = {network: network.depth * (3 if network.encoder is not None else 2)}

@@ -1,8 +1,8 @@
-"""Attention masks. A query attends to a key when both lie in the same document (segment), when the key is not later
-(causal models), and when it is not further back than the window (sliding layers).
+"""Attention masks. A query attends to a key if both are in the same document (segment), if the key is not later than
+the query (causal models), and if their distance is within the window (sliding layers).
 
-Segment 0 is padding; padding attends to padding, so that no row of a softmax is empty. This file knows nothing of
-attention or caches: it takes positions and segments of queries and keys.
+Segment 0 is padding; padding attends to padding, so that no row of a softmax is empty. Masks are computed from
+positions and segments of queries and keys alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys each query attends to in one forward pass, in the cheapest form that is exact.
+    """Which keys each query attends to in one forward pass.
 
     Attributes:
-        causal: whether a key must not be later than its query.
-        lengths: lengths of the documents packed one after another in a flat row (B = 1); each attends to itself alone.
-        key_lengths: lengths of their keys, where these are another row (cross-attention); else as ``lengths``.
+        causal: whether queries attend only to keys that are not later.
+        lengths: lengths of the documents packed one after another in a flat row (B = 1); each attends only to itself.
+        key_lengths: with cross-attention, lengths of the documents' sources; else empty, and ``lengths`` applies.
         query_positions, key_positions: (B, T) and (B, S) position inside the document.
         query_segments, key_segments: (B, T) and (B, S) document numbers; None when all tokens are one document.
         all_visible: True when every query attends to every key (one new token after a cache without segments).
@@ -44,7 +44,7 @@ class AttentionMask:
         return not self.causal or self.query_positions.shape[1] == self.key_positions.shape[1]
 
     def fits_window(self, window: int | None) -> bool:
-        """Whether a sliding window of that many tokens hides nothing here."""
+        """Whether a sliding window of ``window`` tokens hides no key of this pass."""
         if window is None:
             return True
         longest = max(self.lengths) if self.lengths else self.key_positions.shape[1]
@@ -57,13 +57,13 @@ class AttentionMask:
         """
         if not self._cu_seqlens:
             rows = [(part.shape[1],) * len(part) for part in (self.query_positions, self.key_positions)]
-            both = (self.lengths, self.key_lengths or self.lengths) if self.lengths else rows
-            self._cu_seqlens.extend(torch.tensor((0, *lengths)).cumsum(0) for lengths in both)
+            pair = (self.lengths, self.key_lengths or self.lengths) if self.lengths else rows
+            self._cu_seqlens.extend(torch.tensor((0, *lengths)).cumsum(0) for lengths in pair)
         queries, keys = self._cu_seqlens
         return queries, keys
 
     def matrix(self, window: int | None = None) -> torch.Tensor:
-        """(B, 1, T, S) bool: True where the query attends to the key. Cached for the other layers of the pass."""
+        """(B, 1, T, S) bool: True where the query attends to the key. Cached for the other layers."""
         key = None if self.fits_window(window) else window
         if key not in self._matrices:
             self._matrices[key] = self._build(key)

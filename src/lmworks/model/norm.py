@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm, computed in float32 whatever the precision of the activations."""
+"""LayerNorm and RMSNorm, computed in float32 for activations of any precision."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sinusoidal and rotary positions, and the ways to extend rotary ones to longer contexts.
 
 Rotary (Su et al. 2021, RoFormer): each pair of a query's or key's dimensions is rotated by position / theta^(2i/D).
-The pairs are (i, i + D/2), as in Hugging Face's checkpoints. This file knows nothing of attention.
+The pairs are (i, i + D/2), as in Hugging Face's checkpoints.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def sinusoids(length: int, size: int) -> torch.Tensor:
 
 
 class Rotary:
-    """Cosines and sines of rotary positions. Not a module: it has no weights, only numbers that follow from the config.
+    """Cosines and sines of rotary positions. Not a module, since it has no weights: the config determines all numbers.
 
     Args:
         config: reads the rotated size of a head, rope_theta, rope_scaling and max_position_embeddings.
-        local: of sliding layers with rates of their own: rope_local_theta, without scaling.
+        local: for sliding layers with their own base: use rope_local_theta, without scaling.
     """
 
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
@@ -56,15 +56,15 @@ class Rotary:
         return self.scaling is not None and self.scaling.kind in ("dynamic", "longrope")
 
     def outgrows(self, before: int, after: int) -> bool:
-        """Whether a text that grows from ``before`` to ``after`` tokens passes from longrope's short rates to its long
-        ones. The cache of deeper layers was computed with the short rates: the text has to be prefilled again."""
+        """Whether a text that grows from ``before`` to ``after`` tokens changes from longrope's short rates to the long
+        ones. The cache was computed with the short rates, so the text must be prefilled again."""
         return self.scaling is not None and self.scaling.kind == "longrope" and before <= self.trained < after
 
     def cos_sin(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines, each (B, T, 1, R/2) of ``dtype``, for positions (B, T); R is the rotated size of a head.
 
-        Where the rates depend on the length, it is the length of each document: packed and padded documents get the
-        rates they get alone.
+        Rates that depend on the length use the length of each document, so packed and padded documents get the same
+        rates as alone.
         """
         if not self.depends_on_length:
             cos, sin = self._from_table(positions, False)
@@ -113,7 +113,7 @@ class Rotary:
 
 
 def _lengths(positions: torch.Tensor) -> torch.Tensor:
-    """(B, T): length of the document of each token; a document begins where the position is not the last plus one."""
+    """(B, T): length of each token's document; a document begins where positions are not consecutive."""
     begins = functional.pad(positions.diff(dim=1) != 1, (1, 0))
     number = begins.cumsum(1)
     ends = positions.new_zeros(len(positions), positions.shape[1] + 1)
@@ -121,7 +121,7 @@ def _lengths(positions: torch.Tensor) -> torch.Tensor:
 
 
 def _divided(rates: torch.Tensor, divisors: tuple[float, ...] | None) -> torch.Tensor:
-    """Each rate by its own divisor."""
+    """Each rate divided by its own divisor."""
     if divisors is None or len(divisors) != len(rates):
         raise InputError(
             f"longrope has {len(divisors or ())} factors, but {len(rates)} pairs of each head are rotated",
@@ -132,7 +132,7 @@ def _divided(rates: torch.Tensor, divisors: tuple[float, ...] | None) -> torch.T
 
 
 def _longrope_factor(scaling: RopeScaling, trained: int) -> float:
-    """LongRoPE (Ding et al. 2024): scores grow with the factor, as attention over longer contexts is less peaked."""
+    """LongRoPE (Ding et al. 2024): cosines and sines grow with the context, which keeps attention peaked."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
     return 1.0 if scaling.factor <= 1 else math.sqrt(1 + math.log(scaling.factor) / math.log(trained))

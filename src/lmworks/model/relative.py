@@ -1,7 +1,7 @@
 """Relative positions of T5: a learned bias of the attention scores for each distance between query and key.
 
 Each near distance has its own bias; farther ones share biases in logarithmic buckets (Raffel et al. 2020, section 2.1).
-All layers of a stack share one table. This file knows nothing of attention's arithmetic.
+All layers of a stack share one table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RelativeBias(nn.Embedding):
         self.causal, self.farthest = causal, config.relative_max_distance
 
     def bias_of(self, mask: AttentionMask) -> torch.Tensor:
-        """The bias of one pass: (B or 1, H, T, S); with packed documents that of the longest, (1, H, L, L)."""
+        """The bias of one pass: (B or 1, H, T, S); with packed documents (1, H, L, L), where L is the longest one."""
         if mask.lengths:
             places = torch.arange(max(mask.lengths), device=self.weight.device)[None]
             return self.between(places, places)
@@ -52,5 +52,5 @@ class RelativeBias(nn.Embedding):
 
 
 def _without_repeats(positions: torch.Tensor) -> torch.Tensor:
-    """Positions (B, T) -> (1, T) where all rows are one expanded row."""
+    """Positions (B, T) -> (1, T) if they are one row expanded to B rows."""
     return positions[:1] if positions.stride(0) == 0 else positions

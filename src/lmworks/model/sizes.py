@@ -1,11 +1,11 @@
 """Parameters, FLOPs and bytes of a model, from its config alone: nothing is built and torch is not imported.
 
-Counts are exact: parameters, FLOPs of matrix products, keys and values. Element-wise work (norms, activations,
-rotations, softmax) is not counted: it is bound by memory, not by arithmetic. For what training saves beside the weights
-see model/activation_memory.
+Counts of parameters, FLOPs of matrix products, keys and values are exact. Element-wise operations (norms, activations,
+rotations, softmax) are not counted: memory bandwidth limits them, not arithmetic. Saved activations are counted in
+model/activation_memory.
 
-Sources: 2 FLOPs a weight and token forward, 4 backward (Kaplan et al. 2020, section 2.1); a frozen weight needs
-only the gradient of its input (2 of the 4).
+Sources: 2 FLOPs per weight and token forward, 4 backward (Kaplan et al. 2020, section 2.1); a frozen weight needs only
+the gradient of its input (2 of the 4).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lmworks.model.config import ModelConfig
 
-LayerId = tuple[str, int]  # the prefix of its stack, and its number there
+LayerId = tuple[str, int]  # prefix of the stack, number of the layer
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Linear:
     Attributes:
         name: dotted name in the model, as ``named_modules`` gives it.
         inputs, outputs: its shape.
-        bias: whether it has one.
-        reads: which tokens pass through it: "own" (the stack's) or "memory" (the encoder's of an encoder-decoder).
-        layers: those that share its block.
+        bias: whether it has a bias.
+        reads: which tokens pass through it: "own" (the stack's) or "memory" (the source tokens of an encoder-decoder).
+        layers: the layers that use this block.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Linear:
 
     @property
     def weights(self) -> int:
-        """Weights, the bias left out."""
+        """Number of weights, without the bias."""
         return self.inputs * self.outputs
 
     @property
@@ -55,12 +55,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class StackShape:
-    """A stack of layers: the top one, or an encoder-decoder's encoder.
+    """A stack of layers: the model's own, or the encoder of an encoder-decoder.
 
     Attributes:
-        prefix: of its names.
-        layers: passes through a block.
-        reads: which tokens pass through it.
+        prefix: of its parameters' names.
+        layers: number of layers.
+        reads: which tokens pass through it, as in :class:`Linear`.
         causal: whether tokens attend only to earlier ones.
         cross: whether it has cross-attention to the encoder's output.
     """
@@ -73,7 +73,7 @@ class StackShape:
 
     @property
     def path(self) -> str:
-        """What the names of its blocks begin with."""
+        """Prefix of its blocks' names."""
         return f"{self.prefix}layers."
 
     def blocks(self, config: ModelConfig) -> list[int]:
@@ -83,7 +83,7 @@ class StackShape:
 
 
 def stacks(config: ModelConfig) -> list[StackShape]:
-    """The encoder, where there are two, and the top stack."""
+    """The encoder of an encoder-decoder, if it is one, and the model's own stack."""
     layers = config.num_hidden_layers
     if config.architecture != "encoder-decoder":
         return [StackShape("", layers, "own", config.architecture == "decoder")]
@@ -121,9 +121,9 @@ def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[Laye
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
-    """Number of parameters by part, and under ``total`` all of them; what is tied or shared counts once. Exact.
+    """Number of parameters by part, and their ``total``; tied and shared parameters count once. Exact.
 
-    Parts: embed_tokens, embed_types, embed_positions (learned ones and biases of distances, of each stack),
+    Parts: embed_tokens, embed_types, embed_positions (learned positions and relative-position biases, of each stack),
     embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler, heads (for
     classification).
     """
@@ -171,7 +171,7 @@ def _norms(config: ModelConfig) -> int:
 
 
 def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: bool = True) -> int:
-    """(query, key) pairs that attention computes, documents packed or not. Exact.
+    """Number of (query, key) pairs that attention computes. Exact.
 
     Args:
         lengths: tokens of each document.
@@ -188,7 +188,7 @@ def visible_pairs(lengths: Iterable[int], window: int | None = None, causal: boo
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations by part of the model; those of embed_project count among the linears."""
+    """Floating-point operations by part of the model; those of embed_project are part of ``linears``."""
 
     linears: int
     attention: int
@@ -201,7 +201,7 @@ class Flops:
         return self.linears + self.attention + self.head + self.adapters
 
     def times(self, count: float) -> Flops:
-        """So many times as many."""
+        """``count`` times these FLOPs."""
         return Flops(*(round(count * flops) for flops in (self.linears, self.attention, self.head, self.adapters)))
 
 
@@ -222,7 +222,7 @@ def forward_flops(
         document_lengths: lengths of the documents, summing to tokens; None: one document. Tokens of different
             documents do not attend to each other, and such pairs cost nothing.
         memory_lengths: for an encoder-decoder: the source lengths, one a document.
-        labels: places that each classification head reads, by its name; None: none.
+        labels: number of tokens that each classification head reads, by its name; None: none.
     """
     lengths = [tokens] if document_lengths is None else [int(n) for n in document_lengths]
     if sum(lengths) != tokens:
@@ -240,12 +240,12 @@ def forward_flops(
 
 
 def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequence[int]) -> dict[LayerId, int]:
-    """FLOPs of scores and of the sums of values that they weight, of one forward pass, by layer. Exact.
+    """FLOPs of attention scores and weighted sums of values in one forward pass, by layer. Exact.
 
     Args:
         config: the model.
-        lengths: of the documents; of those of the decoder in an encoder-decoder.
-        sources: of their sources there, one a document.
+        lengths: tokens of each document (of the decoder, in an encoder-decoder).
+        sources: tokens of each document's source, in an encoder-decoder.
     """
     each = 4 * config.num_attention_heads * config.head_size  # 2 FLOPs an element for the score, 2 for the sum
     flops = {}
@@ -259,12 +259,12 @@ def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequen
 
 
 def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> dict[str, int]:
-    """FLOPs of the heads in one forward pass, by the matrices that make them. Exact.
+    """FLOPs of the heads in one forward pass, by matrix. Exact.
 
     Args:
         config: the model.
-        places: tokens whose logits over the vocabulary are computed.
-        labels: places that each classification head reads, by its name.
+        places: number of tokens whose logits over the vocabulary are computed.
+        labels: number of tokens that each classification head reads, by its name.
 
     Returns:
         ``vocabulary``: of the lm_head; ``transform``: of the linear before it; ``classification``: of the other heads.
@@ -282,7 +282,7 @@ def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> d
 
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:
-    """Bytes of the keys and values in a cache: of so many tokens in every layer, and of so many source tokens in every
-    layer of an encoder-decoder's decoder. Exact."""
+    """Bytes of a KV cache of all layers for ``tokens`` tokens, and, in an encoder-decoder, for ``memory_tokens`` source
+    tokens. Exact."""
     layers = config.num_decoder_layers or config.num_hidden_layers
     return round(2 * layers * config.key_value_heads * config.head_size * (tokens + memory_tokens) * bytes_each)

@@ -1,8 +1,8 @@
-"""Storage of frozen weights: how the numbers of a matrix lie in memory, behind one protocol.
+"""Storage of frozen weights: dense or quantized matrices behind one protocol.
 
-Products ask a storage for the matrix in the precision that they compute in, one matrix at a time; plans, fingerprints
-and saving ask for its bytes and its data type. llama.cpp's quantized formats (https://github.com/ggml-org/ggml,
-ggml-common.h) store blocks of consecutive columns, each with its own scale, so rows can be taken without decoding.
+A matmul dequantizes the matrix to its own precision, one matrix at a time; plans, fingerprints and saving use its bytes
+and data type. llama.cpp's quantized formats (https://github.com/ggml-org/ggml, ggml-common.h) store blocks of
+consecutive columns, each with its own scale, so rows can be selected without decoding.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 
 from lmworks.kernels.quantized import can_dequantize, dequantize
 
-BLOCK = 32  # columns of a block in the formats that are decoded here
-PART = 1 << 22  # elements of a large matrix that are dequantized at once for a product: 16 MB in float32
-# Elements decoded by PyTorch at once: intermediate results stay in a core's cache, and one thread computes so few.
+BLOCK = 32  # columns of a block in the formats decoded here
+PART = 1 << 22  # elements of a large matrix that are dequantized at a time: 16 MB in float32
+# Elements that PyTorch decodes at a time: so few that one thread computes them and its cache holds them.
 CHUNK = 1 << 15
 
 
@@ -38,10 +38,10 @@ class WeightStorage(Protocol):
         """Bytes that it takes in memory."""
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """(rows, columns) in this precision; a new tensor, or the stored one where it has this precision."""
+        """(rows, columns) in ``dtype``; the stored tensor itself if it has this dtype."""
 
     def rows(self, index: torch.Tensor | slice) -> WeightStorage:
-        """Some rows, in the order of an (n,) int64 index, stored the same way."""
+        """The storage of some rows, in the order of an (n,) int64 index."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BlockStorage:
     """A matrix in one of llama.cpp's quantized formats.
 
     Attributes:
-        blocks: (rows, bytes of a row) uint8: a row's blocks one after another, as a GGUF file has them.
+        blocks: (rows, bytes of a row) uint8: the blocks of each row, as in a GGUF file.
         kind: the format, such as Q4_1.
     """
 
@@ -133,7 +133,7 @@ class BlockStorage:
 
     def four_bit_groups(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
         """Levels (rows, columns) int32 in 0..15, and step and smallest value of each block, (rows, columns / 32)
-        float32: weight = level * step + smallest. None where the format is not of four bits with a scale a block."""
+        float32: weight = level * step + smallest. None for formats other than Q4_0 and Q4_1."""
         if self.kind not in ("Q4_0", "Q4_1"):
             return None
         rows, columns = self.shape
@@ -145,12 +145,12 @@ class BlockStorage:
 
 
 def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
-    """The float16 number at a byte of each block: (blocks, 1) float32."""
+    """The float16 number at byte ``start`` of each block: (blocks, 1) float32."""
     return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The low four bits of each byte, which are a block's first half, and the high four."""
+    """The low four bits of each byte, which hold a block's first half, and the high four bits."""
     return codes.bitwise_and(15), codes.bitwise_right_shift(4)
 
 
@@ -190,7 +190,7 @@ def _block_sizes(kind: str) -> tuple[int, int]:
 
 
 def row_parts(storage: WeightStorage, dtype: torch.dtype) -> list[slice]:
-    """Slices of rows that are small enough to be dequantized at once, in order; one of all where nothing is."""
+    """Slices of rows small enough to be dequantized at a time; one slice if the matrix needs no dequantization."""
     rows, columns = storage.shape
     if isinstance(storage, DenseStorage) and storage.tensor.dtype == dtype:
         return [slice(0, rows)]

@@ -1,4 +1,4 @@
-"""Changing a network from outside: find its linears and replace submodules."""
+"""Changes to a network from outside: find its linears, replace submodules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def named_linears(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Dotted name and module of everything that multiplies by a matrix (has in_features and out_features)."""
+    """Dotted name and module of each linear: whatever has in_features and out_features."""
     for name, module in network.named_modules():
         if hasattr(module, "in_features") and hasattr(module, "out_features"):
             yield name, module

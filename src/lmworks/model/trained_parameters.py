@@ -1,4 +1,4 @@
-"""Which parameters of a network are trained, by name and shape; and networks without storage, for asking early."""
+"""Which parameters of a network are trained, by name and shape; networks without storage, to know it from a config."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Linear, linears
 from lmworks.model.transformer import Transformer
 
-WRAPPED = ".base."  # in the name of a parameter of the base that an adapter has wrapped
+WRAPPED = ".base."  # part of the name of a base parameter inside an adapter
 
 
 @dataclass(frozen=True)
 class TrainedParameters:
-    """What training changes.
+    """The trained parameters of a model.
 
     Attributes:
-        own: shapes by name of the model's own parameters that are trained.
-        added: shapes by name of trained parameters that an adapter added.
-        frozen: numbers of the model's own that are not trained.
+        own: trained parameters of the model itself: shapes by name.
+        added: trained parameters of adapters: shapes by name.
+        frozen: number of elements of the model's frozen parameters.
     """
 
     own: dict[str, tuple[int, ...]]
@@ -32,7 +32,7 @@ class TrainedParameters:
 
     @classmethod
     def of(cls, network: Transformer) -> TrainedParameters:
-        """Of a network: what requires a gradient."""
+        """The parameters of a network that require a gradient."""
         base = _sizes(network.config)
         own: dict[str, tuple[int, ...]] = {}
         added: dict[str, tuple[int, ...]] = {}
@@ -44,36 +44,36 @@ class TrainedParameters:
 
     @property
     def names(self) -> list[str]:
-        """All of them, those of the model first."""
+        """All names, those of the model first."""
         return [*self.own, *self.added]
 
     def has(self, *beginnings: str) -> bool:
-        """Whether one's name begins so."""
+        """Whether a trained parameter's name begins with one of these."""
         return any(name.startswith(beginnings) for name in self.names)
 
     def added_to(self, module: str) -> int:
-        """Numbers that were added beside one module."""
+        """Number of elements that an adapter added to one module."""
         return sum(prod(shape) for name, shape in self.added.items() if name.startswith(f"{module}."))
 
     def linears(self, config: ModelConfig) -> list[Linear]:
-        """The blocks' matrices whose input is saved: trained themselves, or with something trained beside them."""
+        """The blocks' matrices whose input is saved for the backward pass: trained ones, and those with an adapter."""
         return [
             linear for linear in linears(config) if f"{linear.name}.weight" in self.own or self.added_to(linear.name)
         ]
 
     @property
     def rank(self) -> int:
-        """Of the matrices that were added, the largest inner size: numbers saved for each token beside a linear."""
+        """The largest rank of the added matrices: elements saved for each token and adapted linear."""
         return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
 
     @property
     def count(self) -> int:
-        """Trained numbers."""
+        """Number of trained elements."""
         return sum(prod(shape) for shape in (*self.own.values(), *self.added.values()))
 
     @property
     def count_added(self) -> int:
-        """Of those, the numbers that the model did not have."""
+        """Number of trained elements that adapters added."""
         return sum(prod(shape) for shape in self.added.values())
 
     @property
@@ -83,12 +83,12 @@ class TrainedParameters:
 
 
 def without_storage(config: ModelConfig) -> Transformer:
-    """A network on the device ``meta``: modules, names and shapes, no numbers."""
+    """A network on the device ``meta``: modules, names and shapes without data."""
     with torch.device("meta"):
         return Transformer(config)
 
 
 @lru_cache(maxsize=8)
 def _sizes(config: ModelConfig) -> Mapping[str, int]:
-    """Of all parameters of a model, by name."""
+    """Number of elements of each parameter of a model, by name."""
     return {name: parameter.numel() for name, parameter in without_storage(config).named_parameters()}

@@ -1,8 +1,8 @@
-"""FLOPs of forward and backward passes for whichever parameters are trained: exact for matrix products.
+"""FLOPs of forward and backward passes for any set of trained parameters: exact for matrix products.
 
-The backward pass computes the gradient of a layer's input only down to the lowest layer that is trained, and the
-gradient of a weight only where that weight is trained; each costs as much as the product itself (Kaplan et al. 2020,
-section 2.1: 2 FLOPs a weight and token forward, 4 backward). A layer that the backward pass reaches counts whole.
+The backward pass computes gradients of inputs down to the lowest layer with trained parameters, and gradients of
+trained weights; each takes as many FLOPs as the forward matmul (Kaplan et al. 2020, section 2.1: 2 FLOPs per weight and
+token forward, 4 backward). A layer that the backward pass reaches is counted as a whole.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ HEADS = ("lm_head", "head_bias", "head_transform.", "pooler.", "heads.")
 
 
 def frozen_layers(config: ModelConfig, trained: TrainedParameters) -> dict[str, int]:
-    """By each stack's prefix, how many of its lowest layers no gradient passes through; all, where none does."""
+    """By stack prefix, the number of lowest layers that the backward pass does not reach."""
     frozen, below_trained = {}, trained.has("embed_tokens", "embed_types", "embed_project")
     for stack in sizes.stacks(config):
         inputs = (f"{stack.prefix}{part}" for part in ("embed_positions", "embed_norm", "relative_bias"))
         layers = [trained.has(f"{stack.path}{block}.") for block in stack.blocks(config)]
         reached = below_trained or trained.has(*inputs)
         frozen[stack.prefix] = 0 if reached else [*layers, True].index(True)
-        below_trained = below_trained or trained.has("encoder.")  # the decoder reads what the encoder makes
+        below_trained = below_trained or trained.has("encoder.")  # the decoder reads the encoder's output
     return frozen
 
 
@@ -44,7 +44,7 @@ def training_flops(
 
     Args:
         config: the model.
-        trained: what is trained; all else is frozen.
+        trained: the trained parameters; all others are frozen.
         tokens, head_tokens, document_lengths, memory_lengths, labels: of :func:`sizes.forward_flops`.
         recompute: lowest layers, the encoder's first, whose forward pass runs once more (activation checkpointing).
     """
@@ -56,7 +56,7 @@ def training_flops(
     for linear in sizes.linears(config):
         counts = [passes[layer] for layer in linear.layers]
         if "cross_attn" in linear.name and linear.reads == "memory" and not encoder_trained:
-            counts = [times - (times > 1) for times in counts]  # nobody needs the gradient of what they read
+            counts = [times - (times > 1) for times in counts]  # the gradient of their input is not needed
         weight_gradients = len(counts) * (f"{linear.name}.weight" in trained.own)
         linears += 2 * linear.weights * reads[linear.reads] * (sum(counts) + weight_gradients)
         adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(counts) + len(counts))
@@ -69,8 +69,8 @@ def training_flops(
 
 
 def _passes(config: ModelConfig, trained: TrainedParameters, recompute: int) -> dict[LayerId, int]:
-    """Of each layer, how often products of the size of its forward pass are made, those for weights' gradients left
-    out: 1 forward, 1 for the gradient of its input, 1 where it is recomputed."""
+    """By layer, its FLOPs in multiples of its forward pass, without gradients of weights: 1 forward, 1 for the gradient
+    of its input, 1 if it is recomputed."""
     frozen = frozen_layers(config, trained)
     passes = {}
     for stack in sizes.stacks(config):
@@ -82,7 +82,7 @@ def _passes(config: ModelConfig, trained: TrainedParameters, recompute: int) -> 
 
 
 def _widening_flops(config: ModelConfig, trained: TrainedParameters, tokens: int) -> int:
-    """Of the matrix that widens narrow embeddings (ALBERT)."""
+    """FLOPs of embed_project, which widens factorized embeddings (ALBERT)."""
     if not config.embedding_size:
         return 0
     below = trained.has("embed_tokens", "embed_types", "embed_positions", "embed_norm")
@@ -91,8 +91,8 @@ def _widening_flops(config: ModelConfig, trained: TrainedParameters, tokens: int
 
 
 def _head_flops(forward: dict[str, int], trained: TrainedParameters) -> int:
-    """Of what stands above the stack: forward; the gradient of its input where the stack or what is below is trained;
-    the gradients of its own weights."""
+    """FLOPs of the heads: forward, the gradient of their input if something below them is trained, and the gradients of
+    their own weights."""
     below = not all(name.startswith(HEADS) for name in trained.names)
     names = {
         "vocabulary": ("lm_head.weight", "embed_tokens.weight"),

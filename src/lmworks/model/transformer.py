@@ -1,8 +1,8 @@
-"""The one transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
+"""The transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
 
-The file follows the model: embeddings, a stack of blocks, a norm, a head. It knows nothing of published families,
-texts, losses or adapters. Inputs for those: embeddings instead of ids (soft prompts), an additive attention bias, a
-cache with a prefix, segments (documents packed in a row), logits of chosen tokens only.
+The file follows the model: embeddings, a stack of blocks, a norm, a head. It does not depend on families, texts, losses
+or adapters. It offers them these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache
+with a prefix, segments (documents packed in a row), and logits of selected tokens only.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from lmworks.model.storage import WeightStorage
 
 
 class Output(NamedTuple):
-    """Logits (B, T, V), or (N, V) where tokens were chosen, and hidden states (B, T, E)."""
+    """Logits (B, T, V), or (N, V) with ``logits_to_keep``, and hidden states (B, T, E)."""
 
     logits: torch.Tensor
     hidden: torch.Tensor
 
 
 class Inputs(TypedDict, total=False):
-    """What a forward pass reads besides token ids; each may be left out or None.
+    """Inputs of a forward pass besides token ids; each may be left out or None.
 
     Attributes:
         embeddings: (B, T, embedding_width) instead of those of ids.
@@ -51,8 +51,8 @@ class Inputs(TypedDict, total=False):
         attention_bias: (B or 1, H or 1, T, S) added to the scores of self-attention.
         cache: keys and values of earlier tokens; extended by this call.
         memory: (B, S, E) output of :meth:`Transformer.encode`, for an encoder-decoder.
-        memory_segments: (B, S) document numbers, 0 is padding; in flat rows of several documents each attends to the
-            source with its own number.
+        memory_segments: (B, S) document numbers of the sources, 0 is padding; each document attends to the source with
+            its number.
     """
 
     embeddings: torch.Tensor | None
@@ -82,7 +82,7 @@ class Stack(nn.Module):
         self._sinusoids = torch.empty(0, 0)
 
     def enter(self, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Embeddings of tokens (B, T, embedding_width) -> with their positions (B, T), after norm and dropout."""
+        """Add positions (B, T) to token embeddings (B, T, embedding_width), then norm and dropout."""
         x = embeddings
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions + self.config.position_offset)
@@ -131,18 +131,18 @@ class Transformer(Stack):
     """Token ids -> logits over the vocabulary.
 
     Args:
-        config: the whole description. An encoder-decoder has its encoder as ``.encoder``; its own layers decode.
+        config: the architecture. An encoder-decoder has its encoder as ``.encoder``; its own layers are the decoder.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        both = config.architecture == "encoder-decoder"
-        layers = (config.num_decoder_layers if both else None) or config.num_hidden_layers
-        super().__init__(config, layers, causal=config.architecture != "encoder", cross=both)
+        has_encoder = config.architecture == "encoder-decoder"
+        layers = (config.num_decoder_layers if has_encoder else None) or config.num_hidden_layers
+        super().__init__(config, layers, causal=config.architecture != "encoder", cross=has_encoder)
         hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
         self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
         self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.embed_project = nn.Linear(width, hidden) if config.embedding_size else None
-        self.encoder = Stack(config, config.num_hidden_layers, causal=False) if both else None
+        self.encoder = Stack(config, config.num_hidden_layers, causal=False) if has_encoder else None
         headed = config.language_head
         self.head_transform = HeadTransform(config) if headed and config.head_transform else None
         untied = headed and not config.tie_word_embeddings
@@ -161,7 +161,7 @@ class Transformer(Stack):
 
         Args:
             ids: (B, T) int64 token ids, or give ``embeddings``.
-            logits_to_keep: (N,) int64 flat indices into B*T: compute logits of these tokens alone.
+            logits_to_keep: (N,) int64 flat indices into B*T: compute logits of these tokens only.
             inputs: see :class:`Inputs`.
         """
         hidden = self.hidden_states(ids, **inputs)
@@ -169,7 +169,7 @@ class Transformer(Stack):
         return Output(self.head(picked), hidden)
 
     def hidden_states(self, ids: torch.Tensor | None = None, **inputs: Unpack[Inputs]) -> torch.Tensor:
-        """(B, T, E): what the head reads. Arguments as in :meth:`forward`."""
+        """(B, T, E): the head's input. Arguments as in :meth:`forward`."""
         embeddings, segments, cache = inputs.get("embeddings"), inputs.get("segments"), inputs.get("cache")
         if (ids is None) == (embeddings is None):
             raise ValueError("give either ids or embeddings")
@@ -188,8 +188,8 @@ class Transformer(Stack):
         return self.run(x, BlockInputs(mask, *rotations, bias, None, memory, memory_mask), cache)
 
     def recompute_lowest(self, blocks: int) -> None:
-        """Activation checkpointing: the lowest blocks, the encoder's first, save their input alone and recompute the
-        rest in the backward pass."""
+        """Activation checkpointing: the lowest ``blocks`` blocks, the encoder's first, save only their input and
+        recompute their activations in the backward pass."""
         self.recompute = blocks
         if self.encoder is not None:
             self.encoder.recompute, self.recompute = blocks, max(0, blocks - self.encoder.depth)
@@ -221,39 +221,39 @@ class Transformer(Stack):
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 
     def before_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., E) hidden states -> (..., embedding_width) what the head's matrix reads."""
+        """(..., E) hidden states -> (..., embedding_width) input of the head's matrix."""
         if self.head_transform is not None:
             hidden = self.head_transform(hidden)
         return hidden if self.config.head_scale == 1.0 else hidden * self.config.head_scale
 
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits kept within the config's cap by a tanh."""
+        """cap * tanh(logits / cap), with the config's cap; the logits themselves without one."""
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def head_logits(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        """(N, E) hidden states at the places that a classification head reads -> (N, C) logits of its classes."""
+        """(N, E) hidden states of the tokens that a classification head reads -> (N, C) logits of its classes."""
         return self.heads.logits(name, hidden, self.pooler)
 
     @property
     def head_weight(self) -> torch.Tensor:
-        """(V, embedding_width): the head's matrix, which is the embedding's where they are tied."""
+        """(V, embedding_width): the head's matrix; that of the embeddings if they are tied."""
         return (self.embed_tokens if self.lm_head is None else self.lm_head).get_parameter("weight")
 
     @property
     def head_storage(self) -> WeightStorage | None:
-        """What holds the head's matrix where it is frozen and not a plain tensor; else None."""
+        """The storage of the head's matrix, if it has one; else None."""
         layer = self.embed_tokens if self.lm_head is None else self.lm_head
         return layer.storage if isinstance(layer, StoredEmbedding | StoredLinear) else None
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its embeddings and of what its blocks read."""
+        """The dtype of its embeddings and of the blocks' input."""
         return torch.float32 if isinstance(self.embed_tokens, StoredEmbedding) else self.embed_tokens.weight.dtype
 
     def _embed(
@@ -264,7 +264,7 @@ class Transformer(Stack):
         positions: torch.Tensor,
         types: torch.Tensor | None,
     ) -> torch.Tensor:
-        """What the first block of a stack reads: (B, T, E)."""
+        """The input of a stack's first block: (B, T, E)."""
         x = embeddings
         if x is None:
             assert ids is not None
@@ -298,7 +298,7 @@ class Transformer(Stack):
         return AttentionMask(self.causal, positions, cache.positions, query_segments, cache.segments, all_visible=step)
 
     def _rotations(self, positions: torch.Tensor, cache: Cache | None, dtype: torch.dtype) -> tuple[Rotation, Rotation]:
-        """Of layers with full attention, and of sliding layers where these have rotary rates of their own."""
+        """Rotations of layers with full attention, and of sliding layers if these have their own base."""
         return tuple(_rotation(rotary, positions, cache, dtype) for rotary in (self.rotary, self.local_rotary))  # type: ignore[return-value]
 
 
@@ -307,7 +307,7 @@ def _rotation(rotary: Rotary | None, positions: torch.Tensor, cache: Cache | Non
         return Rotation()
     if cache is None or not rotary.depends_on_length:
         return Rotation(rotary.cos_sin(positions, dtype))
-    # The rates follow from the longest position so far, for queries and for all cached keys.
+    # The rates depend on the length so far, for queries and for all cached keys.
     cos, sin = rotary.cos_sin(cache.positions, dtype)
     length = positions.shape[1]
     return Rotation((cos[:, -length:], sin[:, -length:]), (cos, sin))
@@ -319,7 +319,7 @@ def _memory_mask(
     memory: torch.Tensor,
     memory_segments: torch.Tensor | None,
 ) -> AttentionMask:
-    """Tokens of the decoder attend to the source of their document, and not to its padding."""
+    """Tokens of the decoder attend to the source of their document, without its padding."""
     keys = torch.arange(memory.shape[1], device=memory.device).expand(memory.shape[:2])
     if memory_segments is None:
         return AttentionMask(False, positions, keys)

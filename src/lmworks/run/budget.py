@@ -1,7 +1,7 @@
-"""A run within a budget of memory: activation checkpointing (recompute) of the fewest blocks that fit, then smaller
-rows; else a clear refusal.
+"""Fits a run into a memory budget: activation checkpointing (recompute) of as few blocks as possible, then smaller
+rows; otherwise an error.
 
-Chooses by footprint's figures alone, so the same settings on the same data give the same choice.
+The choice depends only on run/footprint, so the same settings on the same data give the same choice.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from lmworks.model import sizes
 from lmworks.run import footprint
 from lmworks.run.footprint import TrainingSetup
 
-SMALLEST_ROW = 64  # tokens of a row below which nothing more is gained
-MARGIN = 0.03  # of a budget that is left free: it is kept, where a plan is only near
-ROUNDING = 0.01  # of a size that is shown in three digits, and more
+SMALLEST_ROW = 64  # tokens; smaller rows save no more memory
+MARGIN = 0.03  # fraction of a budget that stays free, because the plan is an estimate and the budget must be met
+ROUNDING = 0.01  # more than the rounding error of a size shown with three digits
 
 
 @dataclass(frozen=True)
 class MemoryFit:
-    """How a run fits.
+    """A run that fits in memory.
 
     Attributes:
         setup: the run, with the settings that fit.
-        note: what a person should know; empty where nothing had to be changed.
+        note: for the user, what was changed; empty if nothing was.
     """
 
     setup: TrainingSetup
@@ -34,15 +34,15 @@ class MemoryFit:
 
 
 def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[str, TrainingSetup]] = ()) -> MemoryFit:
-    """How to train within ``train.memory``, or within what the machine has.
+    """Settings with which a run fits in ``train.memory``, or in the machine's memory.
 
     Args:
-        setups: the run as asked for, one for each precision that may be chosen, the preferred one first.
-        free: bytes that the process may hold in all; a run that needs more is refused.
-        cheaper: other runs to suggest where none of these fits, each with the words that ask for it.
+        setups: the requested run in each precision that may be chosen, the preferred one first.
+        free: bytes that the process may use in total.
+        cheaper: other runs to suggest if none of these fits, each with the option that selects it.
 
     Raises:
-        InputError: nothing fits; says what is needed, what is there, and what would do.
+        InputError: nothing fits; names the memory needed, the memory available, and changes that would fit.
     """
     for setup in setups:
         fit = _fit(setup, free)
@@ -52,18 +52,20 @@ def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[s
 
 
 def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
-    """How a run that was begun before keeps within its budget: by activation checkpointing (recompute) of more
-    blocks alone, since smaller rows would change its losses.
+    """Fit a resumed run into its budget by activation checkpointing (recompute) of more blocks only, since smaller rows
+    would change its losses.
 
     Args:
         setup: as it was chosen when the run began.
-        free: bytes that the process may hold in all.
+        free: bytes that the process may use in total.
 
     Raises:
-        InputError: the machine has too little now.
+        InputError: the machine has too little memory now.
     """
-    ways = [setup.changed(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)] or [setup]
-    fit = next((way for way in ways if fits(way, free)), ways[-1])
+    candidates = [setup.changed(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)] or [
+        setup
+    ]
+    fit = next((candidate for candidate in candidates if fits(candidate, free)), candidates[-1])
     if fit.total > free:
         fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(free)} now"
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
@@ -75,7 +77,7 @@ def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
 
 
 def fits(setup: TrainingSetup, free: int) -> bool:
-    """Whether a run fits as it is asked for, with nothing made smaller."""
+    """Whether a run fits without changes."""
     return setup.total <= _limit(setup, free)
 
 
@@ -92,31 +94,31 @@ def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
 
 
 def _limit(setup: TrainingSetup, free: int) -> int:
-    """Bytes that a plan may come to."""
+    """The most bytes that a planned run may need."""
     if setup.train.memory is None:
         return free
     return round(min(figures.parse_storage(setup.train.memory), free) * (1 - MARGIN))
 
 
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
-    """Setups that take less and less: activation checkpointing of more blocks, then the same with rows half as
-    large, and so on."""
+    """Setups in order of decreasing memory: activation checkpointing of more and more blocks, then the same with rows
+    of half the size, and so on."""
     rows, least = [setup.train.room], max(SMALLEST_ROW, setup.row.longest)
     while setup.train.packing and rows[-1] > least:
         rows.append(max(least, rows[-1] // 2))
     for row_tokens in rows:
-        laid = setup.changed(row_tokens=row_tokens)
+        candidate = setup.changed(row_tokens=row_tokens)
         for blocks in range(setup.train.recompute, layers(setup) + 1):
-            yield laid.changed(recompute=blocks)
+            yield candidate.changed(recompute=blocks)
 
 
 def _least(setup: TrainingSetup) -> TrainingSetup:
-    """The setup that takes the least, by activation checkpointing and small rows alone."""
+    """The setup with the least memory that activation checkpointing and small rows give."""
     return min(_smaller(setup), key=lambda smaller: smaller.total)
 
 
 def layers(setup: TrainingSetup) -> int:
-    """Blocks of all stacks."""
+    """Number of layers of all stacks."""
     return sum(stack.layers for stack in sizes.stacks(setup.config))
 
 
@@ -134,7 +136,7 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
 
 
 def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, free: int) -> MemoryFit:
-    """Says why the products are not made in the preferred precision."""
+    """The fit with a note on why it is not in the preferred precision."""
     least = _least(preferred) if preferred.train.memory is not None else preferred
     limit = _budget(preferred) if preferred.train.memory is not None else f"the {figures.storage(free)} that are free"
     note = (
@@ -150,7 +152,7 @@ def _budget(setup: TrainingSetup) -> str:
 
 
 def _refusal(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
-    """What is needed, what is there, and the cheapest change that would do."""
+    """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
     train, limit = setup.train, _limit(setup, free)
     memory = figures.parse_storage(train.memory) if train.memory else None
     need = setup.total if memory is None else _least(setup).total
@@ -165,7 +167,7 @@ def _refusal(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, Train
 
 
 def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
-    """Changes with which the run would fit, each computed: the first that costs least, and more memory."""
+    """Changes with which the run would fit, each one computed: the cheapest change of settings, and more memory."""
     train, limit = setup.train, _limit(setup, free)
     needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
@@ -176,18 +178,18 @@ def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, Trai
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
     else:
-        remedies += [words for words, other in cheaper if _takes(other) <= limit][:1]
+        remedies += [option for option, candidate in cheaper if _takes(candidate) <= limit][:1]
     remedies.append(f"--memory {_as_option(needed)}" if needed <= free else "a machine with more memory")
     return remedies
 
 
 def _takes(setup: TrainingSetup) -> int:
-    """Bytes of a run that may be made smaller only where a budget was given."""
+    """Bytes that a run needs; with a memory budget, after activation checkpointing and smaller rows."""
     return setup.total if setup.train.memory is None else _least(setup).total
 
 
 def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
-    """Of padded rows, the most documents a step that fit, halving; 0: none."""
+    """For padded rows, the largest batch size, halved repeatedly, that fits; 0: none."""
     documents = setup.train.batch_size // 2
     while documents and _takes(setup.changed(batch_size=documents)) > limit:
         documents //= 2

@@ -1,6 +1,6 @@
-"""Any source as a model, a run that has not finished among them: its best checkpoint, the newest where none is better.
+"""Opens a model from any source, including an unfinished run, whose best or newest checkpoint is opened.
 
-A checkpoint holds the trained weights alone; the recipe says which model they belong to and which method trains them.
+A checkpoint contains only the trained weights; the run's recipe names the base model and the method.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _of_checkpoint(run: RunFolder) -> LanguageModel:
 
 
 def _best(run: RunFolder, notes: list[str]) -> tuple[int, State]:
-    """The best checkpoint by its step, or the newest where none was evaluated or the best is gone."""
+    """Step and state of the best checkpoint, or of the newest if none was evaluated or the best was deleted."""
     from lmworks.train import checkpoint
 
     newest = checkpoint.newest(run, notes.append)

@@ -1,6 +1,6 @@
-"""What is chosen where nobody says: how long an opened model is trained, and how much is measured of it.
+"""Defaults that depend on the data: how long an opened model is trained, and how much is evaluated.
 
-Both follow from the data and the settings alone, so that the same file gives the same run on any machine.
+They depend only on data and settings, so that the same file gives the same run on any machine.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from lmworks.evaluate.settings import GENERAL_BYTES, EvaluateSettings
 from lmworks.run.recipe import Recipe
 from lmworks.train.settings import TrainSettings
 
-ENOUGH_STEPS = 100  # of the optimizer: a file that gives fewer in one epoch is seen again
-MOST_EPOCHS = 12  # 63 questions and answers of one pattern were learned to the letter in so many, and not in one
-PATIENCE = 2  # evaluations without a lower held-out loss, after which such a run stops
-WHOLE_TOKENS = 40_000  # trained on, from which on a run is measured on everything
-LEAST_FRACTION, LEAST_TOKENS = 0.25, 12_000  # of what a whole run is measured on, for a short one
+ENOUGH_STEPS = 100  # optimizer steps; a file with fewer steps per epoch is trained for several epochs
+MOST_EPOCHS = 12  # enough to learn a pattern of 63 questions and answers exactly, which one epoch was not
+PATIENCE = 2  # evaluations without a lower held-out loss after which training stops
+WHOLE_TOKENS = 40_000  # training tokens from which on everything is evaluated
+LEAST_FRACTION, LEAST_TOKENS = 0.25, 12_000  # of a long run's evaluation, for a short run
 
 
 def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str]:
-    """Decide how long to train where neither epochs nor steps were given: until the held-out loss stops falling.
+    """Choose the length of training if neither epochs nor steps were set: until the held-out loss stops falling.
 
     Args:
         recipe: its training settings are changed.
         examples: to train on.
-        held_out: examples that are measured on the way; without any, one epoch is trained.
+        held_out: number of held-out examples; without any, one epoch is trained.
 
     Returns:
-        What the user should know.
+        Notes for the user.
     """
     train = recipe.train
     if train.patience is not None and not held_out:
@@ -48,7 +48,7 @@ def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str
 
 
 def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) -> list[str]:
-    """Decide how much is measured where nobody said: a short run is not worth a long measurement.
+    """Choose how much is evaluated where the settings leave it open: less for a short run.
 
     Args:
         recipe: its evaluation settings are changed.
@@ -56,7 +56,7 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
         held_out: examples never trained on.
 
     Returns:
-        What the user should know.
+        Notes for the user.
     """
     evaluate, trained = recipe.evaluate, trained_tokens(examples, recipe.train)
     fraction = 1.0 if recipe.is_new else min(1.0, max(LEAST_FRACTION, trained / WHOLE_TOKENS))
@@ -71,20 +71,20 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
 
 
 def trained_tokens(examples: Examples, train: TrainSettings) -> int:
-    """Tokens that a run trains on in all, if it does not stop early."""
+    """Total tokens that a run trains on, if it does not stop early."""
     epochs = train.epochs if train.steps is None else train.steps / train.steps_per_epoch(len(examples))
     return round(examples.report.tokens * epochs)
 
 
 def _measured_rows(held_out: Examples, tokens: int) -> int | None:
-    """Held-out examples that have so many tokens; None: all of them."""
+    """Number of held-out examples with about ``tokens`` tokens in total; None: all."""
     whole = max(1, held_out.report.tokens)
     rows = math.ceil(len(held_out) * tokens / whole)
     return rows if 0 < rows < len(held_out) else None
 
 
 def _note(evaluate: EvaluateSettings, names: list[str], held_out: Examples) -> str:
-    """How much is measured of how much, and which settings say it."""
+    """How much is evaluated out of how much, with the settings that change it."""
     parts = []
     if "measured" in names and evaluate.measured is not None:
         parts.append(f"{evaluate.measured} of {len(held_out):,} held-out examples (evaluate.measured)")

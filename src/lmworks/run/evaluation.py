@@ -1,6 +1,6 @@
-"""What a run is measured by: held-out loss, answers, forgetting, samples; the same each time, in float32.
+"""The evaluation of a run: held-out loss, answers, forgetting, samples; always the same rows, in float32.
 
-Asks the task for what it measures; knows no run folder and no training.
+The task defines prompts, answers and examples. This file writes no run folder and does not train.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
 
 Figures = dict[str, Any]
-MEASURED_ROWS = 200  # most rows whose figures are kept: neighbouring chunks of a long text count as one
-BYTES_PER_TOKEN = 4  # of the general text, roughly: for the plan alone
+MEASURED_ROWS = 200  # most rows with figures of their own; with more, adjacent chunks of texts are combined
+BYTES_PER_TOKEN = 4  # of the general text, roughly; used only by the plan
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
 @dataclass(frozen=True)
 class AnswerWork:
-    """What answering prompts costs.
+    """The work of answering prompts.
 
     Attributes:
-        prompt_tokens: that are read.
-        rows: answers that are written at once, at most.
-        steps: tokens that are written, those of one group counted once, if all are as long as they may be.
+        prompt_tokens: tokens of the prompts.
+        rows: largest number of answers generated at a time.
+        steps: decoding steps, if all answers have the maximum length.
     """
 
     prompt_tokens: int
@@ -51,17 +51,17 @@ class AnswerWork:
 
 @dataclass
 class Evaluation:
-    """What is measured of a model, before and after training alike.
+    """What is evaluated of a model, in the same way before and after training.
 
     Attributes:
-        model: changed by training between two measurements.
-        task: what it learns.
+        model: changed by training between two evaluations.
+        task: what the model learns.
         held_out: examples never trained on, with their random part sampled once.
-        prompts: of held-out rows, with references; none where nothing is asked.
+        prompts: of held-out rows, with references; empty if the task has none.
         general: texts of another kind, never trained on.
-        general_name: what they are.
-        settings: how much is measured.
-        notes: what is not measured, and why.
+        general_name: their name, for the report.
+        settings: how much is evaluated.
+        notes: what is not evaluated, and why.
     """
 
     model: LanguageModel
@@ -83,15 +83,15 @@ class Evaluation:
         data: DataSettings,
         settings: EvaluateSettings,
     ) -> Evaluation:
-        """The evaluation that settings ask for.
+        """The evaluation according to the settings.
 
         Args:
-            model: to be measured.
+            model: the model.
             task: what it learns.
             held_out: examples never trained on.
-            rows: what they were made of.
-            data: how rows are written.
-            settings: how much is measured.
+            rows: the rows of these examples.
+            data: settings of the rows.
+            settings: how much is evaluated.
         """
         name, general = _general(settings)
         prompts = task.prompts(rows, data) if settings.task_rows else []
@@ -111,12 +111,12 @@ class Evaluation:
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 
     def tokens(self) -> int:
-        """Tokens that pass through in one measurement, but for those of answers."""
+        """Tokens that pass through the network in one evaluation, without those of answers."""
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
         return sum(example.size for example in self.held_out) + general
 
     def answer_work(self) -> AnswerWork:
-        """What answering the prompts once costs."""
+        """The work of answering the prompts once."""
         lengths = [len(prompt.ids) for prompt in self.prompts]
         if self.prompts and self.prompts[0].choices:
             scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
@@ -125,7 +125,7 @@ class Evaluation:
         return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
 
     def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
-        """All figures, and samples (prompt, reference, answer; cut: after so many tokens, where one was)."""
+        """All figures, and samples of prompt, reference and answer; ``cut``: its tokens, if an answer was cut."""
         figures: Figures = {}
         if self.held_out:
             progress.begin("held-out examples", len(self.held_out))
@@ -149,7 +149,7 @@ class Evaluation:
         ]
 
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
-        """Figures over the held-out rows, and what each row (or each of some hundred parts of a text) has in them."""
+        """Figures over the held-out rows, and those of each row (or of each group of adjacent chunks)."""
         losses = scoring.row_losses(network, self.held_out)
         tokens = losses.language
         sizes = [example.bytes for example in self.held_out]
@@ -158,7 +158,7 @@ class Evaluation:
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 
     def samples(self) -> list[dict[str, Any]]:
-        """What the model makes of the texts of the settings, else of held-out examples."""
+        """Texts generated from the settings' prompts, or else from held-out examples."""
         network = self.model.network
         training = network.training
         network.eval()
@@ -173,7 +173,7 @@ class Evaluation:
             network.train(training)
 
     def _general_figures(self) -> Figures:
-        """A decoder's bits per byte; of other models the loss of the task's own examples, where it takes texts."""
+        """Bits per byte of the general text for a decoder; for other models the loss of the task's examples of it."""
         network = self.model.network
         if self.task.architecture == "decoder":
             progress.begin("texts for forgetting", len(self.general))
@@ -214,7 +214,7 @@ class Evaluation:
         }
 
     def _number_figures(self, answers: list[str]) -> Figures:
-        """The share of answers that end in the number in which the reference ends."""
+        """The share of answers that end with the same number as their reference."""
         judge = metrics.metric("number_match")
         right = [judge.row(answer, prompt.reference) for answer, prompt in zip(answers, self.prompts, strict=True)]
         share = sum(right) / len(right)
@@ -222,7 +222,7 @@ class Evaluation:
 
 
 def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
-    """The examples with their random part sampled once, the same each time."""
+    """The examples with their random part sampled once, always with the same seed."""
     if not task.is_random:
         return list(examples)
     return [
@@ -232,19 +232,19 @@ def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """So many examples, spread evenly."""
+    """``count`` examples at equal intervals."""
     count = min(count, len(examples))
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
 def _sum_neighbours(values: np.ndarray) -> np.ndarray:
-    """(n,) -> (MEASURED_ROWS,) sums over neighbours, where there are more."""
+    """(n,) -> (min(n, MEASURED_ROWS),): sums over groups of adjacent values."""
     groups = min(len(values), MEASURED_ROWS)
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
 def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
-    """The text that shows what was forgotten, in pieces of some thousand bytes."""
+    """Name and pieces of the general text, on which forgetting is measured."""
     size = settings.general_bytes or 0
     if not size:
         return "", []
@@ -261,9 +261,9 @@ _AFTER_LINE_END = re.compile(r"(?<=\n)")
 
 
 def _pieces(texts: list[str], size: int) -> list[str]:
-    """The first ``size`` bytes as pieces of some two thousand, cut between lines where they can be.
+    """The first ``size`` bytes as pieces of about :data:`PIECE_BYTES`, cut between lines where possible.
 
-    Several pieces, since how sure a change is can only be told from several.
+    A confidence interval needs several pieces.
     """
     pieces: list[str] = []
     for text in texts:

@@ -1,11 +1,12 @@
-"""What a run holds in memory at its worst moment, by parts and by stages, from a config, settings and lengths.
+"""The peak memory of a run, by parts and stages, computed from a config, settings and lengths of documents.
 
-    training    library + weights + what the optimizer remembers + the larger of two moments: the end of forward (all
-                activations, one chunk of logits), and the end of backward (all gradients, one block's activations).
-                Where a step has several rows, gradients of the first stand beside activations of the next.
-    evaluation  library + weights + what passes through without being saved.
+    training    library + weights + optimizer state + the larger of two peaks: the end of the forward pass (all
+                activations, one chunk of logits), and the end of the backward pass (all gradients, one block's
+                activations). If a step has several rows, gradients of the first exist together with activations of the
+                next.
+    evaluation  library + weights + tensors of the forward pass, which are not saved.
 
-Knows no machine, no method and opens no model. The library part is measured in a run itself; the rest is arithmetic.
+Depends on no machine and no method, and opens no model. A run measures the library part; the rest is computed.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ from lmworks.model.training_cost import frozen_layers
 from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import STATE_BYTES, TrainSettings
 
-# Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures its own.
+# Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures the real number.
 LIBRARY_BYTES = 260_000_000
-# What the first passes add that no later one does: code that is loaded then, buffers of the matrix products, as far as
-# there are big ones. And of activations, what lies unused between blocks of other sizes that were freed.
+# Memory that the first passes add once: code that is loaded then, and buffers of large matrix products. Slack: the
+# fraction of activations lost to fragmentation of freed memory.
 RUNTIME_BYTES, BUFFER_BYTES, ACTIVATION_SLACK = 80_000_000, 130_000_000, 0.2
-# Tensors of scores that exist at once where attention writes them out: with bias, mask, softmax, gradients.
+# Tensors of scores that exist at a time in unfused attention: bias, mask, softmax, gradients.
 SCORE_TENSORS = 6
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
-ROW_SETTINGS = {"batch_size", "row_tokens", "packing", "seed", "epochs", "steps"}  # that decide the largest row
+ROW_SETTINGS = {"batch_size", "row_tokens", "packing", "seed", "epochs", "steps"}  # these determine the largest row
 
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """What passes through the network.
+    """The documents that pass through the network.
 
     Attributes:
-        lengths: tokens of each training document; those of the decoder, where there are two stacks.
-        sources: tokens that the encoder of an encoder-decoder reads, for each document; else empty.
-        loss_tokens: how many of ``lengths`` carry loss, so that logits are made there; None: all.
-        labels: places that each classification head reads, by its name.
-        evaluation_tokens: that pass through without training in the measurement before training, as in that after it,
-            sources too. held_out_tokens: those of them that an evaluation during training has.
-        answer_rows: answers that are written at once in evaluation. answer_steps: tokens written for each group of
+        lengths: tokens of each training document (of the decoder, in an encoder-decoder).
+        sources: tokens of each document's source in an encoder-decoder; else empty.
+        loss_tokens: number of tokens with loss, whose logits are computed; None: all.
+        labels: number of tokens that each classification head reads, by its name.
+        evaluation_tokens: tokens of the evaluation before training, and of that after it, sources included.
+        held_out_tokens: tokens of an evaluation during training.
+        answer_rows: answers generated at a time in evaluation. answer_steps: tokens written for each group of
             them in one measurement, where every answer is as long as it may be.
     """
 
@@ -61,13 +62,13 @@ class DataStatistics:
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """How the model's own weights are held.
+    """How the model's own weights are stored in memory.
 
     Attributes:
-        precision: as ``train.base_precision`` calls it.
-        size: bytes of all of them; None: 4 each.
-        dtype_names: data types or quantized formats, for people.
-        is_mapped: they are mapped from a file, so that the system takes them while copies in bfloat16 are used.
+        precision: as in ``train.base_precision``.
+        size: bytes of all weights; None: 4 bytes each.
+        dtype_names: data types or quantized formats, for messages.
+        is_mapped: the weights are mapped from a file, so that they leave memory while copies in bfloat16 are used.
     """
 
     precision: str = "float32"
@@ -78,12 +79,12 @@ class WeightFormat:
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes of this process, and those that it may have.
+    """Memory of this process.
 
     Attributes:
-        library: held beside the weights: interpreter, libraries, data.
-        opened: the peak until now, when model and data are opened.
-        free: that it may hold in all; None: what this machine has now.
+        library: bytes of everything except the weights: interpreter, libraries, data.
+        opened: peak bytes until model and data are opened.
+        free: bytes that the process may use in total; None: as many as this machine has now.
     """
 
     library: int = LIBRARY_BYTES
@@ -93,20 +94,20 @@ class ProcessMemory:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What is trained, how, on which documents.
+    """A training run: model, trained parameters, settings and documents.
 
     Attributes:
         config: the model.
-        trained: its parameters that are trained, and those added to it.
-        train: settings, among them how many blocks are recomputed.
-        precision: of the products.
-        documents: all of them.
-        process: what the process holds beside.
+        trained: the trained parameters, of the model itself and of adapters.
+        train: settings, including the number of recomputed blocks.
+        precision: of the matrix products.
+        documents: statistics of all documents.
+        process: memory of the process without the model.
         row: the largest row of the documents.
-        parameters: of the base model.
-        saved_inputs: the matrices whose input is saved for the backward pass; None: of all, since all is trained.
-        frozen: by stack prefix, the lowest layers that the backward pass does not reach.
-        weights: how the model's own weights are held.
+        parameters: number of parameters of the base model.
+        saved_inputs: the matrices whose input is saved for the backward pass; None: all, in full training.
+        frozen: by stack prefix, the number of lowest layers that the backward pass does not reach.
+        weights: how the model's own weights are stored.
     """
 
     config: ModelConfig
@@ -131,7 +132,7 @@ class TrainingSetup:
         documents: DataStatistics,
         process: ProcessMemory,
     ) -> TrainingSetup:
-        """With the largest row found."""
+        """The setup, with everything derived from these arguments."""
         return cls(
             config,
             trained,
@@ -146,7 +147,7 @@ class TrainingSetup:
         )
 
     def changed(self, **settings: object) -> TrainingSetup:
-        """The same with other settings of training."""
+        """The setup with other training settings."""
         train = self.train.model_copy(update=settings)
         row = self.row
         if ROW_SETTINGS & settings.keys():
@@ -154,16 +155,16 @@ class TrainingSetup:
         return replace(self, train=train, row=row)
 
     def in_precision(self, precision: str) -> TrainingSetup:
-        """The same with products made in another precision."""
+        """The setup with matrix products in another precision."""
         return replace(self, precision=precision)
 
     def with_weights(self, weights: WeightFormat) -> TrainingSetup:
-        """The same with the model's own weights held in another way."""
+        """The setup with the model's own weights stored in another format."""
         return replace(self, weights=weights)
 
     @property
     def weight_bytes(self) -> int:
-        """Of the model's own weights, and of the matrix that is dequantized for a product at any time."""
+        """Bytes of the model's own weights, and of the one matrix that is dequantized at a time."""
         if self.weights.size is None:
             return 4 * self.parameters
         largest = max(linear.weights for linear in sizes.linears(self.config))
@@ -171,7 +172,7 @@ class TrainingSetup:
 
     @property
     def activation_size(self) -> int:
-        """Bytes of one number that passes through."""
+        """Bytes of one element of an activation."""
         return NUMBER_BYTES[self.precision]
 
     @property
@@ -187,14 +188,15 @@ class TrainingSetup:
 
     @property
     def total(self) -> int:
-        """Bytes at the worst moment."""
+        """Peak bytes."""
         return parts(self)["total"]
 
 
 def parts(setup: TrainingSetup) -> dict[str, int]:
-    """Bytes by part at the worst moment, and their ``total``.
+    """Bytes by part at the peak, and their ``total``.
 
-    Where evaluation or opening is the worst moment, ``evaluation`` or ``opening`` is what it takes above the rest.
+    If the peak is in evaluation or while the model is opened, ``evaluation`` or ``opening`` has the bytes that it needs
+    in addition to training.
     """
     trained, parameters = setup.trained, setup.parameters
     copied = setup.precision == "bfloat16" and setup.weights.size is None  # frozen weights are cast once
@@ -206,7 +208,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "weights": setup.weight_bytes + 4 * trained.count_added + copies - released,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
-        "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # the weights as they were
+        "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # a copy of the initial weights
         "activations": activations,
         "head": _head(setup),
     }
@@ -226,17 +228,19 @@ def _cast_weights(setup: TrainingSetup) -> int:
 
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
-    """Bytes of activations and of gradients at the worst moment of a step."""
+    """Bytes of activations and of gradients at the peak of a step."""
     activations, gradients = _activations(setup), 4 * setup.trained.count
     if setup.row.rows_per_step > 1:
         return activations, gradients
-    late = gradients - 4 * _head_gradient(setup)  # of the blocks, made one by one as their activations are freed
+    late = gradients - 4 * _head_gradient(
+        setup
+    )  # of the blocks, allocated one by one while their activations are freed
     one_block = _saved(setup) // max(1, sum(setup.reached)) + _passing(setup)
     return max(activations, one_block), gradients - min(late, max(0, activations + _head(setup)))
 
 
 def _head_gradient(setup: TrainingSetup) -> int:
-    """Numbers of the gradient that is there from the head's backward pass on: of the embeddings, or of the lm_head."""
+    """Elements of the gradient that the head's backward pass allocates: of the embeddings, or of lm_head."""
     if not {"embed_tokens.weight", "lm_head.weight"} & setup.trained.own.keys():
         return 0
     return setup.config.vocab_size * setup.config.embedding_width
@@ -253,7 +257,7 @@ def _head(setup: TrainingSetup) -> int:
 
 
 def _evaluation(setup: TrainingSetup) -> int:
-    """Of rows that pass through without being saved: one block's tensors, a chunk of logits three times over."""
+    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits."""
     config = setup.config
     tokens = max(chunks.EVALUATED_TOKENS, setup.row.longest)
     block = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
@@ -261,7 +265,7 @@ def _evaluation(setup: TrainingSetup) -> int:
 
 
 def _saved(setup: TrainingSetup) -> int:
-    """Bytes that autograd saves of the largest row when nothing is recomputed."""
+    """Bytes that autograd saves for the largest row without recomputation."""
     config, row, native = setup.config, setup.row, kernels() is not None
     saved = saved_activation_bytes(
         config,
@@ -275,14 +279,14 @@ def _saved(setup: TrainingSetup) -> int:
     )
     if not native:
         return saved + _dropout(setup)
-    # of attention weights that no kernel makes, dropout saves what it left of them
+    # where no kernel computes attention, dropout saves its output, the attention weights
     if config.attention_dropout and saves_scores(config, not setup.trained.is_whole)[0]:
         saved += sum(_scores(setup, own) * (own.layers - setup.frozen[own.prefix]) for own in sizes.stacks(config))
     return saved
 
 
 def _passing(setup: TrainingSetup) -> int:
-    """Gradients that pass through one block while its activations are still saved, and the last norm with its input."""
+    """Bytes of gradients inside one block while its activations are still saved, and of the final norm."""
     config = setup.config
     each = (4 * config.intermediate_size + 7 * config.hidden_size) * setup.activation_size
     if not saves_scores(config, not setup.trained.is_whole)[0]:
@@ -291,15 +295,16 @@ def _passing(setup: TrainingSetup) -> int:
 
 
 def _scores(setup: TrainingSetup, stack: sizes.StackShape) -> int:
-    """Bytes of a number for each pair of tokens and head, in one block's self-attention."""
+    """Bytes of one tensor of scores, (H, T, T) for each document, in one block's self-attention."""
     lengths = setup.row.lengths if stack.reads == "own" else setup.row.sources
     return setup.config.num_attention_heads * sum(length**2 for length in lengths) * setup.activation_size
 
 
 def _activations(setup: TrainingSetup) -> int:
-    """Bytes that autograd saves of the largest row, and those that pass through one block in the backward pass.
+    """Bytes that autograd saves for the largest row, and of the gradients inside one block in the backward pass.
 
-    A recomputed block saves its input, and in the backward pass, when those above it are freed, all of its own.
+    A recomputed block saves only its input; its backward pass, when the activations of the blocks above are freed,
+    recomputes its own.
     """
     saved, recomputed = _saved(setup), setup.recomputed
     if recomputed:
@@ -310,8 +315,8 @@ def _activations(setup: TrainingSetup) -> int:
 
 
 def _dropout(setup: TrainingSetup) -> int:
-    """Bytes that dropout saves where no kernel draws it anew: its factors; where it falls on attention, the scores are
-    written out: they, their softmax, the factors, and what is left of the weights."""
+    """Bytes that dropout saves without native kernels: its factors. With dropout of attention weights, attention is not
+    fused and saves scores, softmax, factors, and the weights after dropout."""
     config, row, saved = setup.config, setup.row, 0
     for stack in sizes.stacks(config):
         lengths = row.lengths if stack.reads == "own" else row.sources

@@ -1,4 +1,4 @@
-"""The largest row of documents that a run will pass through the network at once, and how many rows a step has."""
+"""The largest row of documents that a run passes through the network, and the number of rows per step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lmworks.data.sampler import BatchSampler
 from lmworks.train.settings import TrainSettings
 
-# Documents of the coming steps that are laid into rows to find the largest; where there are more, the worst is taken.
+# Most documents of all steps whose packing is simulated to find the largest row; with more, an upper bound is used.
 SIMULATED_DOCUMENTS = 50_000
 
 
@@ -18,9 +18,9 @@ class LargestRow:
     """The row that needs the most memory.
 
     Attributes:
-        lengths, sources: tokens of its documents, and of their sources where they have any.
-        rows_per_step: rows that a step has.
-        longest: tokens of the longest document with its source: no row can be smaller.
+        lengths, sources: tokens of its documents, and of their sources if they have any.
+        rows_per_step: number of rows in a step.
+        longest: tokens of the longest document with its source: a lower bound of the largest row.
     """
 
     lengths: list[int]
@@ -30,12 +30,12 @@ class LargestRow:
 
     @classmethod
     def of(cls, lengths: Sequence[int], sources: Sequence[int], train: TrainSettings) -> LargestRow:
-        """Of documents that are laid into rows as the settings say.
+        """The largest row of documents that are packed according to the settings.
 
         Args:
             lengths: tokens of each document (of the decoder).
-            sources: tokens of each source; empty where there are none.
-            train: batch_size, row_tokens, packing, and what decides the order.
+            sources: tokens of each source; empty if there are none.
+            train: batch_size, row_tokens, packing, and the settings that determine the order.
         """
         sources_or_none = sources or [0] * len(lengths)
         sizes = [own + source for own, source in zip(lengths, sources_or_none, strict=True)]
@@ -49,12 +49,12 @@ class LargestRow:
 
     @property
     def tokens(self) -> int:
-        """Of the stack that reads more."""
+        """Tokens of the row in the stack that reads more."""
         return max(sum(self.lengths), sum(self.sources))
 
 
 def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[int]:
-    """The largest row of all steps to come, where these are few enough to be simulated."""
+    """The largest row of all steps, by simulation; an upper bound if there are too many documents."""
     epochs = train.epochs if train.steps is None else None
     steps = BatchSampler(len(sizes), train.batch_size, train.seed, epochs, train.steps)
     if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED_DOCUMENTS:
@@ -68,12 +68,11 @@ def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[in
 
 
 def largest_possible(sizes: Sequence[int], train: TrainSettings) -> list[int]:
-    """Indices of the documents in the largest row that any order could give: as many as a step has, within
-    row_tokens; the longest of all alone where it is longer.
+    """Indices of the documents in the largest row that any order of the documents could give.
 
     Args:
         sizes: tokens of each document, with its source where it has one.
-        train: how rows are laid.
+        train: settings of packing.
     """
     repeats = -(-train.batch_size // len(sizes)) if train.steps else 1
     indices = [index for index in range(len(sizes)) for _ in range(repeats)]
@@ -81,7 +80,7 @@ def largest_possible(sizes: Sequence[int], train: TrainSettings) -> list[int]:
 
 
 def _fill(longest_first: list[int], sizes: Sequence[int], train: TrainSettings) -> list[int]:
-    """One row of a step's documents."""
+    """One row of a step's documents: the longest, and further ones that fit into row_tokens."""
     if not train.packing:
         return longest_first
     row, room = [longest_first[0]], train.room - sizes[longest_first[0]]

@@ -1,4 +1,4 @@
-"""Settings of a model that begins with weights drawn at random: its config and its tokenizer. Imports no torch."""
+"""Settings of a new model, which starts with random weights: its config and its tokenizer. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModelSettings(ModelConfig):
     model_config = ConfigDict(frozen=True)
 
     vocab_size: int = Field(
-        0, ge=0, le=MOST_WIDTH, description="0: as many as the tokenizer has ids; more: rows that none uses."
+        0, ge=0, le=MOST_WIDTH, description="0: the tokenizer's number of ids; a larger number: with unused rows."
     )
     vocab_multiple: int = Field(1, gt=0, description="vocab_size 0: rounded up to a multiple of this.")
     head_scale: float | Literal["root"] = Field(  # type: ignore[assignment]
@@ -30,7 +30,7 @@ class ModelSettings(ModelConfig):
     )
 
     def config(self, ids: int) -> ModelConfig:
-        """The ModelConfig for a tokenizer of so many ids.
+        """The ModelConfig for a tokenizer with ``ids`` ids.
 
         Raises:
             InputError: vocab_size is less than that.
@@ -51,7 +51,7 @@ class ModelSettings(ModelConfig):
 
 
 class NewTokenizer(TokenizerSettings):
-    """A tokenizer that is taken from a model, or how to train one on the training text."""
+    """An existing tokenizer, or settings to train one on the training text."""
 
-    source: str | None = Field(None, description="A model or folder whose tokenizer is taken; none: one is trained.")
+    source: str | None = Field(None, description="A model or folder whose tokenizer is used; none: one is trained.")
     at_most: bool = Field(False, description="Where the text does not fill vocab_size, take what it gives.")

@@ -1,7 +1,7 @@
-"""What every run goes through: measured - trained - saved - measured again - reported.
+"""The stages of every run: evaluate, train, save, evaluate again, report.
 
-Each part is written in the journal when it is done, so a killed run goes on at the part that it was in; within
-training, from its newest checkpoint. Knows no method and no task by name.
+Each stage is written to the journal when it is done, so a killed run resumes at the stage that it was in; within
+training, from its newest checkpoint. Depends on no particular method or task.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Run:
-    """What a run gives back.
+    """A run that has ended.
 
     Attributes:
         folder: the run's folder.
@@ -55,7 +55,7 @@ class Run:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The trained model; of an interrupted run its best checkpoint."""
+        """The trained model; for an interrupted run, its best checkpoint."""
         return checkpoint_model.load(self.folder)
 
     @property
@@ -64,7 +64,7 @@ class Run:
         return card.build(self.folder)
 
     def _repr_html_(self) -> str:
-        """The report card, where a notebook shows the run."""
+        """The report card, for notebooks."""
         return page.embedded(self.card)
 
 
@@ -73,8 +73,8 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
 
     Args:
         recipe: its settings; not changed.
-        say: gets each line of progress.
-        rows: what to learn from, in place of the recipe's source; the run's folder keeps them.
+        say: called with each line of progress.
+        rows: training data instead of the recipe's source; saved in the run's folder.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
@@ -91,8 +91,8 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     if rows is not None:
         recipe.data.source = str(folder / python_rows.FILE)
     setup = set_up(recipe, rows)
-    why = setup.plan.precision_reason
-    say(f"precision {why}")
+    reason = setup.plan.precision_reason
+    say(f"precision {reason}")
     for line in (*_slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
@@ -100,18 +100,18 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
-    run.write("start", **_start_event(setup, why))
+    run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)
 
 
 def resume(folder: str | Path, say: Say | None = None) -> Run:
-    """Go on with a run that was killed or stopped, from where it was.
+    """Resume a run that was killed or stopped.
 
     On a CPU the losses that follow are those of a run that was never stopped, bit for bit.
 
     Raises:
-        InputError: no run there, or its data or settings are no longer the same.
+        InputError: there is no run, or its data or settings have changed.
     """
     say = say or silent
     run = RunFolder(folder)
@@ -131,9 +131,10 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
 
 
 def _refuse_threads(threads: int | None) -> None:
-    """More threads than the processor runs at once wait for each other at every product: steps take many times longer.
+    """Raise for more threads than the processor runs at a time: they would wait for each other in every matrix product,
+    and steps would take many times longer.
 
-    A run that goes on where there are fewer cores than it began with is not asked: its sums depend on the number.
+    Not called for resumed runs, which keep their number of threads, because their rounding depends on it.
     """
     processor = machine.processor()
     most = max(processor.cores, processor.logical)
@@ -146,7 +147,7 @@ def _refuse_threads(threads: int | None) -> None:
 
 
 def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
-    """What was asked for and makes training slower on this machine: it is done, and said."""
+    """Notes on settings that make training slower on this machine."""
     notes, cores = [], machine.processor().cores
     if settings.threads is not None and settings.threads > cores:
         notes.append(
@@ -163,11 +164,11 @@ def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
 
 
 def silent(line: str) -> None:
-    """Prints nothing."""
+    """A ``say`` that prints nothing."""
 
 
 def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
-    """All that is not done yet."""
+    """Run all stages that are not done yet."""
     started = time.monotonic()
     meter = machine.EnergyMeter()
     meter.start()
@@ -191,7 +192,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     setup.model.network.eval().requires_grad_(False)
     process_memory.release_memory()
     if run.final.exists():
-        shutil.rmtree(run.final)  # a killed session's; atomic, so it is whole, but this one's weights are the same
+        shutil.rmtree(run.final)  # written by a killed session, with the same weights
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("measuring after training")
@@ -203,7 +204,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
 
 
 def _hooks(setup: Setup) -> Hooks:
-    """What the loop does beside training; a new model shows on the way what it writes by now."""
+    """Evaluation during training, and, for a new model, samples of its texts."""
     evaluation = setup.evaluation
     return Hooks(
         evaluate=evaluation.held_out_figures if _evaluates_on_the_way(setup) else None,
@@ -213,14 +214,14 @@ def _hooks(setup: Setup) -> Hooks:
 
 
 def _evaluates_on_the_way(setup: Setup) -> bool:
-    """Whether training is evaluated on its way: not where the only evaluation would be the one after it."""
+    """Whether the model is evaluated during training: not if the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
     evaluations = evaluations_during(settings, total, settings.steps_per_epoch(len(setup.train)))
     return bool(setup.held_out.items) and evaluations > 0
 
 
 def _save(setup: Setup, folder: Path) -> None:
-    """The method's own folder, or the whole model where it is new; beside it how inputs looked."""
+    """Save the method's result, or the whole model if it is new, together with the input format."""
     if setup.recipe.is_new:
         setup.model.save(folder)
     else:
@@ -229,7 +230,7 @@ def _save(setup: Setup, folder: Path) -> None:
 
 
 def _input_format(setup: Setup) -> InputFormat:
-    """How inputs look in this run; beside its checkpoints it serves a run that has not finished."""
+    """The input format of this run; it is also saved with the checkpoints, for models of unfinished runs."""
     recipe, opened = setup.recipe, setup.model.input_format
     slides = setup.task.slides and (recipe.is_new or (opened is not None and opened.slide))
     return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
@@ -239,8 +240,8 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: 
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                shown = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
-                stack.enter_context(listening(shown))
+                progress = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
+                stack.enter_context(listening(progress))
             figures, samples = evaluation.measure()
     except KeyboardInterrupt:
         say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
@@ -249,7 +250,7 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: 
     run.write("evaluation", when=when, step=step, **figures)
 
 
-def _start_event(setup: Setup, why: str) -> dict[str, Any]:
+def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
     recipe = setup.recipe
     return {
         "model": recipe.name if recipe.is_new else recipe.model,
@@ -261,7 +262,7 @@ def _start_event(setup: Setup, why: str) -> dict[str, Any]:
         **setup.source.event(),
         "machine": machine.describe(),
         "precision": recipe.train.precision,
-        "precision_reason": why,
+        "precision_reason": precision_reason,
         "threads": machine.use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
@@ -289,7 +290,7 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seco
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None
-    peak = process_memory.peak_memory()  # before anything is measured anew
+    peak = process_memory.peak_memory()  # before rates are measured again
     limit = _limit(outcome.precision[0], reached or 0.0)
     return {
         "seconds": seconds,
@@ -308,9 +309,8 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seco
 
 
 def _limit(precision: str, reached: float) -> float:
-    """FLOP/s of this machine's matrix products; measured anew where training was faster than what was measured.
-
-    Nothing is faster than its limit: other programs ran while that was measured.
+    """FLOP/s of this machine's matrix products. If training was faster than the measured limit, other programs must
+    have disturbed that measurement, and the limit is measured again.
     """
     limit = product_rates.limit(precision)
     if 0 < limit < reached:
@@ -323,7 +323,7 @@ def _is_evaluated(run: RunFolder, when: str) -> bool:
 
 
 def _refuse_existing(folder: Path) -> None:
-    """Say it before the model is opened, not after."""
+    """Raise before the model is opened if the run's folder cannot be created."""
     if folder.is_symlink() and not folder.exists():
         hint = "make the folder that it names, or choose another --out"
         raise InputError(f"is a link to {os.readlink(folder)}, which is not there", str(folder), hint)

@@ -74,7 +74,7 @@ class Plan:
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def event(self) -> dict[str, Any]:
-        """What the journal keeps, so that the report card can set it beside what happened."""
+        """The plan as an event of the journal, which the report card compares with the run."""
         return dict(vars(self))
 
     def lines(self) -> list[str]:

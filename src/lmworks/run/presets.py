@@ -1,6 +1,6 @@
-"""New models by name: each is the beginning of a recipe, with the source of its numbers.
+"""New models by name: settings of a recipe, with the source of their numbers.
 
-The presets themselves are data, in presets.yaml; nothing here knows what their settings mean. Imports no torch.
+The presets are data in presets.yaml, which this file does not interpret. Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Preset:
     """A new model to train.
 
     Attributes:
-        name: what it is called.
-        about: one line, and where it differs from what is published.
-        citation: where its numbers come from.
-        published: how long it was trained where it was published.
-        values: the settings, as a recipe has them.
+        name: of the preset.
+        about: one line, and differences from the published model.
+        citation: source of its numbers.
+        published: how long the published model was trained.
+        values: settings of a recipe.
     """
 
     name: str
@@ -40,12 +40,12 @@ def preset(name: str) -> Preset:
     """A preset by its name.
 
     Raises:
-        InputError: there is none; the nearest is named.
+        InputError: there is none; the message names the nearest.
     """
-    known = names()
-    if name not in known:
-        near = nearest(name, known)
-        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+    choices = names()
+    if name not in choices:
+        near = nearest(name, choices)
+        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(choices)}"
         raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
     values = dict(_all()[name])
     about = {key: str(values.pop(key)) for key in DESCRIPTION_KEYS}

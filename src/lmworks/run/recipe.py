@@ -1,6 +1,6 @@
-"""A recipe: everything that decides a run, in one file: a model, a method, a task, data. Imports no torch.
+"""A recipe: all settings of a run in one file: model, method, task, data. Imports no torch.
 
-The model is opened, or it is new: a config whose weights are drawn at random, mostly from a preset.
+The model is opened, or it is new: a config, usually from a preset, with random weights.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from lmworks.train.settings import TrainSettings
 
 METHOD_OF_OPENED, METHOD_OF_NEW = methods.default("opened").name, methods.default("new").name
 SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
-"""Groups that may be written as one of their settings alone: ``data: faq.jsonl``."""
+"""Groups that may be written as the value of one of their settings: ``data: faq.jsonl``."""
 
 LENGTHS = ("steps", "epochs")
-"""Settings of training of which a run has one."""
+"""The settings for the length of training, of which a run uses one."""
 
 
 class RecipeData(DataSettings):
-    """What to learn from."""
+    """The training data."""
 
     source: str = Field(description="A file, a named data set (lmworks data list) or hub:owner/name.")
 
@@ -63,7 +63,7 @@ else:
 
 
 class Recipe(_WithMethods):
-    """A whole run: a model x a method x a task, on data."""
+    """A run: a model, a method and a task, on data."""
 
     task: TaskSettings = Field(default_factory=TaskSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
@@ -72,12 +72,12 @@ class Recipe(_WithMethods):
 
     @property
     def is_new(self) -> bool:
-        """Whether the model begins with weights drawn at random."""
+        """Whether the model starts with random weights."""
         return isinstance(self.model, ModelSettings)
 
     @property
     def title(self) -> str:
-        """What the run's folder is called after."""
+        """Title in the name of the run's folder."""
         return str(self.name) if self.is_new else f"{Path(str(self.model)).name}-{self.method}"
 
     @property
@@ -87,14 +87,14 @@ class Recipe(_WithMethods):
 
 
 def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
-    """Checked settings, with what follows from model and method written out.
+    """Validated settings, with the defaults that depend on model and method filled in.
 
     Args:
-        values: nested plain values; ``data``, ``tokenizer`` and ``task`` may be the source or the name alone.
-        origin: where they come from, for errors.
+        values: nested plain values; ``data``, ``tokenizer`` and ``task`` may be just the source or the name.
+        origin: where the values come from, for errors.
 
     Raises:
-        InputError: a setting is wrong, or does not go with the others.
+        InputError: a setting is invalid, or conflicts with others.
     """
     _refuse_two_lengths(values, origin)
     recipe = build(Recipe, _write_out(values), origin)
@@ -116,7 +116,7 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
 
 
 def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe from a YAML file; overrides win."""
+    """A recipe from a YAML file; ``overrides`` take precedence."""
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise InputError("is no recipe", str(path), "write settings as name: value; see lmworks recipe show")
@@ -124,7 +124,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
 
 
 def from_preset(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of a preset; overrides win. A vocab_size among them is meant as it is given."""
+    """The recipe of a preset; ``overrides`` take precedence. An overridden vocab_size is exact, not an upper limit."""
     values, changes = presets.preset(name).values, _write_out(overrides or {})
     if "vocab_size" in changes.get("tokenizer", {}):
         values = merge(values, {"tokenizer": {"at_most": False}})
@@ -132,8 +132,8 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
 
 
 def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both, nested; the second's values win. Settings of another task than the second's are left out, and so is the
-    first's length of training where the second has one."""
+    """Nested merge in which the second's values take precedence. If the second names another task, the first's task
+    settings are dropped; if it sets a length of training, the first's length is dropped."""
     first, second = _write_out(first), _write_out(second)
     task_name = second.get("task", {}).get("name")
     if task_name is not None and task_name != first.get("task", {}).get("name"):
@@ -145,7 +145,7 @@ def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
 
 
 def _lengths(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings that say how long to train, as far as they have a value."""
+    """The settings for the length of training that have a value."""
     train = values.get("train")
     train = train if isinstance(train, dict) else {}
     return {name: train[name] for name in LENGTHS if train.get(name) is not None}
@@ -154,22 +154,22 @@ def _lengths(values: dict[str, Any]) -> dict[str, Any]:
 def _refuse_two_lengths(values: dict[str, Any], origin: str) -> None:
     lengths = _lengths(values)
     if len(lengths) > 1:
-        both = " and ".join(f"train.{name} {value}" for name, value in lengths.items())
-        raise InputError(f"{both} both say how long to train", origin, "leave one of them out")
+        settings = " and ".join(f"train.{name} {value}" for name, value in lengths.items())
+        raise InputError(f"{settings} both say how long to train", origin, "leave one of them out")
 
 
 def is_recipe(source: str) -> bool:
-    """Whether the word names a recipe file."""
+    """Whether a source is the path of a recipe file."""
     return source.endswith((".yaml", ".yml"))
 
 
 def is_preset(source: str) -> bool:
-    """Whether the word names a preset, and no folder of that name."""
+    """Whether a source is the name of a preset, and no such path exists."""
     return source in presets.names() and not Path(source).exists()
 
 
 def _write_out(values: dict[str, Any]) -> dict[str, Any]:
-    """The shorthands written out."""
+    """The values with :data:`SHORTHANDS` expanded."""
     if "objective" in values:
         raise InputError("is no known setting", "objective", "it is called task: --task masked, --task.mask_rate 0.2")
     named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}

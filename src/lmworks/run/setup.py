@@ -1,4 +1,4 @@
-"""A recipe -> model, examples, task, method and plan, checked to fit together; nothing is written."""
+"""A recipe -> model, examples, task, method and plan, checked for compatibility; nothing is written."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from lmworks.train.settings import TrainSettings
 
 @dataclass
 class Setup:
-    """All that a run needs.
+    """Everything that a run needs.
 
     Attributes:
-        recipe: with the task's name written out.
+        recipe: with the task's name filled in.
         source: of the model.
         model: changed by training.
-        method: how it is trained.
+        method: how the model is trained.
         task: what it learns.
         train, held_out: examples.
-        evaluation: what it is measured by.
-        plan: what to expect.
-        notes: what a person should know before it begins.
+        evaluation: of the model before and after training.
+        plan: expected time, memory and disk.
+        notes: for the user, before the run starts.
     """
 
     recipe: Recipe
@@ -57,16 +57,16 @@ class Setup:
 
 
 def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bool = False) -> Setup:
-    """Open data and model and check that they fit the task and the method. What cannot be trained is refused before
+    """Open data and model, and check that they fit the task and the method. As far as possible this is checked before
     weights are opened.
 
     Args:
-        recipe: resolved; its task's name and what a budget of memory decides are written into it.
-        rows: what to learn from, where it is not the recipe's source.
-        goes_on: a run that was begun before: nothing is chosen that changes its losses.
+        recipe: resolved; the task's name and the settings that a memory budget determines are written into it.
+        rows: training data instead of the recipe's source.
+        goes_on: a resumed run: nothing that changes its losses is chosen again.
 
     Raises:
-        InputError: they do not fit, or memory does not suffice.
+        InputError: they do not fit, or there is too little memory.
     """
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     source, method = source_of(recipe), recipe.adaptation
@@ -84,7 +84,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     check_report(examples.report, recipe.data)
     if recipe.is_new:
         _refuse_short(examples, config, table)
-    held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _nothing(table.kind)
+    held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _no_examples(table.kind)
     notes = [_data_note(examples, held_out), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
     _leave_out(held_out, recipe.evaluate.measured)
@@ -101,29 +101,29 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
 
 
-def _nothing(kind: str) -> Examples:
+def _no_examples(kind: str) -> Examples:
     return Examples([], Report(kind, ""))
 
 
 def _data_note(examples: Examples, held_out: Examples) -> str:
-    """How many rows there are, and the examples and tokens that they make."""
+    """The numbers of rows, examples and tokens, to train on and held out."""
     parts = []
     for use, part in (("to train on", examples), ("held out", held_out)):
         if len(part):
-            made = f"{count_of(len(part), 'example')} of {part.report.tokens:,} tokens"
-            parts.append(f"{count_of(part.report.rows, 'row')} {use} in {made}")
+            content = f"{count_of(len(part), 'example')} of {part.report.tokens:,} tokens"
+            parts.append(f"{count_of(part.report.rows, 'row')} {use} in {content}")
     return "; ".join(parts)
 
 
 def _leave_out(held_out: Examples, most: int | None) -> None:
-    """Leave only so many held-out examples to be measured, spread evenly."""
+    """Keep only ``most`` held-out examples, at equal intervals."""
     if most is not None and len(held_out) > most:
         held_out.items = spread(held_out.items, most)
         count(held_out.items, held_out.report)
 
 
 def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
-    """What the plan needs to know of the examples, and of the measurements before and after training."""
+    """Statistics of the examples, and of the evaluations, for the plan."""
     sources = [len(example.source) for example in examples if example.source is not None]
     answers = evaluation.answer_work()
     return DataStatistics(
@@ -139,10 +139,10 @@ def _documents(examples: list[Example], report: Report, evaluation: Evaluation) 
 
 
 def note_long_rows(examples: Iterable[Example], settings: TrainSettings) -> list[str]:
-    """A note on documents that are longer than a row; none where there are none.
+    """A note if documents are longer than a row.
 
     Args:
-        examples: as they pass through the network.
+        examples: with their random part sampled.
         settings: of packing.
     """
     sizes = [example.size for example in examples if example.size > settings.room]
@@ -156,7 +156,7 @@ def note_long_rows(examples: Iterable[Example], settings: TrainSettings) -> list
 
 
 def _refuse_short(examples: Examples, config: ModelConfig, table: Table) -> None:
-    """A text that does not fill one context teaches a new model nothing about most of its positions."""
+    """Raise if the training text is shorter than one context: later positions would get no training."""
     context, tokens = config.max_position_embeddings, examples.report.tokens
     if table.kind == "text" and tokens < context:
         raise InputError(

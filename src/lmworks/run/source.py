@@ -1,6 +1,6 @@
-"""Where a run's model comes from: it is opened, or new: its tokenizer trained and its weights drawn at random.
+"""The model of a run: an opened model, or a new one with random weights and often a newly trained tokenizer.
 
-What it is can be asked before its weights are opened or drawn.
+Its config and tokenizer are available before its weights are opened or initialized.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ TOKENIZER = "tokenizer"  # the folder in the run's folder that holds a new model
 
 
 class Source(ABC):
-    """A model that a run begins with.
+    """The model that a run starts with.
 
     Attributes:
-        notes: what a person should know of it.
+        notes: for the user.
     """
 
     def __init__(self) -> None:
@@ -53,47 +53,47 @@ class Source(ABC):
     @property
     @abstractmethod
     def config(self) -> ModelConfig:
-        """What the model is; of a new one the vocabulary may be open."""
+        """The model's config; the vocabulary size of a new model may still be open."""
 
     @abstractmethod
     def existing_tokenizer(self) -> Tokenizer | None:
-        """Its tokenizer; None where one is still to be trained."""
+        """Its tokenizer; None if one is still to be trained."""
 
     @abstractmethod
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
-        """The model with its weights, opened or drawn.
+        """The model with its weights, opened or initialized.
 
         Args:
-            task: with its name.
-            rows: of training, on which a new model's tokenizer is trained.
+            task: settings, with the task's name.
+            rows: training rows, on which a new model's tokenizer is trained.
 
         Raises:
-            InputError: the files are damaged, or the family cannot be what the settings say.
+            InputError: files are damaged, or the family does not support the settings.
         """
 
     @property
     def decoder_start(self) -> int | None:
-        """What the decoder of an encoder-decoder reads first, where the model's files say it."""
+        """The id that starts the decoder of an encoder-decoder, if the model's files name it."""
         return None
 
     def weight_formats(self) -> list[WeightFormat]:
-        """Ways to hold the weights, the preferred one first, the smallest last."""
+        """Formats in which the weights can be stored in memory, the preferred one first, the smallest last."""
         return [WeightFormat()]
 
     def convert_weights(self, base_precision: str) -> None:
-        """Hold the opened weights in one of these ways."""
+        """Convert the opened weights to one of these formats."""
         return
 
     @abstractmethod
     def library_bytes(self) -> int:
-        """Bytes that the process holds now beside the weights: libraries, tokenizer, data."""
+        """Bytes that the process uses now, except for the weights: libraries, tokenizer, data."""
 
     def event(self) -> dict[str, Any]:
-        """What the journal says of it beside its name."""
+        """Further entries for the journal."""
         return {}
 
     def keep(self, folder: Path) -> None:
-        """Write into the run's new folder what a resumed run needs beside the recipe."""
+        """Write into the run's new folder what a resumed run needs in addition to the recipe."""
         return
 
 
@@ -103,7 +103,7 @@ def source_of(recipe: Recipe) -> Source:
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """The recipe of a run that goes on, its relative paths as they were meant where it began.
+    """The recipe of a run to be resumed, with relative paths resolved against the directory in which it began.
 
     Raises:
         InputError: it cannot be read; another version may have written it.
@@ -131,13 +131,13 @@ def recipe_of(run: RunFolder) -> Recipe:
 
 
 def _from(folder: str, source: str) -> str:
-    """A relative path as it is meant in a folder, where it leads to nothing here and to something there."""
-    there = Path(folder, source)
-    return str(there) if folder and not Path(source).expanduser().exists() and there.exists() else source
+    """A relative path, resolved against ``folder`` if it exists there and not in the working directory."""
+    path = Path(folder, source)
+    return str(path) if folder and not Path(source).expanduser().exists() and path.exists() else source
 
 
 def _base_precision(recipe: Recipe) -> str:
-    """As the recipe asks; only frozen weights can be held otherwise than in float32.
+    """The recipe's base_precision; only frozen weights can have another precision than float32.
 
     Raises:
         InputError: the method trains the model's own weights.
@@ -153,7 +153,7 @@ def _base_precision(recipe: Recipe) -> str:
 
 
 class OpenedModel(Source):
-    """A model of a folder, a file or a package."""
+    """A model from a folder, a file, the hub or a package index."""
 
     def __init__(self, source: str, base_precision: str = "float32") -> None:
         super().__init__()
@@ -162,10 +162,10 @@ class OpenedModel(Source):
 
     @cached_property
     def config(self) -> ModelConfig:
-        """Read without the weights.
+        """The config, read without the weights.
 
         Raises:
-            InputError: it is an adapter: a method would adapt it anew, and its result needs a base that is whole.
+            InputError: the source is an adapter, which no method trains further.
         """
         if is_adapter(self.source):
             hint = f"merge it first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
@@ -173,16 +173,16 @@ class OpenedModel(Source):
         return read_config(self.source)
 
     def existing_tokenizer(self) -> Tokenizer | None:
-        """Read without the weights."""
+        """The tokenizer, read without the weights."""
         return load_tokenizer(self.source)
 
     @property
     def decoder_start(self) -> int | None:
-        """By its generation config."""
+        """From its generation config."""
         return None if self.model is None else self.model.rules.decoder_start_token_id
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
-        """All of it."""
+        """Open the model, with its tokenizer."""
         self._before = process_memory.resident_memory()
         storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
         self.model = open_saved_model(self.source, storage=storage)
@@ -193,14 +193,14 @@ class OpenedModel(Source):
         return self.model
 
     def library_bytes(self) -> int:
-        """Weights of a mapped file are in memory as far as they were read."""
+        """Measured; of a memory-mapped file, only the pages that were read are in memory."""
         assert self.model is not None
         weights = weight_bytes(self.model.network)
         after = max(0, process_memory.resident_memory() - self._opened)
         return self._before + max(0, self._opened - self._before - weights) + after
 
     def weight_formats(self) -> list[WeightFormat]:
-        """Float32, where it was not asked otherwise; and as the file has them, where they are quantized there."""
+        """Float32 unless the recipe asks otherwise; and quantized blocks as in the file, if it has them."""
         assert self.model is not None
         network = self.model.network
         formats = Counter[str]()
@@ -215,7 +215,7 @@ class OpenedModel(Source):
         return [WeightFormat(), stored] if self.base_precision == "auto" else [stored]
 
     def convert_weights(self, base_precision: str) -> None:
-        """Widen quantized weights where there is memory for it."""
+        """Convert quantized weights to float32 if ``base_precision`` is float32."""
         if self.model is not None and base_precision == "float32":
             widen(self.model.network)
 
@@ -225,7 +225,7 @@ def _has_blocks(network: Transformer) -> bool:
 
 
 class NewModel(Source):
-    """A model whose weights are drawn at random, with a tokenizer that is taken or trained."""
+    """A model with random weights and an existing or a new tokenizer."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -242,15 +242,15 @@ class NewModel(Source):
 
     @property
     def config(self) -> ModelConfig:
-        """As the recipe says it."""
+        """The recipe's settings."""
         return self.settings
 
     def existing_tokenizer(self) -> Tokenizer | None:
-        """The one that the recipe names, if any."""
+        """The tokenizer that the recipe names, if any."""
         return None if self.choice.source is None else load_tokenizer(self.choice.source)
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
-        """A tokenizer, and weights that are drawn from the seed of training."""
+        """Train or open the tokenizer, and initialize weights with the seed of training."""
         self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
         if self.choice.source is not None:
             self.tokenizer_event = {"source": self.choice.source, "vocab_size": tokenizer.vocab_size}
@@ -279,13 +279,13 @@ class NewModel(Source):
         return trained.tokenizer
 
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
-        """The ids of special tokens, as config.json and generation_config.json call them."""
+        """The ids of special tokens, under their names in config.json and generation_config.json."""
         ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
         ids["decoder_start"] = task_class(task.name).new_decoder_start(task, tokenizer)
         return {f"{role}_token_id": number for role, number in ids.items() if number is not None}
 
     def library_bytes(self) -> int:
-        """Drawn weights are in memory wholly."""
+        """Measured; new weights are completely in memory."""
         process_memory.release_memory()
         weights = [] if self.network is None else [weight.nbytes for weight in self.network.parameters()]
         return process_memory.resident_memory() - sum(weights)
@@ -295,12 +295,12 @@ class NewModel(Source):
         return {"tokenizer": self.tokenizer_event}
 
     def keep(self, folder: Path) -> None:
-        """The tokenizer."""
+        """Save the tokenizer."""
         self.tokenizer.save(folder / TOKENIZER)
 
 
 def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
-    """A new tokenizer, and a note where it has fewer ids than were asked for."""
+    """A new tokenizer, and a note if it has fewer ids than vocab_size."""
     settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
     try:
         return train_tokenizer.train(texts, settings, family), []

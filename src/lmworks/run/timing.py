@@ -2,8 +2,8 @@
 
 Two networks that differ only in their number of layers are built with random weights, adapted by the run's own method
 and timed on documents of the run's own lengths. Their difference gives the rate in the layers; the shallow one
-tells what is spent beside them: head, embeddings, calls, optimizer. So the figures hold for this processor, this
-precision and this model, and no constant of another machine enters. They are kept in the cache.
+gives the time of everything else: head, embeddings, calls, optimizer. So the figures hold for this processor, this
+precision and this model, without constants of other machines. They are cached.
 """
 
 from __future__ import annotations
@@ -198,12 +198,12 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
 def _fastest(call: Callable[[], object]) -> float:
     """Seconds of the fastest of a few calls, after one that is not counted."""
     call()
-    taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < MOST_REPEATS and sum(taken) < MOST_SECONDS):
+    timings: list[float] = []
+    while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        timings.append(time.perf_counter() - start)
+    return min(timings)
 
 
 def _step_seconds(

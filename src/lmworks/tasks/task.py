@@ -1,7 +1,7 @@
 """A task: how rows become examples, what is sampled anew each time, which losses it has, and how it is measured.
 
-Each task is one file beside this; the registry names them. Importing a task imports no torch: the recipe asks it which
-rows and models it takes, the report card which figures it shows.
+Each task is one file in this folder; the registry lists them. Importing a task imports no torch, because recipes read
+which rows and models it takes, and the report card reads which figures it has.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def _turn_closing(template: str, specials: tuple[str, ...], texts: tuple[tuple[s
 
 
 def unwritten_keys(tokenizer: Tokenizer, messages: Sequence[Message]) -> set[str]:
-    """Keys of messages, beside role and content, that the template does not mention and so leaves out."""
+    """Keys of messages, other than role and content, that the template does not use."""
     present = {key for message in messages for key in TEMPLATE_KEYS if key in message}
     return {key for key in present if key not in (tokenizer.chat_template or "")}
 

@@ -88,7 +88,8 @@ def find_fields(available: list[str], chosen: dict[str, str], settings: DataSett
 
 
 def _has_sides(by_name: dict[str, str], chosen: dict[str, str], settings: DataSettings) -> bool:
-    """Whether the columns are source and target: beside a text, source is where it came from, and target a label."""
+    """Whether the columns are source and target of a translation. Together with a text column, a source column is the
+    origin of the text, and a target column a label."""
     if {"source", "target"} & set(chosen):
         return True
     both = all(any(name in by_name for name in names) for names in (SOURCE, TARGET))

@@ -16,7 +16,7 @@ Message = dict[str, Any]
 KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TEMPLATE_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
-"""Keys beside role and content that chat templates read."""
+"""Keys, in addition to role and content, that chat templates read."""
 LOSS_KEYS = ("weight", "train", "training", "loss")
 """Whether a message is learned: `weight` 0 or 1 is OpenAI's, `train` and `training` true or false are axolotl's."""
 TEXT_PARTS = ("text", "input_text", "output_text")

@@ -36,7 +36,7 @@ class Tokenizer:
         chat_template: the model's Jinja template, or None.
         adds_bos: whether ``encode(text, special=True)`` begins with BOS; None takes the core's post-processor as it is.
         end_ids: further ids that end a turn or a text; eos_id is always among them.
-        config: what tokenizer_config.json held beside all this; written back by `save`.
+        config: all other values of tokenizer_config.json; `save` writes them back.
     """
 
     def __init__(

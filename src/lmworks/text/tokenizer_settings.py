@@ -159,7 +159,7 @@ def check(settings: TokenizerSettings) -> None:
     """
     kind = settings.kind
     if settings.vocab_size is None and kind not in ("word", "char"):
-        raise InputError(f"kind {kind} must be told how many entries to learn", "vocab_size", "--vocab-size 8000")
+        raise InputError(f"kind {kind} needs the number of entries to learn", "vocab_size", "--vocab-size 8000")
     if settings.byte_fallback and kind not in ("bpe", "unigram"):
         hint = "leave it out" + (": byte-bpe is made of bytes anyway" if kind == "byte-bpe" else ", or choose kind bpe")
         raise InputError(f"kind {kind} cannot write unknown characters as bytes", "byte_fallback", hint)

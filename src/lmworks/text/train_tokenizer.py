@@ -248,7 +248,7 @@ def _too_large(settings: TokenizerSettings, filled: int) -> TooManyEntries:
 def _whole(texts: Sequence[str], settings: TokenizerSettings, own: int) -> LearnedVocabulary:
     """Words or characters as they are, the most frequent first."""
     if settings.vocab_size is not None and settings.vocab_size <= own:
-        fault = f"{settings.vocab_size} entries leave no room beside {own} special tokens"
+        fault = f"{settings.vocab_size} entries have no room for more than the {own} special tokens"
         raise InputError(fault, "vocab_size", f"--vocab-size {own + 1} or more, or leave it out: all there are")
     size = EVERYTHING if settings.vocab_size is None else settings.vocab_size - own
     core = Core(models.WordLevel(unk_token=""))

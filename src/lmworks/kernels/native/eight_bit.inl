@@ -34,7 +34,7 @@ constexpr LevelMap level_map(int more, double least) {
         unit *= 10, p *= 2;
     }
     map.part[DECADES] = static_cast<float>(least / (1 - 8.0 / 9 + 0.5));
-    map.begin[DECADES] = 2.0f;  // no number reaches it
+    map.begin[DECADES] = 2.0f;  // above every number
     return map;
 }
 
@@ -48,7 +48,7 @@ inline Vec level_of(const LevelMap& map, Vec number) {
     return i == DECADES ? broadcast(1.0f) : level;
 }
 
-// The number of the level whose part holds x, from 0 to 1.
+// The number of the level whose interval contains x, from 0 to 1.
 inline VecI32 number_of(const LevelMap& map, Vec x) {
     // log10 by the bits of a float, which are linear within a power of two: up to 0.03 too low
     const Vec decade = __builtin_convertvector(bit_cast<VecI32>(x), Vec) * (0.30103f / (1 << 23)) + (7 - 127 * 0.30103f);

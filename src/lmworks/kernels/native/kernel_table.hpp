@@ -101,7 +101,7 @@ struct KernelTable {
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);
-    // Reads x (count) and returns the sum of its whole parts of 2^18 numbers: what reading takes is measured by it.
+    // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
 
     template <class T>

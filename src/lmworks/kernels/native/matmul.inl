@@ -1,6 +1,6 @@
 // Matrix products in float32, in blocks that stay in the caches (Goto & van de Geijn 2008): a block of b is packed into
-// panels for all threads, and tiles of c are summed in registers. The order of a sum depends neither on the number of
-// threads nor on which of them computes a tile, and so do the bits.
+// panels for all threads, and tiles of c are accumulated in registers. The order of a sum, and so its bits, depend neither
+// on the number of threads nor on which thread computes a tile.
 #include <algorithm>
 #include <vector>
 
@@ -14,7 +14,7 @@ namespace {
 constexpr Size BLOCK_DEPTH = 384;     // rows of b in a panel: a panel stays in the caches of a core
 constexpr Size BLOCK_COLUMNS = 1536;  // columns of b that are packed at a time, a multiple of TILE_COLUMNS
 constexpr Size BLOCK_TILES = 16;      // tiles of rows of a task, at most
-constexpr Size TASKS_PER_THREAD = 4;  // at least, where there are as many panels: the last task is waited for
+constexpr Size TASKS_PER_THREAD = 4;  // at least, if there are enough panels, since all threads wait for the last task
 
 // A tile of c, R rows and N vectors = first (null: zeros) + a b, with b a panel (depth, TILE_COLUMNS).
 template <int R, int N>
@@ -45,7 +45,7 @@ TileKernel tile_kernel(Size vectors) {
     return kernels[vectors - 1];
 }
 
-// The kernel of a tile of so many rows and vectors.
+// The kernel for a tile of this many rows and vectors.
 TileKernel tile_kernel(Size rows, Size vectors) {
     static_assert(TILE_ROWS == 6 && TILE_VECTORS <= 4);
     constexpr TileKernel (*of_rows[])(Size) = {tile_kernel<1>, tile_kernel<2>, tile_kernel<3>,
@@ -66,7 +66,7 @@ void pack_transposed_panel(const MatrixView& b, Size depth, Size columns, float 
         }
 }
 
-// The same of a b whose rows are contiguous.
+// The same for a b with contiguous rows.
 void pack_panel(const MatrixView& b, Size depth, Size columns, float factor, float* panel) {
     if (b.column != 1) return pack_transposed_panel(b, depth, columns, factor, panel);
     for (Size k = 0; k < depth; ++k) {

@@ -1,4 +1,4 @@
-// Reads memory as fast as the machine does: several streams a thread, fetched ahead of their use. Only measures.
+// Reads memory at the machine's bandwidth: several streams per thread, with prefetching. Used only to measure it.
 #include <algorithm>
 #include <vector>
 
@@ -9,11 +9,11 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size STREAMS = 4;             // that a thread reads at once: more lines are under way than one stream asks for
+constexpr Size STREAMS = 4;             // streams of a thread: together they keep more cache lines in flight than one
 constexpr Size PREFETCH_BYTES = 2048;   // ahead of each stream
 constexpr Size READING_TASK = 1 << 18;  // floats of a task
 
-// The sum of so many floats, a multiple of STREAMS * 4 * W.
+// The sum of count floats; count is a multiple of STREAMS * 4 * W.
 float sum_streams(const float* x, Size count) {
     const Size length = count / STREAMS;
     Vec sums[STREAMS] = {};

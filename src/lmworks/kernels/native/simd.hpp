@@ -95,7 +95,7 @@ inline Vec lookup(const float (&table)[8], VecI32 index) {
 
 // To the nearest integer, ties to even; |x| < 2^22.
 inline Vec round(Vec x) {
-    const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: a sum has no room for a fraction
+    const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: a sum of this size has no bits for a fraction
     return (x + shift) - shift;
 }
 
