@@ -12,9 +12,8 @@ from pathlib import Path
 
 from lmworks.base.control_groups import control_groups
 
-PAGE_OUT = (
-    21  # MADV_PAGEOUT of Linux 5.4 and later: reclaims pages; unlike MADV_DONTNEED it never loses what was written
-)
+PAGE_OUT = 21
+"""MADV_PAGEOUT of Linux 5.4 and later: reclaims pages; unlike MADV_DONTNEED it never loses what was written to them."""
 
 
 def memory() -> tuple[int, int]:
@@ -79,31 +78,32 @@ def trim_memory(limit: int) -> bool:
     return False
 
 
-def is_mapped(address: int) -> bool:
-    """Whether this address of the process lies in a mapped file (Linux; False elsewhere)."""
-    return any(begin <= address < end for begin, end in _mapped_files())
+def are_mapped(blocks: Iterable[tuple[int, int]]) -> bool:
+    """Whether all these blocks, address and bytes of each, lie in mapped files (Linux; False elsewhere)."""
+    files = _mapped_files()
+    return all(any(begin <= address and address + size <= end for begin, end in files) for address, size in blocks)
 
 
 def release_mapped(blocks: Iterable[tuple[int, int]]) -> int:
-    """Lets the system take the pages of mapped files out of memory; they are read again when they are used.
+    """Lets the system take pages of mapped files out of memory; they are read again when they are used.
 
     Args:
         blocks: address and bytes of each. Those outside of mapped files stay as they are.
 
     Returns:
-        bytes of the blocks that lie in mapped files; 0 where the system does not do it.
+        bytes of the blocks that lie in mapped files; 0 where the system cannot take them.
     """
-    files, released = _mapped_files(), 0
-    if not files:
-        return 0
-    madvise = ctypes.CDLL(None).madvise
+    released, page, files = 0, mmap.PAGESIZE, _mapped_files()
     for address, size in blocks:
-        if not any(begin <= address and address + size <= end for begin, end in files):
-            continue
-        begin, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if begin < end and madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), PAGE_OUT) == 0:
+        begin, end = -(-address // page) * page, (address + size) // page * page  # whole pages
+        is_inside = any(first <= address and address + size <= last for first, last in files)
+        if is_inside and begin < end and _madvise(begin, end - begin, PAGE_OUT):
             released += size
     return released
+
+
+def _madvise(address: int, size: int, advice: int) -> bool:
+    return int(ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice)) == 0
 
 
 def _mapped_files() -> list[tuple[int, int]]:

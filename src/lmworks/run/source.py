@@ -207,8 +207,8 @@ class OpenedModel(Source):
         for _, layer in stored_layers(network):
             formats[layer.storage.dtype_name] += layer.storage.nbytes
         if not formats:
-            is_mapped = all(process_memory.is_mapped(parameter.data_ptr()) for parameter in network.parameters())
-            return [WeightFormat(is_mapped=is_mapped)]
+            blocks = ((parameter.data_ptr(), parameter.nbytes) for parameter in network.parameters())
+            return [WeightFormat(is_mapped=process_memory.are_mapped(blocks))]
         precision = "stored" if self.base_precision == "auto" else self.base_precision
         names = " and ".join(name for name, _ in formats.most_common())
         stored = WeightFormat(precision, weight_bytes(network), names)
