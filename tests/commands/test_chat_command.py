@@ -56,7 +56,7 @@ def test_a_block_is_one_message_and_a_slash_may_be_said(folder, monkeypatch, cap
 
 
 def test_commands_are_listed_and_unknown_ones_named(folder, monkeypatch, capsys):
-    out, err = talk(folder, monkeypatch, capsys, "/help\n/hepl\n/xyzzy\n/quit\nnever asked\n")
+    out, err = talk(folder, monkeypatch, capsys, "/help\n/hepl\n/xyzzy\n/exit\nnever asked\n")
     assert all(command in out for command in ("/new", "/help", "/quit", "Ctrl-C"))
     assert out == f"{HELP}\n"
     assert "no command /hepl\n  hint: did you mean /help?" in err

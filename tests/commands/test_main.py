@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -56,6 +57,27 @@ def test_the_public_names_are_offered_lazily():
     assert lmworks.__version__[0].isdigit()
     with pytest.raises(AttributeError):
         _ = lmworks.nothing
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_option_says_what_it_is_for(name):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"lmworks.commands.{VERBS[name].file}").add_arguments(parser)
+    parsers, silent = [parser], []
+    for each in parsers:
+        for action in each._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            elif not action.help:
+                silent.append(action.option_strings or action.dest)
+    assert silent == []
+
+
+def test_generate_lists_its_settings_with_their_defaults(capsys):
+    assert main(["generate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--max-tokens INT" in shown
+    assert "(default: 256)" in shown
 
 
 def test_help_names_every_verb(capsys):

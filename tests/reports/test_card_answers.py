@@ -54,12 +54,14 @@ def test_answers_that_were_cut_are_marked_and_counted(tmp_path):
     assert counted[0] > 0
     answer = run.card["measures"][0]
     assert answer["cut"] == {"before": counted[0], "after": counted[-1]}
-    assert f"answers cut at the longest length: {counted[0]} before" in answer["detail"]
+    assert "answers cut" not in answer["detail"]  # which stands in the table
+    note = f"answers cut at the most tokens (evaluate.max_tokens): {counted[0]} before, {counted[-1]} after"
+    assert note in run.card["run"]["notes"]
     samples = [sample["before"] for sample in run.card["samples"]]
     marked = [text for text in samples if text.endswith("… (cut at 6 tokens)")]
     assert marked
     assert "(cut at 6 tokens)" in page.render(run.card)
-    assert "answers cut at the longest length" in _printed(run.card)
+    assert note in _printed(run.card)
 
 
 def test_a_notebook_shows_the_card_of_a_run(tmp_path):

@@ -31,16 +31,24 @@ def _folder(make_run, run_events, tmp_path: Path) -> Path:
 def test_each_run_has_its_state_and_its_figures(folder: Path) -> None:
     rows, faults = runs.overview(folder)
     assert faults == []
-    assert [(row["name"], row["state"]) for row in rows] == [
-        ("done", "finished"),
-        ("stopped", "resumable"),
-        ("begun", "interrupted"),
+    assert [(row["name"], row["state"], row["progress"]) for row in rows] == [
+        ("done", "finished", ""),
+        ("stopped", "resumable", "15/120 steps"),
+        ("begun", "interrupted", "15/120 steps"),
     ]
     done = rows[0]
     assert (done["model"], done["data"], done["method"]) == ("smollm2-135m-instruct", "python-help", "lora")
     assert done["headline"]["verdict"] == "better"
     assert done["headline"]["after"] > done["headline"]["before"]
     assert done["bytes"] == sum(file.stat().st_size for file in (folder / "done").iterdir())
+
+
+def test_a_run_that_trained_to_its_end_says_that_it_is_measuring(make_run, run_events, tmp_path: Path) -> None:
+    events = run_events()
+    last = max(place for place, event in enumerate(events) if event["event"] == "step")
+    make_run(events[: last + 1], name="measuring")
+    (row,) = runs.overview(tmp_path)[0]
+    assert row["progress"] == "120/120 steps, measuring after"
 
 
 def test_a_run_that_is_being_written_is_running(folder: Path) -> None:

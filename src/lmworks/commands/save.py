@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lmworks.commands.opening import add_base, open_model
 
+HALF = "; --dtype bfloat16 takes half of it"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, FOLDER, the width of the weights."""
@@ -15,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_base(parser)
     parser.add_argument("folder", help="where to: a new or empty folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the weights that are written; default: float32, which loses nothing and takes most room",
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -26,5 +33,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     model = open_model(args)
     folder = model.save(args.folder, dtype=args.dtype, overwrite=args.overwrite)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}  {size / 1e6:,.0f} MB")
+    print(f"{folder}  {size / 1e6:,.0f} MB, weights in {args.dtype}{HALF if args.dtype == 'float32' else ''}")
     return 0

@@ -95,7 +95,8 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
         end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
         follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
-        return Prompt(tokenizer.encode_prompt(text), text, reference, row.place, choices, follow)
+        shown = row.values.get("text", text)
+        return Prompt(tokenizer.encode_prompt(text), shown, reference, row.place, choices, follow)
     messages = as_messages(row, settings, choices)
     last = [index for index, message in enumerate(messages) if is_learned(message)][-1]
     ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
@@ -108,7 +109,7 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
     if messages[last].get("tool_calls"):
         written = [piece for piece in chat.pieces(tokenizer, messages[: last + 1], turns="last") if piece.loss]
         reference = written[-1].content
-    return Prompt(ids, asked, reference, row.place, choices, follow)
+    return Prompt(ids, row.values.get("text", asked), reference, row.place, choices, follow)
 
 
 def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) -> bool:

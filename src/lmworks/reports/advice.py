@@ -31,7 +31,7 @@ def on_length(card: Card, train: dict[str, Any]) -> list[str]:
     best_step, best = min(points, key=lambda point: point[1])
     if best_step == last_step:
         falling = previous - last > NEGLIGIBLE * abs(previous)
-        return [f"The held-out loss was still falling: train longer ({_longer(card, train)})."] if falling else []
+        return [f"The held-out loss was still falling: train longer, {_longer(card, train)}."] if falling else []
     if last - best <= NEGLIGIBLE * abs(best):
         return []
     return [_too_long(card, best_step, best, last)]
@@ -39,8 +39,15 @@ def on_length(card: Card, train: dict[str, Any]) -> list[str]:
 
 def _longer(card: Card, train: dict[str, Any]) -> str:
     if train.get("epochs") and not train.get("steps"):
-        return f"--train.epochs {math.ceil(LONGER * train['epochs'])}"
-    return f"--train.steps {LONGER * (train.get('steps') or card['training']['steps'])}"
+        return _again(card, f"--train.epochs {math.ceil(LONGER * train['epochs'])}")
+    return _again(card, f"--train.steps {LONGER * (train.get('steps') or card['training']['steps'])}")
+
+
+def _again(card: Card, option: str) -> str:
+    """The command of another run with the same recipe but for one setting."""
+    run = card["run"]
+    verb = "pretrain" if run["new"] else "tune"
+    return f"in a new run (lmworks {verb} {run['path']}/recipe.yaml {option} --out {run['path']}-2)"
 
 
 def _too_long(card: Card, step: float, best: float, last: float) -> str:
@@ -50,7 +57,7 @@ def _too_long(card: Card, step: float, best: float, last: float) -> str:
         return f"{since}lower the learning rate (--train.learning_rate).{_forgetting(card)}"
     if card["training"]["best_step"] == step:
         return f"{since}the weights of that step were kept, more steps do not help.{_forgetting(card)}"
-    return f"{since}train less (--train.steps {int(step)}).{_forgetting(card)}"
+    return f"{since}train less, {_again(card, f'--train.steps {int(step)}')}.{_forgetting(card)}"
 
 
 def _forgetting(card: Card) -> str:

@@ -14,7 +14,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.reports import advice, summary
-from lmworks.reports.measures import HOW, measures
+from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
 Event = dict[str, Any]
@@ -49,7 +49,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "compared": {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")},
         "measures": measures(first, last, task=(start.get("task") or {}).get("name")),
         "how": HOW,
-        "training": _training(steps, finish),
+        "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,
         "planned": _planned(start.get("plan") or {}, events, steps, finish),
@@ -59,6 +59,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "curves": _curves(steps, events, finish),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
+    card["run"]["notes"] += [note for measure in card["measures"] if (note := note_of_cut(measure.get("cut") or {}))]
     card = _finite(card)
     card["summary"] = summary.sentence(card)
     card["advice"] = [*advice.on_memory(card, train), *advice.on_length(card, train)]
@@ -113,6 +114,7 @@ def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: b
     finished = any(e["event"] == "finish" for e in sessions[-1])  # a finish before a resume is not the end
     return {
         "name": folder.resolve().name,
+        "path": str(folder),
         "state": "finished" if finished else "unfinished",
         "stopped": _stopped(sessions[-1]),
         "resumed": len(sessions) - 1,
@@ -167,11 +169,12 @@ def _held_out(event: Event) -> Event:
     return event.get("held_out") or event.get("metrics") or {}
 
 
-def _training(steps: list[Event], finish: Event) -> dict[str, Any]:
+def _training(steps: list[Event], finish: Event, session: Event) -> dict[str, Any]:
     tokens = sum(e.get("tokens") or 0 for e in steps)
     seconds = sum(e.get("seconds") or 0.0 for e in steps)
     return {
         "steps": max((e["step"] for e in steps), default=0),
+        "planned_steps": session.get("steps"),
         "first_loss": steps[0].get("loss") if steps else None,
         "last_loss": steps[-1].get("loss") if steps else None,
         "tokens": tokens,

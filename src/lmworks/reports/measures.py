@@ -101,7 +101,7 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
         "key": ANSWERS.key,
         "title": latest.get("metric", ANSWERS.title),
         "unit": "",
-        "detail": "; ".join([*details, *_cuts(old, new)]),
+        "detail": "; ".join(details),
         "baseline": baseline,
         "cut": {name: side.get("cut") for name, side in (("before", old), ("after", new))},
     }
@@ -116,13 +116,12 @@ def _majority(references: list[str]) -> dict[str, Any] | None:
     return {"label": label, "value": times / len(references)}
 
 
-def _cuts(old: Event, new: Event) -> list[str]:
-    """How many answers were cut at the most tokens that one may have."""
-    counts = [side.get("cut") for side in (old, new)]
-    if not any(counts):
-        return []
-    before, after = (figures.count(number) for number in counts)
-    return [f"answers cut at the longest length: {before} before, {after} after"]
+def note_of_cut(cut: dict[str, Any]) -> str:
+    """How many answers were cut at the most tokens that one may have; empty where none was, or it is not known."""
+    if not any(cut.values()):
+        return ""
+    before, after = (figures.count(cut[side]) for side in ("before", "after"))
+    return f"answers cut at the most tokens (evaluate.max_tokens): {before} before, {after} after"
 
 
 def _macro_f1(old: Event, new: Event) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     Returns:
         a dict for each run: name, path, started (seconds since 1970 or None), model, data, method, task, state
-        ("finished", "running", "interrupted" or "resumable": stopped, with a checkpoint to go on from), headline
-        (title, unit, before, after, verdict; or None) and bytes on the disk.
+        ("finished", "running", "interrupted" or "resumable": stopped, with a checkpoint to go on from), progress of
+        an unfinished run ("8/10 steps"), headline (title, unit, before, after, verdict; or None) and bytes on the disk.
 
     Raises:
         InputError: there is no such folder.
@@ -60,6 +60,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "method": run["method"],
         "task": (run["task"] or {}).get("name"),
         "state": _state(folder, run["state"]),
+        "progress": _progress(built),
         "headline": headline and _headline(headline),
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     }
@@ -68,6 +69,14 @@ def _row(folder: Path) -> dict[str, Any]:
 def _headline(measure: dict[str, Any]) -> dict[str, Any]:
     before, after = (measure[side]["value"] for side in ("before", "after"))
     return {**{key: measure[key] for key in ("title", "unit", "verdict")}, "before": before, "after": after}
+
+
+def _progress(built: dict[str, Any]) -> str:
+    """How far an unfinished run came, such as "8/10 steps"; empty where it has finished or not begun to train."""
+    done, planned = built["training"]["steps"], built["training"]["planned_steps"]
+    if built["run"]["state"] == "finished" or not planned:
+        return ""
+    return f"{done}/{planned} steps" + (", measuring after" if done >= planned else "")
 
 
 def _state(folder: Path, state: str) -> str:

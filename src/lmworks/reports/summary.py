@@ -93,7 +93,7 @@ def _forgetting(card: Card) -> str:
         )
         return f"forgetting: another text is predicted {change} worse"
     if measure["verdict"] in ("better", "negligible", "no difference measured"):
-        return "no forgetting was measured on another text"
+        return "nothing forgotten: another text is predicted as well as before"
     return f"forgetting: {measure['verdict']}"
 
 

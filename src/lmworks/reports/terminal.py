@@ -78,7 +78,7 @@ def _measures(card: Card) -> Table:
         name = Text(measure["title"])
         if measure["unit"]:
             name.append(f", {measure['unit']}", style="dim")
-        if measure.get("baseline") or any((measure.get("cut") or {}).values()):
+        if measure.get("baseline"):
             name.append(f"\n{measure['detail'].partition('; ')[2]}", style="dim")
         table.add_row(
             name,

@@ -124,6 +124,8 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     recipe = recipe_of(run)
     machine.use_threads(started[0]["threads"])
     setup = set_up(recipe, goes_on=True)
+    done = max((event["step"] for event in run.events("step")), default=0)
+    say(f"{run.path}: {done} of {setup.plan.steps} steps are done; what was saved last is gone on with")
     if recipe.train.memory is not None:
         say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])

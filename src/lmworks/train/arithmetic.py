@@ -49,6 +49,9 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
     machine.use_threads(settings.threads)
     rates = product_rates.fastest_rates() if settings.precision == "auto" and device.type == "cpu" else None
     precision, reason = machine.choose_precision(settings.precision, device.type, rates)
+    start = next(iter(run.events("start")), {})
+    if start.get("precision") == precision:  # the plan chose it, by memory too, and the settings hold its choice
+        reason = str(start["precision_reason"])
     if device.type != "cpu":
         return Arithmetic(precision, reason, {})
     rows = sized(settings, network.config, precision).room

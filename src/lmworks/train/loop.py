@@ -156,7 +156,9 @@ class _Training:
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
         context = partial(autocast, chosen.precision, device)
         epoch_steps = self.sampler.steps_per_epoch
-        self.monitor = Monitor(network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, context)
+        self.monitor = Monitor(
+            network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, context, chosen.precision
+        )
 
     step: int
     loss: float | None

@@ -31,6 +31,7 @@ class Monitor:
         total_steps: of the run.
         epoch_steps: of one pass over the data.
         autocast: the precision in which the network is evaluated.
+        precision: its name; before and after training everything is measured in float32.
 
     Attributes:
         best: ``loss`` and ``step`` of the best evaluation; empty before the first.
@@ -47,10 +48,12 @@ class Monitor:
         total_steps: int,
         epoch_steps: int,
         autocast: Callable[[], AbstractContextManager[object]],
+        precision: str = "float32",
     ) -> None:
         self.network, self.hooks, self.run, self.progress = network, hooks, run, progress
         self.total_steps, self.autocast = total_steps, autocast
         self.interval = settings.evaluate_every or evaluation_interval(total_steps, epoch_steps)
+        self.in_precision = "" if precision == "float32" else f" in {precision}"
         self.best: dict[str, float] = {}
         self.evaluations_since_best = 0
         self.evaluated = {e["step"]: e["held_out"] for e in run.events("evaluation") if e["when"] == "step"}
@@ -76,7 +79,9 @@ class Monitor:
             return False
         figures = self._evaluate(step) if self.hooks.evaluate is not None else {}
         floats = {name: value for name, value in figures.items() if isinstance(value, float)}
-        line = f"step {step}: held out: " + "  ".join(f"{name} {value:.4f}" for name, value in floats.items())
+        line = f"step {step}: held out{self.in_precision}: " + "  ".join(
+            f"{name} {value:.4f}" for name, value in floats.items()
+        )
         self.progress.show_evaluation([*([line] if floats else []), *self._sample(step)], step)
         if self.board is not None:
             for name, value in floats.items():
