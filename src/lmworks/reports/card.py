@@ -38,16 +38,19 @@ def build(run: str | Path) -> dict[str, Any]:
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
+    listed = measures(first, last, task=(start.get("task") or {}).get("name"))
+    run = _run(folder, events, start, finish, torn)
+    run["notes"] += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
         "format": FORMAT,
         "summary": "",
         "advice": [],
-        "run": _run(folder, events, start, finish, torn),
+        "run": run,
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
         "parameters": start.get("parameters") or {},
         "compared": {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")},
-        "measures": measures(first, last, task=(start.get("task") or {}).get("name")),
+        "measures": listed,
         "how": HOW,
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
@@ -59,7 +62,6 @@ def build(run: str | Path) -> dict[str, Any]:
         "curves": _curves(steps, events, finish),
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
-    card["run"]["notes"] += [note for measure in card["measures"] if (note := note_of_cut(measure.get("cut") or {}))]
     card = _finite(card)
     card["summary"] = summary.sentence(card)
     card["advice"] = [*advice.on_memory(card, train), *advice.on_length(card, train)]
