@@ -39,13 +39,12 @@ def build(run: str | Path) -> dict[str, Any]:
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
     listed = measures(first, last, task=(start.get("task") or {}).get("name"))
-    run = _run(folder, events, start, finish, torn)
-    run["notes"] += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
+    cuts = [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
         "format": FORMAT,
         "summary": "",
         "advice": [],
-        "run": run,
+        "run": _run(folder, events, start, finish, torn, cuts),
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
         "parameters": start.get("parameters") or {},
@@ -111,7 +110,9 @@ def _sessions(events: list[Event]) -> list[list[Event]]:
     return sessions
 
 
-def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: bool) -> dict[str, Any]:
+def _run(
+    folder: Path, events: list[Event], start: Event, finish: Event, torn: bool, notes: list[str]
+) -> dict[str, Any]:
     sessions = _sessions(events)
     finished = any(e["event"] == "finish" for e in sessions[-1])  # a finish before a resume is not the end
     return {
@@ -129,7 +130,7 @@ def _run(folder: Path, events: list[Event], start: Event, finish: Event, torn: b
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
         "started": start.get("time"),
         "warnings": _warnings(events, finished, torn),
-        "notes": [str(note) for e in (start, _last(events, "data")) for note in e.get("notes") or []],
+        "notes": [*(str(note) for e in (start, _last(events, "data")) for note in e.get("notes") or []), *notes],
     }
 
 
