@@ -303,7 +303,7 @@ def test_samples_are_asked_after_each_evaluation_but_the_last_and_once(go):
         ("step", 2, "2"),
         ("step", 4, "4"),
     ]
-    go(hooks, run=run, steps=4, evaluate_every=2)
+    go(hooks, run=run, steps=6, evaluate_every=2)
     assert len(run.events("samples")) == 2
 
 
