@@ -25,7 +25,7 @@ def test_the_sentence_gives_headline_verdict_forgetting_and_time(make_run) -> No
     assert f"over {headline['rows']} rows" in built["summary"]
     assert "better by" in built["summary"]
     assert "forgetting" in built["summary"]
-    assert built["summary"].endswith("it took 2 min 11 s.")
+    assert built["summary"].endswith("the run took 2 min 11 s.")
     assert built["summary"].count(". ") == 0
 
 

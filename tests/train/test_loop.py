@@ -289,19 +289,21 @@ def test_the_loss_is_what_the_function_says(go, make_network, make_examples):
     assert losses(run)[0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_samples_are_asked_after_each_evaluation_and_once(go):
+def test_samples_are_asked_after_each_evaluation_but_the_last_and_once(go):
+    """After the last step they are written once more anyway, with all that is measured after training."""
+
     def sampled(network, step):
         assert not network.training
         return [{"prompt": "a", "answer": str(step)}]
 
     hooks = Hooks(evaluate=lambda network, step: {"loss": 1.0}, sample=sampled)
-    _, run, _ = go(hooks, steps=4, evaluate_every=2)
+    _, run, _ = go(hooks, steps=6, evaluate_every=2)
     result = run.events("samples")
     assert [(event["when"], event["step"], event["items"][0]["answer"]) for event in result] == [
         ("step", 2, "2"),
         ("step", 4, "4"),
     ]
-    go(hooks, run=run, steps=4, evaluate_every=2)
+    go(hooks, run=run, steps=6, evaluate_every=2)
     assert len(run.events("samples")) == 2
 
 

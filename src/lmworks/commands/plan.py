@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from lmworks.commands import pretrain, tune
 from lmworks.run import recipe as recipes
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     recipe = door.recipe_of(args, rest)
     from lmworks.run.setup import set_up
 
+    print(tune.OPENING, file=sys.stderr)
     setup = set_up(recipe)
     if args.json:
         print(json.dumps(setup.plan.event(), indent=1))

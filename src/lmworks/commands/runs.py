@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 ABOUT = """The runs in a folder, newest first: model, data, method and task, how far each came, its headline figure
-before and after, its size. Resumable: stopped with a checkpoint, lmworks resume goes on with it."""
+before and after, its size. Resumable: stopped with a checkpoint, from which lmworks resume goes on. Interrupted:
+stopped before anything was saved, so that lmworks resume begins again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,5 +65,4 @@ def _headline(headline: dict[str, Any] | None) -> str:
     if headline is None:
         return figures.UNKNOWN
     before, after = figures.number(headline["before"]), figures.number(headline["after"])
-    unit = f" {headline['unit']}" if headline["unit"] else ""
-    return f"{headline['title']} {before} → {after}{unit}"
+    return f"{headline['name']} {before} → {after}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lmworks.adapt.registry import METHODS, default
@@ -14,6 +15,8 @@ from lmworks.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from lmworks.run.pipeline import Run
+
+OPENING = "opening model and data, and measuring this machine where it was not measured for such a model yet ..."
 
 ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
 can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
@@ -80,6 +83,7 @@ def start(recipe: Recipe, dry_run: bool) -> int:
         return 0
     from lmworks.run.pipeline import run_recipe
 
+    print(OPENING, file=sys.stderr)
     return finish(run_recipe(recipe, print_line))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL, is_locked
 from lmworks.reports import card, summary
+from lmworks.tasks.figures import ANSWERS
 
 
 def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -19,7 +20,8 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     Returns:
         a dict for each run: name, path, started (seconds since 1970 or None), model, data, method, task, state
         ("finished", "running", "interrupted" or "resumable": stopped, with a checkpoint to go on from), progress of
-        an unfinished run ("8/10 steps"), headline (title, unit, before, after, verdict; or None) and bytes on the disk.
+        an unfinished run ("8/10 steps"), headline (name, title, unit, before, after, verdict; or None) and bytes on
+        the disk.
 
     Raises:
         InputError: there is no such folder.
@@ -68,7 +70,13 @@ def _row(folder: Path) -> dict[str, Any]:
 
 def _headline(measure: dict[str, Any]) -> dict[str, Any]:
     before, after = (measure[side]["value"] for side in ("before", "after"))
-    return {**{key: measure[key] for key in ("title", "unit", "verdict")}, "before": before, "after": after}
+    name = measure["title"] if measure["key"] == ANSWERS.key else measure["key"].replace("_", " ")
+    return {
+        "name": name,
+        **{key: measure[key] for key in ("title", "unit", "verdict")},
+        "before": before,
+        "after": after,
+    }
 
 
 def _progress(built: dict[str, Any]) -> str:

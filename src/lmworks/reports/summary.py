@@ -33,7 +33,7 @@ def sentence(card: Card) -> str:
         parts += [part for part in (_baseline(measure), _forgetting(card)) if part]
     seconds = card["costs"]["seconds"]
     if seconds:
-        verb = "it took" if card["run"]["state"] == "finished" else "so far it took"
+        verb = "the run took" if card["run"]["state"] == "finished" else "so far it took"
         parts.append(f"{verb} {figures.duration(seconds)}")
     return f"{'; '.join(parts)}."
 

@@ -32,6 +32,7 @@ from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
+from lmworks.train import checkpoint
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
@@ -124,12 +125,20 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     recipe = recipe_of(run)
     machine.use_threads(started[0]["threads"])
     setup = set_up(recipe, goes_on=True)
-    done = max((event["step"] for event in run.events("step")), default=0)
-    say(f"{run.path}: {done} of {setup.plan.steps} steps are done; what was saved last is gone on with")
+    say(_where_it_goes_on(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])
     return _run_stages(run, setup, say)
+
+
+def _where_it_goes_on(run: RunFolder, planned: int) -> str:
+    """From which step a run is resumed, and which steps are repeated."""
+    done = max((event["step"] for event in run.events("step")), default=0)
+    saved = max((step for step in checkpoint.steps(run) if step <= done), default=0)
+    place = f"after step {saved} of {planned}" if saved else "from its beginning"
+    repeated = f"; steps up to {done} were not saved and are repeated" if done > saved else ""
+    return f"resuming {run.path} {place}{repeated}"
 
 
 def _refuse_threads(threads: int | None) -> None:

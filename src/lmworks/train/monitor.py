@@ -109,8 +109,8 @@ class Monitor:
 
     def _sample(self, step: int) -> list[str]:
         """Texts that the network generates, one line each."""
-        if self.hooks.sample is None or step in self.sampled:
-            return []
+        if self.hooks.sample is None or step in self.sampled or step == self.total_steps:
+            return []  # after the last step texts are written in float32, with all that is measured then
         items = self._call(self.hooks.sample, step)
         self.run.write("samples", when="step", step=step, items=items)
         return [f"    {item['prompt']} → {item['answer']}" for item in items]

@@ -17,7 +17,7 @@ from lmworks.base import process_memory
 PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
 LIVE_SECONDS = 0.25  # between two updates of the live line
-ABOVE_LIMIT = "over 100% of this machine's limit: measured too low, and anew at the end"
+ABOVE_LIMIT = "over 100% of a limit measured too low"
 WINDOW = 10  # updates that speeds are averaged over
 
 
