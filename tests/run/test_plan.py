@@ -79,6 +79,7 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
     assert (_plan(epochs=2).steps, _plan(epochs=2).tokens) == (6, 160)
     assert (_plan(steps=9).steps, _plan(steps=9).tokens) == (9, 240)
     assert _plan(steps=3, batch_size=10).tokens == 3 * 2 * 80  # a step sees every document twice
+    assert (_plan(epochs=1e-9).steps, _plan(epochs=1e-9).tokens) == (1, 27)  # one step of three
     assert _plan(epochs=2).flops["total"] == 2 * _plan().flops["total"]
     assert _plan().loss_tokens == 40
 

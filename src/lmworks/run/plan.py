@@ -7,7 +7,6 @@ precision and what is recomputed are chosen together, so that the run fits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -247,7 +246,8 @@ def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]
     """Optimizer steps, and how often each document passes through in them."""
     epoch = train.steps_per_epoch(documents)
     if not train.steps:
-        return max(1, math.ceil(train.epochs * epoch)), train.epochs
+        steps = max(1, round(train.epochs * epoch))
+        return steps, steps / epoch
     # a step that asks for more documents than there are sees them again
     return train.steps, train.steps * max(train.batch_size / documents, 1) / epoch
 
