@@ -12,6 +12,7 @@ from typing import Any
 
 from lmworks.base import notation
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.reports import advice, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
@@ -150,7 +151,7 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
             notes.append(f"Training stopped at step {event.get('step')}: its {event.get('quantity')} was not a number.")
     apart = sum(e["event"] == "divergence" for e in events)
     if apart:
-        notes.append(f"{apart} steps were repeated after a resume and came out differently.")
+        notes.append(f"{count_of(apart, 'step')} repeated after a resume came out differently.")
     if torn:
         notes.append("The journal's last line is torn and was left out.")
     return notes

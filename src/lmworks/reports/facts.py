@@ -98,7 +98,7 @@ def _held_out(card: Card) -> str:
     if examples < rows:
         return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
     groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
-    grouped = f", which the table counts as {groups} rows of neighbours" if 0 < groups < examples else ""
+    grouped = f"; the table's rows are {groups} groups of these" if 0 < groups < examples else ""
     return f"{figures.count(rows)} in {figures.count_of(examples, 'example')}{grouped}"
 
 

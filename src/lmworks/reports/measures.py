@@ -12,12 +12,12 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.evaluate import metrics
+from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
 from lmworks.tasks.registry import TASKS
 from lmworks.text.labels import shorten
 
 LEVEL = 0.95
-FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
 MAX_NATS = 700.0  # nats whose exponential a number still holds
 NEGLIGIBLE = 2**-8
 """Relative change below which a difference is negligible, however surely it was measured.
