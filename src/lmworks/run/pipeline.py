@@ -118,6 +118,8 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     run = RunFolder(folder)
     if finished := run.events("finish"):
         say(f"{run.path} has finished already; see lmworks report {run.path}")
+        if not (run.path / page.HTML).is_file():  # killed between its end and the report
+            page.write(run.path, card.build(run.path))
         return Run(run.path, str(finished[-1].get("stopped")))
     started = run.events("start")
     if not started:
@@ -165,7 +167,11 @@ def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
-    rates = product_rates.fastest_rates()
+    rates, faults = product_rates.fastest_rates(), product_rates.ProductRates.cached().faults
+    notes += [
+        f"matrix products by {provider} are left out: {fault} (lmworks doctor --refresh measures again)"
+        for provider, fault in faults.items()
+    ]
     if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
@@ -341,8 +347,11 @@ def _refuse_existing(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder for a run", str(folder), "choose another --out")
     if folder.exists() and any(folder.iterdir()):
-        resumable = f", or lmworks resume {folder}" if (folder / JOURNAL).is_file() else ""
+        is_open = (folder / JOURNAL).is_file() and not RunFolder(folder).events("finish")
+        resumable = f", or lmworks resume {folder}" if is_open else ""
         raise InputError("is there already and not empty", str(folder), f"choose another --out{resumable}")
     above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"{above} is a file, so that no folder can lie below it", str(folder), "choose another --out")
     if not os.access(above, os.W_OK):
         raise InputError("may not be written", str(above), "choose another --out")
