@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_model import save_questions, save_tiny
@@ -176,6 +177,14 @@ class TestRefusals:
         assert messages in error
         assert "hint:" in error
         assert not (tmp_path / "run").exists()
+
+    def test_a_model_that_only_embeds_is_refused_before_its_data_are_read(self, hollow, tmp_path):
+        file = Path(hollow, "config.json")
+        file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["BertModel"]}))
+        tickets = [{"Ticket body": "My parcel is late.", "Queue": "post"}]  # whose columns nobody would recognise
+        with pytest.raises(InputError, match="only embeds") as refusal:
+            lmworks.tune(hollow, tickets, out=tmp_path / "run")
+        assert "smollm2-135m-instruct" in refusal.value.hint
 
     def test_the_hint_for_labels_works_when_obeyed(self, models, tmp_path):
         data = save_rows("labels", tmp_path)

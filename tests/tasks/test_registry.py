@@ -83,7 +83,7 @@ def test_a_mistyped_task_is_named():
 
 
 def test_a_model_without_a_language_head_is_refused():
-    with pytest.raises(InputError, match="no language head"):
+    with pytest.raises(InputError, match="only embeds: it has no language head"):
         choose("text", model("encoder", language_head=False))
 
 

@@ -1,13 +1,21 @@
 """What rows are is recognised by many of them: a column may appear late, or hold something else in the first row."""
 
 import json
+import re
 
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import parse_overrides
+from lmworks.base.settings import Settings, build, parse_overrides
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
+
+
+class Group(Settings):
+    """Settings that hold those of data."""
+
+    data: DataSettings = DataSettings()
+
 
 TALK = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "Until nine."}]
 
@@ -112,3 +120,65 @@ def test_a_hint_about_a_kind_names_columns_that_exist(kind):
         corpus.read([row], DataSettings(kind=kind))
     columns = options_in(caught.value.hint).columns
     assert len(corpus.read([row], DataSettings(kind=kind, columns=columns))) == 1
+
+
+SUPPORT = [
+    {"Kundenfrage": f"When is parcel {n} due?", "Our Reply (final)": f"On day {n}.", "Queue/Category": "ab"[n % 2]}
+    for n in range(12)
+]
+
+
+def test_a_pattern_that_is_the_name_of_a_column_is_refused_and_its_hint_works():
+    patterns = {"prompt": "Kundenfrage", "completion": "Our Reply (final)"}
+    for field in patterns:
+        with pytest.raises(InputError, match=r"holds no \{column\}, so that all rows are alike") as caught:
+            corpus.read(SUPPORT, DataSettings(**patterns))
+        assert caught.value.place == f"--data.{field}"
+        patterns[field] = re.fullmatch(r"did you mean (.*)\?", caught.value.hint)[1]
+    assert corpus.read(SUPPORT, DataSettings(**patterns)).rows[3].values == {
+        "prompt": "When is parcel 3 due?",
+        "completion": "On day 3.",
+    }
+
+
+def test_a_pattern_without_columns_is_refused_where_nothing_else_differs():
+    reply = "{Our Reply (final)}"
+    for settings in (
+        {"text": "always"},
+        {"prompt": "always", "completion": "so"},
+        {"prompt": "{Kundenfrage}", "completion": "so"},
+    ):
+        with pytest.raises(InputError, match="all rows are alike"):
+            corpus.read(SUPPORT, DataSettings(**settings))
+    assert len(corpus.read(SUPPORT, DataSettings(prompt="Write a reply.", completion=reply))) == 12
+
+
+def test_unknown_columns_are_proposed_by_what_they_hold(tmp_path):
+    path = tmp_path / "support.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in [list(SUPPORT[0]), *(row.values() for row in SUPPORT)]))
+    with pytest.raises(InputError, match=r"'Kundenfrage', 'Our Reply .final.', 'Queue/Category'") as caught:
+        corpus.read(path)
+    assert "header" not in caught.value.hint
+    labels, answers, *_ = caught.value.hint.split("; or ")
+    assert options_in(labels).columns == {"text": "Kundenfrage", "label": "Queue/Category"}
+    assert options_in(answers).columns == {"prompt": "Kundenfrage", "completion": "Our Reply (final)"}
+    assert {corpus.read(path, options_in(hint)).kind for hint in (labels, answers)} == {"labels", "completion"}
+
+
+@pytest.mark.parametrize("first", ["1,Are you open", "ham,Go on", "x,It is closed on all of these days"])
+def test_a_first_row_of_data_is_taken_for_no_header(first, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{first}\nham,Yes we are\nspam,Win\n")
+    with pytest.raises(InputError) as caught:
+        corpus.read(path)
+    assert len(corpus.read(path, options_in(caught.value.hint.partition("; else")[0]))) == 3
+
+
+@pytest.mark.parametrize("name", ["label", "messages", "source", "target"])
+def test_fields_that_are_no_settings_are_explained(name):
+    with pytest.raises(InputError, match="is no known setting") as caught:
+        build(DataSettings, {name: "Queue"})
+    assert name in options_in(caught.value.hint).columns
+    with pytest.raises(InputError) as nested:
+        build(Group, {"data": {name: "Queue"}})
+    assert nested.value.hint == caught.value.hint

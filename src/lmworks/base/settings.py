@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -35,7 +35,13 @@ __all__ = [
 
 
 class Settings(BaseModel):
-    """A group of settings. Unknown keys are errors; values are checked when set."""
+    """A group of settings. Unknown keys are errors; values are checked when set.
+
+    Attributes:
+        hints: what to write instead of names that are no settings here, but are often taken for some.
+    """
+
+    hints: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
@@ -286,6 +292,8 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     if error["type"] == "extra_forbidden":
         rows = [row.name for row in describe(cls)]
         near = nearest(name, rows + groups(cls), most=1)
+        if (known := _known_hint(cls, name)) is not None:
+            return _Fault(name, "is no known setting", known)
         hint = f"did you mean {near[0]}?" if near else f"leave it out; known here: {', '.join(_siblings(cls, name))}"
         return _Fault(name, "is no known setting", hint)
     text = error["msg"].removeprefix("Value error, ")
@@ -317,6 +325,16 @@ def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
             inside = inner is not None
             here = inner or here
     return name
+
+
+def _known_hint(cls: type[BaseModel], name: str) -> str | None:
+    """What the group in which an unknown name was put says to write instead."""
+    group: type[BaseModel] | None = cls
+    *path, last = name.split(".")
+    for part in path:
+        field = group.model_fields.get(part) if group else None
+        group = _group(field.annotation) if field else None
+    return getattr(group, "hints", {}).get(last)
 
 
 def _siblings(cls: type[BaseModel], name: str) -> list[str]:

@@ -68,8 +68,9 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     Raises:
         InputError: they do not fit, or there is too little memory.
     """
-    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     source, method = source_of(recipe), recipe.adaptation
+    registry.check_model(source.config)  # before the data: no columns would help such a model
+    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = task_class.name
     if not recipe.is_new:

@@ -72,6 +72,21 @@ def check_settings(settings: TaskSettings) -> None:
             raise InputError(f"task {task.name} does not use it", f"task.{name}", hint)
 
 
+def check_model(model: ModelConfig) -> None:
+    """Refuse a model that no task trains.
+
+    Raises:
+        InputError: it has no language head.
+    """
+    if not model.language_head:
+        fault = "this model only embeds: it has no language head, so no task trains it"
+        hint = (
+            "take one that has a language head: a decoder such as smollm2-135m-instruct, which writes labels as text, "
+            "too; a masked language model, an encoder-decoder"
+        )
+        raise InputError(fault, "model", hint)
+
+
 def choose(
     settings: TaskSettings, kind: str, model: ModelConfig, tokenizer: Callable[[], Tokenizer | None], place: str
 ) -> type[Task]:
@@ -87,9 +102,7 @@ def choose(
     Raises:
         InputError: no task trains such a model on such rows; says what would work.
     """
-    if not model.language_head:
-        hint = "take a model that has a language head (a decoder, a masked language model, an encoder-decoder)"
-        raise InputError("this model has no language head, so no task trains it", "language_head", hint)
+    check_model(model)
     check_settings(settings)
     if settings.name != AUTO:
         task = task_class(settings.name)

@@ -127,6 +127,27 @@ def check_columns(chosen: dict[str, str], patterns: dict[str, str], available: l
                 )
 
 
+def check_patterns(patterns: dict[str, str], available: list[str], count: int) -> None:
+    """Refuse a pattern that uses no column where a column is meant, or where all rows come out alike.
+
+    Args:
+        patterns: our field -> the pattern it is built from.
+        available: columns of the source.
+        count: of rows.
+
+    Raises:
+        InputError: which pattern; a prompt that is the same for all rows is allowed beside a completion that is not.
+    """
+    for field_name, pattern in patterns.items():
+        if names_in(pattern):
+            continue
+        shares_prompt = field_name == "prompt" and bool(names_in(patterns.get("completion", "{}")))
+        if pattern in available or (count > 1 and not shares_prompt):
+            near = get_close_matches(pattern, available, n=1)
+            hint = f"did you mean {{{near[0]}}}?" if near else f"write {{column}}; columns are {', '.join(available)}"
+            raise InputError("holds no {column}, so that all rows are alike", f"--data.{field_name}", hint)
+
+
 def names_in(pattern: str) -> list[str]:
     """The columns that a pattern uses."""
     try:
@@ -149,11 +170,19 @@ def refusal(
         fault = f"the columns ({listed}) are preferences, which is no kind of training data here"
         return InputError(fault, first.place, f"learn the chosen answers alone: {_chosen_option(sample)}")
     fault = f"the columns ({listed}) do not say what a row is"
+    advice = f"say what they are, for example {_proposal(sample)}"
     under_header = first.place.endswith(":2")  # of a table whose first line names the columns
-    if under_header and len(columns) <= 3 and any(" " in column or len(column) > 30 for column in columns):
+    if under_header and any(_looks_like_data(column, sample) for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
-        return InputError(fault, first.place, f"if that is a row and no header: {options}")
-    return InputError(fault, first.place, f"say what they are, for example {_proposal(sample)}")
+        advice = f"if that is a row and no header: {options}; else {advice}"
+    return InputError(fault, first.place, advice)
+
+
+def _looks_like_data(column: str, sample: Sample) -> bool:
+    """Whether the name of a column is rather one of its values: a number, a sentence, or a value of other rows."""
+    is_number = column.replace(".", "", 1).isdecimal()
+    is_sentence = len(column) > 30 or len(column.split()) > 4
+    return is_number or is_sentence or sample.any(column, lambda value: value == column)
 
 
 def _text_columns(sample: Sample) -> list[str]:
@@ -163,15 +192,21 @@ def _text_columns(sample: Sample) -> list[str]:
 
 
 def _proposal(sample: Sample) -> str:
-    """An option that reads the rows: by what the columns hold, since their names do not say."""
+    """Options that read the rows: by what the columns hold, since their names do not say.
+
+    Of the longest column and one of few values text and label, of the two longest prompt and completion.
+    """
     columns = _text_columns(sample)
-    rows = [[str(row.values.get(column) or "") for column in columns] for row in sample.rows]
-    guess = guess_columns(rows)
-    every = {field: columns[place - 1] for field, place in guess.items()}
-    proposal = option("columns", every)
-    if set(every) != {"text"}:
-        proposal += f"; or, to learn one column as texts, {option('columns', {'text': columns[0]})}"
-    return proposal
+    values = {column: [str(row.values.get(column) or "") for row in sample.rows] for column in columns}
+    by_length = sorted(columns, key=lambda column: -sum(map(len, values[column])))
+    text, longest = by_length[0], [column for column in columns if column in by_length[:2]]
+    repeated = [name for name in by_length[1:] if 1 < len(set(values[name])) <= len(sample.rows) / 2]
+    if len(columns) == 1:
+        return option("columns", {"text": text})
+    shapes = [dict(zip(FIELDS["completion"], longest, strict=True)), {"text": text}]
+    if repeated:
+        shapes.insert(0, {"text": text, "label": min(repeated, key=lambda name: len(set(values[name])))})
+    return "; or ".join(option("columns", shape) for shape in shapes)
 
 
 def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,13 @@ Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
 
 class DataSettings(Settings):
     """How a data file is read, shown to the model and divided."""
+
+    hints: ClassVar[dict[str, str]] = {
+        "label": "--data.columns '{text: COLUMN, label: COLUMN}'",
+        "messages": "--data.columns '{messages: COLUMN}'",
+        "source": "--data.columns '{source: COLUMN, target: COLUMN}'",
+        "target": "--data.columns '{source: COLUMN, target: COLUMN}'",
+    }
 
     kind: Kind | None = Field(None, description="What a row is; default: recognised by the columns.")
     format: Format | None = Field(None, description="Format of the file; default: by its name.")

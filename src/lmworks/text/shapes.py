@@ -13,6 +13,7 @@ from lmworks.text.columns import (
     FIELDS,
     Sample,
     check_columns,
+    check_patterns,
     find_fields,
     is_objects,
     kind_of,
@@ -82,6 +83,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     chosen = {field: str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
     check_columns(chosen, patterns, available, name)
+    check_patterns(patterns, available, len(rows))
     fields = find_fields(list(sample.first), chosen, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
