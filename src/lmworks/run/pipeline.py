@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class Run:
         return page.embedded(self.card)
 
 
+_ONE_RUN = threading.RLock()
+"""Threads, random numbers and the precision of products belong to the process: its runs take turns."""
+
+
 def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
     """Start a new run.
 
@@ -80,7 +85,11 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
-    say = say or silent
+    with _ONE_RUN:
+        return _run_new(recipe, say or silent, rows)
+
+
+def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run:
     recipe = recipe.model_copy(deep=True)
     _refuse_threads(recipe.train.threads)
     machine.use_threads(recipe.train.threads)
@@ -114,8 +123,11 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     Raises:
         InputError: there is no run, or its data or settings have changed.
     """
-    say = say or silent
-    run = RunFolder(folder)
+    with _ONE_RUN:
+        return _resume(RunFolder(folder), say or silent)
+
+
+def _resume(run: RunFolder, say: Say) -> Run:
     if finished := run.events("finish"):
         say(f"{run.path} has finished already; see lmworks report {run.path}")
         if not (run.path / page.HTML).is_file():  # killed between its end and the report
