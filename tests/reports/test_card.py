@@ -194,3 +194,15 @@ def test_held_out_rows_and_what_is_measured_of_them(make_run, run_events, rows, 
     lines = dict(facts.of_run(card.build(make_run(events))))
     assert lines["rows held out"] == text
     assert lines["rows trained on"] == "960 in 990 examples, 49,100 tokens (21,000 with loss)"
+
+
+def test_a_loss_that_is_not_a_number_has_no_figures_by_row(make_run, run_events) -> None:
+    """The journal holds null for what JSON cannot hold."""
+    events = run_events()
+    for event in events:
+        if event["event"] == "evaluation" and event.get("when") == "after":
+            part = event["held_out"]
+            part["row_nats"] = [None] * len(part["row_nats"])
+            part["loss"] = None
+    built = card.build(make_run(events))
+    assert built["measures"]

@@ -146,7 +146,7 @@ def _values(side: Event) -> tuple[list[float], list[float]] | None:
 def _rows(side: Event, figure: Figure) -> tuple[list[float], list[float]] | None:
     """Numerators and denominators of each row, where the journal has them."""
     numerators, weights = side.get(figure.numerators), side.get(figure.denominators)
-    if not numerators or not weights or len(numerators) != len(weights):
+    if not numerators or not weights or len(numerators) != len(weights) or None in (*numerators, *weights):
         return None
     return [value / figure.divisor for value in numerators], weights
 
