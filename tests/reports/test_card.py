@@ -196,6 +196,13 @@ def test_held_out_rows_and_what_is_measured_of_them(make_run, run_events, rows, 
     assert lines["rows trained on"] == "960 in 990 examples, 49,100 tokens (21,000 with loss)"
 
 
+def test_a_text_whose_end_is_held_out_is_no_second_row(make_run, run_events) -> None:
+    events = run_events()
+    data = next(event for event in events if event["event"] == "data")
+    data |= {"held_out": 1, "held_out_examples": 12, "divided_inside": True}
+    assert dict(facts.of_run(card.build(make_run(events))))["rows held out"] == "the end of 1 text in 12 examples"
+
+
 def test_a_loss_that_is_not_a_number_has_no_figures_by_row(make_run, run_events) -> None:
     """The journal holds null for what JSON cannot hold."""
     events = run_events()

@@ -310,6 +310,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
+        "divided_inside": setup.is_divided_inside,
         "held_out_examples": setup.held_out.report.examples,
         "notes": [*report.notes, *setup.evaluation.notes],
     }

@@ -41,6 +41,7 @@ class Setup:
         train, held_out: examples.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
+        is_divided_inside: whether the held-out rows are the ends of the rows to train on.
         notes: for the user, before the run starts.
     """
 
@@ -53,6 +54,7 @@ class Setup:
     held_out: Examples
     evaluation: Evaluation
     plan: Plan
+    is_divided_inside: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,7 +103,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     plan.settle(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
-    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
+    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, is_inside, notes)
 
 
 def _no_examples(kind: str) -> Examples:
