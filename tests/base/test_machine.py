@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from peak_reset import reset_peak_memory
 
-from lmworks.base import machine, probes, process_memory
+from lmworks.base import energy, machine, probes, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
@@ -183,6 +184,15 @@ def test_energy_is_estimated_where_nothing_counts(tmp_path):
     assert output.how == "estimated"
     assert output.joules > 0
     assert "10 W" in output.assumption
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(1.2, "1 core-second at"), (1234.0, "1,234 core-seconds at")])
+def test_estimated_energy_says_its_work(seconds, said, tmp_path, monkeypatch):
+    times = iter((0.0, seconds))
+    monkeypatch.setattr(energy, "time", SimpleNamespace(process_time=lambda: next(times)))
+    meter = EnergyMeter(tmp_path)
+    meter.start()
+    assert meter.stop().assumption.startswith(said)
 
 
 def test_energy_is_read_where_the_processor_counts(tmp_path):

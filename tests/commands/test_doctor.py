@@ -101,3 +101,12 @@ def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys)
     shown = " ".join(capsys.readouterr().out.split())
     assert "switched off by LMWORKS_KERNELS=off" in shown
     assert "% of this machine's float32 matrix rate" in shown
+
+
+def test_what_the_extra_of_the_hub_adds_is_said_for_each_of_its_packages(monkeypatch):
+    packages = doctor._requirements("hub")
+    assert {"huggingface_hub", "datasets"} == set(packages)
+    for package in packages:  # one may be there without the other
+        monkeypatch.setattr(doctor, "_version", lambda name, package=package: None if name == package else "1")
+        assert doctor._extra("hub")["missing"] == [package]
+        assert f"({package})" in doctor._extra("hub")["adds"]

@@ -185,7 +185,7 @@ def test_templates_follow_the_settings():
 def test_written_out_special_tokens_are_counted():
     created = make([{"prompt": "Say <|im_end|>", "completion": "no"}, *PAIRS], CHAT)
     assert created.report.with_specials == 1
-    assert any("1 rows write out special tokens" in note for note in created.report.notes)
+    assert any("special tokens written out in 1 row " in note for note in created.report.notes)
 
 
 def test_many_rows_at_once_are_the_rows_one_by_one(monkeypatch):

@@ -69,3 +69,11 @@ def test_a_step_larger_than_the_data_is_whole(count, batch_size, seed):
     resumed.restore({"step": 3, "count": count, "batch_size": batch_size, "seed": seed})
     assert list(resumed) == steps[3:]
     assert [len(step) for step in BatchSampler(count, batch_size, seed, epochs=2)] == [count, count]
+
+
+@given(st.integers(1, 12), st.integers(1, 15), st.integers(1, 9))
+def test_visits_are_those_of_all_steps(count, batch_size, steps):
+    for length in ({"steps": steps}, {"epochs": steps / 4}):
+        sampler = BatchSampler(count, batch_size, 2, **length)
+        indices = [index for step in sampler for index in step]
+        assert sampler.visits().tolist() == [indices.count(index) for index in range(count)]

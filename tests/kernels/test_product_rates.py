@@ -101,6 +101,36 @@ def test_the_limit_is_the_fastest_providers(monkeypatch: pytest.MonkeyPatch) -> 
     assert best_rate("float32") == (0.0, "")
     first, second = product_rates.limit_shapes("float32")
     measured = {first: {"pytorch": 200.0, "native": 150.0}, second: {"pytorch": 100.0, "onednn": 480.0}}
-    monkeypatch.setattr(product_rates.measurements, "read", lambda name: {"gflops": measured})
+    monkeypatch.setattr(product_rates.measurements, "read", lambda name, kind: ProductRates(measured))
     assert best_rate("float32") == (480.0, "onednn")
     assert product_rates.limit("float32") >= 480e9
+
+
+def test_a_killed_measurement_is_made_again_by_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, killed = subprocess.run, subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    rates = product_rates.product_rates(SHAPES)
+    assert rates.gflops == {}
+    assert set(rates.faults) == {"parts", "onednn", "native"}
+    monkeypatch.setattr(subprocess, "run", real)
+    monkeypatch.setattr(product_rates, "_measured", set())  # another process
+    rates = product_rates.product_rates(SHAPES)
+    assert set(rates.gflops) == set(SHAPES)
+    assert rates.faults == {}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"gflops": None},
+        {"gflops": []},
+        {"gflops": {SHAPES[0]: {"pytorch": "fast"}}},
+        {"gflops": {SHAPES[0]: {"pytorch": 9.0}}, "shares": {SHAPES[0]: 0.1}, "tries": {}},
+        {"of a later version": 1},
+        "nonsense",
+    ],
+)
+def test_a_cache_that_holds_something_else_is_measured_anew(values: object) -> None:
+    product_rates.measurements.write(product_rates.MEASUREMENT, values)  # type: ignore[arg-type]
+    rates = product_rates.product_rates(SHAPES[:1])
+    assert set(rates.gflops[SHAPES[0]]) == set(available("float32"))

@@ -183,7 +183,7 @@ def test_a_loss_that_is_no_number_is_left_out(make_run, run_events) -> None:
         (80, 80, "80"),
         (80, None, "80"),  # of an older run
         (200, 80, "200, of which 80 are measured"),
-        (1, 2915, "1 in 2,915 examples, which the table counts as 80 rows of neighbours"),
+        (1, 2915, "1 in 2,915 examples; the table's rows are 80 groups of these"),
         (3, 12, "3 in 12 examples"),
     ],
 )
@@ -194,3 +194,22 @@ def test_held_out_rows_and_what_is_measured_of_them(make_run, run_events, rows, 
     lines = dict(facts.of_run(card.build(make_run(events))))
     assert lines["rows held out"] == text
     assert lines["rows trained on"] == "960 in 990 examples, 49,100 tokens (21,000 with loss)"
+
+
+def test_a_text_whose_end_is_held_out_is_no_second_row(make_run, run_events) -> None:
+    events = run_events()
+    data = next(event for event in events if event["event"] == "data")
+    data |= {"held_out": 1, "held_out_examples": 12, "divided_inside": True}
+    assert dict(facts.of_run(card.build(make_run(events))))["rows held out"] == "the end of 1 text in 12 examples"
+
+
+def test_a_loss_that_is_not_a_number_has_no_figures_by_row(make_run, run_events) -> None:
+    """The journal holds null for what JSON cannot hold."""
+    events = run_events()
+    for event in events:
+        if event["event"] == "evaluation" and event.get("when") == "after":
+            part = event["held_out"]
+            part["row_nats"] = [None] * len(part["row_nats"])
+            part["loss"] = None
+    built = card.build(make_run(events))
+    assert built["measures"]

@@ -79,6 +79,10 @@ def test_a_model_that_is_opened_learns(models, tmp_path, source, method, kind, t
     assert measures["held_out_loss"]["change"]["value"] < 0
     assert next(iter(measures)) == ("task" if "task" in figures else "held_out_loss")
     assert card["samples"][0]["after"] is not None
+    planned = RunFolder(run.folder).events("start")[0]["plan"]
+    vary = 0.01 if task == "denoising" else 0  # the lengths of what it hides are random
+    assert card["training"]["steps"] == planned["steps"]
+    assert card["training"]["tokens"] == pytest.approx(planned["tokens"], rel=vary, abs=0)
     assert run.model.config.architecture == lmworks.load(models[source]).config.architecture
 
 

@@ -9,8 +9,10 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import to_yaml
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report, count
+from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.run import recipe as recipes
-from lmworks.run.defaults import settle_evaluation, settle_length
+from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
+from lmworks.text import corpus
 
 
 def _examples(number: int, tokens: int = 10) -> Examples:
@@ -111,7 +113,26 @@ def test_the_rows_examples_and_tokens_of_a_run_are_said():
     from lmworks.run.setup import _data_note
 
     examples, held_out = _examples(30), _examples(2)
-    examples.report.rows = 1
-    expected = "1 row to train on in 30 examples of 300 tokens; 2 rows held out in 2 examples of 20 tokens"
-    assert _data_note(examples, held_out) == expected
-    assert "held out" not in _data_note(examples, _examples(0))
+    expected = "30 rows to train on in 30 examples of 300 tokens; 2 rows held out in 2 examples of 20 tokens"
+    assert _data_note(examples, held_out, is_inside=False) == expected
+    assert "held out" not in _data_note(examples, _examples(0), is_inside=False)
+
+
+@pytest.mark.parametrize(("texts", "said"), [(1, "1 text: "), (3, "3 texts: ")])
+def test_a_text_whose_end_is_held_out_is_said_once(texts, said):
+    from lmworks.run.setup import _data_note
+
+    examples, held_out = _examples(30), _examples(2)
+    examples.report.rows = held_out.report.rows = texts
+    end = "the end of it" if texts == 1 else "the end of each"
+    expected = f"{said}30 examples of 300 tokens to train on; {end}, 2 examples of 20 tokens, held out"
+    assert _data_note(examples, held_out, is_inside=True) == expected
+
+
+def test_too_few_held_out_rows_for_a_verdict_are_said_before_the_run():
+    assert note_few_held_out(_examples(FEWEST_ROWS)) == note_few_held_out(_examples(0)) == []
+    (note,) = note_few_held_out(_examples(4))
+    assert note.startswith("4 held-out examples: ")
+    words = note.rpartition("--data.held_out ")[2].split()
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(40)]
+    assert len(corpus.split(corpus.read(rows), corpus.DataSettings(held_out=float(words[0])))[1]) == FEWEST_ROWS

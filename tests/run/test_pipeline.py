@@ -1,5 +1,7 @@
 """What a run says of settings that do not suit this machine, and the limit that it is measured by."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -90,3 +92,22 @@ def test_the_progress_line_shows_no_more_than_all(flops, output, capsys):
     shown = capsys.readouterr().out
     assert output in shown
     assert "285%" not in shown
+
+
+def test_runs_of_one_process_take_turns(monkeypatch):
+    """They share PyTorch's threads and random numbers."""
+    inside, most = [], []
+
+    def run(*_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+
+    monkeypatch.setattr(pipeline, "_run_new", run)
+    threads = [threading.Thread(target=pipeline.run_recipe, args=(None,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]

@@ -11,6 +11,7 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method
 from lmworks.adapt.registry import make
 from lmworks.base.machine import Rates
+from lmworks.data.sampler import BatchSampler
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
@@ -79,7 +80,10 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
     assert (_plan(epochs=2).steps, _plan(epochs=2).tokens) == (6, 160)
     assert (_plan(steps=9).steps, _plan(steps=9).tokens) == (9, 240)
     assert _plan(steps=3, batch_size=10).tokens == 3 * 2 * 80  # a step sees every document twice
-    assert (_plan(epochs=1e-9).steps, _plan(epochs=1e-9).tokens) == (1, 27)  # one step of three
+    taken = [index for step in BatchSampler(len(LENGTHS), 2, steps=2) for index in step]
+    assert _plan(steps=2).tokens == sum(LENGTHS[index] for index in taken)  # exactly, where an epoch ends early
+    assert _plan(epochs=1e-9).steps == 1
+    assert _plan(epochs=1e-9).tokens == sum(LENGTHS[index] for index in taken[:2])
     assert _plan(epochs=2).flops["total"] == 2 * _plan().flops["total"]
     assert _plan().loss_tokens == 40
 

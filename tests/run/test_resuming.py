@@ -91,6 +91,7 @@ def test_places_that_cannot_hold_a_run_are_refused_before_the_model_is_opened(mo
     for out, fault, hint in (
         ("link", "is a link to .*gone", "make the folder"),
         ("full", "not empty", "another --out"),
+        ("full/notes.txt/run", "notes.txt is a file", "another --out"),
     ):
         with pytest.raises(InputError, match=fault) as caught:
             lmworks.tune(str(model), data, out=tmp_path / out)
@@ -99,6 +100,22 @@ def test_places_that_cannot_hold_a_run_are_refused_before_the_model_is_opened(mo
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(InputError, match="may not be written"):
         lmworks.tune(str(model), data, out=tmp_path / "new" / "run")
+
+
+def test_a_run_killed_before_its_report_has_one_after_resume(model, tmp_path):
+    lines, values = [], settings()
+    given = {"source": str(save_questions(tmp_path / "faq.jsonl")), **values.pop("data")}
+    values["train"]["steps"] = 2
+    run = lmworks.tune(str(model), given, out=tmp_path / "run", **values)
+    with pytest.raises(InputError, match="not empty") as caught:
+        lmworks.tune(str(model), given, out=tmp_path / "run", **values)
+    assert "resume" not in caught.value.hint
+    for name in ("report.html", "report.json"):
+        (run.folder / name).unlink()
+    lmworks.resume(run.folder, lines.append)
+    assert "has finished already" in lines[0]
+    assert (run.folder / "report.html").is_file()
+    assert (run.folder / "report.json").is_file()
 
 
 def test_a_run_interrupted_while_it_is_measured_says_how_to_go_on(model, tmp_path, monkeypatch):

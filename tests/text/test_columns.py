@@ -141,6 +141,16 @@ def test_a_pattern_that_is_the_name_of_a_column_is_refused_and_its_hint_works():
     }
 
 
+def test_columns_with_signs_in_their_names_can_be_used_in_patterns_or_are_named():
+    rows = [{"Ticket.body": f"Parcel {n}", "tags[0]": "post", "Queue: now": "a"} for n in range(3)]
+    settings = DataSettings(prompt="{tags[0]}: {Ticket.body}", completion="{Ticket.body}")
+    assert corpus.read(rows, settings).rows[1].values == {"prompt": "post: Parcel 1", "completion": "Parcel 1"}
+    with pytest.raises(InputError, match="all rows are alike") as caught:
+        corpus.read(rows, DataSettings(prompt="{Ticket.body}", completion="Queue: now"))
+    columns = options_in(caught.value.hint).columns
+    assert corpus.read(rows, DataSettings(prompt="{Ticket.body}", columns=columns)).rows[0].values["completion"] == "a"
+
+
 def test_a_pattern_without_columns_is_refused_where_nothing_else_differs():
     reply = "{Our Reply (final)}"
     for settings in (

@@ -151,7 +151,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
     table = read(path, on_bad_row="skip")
     assert len(table) == 2
     assert len(table.skipped) == 1
-    assert any(re.match(rf"1 bad rows were skipped \(first: .*{fault}", note) for note in table.notes)
+    assert any(re.match(rf"1 bad row skipped \(first: .*{fault}", note) for note in table.notes)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_row_with_a_key_twice_is_a_bad_row(where, ending, tmp_path):
     assert raised.value.place == (f"{path}:2" if ending == "jsonl" else f"{path}: row 2")
     table = corpus.read(str(path), DataSettings(on_bad_row="skip"))
     assert [row.values["text"] for row in table.rows] == ["good", "good too"]
-    assert any("1 bad rows were skipped" in note and "stands twice" in note for note in table.notes)
+    assert any("1 bad row skipped" in note and "stands twice" in note for note in table.notes)
 
 
 def test_a_file_with_two_lists_of_one_name_is_refused(tmp_path):

@@ -155,4 +155,4 @@ def test_rows_that_the_template_refuses_stop_or_are_left_out(tmp_path):
     table = accepted_rows(corpus.read(path), tokenizer, settings)
     created = answer_examples(table, tokenizer, settings, 200)
     assert (len(created), created.report.skipped) == (19, 1)
-    assert any("1 rows are left out" in note and "talk.jsonl:5" in note for note in created.report.notes)
+    assert any("1 row left out" in note and "talk.jsonl:5" in note for note in created.report.notes)

@@ -129,7 +129,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, monkey
     run = RunFolder.create(small_disk / "run", "")
     checkpoint.save(run, 1, state())
     monkeypatch.setattr(checkpoint, "need_room", lambda *_: None)  # as if it filled up meanwhile
-    with pytest.raises(InputError, match="no room on the disk for checkpoint 2"):
+    with pytest.raises(InputError, match="checkpoint-2: no room left on the disk"):
         checkpoint.save(run, 2, State({"big": torch.zeros(500_000)}))
     assert checkpoint.newest(run)[0] == 1
     assert [path.name for path in run.checkpoints.iterdir()] == ["checkpoint-1"]

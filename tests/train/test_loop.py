@@ -18,6 +18,7 @@ from lmworks.train import checkpoint, monitor
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.losses import terms
+from lmworks.train.progress import TrainingProgress
 from lmworks.train.settings import TrainSettings
 from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
@@ -316,6 +317,15 @@ def test_many_short_epochs_are_measured_twenty_times(go, make_examples):
     assert monitor.evaluation_interval(100, 3) == 6
 
 
+@pytest.mark.parametrize(("hidden", "said"), [(1, "(1 evaluation in between"), (3, "(3 evaluations in between")])
+def test_evaluations_that_were_not_shown_are_counted(hidden, said):
+    console = Console(file=io.StringIO(), width=200)
+    progress = TrainingProgress(total=hidden + 2, console=console)
+    for step in range(1, hidden + 3):
+        progress.show_evaluation(["loss"], step)
+    assert said in console.file.getvalue()
+
+
 def test_quick_evaluations_do_not_flood_the_screen(go):
     console = Console(file=io.StringIO(), width=200)
     hooks = Hooks(evaluate=lambda network, step: {"loss": 1.5, "accuracy": 0.5}, console=console)
@@ -324,4 +334,4 @@ def test_quick_evaluations_do_not_flood_the_screen(go):
     messages = console.file.getvalue().splitlines()
     assert len(messages) < 30
     assert any("step 40: held out: loss 1.5000  accuracy 0.5000" in line for line in messages)
-    assert any("in the journal" in line for line in messages)
+    assert any("see the journal" in line for line in messages)

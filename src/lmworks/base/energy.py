@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmworks.base.figures import count_of
+
 POWERCAP = Path("/sys/class/powercap")
 
 WATTS_PER_CORE = 10.0
@@ -63,9 +65,8 @@ class EnergyMeter:
             assumption = "counted by the processor for its whole package, other programs included"
             return Energy(self._joules, "measured", assumption)
         seconds = time.process_time() - self._busy
-        assumption = (
-            f"{seconds:.0f} core-seconds at an assumed {self.watts_per_core:g} W for a busy core; nothing was measured"
-        )
+        work = count_of(round(seconds), "core-second")
+        assumption = f"{work} at an assumed {self.watts_per_core:g} W for a busy core; nothing was measured"
         return Energy(seconds * self.watts_per_core, "estimated", assumption)
 
     def _watch(self) -> None:

@@ -83,16 +83,25 @@ def need_room(path: str | Path, size: int, content: str) -> None:
         )
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: of the disk, of a quota, of one file
+
+
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk, or this user's share of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether an error says that the disk, this user's share of it, or the size that a file may have is exhausted.
+
+    safetensors says so only in the text of its message.
+    """
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(os.strerror(number) in str(error) or f"os error {number})" in str(error) for number in FULL)
 
 
 def full_disk(path: str | Path, size: int | None = None) -> InputError:
     """The error for a disk that became full while ``path`` was written; ``size`` in bytes where it is known."""
     needed = f"; it takes {human(size)}" if size else ""
     return InputError(
-        f"no room left on the disk{needed}, {human(free_room(path))} are free; nothing half-written was left",
+        f"no room left on the disk, or for a file so large (ulimit -f){needed}, {human(free_room(path))} are free; "
+        "nothing half-written was left",
         str(path),
         f"free {human(size) if size else 'some room'} there, or choose a folder on another disk",
     )

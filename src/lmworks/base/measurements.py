@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.machine import identity
 
+Kind = TypeVar("Kind")
 MAX_ENTRIES = 200  # measurements that are kept; the oldest go
 
 
-def read(name: str) -> dict[str, Any] | None:
-    """A measurement of this machine; None where there is none."""
+def read(name: str, kind: type[Kind]) -> Kind | None:
+    """A measurement of this machine; None where there is none, or where the file holds something else in its place.
+
+    Args:
+        name: of the measurement.
+        kind: the dataclass that was written.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     values = _all().get(f"{identity()}; {name}")
-    return dict(values) if isinstance(values, dict) else None
+    try:
+        return None if values is None else TypeAdapter(kind).validate_python(values)
+    except ValidationError:
+        return None
 
 
 def write(name: str, values: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from lmworks.kernels import library, product_rates
 from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
-    "hub": "models and data sets of the Hugging Face hub",
+    "hub": "the Hugging Face hub: models (huggingface_hub) and data sets (datasets)",
     "tensorboard": "training curves as TensorBoard events",
 }
 """What a person gains by each extra; their packages stand in the metadata."""

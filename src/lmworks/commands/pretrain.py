@@ -11,7 +11,8 @@ from lmworks.run.recipe import Recipe
 
 ABOUT = """Train a new model: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. The command
 lmworks recipe presets lists the presets. Every setting can be given as an option: --model.num_hidden_layers 2
---tokenizer.kind char --train.steps 1000 (lmworks recipe show --preset PRESET writes them all)."""
+--tokenizer.kind char --train.steps 1000 (lmworks recipe show --preset PRESET writes them all). A tokenizer is trained
+on the data; --tokenizer SOURCE takes one that there is: a folder (of lmworks tokenizer train) or a model's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.data.examples import (
     ROWS_AT_ONCE,
@@ -147,11 +148,13 @@ def _note(table: Table, tokenizer: Tokenizer, templated: bool, report: Report) -
         why = "as told" if tokenizer.chat_template is not None else "the model has no chat template"
         report.notes.append(f"prompt, answer and end-of-text token, without a template: {why}")
     if report.with_specials:
-        report.notes.append(f"{report.with_specials} rows write out special tokens, which are read as such")
+        report.notes.append(f"special tokens written out in {count_of(report.with_specials, 'row')} are read as such")
 
 
 def _unwritten(table: Table, tokenizer: Tokenizer) -> list[str]:
     """Keys of messages that the chat template leaves out, with the number of rows that have them."""
     conversations = [row.values["messages"] for row in table.rows if "messages" in row.values]
     counts = Counter(key for messages in conversations for key in chat.unwritten_keys(tokenizer, messages))
-    return [f"the chat template does not write {key!r} of messages, which {n} rows have" for key, n in counts.items()]
+    return [
+        f"the chat template does not write {key!r} of messages, in {count_of(n, 'row')}" for key, n in counts.items()
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
@@ -158,9 +159,10 @@ def note_rows(report: Report, nothing: str) -> None:
         nothing: what rows of its ``no_trainable`` are.
     """
     if report.truncated:
-        report.notes.append(f"{report.truncated} rows are cut at the end, {report.dropped_tokens} tokens in all")
+        rows = count_of(report.truncated, "row")
+        report.notes.append(f"{rows} cut at the end, {count_of(report.dropped_tokens, 'token')} in all")
     left_out = {"too long": report.too_long, nothing: report.no_trainable}
-    report.notes += [f"{count} rows are left out: {why}" for why, count in left_out.items() if count]
+    report.notes += [f"{count_of(count, 'row')} left out: {why}" for why, count in left_out.items() if count]
 
 
 def _texts_of(row: Row) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.text import chat
 from lmworks.text.messages import is_learned
 from lmworks.text.rows import DataSettings, Row, Table
@@ -84,7 +85,7 @@ def accepted_rows(table: Table, tokenizer: Tokenizer, settings: DataSettings) ->
         return table
     if not rows:
         raise InputError(f"there is no usable row ({refused[0]})", table.name, "change the rows, or take another model")
-    note = f"{len(refused)} rows are left out, which the chat template refuses (first: {refused[0]})"
+    note = f"{count_of(len(refused), 'row')} left out, which the chat template refuses (first: {refused[0]})"
     return replace(table, rows=rows, notes=[*table.notes, note], skipped=[*table.skipped, *refused])
 
 

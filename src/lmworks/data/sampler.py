@@ -58,6 +58,16 @@ class BatchSampler:
         """Epochs done, as a fraction."""
         return self.step * (self.batch_size / self.count if self.repeats > 1 else 1 / self.steps_per_epoch)
 
+    def visits(self) -> np.ndarray:
+        """(count,): how often each index comes, from the beginning to the end."""
+        if self.repeats > 1:
+            orders = (self._permutation(step)[: self.batch_size] for step in range(self.steps))
+            return sum((np.bincount(order, minlength=self.count) for order in orders), np.zeros(self.count, int))
+        epochs, rest = divmod(self.steps, self.steps_per_epoch)
+        visits = np.full(self.count, epochs)
+        visits[self._permutation(epochs)[: rest * self.batch_size]] += 1
+        return visits
+
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
             random = np.random.default_rng((self.seed, epoch))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.data.documents import Document, Window, encode_documents, split_windows
 from lmworks.data.examples import (
@@ -104,7 +105,7 @@ def read_documents(table: Table, tokenizer: Tokenizer, report: Report, words: bo
             report.no_trainable += 1
             report.first_no_trainable = report.first_no_trainable or document.place
     if report.no_trainable:
-        report.notes.append(f"{report.no_trainable} texts without a token are left out")
+        report.notes.append(f"{count_of(report.no_trainable, 'text')} without a token left out")
     unknown = sum(int((document.ids == tokenizer.unk_id).sum()) for document in read)
     if unknown and tokenizer.unk_id is not None:
         total = sum(len(document) for document in read)

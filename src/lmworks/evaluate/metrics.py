@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+FEWEST_ROWS = 6
+"""Rows from which on a change is tested: of five, even five changes of one sign are chance more often than once in
+twenty (2 / 2^5)."""
 RESAMPLES = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from lmworks.base.settings import Settings
@@ -25,7 +27,7 @@ class EvaluateSettings(Settings):
         description="At most so many held-out examples are measured, spread evenly; None: all, fewer in a short run.",
     )
     samples: int = Field(3, ge=0, description="Samples shown side by side in the report.")
-    prompts: list[str] = Field(
+    prompts: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Texts to show the model instead: to continue, to fill ([MASK] or the tokenizer's), to translate.",
     )

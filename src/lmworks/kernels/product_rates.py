@@ -25,7 +25,7 @@ ROUNDS, SECONDS = 3, 0.01  # rounds over all providers, and seconds of a provide
 WEIGHT_BYTES = 32 << 20  # total size of the weights used in turn: as in a model, they are not in the caches
 TIMEOUT = 180.0  # seconds of a measuring process
 TRIES = 2
-"""A shape is measured at most this many times; again only if other programs disturbed the measurement before."""
+"""A shape is measured at most this many times; again only if other programs disturbed it, or a provider failed."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ProductRates:
 
     Attributes:
         gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
-        faults: by provider, why it is excluded.
+        faults: by provider, why the last measurement excluded it.
         shares: by shape, the share of the processor that its measurement got (base/contention).
         tries: by shape, number of measurements; the fastest result is stored.
     """
@@ -47,21 +47,31 @@ class ProductRates:
     @classmethod
     def cached(cls) -> ProductRates:
         """The rates measured on this machine so far."""
-        return cls(**(measurements.read(MEASUREMENT) or {}))
+        return measurements.read(MEASUREMENT, cls) or cls()
 
     def is_disturbed(self, shape: str) -> bool:
         """Whether other programs ran while this shape was measured."""
         return self.shares.get(shape, 1.0) < QUIET
 
+    def is_due(self, shape: str) -> bool:
+        """Whether a shape is to be measured: for the first time, or again since the measurement was disturbed or a
+        provider failed in it."""
+        if not self.gflops.get(shape):
+            return True
+        has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
+        return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < TRIES
+
     def with_measured(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
         gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
         for shape, rates in new.gflops.items():
+            if not rates:  # no process came to its end
+                continue
             before = gflops.get(shape, {})
             gflops[shape] = before | {name: max(rate, before.get(name, 0.0)) for name, rate in rates.items()}
             shares[shape] = max(new.shares.get(shape, 1.0), shares.get(shape, 0.0))
             tries[shape] = tries.get(shape, 0) + 1
-        return ProductRates(gflops, self.faults | new.faults, shares, tries)
+        return ProductRates(gflops, new.faults, shares, tries)
 
     def choice(self, shapes: Iterable[str]) -> dict[str, str]:
         """The fastest provider by shape, for the shapes where it is clearly faster than PyTorch's own matmul."""
@@ -128,8 +138,7 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
         refresh: measure again.
     """
     rates, requested = ProductRates() if refresh else ProductRates.cached(), set(shapes)
-    again = {shape for shape in requested - _measured if rates.is_disturbed(shape) and rates.tries[shape] < TRIES}
-    if missing := sorted(requested - set(rates.gflops) | again):
+    if missing := sorted(shape for shape in requested - _measured if rates.is_due(shape)):
         rates = rates.with_measured(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))

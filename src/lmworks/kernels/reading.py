@@ -43,15 +43,14 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     module = library()
     if module is None:
         return ReadingRates()
-    cached = None if refresh else measurements.read(MEASUREMENT)
-    earlier = ReadingRates(**cached) if cached is not None else None
+    earlier = None if refresh else measurements.read(MEASUREMENT, ReadingRates)
     if earlier is not None and not earlier.is_disturbed:
         return earlier
     meter = ShareMeter(machine.threads())
     measured = {str(size): _rate(module, size) for size in SIZES}
     rates = ReadingRates(measured, meter.share())
     if earlier is not None:
-        faster = {size: max(rate, earlier.gigabytes[size]) for size, rate in measured.items()}
+        faster = {size: max(rate, earlier.gigabytes.get(size, 0.0)) for size, rate in measured.items()}
         rates = ReadingRates(faster, max(rates.share, earlier.share))
     measurements.write(MEASUREMENT, asdict(rates))
     return rates

@@ -12,6 +12,7 @@ from typing import Any
 
 from lmworks.base import notation
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.reports import advice, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
@@ -39,12 +40,13 @@ def build(run: str | Path) -> dict[str, Any]:
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
     listed = measures(first, last, task=(start.get("task") or {}).get("name"))
-    cuts = [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
+    notes = _precision_notes(events)
+    notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
         "format": FORMAT,
         "summary": "",
         "advice": [],
-        "run": _run(folder, events, start, finish, torn, cuts),
+        "run": _run(folder, events, start, finish, torn, notes),
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
         "parameters": start.get("parameters") or {},
@@ -150,7 +152,7 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
             notes.append(f"Training stopped at step {event.get('step')}: its {event.get('quantity')} was not a number.")
     apart = sum(e["event"] == "divergence" for e in events)
     if apart:
-        notes.append(f"{apart} steps were repeated after a resume and came out differently.")
+        notes.append(f"{count_of(apart, 'step')} repeated after a resume came out differently.")
     if torn:
         notes.append("The journal's last line is torn and was left out.")
     return notes
@@ -170,6 +172,14 @@ def _evaluations(events: list[Event]) -> tuple[Event, Event]:
 def _held_out(event: Event) -> Event:
     """The held-out part; what the loop evaluates on the way stands under ``metrics``."""
     return event.get("held_out") or event.get("metrics") or {}
+
+
+def _precision_notes(events: list[Event]) -> list[str]:
+    """That the held-out loss during training has another precision than the table, where it has."""
+    precision = _last(events, "session").get("precision", "float32")
+    if precision == "float32" or not any(e["event"] == "evaluation" and e.get("when") == "step" for e in events):
+        return []
+    return [f"The held-out loss during training, as in the curve, is computed in {precision}; the table is in float32."]
 
 
 def _training(steps: list[Event], finish: Event, session: Event) -> dict[str, Any]:
@@ -302,7 +312,10 @@ def _progress(events: list[Event]) -> list[dict[str, Any]]:
 
 
 def _curves(steps: list[Event], events: list[Event], finish: Event) -> dict[str, list[list[float]]]:
-    """Points (step, figure) for drawing. After training the weights are those of the best step, where that is known."""
+    """Points (step, figure) for drawing. After training the weights are those of the best step, where that is known.
+
+    A step that was evaluated during training keeps that figure: all points but the first then have one precision.
+    """
     held_out: dict[int, float] = {}
     last = max((e["step"] for e in steps), default=0)
     for event in events:
@@ -311,7 +324,9 @@ def _curves(steps: list[Event], events: list[Event], finish: Event) -> dict[str,
             after = event.get("when") == "after"
             step = finish.get("best_step") if after else None
             step = event.get("step") if step is None else step
-            held_out[(last if after else 0) if step is None else step] = loss
+            step = (last if after else 0) if step is None else step
+            if not after or step not in held_out:
+                held_out[step] = loss
     return {
         "training": [[e["step"], e["loss"]] for e in steps if _real(e.get("loss"))],
         "learning_rate": [[e["step"], e["learning_rate"]] for e in steps if e.get("learning_rate") is not None],

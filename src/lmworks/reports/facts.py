@@ -98,8 +98,9 @@ def _held_out(card: Card) -> str:
     if examples < rows:
         return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
     groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
-    grouped = f", which the table counts as {groups} rows of neighbours" if 0 < groups < examples else ""
-    return f"{figures.count(rows)} in {figures.count_of(examples, 'example')}{grouped}"
+    grouped = f"; the table's rows are {groups} groups of these" if 0 < groups < examples else ""
+    held = f"the end of {figures.count_of(rows, 'text')}" if card["data"].get("divided_inside") else figures.count(rows)
+    return f"{held} in {figures.count_of(examples, 'example')}{grouped}"
 
 
 def _task(task: Card | None) -> str | None:

@@ -12,12 +12,12 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.evaluate import metrics
+from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
 from lmworks.tasks.registry import TASKS
 from lmworks.text.labels import shorten
 
 LEVEL = 0.95
-FEWEST_ROWS = 6  # with five, even five changes of one sign are chance more often than once in twenty (2 / 2^5)
 MAX_NATS = 700.0  # nats whose exponential a number still holds
 NEGLIGIBLE = 2**-8
 """Relative change below which a difference is negligible, however surely it was measured.
@@ -146,7 +146,7 @@ def _values(side: Event) -> tuple[list[float], list[float]] | None:
 def _rows(side: Event, figure: Figure) -> tuple[list[float], list[float]] | None:
     """Numerators and denominators of each row, where the journal has them."""
     numerators, weights = side.get(figure.numerators), side.get(figure.denominators)
-    if not numerators or not weights or len(numerators) != len(weights):
+    if not numerators or not weights or len(numerators) != len(weights) or None in (*numerators, *weights):
         return None
     return [value / figure.divisor for value in numerators], weights
 

@@ -19,6 +19,7 @@ from lmworks.base import figures
 from lmworks.base.files import atomic_write
 from lmworks.reports import curves, facts
 
+HTML = "report.html"
 Card = dict[str, Any]
 ANSWERS = 12  # shown of one prompt, from the first to the last
 
@@ -60,8 +61,8 @@ def write(folder: str | Path, card: Card) -> Path:
     """Write report.json and report.html into a run's folder, each whole or not at all; gives the page's path."""
     folder = Path(folder)
     atomic_write(folder / "report.json", json.dumps(card, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-    atomic_write(folder / "report.html", render(card))
-    return folder / "report.html"
+    atomic_write(folder / HTML, render(card))
+    return folder / HTML
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 
+from lmworks.base.figures import count_of
 from lmworks.data.examples import Examples
+from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.evaluate.settings import GENERAL_BYTES, EvaluateSettings
 from lmworks.run.recipe import Recipe
 from lmworks.train.settings import TrainSettings
@@ -68,6 +70,14 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
         evaluate.measured = _measured_rows(held_out, max(LEAST_TOKENS, trained // 2))
     note = _note(evaluate, open_fields, held_out)
     return [note] if note else []
+
+
+def note_few_held_out(held_out: Examples) -> list[str]:
+    """A note if so few examples are held out that no change will be tested, and what gives more."""
+    if not 0 < len(held_out) < FEWEST_ROWS:
+        return []
+    more = "give more text" if held_out.report.kind == "text" else f"--data.held_out {FEWEST_ROWS} holds out enough"
+    return [f"{count_of(len(held_out), 'held-out example')}: better or worse is said from {FEWEST_ROWS} on; {more}"]
 
 
 def trained_tokens(examples: Examples, train: TrainSettings) -> int:

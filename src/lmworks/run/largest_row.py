@@ -53,10 +53,15 @@ class LargestRow:
         return max(sum(self.lengths), sum(self.sources))
 
 
+def steps_of(documents: int, train: TrainSettings) -> BatchSampler:
+    """The steps of a run, each with the indices of its documents, as the training loop takes them."""
+    epochs = train.epochs if train.steps is None else None
+    return BatchSampler(documents, train.batch_size, train.seed, epochs, train.steps)
+
+
 def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[int]:
     """The largest row of all steps, by simulation; an upper bound if there are too many documents."""
-    epochs = train.epochs if train.steps is None else None
-    steps = BatchSampler(len(sizes), train.batch_size, train.seed, epochs, train.steps)
+    steps = steps_of(len(sizes), train)
     if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED_DOCUMENTS:
         return largest_possible(sizes, train)
     largest: list[int] = []

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class Run:
         return page.embedded(self.card)
 
 
+_ONE_RUN = threading.RLock()
+"""Threads, random numbers and the precision of products belong to the process: its runs take turns."""
+
+
 def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
     """Start a new run.
 
@@ -80,7 +85,11 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
-    say = say or silent
+    with _ONE_RUN:
+        return _run_new(recipe, say or silent, rows)
+
+
+def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run:
     recipe = recipe.model_copy(deep=True)
     _refuse_threads(recipe.train.threads)
     machine.use_threads(recipe.train.threads)
@@ -114,10 +123,15 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     Raises:
         InputError: there is no run, or its data or settings have changed.
     """
-    say = say or silent
-    run = RunFolder(folder)
+    with _ONE_RUN:
+        return _resume(RunFolder(folder), say or silent)
+
+
+def _resume(run: RunFolder, say: Say) -> Run:
     if finished := run.events("finish"):
         say(f"{run.path} has finished already; see lmworks report {run.path}")
+        if not (run.path / page.HTML).is_file():  # killed between its end and the report
+            page.write(run.path, card.build(run.path))
         return Run(run.path, str(finished[-1].get("stopped")))
     started = run.events("start")
     if not started:
@@ -165,7 +179,11 @@ def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
             f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
             "which is what comes without train.threads"
         )
-    rates = product_rates.fastest_rates()
+    rates, faults = product_rates.fastest_rates(), product_rates.ProductRates.cached().faults
+    notes += [
+        f"matrix products by {provider} are left out: {fault} (lmworks doctor --refresh measures again)"
+        for provider, fault in faults.items()
+    ]
     if precision == "bfloat16" and rates.bfloat16 < rates.float32:
         notes.append(
             f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
@@ -292,6 +310,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
         "dropped_tokens": report.dropped_tokens,
         "skipped": report.skipped,
         "held_out": setup.held_out.report.rows,
+        "divided_inside": setup.is_divided_inside,
         "held_out_examples": setup.held_out.report.examples,
         "notes": [*report.notes, *setup.evaluation.notes],
     }
@@ -341,8 +360,11 @@ def _refuse_existing(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder for a run", str(folder), "choose another --out")
     if folder.exists() and any(folder.iterdir()):
-        resumable = f", or lmworks resume {folder}" if (folder / JOURNAL).is_file() else ""
+        is_open = (folder / JOURNAL).is_file() and not RunFolder(folder).events("finish")
+        resumable = f", or lmworks resume {folder}" if is_open else ""
         raise InputError("is there already and not empty", str(folder), f"choose another --out{resumable}")
     above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"{above} is a file, so that no folder can lie below it", str(folder), "choose another --out")
     if not os.access(above, os.W_OK):
         raise InputError("may not be written", str(above), "choose another --out")

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
@@ -21,6 +23,7 @@ from lmworks.model.sizes import Flops
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
+from lmworks.run.largest_row import steps_of
 from lmworks.run.timing import Timing
 from lmworks.train.monitor import evaluations_during
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
@@ -226,7 +229,10 @@ class Work:
         documents, train = setup.documents, setup.train
         lengths, sources = documents.lengths, documents.sources
         loss_tokens = sum(lengths) if documents.loss_tokens is None else documents.loss_tokens
-        steps, epochs = _steps_and_epochs(len(lengths), train)
+        sampler = steps_of(len(lengths), train)
+        totals = np.array(lengths) + np.array(sources or [0] * len(lengths))
+        tokens = int(sampler.visits() @ totals)  # of the very documents that these steps take
+        epochs = tokens / max(1, totals.sum())
         epoch = training_cost.training_flops(
             setup.config,
             setup.trained,
@@ -237,19 +243,8 @@ class Work:
             labels=documents.labels,
             recompute=train.recompute,
         )
-        tokens = round((sum(lengths) + sum(sources)) * epochs)
-        evaluations = evaluations_during(train, steps, train.steps_per_epoch(len(lengths)))
-        return cls(steps, evaluations, tokens, round(loss_tokens * epochs), epoch.times(epochs))
-
-
-def _steps_and_epochs(documents: int, train: TrainSettings) -> tuple[int, float]:
-    """Optimizer steps, and how often each document passes through in them."""
-    epoch = train.steps_per_epoch(documents)
-    if not train.steps:
-        steps = max(1, round(train.epochs * epoch))
-        return steps, steps / epoch
-    # a step that asks for more documents than there are sees them again
-    return train.steps, train.steps * max(train.batch_size / documents, 1) / epoch
+        evaluations = evaluations_during(train, len(sampler), sampler.steps_per_epoch)
+        return cls(len(sampler), evaluations, tokens, round(loss_tokens * epochs), epoch.times(epochs))
 
 
 def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:

@@ -14,7 +14,7 @@ from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.run.defaults import settle_evaluation, settle_length
+from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once, spread
 from lmworks.run.footprint import DataStatistics, ProcessMemory
 from lmworks.run.plan import Plan
@@ -41,6 +41,7 @@ class Setup:
         train, held_out: examples.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
+        is_divided_inside: whether the held-out rows are the ends of the rows to train on.
         notes: for the user, before the run starts.
     """
 
@@ -53,6 +54,7 @@ class Setup:
     held_out: Examples
     evaluation: Evaluation
     plan: Plan
+    is_divided_inside: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -86,9 +88,11 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     if recipe.is_new:
         _refuse_short(examples, config, table)
     held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _no_examples(table.kind)
-    notes = [_data_note(examples, held_out), *settle_length(recipe, examples, len(held_out))]
+    is_inside = len(held_out_rows) > 0 and len(train_rows) == len(table)
+    notes = [_data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
     _leave_out(held_out, recipe.evaluate.measured)
+    notes += note_few_held_out(held_out)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)
@@ -99,21 +103,28 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     plan.settle(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
-    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, notes)
+    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, is_inside, notes)
 
 
 def _no_examples(kind: str) -> Examples:
     return Examples([], Report(kind, ""))
 
 
-def _data_note(examples: Examples, held_out: Examples) -> str:
-    """The numbers of rows, examples and tokens, to train on and held out."""
-    parts = []
-    for use, part in (("to train on", examples), ("held out", held_out)):
-        if len(part):
-            content = f"{count_of(len(part), 'example')} of {part.report.tokens:,} tokens"
-            parts.append(f"{count_of(part.report.rows, 'row')} {use} in {content}")
-    return "; ".join(parts)
+def _data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:
+    """The numbers of rows, examples and tokens, to train on and held out.
+
+    Args:
+        examples, held_out: both sides.
+        is_inside: whether the held-out rows are the ends of the rows to train on.
+    """
+    content, rest = (
+        f"{count_of(len(part), 'example')} of {count_of(part.report.tokens, 'token')}" for part in (examples, held_out)
+    )
+    if is_inside:
+        texts = count_of(examples.report.rows, "text")
+        return f"{texts}: {content} to train on; the end of {'it' if texts == '1 text' else 'each'}, {rest}, held out"
+    note = f"{count_of(examples.report.rows, 'row')} to train on in {content}"
+    return f"{note}; {count_of(held_out.report.rows, 'row')} held out in {rest}" if len(held_out) else note
 
 
 def _leave_out(held_out: Examples, most: int | None) -> None:

@@ -83,9 +83,9 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
     if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST_NETWORK_BYTES:
         return None
     name = _name(setup, method, answer_rows)
-    cached = measurements.read(name)
+    cached = measurements.read(name, Timing)
     if cached is not None:
-        return Timing(**cached)
+        return cached
     meter = ShareMeter(torch.get_num_threads())
     timing = _measure(setup, method, depths, answer_rows)
     timing = replace(timing, quiet=meter.share() >= QUIET)

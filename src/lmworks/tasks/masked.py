@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.data import masked, texts
 from lmworks.data.batch import LANGUAGE, NEXT_SENTENCE, Example
 from lmworks.data.documents import Document, Window, frame_of, require_id, special_ids
@@ -80,7 +81,7 @@ class Masked(Task):
             candidates = (masked.text_example(window, self.frame, self.masking) for window in windows)
             items = [example for example in candidates if example is not None]
             if len(items) < len(windows):
-                report.notes.append(f"{len(windows) - len(items)} stretches of special tokens alone are left out")
+                report.notes.append(f"{count_of(len(windows) - len(items), 'piece')} of special tokens alone left out")
         return texts.sampled_examples(items, report, self.sample_for_evaluation)
 
     def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
@@ -92,7 +93,7 @@ class Masked(Task):
             hint = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
             raise InputError("no document has two sentences, so none can follow another", documents[0].place, hint)
         if alone:
-            report.notes.append(f"{alone} documents of one sentence begin no pair")
+            report.notes.append(f"{count_of(alone, 'document')} of one sentence: no pair begins with them")
         if len(library) == 1:
             report.notes.append("there is one document: sentences that do not follow come from elsewhere in it")
         return [self._typed(masked.pair_example(block, self.frame, self.masking)) for block in blocks]

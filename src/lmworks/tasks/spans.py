@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmworks.base.figures import count_of
 from lmworks.data import spans, texts
 from lmworks.data.batch import Example
 from lmworks.data.documents import Window, end_id
@@ -54,7 +55,7 @@ class Spans(EncoderDecoderTask):
         windows = texts.cut(texts.read_documents(table, self.tokenizer, report), size, report)
         fit = [window for window in windows if window.end - window.begin > 1]
         if len(fit) < len(windows):
-            report.notes.append(f"{len(windows) - len(fit)} stretches of a single token are left out")
+            report.notes.append(f"{count_of(len(windows) - len(fit), 'piece')} of a single token left out")
         rng = np.random.default_rng(0)
         return texts.sampled_examples(
             [self._corrupt(window, rng) for window in fit], report, self.sample_for_evaluation

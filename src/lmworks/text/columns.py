@@ -5,6 +5,7 @@ Knows no file and no token.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,8 +145,24 @@ def check_patterns(patterns: dict[str, str], available: list[str], count: int) -
         shares_prompt = field_name == "prompt" and bool(names_in(patterns.get("completion", "{}")))
         if pattern in available or (count > 1 and not shares_prompt):
             near = get_close_matches(pattern, available, n=1)
-            hint = f"did you mean {{{near[0]}}}?" if near else f"write {{column}}; columns are {', '.join(available)}"
+            hint = f"write {{column}}; columns are {', '.join(available)}"
+            if near and re.search("[:!{}]", near[0]):  # which mean something else in a pattern
+                hint = f"name the column: {option('columns', {field_name: near[0]})}"
+            elif near:
+                hint = f"did you mean {{{near[0]}}}?"
             raise InputError("holds no {column}, so that all rows are alike", f"--data.{field_name}", hint)
+
+
+class _Columns(string.Formatter):
+    """Patterns whose names are columns as they stand, with dots and brackets in them."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        return kwargs[field_name], field_name
+
+
+def fill(pattern: str, values: dict[str, Any]) -> str:
+    """A pattern with the values of its columns."""
+    return _Columns().vformat(pattern, (), values)
 
 
 def names_in(pattern: str) -> list[str]:

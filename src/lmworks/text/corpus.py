@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames, list_labels, name_rows
@@ -62,7 +63,7 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
         except shapes.BadRow as error:
             bad.add(error.fault, row.place, shape.hint(error))
         if len(rows) == settings.limit:
-            notes.append(f"only the first {settings.limit} rows are read (limit)")
+            notes.append(f"only the first {count_of(settings.limit, 'row')} read (limit)")
             break
     if not rows:
         raise InputError(f"there is no usable row ({bad.reasons[0]})", name, "repair the rows, or name their columns")
@@ -97,7 +98,7 @@ def _notes(shape: shapes.Shape, unused: dict[str, str], bad: BadRows) -> list[st
     if shape.unused_keys:
         notes.append(f"keys of messages not used: {', '.join(shape.unused_keys)}")
     if bad.reasons:
-        notes.append(f"{len(bad.reasons)} bad rows were skipped (first: {bad.reasons[0]})")
+        notes.append(f"{count_of(len(bad.reasons), 'bad row')} skipped (first: {bad.reasons[0]})")
     return notes
 
 
@@ -110,7 +111,7 @@ def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[
             for row in rows
         ]
     labels = sorted({row.values["label"] for row in rows})
-    notes += [f"{len(labels)} labels: {list_labels(labels)}", *names.notes()]
+    notes += [f"{count_of(len(labels), 'label')}: {list_labels(labels)}", *names.notes()]
     return rows, labels
 
 
@@ -175,7 +176,7 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     train_rows = [row for index, row in enumerate(table.rows) if index not in held_out]
     # In the order of their hashes, so that the first few of them are a fair sample of all.
     held_out_rows = sorted((table.rows[index] for index in held_out), key=_content)
-    note = f"held out: {len(held_out_rows)} of {len(table)} rows, by the hash of their {_key_name(table)}"
+    note = f"held out: {len(held_out_rows)} of {count_of(len(table), 'row')}, by the hash of their {_key_name(table)}"
     if not held_out:
         note = "nothing is held out: the rows that belong together are too many or too few to divide"
     return _part(table, train_rows, [note]), _part(table, held_out_rows, [])
@@ -239,7 +240,7 @@ def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -
     path = Path(source).expanduser()
     if path.is_dir():
         files = formats.files_in(path, settings)
-        notes.append(f"{len(files)} files of {path}")
+        notes.append(f"{count_of(len(files), 'file')} of {path}")
         return itertools.chain.from_iterable(formats.records(file, settings, bad, notes) for file in files), name
     if not path.is_file():
         raise InputError("there is no such file or data set", name, _nearest(path))

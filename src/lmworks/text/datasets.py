@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lmworks.base import files
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.packages import fetch_pypi
 from lmworks.base.sources import is_offline
 from lmworks.text import stdlib
@@ -137,7 +138,7 @@ def _python_source() -> tuple[list[Row], list[str]]:
     rows += [Row({"text": text}, f"topic {name}", f"topic {name}") for name, text in open_topics.items()]
     reserved = len(topics) - len(open_topics)
     note = f"{reserved} of {len(topics)} documentation topics are left out: they measure forgetting"
-    return rows, [note, *([f"{unread} files that are not UTF-8 are left out"] if unread else [])]
+    return rows, [note, *([f"{count_of(unread, 'file')} not in UTF-8 left out"] if unread else [])]
 
 
 def _movie_reviews() -> tuple[list[Row], list[str]]:

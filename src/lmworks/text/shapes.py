@@ -14,6 +14,7 @@ from lmworks.text.columns import (
     Sample,
     check_columns,
     check_patterns,
+    fill,
     find_fields,
     is_objects,
     kind_of,
@@ -185,7 +186,7 @@ def _build(
         absent = next((column for column in used if values.get(column) is None), None)
         if absent is not None:
             raise BadRow(f"field {absent!r} is missing", "give every row this field", absent)
-        row[field_name] = _checked(pattern.format(**values), f"field made of {pattern!r}")
+        row[field_name] = _checked(fill(pattern, values), f"field made of {pattern!r}")
     if "context" in columns:
         context = values.get(columns["context"])
         if isinstance(context, str) and context.strip():

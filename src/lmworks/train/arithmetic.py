@@ -10,7 +10,7 @@ from torch import nn
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.kernels import library, product_rates
-from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape
+from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape, available
 from lmworks.model.chunks import trained_logits
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
@@ -71,7 +71,9 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
     shapes = {str(shape) for shape in product_shapes(network, precision, row_tokens)}
     if not shapes:
         return {}
-    return product_rates.product_rates({*shapes, *product_rates.limit_shapes(precision)}).choice(shapes)
+    rates = product_rates.product_rates({*shapes, *product_rates.limit_shapes(precision)})
+    usable = available(precision)
+    return {shape: provider for shape, provider in rates.choice(shapes).items() if provider in usable}
 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:

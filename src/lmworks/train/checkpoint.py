@@ -7,9 +7,7 @@ not at all. Frozen weights are not saved. Knows no network and no loop.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, is_full, need_room, sha256
+from lmworks.base.files import atomic_folder, need_room, sha256
 from lmworks.base.journal import RunFolder
 
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
@@ -49,28 +47,13 @@ def save(run: RunFolder, step: int, state: State) -> Path:
     size = sum(tensor.nbytes for tensor in state.tensors.values())
     need_room(run.checkpoints, size, f"the checkpoint of step {step}")
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()}
-    try:
-        with atomic_folder(final) as folder:
-            save_file(tensors, folder / TENSORS)
-            text = json.dumps({"step": step, **state.values}, indent=1)
-            (folder / VALUES).write_text(text, encoding="utf-8")
-            sums = {name: sha256(folder / name) for name in (TENSORS, VALUES)}
-            (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
-    except Exception as fault:
-        if disk_is_full(fault):
-            raise InputError(f"no room on the disk for checkpoint {step}", str(run.checkpoints), DISK_HINT) from fault
-        raise
+    with atomic_folder(final) as folder:
+        save_file(tensors, folder / TENSORS)
+        text = json.dumps({"step": step, **state.values}, indent=1)
+        (folder / VALUES).write_text(text, encoding="utf-8")
+        sums = {name: sha256(folder / name) for name in (TENSORS, VALUES)}
+        (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
     return final
-
-
-def disk_is_full(fault: BaseException) -> bool:
-    """Whether an error means that the disk is full; safetensors reports this only in the text of its message."""
-    if is_full(fault):
-        return True
-    message = str(fault)
-    return any(
-        os.strerror(number) in message or f"os error {number}" in message for number in (errno.ENOSPC, errno.EDQUOT)
-    )
 
 
 def steps(run: RunFolder) -> list[int]:

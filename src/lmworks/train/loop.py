@@ -18,6 +18,7 @@ import torch
 
 from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError
+from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
@@ -177,7 +178,7 @@ class _Training:
                 self._steps(stop_requested)
         except Exception as fault:
             self.reason = "failed"
-            if checkpoint.disk_is_full(fault) and not isinstance(fault, InputError):
+            if is_full(fault) and not isinstance(fault, InputError):
                 raise InputError("no room on the disk", str(self.run.path), checkpoint.DISK_HINT) from fault
             raise
         finally:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lmworks.base import process_memory
+from lmworks.base.figures import count_of
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 EVALUATION_SECONDS = 1.0  # between two evaluations that are shown
@@ -111,7 +112,7 @@ class TrainingProgress:
             self._left_out += 1
             return
         if self._left_out:
-            self.say(f"({self._left_out} evaluations between are in the journal)")
+            self.say(f"({count_of(self._left_out, 'evaluation')} in between: see the journal)")
         self._evaluated, self._left_out = now, 0
         for line in lines:
             self.say(line)
