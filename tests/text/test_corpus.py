@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 
@@ -12,6 +13,10 @@ from lmworks.text import corpus, datasets, stdlib
 from lmworks.text.corpus import DataSettings, Row, Table
 
 QA = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(30)]
+
+
+_WHOLE = gzip.compress(b'{"text": "a"}\n' * 1000, mtime=0)
+DAMAGED_GZIP = _WHOLE[:20] + b"\xff" * 10 + _WHOLE[30:]
 
 
 def write(path, content):
@@ -166,6 +171,11 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
         ("a.csv", "question,question\na,b\n", "names 'question' twice"),
         ("a.csv", b"\xff\xfea\x00", "UTF-16"),
         ("a.jsonl.gz", b"no gzip", "not a whole gzip file"),
+        ("a.jsonl.gz", DAMAGED_GZIP, "not a whole gzip file"),
+        ("a.jsonl", "{}\n{}\n", "a.jsonl:1: the rows are empty"),
+        ("a.csv", "text;label\na;b\n", "--data.delimiter ';'"),
+        ("a.csv", "text\tlabel\na\tb\n", "--data.format tsv"),
+        ("a.tsv", "text,label\na,b\n", "--data.delimiter ,"),
         ("a.parquet", b"PAR1", "not a Parquet file"),
         ("a.tsv", "ham\tGo until jurong point, crazy..\nspam\tFree entry in 2 a weekly comp\n", "--data.header false"),
         ("a.jsonl", lines([{"chosen": "a", "rejected": "b"}]), "preferences"),
@@ -175,6 +185,34 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
 def test_files_that_cannot_be_used_are_refused(file, content, fault, tmp_path):
     with pytest.raises(InputError, match=fault):
         corpus.read(write(tmp_path / file, content))
+
+
+def test_a_path_that_is_neither_file_nor_folder_says_what_it_is(tmp_path):
+    (tmp_path / "dead.txt").symlink_to("gone.txt")
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name, fault in (
+        ("dead.txt", "is a link to gone.txt, which is not there"),
+        ("loop.txt", "is a link to loop.txt, which is not there or leads back"),
+        ("pipe.jsonl", "is no regular file"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            corpus.read(tmp_path / name)
+    with pytest.raises(InputError, match="is no regular file"):
+        corpus.read(os.devnull)
+
+
+def test_one_column_may_hold_another_delimiter_where_the_delimiter_is_set(tmp_path):
+    path = write(tmp_path / "a.csv", "text;label\na;b\n")
+    assert values(read(path, delimiter=";"))[0] == {"text": "a", "label": "b"}
+    assert values(read(path, delimiter=",", columns={"text": "text;label"}))[0] == {"text": "a;b"}
+
+
+def test_notes_about_many_columns_are_short(tmp_path):
+    path = write(tmp_path / "wide.jsonl", lines([{"text": "a", **{f"column_{n}": 1 for n in range(10_000)}}]))
+    note = next(note for note in read(path).notes if "not used" in note)
+    assert len(note) < 300
+    assert note.endswith("… and 9,990 more")
 
 
 def test_a_missing_source_names_the_nearest(tmp_path):

@@ -3,9 +3,9 @@
 import pytest
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import list_names
 from lmworks.text import corpus
 from lmworks.text.corpus import DataSettings
-from lmworks.text.labels import list_labels
 
 
 def read(labels, **settings):
@@ -22,6 +22,8 @@ def read(labels, **settings):
         (["pos ", "pos", "neg"], ["neg", "pos"], "written in several ways"),
         ([True, False, True], ["False", "True"], ""),
         (["spam", "Spam"], ["Spam", "spam"], "look alike but are different: 'Spam' and 'spam'"),
+        (["e\u0301", "\xe9"], ["e\u0301", "\xe9"], r"different: 'e\u0301' and '\xe9'"),
+        (["a", "a\u200b"], ["a", "a\u200b"], r"different: 'a' and 'a\u200b'"),
         (["1", "1.0", "2"], ["1", "1.0", "2"], "'1' and '1.0'"),
         ([2**53, 2**53 + 1], [str(2**53), str(2**53 + 1)], ""),
         (["007", "null", "NA"], ["007", "NA", "null"], ""),
@@ -67,7 +69,19 @@ def test_the_refusal_exchanges_text_and_label_only_where_that_helps():
 
 
 def test_lists_of_labels_are_cut_and_long_labels_too():
-    assert list_labels(["a", "b"]) == "a, b"
-    assert list_labels(list("abcde"), 3) == "a, b, c … and 2 more"
-    assert list_labels([f"a {'long ' * 20}\nlabel"]) == "a long long long long long long long lo…"
+    assert list_names(["a", "b"]) == "a, b"
+    assert list_names(list("abcde"), 3) == "a, b, c … and 2 more"
+    assert list_names([f"a {'long ' * 20}\nlabel"]) == "a long long long long long long long lo…"
     assert "60 labels: 0, 1, 10, 11, 12, 13, 14, 15, 16, 17 … and 50 more" in read([n % 60 for n in range(90)]).notes
+
+
+def test_a_name_for_a_label_that_no_row_has_is_refused():
+    with pytest.raises(InputError, match="no row has the labels 2, 3") as caught:
+        read([0, 1, 1.0], label_names={"0": "no", "1": "yes", "2": "perhaps", "3": "never"})
+    assert "no, yes" in caught.value.hint
+    assert read([0, 1, 2], label_names={"0": "no", "2": "perhaps"}, limit=1).labels == ["no"]  # others may have it
+
+
+def test_one_label_in_all_rows_is_said():
+    assert any("nothing to learn" in note for note in read(["a", "a", "a"]).notes)
+    assert not any("nothing to learn" in note for note in read(["a", "b", "a"]).notes)

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: units that fit, three digits that count, signs that are signs.
+"""Numbers as a person reads them: units that fit, three digits that count, signs that are signs; long lists cut short.
 
 Terminal, page and commands write their numbers through it, so that the same number looks the same everywhere.
 ``None`` is a number that was not measured.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 UNKNOWN = "–"
+LISTED, LONGEST = 10, 40
+"""Names of a list that are printed, and characters of each."""
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
@@ -108,3 +111,15 @@ def energy(joules: float | None) -> str:
     if joules is None:
         return UNKNOWN
     return f"{number(joules / 3600)} Wh" if joules >= 36_000 else f"{scaled(joules, 'J', 3)}"
+
+
+def list_names(names: Sequence[str], most: int = LISTED) -> str:
+    """The first names, each cut where it is long, and how many more there are: ``a, b, c … and 40 more``."""
+    more = f" … and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shorten, names[:most])) + more
+
+
+def shorten(name: str) -> str:
+    """A name in one line of at most LONGEST characters."""
+    line = " ".join(name.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

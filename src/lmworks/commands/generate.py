@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import list_names
 from lmworks.base.settings import Settings, build, describe, parse_overrides
 from lmworks.commands.opening import add_base, open_model
-from lmworks.text.labels import list_labels
 
 if TYPE_CHECKING:
     from lmworks.generate.text import Reply
@@ -70,7 +70,7 @@ def note_format(model: LanguageModel, raw: bool) -> None:
     form = model.input_format
     if form is None or not form.asks or raw:
         return
-    form_name = f"labelled ({list_labels(form.labels, 6)})" if form.labels else "asked"
+    form_name = f"labelled ({list_names(form.labels, 6)})" if form.labels else "asked"
     note = f"texts are {form_name} as in the run that trained this model; --raw reads them as they are"
     print(f"note: {note}", file=sys.stderr)
 

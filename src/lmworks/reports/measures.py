@@ -15,7 +15,6 @@ from lmworks.evaluate import metrics
 from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
 from lmworks.tasks.registry import TASKS
-from lmworks.text.labels import shorten
 
 LEVEL = 0.95
 MAX_NATS = 700.0  # nats whose exponential a number still holds
@@ -96,7 +95,9 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
     baseline = _majority(latest.get("references") or [])
     details = [" / ".join(sorted(signatures))]
     if baseline:
-        details.append(f"the commonest label alone, {shorten(baseline['label'])}: {figures.number(baseline['value'])}")
+        details.append(
+            f"the commonest label alone, {figures.shorten(baseline['label'])}: {figures.number(baseline['value'])}"
+        )
     head = {
         "key": ANSWERS.key,
         "title": latest.get("metric", ANSWERS.title),

@@ -10,7 +10,6 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.tasks.figures import ANSWERS, GENERAL_BITS, GENERAL_LOSS
-from lmworks.text.labels import shorten
 
 Card = dict[str, Any]
 FORGETTING = (GENERAL_BITS.key, GENERAL_LOSS.key)
@@ -78,7 +77,9 @@ def _baseline(measure: Card) -> str:
     baseline = measure.get("baseline")
     if not baseline:
         return ""
-    return f"the commonest label alone, {shorten(baseline['label'])}, reaches {figures.number(baseline['value'])}"
+    return (
+        f"the commonest label alone, {figures.shorten(baseline['label'])}, reaches {figures.number(baseline['value'])}"
+    )
 
 
 def _forgetting(card: Card) -> str:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of
+from lmworks.base.figures import count_of, list_names
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
-from lmworks.text.labels import LabelNames, list_labels, name_rows
+from lmworks.text.labels import LabelNames, name_rows
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
 
@@ -50,6 +50,9 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     if not sample:
         reason = f" ({bad.reasons[0]})" if bad.reasons else ""
         raise InputError(f"there is no usable row{reason}", name, "give a file with at least one row")
+    if not any(row.values for row in sample):
+        hint = 'give rows with fields, as {"text": "..."} or {"prompt": "...", "completion": "..."}'
+        raise InputError("the rows are empty: none has a column", sample[0].place, hint)
     shape = shapes.recognise(sample, settings, name)
     notes.extend(shape.notes)
     rows: list[Row] = []
@@ -72,6 +75,9 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     labels: list[str] = []
     if shape.kind == "labels":
         rows, labels = _with_labels(rows, shape.labels, notes)
+        if settings.limit is None and (unused_names := shape.labels.unused()):
+            fault = f"no row has the labels {list_names(unused_names)}, for which names are given"
+            raise InputError(fault, "data.label_names", f"leave them out; the labels are {list_names(labels)}")
         if name_rows(len(labels), len(rows)):
             raise _own_labels(rows, len(labels), shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
@@ -94,9 +100,9 @@ def _check_late(shape: shapes.Shape, sample: Sequence[Row], unused: dict[str, st
 def _notes(shape: shapes.Shape, unused: dict[str, str], bad: BadRows) -> list[str]:
     notes = []
     if unused:
-        notes.append(f"columns not used: {', '.join(unused)}")
+        notes.append(f"columns not used: {list_names(list(unused))}")
     if shape.unused_keys:
-        notes.append(f"keys of messages not used: {', '.join(shape.unused_keys)}")
+        notes.append(f"keys of messages not used: {list_names(list(shape.unused_keys))}")
     if bad.reasons:
         notes.append(f"{count_of(len(bad.reasons), 'bad row')} skipped (first: {bad.reasons[0]})")
     return notes
@@ -111,7 +117,9 @@ def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[
             for row in rows
         ]
     labels = sorted({row.values["label"] for row in rows})
-    notes += [f"{count_of(len(labels), 'label')}: {list_labels(labels)}", *names.notes()]
+    notes += [f"{count_of(len(labels), 'label')}: {list_names(labels)}", *names.notes()]
+    if len(labels) == 1:
+        notes.append("every row has the same label, so that there is nothing to learn: add rows with other labels")
     return rows, labels
 
 
@@ -243,8 +251,19 @@ def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -
         notes.append(f"{count_of(len(files), 'file')} of {path}")
         return itertools.chain.from_iterable(formats.records(file, settings, bad, notes) for file in files), name
     if not path.is_file():
-        raise InputError("there is no such file or data set", name, _nearest(path))
+        raise _no_file(path, name)
     return formats.records(path, settings, bad, notes), name
+
+
+def _no_file(path: Path, name: str) -> InputError:
+    """What is wrong with a path that is neither a file nor a folder."""
+    if path.is_symlink() and not path.exists():
+        hint = "make the link anew, or give the file itself"
+        return InputError(f"is a link to {path.readlink()}, which is not there or leads back to it", name, hint)
+    if path.exists():
+        hint = "write what it gives into a file, and give that"
+        return InputError("is no regular file, but a pipe, a socket or a device", name, hint)
+    return InputError("there is no such file or data set", name, _nearest(path))
 
 
 def _nearest(path: Path) -> str:

@@ -18,6 +18,7 @@ from lmworks.text.rows import BadRows, DataSettings, Row, option
 QUOTES_HINT = (
     f"close the quotes (a quote inside a quoted field is written twice), or read with {option('quotes', False)}"
 )
+OTHER_DELIMITERS = (";", "\t", "|", ",")
 LEAST_LINES = 3
 """A record of so many lines is looked at: each of them may be a row of its own."""
 
@@ -148,6 +149,8 @@ def _names(fields: list[str], place: str, settings: DataSettings) -> list[str]:
     """The names of the columns: the header's, else numbers."""
     if not settings.header:
         return [str(index) for index in range(1, len(fields) + 1)]
+    if len(fields) == 1 and settings.delimiter is None:
+        _refuse_other_delimiter(fields[0], place)
     names = [name.strip() or f"column {index}" for index, name in enumerate(fields, 1)]
     double = next((name for name in names if names.count(name) > 1), None)
     if double:
@@ -158,6 +161,18 @@ def _names(fields: list[str], place: str, settings: DataSettings) -> list[str]:
         )
         raise InputError(f"the header names {double!r} twice", place, hint)
     return names
+
+
+def _refuse_other_delimiter(header: str, place: str) -> None:
+    """Refuse a table of one column whose name holds what may stand between columns.
+
+    Raises:
+        InputError: it is such a table; the hint reads it with the other delimiter.
+    """
+    sign = next((sign for sign in OTHER_DELIMITERS if sign in header.strip()), None)
+    if sign is not None:
+        hint = option("format", "tsv") if sign == "\t" else option("delimiter", sign)
+        raise InputError(f"the header is one column, {header.strip()!r}; do others stand in it?", place, hint)
 
 
 def tabbed_lines(lines: list[str]) -> dict[str, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shlex
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +105,7 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
                     yield number, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
                     bad.add(byte_fault(error.start, raw[error.start]), f"{path}:{number}", convert_hint(path))
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"not a whole gzip file ({error})", str(path), "fetch it again") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", str(path), "check the path and its rights") from error

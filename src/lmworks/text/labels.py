@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 SHOWN = 3
 """Labels shown in a note about several."""
-LISTED, LONGEST = 10, 40
-"""Labels of a list that are printed, and characters of each."""
 LEAST_ROWS, OWN_LABEL = 50, 0.9
 """From so many rows on, labels of which there are so many a row name rows and not classes."""
 
@@ -31,6 +30,7 @@ class LabelNames:
     def __init__(self, names: dict[str, str]) -> None:
         self.names = names
         self.forms: dict[str, Counter[str]] = {}
+        self.used: set[str] = set()  # of the names from the settings: the labels that occurred
         self.numbers: set[str] = set()  # names that came from numbers with a fraction of zero, such as 0.0
 
     def name(self, value: object) -> str | None:
@@ -41,7 +41,10 @@ class LabelNames:
         if not written:
             return None
         whole = _whole(value)
-        name = self.names.get(written) or (self.names.get(whole) if whole else None)
+        key = next((form for form in (written, whole) if form is not None and self.names.get(form)), None)
+        name = None if key is None else self.names[key]
+        if key is not None:
+            self.used.add(key)
         if name is None:
             name = written
             if whole is not None and whole != written:
@@ -49,6 +52,10 @@ class LabelNames:
         form = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, int, float)) else str(value)
         self.forms.setdefault(name, Counter())[form] += 1
         return name
+
+    def unused(self) -> list[str]:
+        """Labels that the settings name and that no row has."""
+        return [label for label in self.names if label not in self.used]
 
     def merged(self) -> dict[str, str]:
         """Names to be replaced -> what replaces them: the number ``0.0`` by ``0``, where that occurs too."""
@@ -66,7 +73,7 @@ class LabelNames:
         alike: dict[str, list[str]] = {}
         for name in sorted(forms):
             alike.setdefault(_rough(name), []).append(name)
-        groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+        groups = [" and ".join(_distinct(names)) for names in alike.values() if len(names) > 1]
         if groups:
             hint = "if they mean the same, give them one name with --data.label_names"
             notes.append(f"labels that look alike but are different: {_listed(groups)}; {hint}")
@@ -78,18 +85,6 @@ def name_rows(labels: int, rows: int) -> bool:
     return rows >= LEAST_ROWS and labels >= OWN_LABEL * rows
 
 
-def list_labels(labels: Sequence[str], most: int = LISTED) -> str:
-    """The first labels, each cut where it is long, and how many more there are: ``a, b, c … and 40 more``."""
-    more = f" … and {len(labels) - most:,} more" if len(labels) > most else ""
-    return ", ".join(map(shorten, labels[:most])) + more
-
-
-def shorten(label: str) -> str:
-    """A label in one line of at most LONGEST characters."""
-    line = " ".join(label.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
-
-
 def _whole(value: object) -> str | None:
     """A number that is whole, without a fraction: 2.0 -> "2". None for everything else."""
     if isinstance(value, float) and value.is_integer():
@@ -98,11 +93,19 @@ def _whole(value: object) -> str | None:
 
 
 def _rough(name: str) -> str:
-    """Equal for labels that differ in case, in white space, or in how a number is written."""
+    """Equal for labels that differ in case, in white space, in how a number or an accent is written (Unicode's
+    compatibility forms), or in signs that are not seen, such as a zero-width space."""
     try:
         return repr(float(name)) if len(name) < 16 else name
     except ValueError:
-        return " ".join(name.casefold().split())
+        seen = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+        return " ".join(seen.casefold().split())
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Labels in quotes; with escapes where they would be printed alike."""
+    printed = {unicodedata.normalize("NFC", name) for name in names}
+    return [repr(name) if len(printed) == len(names) else ascii(name) for name in names]
 
 
 def _counted(forms: Counter[str]) -> str:
