@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml, write_yaml
+from lmworks.base.seeds import Seed
 from lmworks.base.settings import (
     Settings,
     build,
@@ -123,6 +124,7 @@ def test_every_fault_is_listed_with_its_dotted_name_and_line(tmp_path):
     assert "train.learning_rate (line 4): input should be greater than 0, not -1" in text
     assert "train.schedule (line 5): input should be 'cosine' or 'linear', not 'cosin'" in text
     assert "train.betas[1] (line 6)" in text
+    assert text.endswith("hint: correct each of these")
     path.write_text("model: m\ntrain:\n  epochs: many\n")
     assert fault(read_yaml(path), str(path)).startswith(f"{path}:3: train.epochs: ")
     assert "model: is missing" in fault({})
@@ -145,6 +147,59 @@ def test_a_bad_yaml_file_names_its_line(tmp_path, content, line, words):
         read_yaml(path)
     assert f"{path}:{line}" in caught.value.place
     assert words in caught.value.fault
+
+
+def _laughs(levels: int) -> str:
+    """Lists of lists by aliases, each nine times the one before."""
+    lists = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, levels)]
+    return "\n".join(["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]", *lists])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "more than 50 deep"),
+        ("a: " + "[" * 60 + "]" * 60, "more than 50 deep"),
+        ("a: &a [*a]", "more than 50 deep"),
+        (_laughs(9), "aliases"),
+        ('a: "\0"', "character 5 is U\\+0000"),
+        ("a: " + "9" * 5000, "digits"),
+    ],
+)
+def test_yaml_that_would_exhaust_the_reader_is_refused(tmp_path, content, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words):
+        read_yaml(path)
+    assert fault({"model": "m", "train": 3}, str(path))  # line numbers of such a file are none
+
+
+def test_aliases_and_nesting_within_the_limits_are_read(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: &a [1, 2]\nb: *a\nc: " + "[" * 40 + "]" * 40)
+    values = read_yaml(path)
+    assert values["b"] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["[a, \0]", "[" * 5000, "9" * 5000])
+def test_a_typed_value_that_is_no_yaml_is_a_text(text):
+    assert parse_value(text) == text
+
+
+@pytest.mark.parametrize("value", ["inf", ".inf", "nan", "1e999"])
+def test_numbers_are_finite(value):
+    assert "finite number" in fault({"model": "m", "train": {"learning_rate": parse_value(value)}})
+
+
+def test_a_seed_is_one_that_the_generators_take():
+    class Drawn(Settings):
+        seed: Seed = 0
+
+    assert build(Drawn, {"seed": 2**63 - 1}).seed == 2**63 - 1
+    for seed in (-1, 2**63):
+        with pytest.raises(InputError, match="seed"):
+            build(Drawn, {"seed": seed})
+    assert describe(Drawn)[0].kind == "int"
 
 
 def test_a_missing_yaml_file(tmp_path):

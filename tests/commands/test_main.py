@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +159,7 @@ def test_values_keep_every_sign(verb):
     [
         (InputError("is broken", "here:3", "do this"), 2, "error: here:3: is broken\n  hint: do this\n"),
         (PermissionError(13, "denied", "there"), 2, "error: there: may not be read or written"),
+        (OSError(errno.ENOSPC, "No space left", "there"), 2, "error: there: there is no room on the disk"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],
 )
@@ -178,19 +181,32 @@ def test_a_fault_of_ours_is_not_hidden(verb):
         main(["probe", "MODEL"])
 
 
+PRINTS = (
+    "import sys, types; from lmworks.commands.main import VERBS, Verb, main\n"
+    "m = types.ModuleType('lmworks.commands.probe'); m.add_arguments = lambda p: None\n"
+    "m.run = lambda a, r: [print('x' * 100) for _ in range(10000)] and 0\n"
+    "sys.modules['lmworks.commands.probe'] = m; VERBS['probe'] = Verb('probe', False, '')\n"
+    "sys.exit(main(['probe']))"
+)
+"""A command that prints 1 MB."""
+
+
 def test_a_reader_that_leaves_is_no_error():
-    code = (
-        "import sys, types; from lmworks.commands.main import VERBS, Verb, main\n"
-        "m = types.ModuleType('lmworks.commands.probe'); m.add_arguments = lambda p: None\n"
-        "m.run = lambda a, r: [print('x' * 100) for _ in range(10000)] and 0\n"
-        "sys.modules['lmworks.commands.probe'] = m; VERBS['probe'] = Verb('probe', False, '')\n"
-        "sys.exit(main(['probe']))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", PRINTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_output_is_said():
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run([sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert "there is no room on the disk" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
 
 
 @pytest.mark.parametrize(("colourless", "red"), [("", True), ("1", False)])

@@ -11,11 +11,19 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build
 from lmworks.generate.sampling import SamplingSettings, distribution, pick
 
 
 def logits_of(rows: int = 3, words: int = 50) -> torch.Tensor:
     return torch.randn(rows, words, generator=torch.Generator().manual_seed(3)) * 3
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 100_000}, {"seed": 10**20}, {"temperature": float("inf")}])
+def test_settings_that_no_machine_or_generator_takes_are_refused(settings):
+    with pytest.raises(InputError, match=next(iter(settings))):
+        build(SamplingSettings, settings)
 
 
 @pytest.mark.parametrize(

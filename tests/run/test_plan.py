@@ -82,6 +82,8 @@ def test_steps_and_tokens_follow_from_epochs_or_steps() -> None:
     assert _plan(steps=3, batch_size=10).tokens == 3 * 2 * 80  # a step sees every document twice
     taken = [index for step in BatchSampler(len(LENGTHS), 2, steps=2) for index in step]
     assert _plan(steps=2).tokens == sum(LENGTHS[index] for index in taken)  # exactly, where an epoch ends early
+    assert _plan(epochs=1e-9).steps == 1
+    assert _plan(epochs=1e-9).tokens == sum(LENGTHS[index] for index in taken[:2])
     assert _plan(epochs=2).flops["total"] == 2 * _plan().flops["total"]
     assert _plan().loss_tokens == 40
 

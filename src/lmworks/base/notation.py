@@ -17,6 +17,7 @@ import yaml
 from lmworks.base.errors import InputError
 
 WIDTH = 110  # of lines that are written
+MOST_DEPTH, MOST_NODES = 50, 100_000  # of what is read
 _PLAIN = {
     "null": re.compile(r"^(?:~|null|Null|NULL|)$"),
     "bool": re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
@@ -118,10 +119,8 @@ def _parse(path: str | Path) -> tuple[yaml.Node | None, Any]:
         raise InputError(
             f"cannot be read: {error.strerror}", str(path), "give the path of a YAML file that can be read"
         ) from None
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
+        return _nodes_and_values(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -129,8 +128,55 @@ def _parse(path: str | Path) -> tuple[yaml.Node | None, Any]:
         raise InputError(f"not YAML: {fault}", place, "correct the line, or quote the text that stands on it") from None
     except yaml.YAMLError as error:
         raise InputError(f"not YAML: {error}", str(path), "correct the file") from None
+
+
+def _nodes_and_values(text: str) -> tuple[yaml.Node | None, Any]:
+    """The node tree of a YAML text (it knows the lines), and its values.
+
+    Raises:
+        YAMLError: it is no YAML, or larger or deeper than settings are.
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        _check_size(node)
+        return node, loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError(f"lists and mappings stand more than {MOST_DEPTH} deep in each other") from None
+    except yaml.reader.ReaderError as error:
+        raise yaml.YAMLError(
+            f"character {error.position + 1} is U+{error.character:04X}, which YAML does not allow"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse a tree that is too deep, or that aliases (``*name``) make too large: counted as often as they are used.
+
+    Raises:
+        ConstructorError: at the node that is too many.
+    """
+    open_nodes, count = [(root, 1)], 0
+    while open_nodes:
+        node, depth = open_nodes.pop()
+        count += 1
+        if depth > MOST_DEPTH:
+            fault = f"lists and mappings stand more than {MOST_DEPTH} deep in each other"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+        if count > MOST_NODES:
+            fault = f"aliases (*name) make more than {MOST_NODES:,} values of it"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            open_nodes += [(part, depth + 1) for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            open_nodes += [(part, depth + 1) for part in node.value]
 
 
 def parse_value(text: str) -> Any:
@@ -140,23 +186,18 @@ def parse_value(text: str) -> Any:
     YAML too; all else is the text itself, unchanged, so that a prompt such as ``Question: {question}`` or ``### Input``
     needs no quotes except the shell's.
     """
-    for kind, pattern in _PLAIN.items():
-        if pattern.match(text):
-            return "" if text == "" else _scalar(kind, text)
-    if text[:1] not in ("[", "{", '"', "'"):
+    is_plain = any(pattern.match(text) for pattern in _PLAIN.values())
+    if text == "" or not (is_plain or text.startswith(("[", "{", '"', "'"))):
         return text
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if isinstance(node, yaml.MappingNode) and (
-            not node.flow_style or any(value.value == "" and not value.style for _, value in node.value)
-        ):
-            return text  # `{question}` is a template, not a mapping
-        return loader.construct_document(node)
+        node, value = _nodes_and_values(text)
     except yaml.YAMLError:
         return text
-    finally:
-        loader.dispose()
+    if isinstance(node, yaml.MappingNode) and (
+        not node.flow_style or any(value.value == "" and not value.style for _, value in node.value)
+    ):
+        return text  # `{question}` is a template, not a mapping
+    return value
 
 
 def line_numbers(origin: str | Path) -> dict[str, int]:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
+
+from pydantic import Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""A seed in settings: what the generators of torch and of NumPy both take."""
 
 
 def derived_seed(seed: int, part: str | int) -> int:

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Settings(BaseModel):
-    """A group of settings. Unknown keys are errors; values are checked when set.
+    """A group of settings. Unknown keys are errors; values are checked when set; numbers are finite.
 
     Attributes:
         hints: what to write instead of names that are no settings here, but are often taken for some.
@@ -44,7 +44,11 @@ class Settings(BaseModel):
     hints: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
+        extra="forbid",
+        validate_assignment=True,
+        protected_namespaces=(),
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
     )
 
 
@@ -275,7 +279,7 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
         f"\n  {fault.name or 'settings'}{f' (line {fault.line})' if fault.line else ''}: {fault.text}; {fault.hint}"
         for fault in faults
     )
-    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "hint each of these")
+    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "correct each of these")
 
 
 class _Fault:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -97,15 +98,25 @@ def main(argv: list[str] | None = None) -> int:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):  # or Python complains when it flushes at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _discard_output()
+            place = error.filename or "a file, or where the output goes"
+            _print_error(f"{place}: there is no room on the disk\n  hint: make room, or write to another disk")
+            return 2
         if error.filename is None:  # not about a file that the person named
             raise
         fault = "may not be read or written here" if isinstance(error, PermissionError) else error.strerror
         _print_error(f"{error.filename}: {fault}\n  hint: change its permissions, or choose another place")
         return 2
+
+
+def _discard_output() -> None:
+    """What standard output still holds cannot be written; Python would complain when it flushes at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _set_encodings() -> None:

@@ -14,8 +14,11 @@ import torch
 from pydantic import Field, model_validator
 
 from lmworks.base.errors import InputError
+from lmworks.base.seeds import Seed
 from lmworks.base.settings import Settings
 from lmworks.generate.stepper import Logits
+
+MOST_BEAMS = 64  # each has a KV cache of its own
 
 
 class SamplingSettings(Settings):
@@ -30,14 +33,14 @@ class SamplingSettings(Settings):
     )
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1: tokens already in the text become less likely.")
     no_repeat_ngram_size: int = Field(0, ge=0, description="No n tokens in a row occur twice; 0: they may.")
-    num_beams: int = Field(1, ge=1, description="Beam search that keeps so many texts; 1: none.")
+    num_beams: int = Field(1, ge=1, le=MOST_BEAMS, description="Beam search that keeps so many texts; 1: none.")
     length_penalty: float = Field(
         1.0, description="Beams are judged by log p / length ** this: above 1, long ones win."
     )
     early_stopping: bool | Literal["never"] = Field(
         False, description="Beams: true ends with the first num_beams texts; never: only when none can get better."
     )
-    seed: int = Field(0, description="The same seed draws the same text.")
+    seed: Seed = Field(0, description="The same seed draws the same text.")
     stop: list[str] = Field(default_factory=list, description="Stop before any of these strings.")
 
     slide: bool | None = Field(

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from lmworks.adapt.registry import METHODS, default
 from lmworks.base.figures import parse_storage
+from lmworks.base.seeds import Seed
 from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
 from lmworks.model.config import ModelConfig
@@ -17,6 +18,7 @@ STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
 MOST_EVALUATIONS = 20  # of a run without evaluate_every
 
 MOST_STEPS = 10**9  # of a run; also the most epochs
+MOST_DOCUMENTS = 10**5  # of a step
 TRIM = 0.9  # fraction of the memory budget above which freed pages are returned to the system
 
 
@@ -26,7 +28,6 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="Peak rate. None: the method's own: "
         + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
         + f"; from scratch {default('new').pretraining_learning_rate:g}.",
@@ -53,11 +54,9 @@ class OptimizerSettings(Settings):
 class TrainSettings(OptimizerSettings):
     """A training run: its length, batches, precision, evaluations and checkpoints."""
 
-    epochs: float = Field(
-        1.0, gt=0, le=MOST_STEPS, allow_inf_nan=False, description="Passes over the data; the last may be part of one."
-    )
+    epochs: float = Field(1.0, gt=0, le=MOST_STEPS, description="Passes over the data; the last may be part of one.")
     steps: int | None = Field(None, gt=0, le=MOST_STEPS, description="Optimizer steps in place of epochs.")
-    batch_size: int = Field(8, gt=0, description="Documents per optimizer step.")
+    batch_size: int = Field(8, gt=0, le=MOST_DOCUMENTS, description="Documents per optimizer step.")
     row_tokens: int | None = Field(
         None,
         gt=0,
@@ -98,7 +97,7 @@ class TrainSettings(OptimizerSettings):
         None, gt=0, description="Steps between checkpoints. None: by time, so that saving stays a small part of it."
     )
     keep_checkpoints: int = Field(2, gt=0, description="Newest checkpoints kept, besides the best one.")
-    seed: int = Field(0, ge=0, description="Of shuffling, of dropout, of adapters' start.")
+    seed: Seed = Field(0, description="Of shuffling, of dropout, of adapters' start.")
     threads: int | None = Field(None, gt=0, description="Threads of the matrix products. None: one a core.")
     tensorboard: bool = Field(False, description="Also write TensorBoard events into the run's folder.")
 
