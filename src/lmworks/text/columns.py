@@ -191,7 +191,7 @@ def refusal(
     under_header = first.place.endswith(":2")  # of a table whose first line names the columns
     if under_header and any(_looks_like_data(column, sample) for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
-        advice = f"if that is a row and no header: {options}; or, if it names the columns, {_proposal(sample)}"
+        advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample)}"
     return InputError(fault, first.place, advice)
 
 
