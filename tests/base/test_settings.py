@@ -191,6 +191,12 @@ def test_numbers_are_finite(value):
     assert "finite number" in fault({"model": "m", "train": {"learning_rate": parse_value(value)}})
 
 
+def test_a_group_that_is_given_a_value_is_said_to_be_one():
+    text = fault({"model": "m", "train": 5})
+    assert "train: is a group of settings, and not 5" in text
+    assert "train.learning_rate, train.schedule" in text
+
+
 def test_a_seed_is_one_that_the_generators_take():
     class Drawn(Settings):
         seed: Seed = 0

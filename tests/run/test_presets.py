@@ -123,6 +123,22 @@ class TestErrors:
             created("tinygpt", model={"num_hidden_layer": 2})
 
 
+def test_what_was_typed_is_not_said_of_the_preset():
+    with pytest.raises(InputError, match="valid integer") as caught:
+        created("tinygpt", train={"steps": "x"})
+    assert caught.value.place == "the command line"
+
+
+def test_a_model_that_is_null_is_named_by_its_setting():
+    with pytest.raises(InputError, match=r"^here: model: is a group of settings, and not None\n.*give model a value"):
+        recipes.resolve({"model": None, "data": "-"}, "here")
+
+
+def test_tune_says_what_base_is_for():
+    with pytest.raises(InputError, match="lmworks save ADAPTER FOLDER"):
+        recipes.resolve({"model": "m", "data": "-", "base": "b"})
+
+
 def test_no_torch_is_imported():
     code = (
         "import sys, lmworks.run.recipe, lmworks.run.presets;"

@@ -101,6 +101,12 @@ def test_the_learning_rate_can_be_found(tmp_path):
     assert max(e["learning_rate"] for e in RunFolder(run.folder).events("step")) == result["learning_rate"]
 
 
+def test_a_general_text_is_looked_for_though_nothing_is_forgotten(text, tmp_path):
+    values = merge(small("tinygpt"), {"evaluate": {"general": str(tmp_path / "none.txt")}})
+    with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
+        lmworks.pretrain("tinygpt", str(text), out=tmp_path / "run", **values)
+
+
 def test_nothing_held_out_is_nothing_measured(text, tmp_path):
     values = small("tinygpt")
     run = lmworks.pretrain("tinygpt", {"source": str(text), "held_out": 0}, out=tmp_path / "run", **values)

@@ -292,7 +292,7 @@ class _Fault:
 
 def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     """One of pydantic's errors in the words of this house."""
-    name = _dotted(cls, error["loc"])
+    name = _dotted(cls, error["loc"], unknown=error["type"] == "extra_forbidden")
     if error["type"] == "extra_forbidden":
         rows = [row.name for row in describe(cls)]
         near = nearest(name, rows + groups(cls), most=1)
@@ -303,23 +303,28 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         text = "is missing"
+    elif error["type"] == "model_type":
+        text = f"is a group of settings, and not {_short(error['input'])}"
     elif error["type"] != "value_error":
         text = f"{text[:1].lower()}{text[1:]}, not {_short(error['input'])}"
     row = next((row for row in describe(cls) if row.name == name.split("[")[0]), None)
     if row is None:
-        return _Fault(
-            name, text, "give values that go together" if error["type"] == "value_error" else "correct the value"
-        )
+        hints = {
+            "value_error": "give values that go together",
+            "model_type": f"write its settings one by one: {', '.join(_siblings(cls, f'{name}.')[:3])} ...",
+        }
+        return _Fault(name, text, hints.get(error["type"], "correct the value"))
     default = "" if row.default is None else f", by default {row.default}"
     return _Fault(name, text, f"give {row.name} a value ({row.kind}{default})" + (f": {row.help}" if row.help else ""))
 
 
-def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """pydantic's location as a dotted name, without the names of union members that pydantic puts in between."""
+def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...], unknown: bool) -> str:
+    """pydantic's location as a dotted name, without the names of union members that pydantic puts in; ``unknown``: its
+    last part is a name that the schema does not have."""
     name, here = "", cls
     inside = True
     for depth, part in enumerate(loc):
-        last = depth == len(loc) - 1
+        last = unknown and depth == len(loc) - 1
         if isinstance(part, int):
             name += f"[{part}]"
         elif inside and (part in here.model_fields or last):

@@ -67,8 +67,11 @@ def pretrain(
     """
     source, rows = _source_and_rows(data)
     values = {**settings, "data": source, **_set_values(method, out)}
-    read = recipes.read if recipes.is_recipe(preset) else recipes.from_preset
-    return run_recipe(read(preset, values), say, rows)
+    if recipes.is_recipe(preset):
+        recipe = recipes.read(preset, values)
+    else:
+        recipe = recipes.from_preset(preset, values, "pretrain")
+    return run_recipe(recipe, say, rows)
 
 
 def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -> Plan:
@@ -86,7 +89,7 @@ def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -
     source, rows = _source_and_rows(data)
     values = {**settings, "data": source, **_set_values(method, None)}
     if recipes.is_preset(model):
-        recipe = recipes.from_preset(model, values)
+        recipe = recipes.from_preset(model, values, "plan")
     elif recipes.is_recipe(model):
         recipe = recipes.read(model, values)
     else:

@@ -246,15 +246,13 @@ def _sum_neighbours(values: np.ndarray) -> np.ndarray:
 def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
     """Name and pieces of the general text, on which forgetting is measured."""
     size = settings.general_bytes or 0
-    if not size:
-        return "", []
     if settings.general is None:
-        return "Python's documentation topics", _pieces(datasets.general_text(size), size)
+        return ("Python's documentation topics", _pieces(datasets.general_text(size), size)) if size else ("", [])
     path = Path(settings.general)
     text = read_text(path)
     if not text.strip():
         raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
-    return path.name, _pieces(text.split("\n\n"), size)
+    return (path.name, _pieces(text.split("\n\n"), size)) if size else ("", [])
 
 
 _AFTER_LINE_END = re.compile(r"(?<=\n)")

@@ -6,7 +6,7 @@ The model is opened, or it is new: a config, usually from a preset, with random 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -64,6 +64,11 @@ else:
 
 class Recipe(_WithMethods):
     """A run: a model, a method and a task, on data."""
+
+    hints: ClassVar[dict[str, str]] = {
+        "base": "leave it out: it is of commands that use a model, and says where the base of an adapter lies; "
+        "to train on from an adapter, merge it first: lmworks save ADAPTER FOLDER --base BASE"
+    }
 
     task: TaskSettings = Field(default_factory=TaskSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
@@ -123,12 +128,18 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     return resolve(merge_values(values, overrides or {}), str(path))
 
 
-def from_preset(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of a preset; ``overrides`` take precedence. An overridden vocab_size is exact, not an upper limit."""
+def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str = "the command line") -> Recipe:
+    """The recipe of a preset; ``overrides`` take precedence. An overridden vocab_size is exact, not an upper limit.
+
+    Args:
+        name: of the preset.
+        overrides: nested plain values.
+        origin: where the overrides come from, for errors: the preset's own values have none.
+    """
     values, changes = presets.preset(name).values, _write_out(overrides or {})
     if "vocab_size" in changes.get("tokenizer", {}):
         values = merge(values, {"tokenizer": {"at_most": False}})
-    return resolve(merge_values(values, changes), f"preset {name}")
+    return resolve(merge_values(values, changes), origin)
 
 
 def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
