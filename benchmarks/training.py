@@ -6,8 +6,9 @@
 
 All begin with the same weights and see the same documents; lmworks and Trainer in the same order, so that their losses
 can be compared step by step. Real tokens per second: tokens that are not padding over the seconds of optimizer steps,
-the first two left out for everyone. Peers that fell far behind in the first round do not run again, and bfloat16, if
-its measured matrix products are not faster than float32's, is tried with a few steps first.
+the first two left out for everyone. Peers that fell far behind in the first round do not run again, but for the first
+of the list, and bfloat16, if its measured matrix products are not faster than float32's, is tried with a few steps
+first.
 """
 
 from __future__ import annotations

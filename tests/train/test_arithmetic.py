@@ -43,6 +43,8 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
     assert any(" 640 300 " in shape for shape in shapes)
     assert not any(shape.endswith("1024") for shape in shapes if " 300 " not in shape)  # longer than a row
     assert product_shapes(network(16), "float32", 512) == set()
+    wider = {str(shape) for shape in product_shapes(network(640), "float32", 768)}
+    assert "float32 forward 640 1920 1024" in wider  # of rows of 513 to 768 tokens
 
 
 def test_a_resumed_run_multiplies_as_it_began(

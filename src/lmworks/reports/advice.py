@@ -1,11 +1,12 @@
 """What the card advises: train longer or less, by the held-out loss on the way; and where memory passed its budget.
 
-Reads the events of a journal and the settings of the run; each advice names a setting that can be given as it stands.
+Reads the events of a journal and the settings of the run. Advice on the length is a command that can be given as it is.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from lmworks.base import figures
@@ -47,7 +48,8 @@ def _again(card: Card, option: str) -> str:
     """The command of another run with the same recipe but for one setting."""
     run = card["run"]
     verb = "pretrain" if run["new"] else "tune"
-    return f"in a new run (lmworks {verb} {run['path']}/recipe.yaml {option} --out {run['path']}-2)"
+    recipe, out = (shlex.quote(f"{run['path']}{end}") for end in ("/recipe.yaml", "-2"))
+    return f"in a new run (lmworks {verb} {recipe} {option} --out {out})"
 
 
 def _too_long(card: Card, step: float, best: float, last: float) -> str:

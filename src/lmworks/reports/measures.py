@@ -39,7 +39,8 @@ def measures(before: Event, after: Event, task: str | None = None) -> list[dict[
 
     Args:
         before, after: ``evaluation`` events; {} where there is none.
-        task: what was learned; it says which figures are shown, and in which order. None: all that are known.
+        task: what was learned; it says which figures are shown, and in which order. None: all but perplexity, which
+            follows from the loss.
     """
     listed: list[dict[str, Any]] = []
     for figure in TASKS[task].figures if task in TASKS else _EVERY:

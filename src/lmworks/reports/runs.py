@@ -15,7 +15,7 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The runs in a folder, newest first, and what is wrong with those that cannot be read.
 
     Args:
-        folder: holds run folders, at any depth that is no run itself.
+        folder: holds run folders, at any depth.
 
     Returns:
         a dict for each run: name, path, started (seconds since 1970 or None), model, data, method, task, state

@@ -6,7 +6,7 @@
                 next.
     evaluation  library + weights + tensors of the forward pass, which are not saved.
 
-Depends on no machine and no method, and opens no model. A run measures the library part; the rest is computed.
+Opens no model. A run measures the library part; the rest is computed, for the kernels that are available here.
 """
 
 from __future__ import annotations

@@ -345,6 +345,7 @@ def _limit(precision: str, reached: float) -> float:
     """
     limit = product_rates.limit(precision)
     if 0 < limit < reached:
+        product_rates.product_rates(product_rates.limit_shapes(precision), refresh=True)
         limit = max(limit, product_rates.limit(precision, refresh=True))
     return limit
 

@@ -78,7 +78,8 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
     """The shapes of a training step's matrix products that are large enough for the provider to matter."""
-    rows = [tokens for tokens in TOKENS[1:] if tokens <= max(row_tokens, TOKENS[1])]
+    largest = next((tokens for tokens in TOKENS if row_tokens <= tokens), TOKENS[-1])  # the class of a full row
+    rows = [tokens for tokens in TOKENS[1:] if tokens <= max(largest, TOKENS[1])]
     sizes = [
         (*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)
     ]

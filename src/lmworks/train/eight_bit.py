@@ -12,8 +12,6 @@ are spaced more closely near zero (the dynamic map of Dettmers 2016). Three thin
 3. Each decade is divided into intervals of equal length, and a number is quantized to the middle of its interval. At
    the lower edge of a decade this is not the nearest level, but the native kernel (kernels/native/eight_bit.inl) can
    compute levels and codes without a table.
-
-Knows tensors, and no optimizer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A loss is a sum of named terms, each a cross-entropy: that of the language head, which causal, masked, span and
 instruction training share, and one for each classification head that has labels in the batch. The language head runs
-only at tokens whose weight is not zero, and only a few hundred rows of logits exist at a time.
+only at tokens whose weight is not zero, and only a chunk of their logits exists at a time (model/chunks).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     With p the softmax of a row and y its one-hot target, d loss / d logits = weight * (p - y). It follows from the
     logits alone, so each chunk of logits is overwritten with its gradient and then freed. With a soft cap
     c * tanh(z / c), the gradient is multiplied by 1 - tanh(z / c)^2. Matrix products have the precision of ``hidden``;
-    softmax, sums and the gradients of matrix and bias are float32.
+    softmax and sums are float32, and the gradients of matrix and bias are accumulated in float32.
     """
 
     @staticmethod

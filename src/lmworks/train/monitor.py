@@ -30,7 +30,7 @@ class Monitor:
         settings: the interval of evaluations.
         total_steps: of the run.
         epoch_steps: of one pass over the data.
-        autocast: the precision in which the network is evaluated.
+        autocast: opens the autocast context of an evaluation.
         precision: its name; before and after training everything is measured in float32.
 
     Attributes:
@@ -110,7 +110,7 @@ class Monitor:
     def _sample(self, step: int) -> list[str]:
         """Texts that the network generates, one line each."""
         if self.hooks.sample is None or step in self.sampled or step == self.total_steps:
-            return []  # after the last step texts are written in float32, with all that is measured then
+            return []  # after the last step the run generates them in any case, in float32
         items = self._call(self.hooks.sample, step)
         self.run.write("samples", when="step", step=step, items=items)
         return [f"    {item['prompt']} → {item['answer']}" for item in items]
