@@ -215,6 +215,17 @@ def test_notes_about_many_columns_are_short(tmp_path):
     assert note.endswith("… and 9,990 more")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"kind": "labels"}, {"columns": {"text": "x"}}, {"text": "{x}"}, {"text": "plain"}],
+)
+def test_errors_about_many_columns_are_short(settings):
+    with pytest.raises(InputError) as caught:
+        read([{f"field_{n}": "a b" for n in range(10_000)}] * 2, **settings)
+    assert len(str(caught.value)) < 700
+    assert "… and 9,990 more" in str(caught.value)
+
+
 def test_a_missing_source_names_the_nearest(tmp_path):
     write(tmp_path / "train.jsonl", lines(QA))
     with pytest.raises(InputError, match=r"did you mean .*train\.jsonl"):

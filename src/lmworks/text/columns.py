@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import list_names
 from lmworks.text.delimited import guess_columns
 from lmworks.text.rows import DataSettings, Kind, Row, option
 
@@ -124,7 +125,7 @@ def check_columns(chosen: dict[str, str], patterns: dict[str, str], available: l
                 near = get_close_matches(column, available, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise InputError(
-                    f"there is no column {column!r} in {name}", place, f"{hint}columns are {', '.join(available)}"
+                    f"there is no column {column!r} in {name}", place, f"{hint}columns are {list_names(available)}"
                 )
 
 
@@ -145,7 +146,7 @@ def check_patterns(patterns: dict[str, str], available: list[str], count: int) -
         shares_prompt = field_name == "prompt" and bool(names_in(patterns.get("completion", "{}")))
         if pattern in available or (count > 1 and not shares_prompt):
             near = get_close_matches(pattern, available, n=1)
-            hint = f"write {{column}}; columns are {', '.join(available)}"
+            hint = f"write {{column}}; columns are {list_names(available)}"
             if near and re.search("[:!{}]", near[0]):  # which mean something else in a pattern
                 hint = f"name the column: {option('columns', {field_name: near[0]})}"
             elif near:
@@ -179,7 +180,7 @@ def refusal(
 ) -> InputError:
     """Why the columns do not say what a row is, and options that do."""
     first = sample.rows[0]
-    listed = ", ".join(repr(column if len(column) < 40 else column[:37] + "...") for column in columns)
+    listed = list_names([repr(column) for column in columns])
     if kind is not None:
         fault = f"kind {kind} needs {' and '.join(missing)}, and no column of ({listed}) has such a name"
         return InputError(fault, name, _missing_hint(kind, missing, sample, taken))
