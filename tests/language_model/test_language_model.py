@@ -225,3 +225,41 @@ PROMPTS = [
     "Dear Sir or Madam,",
     "Three primary colours are",
 ]
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        ("generate", None),
+        ("generate", 3),
+        ("generate", ["a", None]),
+        ("score", None),
+        ("score", 3),
+        ("score", ["a", None]),
+        ("embed", None),
+        ("embed", [3]),
+        ("chat", None),
+        ("chat", "hi"),
+        ("chat", ["hi"]),
+        ("next", None),
+        ("fill", 3),
+    ],
+)
+def test_arguments_of_other_types_are_refused(tiny, method, value):
+    with pytest.raises(InputError, match="cannot be used here") as caught:
+        getattr(tiny, method)(value)
+    assert caught.value.hint.startswith("give a ")
+
+
+@pytest.mark.parametrize("door", [lmworks.report, lmworks.resume, lmworks.load])
+def test_a_folder_that_is_none_is_refused(door):
+    with pytest.raises(InputError):
+        door(None)
+
+
+@pytest.mark.parametrize("door", [lmworks.plan, lmworks.tune, lmworks.pretrain])
+def test_a_run_of_nothing_is_refused(door):
+    with pytest.raises(InputError, match="NoneType cannot be used here"):
+        door(None, None)
+    with pytest.raises(InputError, match="data"):
+        door("tinygpt", None)

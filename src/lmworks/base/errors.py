@@ -4,6 +4,11 @@ Every error that bad input causes is an InputError: it says where, what, and how
 line prints it without a traceback and exits with code 2. Knows nothing of who raises it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 
 class InputError(Exception):
     """Something the person gave cannot be used.
@@ -21,3 +26,27 @@ class InputError(Exception):
     def __str__(self) -> str:
         text = f"{self.place}: {self.fault}" if self.place else self.fault
         return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+def check_type(value: object, types: type | tuple[type, ...], place: str, hint: str) -> None:
+    """Refuse an argument of another type.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if not isinstance(value, types):
+        raise InputError(f"a {type(value).__name__} cannot be used here", place, hint)
+
+
+def as_list(value: Any, types: type | tuple[type, ...], place: str, hint: str) -> list[Any]:
+    """The entries of a list or of anything else that can be read once, each of these types.
+
+    Raises:
+        InputError: it is one text, a mapping or no list, or an entry is of another type.
+    """
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise InputError(f"a {type(value).__name__} cannot be used here", place, hint)
+    entries = list(value)
+    for number, entry in enumerate(entries, 1):
+        check_type(entry, types, f"{place}, entry {number}", hint)
+    return entries

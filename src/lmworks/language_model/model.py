@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from lmworks.adapt import adapters
 from lmworks.base import machine
-from lmworks.base.errors import InputError
+from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate.scoring import Score, score_texts
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import torch
 
 Message = dict[str, str]
+TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
+MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 
 
 @dataclass
@@ -153,6 +155,7 @@ class LanguageModel:
         raw: bool = False,
     ) -> list[Reply]:
         """The replies to several texts; arguments as in :meth:`generate`."""
+        prompts = as_list(prompts, (str, Mapping), "prompts", TEXTS_HINT)
         inputs = [self._prompt(prompt, raw) for prompt in prompts]
         if inputs and inputs[0].choices:
             return choose_labels(self.network.eval(), inputs)
@@ -175,15 +178,18 @@ class LanguageModel:
             hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
             raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
         advised = published_beams(self.generation) if not sampling.get("temperature") else {}
-        texts = self.generate([text] if isinstance(text, str) else text, **{**advised, **sampling})
+        texts = self.generate(_texts(text), **{**advised, **sampling})
         return texts[0] if isinstance(text, str) else texts
 
     def fill(self, text: str, top: int = 5) -> Filled:
         """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled."""
+        check_type(text, str, "text", TEXT_HINT)
         return fill(self.network.eval(), self.tokenizer, text, top, self.rules)
 
     def next_sentence(self, first: str, second: str) -> float:
         """The probability that the second sentence follows the first, of a model trained on that."""
+        for sentence in (first, second):
+            check_type(sentence, str, "sentence", TEXT_HINT)
         return next_sentence(self.network.eval(), self.tokenizer, first, second)
 
     def embed(
@@ -193,8 +199,7 @@ class LanguageModel:
 
         Without ``pooling``: a sentence encoder's own (``self.pooling``), of other models the mean, normalized.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        return embed(self.network.eval(), self.tokenizer, texts, pooling, normalize, self.pooling)
+        return embed(self.network.eval(), self.tokenizer, _texts(texts), pooling, normalize, self.pooling)
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
@@ -227,7 +232,7 @@ class LanguageModel:
         """
         settings = build(SamplingSettings, sampling, "chat")
         check_writes(self.network)
-        prompt = self._conversation(list(messages), raw)
+        prompt = self._conversation(as_list(messages, Mapping, "messages", MESSAGES_HINT), raw)
         return self._answer(prompt, settings, stream, details, log_probabilities)
 
     def answer(self, prompt: Prompt, settings: SamplingSettings) -> TextStream:
@@ -240,10 +245,11 @@ class LanguageModel:
             hint = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
             fault = f"the model ({self.config.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
-        return score_texts(self.network.eval(), self.tokenizer, [texts] if isinstance(texts, str) else list(texts))
+        return score_texts(self.network.eval(), self.tokenizer, _texts(texts))
 
     def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
         """The likeliest next tokens after a text, each with its probability."""
+        check_type(text, str, "text", TEXT_HINT)
         return next_tokens(self.stepper(), self.tokenizer, text, top)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
@@ -341,3 +347,8 @@ class LanguageModel:
         if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
             return settings
         return settings.model_copy(update={"slide": self.input_format.slide})
+
+
+def _texts(value: str | Sequence[str]) -> list[str]:
+    """A text, or several, as a list."""
+    return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)

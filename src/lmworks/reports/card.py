@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base import notation
-from lmworks.base.errors import InputError
+from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.reports import advice, summary
@@ -33,6 +33,7 @@ def build(run: str | Path) -> dict[str, Any]:
     Raises:
         InputError: the folder has no journal, or a line before the last is damaged.
     """
+    check_type(run, (str, Path), "run", "give the folder of a run")
     folder = Path(run)
     events, torn = read_journal(folder)
     recipe, train = folder / "recipe.yaml", _train_settings(folder / "recipe.yaml")

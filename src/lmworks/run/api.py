@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lmworks.base.errors import check_type
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import Run, Say, run_recipe
 from lmworks.run.plan import Plan
 from lmworks.run.setup import set_up
 from lmworks.text import python_rows
 
+MODEL_HINT = "give a folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name"
+
 
 def tune(
-    model: str,
+    model: str | Path,
     data: Any,
     *,
     method: str | None = None,
@@ -36,13 +39,14 @@ def tune(
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
+    check_type(model, (str, Path), "model", MODEL_HINT)
     source, rows = _source_and_rows(data)
-    values = {**settings, "model": model, "data": source, **_set_values(method, out)}
+    values = {**settings, "model": str(model), "data": source, **_set_values(method, out)}
     return run_recipe(recipes.resolve(values, "tune"), say, rows)
 
 
 def pretrain(
-    preset: str,
+    preset: str | Path,
     data: Any,
     *,
     method: str | None = None,
@@ -65,6 +69,8 @@ def pretrain(
     Raises:
         InputError: anything about data or settings that cannot be used.
     """
+    check_type(preset, (str, Path), "preset", "give a preset (lmworks recipe presets lists them) or a recipe (.yaml)")
+    preset = str(preset)
     source, rows = _source_and_rows(data)
     values = {**settings, "data": source, **_set_values(method, out)}
     if recipes.is_recipe(preset):
@@ -74,7 +80,7 @@ def pretrain(
     return run_recipe(recipe, say, rows)
 
 
-def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -> Plan:
+def plan(model: str | Path, data: Any, *, method: str | None = None, **settings: Any) -> Plan:
     """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data, trains and writes nothing.
 
     Args:
@@ -86,6 +92,8 @@ def plan(model: str, data: Any, *, method: str | None = None, **settings: Any) -
     Raises:
         InputError: anything about model, data or settings that cannot be used, or too little memory.
     """
+    check_type(model, (str, Path), "model", MODEL_HINT)
+    model = str(model)
     source, rows = _source_and_rows(data)
     values = {**settings, "data": source, **_set_values(method, None)}
     if recipes.is_preset(model):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base import machine, process_memory
-from lmworks.base.errors import InputError
+from lmworks.base.errors import InputError, check_type
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
@@ -123,6 +123,7 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
     Raises:
         InputError: there is no run, or its data or settings have changed.
     """
+    check_type(folder, (str, Path), "run", "give the folder of a run")
     with _ONE_RUN:
         return _resume(RunFolder(folder), say or silent)
 
