@@ -10,6 +10,7 @@ from tiny_tokenizers import CHATML, byte_level
 
 from lmworks.base.errors import InputError
 from lmworks.commands import data
+from lmworks.commands.main import main
 
 
 @pytest.fixture
@@ -169,3 +170,8 @@ def test_settings_of_a_task_are_checked(tmp_path, text):
         run("show", folder, text, "--task", "masked")
     with pytest.raises(InputError, match="masked"):
         run("show", folder, text, "--task", "maskd")
+
+
+def test_a_negative_seed_is_refused(capsys):
+    assert main(["data", "show", "MODEL", "DATA", "--seed", "-1"]) == 2
+    assert "--seed: a seed is not negative" in capsys.readouterr().err

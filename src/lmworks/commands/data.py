@@ -102,6 +102,8 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
 
+    if args.seed < 0:
+        raise InputError("a seed is not negative", "--seed", "give 0 or more")
     values = data_overrides(rest)
     named = {"name": args.task} if args.task else {}
     chosen = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
