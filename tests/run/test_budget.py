@@ -75,7 +75,7 @@ def test_then_smaller_rows_but_no_document_is_divided() -> None:
     assert 200 <= created.row_tokens < 1024
     assert created.memory["total"] <= least - 10_000
     train = TrainSettings()
-    created.settle(train)
+    created.apply_to(train)
     assert (train.recompute, train.row_tokens) == (created.recompute, created.row_tokens)
 
 
@@ -147,7 +147,7 @@ def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     assert "float32 instead of bfloat16, which would need" in created.choice
     assert created.choice == created.precision_reason
     train = TrainSettings()
-    created.settle(train)
+    created.apply_to(train)
     assert train.precision == "float32"
     with pytest.raises(InputError, match="needs"):
         _plan(f"{budget}B", precision="bfloat16", config=LARGE_VOCABULARY)

@@ -16,7 +16,7 @@ LEVELS = {"signed": eight_bit.signed(CPU), "unsigned": eight_bit.unsigned(CPU)}
 
 
 def through(values: torch.Tensor, levels: eight_bit.Levels) -> torch.Tensor:
-    codes, scales = torch.empty(len(values), dtype=torch.uint8), torch.empty(eight_bit.scales_of(len(values)))
+    codes, scales = torch.empty(len(values), dtype=torch.uint8), torch.empty(eight_bit.num_scales(len(values)))
     eight_bit.compress(values, levels, codes, scales)
     return eight_bit.restore(codes, levels, scales)
 

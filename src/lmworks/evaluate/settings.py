@@ -13,7 +13,7 @@ GENERAL_BYTES = 24_000
 
 
 class EvaluateSettings(Settings):
-    """What is measured before, on the way and after. None: what suits a model that is opened, or one that is new."""
+    """What is measured before, during and after training. None: what suits an opened model, or a new one."""
 
     task_rows: int | None = Field(
         None,

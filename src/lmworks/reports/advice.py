@@ -1,4 +1,4 @@
-"""What the card advises: train longer or less, by the held-out loss on the way; and where memory passed its budget.
+"""The card's advice: train longer or less, by the held-out loss during training; and where memory passed its budget.
 
 Reads the events of a journal and the settings of the run. Advice on the length is a command that can be given as it is.
 """

@@ -160,7 +160,7 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
 
 
 def _evaluations(events: list[Event]) -> tuple[Event, Event]:
-    """The evaluation before training and the one after it; while there is none after, the last on the way."""
+    """The evaluation before training and the one after it; while there is none after, the last during training."""
     evaluations = [e for e in events if e["event"] == "evaluation"]
     before = next((e for e in evaluations if e.get("when") == "before"), {})
     after = next((e for e in reversed(evaluations) if e.get("when") == "after"), {})
@@ -171,7 +171,7 @@ def _evaluations(events: list[Event]) -> tuple[Event, Event]:
 
 
 def _held_out(event: Event) -> Event:
-    """The held-out part; what the loop evaluates on the way stands under ``metrics``."""
+    """The held-out part; what the loop evaluates during training stands under ``metrics``."""
     return event.get("held_out") or event.get("metrics") or {}
 
 

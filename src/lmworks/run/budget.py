@@ -51,7 +51,7 @@ def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[s
     raise _refusal(min(setups, key=lambda setup: _least(setup).total), free, cheaper)
 
 
-def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
+def fit_resumed(setup: TrainingSetup, free: int) -> MemoryFit:
     """Fit a resumed run into its budget by activation checkpointing (recompute) of more blocks only, since smaller rows
     would change its losses.
 
@@ -62,9 +62,9 @@ def go_on(setup: TrainingSetup, free: int) -> MemoryFit:
     Raises:
         InputError: the machine has too little memory now.
     """
-    candidates = [setup.changed(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)] or [
-        setup
-    ]
+    candidates = [
+        setup.with_settings(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)
+    ] or [setup]
     fit = next((candidate for candidate in candidates if fits(candidate, free)), candidates[-1])
     if fit.total > free:
         fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(free)} now"
@@ -107,9 +107,9 @@ def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
     while setup.train.packing and rows[-1] > least:
         rows.append(max(least, rows[-1] // 2))
     for row_tokens in rows:
-        candidate = setup.changed(row_tokens=row_tokens)
+        candidate = setup.with_settings(row_tokens=row_tokens)
         for blocks in range(setup.train.recompute, layers(setup) + 1):
-            yield candidate.changed(recompute=blocks)
+            yield candidate.with_settings(recompute=blocks)
 
 
 def _least(setup: TrainingSetup) -> TrainingSetup:
@@ -173,7 +173,7 @@ def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, Trai
     remedies = []
     if train.memory is None and needed <= free:
         return [f"--memory {_as_option(free)}, within which the run uses activation checkpointing"]
-    if train.optimizer_state == "float32" and _takes(setup.changed(optimizer_state="int8")) <= limit:
+    if train.optimizer_state == "float32" and _takes(setup.with_settings(optimizer_state="int8")) <= limit:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
@@ -191,7 +191,7 @@ def _takes(setup: TrainingSetup) -> int:
 def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
     """For padded rows, the largest batch size, halved repeatedly, that fits; 0: none."""
     documents = setup.train.batch_size // 2
-    while documents and _takes(setup.changed(batch_size=documents)) > limit:
+    while documents and _takes(setup.with_settings(batch_size=documents)) > limit:
         documents //= 2
     return documents
 

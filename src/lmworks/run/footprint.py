@@ -146,7 +146,7 @@ class TrainingSetup:
             frozen=frozen_layers(config, trained),
         )
 
-    def changed(self, **settings: object) -> TrainingSetup:
+    def with_settings(self, **settings: object) -> TrainingSetup:
         """The setup with other training settings."""
         train = self.train.model_copy(update=settings)
         row = self.row

@@ -139,15 +139,15 @@ def _resume(run: RunFolder, say: Say) -> Run:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = recipe_of(run)
     machine.use_threads(started[0]["threads"])
-    setup = set_up(recipe, goes_on=True)
-    say(_where_it_goes_on(run, setup.plan.steps))
+    setup = set_up(recipe, is_resumed=True)
+    say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)
     run.write("resume", threads=started[0]["threads"])
     return _run_stages(run, setup, say)
 
 
-def _where_it_goes_on(run: RunFolder, planned: int) -> str:
+def _resume_note(run: RunFolder, planned: int) -> str:
     """From which step a run is resumed, and which steps are repeated."""
     done = max((event["step"] for event in run.events("step")), default=0)
     saved = max((step for step in checkpoint.steps(run) if step <= done), default=0)
@@ -237,13 +237,13 @@ def _hooks(setup: Setup) -> Hooks:
     """Evaluation during training, and, for a new model, samples of its texts."""
     evaluation = setup.evaluation
     return Hooks(
-        evaluate=evaluation.held_out_figures if _evaluates_on_the_way(setup) else None,
+        evaluate=evaluation.held_out_figures if _evaluates_during_training(setup) else None,
         sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
         library=setup.plan.memory.get("library"),
     )
 
 
-def _evaluates_on_the_way(setup: Setup) -> bool:
+def _evaluates_during_training(setup: Setup) -> bool:
     """Whether the model is evaluated during training: not if the only evaluation would be the one after it."""
     settings, total = setup.recipe.train, setup.plan.steps
     evaluations = evaluations_during(settings, total, settings.steps_per_epoch(len(setup.train)))

@@ -69,7 +69,7 @@ class Plan:
     precision_reason: str = ""
     base_precision: str = "float32"
 
-    def settle(self, train: TrainSettings) -> None:
+    def apply_to(self, train: TrainSettings) -> None:
         """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
         train.precision = self.precision  # type: ignore[assignment]
         train.base_precision = self.base_precision  # type: ignore[assignment]
@@ -122,7 +122,7 @@ def make(
     rates: machine.Rates | None = None,
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
-    goes_on: bool = False,
+    is_resumed: bool = False,
 ) -> Plan:
     """The plan of a run.
 
@@ -135,7 +135,7 @@ def make(
         rates: of this machine's products, for the precision; None: by the fastest provider (kernels/product_rates).
         timing: of such a model on this machine; None: measured now, or read from the cache.
         weight_formats: ways to hold the model's own weights, the preferred one first, the smallest last.
-        goes_on: a run that was begun before: its rows, precision and weights stay as they were chosen.
+        is_resumed: a run that was begun before: its rows, precision and weights stay as they were chosen.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
@@ -146,10 +146,10 @@ def make(
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
     trained = method.trained_parameters(config)
     request = TrainingSetup.of(config, trained, sized(train, config, preferred), preferred, documents, process)
-    fit = _fit_resumed(request, weight_formats[0]) if goes_on else _fit(request, weight_formats)
+    fit = _fit_resumed(request, weight_formats[0]) if is_resumed else _fit(request, weight_formats)
     setup, work = fit.setup, Work.of(fit.setup)
     timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)
-    seconds = _seconds(setup, work, timing) if timing else _at_the_products_rate(setup, work)
+    seconds = _seconds(setup, work, timing) if timing else _seconds_at_matmul_rate(setup, work)
     return Plan(
         parameters=setup.parameters,
         trainable=setup.trained.count,
@@ -172,7 +172,7 @@ def make(
 
 
 def _fit_resumed(request: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
-    return budget.go_on(request.with_weights(weights), _free(request.process))
+    return budget.fit_resumed(request.with_weights(weights), _free(request.process))
 
 
 def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
@@ -212,7 +212,7 @@ class Work:
     """What is computed.
 
     Attributes:
-        steps: of the optimizer. evaluations: of the held-out rows on the way.
+        steps: of the optimizer. evaluations: of the held-out rows during training.
         tokens: that pass through in all of them, sources too. loss_tokens: those with loss.
         flops: of all steps.
     """
@@ -262,7 +262,7 @@ def _with_sums(training: float, whole: float, during: float) -> dict[str, float]
     return {"training": training, **measuring, "evaluation": evaluation, "total": training + evaluation}
 
 
-def _at_the_products_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
+def _seconds_at_matmul_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
     """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
     rates = product_rates.fastest_rates()
     rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))

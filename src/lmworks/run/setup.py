@@ -58,14 +58,14 @@ class Setup:
     notes: list[str] = field(default_factory=list)
 
 
-def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bool = False) -> Setup:
+def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed: bool = False) -> Setup:
     """Open data and model, and check that they fit the task and the method. As far as possible this is checked before
     weights are opened.
 
     Args:
         recipe: resolved; the task's name and the settings that a memory budget determines are written into it.
         rows: training data instead of the recipe's source.
-        goes_on: a resumed run: nothing that changes its losses is chosen again.
+        is_resumed: a resumed run: nothing that changes its losses is chosen again.
 
     Raises:
         InputError: they do not fit, or there is too little memory.
@@ -98,9 +98,9 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, goes_on: bo
     documents = _documents(sampled, examples.report, evaluation)
     memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
     plan = make_plan(
-        config, method, recipe.train, documents, memory, weight_formats=source.weight_formats(), goes_on=goes_on
+        config, method, recipe.train, documents, memory, weight_formats=source.weight_formats(), is_resumed=is_resumed
     )
-    plan.settle(recipe.train)
+    plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, is_inside, notes)

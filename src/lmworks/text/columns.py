@@ -112,7 +112,7 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
     return None
 
 
-def check_columns(chosen: dict[str, str], patterns: dict[str, str], available: list[str], name: str) -> None:
+def check_named_columns(chosen: dict[str, str], patterns: dict[str, str], available: list[str], name: str) -> None:
     known = {field for needed in FIELDS.values() for field in needed} | {"context"}
     for field_name in chosen:
         if field_name not in known:

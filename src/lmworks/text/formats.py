@@ -14,7 +14,7 @@ from typing import IO, Any
 from lmworks.base.errors import InputError
 from lmworks.text.delimited import delimited, tabbed_lines
 from lmworks.text.plain_text import byte_fault, convert_hint
-from lmworks.text.rows import BadRows, DataSettings, Row, check_columns, option
+from lmworks.text.rows import BadRows, DataSettings, Row, option, refuse_duplicate_columns
 
 SUFFIXES = {
     ".txt": "txt",
@@ -247,7 +247,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         file = parquet.ParquetFile(path)
-        check_columns(file.schema_arrow.names, str(path))
+        refuse_duplicate_columns(file.schema_arrow.names, str(path))
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():

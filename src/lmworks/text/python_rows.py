@@ -14,7 +14,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
-from lmworks.text.rows import check_columns
+from lmworks.text.rows import refuse_duplicate_columns
 
 NAME = "the rows given"
 FILE = "data.jsonl"
@@ -32,7 +32,7 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
     names = class_names(data)
     columns = getattr(data, "column_names", getattr(data, "columns", ()))  # pyarrow, datasets; pandas, Polars
     if not isinstance(data, Mapping) and isinstance(columns, Iterable):
-        check_columns(columns, NAME)
+        refuse_duplicate_columns(columns, NAME)
     for method, arguments in (("to_pylist", ()), ("to_dicts", ()), ("to_list", ()), ("to_dict", ("records",))):
         if not isinstance(data, Mapping) and hasattr(data, method):  # pyarrow, Polars, datasets, pandas
             data = getattr(data, method)(*arguments)

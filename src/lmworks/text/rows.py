@@ -109,7 +109,7 @@ class Table:
         return len(self.rows)
 
 
-def check_columns(names: Iterable[object], place: str) -> None:
+def refuse_duplicate_columns(names: Iterable[object], place: str) -> None:
     """Refuse a table that has two columns of one name, of which rows as dictionaries would keep the last alone.
 
     Raises:

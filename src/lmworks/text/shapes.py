@@ -12,7 +12,7 @@ from lmworks.text import messages
 from lmworks.text.columns import (
     FIELDS,
     Sample,
-    check_columns,
+    check_named_columns,
     check_patterns,
     fill,
     find_fields,
@@ -83,7 +83,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     available = list(dict.fromkeys(column for row in rows for column in row.values))
     chosen = {field: str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
-    check_columns(chosen, patterns, available, name)
+    check_named_columns(chosen, patterns, available, name)
     check_patterns(patterns, available, len(rows))
     fields = find_fields(list(sample.first), chosen, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}

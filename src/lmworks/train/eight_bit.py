@@ -66,18 +66,20 @@ def unsigned(device: torch.device) -> Levels:
     return Levels(torch.cat((edges[:1] / 2, above, torch.ones(1))), edges, device)
 
 
-def _decades(more: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decade n of the numbers below 1 is divided into 2^(n + more) equal intervals: the middles of all intervals, and
-    their edges, the last of which is 1; both in ascending order."""
+def _decades(extra_bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decade n of the numbers below 1 is divided into 2^(n + extra_bits) equal intervals: the middles of all intervals,
+    and their edges, the last of which is 1; both in ascending order."""
     middles, edges = [], []
     for decade in range(DECADES):
-        ends = torch.linspace(0.1, 1.0, 2 ** (decade + more) + 1, dtype=torch.float64) * 10.0 ** (decade + 1 - DECADES)
+        ends = torch.linspace(0.1, 1.0, 2 ** (decade + extra_bits) + 1, dtype=torch.float64) * 10.0 ** (
+            decade + 1 - DECADES
+        )
         middles.append((ends[1:] + ends[:-1]) / 2)
         edges.append(ends[:-1])
     return torch.cat(middles), torch.cat((*edges, torch.ones(1)))
 
 
-def scales_of(count: int) -> int:
+def num_scales(count: int) -> int:
     """Number of scales of ``count`` elements: one per block; the last block may be shorter."""
     return -(-count // BLOCK)
 
@@ -98,7 +100,7 @@ def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: 
         blocks = values[begin:end].view(-1, min(BLOCK, end - begin))
         high, low = blocks.amax(1), blocks.amin(1)
         largest = torch.where(high >= -low, high, low)
-        scales[begin // BLOCK : scales_of(end)] = largest
+        scales[begin // BLOCK : num_scales(end)] = largest
         fractions = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
         torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=fractions)
         numbers = fractions.view(-1).view(torch.uint16).int()

@@ -213,7 +213,7 @@ class _Training:
             self._step(indices)
             self.memory.end_stage("training")
             better = self.monitor.evaluate_if_due(self.step)
-            self.memory.end_stage("measuring on the way")
+            self.memory.end_stage("measuring during training")
             if self.settings.patience is not None and self.monitor.evaluations_since_best >= self.settings.patience:
                 self.reason = "early"
             elif self.step >= self.total_steps:

@@ -146,7 +146,7 @@ class EightBitAdamW(AdamW):
         state = {"step": torch.zeros((), device=parameter.device)}
         for name in ("exp_avg", "exp_avg_sq"):  # a scale of zero makes every code zero
             state[name] = torch.zeros(parameter.numel(), dtype=torch.uint8, device=parameter.device)
-            state[f"{name}_scale"] = torch.zeros(eight_bit.scales_of(parameter.numel()), device=parameter.device)
+            state[f"{name}_scale"] = torch.zeros(eight_bit.num_scales(parameter.numel()), device=parameter.device)
         self.state[parameter] = state
         return state
 

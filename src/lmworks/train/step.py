@@ -99,9 +99,9 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
     originals = []
     # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
     adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
-    summed = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
+    adapted_ids = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
-        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in summed:
+        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in adapted_ids:
             originals.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
     released = process_memory.release_mapped((data.data_ptr(), data.nbytes) for _, data in originals)

@@ -13,20 +13,21 @@ namespace {
 constexpr Size TASK_MOMENT_BLOCKS = 128;
 constexpr int DECADES = 7;  // below 1
 
-// Levels above zero (train/eight_bit.py). Decade i, from 0 to 6, is [10^(i - 7), 10^(i - 6)] in p = 2^(i + more) equal parts.
-// Their middles are the levels, numbered p ... 2 p - 1:
-//     level(n) = part (n - 8/9 p + 1/2)      number(x) = x / part + 8/9 p, rounded down      part = 0.9 10^(i - 6) / p
-// The number below a decade's first one comes out as the level ``least`` has it, 2^more - 1, and that of 1 is 2^(7 + more).
+// Levels above zero (train/eight_bit.py). Decade i, from 0 to 6, is [10^(i - 7), 10^(i - 6)] in p = 2^(i + extra_bits) equal
+// parts; their middles are the levels with the indices p ... 2 p - 1. With extra_bits = 0 decade 2 has four parts of
+// 0.225e-4, and its levels 4 ... 7 are 0.2125e-4, 0.4375e-4, 0.6625e-4 and 0.8875e-4. In general
+//     level(index) = part (index - 8/9 p + 1/2)      index(x) = x / part + 8/9 p, rounded down      part = 0.9 10^(i - 6) / p
+// Below decade 0 lies one more level, ``least``, for which index(x) is 2^extra_bits - 1; index(1) is 2^(7 + extra_bits).
 struct LevelMap {
-    float part[DECADES + 1];   // the last one: of ``least``, whose number has an exponent below the decades'
+    float part[DECADES + 1];   // the last one: of ``least``, whose index has an exponent below the decades'
     float parts_per_unit[DECADES + 1];
     float begin[DECADES + 1];  // of a decade
-    int more;
+    int extra_bits;
 };
 
-constexpr LevelMap level_map(int more, double least) {
-    LevelMap map{{}, {}, {}, more};
-    double unit = 1e-6, p = 1 << more;
+constexpr LevelMap level_map(int extra_bits, double least) {
+    LevelMap map{{}, {}, {}, extra_bits};
+    double unit = 1e-6, p = 1 << extra_bits;
     for (int i = 0; i < DECADES; ++i) {
         const double part = 0.9 * unit / p;
         map.part[i] = static_cast<float>(part), map.parts_per_unit[i] = static_cast<float>(1 / part);
@@ -34,7 +35,7 @@ constexpr LevelMap level_map(int more, double least) {
         unit *= 10, p *= 2;
     }
     map.part[DECADES] = static_cast<float>(least / (1 - 8.0 / 9 + 0.5));
-    map.begin[DECADES] = 2.0f;  // above every number
+    map.begin[DECADES] = 2.0f;  // above every x
     return map;
 }
 
@@ -42,20 +43,20 @@ constexpr LevelMap level_map(int more, double least) {
 constexpr LevelMap SIGNED = level_map(0, 0.0), UNSIGNED = level_map(1, 0.5e-7);
 constexpr float ZERO_CODE = 127.0f;  // of the signed levels
 
-inline Vec level_of(const LevelMap& map, Vec number) {
-    const VecI32 bits = bit_cast<VecI32>(number), i = (bits >> 23) - (127 + map.more);
-    const Vec p = bit_cast<Vec>(bits & ~0x7FFFFF), level = lookup(map.part, i) * (number - p * (8.0f / 9) + 0.5f);
+inline Vec level_of(const LevelMap& map, Vec index) {
+    const VecI32 bits = bit_cast<VecI32>(index), i = (bits >> 23) - (127 + map.extra_bits);
+    const Vec p = bit_cast<Vec>(bits & ~0x7FFFFF), level = lookup(map.part, i) * (index - p * (8.0f / 9) + 0.5f);
     return i == DECADES ? broadcast(1.0f) : level;
 }
 
-// The number of the level whose interval contains x, from 0 to 1.
-inline VecI32 number_of(const LevelMap& map, Vec x) {
+// The index of the level whose interval contains x, from 0 to 1.
+inline VecI32 index_of(const LevelMap& map, Vec x) {
     // log10 by the bits of a float, which are linear within a power of two: up to 0.03 too low
     const Vec decade = __builtin_convertvector(bit_cast<VecI32>(x), Vec) * (0.30103f / (1 << 23)) + (7 - 127 * 0.30103f);
     const VecI32 guess = __builtin_convertvector(min(max(decade, Vec{}), broadcast(DECADES - 1)), VecI32);
     const VecI32 i = guess - (x >= lookup(map.begin, guess + 1));
-    const Vec p = bit_cast<Vec>((i + (127 + map.more)) << 23);
-    const float rounding = 1.0f / 4096;  // more than float32's, so that the number of 1 is never the one below
+    const Vec p = bit_cast<Vec>((i + (127 + map.extra_bits)) << 23);
+    const float rounding = 1.0f / 4096;  // more than float32's, so that index(1) is never the one below
     return __builtin_convertvector(x * lookup(map.parts_per_unit, i) + (p * (8.0f / 9) + rounding), VecI32);
 }
 
@@ -96,10 +97,10 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
         const Vec x = load(values + i) * factor;
         VecI32 code;
         if constexpr (HAS_SIGN) {
-            const VecI32 number = number_of(SIGNED, magnitude(x)), negative = sign_bit(x) >> 31;
-            code = (number ^ negative) - negative + static_cast<int>(ZERO_CODE);
+            const VecI32 index = index_of(SIGNED, magnitude(x)), negative = sign_bit(x) >> 31;
+            code = (index ^ negative) - negative + static_cast<int>(ZERO_CODE);
             code = code < 0 ? VecI32{} : code;  // -1 is no level
-        } else code = number_of(UNSIGNED, x) - 1;
+        } else code = index_of(UNSIGNED, x) - 1;
         std::memcpy(wide + i, &code, sizeof code);
     }
     std::uint8_t codes[MOMENT_BLOCK];
@@ -110,7 +111,7 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
 
 inline void update_block(float* weights, const float* gradient, float* first, float* second, Size count,
                          const AdamWStep& step) {
-    const float size = step.rate / step.correction1, root_factor = 1.0f / step.correction2;
+    const float step_size = step.rate / step.correction1, root_factor = 1.0f / step.correction2;
     for_each_vector(count, [&](Size i, int n) {
         const Vec g = load_n(gradient + i, n) * step.gradient_scale;
         Vec m = load(first + i), v = load(second + i);
@@ -120,7 +121,7 @@ inline void update_block(float* weights, const float* gradient, float* first, fl
         Vec root = v;
         for (int lane = 0; lane < W; ++lane) root[lane] = std::sqrt(v[lane]);
         const Vec w = load_n(weights + i, n) * (1.0f - step.rate * step.weight_decay);
-        store_n(weights + i, w - size * m / (root * root_factor + step.eps), n);
+        store_n(weights + i, w - step_size * m / (root * root_factor + step.eps), n);
     });
 }
 
