@@ -92,7 +92,7 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
     const float high = reduce_max(highest), low = -reduce_max(-lowest), scale = high >= -low ? high : low;
     const float factor = scale == 0.0f ? 1.0f : 1.0f / scale;
     moment.scales[block] = scale;
-    std::int32_t wide[MOMENT_BLOCK];
+    std::int32_t numbers[MOMENT_BLOCK];
     for (Size i = 0; i < MOMENT_BLOCK; i += W) {
         const Vec x = load(values + i) * factor;
         VecI32 code;
@@ -101,10 +101,10 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
             code = (index ^ negative) - negative + static_cast<int>(ZERO_CODE);
             code = code < 0 ? VecI32{} : code;  // -1 is no level
         } else code = index_of(UNSIGNED, x) - 1;
-        std::memcpy(wide + i, &code, sizeof code);
+        std::memcpy(numbers + i, &code, sizeof code);
     }
     std::uint8_t codes[MOMENT_BLOCK];
-    for (Size i = 0; i < MOMENT_BLOCK; ++i) codes[i] = static_cast<std::uint8_t>(wide[i]);
+    for (Size i = 0; i < MOMENT_BLOCK; ++i) codes[i] = static_cast<std::uint8_t>(numbers[i]);
     if (count == MOMENT_BLOCK) std::memcpy(moment.codes + begin, codes, MOMENT_BLOCK);
     else std::memcpy(moment.codes + begin, codes, count);
 }
