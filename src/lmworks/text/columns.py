@@ -138,7 +138,7 @@ def check_patterns(patterns: dict[str, str], available: list[str], count: int) -
         count: of rows.
 
     Raises:
-        InputError: which pattern; a prompt that is the same for all rows is allowed beside a completion that is not.
+        InputError: which pattern; a prompt that is the same for all rows is allowed with a completion that is not.
     """
     for field_name, pattern in patterns.items():
         if names_in(pattern):

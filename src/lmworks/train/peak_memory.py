@@ -19,7 +19,7 @@ class PeakMemory:
 
     Args:
         network: the model.
-        originals: bytes of float32 weights that are held beside their copies in another precision.
+        originals: bytes of float32 weights that stay in memory together with their copies in another precision.
         library: bytes that the process holds besides the model; None: measured now, as resident memory minus weights.
 
     Attributes:
