@@ -51,7 +51,7 @@ def test_a_resumed_run_multiplies_as_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_network, make_examples
 ) -> None:
     chosen = {"float32 forward 64 64 128": available("float32")[-1]}
-    monkeypatch.setattr(arithmetic, "fastest_providers", lambda *_: chosen)
+    monkeypatch.setattr(arithmetic, "training_providers", lambda *_: chosen)
     settings = TrainSettings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_every=2, precision="float32")
     examples = make_examples()
     whole, first, second = make_network(), make_network(), make_network()
@@ -61,7 +61,7 @@ def test_a_resumed_run_multiplies_as_it_began(
     with pytest.raises(KeyboardInterrupt):
         train(first, examples, settings, run, Hooks(quiet=True))
     monkeypatch.undo()
-    monkeypatch.setattr(arithmetic, "fastest_providers", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(arithmetic, "training_providers", lambda *_: pytest.fail("measured again"))
     train(second, examples, settings, run, Hooks(quiet=True))
     assert [event["providers"] for event in run.events("session")] == [chosen, chosen]
     for name, value in whole.state_dict().items():

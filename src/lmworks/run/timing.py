@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from lmworks.base.contention import QUIET, ShareMeter
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
+from lmworks.families.opened import matrices_of
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
@@ -32,19 +35,21 @@ from lmworks.kernels import matmul
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import store
+from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import DataStatistics, TrainingSetup
+from lmworks.run.footprint import DataStatistics, TrainingSetup, WeightFormat
 from lmworks.train import optimizers
-from lmworks.train.arithmetic import fastest_providers
+from lmworks.train.arithmetic import evaluation_providers, training_providers
 from lmworks.train.step import accumulate_gradients, cast_frozen_weights
 
-EXTRA_LAYERS = 2  # layers of the deeper network beyond those of the shallow one
+EXTRA_LAYERS = 4  # layers of the deeper network beyond those of the shallow one
 TIMED_TOKENS = 2048  # of the documents that are timed, at most
-MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
+MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most
 NEW_TOKENS = 6  # written by each row that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
-VERSION = 3  # of what is measured; old measurements are not read
+VERSION = 4  # of what is measured; old measurements are not read
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
 
 
 def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
-    """The fewest layers that the method fits, and two more."""
+    """The fewest layers that the method fits, and some more."""
     for depth in range(1, config.num_hidden_layers):
         with contextlib.suppress(InputError):
             method.trained_parameters(_shallow(config, depth))
@@ -116,6 +121,8 @@ def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
         method.settings.model_dump(mode="json"),
         train,
         setup.precision,
+        setup.weights.precision,
+        setup.weights.block_format,
         documents,
         answer_rows,
         kernels() is not None,
@@ -130,10 +137,11 @@ def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answe
     evaluation: dict[int, float] = {}
     answer: dict[int, float] = {}
     for depth in depths:
-        network = _network(_shallow(setup.config, depth))
-        evaluation[depth] = _fastest(lambda network=network: row_losses(network, documents)) / tokens  # type: ignore[misc]
-        if answer_rows:
-            answer[depth] = _answer_seconds(network, documents, answer_rows)
+        network = _network(_shallow(setup.config, depth), setup.weights)
+        with matmul.providers(evaluation_providers(network)):
+            evaluation[depth] = _typical(lambda network=network: row_losses(network, documents)) / tokens  # type: ignore[misc]
+            if answer_rows:
+                answer[depth] = _answer_seconds(network, documents, answer_rows)
         training[depth] = _step_seconds(network, setup, method, documents)
     whole = _step_flops(setup, method, setup.config, documents)
     flops = {depth: _step_flops(setup, method, _shallow(setup.config, depth), documents) for depth in depths}
@@ -169,9 +177,14 @@ def _shallow(config: ModelConfig, depth: int) -> ModelConfig:
     return config.model_copy(update=changes)
 
 
-def _network(config: ModelConfig) -> Transformer:
+def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
+    """A network with random weights; blocks of zeros take the same time as others."""
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(0))
+    for name in sorted(matrices_of(network)) if weights.precision != "float32" else ():
+        matrix = network.get_parameter(name).detach()
+        storage = BlockStorage.zeros(len(matrix), matrix.shape[1], weights.block_format) if weights.block_format else None
+        store(network, name.removesuffix(".weight"), storage or DenseStorage(matrix.bfloat16()))
     return network.eval()
 
 
@@ -195,15 +208,15 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
     return Example(ids, loss, targets=ids, source=read)
 
 
-def _fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls, after one that is not counted."""
+def _typical(call: Callable[[], object]) -> float:
+    """Seconds of a call: the median of a few, after one that is not counted."""
     call()
     timings: list[float] = []
     while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
         start = time.perf_counter()
         call()
         timings.append(time.perf_counter() - start)
-    return min(timings)
+    return statistics.median(timings)
 
 
 def _step_seconds(
@@ -222,13 +235,13 @@ def _step_seconds(
         accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
         optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
 
-    providers = fastest_providers(network, setup.precision, setup.train.room)
+    providers = training_providers(network, setup.precision, setup.train.room)
     with (
         cast_frozen_weights(network, setup.precision),
         matmul.providers(providers),
         torch.random.fork_rng(devices=[]),
     ):
-        return _fastest(step)
+        return _typical(step)
 
 
 def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, documents: Sequence[Example]) -> float:
@@ -252,10 +265,9 @@ def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, 
 
 def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: int) -> float:
     """Of a token for each of so many texts at once, reading their prompts not counted."""
-    prompt = max(documents, key=len)
     room = max(1, network.config.max_position_embeddings - NEW_TOKENS - 1)
-    ids = (prompt.ids if prompt.source is None else prompt.source).tolist()[:room]
-    prompts = [ids] * rows
+    read = [example.ids[~example.loss] if example.source is None else example.source for example in documents]
+    prompts = [ids.tolist()[:room] or [0] for ids, _ in zip(cycle(read), range(rows), strict=False)]
     settings = SamplingSettings(max_tokens=NEW_TOKENS + 1, temperature=0)
 
     def write() -> float:
@@ -266,4 +278,4 @@ def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: in
         return (time.perf_counter() - start) / max(1, count)
 
     write()
-    return min(write() for _ in range(2))
+    return statistics.median(write() for _ in range(3))
