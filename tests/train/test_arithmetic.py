@@ -13,7 +13,7 @@ from lmworks.kernels.matmul import available
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic
-from lmworks.train.arithmetic import product_shapes
+from lmworks.train.arithmetic import evaluation_shapes, product_shapes
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
@@ -45,6 +45,13 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
     assert product_shapes(network(16), "float32", 512) == set()
     wider = {str(shape) for shape in product_shapes(network(640), "float32", 768)}
     assert "float32 forward 640 1920 1024" in wider  # of rows of 513 to 768 tokens
+
+
+def test_evaluation_has_shapes_of_whole_rows_and_of_generated_tokens() -> None:
+    shapes = {str(shape) for shape in evaluation_shapes(network(640))}
+    assert {f"float32 forward 640 1920 {tokens}" for tokens in (16, 128, 512, 1024)} <= shapes
+    assert {shape.split()[4] for shape in shapes if " 640 300 " in shape} == {"128", "512"}  # 256 logits at a time
+    assert all(" forward " in shape for shape in shapes)
 
 
 def test_a_resumed_run_multiplies_as_it_began(
