@@ -183,10 +183,9 @@ def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
     initialization.draw(network, torch.Generator().manual_seed(0))
     for name in sorted(matrices_of(network)) if weights.precision != "float32" else ():
         matrix = network.get_parameter(name).detach()
-        storage = (
-            BlockStorage.zeros(len(matrix), matrix.shape[1], weights.block_format) if weights.block_format else None
-        )
-        store(network, name.removesuffix(".weight"), storage or DenseStorage(matrix.bfloat16()))
+        (rows, columns), block_format = matrix.shape, weights.block_format
+        blocks = BlockStorage.zeros(rows, columns, block_format) if block_format else None
+        store(network, name.removesuffix(".weight"), blocks or DenseStorage(matrix.bfloat16()))
     return network.eval()
 
 
