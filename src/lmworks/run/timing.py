@@ -44,12 +44,13 @@ from lmworks.train import optimizers
 from lmworks.train.arithmetic import evaluation_providers, training_providers
 from lmworks.train.step import accumulate_gradients, cast_frozen_weights
 
-EXTRA_LAYERS = 4  # layers of the deeper network beyond those of the shallow one
+# layers of the deeper network: so many that its weights and activations do not fit into the caches, as those of the run
+DEEP, EXTRA_LAYERS = 12, 2  # at most; beyond those of the shallow one, at least
 TIMED_TOKENS = 2048  # of the documents that are timed, at most
 MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most
 NEW_TOKENS = 6  # written by each row that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
-VERSION = 4  # of what is measured; old measurements are not read
+VERSION = 5  # of what is measured; old measurements are not read
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
         None where even the shallow networks are too large to be tried.
     """
     depths = _depths(setup.config, method)
-    if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST_NETWORK_BYTES:
+    if _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
         return None
     name = _name(setup, method, answer_rows)
     cached = measurements.read(name, Timing)
@@ -100,12 +101,20 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
 
 
 def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
-    """The fewest layers that the method fits, and some more."""
+    """The fewest layers that the method fits, and more, as far as memory allows."""
     for depth in range(1, config.num_hidden_layers):
         with contextlib.suppress(InputError):
             method.trained_parameters(_shallow(config, depth))
-            return [depth, min(depth + EXTRA_LAYERS, config.num_hidden_layers)]
+            deep = max(DEEP, depth + EXTRA_LAYERS)
+            while deep > depth + EXTRA_LAYERS and _network_bytes(config, deep) > LARGEST_NETWORK_BYTES:
+                deep -= 1
+            return [depth, min(deep, config.num_hidden_layers)]
     return [config.num_hidden_layers]
+
+
+def _network_bytes(config: ModelConfig, depth: int) -> int:
+    """Bytes of a network of this depth in float32."""
+    return 4 * sizes.parameters(_shallow(config, depth))["total"]
 
 
 def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
@@ -139,7 +148,7 @@ def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answe
     for depth in depths:
         network = _network(_shallow(setup.config, depth), setup.weights)
         with matmul.providers(evaluation_providers(network)):
-            evaluation[depth] = _typical(lambda network=network: row_losses(network, documents)) / tokens  # type: ignore[misc]
+            evaluation[depth] = _typical(lambda _, network=network: bool(row_losses(network, documents))) / tokens  # type: ignore[misc]
             if answer_rows:
                 answer[depth] = _answer_seconds(network, documents, answer_rows)
         training[depth] = _step_seconds(network, setup, method, documents)
@@ -189,11 +198,16 @@ def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
     return network.eval()
 
 
-def _documents(documents: DataStatistics, setup: TrainingSetup) -> list[Example]:
-    """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
+def _documents(documents: DataStatistics, setup: TrainingSetup, shift: int = 0) -> list[Example]:
+    """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average.
+
+    Args:
+        documents, setup: of the run.
+        shift: 1, 2, ... gives each document a neighbour's length, as steps of a run differ in their lengths.
+    """
     lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
     count = min(setup.train.batch_size, len(lengths))
-    pairs = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
+    pairs = [lengths[((2 * index + 1) * len(lengths) // (2 * count) + shift) % len(lengths)] for index in range(count)]
     while len(pairs) > 1 and sum(map(sum, pairs)) > TIMED_TOKENS:
         pairs = pairs[1::2] or pairs[:1]
     loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
@@ -209,21 +223,25 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
     return Example(ids, loss, targets=ids, source=read)
 
 
-def _typical(call: Callable[[], object]) -> float:
-    """Seconds of a call: the median of a few, after one that is not counted."""
-    call()
+def _typical(call: Callable[[int], float]) -> float:
+    """Seconds of a unit of work: the median of a few calls, after one that is not counted.
+
+    Args:
+        call: does as many units of work as it returns; given the number of the call.
+    """
+    call(0)
     timings: list[float] = []
     while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
         start = time.perf_counter()
-        call()
-        timings.append(time.perf_counter() - start)
+        work = call(len(timings) + 1)
+        timings.append((time.perf_counter() - start) / work)
     return statistics.median(timings)
 
 
 def _step_seconds(
     network: Transformer, setup: TrainingSetup, method: Method[Any], documents: Sequence[Example]
 ) -> float:
-    """Of one optimizer step."""
+    """Of one optimizer step over as many tokens as ``documents`` have."""
     depth = network.config.num_hidden_layers
     recompute = round(setup.train.recompute * depth / setup.config.num_hidden_layers)
     method.apply(network)
@@ -232,9 +250,14 @@ def _step_seconds(
     optimizer = optimizers.make(network, setup.train)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
-    def step() -> None:
-        accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
+    tokens = sum(example.size for example in documents)
+
+    def step(number: int) -> float:
+        """Tokens of a step, as a share of those of the documents."""
+        batch = _documents(setup.documents, setup, number)
+        accumulate_gradients(network, batch, setup.train, 1, setup.precision, torch.device("cpu"))
         optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
+        return sum(example.size for example in batch) / tokens
 
     providers = training_providers(network, setup.precision, setup.train.room)
     with (
