@@ -49,6 +49,7 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
 
 def test_evaluation_has_shapes_of_whole_rows_and_of_generated_tokens() -> None:
     shapes = {str(shape) for shape in evaluation_shapes(network(640))}
+    assert evaluation_shapes(network(160)) == set()
     assert {f"float32 forward 640 1920 {tokens}" for tokens in (16, 128, 512, 1024)} <= shapes
     assert {shape.split()[4] for shape in shapes if " 640 300 " in shape} == {"128", "512"}  # 256 logits at a time
     assert all(" forward " in shape for shape in shapes)

@@ -133,7 +133,7 @@ class Evaluation:
             figures["held_out"] = self.held_out_figures(self.model.network)
         if self.general and (general := self._general_figures()):
             figures["general"] = general
-        process_memory.release_memory()  # answers need blocks of other sizes
+        process_memory.trim_memory(0)  # answers need blocks of other sizes
         if not self.prompts:
             return figures, self.samples()
         choices = sum(len(prompt.choices) for prompt in self.prompts)

@@ -27,6 +27,7 @@ from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, sized
 
 ROW_TOKENS = (512, 1024)  # classes of the tokens of a row in training
+SMALL_NETWORK = 1 << 22  # parameters
 # elements of a matrix, and multiply-adds of a product, below which no provider is worth measuring
 SMALL_MATRIX, SMALL_PRODUCT = 1 << 13, 1 << 22
 
@@ -108,7 +109,10 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
 
 
 def evaluation_shapes(network: Transformer) -> set[ProductShape]:
-    """The same of evaluation: rows of tokens that pass through once, and one token of each of several texts."""
+    """The same of evaluation: rows of tokens that pass through once, and one token of each of several texts. None of a
+    small network, which is evaluated in less time than the measurement takes."""
+    if sum(parameter.numel() for parameter in network.parameters()) < SMALL_NETWORK:
+        return set()
     logits = [tokens for tokens in TOKENS if tokens <= token_class(EVALUATED_LOGITS)]
     return {
         shape
