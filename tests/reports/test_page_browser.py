@@ -138,7 +138,7 @@ FIGURES = ".tiles h2, .tiles .pair, .tiles .detail, .tiles .verdict, .stacked th
 def test_no_element_is_wider_than_the_phone_and_no_figures_touch(
     make_run, browser: Any, width: int, effect: float
 ) -> None:
-    folder = make_run(effect=effect, name="a-run-whose-name-is-long-enough-to-need-more-than-one-line-of-a-phone")
+    folder = make_run(effect=effect, name="a_run_whose_name_is_long_enough_to_need_more_than_one_line_of_a_phone")
     size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(page.write(folder, card.build(folder)).resolve().as_uri())

@@ -20,6 +20,12 @@ def test_python_help_is_cached_whole_and_split_by_module(tmp_path, monkeypatch):
     assert not {row.values["completion"] for row in train.rows} & {row.values["completion"] for row in held.rows}
 
 
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path / "file"))
+    assert len(corpus.read("python-help")) > 3000
+
+
 def test_general_text_is_not_in_python_source(tmp_path, monkeypatch):
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
     if not stdlib.topics():
