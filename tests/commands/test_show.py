@@ -34,12 +34,12 @@ def test_a_table_is_no_wider_than_its_terminal_and_cuts_no_word(width):
         words = [word for row in ROWS for word in row[index].split()]
         assert header in left_out or all(word in text for word in words)
     assert left_out == list(("size", "started", "model")[: len(left_out)])
-    assert bool(left_out) == (width <= 100)
+    assert bool(left_out) == (width <= 80)
 
 
 def test_a_table_that_no_terminal_bounds_is_whole():
     lines = printed(40, terminal=False, spare=("size",))
-    assert "size" in lines[0]
+    assert any("size" in line for line in lines)
 
 
 def test_a_line_is_wrapped_below_its_text_on_a_terminal(monkeypatch, capsys):
