@@ -120,7 +120,8 @@ def test_shapes_follow_layout_and_size() -> None:
     assert str(ProductShape.of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
     assert str(ProductShape.of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
     assert str(ProductShape.of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
-    assert ProductShape.of(x[:8], weight.t()).tokens == 128
+    assert ProductShape.of(x[:8], weight.t()).tokens == 16
+    assert ProductShape.of(x[:17], weight.t()).tokens == 128
     assert ProductShape.of(torch.empty(3000, 576), weight.t()).tokens == 1024
     shape = ProductShape.of(x, weight.t())
     assert ProductShape.parse(str(shape)) == shape == ProductShape.of_linear("float32", "forward", 576, 1536, 500)

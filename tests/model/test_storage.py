@@ -78,6 +78,29 @@ def test_dense_storage_is_rounded_once() -> None:
     assert row_parts(storage, torch.bfloat16) == [slice(0, 5)]
 
 
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_blocks_of_zeros(kind: str) -> None:
+    storage = BlockStorage.zeros(3, 512, kind)
+    assert storage is not None
+    assert storage.shape == (3, 512)
+    assert not storage.dequantized().any()
+    assert BlockStorage.zeros(3, 40, kind) is None
+
+
+def test_weights_dequantized_from_blocks_leave_memory_while_copies_in_bfloat16_are_used() -> None:
+    network = stored_and_plain("Q4_1")[0]
+    network.dequantized_from = widen(network)
+    changed = network.layers[1].mlp.up_proj.weight
+    changed.data += 1.0  # as if an adapter had been merged: its blocks do not hold it
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with cast_frozen_weights(network, "bfloat16") as originals:
+        norms = sum(weight.nbytes for weight in network.parameters() if weight.ndim == 1) * 2
+        assert originals == 4 * changed.numel() + norms
+        assert all(weight.dtype == torch.bfloat16 for weight in network.parameters())
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
 def test_levels_of_four_bits_are_the_weights(kind: str) -> None:
     storage = storage_of(kind, torch.randn(16, 64))

@@ -7,6 +7,7 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import read_yaml
+from lmworks.kernels import matmul
 from lmworks.train.loop import _Training
 
 
@@ -116,6 +117,30 @@ def test_a_run_killed_before_its_report_has_one_after_resume(model, tmp_path):
     assert "has finished already" in lines[0]
     assert (run.folder / "report.html").is_file()
     assert (run.folder / "report.json").is_file()
+
+
+def test_a_resumed_run_is_evaluated_by_the_providers_that_it_began_with(model, tmp_path, monkeypatch):
+    provider = matmul.available("float32")[-1]
+    began_with = {str(matmul.ProductShape("float32", matmul.FORWARD, 64, 64, 512)): provider}
+    values = settings()
+    given = {"source": str(save_questions(tmp_path / "faq.jsonl")), **values.pop("data")}
+    values["train"]["steps"] = 2
+    seen, original = [], matmul.providers
+
+    def providers(choice):
+        seen.append(choice)
+        return original(choice)
+
+    monkeypatch.setattr(matmul, "providers", providers)
+    monkeypatch.setattr("lmworks.run.pipeline.evaluation_providers", lambda network: began_with)
+    with monkeypatch.context() as patch:
+        patch.setattr("lmworks.run.pipeline.train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lmworks.tune(str(model), given, out=tmp_path / "run", **values)
+    monkeypatch.setattr("lmworks.run.pipeline.evaluation_providers", lambda network: pytest.fail("chosen again"))
+    seen.clear()
+    lmworks.resume(tmp_path / "run")
+    assert seen[0] == began_with
 
 
 def test_a_run_interrupted_while_it_is_measured_says_how_to_go_on(model, tmp_path, monkeypatch):

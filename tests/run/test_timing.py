@@ -8,8 +8,9 @@ from lmworks.adapt.registry import METHODS, make
 from lmworks.base.files import cache_folder
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import stored_layers
 from lmworks.run import timing
-from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.train.settings import TrainSettings
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
@@ -47,6 +48,25 @@ def test_every_architecture_is_timed(config, sources):
     assert result is not None
     assert result.step > 0
     assert (result.answer > 0) == writes
+
+
+@pytest.mark.parametrize("weights", [WeightFormat("bfloat16"), WeightFormat("stored", block_format="Q4_1")])
+def test_the_timed_network_has_the_weights_of_the_run(weights, monkeypatch):
+    formats = []
+    original = timing._step_seconds
+
+    def step_seconds(network, *rest):
+        formats.append({layer.storage.dtype_name for _, layer in stored_layers(network)})
+        return original(network, *rest)
+
+    monkeypatch.setattr(timing, "_step_seconds", step_seconds)
+    monkeypatch.setattr(timing, "QUIET", 0.0)
+    wide = DECODER.model_copy(update={"hidden_size": 32, "num_attention_heads": 4})
+    result = timing.read_or_measure(_setup(wide).with_weights(weights), make("lora"), answer_rows=2)
+    assert result is not None
+    assert formats == [{weights.block_format or weights.precision}] * 2
+    timing.read_or_measure(_setup(wide), make("lora"), answer_rows=2)
+    assert formats[2:] == [set()] * 2  # not the cached one of other weights
 
 
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):

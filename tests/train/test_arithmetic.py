@@ -13,7 +13,7 @@ from lmworks.kernels.matmul import available
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic
-from lmworks.train.arithmetic import product_shapes
+from lmworks.train.arithmetic import evaluation_shapes, product_shapes
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
@@ -47,11 +47,19 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
     assert "float32 forward 640 1920 1024" in wider  # of rows of 513 to 768 tokens
 
 
+def test_evaluation_has_shapes_of_whole_rows_and_of_generated_tokens() -> None:
+    shapes = {str(shape) for shape in evaluation_shapes(network(640))}
+    assert evaluation_shapes(network(160)) == set()
+    assert {f"float32 forward 640 1920 {tokens}" for tokens in (16, 128, 512, 1024)} <= shapes
+    assert {shape.split()[4] for shape in shapes if " 640 300 " in shape} == {"128", "512"}  # 256 logits at a time
+    assert all(" forward " in shape for shape in shapes)
+
+
 def test_a_resumed_run_multiplies_as_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_network, make_examples
 ) -> None:
     chosen = {"float32 forward 64 64 128": available("float32")[-1]}
-    monkeypatch.setattr(arithmetic, "fastest_providers", lambda *_: chosen)
+    monkeypatch.setattr(arithmetic, "training_providers", lambda *_: chosen)
     settings = TrainSettings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_every=2, precision="float32")
     examples = make_examples()
     whole, first, second = make_network(), make_network(), make_network()
@@ -61,7 +69,7 @@ def test_a_resumed_run_multiplies_as_it_began(
     with pytest.raises(KeyboardInterrupt):
         train(first, examples, settings, run, Hooks(quiet=True))
     monkeypatch.undo()
-    monkeypatch.setattr(arithmetic, "fastest_providers", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(arithmetic, "training_providers", lambda *_: pytest.fail("measured again"))
     train(second, examples, settings, run, Hooks(quiet=True))
     assert [event["providers"] for event in run.events("session")] == [chosen, chosen]
     for name, value in whole.state_dict().items():

@@ -9,10 +9,10 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
+from lmworks.model.linear import linear
 from lmworks.model.products import is_supported, merged_linear
 
 
@@ -56,7 +56,7 @@ class LoRALinear(Adapter):
         if not self.active:
             return y
         x = dropout(x, self.dropout) if self.training else x
-        low = functional.linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
+        low = linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
         # addmm adds the update to the base's output without a second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
 

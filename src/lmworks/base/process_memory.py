@@ -122,6 +122,16 @@ def keep_memory() -> bool:
     Returns:
         whether it held; it cannot where another C library is used.
     """
+    return _set_malloc(mmap_threshold=1 << 30, trim_threshold=(1 << 31) - 1, top_pad=64 << 20)
+
+
+def stop_keeping_memory() -> None:
+    """Makes glibc give back freed blocks as large as it gives back by itself once a program has freed such blocks."""
+    _set_malloc(mmap_threshold=32 << 20, trim_threshold=64 << 20, top_pad=128 << 10)
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int, top_pad: int) -> bool:
+    """Bytes, as explained by mallopt(3); whether glibc took them."""
     try:
         library = ctypes.CDLL(None)
         library.gnu_get_libc_version()
@@ -129,5 +139,4 @@ def keep_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     trim, pad, threshold = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
-    held = [mallopt(threshold, 1 << 30), mallopt(trim, (1 << 31) - 1), mallopt(pad, 64 << 20)]
-    return all(held)
+    return all([mallopt(threshold, mmap_threshold), mallopt(trim, trim_threshold), mallopt(pad, top_pad)])

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from lmworks.model.frozen_layers import StoredLinear, product, stored_layers
+from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
@@ -150,7 +151,7 @@ def groups_of(linear: nn.Module) -> FourBitGroups | None:
     if isinstance(linear, StoredLinear):
         storage = linear.storage
         return storage.four_bit_groups() if isinstance(storage, BlockStorage) and not linear.out_features % 16 else None
-    return four_bit_groups(linear.get_parameter("weight")) if type(linear) is nn.Linear else None
+    return four_bit_groups(linear.get_parameter("weight")) if type(linear) in PLAIN_LINEARS else None
 
 
 def make_fast(network: Transformer, precision: str) -> int:
@@ -195,7 +196,7 @@ def _keep_four_bits(network: Transformer) -> int:
 
 def _plain_linears(network: Transformer) -> list[tuple[str, nn.Linear]]:
     """Linears of the blocks that nothing has taken the place of."""
-    linears = [(name, module) for name, module in network.named_modules() if type(module) is nn.Linear]
+    linears = [(name, module) for name, module in network.named_modules() if type(module) in PLAIN_LINEARS]
     return [(name, module) for name, module in linears if "lm_head" not in name and "joined" not in name]
 
 

@@ -30,7 +30,7 @@ PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
 PART_ROWS = 512
 NARROW_SIZE = 64  # sizes up to this one, such as LoRA ranks, are one class
-TOKENS = (128, 512, 1024)  # classes of the number of tokens
+TOKENS = (16, 128, 512, 1024)  # classes of the number of tokens; up to 16: of texts that are generated together
 
 
 class ProductShape(NamedTuple):
@@ -40,7 +40,7 @@ class ProductShape(NamedTuple):
         precision: float32 or bfloat16.
         layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
         inputs, outputs: of the linear; sizes below 64 count as 64.
-        tokens: rounded up to 128, 512 or 1,024; larger numbers count as 1,024.
+        tokens: rounded up to the next of ``TOKENS``; larger numbers count as the last.
     """
 
     precision: str
@@ -75,8 +75,12 @@ class ProductShape(NamedTuple):
 
 
 def _sizes(inputs: int, outputs: int, tokens: int) -> tuple[int, int, int]:
-    rows = next((size for size in TOKENS if tokens <= size), TOKENS[-1])
-    return max(inputs, NARROW_SIZE), max(outputs, NARROW_SIZE), rows
+    return max(inputs, NARROW_SIZE), max(outputs, NARROW_SIZE), token_class(tokens)
+
+
+def token_class(tokens: int) -> int:
+    """The class of a number of tokens."""
+    return next((size for size in TOKENS if tokens <= size), TOKENS[-1])
 
 
 _choice: dict[ProductShape, Provider] = {}
@@ -98,16 +102,22 @@ def matmul(
     return provider(a, b, addend, scale, in_place)
 
 
+def has_choice() -> bool:
+    """Whether providers are chosen for some shapes."""
+    return bool(_choice)
+
+
 @contextmanager
 def providers(choice: Mapping[str, str]) -> Iterator[None]:
-    """Within this block, the given shapes are computed by the given providers, all others by PyTorch.
+    """Within this block, the given shapes are computed by the given providers, all others as outside of it.
 
     Args:
         choice: provider by shape, both as text; providers that are not available here are ignored.
     """
     global _choice
     before, usable = _choice, {name for precision in PRECISIONS for name in available(precision)}
-    _choice = {ProductShape.parse(shape): PROVIDERS[name] for shape, name in choice.items() if name in usable}
+    given = {ProductShape.parse(shape): PROVIDERS[name] for shape, name in choice.items() if name in usable}
+    _choice = before | given
     try:
         yield
     finally:

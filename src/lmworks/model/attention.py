@@ -18,6 +18,7 @@ from lmworks.kernels.dropout import dropout
 from lmworks.kernels.rotary import rotate
 from lmworks.model.cache import LayerCache
 from lmworks.model.config import ModelConfig
+from lmworks.model.linear import Linear
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import make_norm
 
@@ -57,10 +58,10 @@ class Attention(nn.Module):
         self.size, self.window, self.cross = config.head_size, window, cross
         self.scores = ScoreSettings(config.attention_scale, config.attention_softcap, config.attention_dropout)
         queries, keys = config.num_attention_heads * self.size, config.key_value_heads * self.size
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.output_bias)
+        self.q_proj = Linear(config.hidden_size, queries, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.o_proj = Linear(queries, config.hidden_size, bias=config.output_bias)
         self.q_norm = make_norm(config, self.size) if config.qk_norm else None
         self.k_norm = make_norm(config, self.size) if config.qk_norm else None
 

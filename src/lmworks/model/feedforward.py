@@ -12,6 +12,7 @@ from torch import nn
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout
 from lmworks.model.config import ModelConfig
+from lmworks.model.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -21,9 +22,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation, self.dropout = config.activation, config.mlp_dropout
         inner, bias = config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(config.hidden_size, inner, bias=bias) if config.gated else None
-        self.up_proj = nn.Linear(config.hidden_size, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, config.hidden_size, bias=bias)
+        self.gate_proj = Linear(config.hidden_size, inner, bias=bias) if config.gated else None
+        self.up_proj = Linear(config.hidden_size, inner, bias=bias)
+        self.down_proj = Linear(inner, config.hidden_size, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, E) -> (B, T, E)."""

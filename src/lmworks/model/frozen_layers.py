@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
-from lmworks.model.storage import WeightStorage, row_parts
+from lmworks.model.linear import Linear
+from lmworks.model.storage import BlockStorage, WeightStorage, row_parts
 from lmworks.model.surgery import put
 
 
@@ -33,9 +34,9 @@ class StoredLinear(nn.Module):
         """See the class."""
         return linear(x, self.storage, self.bias)
 
-    def widened(self) -> nn.Linear:
+    def widened(self) -> Linear:
         """A plain linear with the same weight in float32."""
-        result = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        result = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         result.weight = nn.Parameter(self.storage.dequantized(), requires_grad=False)
         if self.bias is not None:
             result.bias = self.bias
@@ -100,7 +101,7 @@ def product(x: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None =
     parts = row_parts(storage, x.dtype)
     if len(parts) == 1:
         weight = storage.dequantized(x.dtype)
-        return matmul(x, weight.t(), bias) if x.ndim == 2 else functional.linear(x, weight, bias)
+        return matmul(x.reshape(-1, x.shape[-1]), weight.t(), bias).view(*x.shape[:-1], -1)
     y = x.new_empty(*x.shape[:-1], storage.shape[0])
     for part in parts:
         weight = storage.rows(part).dequantized(x.dtype)
@@ -146,7 +147,9 @@ def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
     put(network, name, StoredEmbedding(storage) if isinstance(module, nn.Embedding) else StoredLinear(storage, bias))
 
 
-def widen(network: nn.Module) -> None:
-    """Replace all layers with a storage by plain layers with float32 weights."""
-    for name, module in list(stored_layers(network)):
+def widen(network: nn.Module) -> dict[str, WeightStorage]:
+    """Replace all layers with a storage by plain layers with float32 weights; gives the quantized ones by name."""
+    layers = list(stored_layers(network))
+    for name, module in layers:
         put(network, name, module.widened())
+    return {name: module.storage for name, module in layers if isinstance(module.storage, BlockStorage)}

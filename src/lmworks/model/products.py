@@ -20,6 +20,7 @@ from lmworks.kernels.library import library
 from lmworks.kernels.matmul import matmul
 from lmworks.model import accumulation
 from lmworks.model.frozen_layers import StoredLinear
+from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import WeightStorage
 
 OptionalTensor = torch.Tensor | None
@@ -123,11 +124,11 @@ def is_supported(module: nn.Module | None) -> bool:
         return True
     if module._forward_hooks or module._forward_pre_hooks:
         return False
-    if type(module) in (nn.Linear, StoredLinear):
+    if type(module) in (*PLAIN_LINEARS, StoredLinear):
         return True
     return (
         isinstance(module, LoRALinearProtocol)
-        and type(module.base) in (nn.Linear, StoredLinear)
+        and type(module.base) in (*PLAIN_LINEARS, StoredLinear)
         and (is_supported(module.base))
     )
 

@@ -91,6 +91,12 @@ class BlockStorage:
     blocks: torch.Tensor
     kind: str
 
+    @classmethod
+    def zeros(cls, rows: int, columns: int, kind: str) -> BlockStorage | None:
+        """A matrix of zeros; None if a row is not a whole number of blocks."""
+        block, size = _block_sizes(kind)
+        return None if columns % block else cls(torch.zeros(rows, columns // block * size, dtype=torch.uint8), kind)
+
     @property
     def shape(self) -> tuple[int, int]:
         """See :class:`WeightStorage`."""

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lmworks.base.errors import InputError
@@ -25,6 +24,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear
 from lmworks.model.frozen_layers import linear as stored_linear
 from lmworks.model.heads import Heads
+from lmworks.model.linear import Linear, linear
 from lmworks.model.masks import AttentionMask, document_lengths
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
@@ -120,7 +120,7 @@ class HeadTransform(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.dense = nn.Linear(config.hidden_size, config.embedding_width)
+        self.dense = Linear(config.hidden_size, config.embedding_width)
         self.norm = make_norm(config, config.embedding_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -141,15 +141,17 @@ class Transformer(Stack):
         hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
         self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
         self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
-        self.embed_project = nn.Linear(width, hidden) if config.embedding_size else None
+        self.embed_project = Linear(width, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if has_encoder else None
         headed = config.language_head
         self.head_transform = HeadTransform(config) if headed and config.head_transform else None
         untied = headed and not config.tie_word_embeddings
-        self.lm_head: nn.Module | None = nn.Linear(width, vocab_size, bias=False) if untied else None
+        self.lm_head: nn.Module | None = Linear(width, vocab_size, bias=False) if untied else None
         self.head_bias = nn.Parameter(torch.zeros(vocab_size)) if headed and config.head_bias else None
-        self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
+        self.pooler = Linear(hidden, hidden) if config.pooler else None
         self.heads = Heads(config)
+        # of layers whose weights were dequantized, by name: the quantized blocks
+        self.dequantized_from: dict[str, WeightStorage] = {}
         rotary = config.positions == "rotary"
         self.rotary = Rotary(config) if rotary else None
         self.local_rotary = Rotary(config, local=True) if rotary and config.rope_local_theta is not None else None
@@ -216,7 +218,7 @@ class Transformer(Stack):
             storage = self.head_storage
             if storage is not None:
                 return self.softcap(stored_linear(rows, storage, self.head_bias))
-            return self.softcap(functional.linear(rows, self.head_weight, self.head_bias))
+            return self.softcap(linear(rows, self.head_weight, self.head_bias))
         logits = self.lm_head(rows)
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
@@ -134,6 +135,7 @@ class Evaluation:
             figures["held_out"] = self.held_out_figures(self.model.network)
         if self.general and (general := self._general_figures()):
             figures["general"] = general
+        process_memory.trim_memory(0)  # answers need blocks of other sizes
         if not self.prompts:
             return figures, self.samples()
         choices = sum(len(prompt.choices) for prompt in self.prompts)

@@ -68,13 +68,16 @@ class WeightFormat:
         precision: as in ``train.base_precision``.
         size: bytes of all weights; None: 4 bytes each.
         dtype_names: data types or quantized formats, for messages.
-        is_mapped: the weights are mapped from a file, so that they leave memory while copies in bfloat16 are used.
+        block_format: of llama.cpp's quantized formats the one of most matrices, such as Q4_1; empty: none is.
+        is_restorable: the weights leave memory while copies in bfloat16 are used, since a file or quantized blocks hold
+            them.
     """
 
     precision: str = "float32"
     size: int | None = None
     dtype_names: str = "float32"
-    is_mapped: bool = False
+    is_restorable: bool = False
+    block_format: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     trained, parameters = setup.trained, setup.parameters
     copied = setup.precision == "bfloat16" and setup.weights.size is None  # frozen weights are cast once
     copies = 2 * trained.frozen if copied else 0
-    released = 4 * _cast_weights(setup) if copied and setup.weights.is_mapped else 0
+    released = 4 * _cast_weights(setup) if copied and setup.weights.is_restorable else 0
     activations, gradients = _training_peak(setup)
     by_part = {
         "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),

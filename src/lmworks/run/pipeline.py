@@ -23,7 +23,7 @@ from lmworks.base.errors import InputError, check_type
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
-from lmworks.kernels import product_rates
+from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
@@ -34,6 +34,7 @@ from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
 from lmworks.train import checkpoint
+from lmworks.train.arithmetic import evaluation_providers
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
@@ -198,7 +199,12 @@ def silent(line: str) -> None:
 
 
 def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
-    """Run all stages that are not done yet."""
+    """Run all stages that are not done yet, with the providers of evaluation that the run began with."""
+    with matmul.providers(run.events("start")[0].get("evaluation_providers", {})):
+        return _remaining_stages(run, setup, say)
+
+
+def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     started = time.monotonic()
     meter = machine.EnergyMeter()
     meter.start()
@@ -293,6 +299,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "machine": machine.describe(),
         "precision": recipe.train.precision,
         "precision_reason": precision_reason,
+        "evaluation_providers": evaluation_providers(setup.model.network),
         "threads": machine.use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),

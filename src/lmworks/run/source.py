@@ -19,6 +19,7 @@ from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import RunFolder
+from lmworks.families.opened import DTYPES
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config
@@ -209,16 +210,18 @@ class OpenedModel(Source):
             formats[layer.storage.dtype_name] += layer.storage.nbytes
         if not formats:
             blocks = ((parameter.data_ptr(), parameter.nbytes) for parameter in network.parameters())
-            return [WeightFormat(is_mapped=process_memory.are_mapped(blocks))]
+            return [WeightFormat(is_restorable=process_memory.are_mapped(blocks))]
         precision = "stored" if self.base_precision == "auto" else self.base_precision
         names = " and ".join(name for name, _ in formats.most_common())
-        stored = WeightFormat(precision, weight_bytes(network), names)
-        return [WeightFormat(), stored] if self.base_precision == "auto" else [stored]
+        block_formats = [name for name, _ in formats.most_common() if name not in DTYPES]
+        stored = WeightFormat(precision, weight_bytes(network), names, block_format=next(iter(block_formats), ""))
+        return [WeightFormat(is_restorable=bool(block_formats)), stored] if self.base_precision == "auto" else [stored]
 
     def convert_weights(self, base_precision: str) -> None:
         """Convert quantized weights to float32 if ``base_precision`` is float32."""
         if self.model is not None and base_precision == "float32":
-            widen(self.model.network)
+            network = self.model.network
+            network.dequantized_from = widen(network)
 
 
 def _has_blocks(network: Transformer) -> bool:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from lmworks.base.contention import QUIET, ShareMeter
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
+from lmworks.families.opened import matrices_of
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
@@ -32,19 +35,22 @@ from lmworks.kernels import matmul
 from lmworks.kernels.library import library as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
+from lmworks.model.frozen_layers import store
+from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import DataStatistics, TrainingSetup
+from lmworks.run.footprint import DataStatistics, TrainingSetup, WeightFormat
 from lmworks.train import optimizers
-from lmworks.train.arithmetic import fastest_providers
+from lmworks.train.arithmetic import evaluation_providers, training_providers
 from lmworks.train.step import accumulate_gradients, cast_frozen_weights
 
-EXTRA_LAYERS = 2  # layers of the deeper network beyond those of the shallow one
+# layers of the deeper network: so many that its weights and activations do not fit into the caches, as those of the run
+DEEP, EXTRA_LAYERS = 12, 2  # at most; beyond those of the shallow one, at least
 TIMED_TOKENS = 2048  # of the documents that are timed, at most
-MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most; the fastest counts, as other programs only slow it
+MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one measurement at most
 NEW_TOKENS = 6  # written by each row that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # bytes of the deeper network; a larger model is planned by the rate of its products
-VERSION = 3  # of what is measured; old measurements are not read
+VERSION = 5  # of what is measured; old measurements are not read
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
         None where even the shallow networks are too large to be tried.
     """
     depths = _depths(setup.config, method)
-    if 4 * sizes.parameters(_shallow(setup.config, depths[-1]))["total"] > LARGEST_NETWORK_BYTES:
+    if _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
         return None
     name = _name(setup, method, answer_rows)
     cached = measurements.read(name, Timing)
@@ -95,12 +101,20 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
 
 
 def _depths(config: ModelConfig, method: Method[Any]) -> list[int]:
-    """The fewest layers that the method fits, and two more."""
+    """The fewest layers that the method fits, and more, as far as memory allows."""
     for depth in range(1, config.num_hidden_layers):
         with contextlib.suppress(InputError):
             method.trained_parameters(_shallow(config, depth))
-            return [depth, min(depth + EXTRA_LAYERS, config.num_hidden_layers)]
+            deep = max(DEEP, depth + EXTRA_LAYERS)
+            while deep > depth + EXTRA_LAYERS and _network_bytes(config, deep) > LARGEST_NETWORK_BYTES:
+                deep -= 1
+            return [depth, min(deep, config.num_hidden_layers)]
     return [config.num_hidden_layers]
+
+
+def _network_bytes(config: ModelConfig, depth: int) -> int:
+    """Bytes of a network of this depth in float32."""
+    return 4 * sizes.parameters(_shallow(config, depth))["total"]
 
 
 def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
@@ -116,6 +130,8 @@ def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
         method.settings.model_dump(mode="json"),
         train,
         setup.precision,
+        setup.weights.precision,
+        setup.weights.block_format,
         documents,
         answer_rows,
         kernels() is not None,
@@ -130,10 +146,11 @@ def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answe
     evaluation: dict[int, float] = {}
     answer: dict[int, float] = {}
     for depth in depths:
-        network = _network(_shallow(setup.config, depth))
-        evaluation[depth] = _fastest(lambda network=network: row_losses(network, documents)) / tokens  # type: ignore[misc]
-        if answer_rows:
-            answer[depth] = _answer_seconds(network, documents, answer_rows)
+        network = _network(_shallow(setup.config, depth), setup.weights)
+        with matmul.providers(evaluation_providers(network)):
+            evaluation[depth] = _typical(lambda _, network=network: bool(row_losses(network, documents))) / tokens  # type: ignore[misc]
+            if answer_rows:
+                answer[depth] = _answer_seconds(network, documents, answer_rows)
         training[depth] = _step_seconds(network, setup, method, documents)
     whole = _step_flops(setup, method, setup.config, documents)
     flops = {depth: _step_flops(setup, method, _shallow(setup.config, depth), documents) for depth in depths}
@@ -169,17 +186,28 @@ def _shallow(config: ModelConfig, depth: int) -> ModelConfig:
     return config.model_copy(update=changes)
 
 
-def _network(config: ModelConfig) -> Transformer:
+def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
+    """A network with random weights; blocks of zeros take the same time as others."""
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(0))
+    for name in sorted(matrices_of(network)) if weights.precision != "float32" else ():
+        matrix = network.get_parameter(name).detach()
+        (rows, columns), block_format = matrix.shape, weights.block_format
+        blocks = BlockStorage.zeros(rows, columns, block_format) if block_format else None
+        store(network, name.removesuffix(".weight"), blocks or DenseStorage(matrix.bfloat16()))
     return network.eval()
 
 
-def _documents(documents: DataStatistics, setup: TrainingSetup) -> list[Example]:
-    """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average."""
+def _documents(documents: DataStatistics, setup: TrainingSetup, shift: int = 0) -> list[Example]:
+    """As many documents as a step has, spread evenly over all lengths, with as many targets as theirs on average.
+
+    Args:
+        documents, setup: of the run.
+        shift: 1, 2, ... gives each document a neighbour's length, as steps of a run differ in their lengths.
+    """
     lengths = sorted(zip(documents.lengths, documents.sources or [0] * len(documents.lengths), strict=True))
     count = min(setup.train.batch_size, len(lengths))
-    pairs = [lengths[(2 * index + 1) * len(lengths) // (2 * count)] for index in range(count)]
+    pairs = [lengths[((2 * index + 1) * len(lengths) // (2 * count) + shift) % len(lengths)] for index in range(count)]
     while len(pairs) > 1 and sum(map(sum, pairs)) > TIMED_TOKENS:
         pairs = pairs[1::2] or pairs[:1]
     loss_tokens = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
@@ -195,21 +223,25 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
     return Example(ids, loss, targets=ids, source=read)
 
 
-def _fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls, after one that is not counted."""
-    call()
+def _typical(call: Callable[[int], float]) -> float:
+    """Seconds of a unit of work: the median of a few calls, after one that is not counted.
+
+    Args:
+        call: does as many units of work as it returns; given the number of the call.
+    """
+    call(0)
     timings: list[float] = []
     while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
         start = time.perf_counter()
-        call()
-        timings.append(time.perf_counter() - start)
-    return min(timings)
+        work = call(len(timings) + 1)
+        timings.append((time.perf_counter() - start) / work)
+    return statistics.median(timings)
 
 
 def _step_seconds(
     network: Transformer, setup: TrainingSetup, method: Method[Any], documents: Sequence[Example]
 ) -> float:
-    """Of one optimizer step."""
+    """Of one optimizer step over as many tokens as ``documents`` have."""
     depth = network.config.num_hidden_layers
     recompute = round(setup.train.recompute * depth / setup.config.num_hidden_layers)
     method.apply(network)
@@ -218,17 +250,22 @@ def _step_seconds(
     optimizer = optimizers.make(network, setup.train)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
-    def step() -> None:
-        accumulate_gradients(network, documents, setup.train, 1, setup.precision, torch.device("cpu"))
-        optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
+    tokens = sum(example.size for example in documents)
 
-    providers = fastest_providers(network, setup.precision, setup.train.room)
+    def step(number: int) -> float:
+        """Tokens of a step, as a share of those of the documents."""
+        batch = _documents(setup.documents, setup, number)
+        accumulate_gradients(network, batch, setup.train, 1, setup.precision, torch.device("cpu"))
+        optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
+        return sum(example.size for example in batch) / tokens
+
+    providers = training_providers(network, setup.precision, setup.train.room)
     with (
         cast_frozen_weights(network, setup.precision),
         matmul.providers(providers),
         torch.random.fork_rng(devices=[]),
     ):
-        return _fastest(step)
+        return _typical(step)
 
 
 def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, documents: Sequence[Example]) -> float:
@@ -252,10 +289,9 @@ def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, 
 
 def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: int) -> float:
     """Of a token for each of so many texts at once, reading their prompts not counted."""
-    prompt = max(documents, key=len)
     room = max(1, network.config.max_position_embeddings - NEW_TOKENS - 1)
-    ids = (prompt.ids if prompt.source is None else prompt.source).tolist()[:room]
-    prompts = [ids] * rows
+    read = [example.ids[~example.loss] if example.source is None else example.source for example in documents]
+    prompts = [ids.tolist()[:room] or [0] for ids, _ in zip(cycle(read), range(rows), strict=False)]
     settings = SamplingSettings(max_tokens=NEW_TOKENS + 1, temperature=0)
 
     def write() -> float:
@@ -266,4 +302,4 @@ def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: in
         return (time.perf_counter() - start) / max(1, count)
 
     write()
-    return min(write() for _ in range(2))
+    return statistics.median(write() for _ in range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +11,23 @@ from torch import nn
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
 from lmworks.kernels import library, product_rates
-from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape, available
-from lmworks.model.chunks import trained_logits
+from lmworks.kernels.matmul import (
+    FORWARD,
+    INPUT_GRADIENT,
+    TOKENS,
+    WEIGHT_GRADIENT,
+    ProductShape,
+    available,
+    token_class,
+)
+from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, sized
 
+ROW_TOKENS = (512, 1024)  # classes of the tokens of a row in training
+SMALL_NETWORK = 1 << 22  # parameters
 # elements of a matrix, and multiply-adds of a product, below which no provider is worth measuring
 SMALL_MATRIX, SMALL_PRODUCT = 1 << 13, 1 << 22
 
@@ -55,20 +66,29 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
     if device.type != "cpu":
         return Arithmetic(precision, reason, {})
     rows = sized(settings, network.config, precision).room
-    return Arithmetic(precision, reason, fastest_providers(network, precision, rows))
+    return Arithmetic(precision, reason, training_providers(network, precision, rows))
 
 
-def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
-    """The matmul provider of each of the network's shapes, from cached measurements; missing ones are measured first.
+def training_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
+    """The matmul provider of each shape of training, from cached measurements; missing ones are measured first.
 
     Args:
         network: as it is trained, with its adapters.
         precision: of the matrix products.
         row_tokens: largest number of tokens in a row.
     """
+    return _fastest(precision, product_shapes(network, precision, row_tokens))
+
+
+def evaluation_providers(network: Transformer) -> dict[str, str]:
+    """The same for evaluation, which computes in float32: documents that pass through once, and generated texts."""
+    return _fastest("float32", evaluation_shapes(network))
+
+
+def _fastest(precision: str, product_shapes: set[ProductShape]) -> dict[str, str]:
     if library.library() is None or precision not in product_rates.precisions():
         return {}
-    shapes = {str(shape) for shape in product_shapes(network, precision, row_tokens)}
+    shapes = {str(shape) for shape in product_shapes}
     if not shapes:
         return {}
     rates = product_rates.product_rates({*shapes, *product_rates.limit_shapes(precision)})
@@ -78,23 +98,48 @@ def fastest_providers(network: Transformer, precision: str, row_tokens: int) -> 
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
     """The shapes of a training step's matrix products that are large enough for the provider to matter."""
-    largest = next((tokens for tokens in TOKENS if row_tokens <= tokens), TOKENS[-1])  # the class of a full row
-    rows = [tokens for tokens in TOKENS[1:] if tokens <= max(largest, TOKENS[1])]
-    sizes = [
-        (*linear, rows) for module in network.modules() if module is not network.lm_head for linear in _linears(module)
-    ]
+    rows = [tokens for tokens in ROW_TOKENS if tokens <= max(ROW_TOKENS[0], token_class(row_tokens))]
+    logits = trained_logits(network.config.vocab_size, precision)
+    return {
+        shape
+        for inputs, outputs, is_trained, tokens in _matrices(network, rows, [logits])
+        for layout in (FORWARD, INPUT_GRADIENT, *(WEIGHT_GRADIENT,) * is_trained)
+        for shape in _worth_measuring(precision, layout, inputs, outputs, tokens)
+    }
+
+
+def evaluation_shapes(network: Transformer) -> set[ProductShape]:
+    """The same of evaluation: rows of tokens that pass through once, and one token of each of several texts. None of a
+    small network, which is evaluated in less time than the measurement takes."""
+    if sum(parameter.numel() for parameter in network.parameters()) < SMALL_NETWORK:
+        return set()
+    logits = [tokens for tokens in TOKENS if tokens <= token_class(EVALUATED_LOGITS)]
+    return {
+        shape
+        for inputs, outputs, _, tokens in _matrices(network, TOKENS, logits)
+        for shape in _worth_measuring("float32", FORWARD, inputs, outputs, tokens)
+    }
+
+
+def _worth_measuring(
+    precision: str, layout: str, inputs: int, outputs: int, row_tokens: Sequence[int]
+) -> Iterator[ProductShape]:
+    for tokens in row_tokens:
+        if inputs * outputs >= SMALL_MATRIX and inputs * outputs * tokens >= SMALL_PRODUCT:
+            yield ProductShape.of_linear(precision, layout, inputs, outputs, tokens)
+
+
+def _matrices(
+    network: Transformer, rows: Sequence[int], logits: Sequence[int]
+) -> Iterator[tuple[int, int, bool, Sequence[int]]]:
+    """(inputs, outputs, is trained, classes of tokens) of every matrix: ``rows`` in blocks, ``logits`` in the head."""
+    for module in network.modules():
+        if module is not network.lm_head:
+            yield from ((*linear, rows) for linear in _linears(module))
     if network.config.language_head:
-        vocab_size, width = network.config.vocab_size, network.config.embedding_width
         table = network.embed_tokens if network.lm_head is None else network.lm_head
         is_trained = any(parameter.requires_grad for parameter in table.parameters())
-        sizes.append((width, vocab_size, is_trained, [trained_logits(vocab_size, precision)]))
-    return {
-        ProductShape.of_linear(precision, layout, inputs, outputs, tokens)
-        for inputs, outputs, is_trained, tokens_of_rows in sizes
-        for layout in (FORWARD, INPUT_GRADIENT, *(WEIGHT_GRADIENT,) * is_trained)
-        for tokens in tokens_of_rows
-        if inputs * outputs >= SMALL_MATRIX and inputs * outputs * tokens >= SMALL_PRODUCT
-    }
+        yield network.config.embedding_width, network.config.vocab_size, is_trained, logits
 
 
 def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:

@@ -119,6 +119,7 @@ def train(
             training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen, originals)
             return training.run_session(stop_requested)
     finally:
+        process_memory.stop_keeping_memory()
         network.train(was_training)
         network.recompute_lowest(0)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from lmworks.data.batch import LANGUAGE, Batch
@@ -21,6 +20,7 @@ from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
 from lmworks.model.frozen_layers import StoredLinear, product, transposed_product
+from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import DenseStorage, WeightStorage
 from lmworks.model.transformer import Transformer
 
@@ -84,7 +84,7 @@ def language_loss(
         weights: (N,) float32.
     """
     head = network.lm_head
-    if head is None or (type(head) in (nn.Linear, StoredLinear) and head.bias is None):
+    if head is None or (type(head) in (*PLAIN_LINEARS, StoredLinear) and head.bias is None):
         rows = network.before_head(hidden)
         if torch.is_autocast_enabled(rows.device.type):
             rows = rows.to(torch.get_autocast_dtype(rows.device.type))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 from collections import Counter
@@ -20,6 +21,7 @@ from lmworks.data.packing import collate, pack, pad
 from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
@@ -87,8 +89,9 @@ class StepResult:
 def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
     """Within this block, frozen weights have this precision; trainable and adapted weights are unchanged.
 
-    Afterwards the frozen weights are the original tensors again. Meanwhile the originals stay in memory together with
-    their copies, unless they are mapped from a file: then the system may take their pages.
+    Afterwards the frozen weights are as they were. Meanwhile the originals stay in memory together with their copies,
+    unless they are mapped from a file, of which the system may take the pages, or dequantized from blocks, which is
+    done again.
 
     Yields:
         bytes of the originals that stay in memory.
@@ -96,20 +99,33 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
     if precision == "float32":
         yield 0
         return
-    originals = []
+    originals: list[tuple[nn.Parameter, torch.Tensor | WeightStorage]] = []
+    blocks = _blocks_of(network)
     # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
     adapted = [module.base for module in network.modules() if isinstance(module, LoRALinearProtocol)]
     adapted_ids = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in adapted_ids:
-            originals.append((parameter, parameter.data))
+            originals.append((parameter, blocks.get(id(parameter), parameter.data)))
             parameter.data = parameter.data.to(torch.bfloat16)
-    released = process_memory.release_mapped((data.data_ptr(), data.nbytes) for _, data in originals)
+    dense = [data for _, data in originals if isinstance(data, torch.Tensor)]
+    released = process_memory.release_mapped((data.data_ptr(), data.nbytes) for data in dense)
     try:
-        yield sum(data.nbytes for _, data in originals) - released
+        yield sum(data.nbytes for data in dense) - released
     finally:
         for parameter, data in originals:
-            parameter.data = data
+            parameter.data = data if isinstance(data, torch.Tensor) else data.dequantized()
+
+
+def _blocks_of(network: nn.Module) -> dict[int, WeightStorage]:
+    """By id of a parameter, the quantized blocks that give exactly its numbers."""
+    found = {}
+    for name, storage in getattr(network, "dequantized_from", {}).items():
+        with contextlib.suppress(AttributeError):  # a method may have replaced the layer
+            weight = network.get_submodule(name).get_parameter("weight")
+            if weight.dtype == torch.float32 and torch.equal(weight, storage.dequantized()):
+                found[id(weight)] = storage
+    return found
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
