@@ -125,7 +125,7 @@ return [...document.querySelectorAll("main *")].filter((e) => {
 HIDDEN = """
 return [...document.querySelectorAll("main *")].filter((e) =>
   e.scrollWidth > e.clientWidth + 1 && e.clientWidth && e.tagName !== "PRE" && e.children.length === 0 &&
-  getComputedStyle(e).display !== "inline"
+  !e.closest("svg") && getComputedStyle(e).display !== "inline"
 ).map((e) => e.textContent);
 """
 """Texts that are wider than their own box."""
