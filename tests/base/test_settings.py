@@ -14,6 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml, write_yaml
 from lmworks.base.seeds import Seed
 from lmworks.base.settings import (
+    Overrides,
     Settings,
     build,
     changed,
@@ -128,6 +129,26 @@ def test_every_fault_is_listed_with_its_dotted_name_and_line(tmp_path):
     path.write_text("model: m\ntrain:\n  epochs: many\n")
     assert fault(read_yaml(path), str(path)).startswith(f"{path}:3: train.epochs: ")
     assert "model: is missing" in fault({})
+
+
+def test_a_value_that_took_precedence_is_not_said_of_the_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\ntrain:\n  epochs: many\n  schedule: cosine\n")
+    values = read_yaml(path)
+
+    def text(typed: dict) -> str:
+        with pytest.raises(InputError) as caught:
+            build(Recipe, merge(values, typed), str(path), Overrides(typed, "the command line"))
+        return str(caught.value)
+
+    assert text({"train": {"epochs": "x"}}).startswith("the command line: train.epochs: ")
+    assert text({"train": {"epochs": 1, "schedul": "x"}}).startswith("the command line: train.schedul: is no known")
+    assert text({"train": {"window": {"size": 1}}}).startswith(f"{path}:3: train.epochs: ")
+    both = text({"train": {"betas": [0.9, "x"]}})
+    assert both.startswith(f"{path}; the command line: 2 settings cannot be used")
+    assert f"train.epochs (line 3 of {path}): " in both
+    assert "train.betas[1] (the command line): " in both
+    assert text({"train": 5}).startswith("the command line: train: is a group of settings")
 
 
 @pytest.mark.parametrize(

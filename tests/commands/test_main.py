@@ -199,6 +199,18 @@ def test_a_reader_that_leaves_is_no_error():
     assert process.wait() == 141
 
 
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 2), (">&-", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2)])
+def test_a_stream_that_the_shell_closed_is_empty(closed, code):
+    words = f"{sys.executable} -m lmworks.commands.main generate no/such/model - {closed}"
+    ended = subprocess.run(["sh", "-c", words], input="", capture_output=True, text=True, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+
+
+def test_a_home_of_nobody_is_no_traceback(monkeypatch, capsys):
+    assert main(["score", "~nobody-of-this-name/model", "a text"]) == 2
+    assert "error: ~nobody-of-this-name/model: " in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_under_the_output_is_said():
     with open("/dev/full", "wb") as full:

@@ -111,6 +111,51 @@ def test_on_a_phone_figures_keep_their_units_and_stand_apart(make_run, browser: 
     assert all(label["height"] >= 9 and label["left"] >= 0 and label["right"] <= width for label in labels)
 
 
+WIDER = """
+const edge = document.documentElement.clientWidth + 0.5;
+const scrolls = (e) =>
+  e && e !== document.body && (getComputedStyle(e).overflowX !== "visible" || scrolls(e.parentElement));
+return [...document.querySelectorAll("main *")].filter((e) => {
+  const r = e.getBoundingClientRect();
+  return r.width && (r.right > edge || r.left < -0.5) && !scrolls(e.parentElement);
+}).map((e) => `${e.tagName} .${e.getAttribute("class")}: ${e.textContent.slice(0, 60)}`);
+"""
+"""Elements that are wider than the page, other than those within a box that scrolls by itself."""
+
+HIDDEN = """
+return [...document.querySelectorAll("main *")].filter((e) =>
+  e.scrollWidth > e.clientWidth + 1 && e.clientWidth && e.tagName !== "PRE" && e.children.length === 0 &&
+  !e.closest("svg") && getComputedStyle(e).display !== "inline"
+).map((e) => e.textContent);
+"""
+"""Texts that are wider than their own box."""
+
+FIGURES = ".tiles h2, .tiles .pair, .tiles .detail, .tiles .verdict, .stacked th, .stacked td, .costs td, dt, dd"
+
+
+@pytest.mark.parametrize("width", [320, 390, 720])
+@pytest.mark.parametrize("effect", [-0.9, -0.001])
+def test_no_element_is_wider_than_the_phone_and_no_figures_touch(
+    make_run, browser: Any, width: int, effect: float
+) -> None:
+    folder = make_run(effect=effect, name="a_run_whose_name_is_long_enough_to_need_more_than_one_line_of_a_phone")
+    size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.write(folder, card.build(folder)).resolve().as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach((e) => { e.open = true; });")
+    assert browser.execute_script(WIDER) == []
+    assert browser.execute_script(HIDDEN) == []
+    boxes = browser.execute_script(LAID_OUT, FIGURES)
+    assert len(boxes) > 40
+    touching = [
+        (box["text"], other["text"])
+        for place, box in enumerate(boxes)
+        for other in boxes[place + 1 :]
+        if not _apart(box, other)
+    ]
+    assert touching == []
+
+
 def test_light_and_dark_are_two_papers(make_run, browser: Any, request: pytest.FixtureRequest) -> None:
     folder = make_run()
     browser.get(page.write(folder, card.build(folder)).resolve().as_uri())

@@ -45,6 +45,21 @@ def test_unfinished_runs_have_a_card(make_run, run_events, cut: int, width: int)
     assert "better" not in text.replace("Better", "")
 
 
+@pytest.mark.parametrize("effect", [-0.9, -0.001])
+def test_eighty_columns_hold_all_of_it(make_run, effect: float) -> None:
+    built = card.build(make_run(effect=effect))
+    text = _printed(built, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…\n" not in text
+    for measure in built["measures"]:
+        ends = measure["change"]["interval"]
+        assert figures.interval(ends[0], ends[1], True) in text
+        assert all(word in text for word in measure["verdict"].split())
+        assert all(word in text for word in measure["title"].split())
+    (curve,) = [line for line in text.splitlines() if line.startswith("training loss")]
+    assert " → " in curve
+
+
 def test_brackets_are_no_markup(make_run, run_events) -> None:
     events = run_events()
     events[3]["items"][0]["answer"] = "[red]a[/red] [/]"

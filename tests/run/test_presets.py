@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -127,6 +128,32 @@ def test_what_was_typed_is_not_said_of_the_preset():
     with pytest.raises(InputError, match="valid integer") as caught:
         created("tinygpt", train={"steps": "x"})
     assert caught.value.place == "the command line"
+
+
+def test_what_was_typed_is_not_said_of_the_recipe_file(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(to_yaml(created("tinygpt")))
+    for typed in ({"train": {"steps": "x"}}, {"train": {"steps": 3, "epochs": 2}}, {"data": {"held": 2}}):
+        with pytest.raises(InputError) as caught:
+            recipes.read(path, typed)
+        assert caught.value.place == "the command line"
+    with pytest.raises(InputError) as caught:
+        recipes.read(path, {"model": {"num_attention_heads": 5}})
+    assert caught.value.place == f"{path} with the command line"
+
+
+@pytest.mark.parametrize("name", ["task", "train", "tokenizer"])
+@pytest.mark.parametrize("value", [None, 3, ["masked"]])
+def test_a_group_that_is_none_is_an_input_error_or_left_open(name, value, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(to_yaml(created("tinygpt")))
+    is_open = (name, value) == ("tokenizer", None)
+    for change in (lambda values: created("tinygpt", **values), lambda values: recipes.read(path, values)):
+        with nullcontext() if is_open else pytest.raises(InputError, match=name):
+            assert change({name: value}).is_new
+    path.write_text(f"{name}:\n")
+    with pytest.raises(InputError):
+        recipes.read(path, {"task": "masked", "train": {"steps": 2}})
 
 
 def test_a_model_that_is_null_is_named_by_its_setting():

@@ -107,11 +107,46 @@ def test_a_general_text_is_looked_for_though_nothing_is_forgotten(text, tmp_path
         lmworks.pretrain("tinygpt", str(text), out=tmp_path / "run", **values)
 
 
+@pytest.mark.parametrize("preset", ["tinygpt", "tinybert"])
+def test_a_general_text_that_is_named_is_measured(preset, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("The sky was grey.\n\n" * 60)
+    run = run_of(preset, tmp_path, evaluate={"general": str(other)})
+    measure = next(measure for measure in run.card["measures"] if measure["key"].startswith("general"))
+    assert (measure["title"], measure["detail"]) == ("Another text", "other.txt")
+    assert measure["before"]["value"]
+    assert measure["after"]["value"]
+    assert "forg" not in run.card["summary"]
+
+
 def test_nothing_held_out_is_nothing_measured(text, tmp_path):
     values = small("tinygpt")
     run = lmworks.pretrain("tinygpt", {"source": str(text), "held_out": 0}, out=tmp_path / "run", **values)
     assert run.card["measures"] == []
     assert run.card["training"]["steps"] == 8
+
+
+def test_sections_are_given_in_python_as_in_a_recipe(text, tmp_path):
+    values = small("tinygpt")
+    shape = values.pop("model")
+    plan = lmworks.plan("tinygpt", text, model=shape, **values)
+    assert plan.parameters < 20_000
+    assert lmworks.plan(model="tinygpt", data=text).parameters > plan.parameters
+    more = lmworks.plan("tinygpt", text, model=shape, **values, data={"document": "paragraph", "held_out": 20})
+    assert more.tokens <= plan.tokens
+    run = lmworks.pretrain(preset="tinygpt", data=text, model=shape, out=tmp_path / "run", **values)
+    assert run.card["parameters"]["total"] == plan.parameters
+
+
+def test_sections_that_do_not_fit_are_named_in_python(text):
+    for call in (lmworks.tune, lmworks.plan):
+        with pytest.raises(InputError, match="is a setting of new models") as caught:
+            call("a/model", text, model={"hidden_size": 64})
+        assert "lmworks.pretrain" in caught.value.hint
+        with pytest.raises(InputError, match="cannot be used here"):
+            call("a/model", text, data="other.txt")
+    with pytest.raises(TypeError, match="data"):
+        lmworks.plan("tinygpt")
 
 
 def test_a_plan_counts_what_the_run_does(tmp_path):

@@ -15,7 +15,7 @@ from lmworks.adapt import peft_folder
 from lmworks.adapt.adapters import adapters, fingerprint, refuse_second
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write
+from lmworks.base.files import atomic_write, expand_home
 from lmworks.base.json_file import read_object
 from lmworks.base.sources import find
 from lmworks.families.family import Family
@@ -129,7 +129,7 @@ def base_of(folder: Path, chosen: str | Path | None = None, offline: bool | None
         fault = f"base_model_name_or_path is {named!r}: it names no base"
         raise InputError(fault, str(place), hint)
     recorded = None if chosen else _record(folder).get("base_from_here")
-    for path in [folder / named, Path(named).expanduser(), *([folder / recorded] if recorded else [])]:
+    for path in [folder / named, expand_home(named), *([folder / recorded] if recorded else [])]:
         if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
             if path.resolve() == folder.resolve():
                 raise InputError(f"the adapter names itself as its base ({named})", str(place), hint)

@@ -38,9 +38,14 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
-    """Both ends to the two digits that their distance leaves meaning: ``13.1 … 16.8``, ``−0.88 … −0.84``."""
+    """Both ends to the two digits that their distance leaves meaning: ``13.1 … 16.8``, ``−0.88 … −0.84``.
+
+    An end that these digits would show as zero without being it gets its first digit: ``+0.002 … +0.50``.
+    """
+    if low == high == 0:
+        return "0 … 0"
     places = min(max(0, 1 - math.floor(math.log10(high - low))), 9) if high > low else 3
-    ends = [f"{abs(end):,.{places}f}" for end in (low, high)]
+    ends = [number(abs(end), 1) if end and not round(end, places) else f"{abs(end):,.{places}f}" for end in (low, high)]
     signs = [("−" if end < 0 else "+" if sign else "") for end in (low, high)]
     return f"{signs[0]}{ends[0]} … {signs[1]}{ends[1]}"
 

@@ -26,13 +26,21 @@ def cache_folder() -> Path:
     folder of this user in the system's temporary one; it need not exist yet.
     """
     if chosen := os.environ.get("LMWORKS_CACHE"):
-        return Path(chosen).expanduser()
+        return expand_home(chosen)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "lmworks"
     try:
         return Path.home() / ".cache" / "lmworks"
     except RuntimeError:  # a user without a home, as in some containers
         return Path(tempfile.gettempdir()) / f"lmworks-{os.getuid()}"
+
+
+def expand_home(path: str | Path) -> Path:
+    """A path with a home folder in place of ``~``. As in a shell, the ``~`` of an unknown user stays."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def human(size: float) -> str:

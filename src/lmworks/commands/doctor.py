@@ -163,10 +163,11 @@ def _print(info: dict[str, Any]) -> None:
     print()
     _print_rates(info)
     for provider, fault in info["products"]["faults"].items():
-        print(f"matrix products by {provider} are left out: {fault}")
+        show.line(f"matrix products by {provider} are left out: {fault}")
     if info["kernels"]["cost"]:
-        print(f"without native kernels: {info['kernels']['cost']}")
-    print(f"auto precision is {info['precision']['reason']}\n")
+        show.line(f"without native kernels: {info['kernels']['cost']}")
+    show.line(f"auto precision is {info['precision']['reason']}")
+    print()
     show.table(("package", "version"), [(name, version or "missing") for name, version in info["packages"].items()])
     print()
     extras = [(name, _state(name, entry), entry["adds"]) for name, entry in info["extras"].items()]
@@ -199,7 +200,7 @@ def _print_rates(info: dict[str, Any]) -> None:
         ],
     )
     if any(share < QUIET for *_, share in speeds):
-        print("what was measured while other programs ran may be too low; when they rest: lmworks doctor --refresh")
+        show.line("what was measured while other programs ran may be too low; when they rest: lmworks doctor --refresh")
 
 
 def _state(name: str, extra: dict[str, Any]) -> str:

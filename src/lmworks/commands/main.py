@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         output has gone.
     """
     words = sys.argv[1:] if argv is None else argv
+    _replace_closed_streams()
     _set_encodings()
     try:
         code = _run(words)
@@ -117,6 +118,13 @@ def _discard_output() -> None:
     """What standard output still holds cannot be written; Python would complain when it flushes at the end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _replace_closed_streams() -> None:
+    """Put the null device in place of streams that the shell closed (``<&-``), which are None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _set_encodings() -> None:

@@ -117,7 +117,7 @@ def _list(as_json: bool) -> int:
         (entry.source, entry.kind, human(entry.size), entry.hash[:12], without_home(entry.path)) for entry in entries
     ]
     if rows:
-        show.table(("source", "kind", "size", "hash", "path"), rows, title="cached")
+        show.table(("source", "kind", "size", "hash", "path"), rows, title="cached", spare=("hash", "kind"))
     else:
         print(f"nothing is cached yet in {without_home(cache_folder())}")
     print()

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from lmworks.commands import pretrain, tune
+from lmworks.commands import pretrain, show, tune
 from lmworks.run import recipe as recipes
 
 ABOUT = """What a run will need: parameters, work, time, memory, disk. Opens model and data, trains nothing, writes
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps(setup.plan.event(), indent=1))
         return 0
     for line in (*setup.notes, *setup.plan.lines()):
-        print(line)
+        show.line(line)
     return 0

@@ -74,7 +74,7 @@ def _presets(names: list[str]) -> None:
         rows.append((name, recipe.family, recipe.task.name, *shape, vocabulary, size))
         about.append(f"{name}: {preset.about}.\n    {preset.citation}. Published: {preset.published}.")
     heads = ("preset", "names of", "task", "layers", "hidden", "heads", "context", "vocabulary", "parameters")
-    show.table(heads, rows)
+    show.table(heads, rows, spare=("heads", "context", "hidden", "names of"))
     print(f"(the parameters of word and character vocabularies are counted with {IDS_HERE} ids)\n")
     print("\n".join(about))
     print("\nlmworks pretrain PRESET DATA trains one; lmworks recipe show --preset PRESET > my.yaml writes it out.")

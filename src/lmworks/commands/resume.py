@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from lmworks.commands import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run's folder."""
@@ -13,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
-    from lmworks.commands.tune import finish, print_line
+    from lmworks.commands.tune import finish
     from lmworks.run.pipeline import resume
 
-    return finish(resume(args.run, print_line))
+    return finish(resume(args.run, show.line))

@@ -56,7 +56,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    show.table(("run", "started", "model", "data", "method, task", "state", "before → after", "size"), cells)
+    headers = ("run", "started", "model", "data", "method, task", "state", "before → after", "size")
+    show.table(headers, cells, spare=("size", "method, task", "started", "data", "model"))
 
 
 def _headline(headline: dict[str, Any] | None) -> str:

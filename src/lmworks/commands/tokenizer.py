@@ -206,7 +206,11 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps([comparison.as_dict() for comparison in comparisons], ensure_ascii=False, indent=1))
         return 0
     headers = ("tokenizer", "tokens", "bytes/token", "characters/token", "vocabulary", "used", "used %")
-    show.table((*headers, "unknown characters", "other faults"), [_row(comparison) for comparison in comparisons])
+    show.table(
+        (*headers, "unknown characters", "other faults"),
+        [_row(comparison) for comparison in comparisons],
+        spare=("characters/token", "used", "vocabulary"),
+    )
     for comparison in comparisons:
         print()
         for line in _fault_lines(comparison, args.faults):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.adapt.registry import METHODS, default
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, to_yaml
+from lmworks.commands import show
 from lmworks.run import recipe as recipes
 from lmworks.run.recipe import Recipe
 from lmworks.tasks.registry import TASKS
@@ -84,12 +85,7 @@ def start(recipe: Recipe, dry_run: bool) -> int:
     from lmworks.run.pipeline import run_recipe
 
     print(OPENING, file=sys.stderr)
-    return finish(run_recipe(recipe, print_line))
-
-
-def print_line(line: str) -> None:
-    """A line of progress, in its order with those on standard error."""
-    print(line, flush=True)
+    return finish(run_recipe(recipe, show.line))
 
 
 def finish(run: Run) -> int:

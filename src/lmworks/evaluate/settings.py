@@ -38,13 +38,14 @@ class EvaluateSettings(Settings):
     top_k: int = Field(50, ge=0, description="Continued with one of so many tokens; 0: of all.")
     general: str | None = Field(
         None,
-        description="A text file never trained on, to measure forgetting; none: Python's documentation topics.",
+        description="A text file never trained on, to measure forgetting, and of a new model how well it predicts "
+        "other texts; none: Python's documentation topics.",
     )
     general_bytes: int | None = Field(
         None,
         ge=0,
         description="How much of it is read; 0: forgetting is not measured; "
-        f"None: {GENERAL_BYTES}, less in a short run, of a new model 0.",
+        f"None: {GENERAL_BYTES}, less in a short run, of a new model 0 unless evaluate.general names a file.",
     )
 
     def resolve(self, new: bool, fraction: float = 1.0) -> None:
@@ -59,9 +60,9 @@ class EvaluateSettings(Settings):
         if self.max_tokens is None:
             self.max_tokens = 48 if new else 64
         if self.general_bytes is None:
-            self.general_bytes = (
-                0 if new else round(GENERAL_BYTES * max(fraction, 0.5))
-            )  # fewer pieces would not carry an interval
+            is_measured = not new or self.general is not None
+            # fewer pieces would not carry an interval
+            self.general_bytes = round(GENERAL_BYTES * max(fraction, 0.5)) if is_measured else 0
 
     @property
     def longest(self) -> int:

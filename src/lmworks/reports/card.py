@@ -40,7 +40,7 @@ def build(run: str | Path) -> dict[str, Any]:
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
-    listed = measures(first, last, task=(start.get("task") or {}).get("name"))
+    listed = measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
     notes = _precision_notes(events)
     notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {

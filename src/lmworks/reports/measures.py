@@ -34,13 +34,14 @@ Event = dict[str, Any]
 _EVERY = (ANSWERS, LOSS, ACCURACY, BITS, GENERAL_BITS, GENERAL_LOSS)  # of a journal that names no task
 
 
-def measures(before: Event, after: Event, task: str | None = None) -> list[dict[str, Any]]:
+def measures(before: Event, after: Event, task: str | None = None, is_new: bool = False) -> list[dict[str, Any]]:
     """The figures of two evaluations, the change of each and the verdict that its rows allow.
 
     Args:
         before, after: ``evaluation`` events; {} where there is none.
         task: what was learned; it says which figures are shown, and in which order. None: all but perplexity, which
             follows from the loss.
+        is_new: whether the model began with random weights, so that it has nothing to forget.
     """
     listed: list[dict[str, Any]] = []
     for figure in TASKS[task].figures if task in TASKS else _EVERY:
@@ -55,7 +56,8 @@ def measures(before: Event, after: Event, task: str | None = None) -> list[dict[
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
-        listed.append({**measure, "key": figure.key, "title": figure.title, "unit": figure.unit, "detail": detail})
+        title = (is_new and figure.title_of_new) or figure.title
+        listed.append({**measure, "key": figure.key, "title": title, "unit": figure.unit, "detail": detail})
     return listed
 
 

@@ -83,10 +83,12 @@ def _baseline(measure: Card) -> str:
 
 
 def _forgetting(card: Card) -> str:
-    """What became of a text that has nothing to do with the data."""
+    """What became of a text that has nothing to do with the data; empty for a new model, which forgets nothing."""
+    if card["run"]["new"]:
+        return ""
     measure = next((measure for measure in card["measures"] if measure["key"] in FORGETTING), None)
     if measure is None or not measure["change"]:
-        return "" if card["run"]["new"] else "forgetting was not measured"
+        return "forgetting was not measured"
     percent = measure["change"]["percent"]
     if measure["verdict"] == "worse":
         change = (

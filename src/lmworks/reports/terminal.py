@@ -22,7 +22,9 @@ from lmworks.reports import facts
 Card = dict[str, Any]
 ANSWERS = 6  # of one prompt, from the first to the last
 PLAIN_WIDTH = 120  # of lines that no terminal bounds
-_BARS = "▁▂▃▄▅▆▇█"
+WIDE = 100  # from so many columns on, a change and its interval stand side by side
+BARS = 60  # of a curve
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"better": "green", "worse": "red"}
 
 
@@ -30,19 +32,19 @@ def show(card: Card, console: Console | None = None) -> None:
     """Print a card of :func:`lmworks.reports.card.build`."""
     if console is None:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    console.print(render(card))
+    console.print(render(card, console.width))
 
 
-def render(card: Card) -> RenderableType:
-    """The card as something that rich prints."""
+def render(card: Card, width: int = PLAIN_WIDTH) -> RenderableType:
+    """The card as something that rich prints in so many columns."""
     parts: list[RenderableType] = [Text(card["summary"], style="bold"), Text(), _title(card)]
     parts += [Text(f"! {warning}", style="yellow") for warning in card["run"]["warnings"]]
     parts += [Text(f"→ {advice}", style="yellow") for advice in card["advice"]]
     if card["measures"]:
-        parts += [Text(), _measures(card)]
+        parts += [Text(), _measures(card, width)]
     parts += [Text(), _costs(card)]
     parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
-    parts += _curves(card)
+    parts += _curves(card, width)
     if card["progress"]:
         parts += [Text(), *(_grown(sample) for sample in card["progress"])]
     elif card["samples"]:
@@ -67,11 +69,14 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _measures(card: Card) -> Table:
+def _measures(card: Card, width: int) -> Table:
+    """A line for each figure; where the terminal is narrow, the interval stands below its change."""
     after = "after" if card["compared"]["after"] != "step" else f"step {figures.count(card['compared']['step'])}"
-    table = _table("on rows not trained on", "before", after, "change", "95 % interval", "rows", "")
-    table.columns[-1].justify = "left"
-    table.columns[-1].no_wrap = False
+    changes = ["change", "95 % interval"] if width >= WIDE else ["change\n95 % interval"]
+    table = _table("on rows not trained on", "before", after, *changes, "rows", "")
+    verdicts = table.columns[-1]
+    verdicts.justify, verdicts.no_wrap, verdicts.overflow = "left", False, "fold"
+    verdicts.min_width = max(len(word) for measure in card["measures"] for word in (measure["verdict"] or "-").split())
     for measure in card["measures"]:
         change = measure["change"] or {"value": None, "interval": None}
         ends = change["interval"]
@@ -80,12 +85,15 @@ def _measures(card: Card) -> Table:
             name.append(f", {measure['unit']}", style="dim")
         if measure.get("baseline"):
             name.append(f"\n{measure['detail'].partition('; ')[2]}", style="dim")
+        cells = [
+            figures.signed(change["value"]),
+            figures.interval(ends[0], ends[1], True) if ends else figures.UNKNOWN,
+        ]
         table.add_row(
             name,
             figures.number(measure["before"]["value"]),
             Text(figures.number(measure["after"]["value"]), style="bold"),
-            figures.signed(change["value"]),
-            figures.interval(ends[0], ends[1], True) if ends else figures.UNKNOWN,
+            *(cells if width >= WIDE else ["\n".join(cells)]),
             figures.count(measure["rows"]),
             Text(measure["verdict"] or "", style=_COLOURS.get(measure["verdict"], "")),
         )
@@ -106,24 +114,25 @@ def _costs(card: Card) -> RenderableType:
     return Columns([costs, list_] if card["planned"] else [list_], padding=(1, 4))  # side by side where there is room
 
 
-def _curves(card: Card) -> list[RenderableType]:
+def _curves(card: Card, width: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for name, key in (("training loss", "training"), ("held-out loss", "held_out")):
         points = [value for _, value in card["curves"][key]]
         if len(points) > 1:
             ends = f"{figures.number(points[0])} → {figures.number(points[-1])}"
-            lines.append(Text.assemble((f"{name:<14}", "dim"), sparkline(points), (f"  {ends}", "dim")))
+            bars = max(1, min(BARS, width - 14 - len(ends) - 2))
+            lines.append(Text.assemble((f"{name:<14}", "dim"), sparkline(points, bars), (f"  {ends}", "dim")))
     return [Text(), *lines] if lines else []
 
 
-def sparkline(values: list[float], width: int = 60) -> str:
+def sparkline(values: list[float], width: int = BARS) -> str:
     """Values as bars of eight heights; where there are more values than bars, each bar is the mean of neighbours."""
     bars = min(width, len(values))
     bounds = [index * len(values) // bars for index in range(bars + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in pairwise(bounds)]
     low, high = min(means), max(means)
     room = (high - low) or 1
-    return "".join(_BARS[round((mean - low) / room * (len(_BARS) - 1))] for mean in means)
+    return "".join(_HEIGHTS[round((mean - low) / room * (len(_HEIGHTS) - 1))] for mean in means)
 
 
 def _sample(sample: Card) -> RenderableType:

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from lmworks.base.errors import check_type
+from lmworks.base.errors import InputError, check_type
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import Run, Say, run_recipe
 from lmworks.run.plan import Plan
+from lmworks.run.recipe import Recipe
 from lmworks.run.setup import set_up
 from lmworks.text import python_rows
 
 MODEL_HINT = "give a folder, a GGUF file, an alias (lmworks models), hub:owner/name or pypi:name"
+DATA_HINT = 'give what the file does not say: data={"held_out": 100}'
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+def _also_by_name(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let positional-only arguments be given by name too.
+
+    They are positional-only because model and data are also sections of a recipe, for which keywords are settings:
+    ``plan("tinygpt", data, model={"num_hidden_layers": 2})``.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*words: Any, **settings: Any) -> R:
+            for name in names[len(words) :]:
+                if name not in settings:
+                    break
+                words += (settings.pop(name),)
+            return function(*words, **settings)
+
+        return call
+
+    return decorate
+
+
+@_also_by_name("model", "data")
 def tune(
     model: str | Path,
     data: Any,
+    /,
     *,
     method: str | None = None,
     out: str | Path | None = None,
@@ -34,20 +64,21 @@ def tune(
         out: the run's folder; must be new. Default: runs/<time>-<model>-<method>.
         say: gets each line of progress; default: silent but for the progress of training.
         **settings: further groups of the recipe: ``train={"epochs": 3}``, ``task="masked"``, ``lora={...}``,
-            ``evaluate={...}``.
+            ``evaluate={...}``, ``data={"held_out": 100}``.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
     """
     check_type(model, (str, Path), "model", MODEL_HINT)
-    source, rows = _source_and_rows(data)
-    values = {**settings, "model": str(model), "data": source, **_set_values(method, out)}
-    return run_recipe(recipes.resolve(values, "tune"), say, rows)
+    values, rows = _values(data, settings, method, out)
+    return run_recipe(_recipe_of_opened(str(model), values, "tune"), say, rows)
 
 
+@_also_by_name("preset", "data")
 def pretrain(
     preset: str | Path,
     data: Any,
+    /,
     *,
     method: str | None = None,
     out: str | Path | None = None,
@@ -71,16 +102,16 @@ def pretrain(
     """
     check_type(preset, (str, Path), "preset", "give a preset (lmworks recipe presets lists them) or a recipe (.yaml)")
     preset = str(preset)
-    source, rows = _source_and_rows(data)
-    values = {**settings, "data": source, **_set_values(method, out)}
+    values, rows = _values(data, settings, method, out)
     if recipes.is_recipe(preset):
-        recipe = recipes.read(preset, values)
+        recipe = recipes.read(preset, values, "pretrain")
     else:
         recipe = recipes.from_preset(preset, values, "pretrain")
     return run_recipe(recipe, say, rows)
 
 
-def plan(model: str | Path, data: Any, *, method: str | None = None, **settings: Any) -> Plan:
+@_also_by_name("model", "data")
+def plan(model: str | Path, data: Any, /, *, method: str | None = None, **settings: Any) -> Plan:
     """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data, trains and writes nothing.
 
     Args:
@@ -94,25 +125,47 @@ def plan(model: str | Path, data: Any, *, method: str | None = None, **settings:
     """
     check_type(model, (str, Path), "model", MODEL_HINT)
     model = str(model)
-    source, rows = _source_and_rows(data)
-    values = {**settings, "data": source, **_set_values(method, None)}
+    values, rows = _values(data, settings, method)
     if recipes.is_preset(model):
         recipe = recipes.from_preset(model, values, "plan")
     elif recipes.is_recipe(model):
-        recipe = recipes.read(model, values)
+        recipe = recipes.read(model, values, "plan")
     else:
-        recipe = recipes.resolve({**values, "model": model}, "plan")
+        recipe = _recipe_of_opened(model, values, "plan")
     return set_up(recipe, rows).plan
+
+
+def _recipe_of_opened(model: str, values: dict[str, Any], origin: str) -> Recipe:
+    """The recipe of a run that opens a model.
+
+    Raises:
+        InputError: it has settings of a new model.
+    """
+    if "model" in values:
+        hint = 'leave it out, or train a new model: lmworks.pretrain("tinygpt", data, model={...})'
+        raise InputError("is a setting of new models; a model that is opened has its own", "model", hint)
+    return recipes.resolve({**values, "model": model}, origin)
+
+
+def _values(
+    data: Any, settings: dict[str, Any], method: str | None, out: str | Path | None = None
+) -> tuple[dict[str, Any], Any]:
+    """The settings as the recipe has them, without the model; and the rows that are given in Python, or None."""
+    more = settings.get("data", {})
+    check_type(more, dict, "data", DATA_HINT)
+    if more:
+        data = {**(data if isinstance(data, dict) else {"source": data}), **more}
+    source, rows = _source_and_rows(data)
+    given = {"method": method, "out": None if out is None else str(out)}
+    return {**settings, "data": source, **{name: value for name, value in given.items() if value is not None}}, rows
 
 
 def _source_and_rows(data: Any) -> tuple[Any, Any]:
     """Data as the recipe has them, and the rows that are given in Python, or None."""
-    source = data.get("source") if isinstance(data, dict) else data
-    if source is None or isinstance(source, (str, Path)):
-        return (str(data) if isinstance(data, Path) else data), None
-    return {**(data if isinstance(data, dict) else {}), "source": python_rows.FILE}, python_rows.rows_of(source)
-
-
-def _set_values(method: str | None, out: str | Path | None) -> dict[str, Any]:
-    values = {"method": method, "out": None if out is None else str(out)}
-    return {name: value for name, value in values.items() if value is not None}
+    settings = data if isinstance(data, dict) else {"source": data}
+    source = settings.get("source")
+    if source is None:
+        return data, None
+    if isinstance(source, (str, Path)):
+        return {**settings, "source": str(source)}, None
+    return {**settings, "source": python_rows.FILE}, python_rows.rows_of(source)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
 from lmworks.base.journal import RunFolder
 from lmworks.language_model.opening import open_saved_model
 
@@ -25,7 +26,7 @@ def load(source: str | Path, **options: Any) -> LanguageModel:
     """
     if not isinstance(source, (str, Path)):
         raise InputError(f"{source!r} names no model", "source", "give a folder, a file or a name as text")
-    folder = Path(source).expanduser()
+    folder = expand_home(source)
     if not (folder / "journal.jsonl").is_file() or (folder / "final").is_dir():
         return open_saved_model(source, **options)
     if refused := sorted(name for name, value in options.items() if value not in (None, "cpu", "float32")):

@@ -107,7 +107,9 @@ class Evaluation:
             )
         if general and task.architecture != "decoder" and not task.general_examples(general, context):
             general = []
-            notes.append(f"forgetting is not measured: task {task.name} has no examples of plain texts for this model")
+            notes.append(
+                f"another text is not measured: task {task.name} has no examples of plain texts for this model"
+            )
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
 

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base.errors import InputError
-from lmworks.base.settings import Settings, build, merge, read_yaml
+from lmworks.base.settings import Overrides, Settings, build, merge, read_yaml
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.run import presets
 from lmworks.run.new_model import ModelSettings, NewTokenizer
@@ -25,6 +25,9 @@ from lmworks.train.settings import TrainSettings
 METHOD_OF_OPENED, METHOD_OF_NEW = methods.default("opened").name, methods.default("new").name
 SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
 """Groups that may be written as the value of one of their settings: ``data: faq.jsonl``."""
+
+COMMAND_LINE = "the command line"
+"""Where settings come from, for errors, unless something else is said."""
 
 LENGTHS = ("steps", "epochs")
 """The settings for the length of training, of which a run uses one."""
@@ -91,18 +94,19 @@ class Recipe(_WithMethods):
         return methods.method_of(self)
 
 
-def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
+def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overrides | None = None) -> Recipe:
     """Validated settings, with the defaults that depend on model and method filled in.
 
     Args:
         values: nested plain values; ``data``, ``tokenizer`` and ``task`` may be just the source or the name.
         origin: where the values come from, for errors.
+        overrides: those of the values that come from somewhere else.
 
     Raises:
         InputError: a setting is invalid, or conflicts with others.
     """
-    _refuse_two_lengths(values, origin)
-    recipe = build(Recipe, _write_out(values), origin)
+    _refuse_two_lengths(values, overrides.origin if overrides and _lengths(overrides.values) else origin)
+    recipe = build(Recipe, _write_out(values), origin, overrides)
     if recipe.is_new:
         if recipe.family is None:
             raise InputError("is missing", "family", "name the family in whose names a new model is saved: gpt2 ...")
@@ -120,15 +124,16 @@ def resolve(values: dict[str, Any], origin: str = "the command line") -> Recipe:
     return recipe
 
 
-def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe from a YAML file; ``overrides`` take precedence."""
+def read(path: str | Path, overrides: dict[str, Any] | None = None, origin: str = COMMAND_LINE) -> Recipe:
+    """A recipe from a YAML file; ``overrides``, which come from ``origin``, take precedence."""
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise InputError("is no recipe", str(path), "write settings as name: value; see lmworks recipe show")
-    return resolve(merge_values(values, overrides or {}), str(path))
+    changes = _write_out(overrides or {})
+    return resolve(merge_values(values, changes), str(path), Overrides(changes, origin))
 
 
-def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str = "the command line") -> Recipe:
+def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str = COMMAND_LINE) -> Recipe:
     """The recipe of a preset; ``overrides`` take precedence. An overridden vocab_size is exact, not an upper limit.
 
     Args:
@@ -137,7 +142,7 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str 
         origin: where the overrides come from, for errors: the preset's own values have none.
     """
     values, changes = presets.preset(name).values, _write_out(overrides or {})
-    if "vocab_size" in changes.get("tokenizer", {}):
+    if "vocab_size" in _group(changes, "tokenizer"):
         values = merge(values, {"tokenizer": {"at_most": False}})
     return resolve(merge_values(values, changes), origin)
 
@@ -146,20 +151,25 @@ def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
     """Nested merge in which the second's values take precedence. If the second names another task, the first's task
     settings are dropped; if it sets a length of training, the first's length is dropped."""
     first, second = _write_out(first), _write_out(second)
-    task_name = second.get("task", {}).get("name")
-    if task_name is not None and task_name != first.get("task", {}).get("name"):
+    task_name = _group(second, "task").get("name")
+    if task_name is not None and task_name != _group(first, "task").get("name"):
         first = {**first, "task": {}}
     if _lengths(second):
-        train = first.get("train") or {}
-        first = {**first, "train": {name: value for name, value in train.items() if name not in LENGTHS}}
+        train = {name: value for name, value in _group(first, "train").items() if name not in LENGTHS}
+        first = {**first, "train": train}
     return merge(first, second)
 
 
 def _lengths(values: dict[str, Any]) -> dict[str, Any]:
     """The settings for the length of training that have a value."""
-    train = values.get("train")
-    train = train if isinstance(train, dict) else {}
+    train = _group(values, "train")
     return {name: train[name] for name in LENGTHS if train.get(name) is not None}
+
+
+def _group(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The values of a group; empty where there are none, or what stands there is no group."""
+    group = values.get(name)
+    return group if isinstance(group, dict) else {}
 
 
 def _refuse_two_lengths(values: dict[str, Any], origin: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from lmworks.adapt import registry as methods
 from lmworks.base import process_memory
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
 from lmworks.base.journal import RunFolder
 from lmworks.families.opened import DTYPES
 from lmworks.families.registry import FAMILIES
@@ -134,7 +135,7 @@ def recipe_of(run: RunFolder) -> Recipe:
 def _from(folder: str, source: str) -> str:
     """A relative path, resolved against ``folder`` if it exists there and not in the working directory."""
     path = Path(folder, source)
-    return str(path) if folder and not Path(source).expanduser().exists() and path.exists() else source
+    return str(path) if folder and not expand_home(source).exists() and path.exists() else source
 
 
 def _base_precision(recipe: Recipe) -> str:

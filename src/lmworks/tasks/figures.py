@@ -20,6 +20,7 @@ class Figure(NamedTuple):
         unit: "nats per token" ...
         better: "lower" or "higher".
         divisor: of the numerators, where they have another unit than the figure.
+        title_of_new: what a person reads of a new model, where it is something else.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Figure(NamedTuple):
     unit: str = ""
     better: str = "lower"
     divisor: float = 1.0
+    title_of_new: str = ""
 
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
@@ -65,9 +67,17 @@ GENERAL_BITS = Figure(
     "row_bytes",
     "bits per byte",
     divisor=NATS_PER_BIT,
+    title_of_new="Another text",
 )
 GENERAL_LOSS = Figure(
-    "general_loss", "Forgetting: another text", "general", "loss", "row_nats", "row_tokens", "nats per token"
+    "general_loss",
+    "Forgetting: another text",
+    "general",
+    "loss",
+    "row_nats",
+    "row_tokens",
+    "nats per token",
+    title_of_new="Another text",
 )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
+from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames, name_rows
@@ -245,7 +246,7 @@ def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -
         return iter(datasets.read(name, notes)), name
     if name.startswith("hub:"):
         return _hub(name.removeprefix("hub:"), settings), name
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_dir():
         files = formats.files_in(path, settings)
         notes.append(f"{count_of(len(files), 'file')} of {path}")

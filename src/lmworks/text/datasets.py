@@ -6,6 +6,7 @@ are offline afterwards. Knows how to make rows, not what is done with them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -63,8 +64,8 @@ def read(name: str, notes: list[str]) -> list[Row]:
     rows, new_notes = NAMED[name].make()
     head = json.dumps({"name": name, "rows": len(rows), "notes": new_notes})
     body = "\n".join(json.dumps({"values": row.values, "place": row.place, "key": row.key}) for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(path, f"{head}\n{body}\n")
+    with contextlib.suppress(OSError, InputError):  # a cache that cannot be written is no reason to stop
+        files.atomic_write(path, f"{head}\n{body}\n")
     notes.extend(new_notes)
     return rows
 

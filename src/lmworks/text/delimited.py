@@ -152,8 +152,8 @@ def _names(fields: list[str], place: str, settings: DataSettings) -> list[str]:
     if len(fields) == 1 and settings.delimiter is None:
         _refuse_other_delimiter(fields[0], place)
     names = [name.strip() or f"column {index}" for index, name in enumerate(fields, 1)]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double:
+    double = next((name for name, count in Counter(names).items() if count > 1), None)
+    if double is not None:
         columns = guess_columns([fields])
         hint = (
             "name each column once; or, where the first line is a row, "
