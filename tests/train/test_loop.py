@@ -308,6 +308,18 @@ def test_samples_are_asked_after_each_evaluation_but_the_last_and_once(go):
     assert len(run.events("samples")) == 2
 
 
+def test_the_last_step_of_an_early_stop_is_not_sampled_during_training(go):
+    """It is sampled with all that is measured after training, as the last of all planned steps is."""
+    held_out = {1: 2.0, 2: 1.0, 3: 1.5, 4: 1.5}
+    hooks = Hooks(
+        evaluate=lambda network, step: {"loss": held_out[step]},
+        sample=lambda network, step: [{"prompt": "a", "answer": str(step)}],
+    )
+    _, run, outcome = go(hooks, epochs=9, evaluate_every=1, patience=2)
+    assert (outcome.reason, outcome.step) == ("early", 4)
+    assert [event["step"] for event in run.events("samples")] == [1, 2, 3]
+
+
 def test_many_short_epochs_are_measured_twenty_times(go, make_examples):
     seen = []
     hooks = Hooks(evaluate=lambda network, step: seen.append(step) or {"loss": 1.0})

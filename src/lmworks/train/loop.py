@@ -213,9 +213,9 @@ class _Training:
                 return
             self._step(indices)
             self.memory.end_stage("training")
-            better = self.monitor.evaluate_if_due(self.step)
+            better = self.monitor.is_due(self.step) and self.monitor.evaluate(self.step)
             self.memory.end_stage("measuring during training")
-            if self.settings.patience is not None and self.monitor.evaluations_since_best >= self.settings.patience:
+            if self.monitor.stops_early:
                 self.reason = "early"
             elif self.step >= self.total_steps:
                 self.reason = "finished"
