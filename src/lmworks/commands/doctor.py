@@ -27,6 +27,10 @@ EXTRAS = {
 }
 """What a person gains by each extra; their packages stand in the metadata."""
 
+REFRESH_HELP = (
+    "measure again, and forget the rates of all other matrix products, which runs then measure again; best while "
+    "nothing else runs"
+)
 TRIALS = 8  # of a block's pass, of which the fastest counts: other programs can only slow it
 
 
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--json, --refresh."""
     parser.description = "Tell which computer this is, how fast it computes, what is installed and what is cached."
     parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; no names of yours are in it")
-    parser.add_argument("--refresh", action="store_true", help="measure again, best while nothing else runs")
+    parser.add_argument("--refresh", action="store_true", help=REFRESH_HELP)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -89,6 +93,8 @@ def _products(refresh: bool) -> dict[str, Any]:
     measurement got; and why providers are left out."""
     precisions = product_rates.precisions()
     shapes = [shape for precision in precisions for shape in product_rates.limit_shapes(precision)]
+    if refresh:
+        product_rates.forget()
     measured = product_rates.product_rates(shapes, refresh)
     fastest = {}
     for precision in precisions:

@@ -49,6 +49,14 @@ class ProductRates:
         """The rates measured on this machine so far."""
         return measurements.read(MEASUREMENT, cls) or cls()
 
+    def without(self, shapes: Iterable[str]) -> ProductRates:
+        """The rates of all other shapes."""
+        gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
+        for shape in shapes:
+            for by_shape in (gflops, shares, tries):
+                by_shape.pop(shape, None)
+        return ProductRates(gflops, self.faults, shares, tries)
+
     def is_disturbed(self, shape: str) -> bool:
         """Whether other programs ran while this shape was measured."""
         return self.shares.get(shape, 1.0) < QUIET
@@ -96,18 +104,15 @@ def precisions() -> list[str]:
     """The precisions worth measuring: bfloat16 only where it is faster than float32, since measuring an emulated one
     would take minutes."""
     rates = machine.rates()
-    return ["float32", *["bfloat16"] * (rates.bfloat16 > rates.float32)]
+    return ["float32", "bfloat16"] if rates.bfloat16 > rates.float32 else ["float32"]
 
 
 def best_rate(precision: str) -> tuple[float, str]:
     """GFLOP/s of the fastest provider at the shapes of :func:`limit_shapes`, and its name; (0, "") before the first
     measurement."""
     cached = ProductRates.cached().gflops
-    rates: dict[str, float] = {}
-    for shape in limit_shapes(precision):
-        rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in cached.get(shape, {}).items()}
-    provider = max(rates, key=lambda name: rates[name], default="")
-    return rates.get(provider, 0.0), provider
+    rates = [(rate, name) for shape in limit_shapes(precision) for name, rate in cached.get(shape, {}).items()]
+    return max(rates, key=lambda pair: pair[0], default=(0.0, ""))
 
 
 def fastest_rates() -> machine.Rates:
@@ -115,9 +120,13 @@ def fastest_rates() -> machine.Rates:
     necessary."""
     product_rates([shape for precision in precisions() for shape in limit_shapes(precision)])
     rates = machine.rates()
-    return replace(
-        rates, **{precision: max(getattr(rates, precision), best_rate(precision)[0]) for precision in precisions()}
-    )
+    fastest: dict[str, Any] = {precision: _fastest_rate(rates, precision) for precision in precisions()}
+    return replace(rates, **fastest)
+
+
+def _fastest_rate(rates: machine.Rates, precision: str) -> float:
+    """GFLOP/s of the fastest provider, PyTorch's own rate counted."""
+    return max(float(getattr(rates, precision)), best_rate(precision)[0])
 
 
 def limit(precision: str, refresh: bool = False) -> float:
@@ -125,9 +134,11 @@ def limit(precision: str, refresh: bool = False) -> float:
 
     Args:
         precision: of the products.
-        refresh: measure PyTorch's own rate again.
+        refresh: measure it again, PyTorch's own rate and the providers'.
     """
-    return 1e9 * max(float(getattr(machine.rates(refresh), precision)), best_rate(precision)[0])
+    if refresh:
+        product_rates(limit_shapes(precision), refresh=True)
+    return 1e9 * _fastest_rate(machine.rates(refresh), precision)
 
 
 def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
@@ -135,14 +146,23 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
 
     Args:
         shapes: kernels/matmul.ProductShape as text.
-        refresh: measure again.
+        refresh: measure these shapes again, those measured by this process too; the rates of all others are kept.
     """
-    rates, requested = ProductRates() if refresh else ProductRates.cached(), set(shapes)
+    rates, requested = ProductRates.cached(), set(shapes)
+    if refresh:
+        rates = rates.without(requested)
+        _measured.difference_update(requested)
     if missing := sorted(shape for shape in requested - _measured if rates.is_due(shape)):
         rates = rates.with_measured(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
     return rates
+
+
+def forget() -> None:
+    """Forget the rates of all shapes: each is measured again when it is next needed."""
+    measurements.write(MEASUREMENT, asdict(ProductRates()))
+    _measured.clear()
 
 
 _measured: set[str] = set()
