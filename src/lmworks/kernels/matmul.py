@@ -29,7 +29,7 @@ PRECISIONS = ("float32", "bfloat16")
 PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
 PART_ROWS = 512
-NARROW_SIZE = 64  # sizes up to this one, such as LoRA ranks, are one class
+NARROW_SIZES = (16, 32, 64)  # classes of small sizes, such as LoRA ranks
 TOKENS = (16, 128, 512, 1024)  # classes of the number of tokens; up to 16: of texts that are generated together
 
 
@@ -39,7 +39,7 @@ class ProductShape(NamedTuple):
     Attributes:
         precision: float32 or bfloat16.
         layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
-        inputs, outputs: of the linear; sizes below 64 count as 64.
+        inputs, outputs: of the linear; small sizes are rounded up to the next of ``NARROW_SIZES``.
         tokens: rounded up to the next of ``TOKENS``; larger numbers count as the last.
     """
 
@@ -75,7 +75,11 @@ class ProductShape(NamedTuple):
 
 
 def _sizes(inputs: int, outputs: int, tokens: int) -> tuple[int, int, int]:
-    return max(inputs, NARROW_SIZE), max(outputs, NARROW_SIZE), token_class(tokens)
+    return _size_class(inputs), _size_class(outputs), token_class(tokens)
+
+
+def _size_class(size: int) -> int:
+    return next((narrow for narrow in NARROW_SIZES if size <= narrow), size)
 
 
 def token_class(tokens: int) -> int:
