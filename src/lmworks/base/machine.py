@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lmworks.base.contention import QUIET
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.control_groups import control_groups
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
@@ -179,7 +179,7 @@ def rates(refresh: bool = False) -> Rates:
         old = Rates(**cached[key]) if not refresh else None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    if old is not None and (old.share >= QUIET or old.tries >= TRIES):
+    if old is not None and (old.share >= UNDISTURBED_SHARE or old.tries >= TRIES):
         _known[key] = old
         return old
     measured = measure(threads(), memory()[1])
@@ -232,7 +232,7 @@ def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates
     speeds = measured or rates()
     chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
-    disturbed = "" if speeds.share >= QUIET else " while other programs ran"
+    disturbed = "" if speeds.share >= UNDISTURBED_SHARE else " while other programs ran"
     return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads{disturbed}"
 
 

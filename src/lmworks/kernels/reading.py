@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from lmworks.base import machine, measurements
-from lmworks.base.contention import QUIET, ShareMeter
+from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.kernels.library import library
 
 MEASUREMENT = "reading 2"
@@ -31,7 +31,7 @@ class ReadingRates:
     @property
     def is_disturbed(self) -> bool:
         """Whether other programs ran during the measurement."""
-        return self.share < QUIET
+        return self.share < UNDISTURBED_SHARE
 
 
 def reading_rates(refresh: bool = False) -> ReadingRates:
