@@ -14,13 +14,14 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
+from lmworks.model.training_cost import Workload
 from lmworks.train import checkpoint, monitor
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.progress import TrainingProgress
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
+from lmworks.train.step import accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
 CPU = torch.device("cpu")
 

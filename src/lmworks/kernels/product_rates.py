@@ -24,8 +24,6 @@ ADVANTAGE = 1.05
 ROUNDS, SECONDS = 3, 0.01  # rounds over all providers, and seconds of a provider in a round
 WEIGHT_BYTES = 32 << 20  # total size of the weights used in turn: as in a model, they are not in the caches
 TIMEOUT = 180.0  # seconds of a measuring process
-TRIES = 2
-"""A shape with rates is measured at most so often: again if other programs disturbed it, or a provider failed."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class ProductRates:
         if not self.gflops.get(shape):
             return True
         has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
-        return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < TRIES
+        return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < measurements.TRIES
 
     def with_measured(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""

@@ -7,6 +7,7 @@ precision and what is recomputed are chosen together, so that the run fits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +18,10 @@ from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
 from lmworks.kernels import product_rates
-from lmworks.model import sizes, training_cost
+from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
+from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
@@ -233,18 +235,10 @@ class Work:
         totals = np.array(lengths) + np.array(sources or [0] * len(lengths))
         tokens = int(sampler.visits() @ totals)  # of the very documents that these steps take
         epochs = tokens / max(1, totals.sum())
-        epoch = training_cost.training_flops(
-            setup.config,
-            setup.trained,
-            sum(lengths),
-            loss_tokens,
-            lengths,
-            sources or None,
-            labels=documents.labels,
-            recompute=train.recompute,
-        )
+        epoch = Workload(list(lengths), list(sources), loss_tokens, Counter(documents.labels))
+        flops = epoch.flops(setup.config, setup.trained, train.recompute)
         evaluations = evaluations_during(train, len(sampler), sampler.steps_per_epoch)
-        return cls(len(sampler), evaluations, tokens, round(loss_tokens * epochs), epoch.times(epochs))
+        return cls(len(sampler), evaluations, tokens, round(loss_tokens * epochs), flops.times(epochs))
 
 
 def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:

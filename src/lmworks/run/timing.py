@@ -37,7 +37,7 @@ from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.frozen_layers import store
 from lmworks.model.storage import BlockStorage, DenseStorage
-from lmworks.model.training_cost import training_flops
+from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import DataStatistics, TrainingSetup, WeightFormat
 from lmworks.train import optimizers
@@ -270,21 +270,9 @@ def _step_seconds(
 
 def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, documents: Sequence[Example]) -> float:
     """Of the timed documents, forward and backward, in a model of this depth."""
-    lengths = [example.width for example in documents]
-    sources = [len(example.source) for example in documents if example.source is not None]
-    targets = sum(example.num_targets for example in documents)
+    workload = Workload.of(documents, sum(example.num_targets for example in documents))
     recompute = round(setup.train.recompute * config.num_hidden_layers / setup.config.num_hidden_layers)
-    return float(
-        training_flops(
-            config,
-            method.trained_parameters(config),
-            sum(lengths),
-            targets,
-            lengths,
-            sources or None,
-            recompute=recompute,
-        ).total
-    )
+    return float(workload.flops(config, method.trained_parameters(config), recompute).total)
 
 
 def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: int) -> float:

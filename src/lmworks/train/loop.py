@@ -24,6 +24,7 @@ from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import library, matmul, product_rates
 from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
 from lmworks.train.arithmetic import Arithmetic
@@ -35,7 +36,6 @@ from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, sized
 from lmworks.train.step import (
     StepResult,
-    Workload,
     accumulate_gradients,
     autocast,
     cast_frozen_weights,

@@ -8,7 +8,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,46 +16,16 @@ from torch import nn
 
 from lmworks.base import process_memory
 from lmworks.base.seeds import derived_seed
-from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
+from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
-from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
+from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
-
-
-@dataclass
-class Workload:
-    """The documents that passed through a network, as needed to count floating-point operations.
-
-    Attributes:
-        lengths: tokens of each document.
-        sources: tokens of each document's source, if there are sources.
-        targets: number of tokens whose logits over the vocabulary were computed.
-        labels: by classification head, the number of tokens that it read.
-    """
-
-    lengths: list[int] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)
-    targets: float = 0.0
-    labels: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Workload) -> None:
-        """Add the documents of another workload."""
-        self.lengths += other.lengths
-        self.sources += other.sources
-        self.targets += other.targets
-        self.labels.update(other.labels)
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], targets: float) -> Workload:
-        """The workload of these documents."""
-        sources = [len(example.source) for example in examples if example.source is not None]
-        return cls([example.width for example in examples], sources, targets, count_labels(examples))
 
 
 @dataclass(frozen=True)
@@ -222,17 +192,7 @@ def accumulate_gradients(
 
 def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
     """FLOPs of forward and backward passes over the documents, with the network's current trainable parameters."""
-    flops = training_cost.training_flops(
-        network.config,
-        TrainedParameters.of(network),
-        sum(workload.lengths),
-        round(workload.targets),
-        workload.lengths,
-        workload.sources,
-        labels=workload.labels,
-        recompute=recompute,
-    )
-    return float(flops.total)
+    return float(workload.flops(network.config, TrainedParameters.of(network), recompute).total)
 
 
 def _seed(seed: int, device: torch.device) -> None:
