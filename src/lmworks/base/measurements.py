@@ -14,7 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.processor import identity
 
-Kind = TypeVar("Kind")
+Measurement = TypeVar("Measurement")
 MAX_ENTRIES = 200  # measurements that are kept; the oldest go
 TRIES = 2
 """A measurement that other programs disturbed is repeated by later processes, until it was made so often."""
@@ -61,7 +61,7 @@ def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], r
     return best
 
 
-def read(name: str, kind: type[Kind]) -> Kind | None:
+def read(name: str, kind: type[Measurement]) -> Measurement | None:
     """A measurement of this machine; None where there is none, or where the file holds something else in its place.
 
     Args:
@@ -80,10 +80,10 @@ def _key(name: str) -> str:
     return f"{identity()}; {name}"
 
 
-def _read(key: str, kind: type[Kind]) -> Kind | None:
+def _read(key: str, kind: type[Measurement]) -> Measurement | None:
     from pydantic import TypeAdapter, ValidationError
 
-    values = _all().get(key)
+    values = _read_entries().get(key)
     try:
         return None if values is None else TypeAdapter(kind).validate_python(values)
     except ValidationError:
@@ -91,21 +91,21 @@ def _read(key: str, kind: type[Kind]) -> Kind | None:
 
 
 def _write(key: str, values: dict[str, Any]) -> None:
-    every = _all()
-    every.pop(key, None)
-    every[key] = values
-    newest = dict(list(every.items())[-MAX_ENTRIES:])
+    entries = _read_entries()
+    entries.pop(key, None)
+    entries[key] = values
+    newest = dict(list(entries.items())[-MAX_ENTRIES:])
     with contextlib.suppress(OSError, InputError):
-        atomic_write(_place(), json.dumps(newest, indent=1) + "\n")
+        atomic_write(_path(), json.dumps(newest, indent=1) + "\n")
 
 
-def _place() -> Path:
+def _path() -> Path:
     return cache_folder() / "measurements.json"
 
 
-def _all() -> dict[str, Any]:
+def _read_entries() -> dict[str, Any]:
     try:
-        every = json.loads(_place().read_text(encoding="utf-8"))
+        entries = json.loads(_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return every if isinstance(every, dict) else {}
+    return entries if isinstance(entries, dict) else {}

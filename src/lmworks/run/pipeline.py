@@ -37,7 +37,7 @@ from lmworks.train.arithmetic import evaluation_providers
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
-from lmworks.train.progress import MeasurementProgress
+from lmworks.train.progress import EvaluationProgress
 
 Say = Callable[[str], None]
 
@@ -182,7 +182,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         recipe.train,
         run,
         _hooks(setup),
-        draw=setup.task.sample if setup.task.is_random else None,
+        transform=setup.task.sample if setup.task.is_random else None,
     )
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
@@ -237,7 +237,7 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: 
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                progress = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
+                progress = stack.enter_context(EvaluationProgress(f"measuring {when} training"))
                 stack.enter_context(listening(progress))
             figures, samples = evaluation.measure()
     except KeyboardInterrupt:

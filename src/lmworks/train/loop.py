@@ -79,19 +79,19 @@ def train(
     run: RunFolder,
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
-    draw: ExampleTransform | None = None,
+    transform: ExampleTransform | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; resume from the run's newest checkpoint where there is one.
 
     Args:
         network: on ``device``; changed in place.
-        examples: tokenized documents; with ``draw``, their fixed part.
+        examples: tokenized documents; with ``transform``, their fixed part.
         settings: of the training.
         run: the run's folder; a journal line per step and checkpoints are written to it.
         hooks: evaluation and the like.
         device: where to train.
-        draw: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each step
-            samples again, with a generator seeded by (seed, step, index).
+        transform: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each
+            step samples again, with a generator seeded by (seed, step, index).
 
     Returns:
         How training ended. With an evaluation hook, the network has the weights of the best evaluation.
@@ -116,7 +116,9 @@ def train(
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen, originals)
+            training = _Training(
+                network, examples, settings, run, hooks or Hooks(), device, transform, chosen, originals
+            )
             return training.run_session(stop_requested)
     finally:
         process_memory.stop_keeping_memory()
@@ -135,19 +137,19 @@ class _Training:
         run: RunFolder,
         hooks: Hooks,
         device: torch.device,
-        draw: ExampleTransform | None,
+        transform: ExampleTransform | None,
         chosen: Arithmetic,
         originals: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
-        self.hooks, self.device, self.draw, self.arithmetic = hooks, device, draw, chosen
+        self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, chosen
         epochs = settings.epochs if settings.steps is None else None
         self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
         self.total_steps = len(self.sampler)
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
         self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
-        self.identity = identity.of(examples, settings, draw)
+        self.identity = identity.of(examples, settings, transform)
         self.step, self.loss, self.reason = 0, None, ""
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
@@ -230,7 +232,7 @@ class _Training:
         started, step = time.perf_counter(), self.step + 1
         if not self.network.training:
             self.network.train()
-        documents = sample(self.examples, indices, self.draw, self.settings.seed, step)
+        documents = sample(self.examples, indices, self.transform, self.settings.seed, step)
         result = accumulate_gradients(
             self.network, documents, self.settings, step, self.arithmetic.precision, self.device
         )
@@ -349,7 +351,7 @@ class _Training:
             self.network,
             self.examples,
             self.settings,
-            self.draw,
+            self.transform,
             self.optimizer,
             self.arithmetic.precision,
             self.device,

@@ -107,17 +107,17 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def sample(
-    examples: Sequence[Example], indices: Sequence[int], draw: ExampleTransform | None, seed: int, step: int
+    examples: Sequence[Example], indices: Sequence[int], transform: ExampleTransform | None, seed: int, step: int
 ) -> list[Example]:
     """A step's examples, with their random part sampled by (seed, step, index), so that a resumed run samples the same.
 
     Args:
         examples: the fixed part of all of them.
         indices: of this step's examples.
-        draw: the random part of the task; None: there is none.
+        transform: the random part of the task; None: there is none.
         seed, step: of the run.
     """
-    if draw is None:
+    if transform is None:
         return [examples[index] for index in indices]
     times: Counter[int] = Counter()
     documents = []
@@ -125,7 +125,7 @@ def sample(
         repeat = (
             (times[index],) if times[index] else ()
         )  # a step larger than the data set contains examples several times
-        documents.append(draw(examples[index], np.random.default_rng((seed, step, index, *repeat))))
+        documents.append(transform(examples[index], np.random.default_rng((seed, step, index, *repeat))))
         times[index] += 1
     return documents
 
@@ -140,8 +140,10 @@ def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Bat
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
         return pack(examples, settings.room)
-    at_once = max(1, settings.room // examples[0].size)
-    return [collate(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
+    documents_per_batch = max(1, settings.room // examples[0].size)
+    return [
+        collate(examples[begin : begin + documents_per_batch]) for begin in range(0, len(examples), documents_per_batch)
+    ]
 
 
 def accumulate_gradients(
