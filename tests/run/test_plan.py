@@ -119,9 +119,9 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
             DataStatistics(LENGTHS),
             ProcessMemory(),
             _rates(),
-            replace(TIMING, quiet=quiet),
+            replace(TIMING, is_undisturbed=is_undisturbed),
         ).note
-        for quiet in (True, False)
+        for is_undisturbed in (True, False)
     ]
     assert notes[0] == ""
     assert "other programs" in notes[1]

@@ -11,7 +11,7 @@ import platform
 from typing import Any
 
 from lmworks.base import measurements
-from lmworks.base.contention import QUIET
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import PRECISIONS, Rates, measure
@@ -78,7 +78,7 @@ def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates
     speeds = measured or rates()
     chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
-    disturbed = "" if speeds.share >= QUIET else " while other programs ran"
+    disturbed = "" if speeds.share >= UNDISTURBED_SHARE else " while other programs ran"
     return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads{disturbed}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from lmworks.base.contention import QUIET
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.processor import identity
@@ -53,7 +53,7 @@ def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], r
     """
     key = _key(name)  # importing PyTorch to measure may change the number of threads
     earlier = None if refresh else _read(key, kind)
-    if earlier is not None and (earlier.share >= QUIET or earlier.tries >= TRIES):
+    if earlier is not None and (earlier.share >= UNDISTURBED_SHARE or earlier.tries >= TRIES):
         return earlier
     measured = measure()
     best = measured if earlier is None else measured.best_of(earlier)

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from lmworks.base import machine, process_memory
-from lmworks.base.contention import QUIET
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.files import cache_folder, folder_size, free_room, human
 from lmworks.base.probes import PRECISIONS
 from lmworks.base.sources import is_offline
@@ -201,11 +201,11 @@ def _print_rates(info: dict[str, Any]) -> None:
     show.table(
         ("measured", "", "", ""),
         [
-            (title, f"{rate:,.4g}", unit, disturbed.format(share) if share < QUIET else "")
+            (title, f"{rate:,.4g}", unit, disturbed.format(share) if share < UNDISTURBED_SHARE else "")
             for title, rate, unit, share in speeds
         ],
     )
-    if any(share < QUIET for *_, share in speeds):
+    if any(share < UNDISTURBED_SHARE for *_, share in speeds):
         show.line("what was measured while other programs ran may be too low; when they rest: lmworks doctor --refresh")
 
 

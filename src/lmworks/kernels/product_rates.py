@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lmworks.base import machine, measurements
-from lmworks.base.contention import QUIET, ShareMeter
+from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 
 MEASUREMENT = "matrix products 2"
 """Name in the cache; the number is raised when the measurement changes."""
@@ -57,7 +57,7 @@ class ProductRates:
 
     def is_disturbed(self, shape: str) -> bool:
         """Whether other programs ran while this shape was measured."""
-        return self.shares.get(shape, 1.0) < QUIET
+        return self.shares.get(shape, 1.0) < UNDISTURBED_SHARE
 
     def is_due(self, shape: str) -> bool:
         """Whether a shape is to be measured: for the first time, or again since the measurement was disturbed or a

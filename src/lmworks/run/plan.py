@@ -270,7 +270,11 @@ def _seconds_at_matmul_rate(setup: TrainingSetup, work: Work) -> dict[str, float
 def _note(timing: Timing | None) -> str:
     if timing is None:
         return "at least: the time of its matrix products alone"
-    return "" if timing.quiet else "measured while other programs ran: unreliable, the run may take much less or more"
+    return (
+        ""
+        if timing.is_undisturbed
+        else "measured while other programs ran: unreliable, the run may take much less or more"
+    )
 
 
 def _token_flops(setup: TrainingSetup) -> float:

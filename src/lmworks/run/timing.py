@@ -23,7 +23,7 @@ import torch
 
 from lmworks.adapt.method import Method
 from lmworks.base import measurements
-from lmworks.base.contention import QUIET, ShareMeter
+from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.scoring import row_losses
@@ -63,7 +63,7 @@ class Timing:
         evaluation: a token that passes through without training.
         answer: a token written for each of ``answer_rows`` texts at once.
         answer_rows: texts that were written at once.
-        quiet: whether the measurement had the processor for itself.
+        is_undisturbed: whether no other program ran during the measurement.
     """
 
     step: float
@@ -71,7 +71,7 @@ class Timing:
     evaluation: float
     answer: float
     answer_rows: int
-    quiet: bool = True
+    is_undisturbed: bool = True
 
 
 def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
@@ -94,8 +94,8 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
         return cached
     meter = ShareMeter(torch.get_num_threads())
     timing = _measure(setup, method, depths, answer_rows)
-    timing = replace(timing, quiet=meter.share() >= QUIET)
-    if timing.quiet:  # else it is measured again by whoever asks next
+    timing = replace(timing, is_undisturbed=meter.share() >= UNDISTURBED_SHARE)
+    if timing.is_undisturbed:  # else the next call measures it again
         measurements.write(name, asdict(timing))
     return timing
 

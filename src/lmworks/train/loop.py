@@ -146,7 +146,7 @@ class _Training:
         self.total_steps = len(self.sampler)
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
-        self.peak_rate = optimizers.peak_rate(network, settings)
+        self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
         self.identity = identity.of(examples, settings, draw)
         self.step, self.loss, self.reason = 0, None, ""
         self.diverged = False
@@ -169,7 +169,7 @@ class _Training:
         """All remaining steps."""
         self._resume()
         if self.settings.find_learning_rate:
-            self.peak_rate = self._find_rate()
+            self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._opening())
         meter = machine.EnergyMeter()
         meter.start()
@@ -237,19 +237,19 @@ class _Training:
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
         if norm or result.has_targets:
-            rate = optimizers.rate(step, self.total_steps, self.peak_rate, self.settings)
-            self.optimizer.advance(rate, norm, self.settings.clip)
+            learning_rate = optimizers.learning_rate(step, self.total_steps, self.peak_learning_rate, self.settings)
+            self.optimizer.advance(learning_rate, norm, self.settings.clip)
         else:
-            rate = 0.0
+            learning_rate = 0.0
         self.step, self.loss = step, result.loss
-        self._report_step(result, norm, rate, time.perf_counter() - started)
+        self._report_step(result, norm, learning_rate, time.perf_counter() - started)
 
-    def _report_step(self, result: StepResult, norm: float, rate: float, seconds: float) -> None:
+    def _report_step(self, result: StepResult, norm: float, learning_rate: float, seconds: float) -> None:
         """Journal, display, TensorBoard."""
         line: dict[str, Any] = {
             "step": self.step,
             "loss": result.loss,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "gradient_norm": norm,
             "tokens": result.tokens,
             "targets": result.targets,
@@ -339,7 +339,7 @@ class _Training:
         hint = f"restore {original} and take the same version of lmworks, or start a new run"
         return InputError(f"{fault}, so it cannot be resumed with these", str(self.run.path), hint)
 
-    def _find_rate(self) -> float:
+    def _find_learning_rate(self) -> float:
         """The peak learning rate by a range test; a resumed run reads it from its journal."""
         earlier = self.run.events("rate_finder")
         if earlier:
@@ -374,7 +374,7 @@ class _Training:
             "examples": len(self.examples),
             "trainable": sum(parameter.numel() for parameter in self.named.values()),
             "parameters": parameters,
-            "learning_rate": self.peak_rate,
+            "learning_rate": self.peak_learning_rate,
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
