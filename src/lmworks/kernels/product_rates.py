@@ -157,14 +157,14 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
     return rates
 
 
+_measured: set[str] = set()
+"""Shapes measured by this process, which does not repeat them: disturbing programs are probably still running."""
+
+
 def forget() -> None:
     """Forget the rates of all shapes: each is measured again when it is next needed."""
     measurements.write(MEASUREMENT, asdict(ProductRates()))
     _measured.clear()
-
-
-_measured: set[str] = set()
-"""Shapes measured by this process, which does not repeat them: disturbing programs are probably still running."""
 
 
 def _measure_apart(shapes: list[str]) -> ProductRates:
