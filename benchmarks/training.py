@@ -106,7 +106,7 @@ class Measurements:
 def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Measurements:
     """Every arm once a round, in turn, after a measurement of the machine."""
     results = Measurements()
-    precisions = ["float32", *["bfloat16"] * arms.bfloat16_is_faster()]
+    precisions = verdicts.precisions(arms.bfloat16_is_faster())
     peers = [arm.name for arm in chosen if arm.role == PEER]
     for number in range(rounds):
         results.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))

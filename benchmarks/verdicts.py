@@ -138,6 +138,11 @@ def targets(rates: Sequence[Mapping[str, float]], has_bfloat16: bool) -> Targets
     return Targets(2.5 if has_bfloat16 else 1.8, 3.2, 2.5, 2.5, {"float32": 75, "bfloat16": 70})
 
 
+def precisions(has_bfloat16: bool) -> list[str]:
+    """The precisions that are compared."""
+    return ["float32", "bfloat16"] if has_bfloat16 else ["float32"]
+
+
 def lora(
     rounds: Rounds, peers: Sequence[str], rates: Sequence[Mapping[str, float]], has_bfloat16: bool
 ) -> list[Verdict]:
@@ -151,11 +156,11 @@ def lora(
         has_bfloat16: whether bfloat16 products were measured to be faster than float32 ones.
     """
     asked = targets(rates, has_bfloat16)
-    precisions = ["float32", *["bfloat16"] * has_bfloat16]
+    *_, fastest = precisions(has_bfloat16)
     in_float32 = [peer for peer in peers if "float32" in peer]
     verdicts = compared(rounds, "lmworks float32", in_float32, "LoRA float32", asked.float32, None)
-    verdicts += compared(rounds, f"lmworks {precisions[-1]}", peers, f"LoRA {precisions[-1]}", asked.best, None)
-    for precision in precisions:
+    verdicts += compared(rounds, f"lmworks {fastest}", peers, f"LoRA {fastest}", asked.best, None)
+    for precision in precisions(has_bfloat16):
         arm = f"lmworks {precision}"
         why = "" if rounds.get(arm) else "lmworks did not run to its end"
         if precision in asked.share:

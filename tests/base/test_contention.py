@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,9 +47,18 @@ def test_what_waited_while_others_ran_is_their_share(system, ran, waited, busy, 
     assert meter.share() == share
 
 
-def test_where_nothing_is_counted_the_busy_time_serves(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("busy", "share"),
+    [
+        (6.0, 0.75),  # of 2 threads in 4 seconds
+        (9.0, 1.0),  # more threads than were named
+    ],
+)
+def test_where_nothing_is_counted_the_busy_time_serves(tmp_path, monkeypatch, busy, share):
     monkeypatch.setattr(contention, "_TASKS", tmp_path / "none")
     monkeypatch.setattr(contention, "_STAT", tmp_path / "none")
-    meter = ShareMeter(1)
-    sum(range(3_000_000))
-    assert 0 < meter.share() <= 1
+    own, clock = iter([10.0, 10.0 + busy]), iter([50.0, 54.0])
+    monkeypatch.setattr(contention, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr(contention, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    meter = ShareMeter(2)
+    assert meter.share() == share

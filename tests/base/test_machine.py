@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from peak_reset import reset_peak_memory
 
-from lmworks.base import energy, machine, probes, process_memory
+from lmworks.base import energy, machine, measurements, probes, process_memory, processor
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
@@ -34,7 +34,7 @@ def measured(monkeypatch, tmp_path):
         return created[0]
 
     monkeypatch.setattr(machine, "measure", measure)
-    return created, calls, tmp_path / "machine.json"
+    return created, calls, tmp_path / "measurements.json"
 
 
 def test_the_processor_says_what_linux_says():
@@ -72,15 +72,15 @@ def test_use_threads():
 
 
 def test_a_control_group_limits_cores(monkeypatch, tmp_path):
-    for module in (machine, process_memory):
+    for module in (processor, process_memory):
         monkeypatch.setattr(module, "control_groups", lambda controller: [tmp_path / "inner", tmp_path])
-    assert machine._quota() is None
+    assert processor._quota() is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert machine._quota() == 2
+    assert processor._quota() == 2
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "inner" / "cpu.cfs_period_us").write_text("100000\n")
-    assert machine._quota() == 1
+    assert processor._quota() == 1
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     assert process_memory.memory() == (1_000_000, 600_000)
@@ -108,7 +108,20 @@ def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkey
         monkeypatch.setattr(machine, "_known", {})
         created[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
         assert machine.rates().float32 == expected
-    assert len(calls) == machine.TRIES
+    assert len(calls) == measurements.TRIES
+
+
+def test_rates_are_kept_for_the_threads_that_they_were_measured_with(measured, monkeypatch):
+    """PyTorch, which the measurement imports, may set another number."""
+    _, calls, _ = measured
+    threads = [3]
+    monkeypatch.setattr(processor, "threads", lambda: threads[0])
+    monkeypatch.setattr(machine, "measure", lambda *_: threads.append(threads.pop() + 1) or calls.append(0) or MADE)
+    machine.rates()
+    threads[0] = 3
+    monkeypatch.setattr(machine, "_known", {})  # another process
+    machine.rates()
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_masked_words_show_input_and_target(tmp_path, text, capsys):
     assert counts, shown.out
     assert float(counts[3]) == pytest.approx(100 * int(counts[1]) / int(counts[2]), abs=0.06)
     assert re.search(r"of the hidden are [\d.]+% masked", shown.out)
-    assert "trains a model that is: encoder; this one is: decoder" in shown.err
+    assert "trains an encoder; this model is a decoder" in shown.err
     run(*words)
     assert capsys.readouterr().out == shown.out
 

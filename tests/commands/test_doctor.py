@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from lmworks.base import machine
+from lmworks.base import machine, measurements
 from lmworks.base.probes import Rates
 from lmworks.commands import doctor
 from lmworks.commands.main import main
+from lmworks.kernels import product_rates
 from lmworks.kernels.product_rates import ProductRates, limit_shapes
 from lmworks.kernels.reading import ReadingRates
 
@@ -78,8 +79,12 @@ def test_refresh_measures_again(monkeypatch):
     monkeypatch.setattr(machine, "measure", lambda threads, free: calls.append(threads) or MADE)
     assert main(["doctor", "--json"]) == 0
     assert calls == []
+    other = ProductRates({"of a run": {"pytorch": 1.0}}, {"onednn": "failed"})
+    measurements.write(product_rates.MEASUREMENT, asdict(other))
     assert main(["doctor", "--refresh"]) == 0
     assert len(calls) == 1
+    assert "of a run" not in ProductRates.cached().gflops  # its run measures it again, with onednn
+    assert ProductRates.cached().faults == {}
 
 
 def test_paths_outside_of_the_home_stay(tmp_path):

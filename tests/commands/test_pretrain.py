@@ -108,7 +108,7 @@ def test_the_settings_of_pretrain_are_listed(capsys):
         (["tinygtp"], "did you mean tinygpt"),
         (["tinygpt", "--model.num_attention_heads", "5"], "does not divide"),
         (["tinygpt", "--model.num_hidden_layer", "2"], "model.num_hidden_layers"),
-        (["tinybert", "--task", "causal"], "task causal trains a model that is: decoder"),
+        (["tinybert", "--task", "causal"], "task causal trains a decoder"),
         (["tinybert", "--objective.name", "causal"], "--task"),
         (["llama-1m", "--tokenizer.vocab_size", "100000"], "more than the text can fill"),
     ],

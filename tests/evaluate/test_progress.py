@@ -55,7 +55,7 @@ def test_every_example_is_reported_once():
 def test_items_and_time_left_are_shown(monkeypatch, terminal):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     out = io.StringIO()
-    with progress.MeasurementProgress("measuring", Console(file=out, force_terminal=terminal, width=80)) as shown:
+    with progress.EvaluationProgress("measuring", Console(file=out, force_terminal=terminal, width=80)) as shown:
         shown.begin("held-out examples", 10)
         shown.advance(4)
         shown.advance(6)

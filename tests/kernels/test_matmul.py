@@ -110,7 +110,7 @@ def test_other_strides_and_addends_of_other_sizes_are_refused() -> None:
     a, b, c = torch.zeros(4, 6)[:, ::2], torch.zeros(3, 5), torch.zeros(4, 5)
     with pytest.raises(ValueError, match="a: neither"):
         library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(c), None, 1.0)
-    with pytest.raises(ValueError, match="first"):
+    with pytest.raises(ValueError, match="addend"):
         library().matmul(to_dlpack(a.contiguous()), to_dlpack(b), to_dlpack(c), to_dlpack(torch.zeros(3, 5)), 1.0)
 
 

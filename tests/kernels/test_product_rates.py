@@ -77,6 +77,27 @@ def test_a_disturbed_measurement_is_made_again_by_a_later_process(monkeypatch: p
     assert (rates.gflops[shape]["pytorch"], rates.is_disturbed(shape)) == (500.0, False)
 
 
+def test_a_refresh_measures_only_the_shapes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def measures(shapes: list[str]) -> ProductRates:
+        calls.append(shapes)
+        return ProductRates({shape: {"pytorch": 100.0 / len(calls)} for shape in shapes})
+
+    monkeypatch.setattr(product_rates, "_measure_apart", measures)
+    product_rates.product_rates(SHAPES)
+    rates = product_rates.product_rates(SHAPES[:1], refresh=True)
+    assert calls == [sorted(SHAPES), SHAPES[:1]]
+    assert [rates.gflops[shape]["pytorch"] for shape in SHAPES] == [50.0, 100.0, 100.0]
+    assert ProductRates.cached() == rates
+    product_rates.product_rates(SHAPES)
+    assert len(calls) == 2
+    product_rates.forget()
+    assert ProductRates.cached() == ProductRates()
+    product_rates.product_rates(SHAPES[1:])
+    assert calls[2:] == [sorted(SHAPES[1:])]
+
+
 def test_another_provider_is_chosen_where_it_is_clearly_faster() -> None:
     rates = ProductRates(
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from test_sizes import CONFIGS, SMALL, _config
@@ -106,10 +108,15 @@ def test_an_adapter_of_the_head_costs_where_logits_are_made() -> None:
 def test_nothing_is_passed_back_below_the_lowest_trained_layer(name, trained, frozen) -> None:
     config = _config(name)
     assert frozen_layers(config, trained(config)) == frozen
-    if set(frozen.values()) != {0}:
-        below = min(frozen.values()) + 1
-        costs = [training_flops(config, trained(config), 6, 2, [6], [5], recompute=r).total for r in (0, below - 1)]
-        assert config.architecture == "encoder-decoder" or costs[0] == costs[1]  # nothing of them is recomputed
+    sources = [5] if config.architecture == "encoder-decoder" else None
+    costs = [
+        training_flops(config, trained(config), 6, 2, [6], sources, recompute=layers).total
+        for layers in range(sum(stack.layers for stack in sizes.stacks(config)) + 1)
+    ]
+    recomputed = [more > fewer for fewer, more in pairwise(costs)]  # by layer; none of those that are not passed back
+    assert recomputed == [
+        layer >= frozen[stack.prefix] for stack in sizes.stacks(config) for layer in range(stack.layers)
+    ]
 
 
 def test_a_network_without_storage_has_the_names_of_a_real_one() -> None:

@@ -33,7 +33,7 @@ TIMING = Timing(step=0.1, step_tokens=40, evaluation=0.001, answer=0.0, answer_r
 
 def _plan(
     memory: str | None = None,
-    free: int = PLENTY,
+    available: int = PLENTY,
     method: str = "lora",
     bfloat16: float = 0.0,
     config: ModelConfig = CONFIG,
@@ -45,7 +45,7 @@ def _plan(
     train = TrainSettings(**values)  # type: ignore[arg-type]
     chosen = make(method, LoRASettings(rank=4) if method == "lora" else None)
     return plan.make(
-        config, chosen, train, DataStatistics(LENGTHS), ProcessMemory(10_000_000, free=free), rates, TIMING
+        config, chosen, train, DataStatistics(LENGTHS), ProcessMemory(10_000_000, available=available), rates, TIMING
     )
 
 
@@ -90,12 +90,12 @@ def test_a_budget_below_the_weights_is_refused() -> None:
 def test_a_machine_too_small_is_an_error_before_the_start() -> None:
     whole = _plan().memory["total"]
     with pytest.raises(InputError) as caught:
-        _plan(free=whole - 1)
+        _plan(available=whole - 1)
     assert "this machine has" in caught.value.fault
     assert caught.value.place == "memory"
-    assert _plan(f"{whole - 1}B", free=whole).recompute > 0
+    assert _plan(f"{whole - 1}B", available=whole).recompute > 0
     with pytest.raises(InputError, match="needs") as caught:
-        _plan("100GB", free=1000)
+        _plan("100GB", available=1000)
     assert caught.value.hint == "a machine with more memory"
 
 
@@ -116,7 +116,7 @@ def _obeyed(hint: str) -> dict[str, Any]:
 @pytest.mark.parametrize("budgeted", [True, False])
 def test_every_hint_works_when_it_is_obeyed(method: str, part: float, changes: dict, budgeted: bool) -> None:
     whole = _plan(method=method, **changes).memory["total"]
-    given = {"memory": f"{round(part * whole)}B"} if budgeted else {"free": round(part * whole)}
+    given = {"memory": f"{round(part * whole)}B"} if budgeted else {"available": round(part * whole)}
     try:
         _plan(method=method, **(changes | given))
     except InputError as error:

@@ -165,7 +165,7 @@ class TestRefusals:
         [
             ("labels", [], "does not learn labels: it has no head for them"),
             ("completion", [], "does not learn rows of kind completion"),
-            ("pairs", ["--task", "seq2seq"], "task seq2seq trains a model that is: encoder-decoder"),
+            ("pairs", ["--task", "seq2seq"], "task seq2seq trains an encoder-decoder"),
             ("text", ["--task", "maskd"], "did you mean masked?"),
             ("text", ["--task", "masked", "--task.prefix", "x"], "task masked does not use it"),
             ("text", ["--task.windos", "random"], "did you mean task.windows?"),

@@ -1,16 +1,13 @@
-"""What a run says of settings that do not suit this machine, and the limit that it is measured by."""
+"""What a run says of its documents, the limit that it is measured by, and that runs take turns."""
 
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-import lmworks
 from lmworks.base import machine
-from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
 from lmworks.data.batch import Example
 from lmworks.kernels import product_rates
@@ -35,35 +32,12 @@ def _measured(monkeypatch):
 
     monkeypatch.setattr(machine, "rates", rates)
     monkeypatch.setattr(product_rates, "best_rate", lambda precision: (0.0, ""))
+    monkeypatch.setattr(product_rates, "product_rates", lambda shapes, refresh=False: calls.append((*shapes, refresh)))
     return calls
 
 
 def documents(*lengths: int) -> list[Example]:
     return [Example(np.zeros(length, np.int32), np.ones(length, bool)) for length in lengths]
-
-
-def test_more_threads_than_the_machine_runs_at_once_are_refused(tmp_path):
-    item = machine.processor()
-    most = max(item.cores, item.logical)
-    with pytest.raises(InputError, match=f"{most + 1} threads are more than this machine runs at once"):
-        lmworks.tune("a", "b", out=tmp_path / "run", train={"threads": most + 1})
-    assert not (tmp_path / "run").exists()
-
-
-def test_more_threads_than_cores_are_said(monkeypatch):
-    item = replace(machine.processor(), cores=2, logical=4)
-    monkeypatch.setattr(machine, "processor", lambda: item)
-    pipeline._refuse_threads(4)
-    assert pipeline._slowdown_notes(TrainSettings(threads=2), "float32") == []
-    (output,) = pipeline._slowdown_notes(TrainSettings(threads=3), "float32")
-    assert "3 threads share 2 cores" in output
-    assert "train.threads" in output
-
-
-def test_bfloat16_that_is_emulated_is_said_with_its_rate(measured):
-    (output,) = pipeline._slowdown_notes(TrainSettings(precision="bfloat16"), "bfloat16")
-    assert "2 beside 100 GFLOP/s" in output
-    assert pipeline._slowdown_notes(TrainSettings(precision="float32"), "float32") == []
 
 
 def test_documents_longer_than_a_row_are_said_once_with_their_number():
@@ -80,7 +54,7 @@ def test_a_limit_that_was_passed_is_measured_anew_once(measured):
     assert pipeline._limit("float32", 90e9) == 100e9
     assert measured == [False]
     assert pipeline._limit("float32", 285e9) == 250e9
-    assert measured == [False, False, True]
+    assert measured == [False, False, (*product_rates.limit_shapes("float32"), True), True]
 
 
 @pytest.mark.parametrize(("flops", "output"), [(50.0, "50% of this machine's limit"), (285.0, ABOVE_LIMIT)])

@@ -119,9 +119,9 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
             DataStatistics(LENGTHS),
             ProcessMemory(),
             _rates(),
-            replace(TIMING, quiet=quiet),
+            replace(TIMING, is_undisturbed=is_undisturbed),
         ).note
-        for quiet in (True, False)
+        for is_undisturbed in (True, False)
     ]
     assert notes[0] == ""
     assert "other programs" in notes[1]
@@ -130,15 +130,26 @@ def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:
 
 def test_a_model_too_large_to_be_tried_takes_the_time_of_its_products_at_least(monkeypatch) -> None:
     monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
-    monkeypatch.setattr(plan.product_rates, "fastest_rates", _rates)
-    train = TrainSettings(precision="float32")
-    created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
-    assert created.seconds["training"] == pytest.approx(created.flops["total"] / 100e9)
-    assert "at least" in created.note
-    monkeypatch.setattr(plan.product_rates, "fastest_rates", lambda: _rates(float32=0))
-    created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory(), _rates())
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", lambda: _rates(bfloat16=400.0))
+    documents = DataStatistics(LENGTHS, evaluation_tokens=48)
+    token = sizes.forward_flops(CONFIG, 16, 16).total / 16  # of a document of the mean length
+    for precision, rate in (("float32", 100e9), ("bfloat16", 400e9)):
+        train = TrainSettings(precision=precision)
+        created = plan.make(CONFIG, make("full"), train, documents, ProcessMemory(), _rates())
+        assert created.seconds["training"] == pytest.approx(created.flops["total"] / rate)
+        assert created.seconds["before"] == pytest.approx(48 * token / 100e9)  # in float32
+        assert "at least" in created.note
+
+
+@pytest.mark.parametrize("unknown", ["float32", "bfloat16"])
+def test_a_time_without_a_rate_is_not_known(unknown: str, monkeypatch) -> None:
+    monkeypatch.setattr(timing_module, "LARGEST_NETWORK_BYTES", 1)
+    rates = _rates(**({"float32": 100.0, "bfloat16": 400.0} | {unknown: 0}))
+    monkeypatch.setattr(plan.product_rates, "fastest_rates", lambda: rates)
+    train = TrainSettings(precision="bfloat16")
+    created = plan.make(CONFIG, make("full"), train, DataStatistics(LENGTHS), ProcessMemory())
     assert created.seconds == {}
-    assert any("not known" in line for line in created.lines())
+    assert [line for line in created.lines() if line.startswith("time        not known (bfloat16, ")]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +187,8 @@ def test_every_kind_from_scratch(config: ModelConfig, sources: list[int]) -> Non
     assert created.seconds["total"] > created.seconds["training"] > created.seconds["evaluation"] > 0
     more = _make(config, train, DataStatistics(LENGTHS, sources))
     assert more.flops["head"] > created.flops["head"]
-    assert "encoder" in config.architecture or created.memory["activations"] > 0
+    recomputed = _make(config, train.model_copy(update={"recompute": 9}), DataStatistics(LENGTHS, sources))
+    assert created.memory["activations"] > recomputed.memory["activations"] > 0
 
 
 def test_padded_rows_are_as_long_as_the_longest() -> None:

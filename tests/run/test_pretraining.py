@@ -259,7 +259,7 @@ class TestErrors:
         self.refused(pairs, tmp_path, "target", "transformer-tiny")
 
     def test_a_task_of_another_architecture(self, text, tmp_path):
-        self.refused(text, tmp_path, "task masked trains a model that is: encoder", task="masked")
+        self.refused(text, tmp_path, "task masked trains an encoder", task="masked")
 
     def test_what_the_family_cannot_say(self, text, tmp_path):
         self.refused(text, tmp_path, "cannot say", model={"norm": "rms"})

@@ -60,7 +60,7 @@ def test_the_timed_network_has_the_weights_of_the_run(weights, monkeypatch):
         return original(network, *rest)
 
     monkeypatch.setattr(timing, "_step_seconds", step_seconds)
-    monkeypatch.setattr(timing, "QUIET", 0.0)
+    monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 0.0)
     wide = DECODER.model_copy(update={"hidden_size": 32, "num_attention_heads": 4})
     result = timing.read_or_measure(_setup(wide).with_weights(weights), make("lora"), answer_rows=2)
     assert result is not None
@@ -70,7 +70,7 @@ def test_the_timed_network_has_the_weights_of_the_run(weights, monkeypatch):
 
 
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET", 0.0)
+    monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 0.0)
     first = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
     monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
@@ -83,10 +83,10 @@ def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
 
 
 def test_a_measurement_that_other_programs_disturbed_is_not_kept(monkeypatch):
-    monkeypatch.setattr(timing, "QUIET", 2.0)
+    monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 2.0)
     result = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert result is not None
-    assert not result.quiet
+    assert not result.is_undisturbed
     monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         timing.read_or_measure(_setup(DECODER), make("lora"))

@@ -37,14 +37,14 @@ def test_the_task_that_suits_or_what_would_work(architecture, kind):
     if suited is not None:
         assert choose(kind, model(architecture)).name == suited
         return
-    with pytest.raises(InputError, match=f"is {architecture} does not learn") as refusal:
+    with pytest.raises(InputError, match=f"an? {architecture} does not learn") as refusal:
         choose(kind, model(architecture))
     named = re.findall(r"--task (\w+)", refusal.value.hint)
-    others = re.search(r"model that is (.*) for these rows", refusal.value.hint)
+    others = re.search(r"or take (.*) for these rows", refusal.value.hint)
     assert named or others
     for name in named:
         assert choose(kind, model(architecture), name=name).name == name
-    for other in others[1].split(" or ") if others else []:
+    for other in re.findall(r"an? ([\w-]+)", others[1]) if others else []:
         assert choose(kind, model(other)).architecture == other
 
 

@@ -184,6 +184,19 @@ def test_a_first_row_of_data_is_taken_for_no_header(first, tmp_path):
     assert len(corpus.read(path, options_in(caught.value.hint))) == 3
 
 
+def test_only_a_table_has_a_header(tmp_path):
+    table, objects = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    table.write_text("\n1,Are you open\nham,Yes we are\n")  # its header is not in the first line
+    objects.write_text('\n{"1": "ham", "Are you open": "Yes we are"}\n')  # its first row is in the second line
+    hints = []
+    for path in (table, objects):
+        with pytest.raises(InputError) as caught:
+            corpus.read(path)
+        hints.append(caught.value.hint)
+    assert "--data.header false" in hints[0]
+    assert "header" not in hints[1]
+
+
 @pytest.mark.parametrize("name", ["label", "messages", "source", "target"])
 def test_fields_that_are_no_settings_are_explained(name):
     with pytest.raises(InputError, match="is no known setting") as caught:

@@ -17,8 +17,8 @@ LEVELS = {"signed": eight_bit.signed(CPU), "unsigned": eight_bit.unsigned(CPU)}
 
 def through(values: torch.Tensor, levels: eight_bit.Levels) -> torch.Tensor:
     codes, scales = torch.empty(len(values), dtype=torch.uint8), torch.empty(eight_bit.num_scales(len(values)))
-    eight_bit.compress(values, levels, codes, scales)
-    return eight_bit.restore(codes, levels, scales)
+    eight_bit.quantize(values, levels, codes, scales)
+    return eight_bit.dequantize(codes, levels, scales)
 
 
 @pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
@@ -72,7 +72,7 @@ def test_the_native_step_is_the_definition(size, monkeypatch):
             optimizer.advance(1e-2)
         state = optimizer.state[parameter]
         moments = [
-            eight_bit.restore(state[name], LEVELS[levels], state[f"{name}_scale"])
+            eight_bit.dequantize(state[name], LEVELS[levels], state[f"{name}_scale"])
             for name, levels in (("exp_avg", "signed"), ("exp_avg_sq", "unsigned"))
         ]
         results.append((parameter.detach(), *moments))

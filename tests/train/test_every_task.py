@@ -55,7 +55,7 @@ def one_by_one(network, examples) -> tuple[torch.Tensor, int, torch.Tensor, int]
 def test_the_loss_is_the_definition_however_rows_are_laid(kind):
     created = task(kind)
     network = created.make().train()
-    examples = sample(created.examples, range(6 if kind != "seq2seq" else 4), created.draw, 0, 1)
+    examples = sample(created.examples, range(6 if kind != "seq2seq" else 4), created.transform, 0, 1)
     words, count, pairs, asked = one_by_one(network, examples)
     expected = words / count + (pairs / asked if asked else 0)
     expected.backward()
@@ -113,7 +113,7 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
     def go(folder, hooks, **changes):
         run = RunFolder(folder) if folder.exists() else RunFolder.create(folder, "")
         network = created.make(**shape)
-        outcome = train(network, created.examples, settings(**changes), run, hooks, draw=created.draw)
+        outcome = train(network, created.examples, settings(**changes), run, hooks, transform=created.transform)
         return network, run, outcome
 
     def stop(line):
@@ -133,12 +133,12 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
 
 def test_each_pass_over_the_data_hides_other_words():
     created = task("masked")
-    (first,), (second,), (again,) = (sample(created.examples, [0], created.draw, 0, step) for step in (1, 2, 1))
+    (first,), (second,), (again,) = (sample(created.examples, [0], created.transform, 0, step) for step in (1, 2, 1))
     assert not np.array_equal(first.loss, second.loss) or not np.array_equal(first.ids, second.ids)
     assert np.array_equal(first.loss, again.loss)
     assert np.array_equal(first.ids, again.ids)
-    assert not np.array_equal(first.ids, sample(created.examples, [0], created.draw, 1, 1)[0].ids)
-    single, other = sample(created.examples, [0, 0], created.draw, 0, 1)
+    assert not np.array_equal(first.ids, sample(created.examples, [0], created.transform, 1, 1)[0].ids)
+    single, other = sample(created.examples, [0, 0], created.transform, 0, 1)
     assert np.array_equal(single.ids, first.ids)
     assert not np.array_equal(single.ids, other.ids)
 
@@ -146,9 +146,16 @@ def test_each_pass_over_the_data_hides_other_words():
 def test_a_run_does_not_go_on_with_another_task(tmp_path):
     run = RunFolder.create(tmp_path / "run", "")
     first, second = task("masked"), task("masked", mask_rate=0.2)
-    train(first.make(), first.examples, settings(steps=4, checkpoint_every=2), run, Hooks(quiet=True), draw=first.draw)
+    train(
+        first.make(),
+        first.examples,
+        settings(steps=4, checkpoint_every=2),
+        run,
+        Hooks(quiet=True),
+        transform=first.transform,
+    )
     with pytest.raises(InputError, match="other task"):
-        train(first.make(), first.examples, settings(steps=4), run, Hooks(quiet=True), draw=second.draw)
+        train(first.make(), first.examples, settings(steps=4), run, Hooks(quiet=True), transform=second.transform)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,7 +191,14 @@ def test_a_network_that_has_learned_by_heart_is_right(tmp_path):
     created = task("seq2seq")
     network = created.make()
     run = RunFolder.create(tmp_path / "run", "")
-    train(network, created.examples, settings(steps=150, learning_rate=1e-2), run, Hooks(quiet=True), draw=created.draw)
+    train(
+        network,
+        created.examples,
+        settings(steps=150, learning_rate=1e-2),
+        run,
+        Hooks(quiet=True),
+        transform=created.transform,
+    )
     remaining = scoring.summary(
         scoring.row_losses(network, created.examples), [single.bytes for single in created.examples]
     )

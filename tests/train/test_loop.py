@@ -14,13 +14,14 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.model import sizes
+from lmworks.model.training_cost import Workload
 from lmworks.train import checkpoint, monitor
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.progress import TrainingProgress
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import Workload, accumulate_gradients, batches_of, cast_frozen_weights, training_flops
+from lmworks.train.step import accumulate_gradients, batches_of, cast_frozen_weights, training_flops
 
 CPU = torch.device("cpu")
 
@@ -306,6 +307,18 @@ def test_samples_are_asked_after_each_evaluation_but_the_last_and_once(go):
     ]
     go(hooks, run=run, steps=6, evaluate_every=2)
     assert len(run.events("samples")) == 2
+
+
+def test_the_last_step_of_an_early_stop_is_not_sampled_during_training(go):
+    """It is sampled with all that is measured after training, as the last of all planned steps is."""
+    held_out = {1: 2.0, 2: 1.0, 3: 1.5, 4: 1.5}
+    hooks = Hooks(
+        evaluate=lambda network, step: {"loss": held_out[step]},
+        sample=lambda network, step: [{"prompt": "a", "answer": str(step)}],
+    )
+    _, run, outcome = go(hooks, epochs=9, evaluate_every=1, patience=2)
+    assert (outcome.reason, outcome.step) == ("early", 4)
+    assert [event["step"] for event in run.events("samples")] == [1, 2, 3]
 
 
 def test_many_short_epochs_are_measured_twenty_times(go, make_examples):

@@ -8,13 +8,13 @@ import torch
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
-from lmworks.train.optimizers import gradient_norm, groups, make, peak_rate, rate
+from lmworks.train.optimizers import gradient_norm, groups, learning_rate, make, peak_learning_rate
 from lmworks.train.settings import OptimizerSettings, TrainSettings
 
 
 def rates(total: int = 20, **settings) -> list[float]:
     asked = OptimizerSettings(**settings)
-    return [rate(step, total, 1.0, asked) for step in range(1, total + 1)]
+    return [learning_rate(step, total, 1.0, asked) for step in range(1, total + 1)]
 
 
 def test_warmup_rises_in_a_line_to_the_peak():
@@ -54,11 +54,11 @@ def test_a_tied_head_does_not_decay(make_network):
 
 def test_frozen_weights_are_left_out_and_choose_the_adapters_rate(make_network):
     network = make_network()
-    assert peak_rate(network, TrainSettings()) == 2e-5
+    assert peak_learning_rate(network, TrainSettings()) == 2e-5
     network.requires_grad_(False)
     network.layers[0].mlp.up_proj = LoRALinear(network.layers[0].mlp.up_proj, 2, 1.0)
-    assert peak_rate(network, TrainSettings()) == 2e-4
-    assert peak_rate(network, TrainSettings(learning_rate=3e-3)) == 3e-3
+    assert peak_learning_rate(network, TrainSettings()) == 2e-4
+    assert peak_learning_rate(network, TrainSettings(learning_rate=3e-3)) == 3e-3
     assert sum(len(group["params"]) for group in make(network, TrainSettings()).param_groups) == 2
 
 

@@ -51,7 +51,7 @@ def plain_loop(network, examples, settings: TrainSettings) -> list[float]:
     network.train()
     for step, chosen in enumerate(stream, 1):
         for group in optimizer.param_groups:
-            group["lr"] = optimizers.rate(step, len(stream), settings.learning_rate, settings)
+            group["lr"] = optimizers.learning_rate(step, len(stream), settings.learning_rate, settings)
         total, targets = 0.0, 0
         for index in chosen:
             ids = torch.as_tensor(examples[index].ids, dtype=torch.int64)

@@ -47,7 +47,7 @@ class Task(NamedTuple):
 
     make: Callable[..., Transformer]
     examples: list[Example]
-    draw: ExampleTransform
+    transform: ExampleTransform
     measure: ExampleTransform
 
 

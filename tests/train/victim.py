@@ -35,16 +35,21 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     if kind == "lora":
         network = make_network()
         LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
-        examples, held_out, draw, measure = make_examples(30), make_examples(5, seed=9), None, None
+        examples, held_out, transform, measure = make_examples(30), make_examples(5, seed=9), None, None
     else:
         created = task(kind)
         network = created.make(hidden_dropout=0.1, attention_dropout=0.1)
-        examples, held_out, draw, measure = created.examples, created.examples[:3], created.draw, created.measure
+        examples, held_out, transform, measure = (
+            created.examples,
+            created.examples[:3],
+            created.transform,
+            created.measure,
+        )
 
     def evaluate(network, step):
-        return {"loss": summary(row_losses(network, held_out, draw=measure), [0])["loss"]}
+        return {"loss": summary(row_losses(network, held_out, transform=measure), [0])["loss"]}
 
-    train(network, examples, settings, run, Hooks(evaluate=evaluate, quiet=True), draw=draw)
+    train(network, examples, settings, run, Hooks(evaluate=evaluate, quiet=True), transform=transform)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-QUIET = 0.85
+UNDISTURBED_SHARE = 0.85
 """With a smaller share, a measurement counts as disturbed by other programs."""
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
@@ -67,9 +67,9 @@ def _thread_seconds() -> dict[str, tuple[float, float]]:
     """(running, waiting) seconds by thread of this process; empty where the system does not report them."""
     seconds = {}
     try:
-        for task in _TASKS.iterdir():
-            ran, waited, _ = (task / "schedstat").read_text().split()
-            seconds[task.name] = int(ran) / 1e9, int(waited) / 1e9
+        for thread in _TASKS.iterdir():
+            ran, waited, _ = (thread / "schedstat").read_text().split()
+            seconds[thread.name] = int(ran) / 1e9, int(waited) / 1e9
     except (OSError, ValueError):
         return {}
     return seconds

@@ -4,50 +4,108 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
-from lmworks.base.machine import identity
+from lmworks.base.processor import identity
 
-Kind = TypeVar("Kind")
+Measurement = TypeVar("Measurement")
 MAX_ENTRIES = 200  # measurements that are kept; the oldest go
+TRIES = 2
+"""A measurement that other programs disturbed is repeated by later processes, until it was made so often."""
 
 
-def read(name: str, kind: type[Kind]) -> Kind | None:
+class Repeatable(Protocol):
+    """A measurement that is improved by repeating it: a dataclass.
+
+    Attributes:
+        share: of the processor that it got (base/contention).
+        tries: measurements of which it is the best.
+    """
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def tries(self) -> int: ...
+
+    def best_of(self, earlier: Self) -> Self:
+        """The better figures of both; other programs can only make a measurement worse."""
+        ...
+
+
+Measured = TypeVar("Measured", bound=Repeatable)
+
+
+def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], refresh: bool = False) -> Measured:
+    """A measurement of this machine: from the cache, or made now where there is none; repeated if it was disturbed.
+
+    Args:
+        name: of the measurement.
+        kind: its dataclass.
+        measure: makes it.
+        refresh: make it now, whatever is in the cache.
+    """
+    key = _key(name)  # importing PyTorch to measure may change the number of threads
+    earlier = None if refresh else _read(key, kind)
+    if earlier is not None and (earlier.share >= UNDISTURBED_SHARE or earlier.tries >= TRIES):
+        return earlier
+    measured = measure()
+    best = measured if earlier is None else measured.best_of(earlier)
+    _write(key, asdict(best))  # type: ignore[call-overload]
+    return best
+
+
+def read(name: str, kind: type[Measurement]) -> Measurement | None:
     """A measurement of this machine; None where there is none, or where the file holds something else in its place.
 
     Args:
         name: of the measurement.
         kind: the dataclass that was written.
     """
+    return _read(_key(name), kind)
+
+
+def write(name: str, values: dict[str, Any]) -> None:
+    """Keep a measurement. Where the cache cannot be written it is made again next time."""
+    _write(_key(name), values)
+
+
+def _key(name: str) -> str:
+    return f"{identity()}; {name}"
+
+
+def _read(key: str, kind: type[Measurement]) -> Measurement | None:
     from pydantic import TypeAdapter, ValidationError
 
-    values = _all().get(f"{identity()}; {name}")
+    values = _read_entries().get(key)
     try:
         return None if values is None else TypeAdapter(kind).validate_python(values)
     except ValidationError:
         return None
 
 
-def write(name: str, values: dict[str, Any]) -> None:
-    """Keep a measurement. Where the cache cannot be written it is made again next time."""
-    every = _all()
-    every.pop(f"{identity()}; {name}", None)
-    every[f"{identity()}; {name}"] = values
-    newest = dict(list(every.items())[-MAX_ENTRIES:])
+def _write(key: str, values: dict[str, Any]) -> None:
+    entries = _read_entries()
+    entries.pop(key, None)
+    entries[key] = values
+    newest = dict(list(entries.items())[-MAX_ENTRIES:])
     with contextlib.suppress(OSError, InputError):
-        atomic_write(_place(), json.dumps(newest, indent=1) + "\n")
+        atomic_write(_path(), json.dumps(newest, indent=1) + "\n")
 
 
-def _place() -> Path:
+def _path() -> Path:
     return cache_folder() / "measurements.json"
 
 
-def _all() -> dict[str, Any]:
+def _read_entries() -> dict[str, Any]:
     try:
-        every = json.loads(_place().read_text(encoding="utf-8"))
+        entries = json.loads(_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return every if isinstance(every, dict) else {}
+    return entries if isinstance(entries, dict) else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmworks.base.contention import ShareMeter
@@ -47,6 +47,12 @@ class Rates:
     seconds: float
     share: float
     tries: int = 1
+
+    def best_of(self, earlier: Rates) -> Rates:
+        """The higher figures of both measurements."""
+        names = (*PRECISIONS, "memory", "share")
+        best = {name: max(getattr(self, name), getattr(earlier, name)) for name in names}
+        return replace(self, **best, tries=earlier.tries + 1)
 
 
 def measure(threads: int, free: int) -> Rates:

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from lmworks.base import machine, process_memory
-from lmworks.base.contention import QUIET
+from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.files import cache_folder, folder_size, free_room, human
 from lmworks.base.probes import PRECISIONS
 from lmworks.base.sources import is_offline
@@ -27,6 +27,10 @@ EXTRAS = {
 }
 """What a person gains by each extra; their packages stand in the metadata."""
 
+REFRESH_HELP = (
+    "measure again, and forget the rates of all other matrix products, which runs then measure again; best while "
+    "nothing else runs"
+)
 TRIALS = 8  # of a block's pass, of which the fastest counts: other programs can only slow it
 
 
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--json, --refresh."""
     parser.description = "Tell which computer this is, how fast it computes, what is installed and what is cached."
     parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; no names of yours are in it")
-    parser.add_argument("--refresh", action="store_true", help="measure again, best while nothing else runs")
+    parser.add_argument("--refresh", action="store_true", help=REFRESH_HELP)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -89,6 +93,8 @@ def _products(refresh: bool) -> dict[str, Any]:
     measurement got; and why providers are left out."""
     precisions = product_rates.precisions()
     shapes = [shape for precision in precisions for shape in product_rates.limit_shapes(precision)]
+    if refresh:
+        product_rates.forget()
     measured = product_rates.product_rates(shapes, refresh)
     fastest = {}
     for precision in precisions:
@@ -195,11 +201,11 @@ def _print_rates(info: dict[str, Any]) -> None:
     show.table(
         ("measured", "", "", ""),
         [
-            (title, f"{rate:,.4g}", unit, disturbed.format(share) if share < QUIET else "")
+            (title, f"{rate:,.4g}", unit, disturbed.format(share) if share < UNDISTURBED_SHARE else "")
             for title, rate, unit, share in speeds
         ],
     )
-    if any(share < QUIET for *_, share in speeds):
+    if any(share < UNDISTURBED_SHARE for *_, share in speeds):
         show.line("what was measured while other programs ran may be too low; when they rest: lmworks doctor --refresh")
 
 

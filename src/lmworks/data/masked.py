@@ -190,10 +190,10 @@ def sample_pair(block: Block, frame: Frame, masking: Masking, rng: np.random.Gen
         begin = int(rng.integers(len(block.corpus[0]) - 1))
         begin += begin >= cut  # any sentence but the one that follows A
     document, offsets = block.corpus[number].document, block.corpus[number].offsets
-    free = block.max_tokens - len(first)
-    last = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + free, side="right")) - 1)
+    room = block.max_tokens - len(first)
+    last = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + room, side="right")) - 1)
     low, high = int(offsets[begin]), int(offsets[last])
-    second = Segment(document, low, min(high, low + free))
+    second = Segment(document, low, min(high, low + room))
     return _masked_pair(SegmentPair(block, first, second), 1, frame, masking, rng)
 
 

@@ -30,7 +30,7 @@ from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
-EVALUATION_SEED = 20_000  # of a task's random part in a measurement: the same each time, and no seed of training
+EVALUATION_SEED = 20_000  # of a task's random part in an evaluation: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Losses:
 
     @classmethod
     def zeros(cls, count: int) -> Losses:
-        """Of examples that are still to be measured."""
+        """The losses of examples that are still to be evaluated."""
         return cls(np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64))
 
     @classmethod
@@ -114,7 +114,7 @@ def row_losses(
     network: Transformer,
     examples: Sequence[Example],
     row_tokens: int = EVALUATED_TOKENS,
-    draw: ExampleTransform | None = None,
+    transform: ExampleTransform | None = None,
 ) -> ExampleLosses:
     """What each example costs a network, for instance rows that it was not trained on.
 
@@ -122,11 +122,11 @@ def row_losses(
         network: of any architecture; its mode (training or not) is the same afterwards, dropout is off meanwhile.
         examples: documents as tokens; ``loss`` says which tokens count.
         row_tokens: tokens that pass through at a time; a longer example passes alone.
-        draw: the random part of the examples; each example draws the same every time it is measured.
+        transform: the random part of the examples; each example is sampled the same in every evaluation.
     """
-    if draw is not None:
+    if transform is not None:
         examples = [
-            draw(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
+            transform(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
         ]
     return _measure(network, examples, row_tokens)
 

@@ -118,19 +118,19 @@ class GGUFFile:
             InputError: a type of quantization that is not read here.
         """
         result: dict[str, torch.Tensor] = {}
-        tasks: list[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]] = []
+        chunks: list[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]] = []
         for name in names:
             stored = self._readable(name)
             if stored.kind == "F32" and dtype == torch.float32:
                 result[name] = torch.from_numpy(self.raw(name).view(np.float32)).view(stored.shape)
                 continue
             result[name] = torch.empty(stored.shape, dtype=dtype)
-            tasks += _chunks(result[name], self.raw(name), GGMLQuantizationType[stored.kind])
+            chunks += _chunks(result[name], self.raw(name), GGMLQuantizationType[stored.kind])
         # Freeing one big block makes glibc keep blocks up to its size; otherwise each chunk's intermediate results
         # would go back to the system and be fetched again, page by page, which takes as long as the arithmetic.
         np.empty(16 * 4 * CHUNK, np.uint8)
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(_dequantize, *zip(*tasks, strict=True)) if tasks else ():
+            for _ in pool.map(_dequantize, *zip(*chunks, strict=True)) if chunks else ():
                 pass
         self._forget()
         return result

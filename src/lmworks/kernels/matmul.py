@@ -182,8 +182,8 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 def native(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale: float, in_place: bool) -> torch.Tensor:
     """The package's own kernel."""
     result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
-    first = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
-    library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), first, scale)
+    addend_rows = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
+    library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), addend_rows, scale)
     return result
 
 

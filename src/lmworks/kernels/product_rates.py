@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lmworks.base import machine, measurements
-from lmworks.base.contention import QUIET, ShareMeter
+from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 
 MEASUREMENT = "matrix products 2"
 """Name in the cache; the number is raised when the measurement changes."""
@@ -24,8 +24,6 @@ ADVANTAGE = 1.05
 ROUNDS, SECONDS = 3, 0.01  # rounds over all providers, and seconds of a provider in a round
 WEIGHT_BYTES = 32 << 20  # total size of the weights used in turn: as in a model, they are not in the caches
 TIMEOUT = 180.0  # seconds of a measuring process
-TRIES = 2
-"""A shape with rates is measured at most so often: again if other programs disturbed it, or a provider failed."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,17 @@ class ProductRates:
         """The rates measured on this machine so far."""
         return measurements.read(MEASUREMENT, cls) or cls()
 
+    def without(self, shapes: Iterable[str]) -> ProductRates:
+        """The rates of all other shapes."""
+        gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
+        for shape in shapes:
+            for by_shape in (gflops, shares, tries):
+                by_shape.pop(shape, None)
+        return ProductRates(gflops, self.faults, shares, tries)
+
     def is_disturbed(self, shape: str) -> bool:
         """Whether other programs ran while this shape was measured."""
-        return self.shares.get(shape, 1.0) < QUIET
+        return self.shares.get(shape, 1.0) < UNDISTURBED_SHARE
 
     def is_due(self, shape: str) -> bool:
         """Whether a shape is to be measured: for the first time, or again since the measurement was disturbed or a
@@ -59,7 +65,7 @@ class ProductRates:
         if not self.gflops.get(shape):
             return True
         has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
-        return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < TRIES
+        return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < measurements.TRIES
 
     def with_measured(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
@@ -96,18 +102,15 @@ def precisions() -> list[str]:
     """The precisions worth measuring: bfloat16 only where it is faster than float32, since measuring an emulated one
     would take minutes."""
     rates = machine.rates()
-    return ["float32", *["bfloat16"] * (rates.bfloat16 > rates.float32)]
+    return ["float32", "bfloat16"] if rates.bfloat16 > rates.float32 else ["float32"]
 
 
 def best_rate(precision: str) -> tuple[float, str]:
     """GFLOP/s of the fastest provider at the shapes of :func:`limit_shapes`, and its name; (0, "") before the first
     measurement."""
     cached = ProductRates.cached().gflops
-    rates: dict[str, float] = {}
-    for shape in limit_shapes(precision):
-        rates |= {name: max(rate, rates.get(name, 0.0)) for name, rate in cached.get(shape, {}).items()}
-    provider = max(rates, key=lambda name: rates[name], default="")
-    return rates.get(provider, 0.0), provider
+    rates = [(rate, name) for shape in limit_shapes(precision) for name, rate in cached.get(shape, {}).items()]
+    return max(rates, key=lambda pair: pair[0], default=(0.0, ""))
 
 
 def fastest_rates() -> machine.Rates:
@@ -115,9 +118,13 @@ def fastest_rates() -> machine.Rates:
     necessary."""
     product_rates([shape for precision in precisions() for shape in limit_shapes(precision)])
     rates = machine.rates()
-    return replace(
-        rates, **{precision: max(getattr(rates, precision), best_rate(precision)[0]) for precision in precisions()}
-    )
+    fastest: dict[str, Any] = {precision: _fastest_rate(rates, precision) for precision in precisions()}
+    return replace(rates, **fastest)
+
+
+def _fastest_rate(rates: machine.Rates, precision: str) -> float:
+    """GFLOP/s of the fastest provider, PyTorch's own rate counted."""
+    return max(float(getattr(rates, precision)), best_rate(precision)[0])
 
 
 def limit(precision: str, refresh: bool = False) -> float:
@@ -125,9 +132,11 @@ def limit(precision: str, refresh: bool = False) -> float:
 
     Args:
         precision: of the products.
-        refresh: measure PyTorch's own rate again.
+        refresh: measure it again, PyTorch's own rate and the providers'.
     """
-    return 1e9 * max(float(getattr(machine.rates(refresh), precision)), best_rate(precision)[0])
+    if refresh:
+        product_rates(limit_shapes(precision), refresh=True)
+    return 1e9 * _fastest_rate(machine.rates(refresh), precision)
 
 
 def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
@@ -135,9 +144,12 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
 
     Args:
         shapes: kernels/matmul.ProductShape as text.
-        refresh: measure again.
+        refresh: measure these shapes again, those measured by this process too; the rates of all others are kept.
     """
-    rates, requested = ProductRates() if refresh else ProductRates.cached(), set(shapes)
+    rates, requested = ProductRates.cached(), set(shapes)
+    if refresh:
+        rates = rates.without(requested)
+        _measured.difference_update(requested)
     if missing := sorted(shape for shape in requested - _measured if rates.is_due(shape)):
         rates = rates.with_measured(_measure_apart(missing))
         _measured.update(missing)
@@ -147,6 +159,12 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
 
 _measured: set[str] = set()
 """Shapes measured by this process, which does not repeat them: disturbing programs are probably still running."""
+
+
+def forget() -> None:
+    """Forget the rates of all shapes: each is measured again when it is next needed."""
+    measurements.write(MEASUREMENT, asdict(ProductRates()))
+    _measured.clear()
 
 
 def _measure_apart(shapes: list[str]) -> ProductRates:

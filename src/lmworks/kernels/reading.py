@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lmworks.base import machine, measurements
-from lmworks.base.contention import QUIET, ShareMeter
+from lmworks.base.contention import ShareMeter
 from lmworks.kernels.library import library
 
 MEASUREMENT = "reading 2"
@@ -23,15 +23,17 @@ class ReadingRates:
     Attributes:
         gigabytes: GB/s by array size in MB, reading it repeatedly with all threads; empty without native kernels.
         share: of the processor that the measurement got (base/contention).
+        tries: measurements of which this is the best.
     """
 
     gigabytes: dict[str, float] = field(default_factory=dict)
     share: float = 1.0
+    tries: int = 1
 
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether other programs ran during the measurement."""
-        return self.share < QUIET
+    def best_of(self, earlier: ReadingRates) -> ReadingRates:
+        """The higher rates of both measurements."""
+        faster = {size: max(rate, earlier.gigabytes.get(size, 0.0)) for size, rate in self.gigabytes.items()}
+        return ReadingRates(faster, max(self.share, earlier.share), earlier.tries + 1)
 
 
 def reading_rates(refresh: bool = False) -> ReadingRates:
@@ -43,17 +45,12 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     module = library()
     if module is None:
         return ReadingRates()
-    earlier = None if refresh else measurements.read(MEASUREMENT, ReadingRates)
-    if earlier is not None and not earlier.is_disturbed:
-        return earlier
+    return measurements.improved(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)
+
+
+def _measure(module: object) -> ReadingRates:
     meter = ShareMeter(machine.threads())
-    measured = {str(size): _rate(module, size) for size in SIZES}
-    rates = ReadingRates(measured, meter.share())
-    if earlier is not None:
-        faster = {size: max(rate, earlier.gigabytes.get(size, 0.0)) for size, rate in measured.items()}
-        rates = ReadingRates(faster, max(rates.share, earlier.share))
-    measurements.write(MEASUREMENT, asdict(rates))
-    return rates
+    return ReadingRates({str(size): _rate(module, size) for size in SIZES}, meter.share())
 
 
 def _rate(module: object, size: int) -> float:

@@ -7,8 +7,11 @@ token forward, 4 backward). A layer that the backward pass reaches is counted as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from lmworks.data.batch import Example, count_labels
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops, LayerId
@@ -27,6 +30,53 @@ def frozen_layers(config: ModelConfig, trained: TrainedParameters) -> dict[str, 
         frozen[stack.prefix] = 0 if reached else [*layers, True].index(True)
         below_trained = below_trained or trained.has("encoder.")  # the decoder reads the encoder's output
     return frozen
+
+
+@dataclass
+class Workload:
+    """The documents that pass through a network, as needed to count floating-point operations.
+
+    Attributes:
+        lengths: tokens of each document.
+        sources: tokens of each document's source, if there are sources.
+        targets: number of tokens whose logits over the vocabulary are computed.
+        labels: by classification head, the number of tokens that it reads.
+    """
+
+    lengths: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    targets: float = 0.0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], targets: float) -> Workload:
+        """The workload of these documents."""
+        sources = [len(example.source) for example in examples if example.source is not None]
+        return cls([example.width for example in examples], sources, targets, count_labels(examples))
+
+    def add(self, other: Workload) -> None:
+        """Add the documents of another workload."""
+        self.lengths += other.lengths
+        self.sources += other.sources
+        self.targets += other.targets
+        self.labels.update(other.labels)
+
+    def flops(self, config: ModelConfig, trained: TrainedParameters, recompute: int = 0) -> Flops:
+        """FLOPs of forward and backward passes over the documents.
+
+        Args:
+            config, trained, recompute: of :func:`training_flops`.
+        """
+        return training_flops(
+            config,
+            trained,
+            sum(self.lengths),
+            round(self.targets),
+            self.lengths,
+            self.sources,
+            labels=self.labels,
+            recompute=recompute,
+        )
 
 
 def training_flops(

@@ -54,7 +54,7 @@ def tune(
     say: Say | None = None,
     **settings: Any,
 ) -> Run:
-    """Adapt a model to a data set, measuring it before and after.
+    """Adapt a model to a data set, evaluating it before and after.
 
     Args:
         model: any source of a model.

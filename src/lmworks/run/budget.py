@@ -33,31 +33,33 @@ class MemoryFit:
     note: str = ""
 
 
-def choose(setups: Sequence[TrainingSetup], free: int, cheaper: Iterable[tuple[str, TrainingSetup]] = ()) -> MemoryFit:
+def choose(
+    setups: Sequence[TrainingSetup], available: int, cheaper: Iterable[tuple[str, TrainingSetup]] = ()
+) -> MemoryFit:
     """Settings with which a run fits in ``train.memory``, or in the machine's memory.
 
     Args:
         setups: the requested run in each precision that may be chosen, the preferred one first.
-        free: bytes that the process may use in total.
+        available: bytes that the process may use in total.
         cheaper: other runs to suggest if none of these fits, each with the option that selects it.
 
     Raises:
         InputError: nothing fits; names the memory needed, the memory available, and changes that would fit.
     """
     for setup in setups:
-        fit = _fit(setup, free)
+        fit = _fit(setup, available)
         if fit is not None:
-            return fit if setup is setups[0] else _in_another_precision(fit, setups[0], free)
-    raise _refusal(min(setups, key=lambda setup: _least(setup).total), free, cheaper)
+            return fit if setup is setups[0] else _in_another_precision(fit, setups[0], available)
+    raise _refusal(min(setups, key=lambda setup: _least(setup).total), available, cheaper)
 
 
-def fit_resumed(setup: TrainingSetup, free: int) -> MemoryFit:
+def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
     """Fit a resumed run into its budget by activation checkpointing (recompute) of more blocks only, since smaller rows
     would change its losses.
 
     Args:
         setup: as it was chosen when the run began.
-        free: bytes that the process may use in total.
+        available: bytes that the process may use in total.
 
     Raises:
         InputError: the machine has too little memory now.
@@ -65,25 +67,25 @@ def fit_resumed(setup: TrainingSetup, free: int) -> MemoryFit:
     candidates = [
         setup.with_settings(recompute=blocks) for blocks in range(setup.train.recompute, layers(setup) + 1)
     ] or [setup]
-    fit = next((candidate for candidate in candidates if fits(candidate, free)), candidates[-1])
-    if fit.total > free:
-        fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(free)} now"
+    fit = next((candidate for candidate in candidates if fits(candidate, available)), candidates[-1])
+    if fit.total > available:
+        fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(available)} now"
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
-    outcome = f"within {_budget(setup)}" if fits(fit, free) else f"it may pass its budget of {_budget(setup)}"
+    outcome = f"within {_budget(setup)}" if fits(fit, available) else f"it may pass its budget of {_budget(setup)}"
     settings = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
     return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {outcome}: {settings}")
 
 
-def fits(setup: TrainingSetup, free: int) -> bool:
+def fits(setup: TrainingSetup, available: int) -> bool:
     """Whether a run fits without changes."""
-    return setup.total <= _limit(setup, free)
+    return setup.total <= _limit(setup, available)
 
 
-def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
-    limit = _limit(setup, free)
-    if fits(setup, free):
+def _fit(setup: TrainingSetup, available: int) -> MemoryFit | None:
+    limit = _limit(setup, available)
+    if fits(setup, available):
         return MemoryFit(setup)
     if setup.train.memory is None:
         return None
@@ -93,11 +95,11 @@ def _fit(setup: TrainingSetup, free: int) -> MemoryFit | None:
     return None
 
 
-def _limit(setup: TrainingSetup, free: int) -> int:
+def _limit(setup: TrainingSetup, available: int) -> int:
     """The most bytes that a planned run may need."""
     if setup.train.memory is None:
-        return free
-    return round(min(figures.parse_storage(setup.train.memory), free) * (1 - MARGIN))
+        return available
+    return round(min(figures.parse_storage(setup.train.memory), available) * (1 - MARGIN))
 
 
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
@@ -135,10 +137,12 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
     return f"to stay within {_budget(request)}: " + ", ".join(changes)
 
 
-def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, free: int) -> MemoryFit:
+def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, available: int) -> MemoryFit:
     """The fit with a note on why it is not in the preferred precision."""
     least = _least(preferred) if preferred.train.memory is not None else preferred
-    limit = _budget(preferred) if preferred.train.memory is not None else f"the {figures.storage(free)} that are free"
+    limit = (
+        _budget(preferred) if preferred.train.memory is not None else f"the {figures.storage(available)} that are free"
+    )
     note = (
         f"{fit.setup.precision} instead of {preferred.precision}, which would need "
         f"{figures.storage(least.total)}, to stay within {limit}"
@@ -151,35 +155,35 @@ def _budget(setup: TrainingSetup) -> str:
     return figures.storage(figures.parse_storage(str(setup.train.memory)))
 
 
-def _refusal(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
+def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
-    train, limit = setup.train, _limit(setup, free)
+    train, limit = setup.train, _limit(setup, available)
     memory = figures.parse_storage(train.memory) if train.memory else None
     need = setup.total if memory is None else _least(setup).total
     place = "memory" if memory is None else "train.memory"
-    budget = figures.storage(free) if memory is None or memory > free else figures.storage(memory)
-    have = "this machine has" if memory is None or memory > free else "the budget is"
+    budget = figures.storage(available) if memory is None or memory > available else figures.storage(memory)
+    have = "this machine has" if memory is None or memory > available else "the budget is"
     fixed = footprint.parts(setup)["weights"] + setup.process.library
     below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
     fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"
-    return InputError(fault, place, " or ".join(_remedies(setup, free, cheaper)))
+    return InputError(fault, place, " or ".join(_remedies(setup, available, cheaper)))
 
 
-def _remedies(setup: TrainingSetup, free: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
+def _remedies(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
     """Changes with which the run would fit, each one computed: the cheapest change of settings, and more memory."""
-    train, limit = setup.train, _limit(setup, free)
+    train, limit = setup.train, _limit(setup, available)
     needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
-    if train.memory is None and needed <= free:
-        return [f"--memory {_as_option(free)}, within which the run uses activation checkpointing"]
+    if train.memory is None and needed <= available:
+        return [f"--memory {_as_option(available)}, within which the run uses activation checkpointing"]
     if train.optimizer_state == "float32" and _takes(setup.with_settings(optimizer_state="int8")) <= limit:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
     else:
         remedies += [option for option, candidate in cheaper if _takes(candidate) <= limit][:1]
-    remedies.append(f"--memory {_as_option(needed)}" if needed <= free else "a machine with more memory")
+    remedies.append(f"--memory {_as_option(needed)}" if needed <= available else "a machine with more memory")
     return remedies
 
 

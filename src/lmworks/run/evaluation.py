@@ -23,8 +23,8 @@ from lmworks.evaluate.scoring import EVALUATION_SEED
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.transformer import Transformer
+from lmworks.tasks.generation import answer_groups, answer_text
 from lmworks.tasks.task import Task
-from lmworks.tasks.writing import answer_groups, answer_text
 from lmworks.text import datasets
 from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
@@ -36,8 +36,8 @@ PIECE_BYTES = 2000  # of the general text: long enough to have context, short en
 
 
 @dataclass(frozen=True)
-class AnswerWork:
-    """The work of answering prompts.
+class AnswerWorkload:
+    """The workload of answering prompts.
 
     Attributes:
         prompt_tokens: tokens of the prompts.
@@ -118,14 +118,14 @@ class Evaluation:
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
         return sum(example.size for example in self.held_out) + general
 
-    def answer_work(self) -> AnswerWork:
-        """The work of answering the prompts once."""
+    def answer_workload(self) -> AnswerWorkload:
+        """The workload of answering the prompts once."""
         lengths = [len(prompt.ids) for prompt in self.prompts]
         if self.prompts and self.prompts[0].choices:
             scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
-            return AnswerWork(prompt_tokens=scored)
+            return AnswerWorkload(prompt_tokens=scored)
         groups = answer_groups(self.model.config, lengths, self.settings.longest)
-        return AnswerWork(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
+        return AnswerWorkload(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
 
     def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
         """All figures, and samples of prompt, reference and answer; ``cut``: its tokens, if an answer was cut."""

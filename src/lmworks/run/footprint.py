@@ -46,8 +46,8 @@ class DataStatistics:
         labels: number of tokens that each classification head reads, by its name.
         evaluation_tokens: tokens of the evaluation before training, and of that after it, sources included.
         held_out_tokens: tokens of an evaluation during training.
-        answer_rows: answers generated at a time in evaluation. answer_steps: tokens written for each group of
-            them in one measurement, where every answer is as long as it may be.
+        answer_rows: answers generated at a time in evaluation. answer_steps: tokens generated for each group of
+            them in one evaluation, where every answer is as long as it may be.
     """
 
     lengths: Sequence[int]
@@ -87,12 +87,12 @@ class ProcessMemory:
     Attributes:
         library: bytes of everything except the weights: interpreter, libraries, data.
         opened: peak bytes until model and data are opened.
-        free: bytes that the process may use in total; None: as many as this machine has now.
+        available: bytes that the process may use in total; None: as many as this machine has now.
     """
 
     library: int = LIBRARY_BYTES
     opened: int = 0
-    free: int | None = None
+    available: int | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class TrainingSetup:
         return NUMBER_BYTES[self.precision]
 
     @property
-    def reached(self) -> list[bool]:
+    def in_backward(self) -> list[bool]:
         """For each layer of all stacks, the encoder's first: whether the backward pass reaches it."""
         stacks = sizes.stacks(self.config)
         return [layer >= self.frozen[stack.prefix] for stack in stacks for layer in range(stack.layers)]
@@ -187,7 +187,7 @@ class TrainingSetup:
     @property
     def recomputed(self) -> int:
         """Layers whose forward pass runs once more in the backward pass."""
-        return sum(self.reached[: self.train.recompute])
+        return sum(self.in_backward[: self.train.recompute])
 
     @property
     def total(self) -> int:
@@ -213,7 +213,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # a copy of the initial weights
         "activations": activations,
-        "head": _head(setup),
+        "head": _logits(setup),
     }
     training = sum(by_part.values())
     evaluation = (
@@ -235,11 +235,10 @@ def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
     activations, gradients = _activations(setup), 4 * setup.trained.count
     if setup.row.rows_per_step > 1:
         return activations, gradients
-    late = gradients - 4 * _head_gradient(
-        setup
-    )  # of the blocks, allocated one by one while their activations are freed
-    one_block = _saved(setup) // max(1, sum(setup.reached)) + _passing(setup)
-    return max(activations, one_block), gradients - min(late, max(0, activations + _head(setup)))
+    # Those of the blocks are allocated one by one while their activations are freed.
+    block_gradients = gradients - 4 * _head_gradient(setup)
+    one_block = _saved_for_backward(setup) // max(1, sum(setup.in_backward)) + _activation_gradients(setup)
+    return max(activations, one_block), gradients - min(block_gradients, max(0, activations + _logits(setup)))
 
 
 def _head_gradient(setup: TrainingSetup) -> int:
@@ -249,7 +248,7 @@ def _head_gradient(setup: TrainingSetup) -> int:
     return setup.config.vocab_size * setup.config.embedding_width
 
 
-def _head(setup: TrainingSetup) -> int:
+def _logits(setup: TrainingSetup) -> int:
     """A chunk of logits, which becomes its own gradient; a capped one has a float32 copy."""
     config, native, is_half = setup.config, kernels() is not None, setup.precision == "bfloat16"
     numbers = chunks.trained_logits(config.vocab_size, setup.precision) * config.vocab_size
@@ -267,7 +266,7 @@ def _evaluation(setup: TrainingSetup) -> int:
     return tokens * block + 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
 
 
-def _saved(setup: TrainingSetup) -> int:
+def _saved_for_backward(setup: TrainingSetup) -> int:
     """Bytes that autograd saves for the largest row without recomputation."""
     config, row, native = setup.config, setup.row, kernels() is not None
     saved = saved_activation_bytes(
@@ -288,8 +287,8 @@ def _saved(setup: TrainingSetup) -> int:
     return saved
 
 
-def _passing(setup: TrainingSetup) -> int:
-    """Bytes of gradients inside one block while its activations are still saved, and of the final norm."""
+def _activation_gradients(setup: TrainingSetup) -> int:
+    """Bytes of the gradients inside one block, whose activations are still saved, and of those of the final norm."""
     config = setup.config
     each = (4 * config.intermediate_size + 7 * config.hidden_size) * setup.activation_size
     if not saves_scores(config, not setup.trained.is_whole)[0]:
@@ -309,12 +308,12 @@ def _activations(setup: TrainingSetup) -> int:
     A recomputed block saves only its input; its backward pass, when the activations of the blocks above are freed,
     recomputes its own.
     """
-    saved, recomputed = _saved(setup), setup.recomputed
+    saved, recomputed = _saved_for_backward(setup), setup.recomputed
     if recomputed:
-        count = sum(setup.reached)
+        count = sum(setup.in_backward)
         inputs = recomputed * setup.row.tokens * setup.config.hidden_size * setup.activation_size
         saved = inputs + max(saved * (count - recomputed) // count, saved // count)
-    return round(saved * (1 + ACTIVATION_SLACK)) + _passing(setup)
+    return round(saved * (1 + ACTIVATION_SLACK)) + _activation_gradients(setup)
 
 
 def _dropout(setup: TrainingSetup) -> int:

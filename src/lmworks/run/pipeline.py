@@ -7,7 +7,6 @@ training, from its newest checkpoint. Depends on no particular method or task.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import threading
@@ -20,14 +19,14 @@ from typing import Any
 
 from lmworks.base import machine, process_memory
 from lmworks.base.errors import InputError, check_type
-from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
-from lmworks.run import checkpoint_model
+from lmworks.run import checkpoint_model, checks
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
@@ -37,8 +36,7 @@ from lmworks.train import checkpoint
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
-from lmworks.train.progress import MeasurementProgress
-from lmworks.train.settings import TrainSettings
+from lmworks.train.progress import EvaluationProgress
 
 Say = Callable[[str], None]
 
@@ -91,19 +89,19 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
 
 def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run:
     recipe = recipe.model_copy(deep=True)
-    _refuse_threads(recipe.train.threads)
+    checks.check_threads(recipe.train.threads)
     machine.use_threads(recipe.train.threads)
     title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
     recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
     precision = recipe.train.precision
     folder = Path(recipe.out)
-    _refuse_existing(folder)
+    checks.check_folder(folder)
     if rows is not None:
         recipe.data.source = str(folder / python_rows.FILE)
     setup = set_up(recipe, rows)
     reason = setup.plan.precision_reason
     say(f"precision {reason}")
-    for line in (*_slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
+    for line in (*checks.slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.keep(folder)
@@ -156,43 +154,6 @@ def _resume_note(run: RunFolder, planned: int) -> str:
     return f"resuming {run.path} {place}{repeated}"
 
 
-def _refuse_threads(threads: int | None) -> None:
-    """Raise for more threads than the processor runs at a time: they would wait for each other in every matrix product,
-    and steps would take many times longer.
-
-    Not called for resumed runs, which keep their number of threads, because their rounding depends on it.
-    """
-    processor = machine.processor()
-    most = max(processor.cores, processor.logical)
-    if threads is not None and threads > most:
-        raise InputError(
-            f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
-            "train.threads",
-            f"leave it out: the default is {processor.cores}, one per core",
-        )
-
-
-def _slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
-    """Notes on settings that make training slower on this machine."""
-    notes, cores = [], machine.processor().cores
-    if settings.threads is not None and settings.threads > cores:
-        notes.append(
-            f"{settings.threads} threads share {cores} cores: matrix products are seldom faster than with one a core, "
-            "which is what comes without train.threads"
-        )
-    rates, faults = product_rates.fastest_rates(), product_rates.ProductRates.cached().faults
-    notes += [
-        f"matrix products by {provider} are left out: {fault} (lmworks doctor --refresh measures again)"
-        for provider, fault in faults.items()
-    ]
-    if precision == "bfloat16" and rates.bfloat16 < rates.float32:
-        notes.append(
-            f"bfloat16 is slower than float32 on this processor: {rates.bfloat16:,.4g} beside {rates.float32:,.4g} "
-            "GFLOP/s in matrix products, as measured; train.precision auto chooses the faster"
-        )
-    return notes
-
-
 def silent(line: str) -> None:
     """A ``say`` that prints nothing."""
 
@@ -219,7 +180,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         recipe.train,
         run,
         _hooks(setup),
-        draw=setup.task.sample if setup.task.is_random else None,
+        transform=setup.task.sample if setup.task.is_random else None,
     )
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
@@ -289,7 +250,7 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tup
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                progress = stack.enter_context(MeasurementProgress(f"measuring {when} training"))
+                progress = stack.enter_context(EvaluationProgress(f"measuring {when} training"))
                 stack.enter_context(listening(progress))
             return evaluation.measure()
     except KeyboardInterrupt:
@@ -368,28 +329,9 @@ def _limit(precision: str, reached: float) -> float:
     """
     limit = product_rates.limit(precision)
     if 0 < limit < reached:
-        product_rates.product_rates(product_rates.limit_shapes(precision), refresh=True)
         limit = max(limit, product_rates.limit(precision, refresh=True))
     return limit
 
 
 def _is_evaluated(run: RunFolder, when: str) -> bool:
     return any(event.get("when") == when for event in run.events("evaluation"))
-
-
-def _refuse_existing(folder: Path) -> None:
-    """Raise before the model is opened if the run's folder cannot be created."""
-    if folder.is_symlink() and not folder.exists():
-        hint = "make the folder that it names, or choose another --out"
-        raise InputError(f"is a link to {os.readlink(folder)}, which is not there", str(folder), hint)
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is a file, not a folder for a run", str(folder), "choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        is_open = (folder / JOURNAL).is_file() and not RunFolder(folder).events("finish")
-        resumable = f", or lmworks resume {folder}" if is_open else ""
-        raise InputError("is there already and not empty", str(folder), f"choose another --out{resumable}")
-    above = next(place for place in (folder, *folder.parents) if place.exists())
-    if not above.is_dir():
-        raise InputError(f"{above} is a file, so that no folder can lie below it", str(folder), "choose another --out")
-    if not os.access(above, os.W_OK):
-        raise InputError("may not be written", str(above), "choose another --out")

@@ -7,6 +7,7 @@ precision and what is recomputed are chosen together, so that the run fits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,9 +18,10 @@ from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
 from lmworks.kernels import product_rates
-from lmworks.model import sizes, training_cost
+from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import Flops
+from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
@@ -30,7 +32,7 @@ from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
 # tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
 TOKENIZER_BYTES = 72
-MEASURING = ("before", "during", "after")
+EVALUATIONS = ("before", "during", "after")  # training
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Plan:
         precision: of the products. precision_reason: why this one, as a sentence.
         flops: by part, and their total.
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
-        seconds: "training"; of measuring, "before", "during" and "after" training, and together "evaluation"; "total".
+        seconds: "training"; of evaluation, "before", "during" and "after" training, and together "evaluation"; "total".
         memory, disk: bytes by part, and their total.
         note: what to know about the time.
         recompute, row_tokens: settings of training within its budget of memory.
@@ -106,11 +108,11 @@ class Plan:
 
 def _time_by_part(seconds: dict[str, float]) -> str:
     """``9 min 00 s: training 8 min 20 s, measuring before 20.0 s, during 5.0 s, after 15.0 s``."""
-    measuring = [f"{when} {figures.duration(seconds[when])}" for when in MEASURING if seconds.get(when)]
+    evaluations = [f"{when} {figures.duration(seconds[when])}" for when in EVALUATIONS if seconds.get(when)]
     total = figures.duration(seconds.get("total", seconds["training"]))
-    if not measuring:
+    if not evaluations:
         return total
-    return f"{total}: training {figures.duration(seconds['training'])}, measuring {', '.join(measuring)}"
+    return f"{total}: training {figures.duration(seconds['training'])}, measuring {', '.join(evaluations)}"
 
 
 def _parts(sizes_: dict[str, int]) -> str:
@@ -153,18 +155,18 @@ def make(
     trained = method.trained_parameters(config)
     request = TrainingSetup.of(config, trained, sized(train, config, preferred), preferred, documents, process)
     fit = _fit_resumed(request, weight_formats[0]) if is_resumed else _fit(request, weight_formats)
-    setup, work = fit.setup, Work.of(fit.setup)
+    setup, totals = fit.setup, RunTotals.of(fit.setup)
     timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)
-    seconds = _seconds(setup, work, timing) if timing else _seconds_at_matmul_rate(setup, work)
+    seconds = _seconds(setup, totals, timing) if timing else _seconds_at_matmul_rate(setup, totals)
     return Plan(
         parameters=setup.parameters,
         trainable=setup.trained.count,
-        steps=work.steps,
-        tokens=work.tokens,
-        loss_tokens=work.loss_tokens,
+        steps=totals.steps,
+        tokens=totals.tokens,
+        loss_tokens=totals.loss_tokens,
         precision=setup.precision,
-        flops={**vars(work.flops), "total": work.flops.total},
-        rate=work.flops.total / seconds["training"] if seconds else None,
+        flops={**vars(totals.flops), "total": totals.flops.total},
+        rate=totals.flops.total / seconds["training"] if seconds else None,
         seconds=seconds,
         memory=footprint.parts(setup),
         disk=_disk(setup),
@@ -178,7 +180,7 @@ def make(
 
 
 def _fit_resumed(request: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
-    return budget.fit_resumed(request.with_weights(weights), _free(request.process))
+    return budget.fit_resumed(request.with_weights(weights), _available_bytes(request.process))
 
 
 def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
@@ -186,10 +188,10 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
     precision asked for, or in another one where it was left open."""
     is_open = request.train.precision == "auto"
     others = [name for name in footprint.NUMBER_BYTES if is_open and name != request.precision]
-    free = _free(request.process)
+    available = _available_bytes(request.process)
     setups = [request.with_weights(weights) for weights in weight_formats]
-    request = next((setup for setup in setups if budget.fits(setup, free)), setups[-1])
-    fit = budget.choose([request, *(request.in_precision(name) for name in others)], free, _cheaper(request))
+    request = next((setup for setup in setups if budget.fits(setup, available)), setups[-1])
+    fit = budget.choose([request, *(request.in_precision(name) for name in others)], available, _cheaper(request))
     if request.weights == weight_formats[0]:
         return fit
     size = figures.storage(request.weights.size or 0)
@@ -197,9 +199,13 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
-def _free(process: ProcessMemory) -> int:
+def _available_bytes(process: ProcessMemory) -> int:
     """Bytes that the process may hold in all."""
-    return process_memory.memory()[1] + process_memory.resident_memory() if process.free is None else process.free
+    return (
+        process_memory.memory()[1] + process_memory.resident_memory()
+        if process.available is None
+        else process.available
+    )
 
 
 def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
@@ -214,8 +220,8 @@ def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is computed.
+class RunTotals:
+    """What a run computes.
 
     Attributes:
         steps: of the optimizer. evaluations: of the held-out rows during training.
@@ -230,63 +236,62 @@ class Work:
     flops: Flops
 
     @classmethod
-    def of(cls, setup: TrainingSetup) -> Work:
-        """Of a run."""
+    def of(cls, setup: TrainingSetup) -> RunTotals:
+        """The totals of a run."""
         documents, train = setup.documents, setup.train
         lengths, sources = documents.lengths, documents.sources
         loss_tokens = sum(lengths) if documents.loss_tokens is None else documents.loss_tokens
         sampler = steps_of(len(lengths), train)
-        totals = np.array(lengths) + np.array(sources or [0] * len(lengths))
-        tokens = int(sampler.visits() @ totals)  # of the very documents that these steps take
-        epochs = tokens / max(1, totals.sum())
-        epoch = training_cost.training_flops(
-            setup.config,
-            setup.trained,
-            sum(lengths),
-            loss_tokens,
-            lengths,
-            sources or None,
-            labels=documents.labels,
-            recompute=train.recompute,
-        )
+        document_tokens = np.array(lengths) + np.array(sources or [0] * len(lengths))
+        tokens = int(sampler.visits() @ document_tokens)  # of the very documents that these steps take
+        epochs = tokens / max(1, document_tokens.sum())
+        epoch = Workload(list(lengths), list(sources), loss_tokens, Counter(documents.labels))
+        flops = epoch.flops(setup.config, setup.trained, train.recompute)
         evaluations = evaluations_during(train, len(sampler), sampler.steps_per_epoch)
-        return cls(len(sampler), evaluations, tokens, round(loss_tokens * epochs), epoch.times(epochs))
+        return cls(len(sampler), evaluations, tokens, round(loss_tokens * epochs), flops.times(epochs))
 
 
-def _seconds(setup: TrainingSetup, work: Work, timing: Timing) -> dict[str, float]:
-    """Of training and of measuring, as this machine was timed."""
+def _seconds(setup: TrainingSetup, totals: RunTotals, timing: Timing) -> dict[str, float]:
+    """Seconds of training and of evaluation, as this machine was timed."""
     documents = setup.documents
-    whole = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
-    during = work.evaluations * documents.held_out_tokens * timing.evaluation
-    return _with_sums(work.tokens / timing.step_tokens * timing.step, whole, during)
+    full = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
+    during = totals.evaluations * documents.held_out_tokens * timing.evaluation
+    return _with_sums(totals.tokens / timing.step_tokens * timing.step, full, during)
 
 
-def _with_sums(training: float, whole: float, during: float) -> dict[str, float]:
-    """Seconds by part; the whole measurement is made before training and after it."""
-    evaluation = 2 * whole + during
-    measuring = dict(zip(MEASURING, (whole, during, whole), strict=True))
-    return {"training": training, **measuring, "evaluation": evaluation, "total": training + evaluation}
+def _with_sums(training: float, full: float, during: float) -> dict[str, float]:
+    """Seconds by part; the full evaluation is made before training and after it."""
+    evaluation = 2 * full + during
+    by_time = dict(zip(EVALUATIONS, (full, during, full), strict=True))
+    return {"training": training, **by_time, "evaluation": evaluation, "total": training + evaluation}
 
 
-def _seconds_at_matmul_rate(setup: TrainingSetup, work: Work) -> dict[str, float]:
-    """Of a model too large to be tried: the least that its matrix products take; empty where no rate is measured."""
+def _seconds_at_matmul_rate(setup: TrainingSetup, totals: RunTotals) -> dict[str, float]:
+    """The same for a model too large to be timed: at least the time of its matrix products; empty where their rate is
+    not known."""
     rates = product_rates.fastest_rates()
-    rate, full = (1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32"))
-    if not rate or not full:
+    training_rate, evaluation_rate = (
+        1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32")
+    )
+    if not training_rate or not evaluation_rate:
         return {}
-    token = _token_flops(setup) / full
-    whole, during = setup.documents.evaluation_tokens, work.evaluations * setup.documents.held_out_tokens
-    return _with_sums(work.flops.total / rate, whole * token, during * token)
+    token = _token_flops(setup) / evaluation_rate
+    full, during = setup.documents.evaluation_tokens, totals.evaluations * setup.documents.held_out_tokens
+    return _with_sums(totals.flops.total / training_rate, full * token, during * token)
 
 
 def _note(timing: Timing | None) -> str:
     if timing is None:
         return "at least: the time of its matrix products alone"
-    return "" if timing.quiet else "measured while other programs ran: unreliable, the run may take much less or more"
+    return (
+        ""
+        if timing.is_undisturbed
+        else "measured while other programs ran: unreliable, the run may take much less or more"
+    )
 
 
 def _token_flops(setup: TrainingSetup) -> float:
-    """Of a token of a document as long as the training documents are on average, forward alone."""
+    """FLOPs of the forward pass per token, of a document as long as the training documents are on average."""
     documents = setup.documents
     count = len(documents.lengths)
     tokens, source = (round(sum(lengths) / count) for lengths in (documents.lengths, documents.sources))

@@ -150,7 +150,7 @@ def _leave_out(held_out: Examples, most: int | None) -> None:
 def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
     """Statistics of the examples, and of the evaluations, for the plan."""
     sources = [len(example.source) for example in examples if example.source is not None]
-    answers = evaluation.answer_work()
+    answers = evaluation.answer_workload()
     return DataStatistics(
         [example.width for example in examples],
         sources=sources,

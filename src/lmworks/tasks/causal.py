@@ -48,6 +48,6 @@ class Causal(Task):
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """The first half of a text, and how the model continues it."""
-        from lmworks.tasks.writing import continue_texts
+        from lmworks.tasks.generation import continue_texts
 
         return continue_texts(model, examples, settings)

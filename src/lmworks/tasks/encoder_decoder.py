@@ -49,7 +49,7 @@ class EncoderDecoderTask(Task):
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """What the encoder reads, and what the decoder writes."""
-        from lmworks.tasks.writing import rewrite_texts
+        from lmworks.tasks.generation import rewrite_texts
 
         return rewrite_texts(model, examples, settings)
 

@@ -51,7 +51,7 @@ class Instructions(Task):
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """The first half of an example, and how the model continues it: where no answers are measured."""
-        from lmworks.tasks.writing import continue_texts
+        from lmworks.tasks.generation import continue_texts
 
         return continue_texts(model, examples, settings)
 

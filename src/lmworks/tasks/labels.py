@@ -26,7 +26,7 @@ class Labels(Instructions):
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
         """The likeliest label of each text."""
-        from lmworks.tasks.writing import choose_answers
+        from lmworks.tasks.generation import choose_answers
 
         return choose_answers(model, prompts)
 

@@ -113,6 +113,6 @@ class Masked(Task):
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """A text with hidden tokens, and the likeliest token in the place of each."""
-        from lmworks.tasks.writing import fill_texts
+        from lmworks.tasks.generation import fill_texts
 
         return fill_texts(model, examples, settings)

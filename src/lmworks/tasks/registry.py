@@ -107,7 +107,7 @@ def choose(
     if settings.name != AUTO:
         task = task_class(settings.name)
         if task.architecture != model.architecture:
-            fault = f"task {task.name} trains a model that is: {task.architecture}; this one is: {model.architecture}"
+            fault = f"task {task.name} trains {_a(task.architecture)}; this model is {_a(model.architecture)}"
             raise InputError(fault, "task.name", _usable_tasks(kind, model.architecture))
         if kind not in task.kinds:
             fault = f"task {task.name} takes no rows of kind {kind}"
@@ -118,7 +118,7 @@ def choose(
     if not suited:
         rows = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
         raise InputError(
-            f"a model that is {model.architecture} does not learn {rows}",
+            f"{_a(model.architecture)} does not learn {rows}",
             place,
             _usable_tasks(kind, model.architecture),
         )
@@ -127,6 +127,11 @@ def choose(
         task = next((task for task in suited if task.suits(known)), suited[-1])
     check_settings(settings.model_copy(update={"name": task.name}))
     return task
+
+
+def _a(architecture: str) -> str:
+    """An architecture with its article: a decoder, an encoder."""
+    return f"{'an' if architecture.startswith('e') else 'a'} {architecture}"
 
 
 def _usable_tasks(kind: str, architecture: str, task: type[Task] | None = None) -> str:
@@ -140,5 +145,5 @@ def _usable_tasks(kind: str, architecture: str, task: type[Task] | None = None) 
         else [k for other in TASKS.values() if other.architecture == architecture for k in other.kinds]
     )
     rows = " or ".join(_COLUMNS[name] for name in dict.fromkeys(kinds))
-    models = " or ".join(dict.fromkeys(task.architecture for task in TASKS.values() if kind in task.default_for))
-    return f"give this model {rows}; or take a model that is {models} for these rows"
+    models = " or ".join(dict.fromkeys(_a(task.architecture) for task in TASKS.values() if kind in task.default_for))
+    return f"give this model {rows}; or take {models} for these rows"

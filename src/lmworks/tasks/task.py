@@ -164,10 +164,10 @@ class Task(ABC):
         return []
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
-        """The model's answers, greedily written."""
-        from lmworks.tasks.writing import write_answers
+        """The model's answers, generated greedily."""
+        from lmworks.tasks.generation import generate_answers
 
-        return write_answers(model, prompts, max_tokens)
+        return generate_answers(model, prompts, max_tokens)
 
     @abstractmethod
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:

@@ -40,33 +40,33 @@ class Sample:
 
     Attributes:
         rows: in their order.
-        first: column -> place of the first row where it holds something; columns that are null everywhere are left out,
-            unless all of them are.
+        first_places: column -> place of the first row where it holds something; columns that are null everywhere are
+            left out, unless all of them are.
     """
 
     rows: Sequence[Row]
-    first: dict[str, str]
+    first_places: dict[str, str]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Sample:
         """The sample of these rows, at least one."""
-        first: dict[str, str] = {}
+        places: dict[str, str] = {}
         for row in rows:
             for column, value in row.values.items():
                 if value is not None:
-                    first.setdefault(column, row.place)
-        return cls(rows, first or dict.fromkeys(rows[0].values, rows[0].place))
+                    places.setdefault(column, row.place)
+        return cls(rows, places or dict.fromkeys(rows[0].values, rows[0].place))
 
-    def any(self, column: str, test: Callable[[Any], bool]) -> bool:
+    def has_value(self, column: str, test: Callable[[Any], bool]) -> bool:
         """Whether some row holds such a value."""
         return any(test(row.values.get(column)) for row in self.rows)
 
 
-def find_fields(available: list[str], chosen: dict[str, str], settings: DataSettings) -> dict[str, str]:
+def find_fields(available: list[str], column_settings: dict[str, str], settings: DataSettings) -> dict[str, str]:
     """Our fields -> columns: those of the settings, and the usual names for the rest."""
     by_name = {column.strip().lower(): column for column in reversed(available)}
-    taken = set(chosen.values())
-    fields = dict(chosen)
+    taken = set(column_settings.values())
+    fields = dict(column_settings)
 
     def find(field: str, names: tuple[str, ...]) -> None:
         column = next((by_name[name] for name in names if name in by_name and by_name[name] not in taken), None)
@@ -74,13 +74,17 @@ def find_fields(available: list[str], chosen: dict[str, str], settings: DataSett
             fields[field] = column
             taken.add(column)
 
-    if chosen and settings.kind is None and any(set(chosen) >= set(needed) for needed in FIELDS.values()):
+    if (
+        column_settings
+        and settings.kind is None
+        and any(set(column_settings) >= set(needed) for needed in FIELDS.values())
+    ):
         return fields  # the settings are complete: nothing else is guessed
     find("messages", MESSAGES)
     find("completion", COMPLETION)
     find("prompt", PROMPT)
     find("context", CONTEXT)
-    if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, chosen, settings)):
+    if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, column_settings, settings)):
         find("source", SOURCE)
         find("target", TARGET)
     if settings.kind not in ("completion", "chat", "pairs"):
@@ -89,17 +93,19 @@ def find_fields(available: list[str], chosen: dict[str, str], settings: DataSett
     return fields
 
 
-def _has_sides(by_name: dict[str, str], chosen: dict[str, str], settings: DataSettings) -> bool:
+def _has_sides(by_name: dict[str, str], column_settings: dict[str, str], settings: DataSettings) -> bool:
     """Whether the columns are source and target of a translation. Together with a text column, a source column is the
     origin of the text, and a target column a label."""
-    if {"source", "target"} & set(chosen):
+    if {"source", "target"} & set(column_settings):
         return True
     both = all(any(name in by_name for name in names) for names in (SOURCE, TARGET))
-    return both and settings.text is None and "text" not in chosen and not any(name in by_name for name in TEXT)
+    return (
+        both and settings.text is None and "text" not in column_settings and not any(name in by_name for name in TEXT)
+    )
 
 
 def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
-    if "messages" in fields and sample.any(fields["messages"], lambda value: isinstance(value, list)):
+    if "messages" in fields and sample.has_value(fields["messages"], lambda value: isinstance(value, list)):
         return "chat"
     if "prompt" in fields and "completion" in fields:
         return "completion"
@@ -112,12 +118,14 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
     return None
 
 
-def check_named_columns(chosen: dict[str, str], patterns: dict[str, str], available: list[str], name: str) -> None:
+def check_named_columns(
+    column_settings: dict[str, str], patterns: dict[str, str], available: list[str], name: str
+) -> None:
     known = {field for needed in FIELDS.values() for field in needed} | {"context"}
-    for field_name in chosen:
+    for field_name in column_settings:
         if field_name not in known:
             raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")
-    asked = {f"columns.{field_name}": [column] for field_name, column in chosen.items()}
+    asked = {f"columns.{field_name}": [column] for field_name, column in column_settings.items()}
     asked |= {field_name: names_in(pattern) for field_name, pattern in patterns.items()}
     for place, columns in asked.items():
         for column in columns:
@@ -175,7 +183,7 @@ def names_in(pattern: str) -> list[str]:
         raise InputError(f"not a pattern: {pattern!r} ({error})", hint=hint) from error
 
 
-def refusal(
+def recognition_error(
     sample: Sample, columns: list[str], name: str, kind: str | None, missing: list[str], taken: set[str]
 ) -> InputError:
     """Why the columns do not say what a row is, and options that do."""
@@ -189,8 +197,7 @@ def refusal(
         return InputError(fault, first.place, f"learn the chosen answers alone: {_chosen_option(sample)}")
     fault = f"the columns ({listed}) do not say what a row is"
     advice = f"say what they are, for example {_proposal(sample)}"
-    under_header = first.place.endswith(":2")  # of a table whose first line names the columns
-    if under_header and any(_looks_like_data(column, sample) for column in columns):
+    if first.has_header and any(_looks_like_data(column, sample) for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
         advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample)}"
     return InputError(fault, first.place, advice)
@@ -200,13 +207,13 @@ def _looks_like_data(column: str, sample: Sample) -> bool:
     """Whether the name of a column is rather one of its values: a number, a sentence, or a value of other rows."""
     is_number = column.replace(".", "", 1).isdecimal()
     is_sentence = len(column) > 30 or len(column.split()) > 4
-    return is_number or is_sentence or sample.any(column, lambda value: value == column)
+    return is_number or is_sentence or sample.has_value(column, lambda value: value == column)
 
 
 def _text_columns(sample: Sample) -> list[str]:
     """Columns of texts, else all."""
-    texts = [column for column in sample.first if sample.any(column, lambda value: isinstance(value, str))]
-    return texts or list(sample.first)
+    texts = [column for column in sample.first_places if sample.has_value(column, lambda value: isinstance(value, str))]
+    return texts or list(sample.first_places)
 
 
 def _proposal(sample: Sample) -> str:
@@ -230,20 +237,20 @@ def _proposal(sample: Sample) -> str:
 def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:
     """Columns for the missing fields of a kind, of those that none of its other fields has taken."""
     if kind == "chat":
-        free = [column for column in sample.first if sample.any(column, is_objects)]
+        candidates = [column for column in sample.first_places if sample.has_value(column, is_list_of_objects)]
     else:
-        free = [column for column in _text_columns(sample) if column not in taken]
-    if len(free) < len(missing):
+        candidates = [column for column in _text_columns(sample) if column not in taken]
+    if len(candidates) < len(missing):
         return f"give the rows {'such columns' if len(missing) > 1 else 'such a column'}, or leave --data.kind out"
-    return f"say which column it is: {option('columns', dict(zip(missing, free, strict=False)))}"
+    return f"say which column it is: {option('columns', dict(zip(missing, candidates, strict=False)))}"
 
 
 def _chosen_option(sample: Sample) -> str:
-    if sample.any("chosen", is_objects):
+    if sample.has_value("chosen", is_list_of_objects):
         return option("columns", {"messages": "chosen"})
-    prompt = next((column for column in PROMPT if column in sample.first), None)
+    prompt = next((column for column in PROMPT if column in sample.first_places), None)
     return option("columns", {"prompt": prompt, "completion": "chosen"} if prompt else {"text": "chosen"})
 
 
-def is_objects(value: Any) -> bool:
+def is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)

@@ -20,7 +20,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
-from lmworks.text.labels import LabelNames, name_rows
+from lmworks.text.labels import LabelNames, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
 
@@ -79,7 +79,7 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
         if settings.limit is None and (unused_names := shape.labels.unused()):
             fault = f"no row has the labels {list_names(unused_names)}, for which names are given"
             raise InputError(fault, "data.label_names", f"leave them out; the labels are {list_names(labels)}")
-        if name_rows(len(labels), len(rows)):
+        if are_nearly_unique(len(labels), len(rows)):
             raise _own_labels(rows, len(labels), shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
 
@@ -132,7 +132,7 @@ def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: Dat
     label, text = shape.columns["label"], None if settings.text else shape.columns.get("text")
     are_texts = all(form.startswith('"') for forms in shape.labels.forms.values() for form in forms)
     ways = []
-    if text and are_texts and not name_rows(len({row.values["text"] for row in rows}), len(rows)):
+    if text and are_texts and not are_nearly_unique(len({row.values["text"] for row in rows}), len(rows)):
         ways.append(f"if so: {option('columns', {'text': label, 'label': text})}")
     ways.append(f"to learn them as answers: {_as_answers(label, text, are_texts, settings)}")
     if "text" in shape.columns:

@@ -92,7 +92,7 @@ def delimited(
             continue
         if rows_inside:
             suspects.append(f"lines {first} to {last}")
-        yield Row(dict(zip(names, fields, strict=True)), f"{path}:{first}")
+        yield Row(dict(zip(names, fields, strict=True)), f"{path}:{first}", has_header=settings.header)
     if suspects:
         more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
         fault = f"{path.name}: a quoted field runs over lines that look like rows ({suspects[0]}{more})"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 SHOWN = 3
 """Labels shown in a note about several."""
-LEAST_ROWS, OWN_LABEL = 50, 0.9
-"""From so many rows on, labels of which there are so many a row name rows and not classes."""
+LEAST_ROWS, UNIQUE_SHARE = 50, 0.9
+"""From so many rows on, and from so many different labels per row on, labels are no classes."""
 
 
 class LabelNames:
@@ -80,9 +80,9 @@ class LabelNames:
         return notes
 
 
-def name_rows(labels: int, rows: int) -> bool:
-    """Whether nearly every row has a label of its own, in enough rows to know."""
-    return rows >= LEAST_ROWS and labels >= OWN_LABEL * rows
+def are_nearly_unique(labels: int, rows: int) -> bool:
+    """Whether nearly every row has a label of its own, in enough rows to know: such labels are no classes."""
+    return rows >= LEAST_ROWS and labels >= UNIQUE_SHARE * rows
 
 
 def _whole(value: object) -> str | None:

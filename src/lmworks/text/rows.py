@@ -76,11 +76,13 @@ class Row:
             ``source``, ``target`` (and ``references``, where the row has several targets); ``messages``.
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
+        has_header: a raw row of a table whose header names the columns.
     """
 
     values: dict[str, Any]
     place: str = ""
     key: str = ""
+    has_header: bool = False
 
 
 @dataclass

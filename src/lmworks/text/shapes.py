@@ -16,10 +16,10 @@ from lmworks.text.columns import (
     check_patterns,
     fill,
     find_fields,
-    is_objects,
+    is_list_of_objects,
     kind_of,
     names_in,
-    refusal,
+    recognition_error,
 )
 from lmworks.text.labels import LabelNames
 from lmworks.text.plain_text import text_fault
@@ -51,7 +51,7 @@ class Shape:
         notes: how this was decided.
         build: raw values -> our values; raises BadRow.
         labels: kind labels: how each label is written.
-        first: column -> place of the first row where it holds something.
+        first_places: column -> place of the first row where it holds something.
         unused_keys: kind chat: keys of messages that nothing reads.
     """
 
@@ -60,13 +60,13 @@ class Shape:
     used: set[str]
     notes: list[str]
     labels: LabelNames
-    first: dict[str, str]
+    first_places: dict[str, str]
     build: Callable[[dict[str, Any]], dict[str, Any]] = field(init=False)
     unused_keys: dict[str, None] = field(default_factory=dict)
 
     def hint(self, error: BadRow) -> str:
         """What to do about a bad row; of a column that only other rows have, the first of them is named."""
-        place = self.first.get(error.absent)
+        place = self.first_places.get(error.absent)
         return f"{error.hint} (as in {place})" if place else error.hint
 
 
@@ -81,22 +81,22 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     """
     sample = Sample.of(rows)
     available = list(dict.fromkeys(column for row in rows for column in row.values))
-    chosen = {field: str(column) for field, column in settings.columns.items()}
+    column_settings = {field: str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
-    check_named_columns(chosen, patterns, available, name)
+    check_named_columns(column_settings, patterns, available, name)
     check_patterns(patterns, available, len(rows))
-    fields = find_fields(list(sample.first), chosen, settings)
+    fields = find_fields(list(sample.first_places), column_settings, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
-    if kind is None and {"source", "target"} & set(chosen):
-        kind = "pairs"  # one side is chosen; the refusal names the other
+    if kind is None and {"source", "target"} & set(column_settings):
+        kind = "pairs"  # the settings name one side; the error names the other
     if kind == "completion" and not patterns and _is_conversation(columns, sample):
         return _chat_of_sides(columns, sample, settings)
     needed = FIELDS.get(kind or "", ())
     missing = [field for field in needed if field not in columns and field not in patterns]
     if kind is None or missing:
         taken = {columns[field] for field in needed if field in columns}
-        raise refusal(sample, available, name, kind, missing, taken)
+        raise recognition_error(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
 
 
@@ -112,15 +112,15 @@ def _shape(
     used = set(read.values()) | {column for pattern in wanted.values() for column in names_in(pattern)}
     by_settings = bool(settings.kind or settings.columns or patterns)
     sources = {**read, **wanted}
-    if list(sample.first) == ["text"] and not by_settings:
+    if list(sample.first_places) == ["text"] and not by_settings:
         notes = ["kind text"]
     else:
         notes = [_note(kind, by_settings, sources)]
-    if kind == "pairs" and sample.any(read["source"], _is_texts):
+    if kind == "pairs" and sample.has_value(read["source"], _is_texts):
         notes.append("sources that are lists of texts are joined by spaces")
-    if kind == "pairs" and sample.any(read["target"], _is_texts):
+    if kind == "pairs" and sample.has_value(read["target"], _is_texts):
         notes.append("of targets that are lists of texts the first is learned; all are kept as references")
-    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first)
+    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first_places)
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
         if kind == "chat":
@@ -141,7 +141,7 @@ def _note(kind: str, by_settings: bool, sources: dict[str, str]) -> str:
 def _is_conversation(columns: dict[str, str], sample: Sample) -> bool:
     """Whether prompts or completions are lists of messages (TRL's conversational prompt-completion format)."""
     sides = [columns[field] for field in ("prompt", "completion") if field in columns]
-    return len(sides) == 2 and any(sample.any(column, is_objects) for column in sides)
+    return len(sides) == 2 and any(sample.has_value(column, is_list_of_objects) for column in sides)
 
 
 def _chat_of_sides(columns: dict[str, str], sample: Sample, settings: DataSettings) -> Shape:
@@ -151,7 +151,7 @@ def _chat_of_sides(columns: dict[str, str], sample: Sample, settings: DataSettin
         _note("chat", bool(settings.kind or settings.columns), sides),
         "prompts and completions are lists of messages: those of the completion are learned",
     ]
-    shape = Shape("chat", sides, set(sides.values()), notes, LabelNames({}), sample.first)
+    shape = Shape("chat", sides, set(sides.values()), notes, LabelNames({}), sample.first_places)
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
         prompt, completion = (_present(values, column) for column in sides.values())
@@ -171,8 +171,8 @@ def is_ambiguous(shape: Shape, sample: Sequence[Row], late: dict[str, str], sett
     if not late or settings.kind or settings.columns or settings.text or settings.prompt or settings.completion:
         return False
     seen = Sample.of(sample)
-    everything = Sample(seen.rows, {**seen.first, **late})
-    fields = find_fields(list(everything.first), {}, settings)
+    everything = Sample(seen.rows, {**seen.first_places, **late})
+    fields = find_fields(list(everything.first_places), {}, settings)
     return kind_of(fields, everything) != shape.kind and not _is_conversation(fields, everything)
 
 

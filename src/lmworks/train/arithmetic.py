@@ -67,8 +67,8 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
         reason = str(start["precision_reason"])
     if device.type != "cpu":
         return Arithmetic(precision, reason, {})
-    rows = sized(settings, network.config, precision).room
-    return Arithmetic(precision, reason, training_providers(network, precision, rows))
+    row_tokens = sized(settings, network.config, precision).room
+    return Arithmetic(precision, reason, training_providers(network, precision, row_tokens))
 
 
 def training_providers(network: Transformer, precision: str, row_tokens: int) -> dict[str, str]:
@@ -100,11 +100,11 @@ def _fastest(precision: str, product_shapes: set[ProductShape]) -> dict[str, str
 
 def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set[ProductShape]:
     """The shapes of a training step's matrix products that are large enough for the provider to matter."""
-    rows = [tokens for tokens in ROW_TOKENS if tokens <= max(ROW_TOKENS[0], token_class(row_tokens))]
-    logits = trained_logits(network.config.vocab_size, precision)
+    block_tokens = [tokens for tokens in ROW_TOKENS if tokens <= max(ROW_TOKENS[0], token_class(row_tokens))]
+    head_tokens = trained_logits(network.config.vocab_size, precision)
     return {
         shape
-        for inputs, outputs, is_trained, tokens in _matrices(network, rows, [logits])
+        for inputs, outputs, is_trained, tokens in _matrices(network, block_tokens, [head_tokens])
         for layout in (FORWARD, INPUT_GRADIENT, *(WEIGHT_GRADIENT,) * is_trained)
         for shape in _worth_measuring(precision, layout, inputs, outputs, tokens)
     }
@@ -115,10 +115,10 @@ def evaluation_shapes(network: Transformer) -> set[ProductShape]:
     small network."""
     if is_small(network.config):
         return set()
-    logits = [tokens for tokens in TOKENS if tokens <= token_class(EVALUATED_LOGITS)]
+    head_tokens = [tokens for tokens in TOKENS if tokens <= token_class(EVALUATED_LOGITS)]
     return {
         shape
-        for inputs, outputs, _, tokens in _matrices(network, TOKENS, logits)
+        for inputs, outputs, _, tokens in _matrices(network, TOKENS, head_tokens)
         for shape in _worth_measuring("float32", FORWARD, inputs, outputs, tokens)
     }
 
@@ -137,16 +137,16 @@ def _worth_measuring(
 
 
 def _matrices(
-    network: Transformer, rows: Sequence[int], logits: Sequence[int]
+    network: Transformer, block_tokens: Sequence[int], head_tokens: Sequence[int]
 ) -> Iterator[tuple[int, int, bool, Sequence[int]]]:
-    """(inputs, outputs, is trained, classes of tokens) of every matrix: ``rows`` in blocks, ``logits`` in the head."""
+    """(inputs, outputs, is trained, classes of tokens) of every matrix, in blocks and in the head."""
     for module in network.modules():
         if module is not network.lm_head:
-            yield from ((*linear, rows) for linear in _linears(module))
+            yield from ((*linear, block_tokens) for linear in _linears(module))
     if network.config.language_head:
         table = network.embed_tokens if network.lm_head is None else network.lm_head
         is_trained = any(parameter.requires_grad for parameter in table.parameters())
-        yield network.config.embedding_width, network.config.vocab_size, is_trained, logits
+        yield network.config.embedding_width, network.config.vocab_size, is_trained, head_tokens
 
 
 def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
@@ -31,7 +32,7 @@ DECADES = 7  # powers of ten below 1 that the levels cover
 class Levels:
     """256 levels, one for each interval of the numbers from -1 to 1, and a table that quantizes numbers to them.
 
-    The table is indexed by a number's 16 bits as float16, which is some fifty times as fast as a search. A number
+    The table is indexed by a number's 16 bits as float16, which is much faster than a search. A number
     within float16's rounding (a relative 1/2048) of the edge between two intervals may be quantized to either level.
 
     Args:
@@ -84,7 +85,7 @@ def num_scales(count: int) -> int:
     return -(-count // BLOCK)
 
 
-def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: torch.Tensor) -> None:
+def quantize(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: torch.Tensor) -> None:
     """Quantize numbers to codes of levels, and scales.
 
     Args:
@@ -103,11 +104,11 @@ def compress(values: torch.Tensor, levels: Levels, codes: torch.Tensor, scales: 
         scales[begin // BLOCK : num_scales(end)] = largest
         fractions = torch.empty(blocks.shape, dtype=torch.float16, device=values.device)
         torch.div(blocks, torch.where(largest == 0, 1.0, largest)[:, None], out=fractions)
-        numbers = fractions.view(-1).view(torch.uint16).int()
-        torch.index_select(levels.codes, 0, numbers, out=codes[begin:end])
+        bits = fractions.view(-1).view(torch.uint16).int()
+        torch.index_select(levels.codes, 0, bits, out=codes[begin:end])
 
 
-def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
+def dequantize(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.Tensor:
     """Dequantize: codes (n,) and scales (ceil(n / 256),) -> numbers (n,) float32."""
     values = torch.index_select(levels.values, 0, codes.int())
     full = len(codes) // BLOCK * BLOCK
@@ -117,18 +118,37 @@ def restore(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> torch.
     return values
 
 
+class AdamWScalars(NamedTuple):
+    """The scalar arguments of a step, in the order in which the native kernel takes them.
+
+    Attributes:
+        learning_rate, beta1, beta2, weight_decay, epsilon: of AdamW.
+        first_correction, second_correction: 1 - beta1^t and sqrt(1 - beta2^t), the bias corrections of step t.
+        gradient_factor: the gradient is multiplied by it (clipping).
+    """
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    epsilon: float
+    first_correction: float
+    second_correction: float
+    gradient_factor: float
+
+
 def adamw_step(
     weights: torch.Tensor,
     gradient: torch.Tensor,
     moments: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    numbers: Sequence[float],
+    scalars: AdamWScalars,
 ) -> None:
     """A whole step of AdamW by the native kernel, in place.
 
     Args:
         weights, gradient: (n,) float32.
         moments: codes and scales of the first moment (levels of :func:`signed`) and the second (:func:`unsigned`).
-        numbers: rate, beta1, beta2, weight decay, epsilon, 1 - beta1^t, sqrt(1 - beta2^t), factor of the gradient.
+        scalars: of this step.
     """
     arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]
-    library().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *numbers)
+    library().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *scalars)

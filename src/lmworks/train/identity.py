@@ -16,13 +16,15 @@ NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value, so 
 MAX_SAMPLES = 1000  # examples whose random part is hashed
 
 
-def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransform | None = None) -> dict[str, str]:
+def of(
+    examples: Sequence[Example], settings: TrainSettings, transform: ExampleTransform | None = None
+) -> dict[str, str]:
     """SHA-256 hashes of data, settings and task by name, and the values of some settings.
 
     Args:
         examples: token by token, with targets, sources, types and labels.
         settings: those that change losses.
-        draw: the random part of the task. Its samples are hashed, so that other settings of the task and another
+        transform: the random part of the task. Its samples are hashed, so that other settings of the task and another
             version of its code both give another hash.
     """
     data = hashlib.sha256()
@@ -31,10 +33,10 @@ def of(examples: Sequence[Example], settings: TrainSettings, draw: ExampleTransf
     values = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
     identity = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
     identity |= {"data": data.hexdigest(), "settings": hashlib.sha256(values.encode()).hexdigest()}
-    if draw is not None:
+    if transform is not None:
         samples = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // MAX_SAMPLES)):
-            _add(samples, draw(examples[index], np.random.default_rng((settings.seed, index))))
+            _add(samples, transform(examples[index], np.random.default_rng((settings.seed, index))))
         identity["task"] = samples.hexdigest()
     return identity
 

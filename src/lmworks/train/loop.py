@@ -24,6 +24,7 @@ from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
 from lmworks.kernels import library, matmul, product_rates
 from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
 from lmworks.train.arithmetic import Arithmetic
@@ -35,7 +36,6 @@ from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, sized
 from lmworks.train.step import (
     StepResult,
-    Workload,
     accumulate_gradients,
     autocast,
     cast_frozen_weights,
@@ -79,19 +79,19 @@ def train(
     run: RunFolder,
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
-    draw: ExampleTransform | None = None,
+    transform: ExampleTransform | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; resume from the run's newest checkpoint where there is one.
 
     Args:
         network: on ``device``; changed in place.
-        examples: tokenized documents; with ``draw``, their fixed part.
+        examples: tokenized documents; with ``transform``, their fixed part.
         settings: of the training.
         run: the run's folder; a journal line per step and checkpoints are written to it.
         hooks: evaluation and the like.
         device: where to train.
-        draw: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each step
-            samples again, with a generator seeded by (seed, step, index).
+        transform: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each
+            step samples again, with a generator seeded by (seed, step, index).
 
     Returns:
         How training ended. With an evaluation hook, the network has the weights of the best evaluation.
@@ -116,7 +116,9 @@ def train(
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            training = _Training(network, examples, settings, run, hooks or Hooks(), device, draw, chosen, originals)
+            training = _Training(
+                network, examples, settings, run, hooks or Hooks(), device, transform, chosen, originals
+            )
             return training.run_session(stop_requested)
     finally:
         process_memory.stop_keeping_memory()
@@ -135,19 +137,19 @@ class _Training:
         run: RunFolder,
         hooks: Hooks,
         device: torch.device,
-        draw: ExampleTransform | None,
+        transform: ExampleTransform | None,
         chosen: Arithmetic,
         originals: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
-        self.hooks, self.device, self.draw, self.arithmetic = hooks, device, draw, chosen
+        self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, chosen
         epochs = settings.epochs if settings.steps is None else None
         self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
         self.total_steps = len(self.sampler)
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
-        self.peak_rate = optimizers.peak_rate(network, settings)
-        self.identity = identity.of(examples, settings, draw)
+        self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
+        self.identity = identity.of(examples, settings, transform)
         self.step, self.loss, self.reason = 0, None, ""
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
@@ -169,7 +171,7 @@ class _Training:
         """All remaining steps."""
         self._resume()
         if self.settings.find_learning_rate:
-            self.peak_rate = self._find_rate()
+            self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._opening())
         meter = machine.EnergyMeter()
         meter.start()
@@ -213,9 +215,9 @@ class _Training:
                 return
             self._step(indices)
             self.memory.end_stage("training")
-            better = self.monitor.evaluate_if_due(self.step)
+            better = self.monitor.is_due(self.step) and self.monitor.evaluate(self.step)
             self.memory.end_stage("measuring during training")
-            if self.settings.patience is not None and self.monitor.evaluations_since_best >= self.settings.patience:
+            if self.monitor.stops_early:
                 self.reason = "early"
             elif self.step >= self.total_steps:
                 self.reason = "finished"
@@ -230,26 +232,26 @@ class _Training:
         started, step = time.perf_counter(), self.step + 1
         if not self.network.training:
             self.network.train()
-        documents = sample(self.examples, indices, self.draw, self.settings.seed, step)
+        documents = sample(self.examples, indices, self.transform, self.settings.seed, step)
         result = accumulate_gradients(
             self.network, documents, self.settings, step, self.arithmetic.precision, self.device
         )
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
         if norm or result.has_targets:
-            rate = optimizers.rate(step, self.total_steps, self.peak_rate, self.settings)
-            self.optimizer.advance(rate, norm, self.settings.clip)
+            learning_rate = optimizers.learning_rate(step, self.total_steps, self.peak_learning_rate, self.settings)
+            self.optimizer.advance(learning_rate, norm, self.settings.clip)
         else:
-            rate = 0.0
+            learning_rate = 0.0
         self.step, self.loss = step, result.loss
-        self._report_step(result, norm, rate, time.perf_counter() - started)
+        self._report_step(result, norm, learning_rate, time.perf_counter() - started)
 
-    def _report_step(self, result: StepResult, norm: float, rate: float, seconds: float) -> None:
+    def _report_step(self, result: StepResult, norm: float, learning_rate: float, seconds: float) -> None:
         """Journal, display, TensorBoard."""
         line: dict[str, Any] = {
             "step": self.step,
             "loss": result.loss,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "gradient_norm": norm,
             "tokens": result.tokens,
             "targets": result.targets,
@@ -339,7 +341,7 @@ class _Training:
         hint = f"restore {original} and take the same version of lmworks, or start a new run"
         return InputError(f"{fault}, so it cannot be resumed with these", str(self.run.path), hint)
 
-    def _find_rate(self) -> float:
+    def _find_learning_rate(self) -> float:
         """The peak learning rate by a range test; a resumed run reads it from its journal."""
         earlier = self.run.events("rate_finder")
         if earlier:
@@ -349,7 +351,7 @@ class _Training:
             self.network,
             self.examples,
             self.settings,
-            self.draw,
+            self.transform,
             self.optimizer,
             self.arithmetic.precision,
             self.device,
@@ -374,7 +376,7 @@ class _Training:
             "examples": len(self.examples),
             "trainable": sum(parameter.numel() for parameter in self.named.values()),
             "parameters": parameters,
-            "learning_rate": self.peak_rate,
+            "learning_rate": self.peak_learning_rate,
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),

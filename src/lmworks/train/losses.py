@@ -48,13 +48,13 @@ def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
     """
     hidden = hidden_states(network, batch).flatten(0, 1)
     weights, targets = batch.weights.flatten(), batch.targets.flatten()
-    places = weights.nonzero().squeeze(1)
+    weighted = weights.nonzero().squeeze(1)
     by_name: dict[str, Term] = {}
-    if len(places):
-        picked = hidden
-        if len(places) < len(weights):
-            weights, targets, picked = weights[places], targets[places], hidden.index_select(0, places)
-        by_name[LANGUAGE] = Term(language_loss(network, picked, targets, weights), float(weights.sum()))
+    if len(weighted):
+        head_input = hidden
+        if len(weighted) < len(weights):
+            weights, targets, head_input = weights[weighted], targets[weighted], hidden.index_select(0, weighted)
+        by_name[LANGUAGE] = Term(language_loss(network, head_input, targets, weights), float(weights.sum()))
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places)).float()
         total = functional.cross_entropy(logits, labels.classes, reduction="sum")
@@ -85,13 +85,13 @@ def language_loss(
     """
     head = network.lm_head
     if head is None or (type(head) in (*PLAIN_LINEARS, StoredLinear) and head.bias is None):
-        rows = network.before_head(hidden)
-        if torch.is_autocast_enabled(rows.device.type):
-            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        head_input = network.before_head(hidden)
+        if torch.is_autocast_enabled(head_input.device.type):
+            head_input = head_input.to(torch.get_autocast_dtype(head_input.device.type))
         cap = network.config.logit_softcap
         storage = network.head_storage
         matrix = network.head_weight if storage is None else None
-        return _ChunkedCrossEntropy.apply(rows, matrix, network.head_bias, storage, cap, targets, weights)
+        return _ChunkedCrossEntropy.apply(head_input, matrix, network.head_bias, storage, cap, targets, weights)
     # Autograd computes the gradient of a head that is more than a matrix, for instance with an adapter.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
@@ -132,10 +132,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             assert matrix is not None
             storage = DenseStorage(cast(matrix, hidden.dtype))
         with torch.autocast(hidden.device.type, enabled=False):
-            offset = None if bias is None else bias.to(hidden.dtype)
+            cast_bias = None if bias is None else bias.to(hidden.dtype)
             for part in _chunks(len(hidden), storage.shape[0], hidden.dtype):
-                rows = hidden[part]
-                logits, cap_grad = _capped(product(rows, storage, offset), cap)
+                hidden_part = hidden[part]
+                logits, cap_grad = _capped(product(hidden_part, storage, cast_bias), cap)
                 needs_grad = needs_hidden or needs_matrix or needs_bias
                 total += cross_entropy_(logits, targets[part], weights[part], write_gradient=needs_grad).sum()
                 if not needs_grad:
@@ -143,14 +143,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits_grad = logits if cap_grad is None else logits.mul_(cap_grad)
                 if bias_grad is not None:
                     bias_grad += logits_grad.sum(0, dtype=torch.float32)
-                logits_grad = logits_grad.to(rows.dtype)
+                logits_grad = logits_grad.to(hidden_part.dtype)
                 if hidden_grad is not None:
                     hidden_grad[part] = transposed_product(logits_grad, storage)
                 if matrix_grad is not None:
-                    if rows.dtype == torch.float32:
-                        matmul(logits_grad.t(), rows, matrix_grad, in_place=True)
+                    if hidden_part.dtype == torch.float32:
+                        matmul(logits_grad.t(), hidden_part, matrix_grad, in_place=True)
                     else:
-                        matrix_grad += logits_grad.t() @ rows
+                        matrix_grad += logits_grad.t() @ hidden_part
         ctx.save_for_backward(hidden_grad, None if ctx.is_accumulated else matrix_grad, bias_grad)
         ctx.dtypes = (hidden.dtype, None if matrix is None else matrix.dtype, None if bias is None else bias.dtype)
         return total
@@ -167,11 +167,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return *grads, None, None, None, None
 
 
-def _chunks(rows: int, vocab_size: int, dtype: torch.dtype) -> list[slice]:
-    """Rows whose logits exist at a time. Chunks have equal sizes: a matrix product over a small remainder is slow."""
-    most = trained_logits(vocab_size, str(dtype).removeprefix("torch."))
-    size = max(1, -(-rows // max(1, -(-rows // most))))
-    return [slice(begin, begin + size) for begin in range(0, rows, size)]
+def _chunks(tokens: int, vocab_size: int, dtype: torch.dtype) -> list[slice]:
+    """Tokens whose logits exist at a time. Chunks have equal sizes: a matrix product over a small remainder is slow."""
+    max_size = trained_logits(vocab_size, str(dtype).removeprefix("torch."))
+    size = max(1, -(-tokens // max(1, -(-tokens // max_size))))
+    return [slice(begin, begin + size) for begin in range(0, tokens, size)]
 
 
 def _capped(logits: torch.Tensor, cap: float | None) -> tuple[torch.Tensor, torch.Tensor | None]:

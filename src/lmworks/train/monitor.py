@@ -51,7 +51,7 @@ class Monitor:
         precision: str = "float32",
     ) -> None:
         self.network, self.hooks, self.run, self.progress = network, hooks, run, progress
-        self.total_steps, self.autocast = total_steps, autocast
+        self.total_steps, self.autocast, self.patience = total_steps, autocast, settings.patience
         self.interval = settings.evaluate_every or evaluation_interval(total_steps, epoch_steps)
         self.in_precision = "" if precision == "float32" else f" in {precision}"
         self.best: dict[str, float] = {}
@@ -65,6 +65,11 @@ class Monitor:
         """The step of the best evaluation."""
         return int(self.best["step"]) if self.best else None
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether the last ``patience`` evaluations were no better than the best."""
+        return self.patience is not None and self.evaluations_since_best >= self.patience
+
     def log_step(self, line: dict[str, Any]) -> None:
         """Pass a step's journal line on to TensorBoard and the hook."""
         if self.board is not None:
@@ -73,26 +78,16 @@ class Monitor:
         if self.hooks.on_step is not None:
             self.hooks.on_step(line)
 
-    def evaluate_if_due(self, step: int) -> bool:
-        """Evaluate and sample after every ``interval`` steps and the last; returns whether this is the best so far."""
-        if step % self.interval and step != self.total_steps:
-            return False
+    def is_due(self, step: int) -> bool:
+        """Whether this step is evaluated: after every ``interval`` steps, and the last one."""
+        return step % self.interval == 0 or step == self.total_steps
+
+    def evaluate(self, step: int) -> bool:
+        """Evaluate and sample; returns whether this evaluation is the best so far."""
         figures = self._evaluate(step) if self.hooks.evaluate is not None else {}
-        floats = {name: value for name, value in figures.items() if isinstance(value, float)}
-        line = f"step {step}: held out{self.in_precision}: " + "  ".join(
-            f"{name} {value:.4f}" for name, value in floats.items()
-        )
-        self.progress.show_evaluation([*([line] if floats else []), *self._sample(step)], step)
-        if self.board is not None:
-            for name, value in floats.items():
-                self.board.add_scalar(f"held_out/{name}", value, step)
-        if not figures:
-            return False
-        if not self.best or figures["loss"] < self.best["loss"]:
-            self.best, self.evaluations_since_best = {"loss": figures["loss"], "step": step}, 0
-            return True
-        self.evaluations_since_best += 1
-        return False
+        is_best = bool(figures) and self._record(figures["loss"], step)
+        self._show(figures, self._sample(step), step)
+        return is_best
 
     def close(self) -> None:
         """Close the writer of TensorBoard events."""
@@ -109,11 +104,31 @@ class Monitor:
 
     def _sample(self, step: int) -> list[str]:
         """Texts that the network generates, one line each."""
-        if self.hooks.sample is None or step in self.sampled or step == self.total_steps:
+        is_last = step == self.total_steps or self.stops_early
+        if self.hooks.sample is None or step in self.sampled or is_last:
             return []  # after the last step the run generates them in any case, in float32
         items = self._call(self.hooks.sample, step)
         self.run.write("samples", when="step", step=step, items=items)
         return [f"    {item['prompt']} → {item['answer']}" for item in items]
+
+    def _record(self, loss: float, step: int) -> bool:
+        """Record an evaluation's loss; returns whether it is the best so far."""
+        if not self.best or loss < self.best["loss"]:
+            self.best, self.evaluations_since_best = {"loss": loss, "step": step}, 0
+            return True
+        self.evaluations_since_best += 1
+        return False
+
+    def _show(self, figures: dict[str, Any], samples: list[str], step: int) -> None:
+        """Figures and samples as lines, and the figures to TensorBoard."""
+        floats = {name: value for name, value in figures.items() if isinstance(value, float)}
+        line = f"step {step}: held out{self.in_precision}: " + "  ".join(
+            f"{name} {value:.4f}" for name, value in floats.items()
+        )
+        self.progress.show_evaluation([*([line] if floats else []), *samples], step)
+        if self.board is not None:
+            for name, value in floats.items():
+                self.board.add_scalar(f"held_out/{name}", value, step)
 
     def _call(self, hook: Callable[[Transformer, int], Answer], step: int) -> Answer:
         self.network.eval()

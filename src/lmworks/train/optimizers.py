@@ -16,10 +16,10 @@ from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
-SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time: 1 MB per moment
+SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time
 
 
-def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
+def peak_learning_rate(network: nn.Module, settings: OptimizerSettings) -> float:
     """The learning rate of the settings, or of the default method: the one for opened models where weights are frozen,
     else the one for new models."""
     if settings.learning_rate is not None:
@@ -28,7 +28,7 @@ def peak_rate(network: nn.Module, settings: OptimizerSettings) -> float:
     return methods.default("opened" if frozen else "new").learning_rate
 
 
-def rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
+def learning_rate(step: int, total: int, peak: float, settings: OptimizerSettings) -> float:
     """Learning rate of a step (the first is 1) out of ``total``.
 
     Linear warm-up, ``peak * step / warmup``, then linear or cosine decay (Loshchilov & Hutter 2017, eq. 5) that reaches
@@ -69,17 +69,17 @@ class AdamW(torch.optim.AdamW):
     A step of a small network takes a few milliseconds, so :meth:`advance` skips the bookkeeping of torch's ``step``.
     """
 
-    def advance(self, rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
+    def advance(self, learning_rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
         """One step with the parameters' gradients, which are set to None afterwards.
 
         Args:
-            rate: learning rate.
+            learning_rate: of this step.
             norm: global norm of the gradients.
             max_norm: gradients with a larger norm are scaled down to this norm; 0: no clipping.
         """
         scale = torch.tensor(norm / max_norm) if 0 < max_norm < norm else None  # gradients are divided by it
         for group in self.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             with torch.no_grad():
                 self._update(parameters, group, scale)
@@ -105,8 +105,8 @@ class EightBitAdamW(AdamW):
 
     A native kernel updates weights and moments in one pass over memory. Without it, a step processes the weights slice
     by slice: it dequantizes the slice's moments to float32, calls torch's fused AdamW and quantizes them again, so
-    float32 moments of only one slice exist at a time. Tensors with fewer than 4096 elements (norms, biases) have
-    float32 moments, as the paper advises.
+    float32 moments of only one slice exist at a time. Small tensors (norms, biases) have float32 moments, as
+    the paper advises.
     """
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
@@ -124,7 +124,7 @@ class EightBitAdamW(AdamW):
         if supports(parameter, gradient):
             moments = [(state[name], state[f"{name}_scale"]) for name in ("exp_avg", "exp_avg_sq")]
             state["step"] += 1
-            eight_bit.adamw_step(weights, gradient, moments, _numbers(group, float(state["step"]), scale))
+            eight_bit.adamw_step(weights, gradient, moments, _scalars(group, float(state["step"]), scale))
             return
         levels = (eight_bit.signed(parameter.device), eight_bit.unsigned(parameter.device))
         for begin in range(0, len(weights), SLICE_SIZE):
@@ -132,12 +132,13 @@ class EightBitAdamW(AdamW):
             blocks = slice(begin // eight_bit.BLOCK, (begin + SLICE_SIZE) // eight_bit.BLOCK)
             stored = [(state[name][place], state[f"{name}_scale"][blocks]) for name in ("exp_avg", "exp_avg_sq")]
             first, second = (
-                eight_bit.restore(codes, table, scales) for (codes, scales), table in zip(stored, levels, strict=True)
+                eight_bit.dequantize(codes, table, scales)
+                for (codes, scales), table in zip(stored, levels, strict=True)
             )
             step = state["step"].clone()  # every slice has the same step number
             _fused([weights[place]], [gradient[place]], [first], [second], [step], group, scale)
             for values, table, (codes, scales) in zip((first, second), levels, stored, strict=True):
-                eight_bit.compress(values, table, codes, scales)
+                eight_bit.quantize(values, table, codes, scales)
         state["step"] += 1
 
     def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
@@ -151,13 +152,18 @@ class EightBitAdamW(AdamW):
         return state
 
 
-def _numbers(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> tuple[float, ...]:
-    """The scalar arguments of the native kernel: rate, betas, weight decay, epsilon, bias corrections, and the factor
-    of the gradients."""
+def _scalars(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> eight_bit.AdamWScalars:
     beta1, beta2 = group["betas"]
-    corrections = 1 - beta1**step, math.sqrt(1 - beta2**step)
-    shrink = 1.0 if scale is None else 1.0 / float(scale)
-    return group["lr"], beta1, beta2, group["weight_decay"], group["eps"], *corrections, shrink
+    return eight_bit.AdamWScalars(
+        learning_rate=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        epsilon=group["eps"],
+        first_correction=1 - beta1**step,
+        second_correction=math.sqrt(1 - beta2**step),
+        gradient_factor=1.0 if scale is None else 1.0 / float(scale),
+    )
 
 
 def _has_8bit_moments(parameter: nn.Parameter) -> bool:
@@ -204,7 +210,7 @@ def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
     kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
     return kind(
         groups(network, settings.weight_decay),
-        lr=peak_rate(network, settings),
+        lr=peak_learning_rate(network, settings),
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         fused=True,

@@ -134,12 +134,12 @@ class TrainingProgress:
         return "  ".join(parts)
 
 
-class MeasurementProgress:
-    """Progress of a measurement and the time left: a live bar on a terminal, a plain line every few seconds elsewhere.
+class EvaluationProgress:
+    """Progress of an evaluation and the time left: a live bar on a terminal, a plain line every few seconds elsewhere.
     A listener of evaluate/progress.
 
     Args:
-        title: of the measurement.
+        title: of the evaluation.
         console: where to write; default: standard error.
     """
 
@@ -149,7 +149,7 @@ class MeasurementProgress:
         self._began = self._shown = time.monotonic()
         self._live: Progress | None = None
 
-    def __enter__(self) -> MeasurementProgress:
+    def __enter__(self) -> EvaluationProgress:
         self._shown = time.monotonic()
         if self.console.is_terminal:
             self._live = Progress(

@@ -44,7 +44,7 @@ def range_test(
     network: Transformer,
     examples: Sequence[Example],
     settings: TrainSettings,
-    draw: ExampleTransform | None,
+    transform: ExampleTransform | None,
     optimizer: AdamW,
     precision: str,
     device: torch.device,
@@ -54,7 +54,7 @@ def range_test(
 
     Args:
         network: with the run's initial weights.
-        examples, settings, draw: of the run.
+        examples, settings, transform: of the run.
         optimizer: of the run, before its first step.
         precision, device: of the matrix products.
         total: steps of the run.
@@ -67,7 +67,7 @@ def range_test(
     try:
         for step, rate in enumerate(rates, total + 1):
             indices = np.random.default_rng((settings.seed, step)).permutation(len(examples))[:size].tolist()
-            documents = sample(examples, indices, draw, settings.seed, step)
+            documents = sample(examples, indices, transform, settings.seed, step)
             loss = accumulate_gradients(network, documents, settings, step, precision, device).loss
             norm = gradient_norm(parameters)
             if not math.isfinite(loss) or not math.isfinite(norm):

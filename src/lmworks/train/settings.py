@@ -132,7 +132,5 @@ class TrainSettings(OptimizerSettings):
 
 
 def sized(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:
-    """The same with the tokens of a row filled in: from the model's size and the precision of the products, where the
-    settings leave them open."""
-    rows = settings.row_tokens or row_tokens(config, precision)
-    return settings.model_copy(update={"row_tokens": rows})
+    """The settings with ``row_tokens`` filled in where they leave it open: from the model's size and the precision."""
+    return settings.model_copy(update={"row_tokens": settings.row_tokens or row_tokens(config, precision)})

@@ -8,7 +8,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,46 +16,16 @@ from torch import nn
 
 from lmworks.base import process_memory
 from lmworks.base.seeds import derived_seed
-from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform, count_labels
+from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
-from lmworks.model import training_cost
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
+from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses
 from lmworks.train.settings import TrainSettings
-
-
-@dataclass
-class Workload:
-    """The documents that passed through a network, as needed to count floating-point operations.
-
-    Attributes:
-        lengths: tokens of each document.
-        sources: tokens of each document's source, if there are sources.
-        targets: number of tokens whose logits over the vocabulary were computed.
-        labels: by classification head, the number of tokens that it read.
-    """
-
-    lengths: list[int] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)
-    targets: float = 0.0
-    labels: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Workload) -> None:
-        """Add the documents of another workload."""
-        self.lengths += other.lengths
-        self.sources += other.sources
-        self.targets += other.targets
-        self.labels.update(other.labels)
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], targets: float) -> Workload:
-        """The workload of these documents."""
-        sources = [len(example.source) for example in examples if example.source is not None]
-        return cls([example.width for example in examples], sources, targets, count_labels(examples))
 
 
 @dataclass(frozen=True)
@@ -137,17 +107,17 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def sample(
-    examples: Sequence[Example], indices: Sequence[int], draw: ExampleTransform | None, seed: int, step: int
+    examples: Sequence[Example], indices: Sequence[int], transform: ExampleTransform | None, seed: int, step: int
 ) -> list[Example]:
     """A step's examples, with their random part sampled by (seed, step, index), so that a resumed run samples the same.
 
     Args:
         examples: the fixed part of all of them.
         indices: of this step's examples.
-        draw: the random part of the task; None: there is none.
+        transform: the random part of the task; None: there is none.
         seed, step: of the run.
     """
-    if draw is None:
+    if transform is None:
         return [examples[index] for index in indices]
     times: Counter[int] = Counter()
     documents = []
@@ -155,7 +125,7 @@ def sample(
         repeat = (
             (times[index],) if times[index] else ()
         )  # a step larger than the data set contains examples several times
-        documents.append(draw(examples[index], np.random.default_rng((seed, step, index, *repeat))))
+        documents.append(transform(examples[index], np.random.default_rng((seed, step, index, *repeat))))
         times[index] += 1
     return documents
 
@@ -170,8 +140,10 @@ def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Bat
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
         return pack(examples, settings.room)
-    at_once = max(1, settings.room // examples[0].size)
-    return [collate(examples[begin : begin + at_once]) for begin in range(0, len(examples), at_once)]
+    documents_per_batch = max(1, settings.room // examples[0].size)
+    return [
+        collate(examples[begin : begin + documents_per_batch]) for begin in range(0, len(examples), documents_per_batch)
+    ]
 
 
 def accumulate_gradients(
@@ -222,17 +194,7 @@ def accumulate_gradients(
 
 def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
     """FLOPs of forward and backward passes over the documents, with the network's current trainable parameters."""
-    flops = training_cost.training_flops(
-        network.config,
-        TrainedParameters.of(network),
-        sum(workload.lengths),
-        round(workload.targets),
-        workload.lengths,
-        workload.sources,
-        labels=workload.labels,
-        recompute=recompute,
-    )
-    return float(flops.total)
+    return float(workload.flops(network.config, TrainedParameters.of(network), recompute).total)
 
 
 def _seed(seed: int, device: torch.device) -> None:

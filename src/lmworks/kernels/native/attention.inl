@@ -1,8 +1,8 @@
 // Attention over packed sequences of different lengths, forward and backward (Vaswani et al. 2017, eq. 1). The backward
 // pass recomputes the scores from logsumexp (Dao et al. 2022). The scores of a block of queries, of all heads that share
-// a key-value head, are held at a time; keys that no query of a tile attends to are skipped. A task is one key-value
-// head and one sequence, or a part of a long sequence. The number of parts depends on the sequence's length alone and
-// their gradients are added in order, so the bits do not depend on the number of threads.
+// a key-value head, are held at a time; keys that no query of a tile attends to are skipped. A work item is one
+// key-value head and one sequence, or a part of a long sequence. The number of parts depends on the sequence's length
+// alone and their gradients are added in order, so the bits do not depend on the number of threads.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -20,9 +20,9 @@ constexpr Size BLOCK_ROWS = 24;      // queries times heads whose scores are hel
 constexpr Size PART_QUERIES = 256;   // queries of a part of a sequence, approximately
 constexpr Size MAX_PARTS = 4;
 
-// The work of a task: one key-value head, and the queries begin to end of one sequence.
+// A work item: one key-value head, and the queries begin to end of one sequence.
 // A block is up to block_queries queries from ``query`` on; its row r is one query and one of the heads_per_kv heads.
-struct AttentionTask {
+struct AttentionItem {
     Size kv_head, first_query, begin, end, first_key, keys, part, parts;
     Size heads_per_kv, heads, head_size, padded_size, score_stride, block_queries;
     bool causal;
@@ -44,10 +44,10 @@ struct AttentionTask {
     Size key_gradient_size() const { return round_up(keys, TILE_ROWS) * padded_size; }  // floats of dkeys or dvalues
 };
 
-// All tasks, the longest first.
+// All work items, the longest first.
 template <class T>
-std::vector<AttentionTask> make_tasks(const AttentionInputs<T>& in) {
-    std::vector<AttentionTask> tasks;
+std::vector<AttentionItem> make_items(const AttentionInputs<T>& in) {
+    std::vector<AttentionItem> items;
     const Size heads_per_kv = in.heads / in.kv_heads, block_queries = std::max<Size>(1, BLOCK_ROWS / heads_per_kv);
     for (Size sequence = 0; sequence < in.sequences; ++sequence) {
         const Size first_query = in.cu_seqlens_q[sequence], queries = in.cu_seqlens_q[sequence + 1] - first_query;
@@ -60,19 +60,19 @@ std::vector<AttentionTask> make_tasks(const AttentionInputs<T>& in) {
                 const Size begin = std::min(queries, part * part_queries);
                 const Size end = is_last ? queries : std::min(queries, begin + part_queries);
                 const Size keys = in.causal && !is_last ? std::min(end, all_keys) : all_keys;
-                tasks.push_back({kv_head, first_query, begin, end, first_key, keys, part, parts, heads_per_kv, in.heads,
+                items.push_back({kv_head, first_query, begin, end, first_key, keys, part, parts, heads_per_kv, in.heads,
                                  in.head_size, round_up(in.head_size, W), round_up(keys, W) + 2 * W, block_queries,
                                  in.causal});
             }
         }
     }
-    const auto cost = [](const AttentionTask& t) { return (t.end - t.begin) * (t.causal ? t.begin + t.end : 2 * t.keys); };
-    std::stable_sort(tasks.begin(), tasks.end(),
-                     [&](const AttentionTask& a, const AttentionTask& b) { return cost(a) > cost(b); });
-    return tasks;
+    const auto cost = [](const AttentionItem& t) { return (t.end - t.begin) * (t.causal ? t.begin + t.end : 2 * t.keys); };
+    std::stable_sort(items.begin(), items.end(),
+                     [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
+    return items;
 }
 
-// Temporary arrays of this thread for a task, each aligned to a cache line. The memory grows and is reused.
+// Temporary arrays of this thread for a work item, each aligned to a cache line. The memory grows and is reused.
 template <std::size_t N>
 std::array<float*, N> workspace(const Size (&sizes)[N]) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -95,7 +95,7 @@ std::array<float*, N> workspace(const Size (&sizes)[N]) {
 
 // Packs the rows of a block of x times a factor -> out (rows up to whole tiles, padded_size) in float32.
 template <class T>
-inline void pack_block(const AttentionTask& t, Size query, Size rows, const T* x, Size stride, float factor, float* out) {
+inline void pack_block(const AttentionItem& t, Size query, Size rows, const T* x, Size stride, float factor, float* out) {
     for (Size r = 0; r < rows; ++r) {
         const T* row = x + t.token(query, r) * stride + t.head(r) * t.head_size;
         pack_rows(row, 0, 1, t.head_size, out + r * t.padded_size, t.padded_size, factor);
@@ -105,7 +105,7 @@ inline void pack_block(const AttentionTask& t, Size query, Size rows, const T* x
 
 // scores (rows, score_stride) = x (rows, head_size) times packed panels of keys, for the keys visible to each tile's
 // last row
-inline void multiply_keys(const AttentionTask& t, Size query, Size rows, const float* x, const float* panels, float* scores) {
+inline void multiply_keys(const AttentionItem& t, Size query, Size rows, const float* x, const float* panels, float* scores) {
     const Size block_keys = t.visible_keys(query, rows);
     for (Size j = 0; j < block_keys; j += TILE_COLUMNS)
         for (Size r = 0; r < rows; r += TILE_ROWS) {
@@ -117,7 +117,7 @@ inline void multiply_keys(const AttentionTask& t, Size query, Size rows, const f
 }
 
 // out (rows, padded_size) = weights (rows, score_stride) times values (keys, padded_size), DEPTH keys at a time
-inline void multiply_values(const AttentionTask& t, Size query, Size rows, const float* weights, const float* values,
+inline void multiply_values(const AttentionItem& t, Size query, Size rows, const float* weights, const float* values,
                             float* out) {
     constexpr Size DEPTH = 128;
     const Size block_keys = t.visible_keys(query, rows);
@@ -133,7 +133,7 @@ inline void multiply_values(const AttentionTask& t, Size query, Size rows, const
 }
 
 // out (keys, padded_size) += weights^T times x (rows, padded_size), without the rows that do not attend to a key
-inline void add_transposed_product(const AttentionTask& t, Size query, Size rows, const float* weights, const float* x,
+inline void add_transposed_product(const AttentionItem& t, Size query, Size rows, const float* weights, const float* x,
                                    float* out) {
     const Size block_keys = t.visible_keys(query, rows);
     for (Size key = 0; key < block_keys; key += TILE_ROWS) {
@@ -171,7 +171,7 @@ inline float exponentiate(float* scores, Size visible, Size until, float& max_sc
 }
 
 template <class T>
-void attention_task(const AttentionInputs<T>& in, const AttentionTask& t, T* out, float* logsumexp, float rate,
+void attention_item(const AttentionInputs<T>& in, const AttentionItem& t, T* out, float* logsumexp, float rate,
                     const DropoutFactors& factors) {
     const Size block_rows = round_up(t.block_queries * t.heads_per_kv, TILE_ROWS), block_size = block_rows * t.padded_size;
     const Size panels_size = round_up(t.keys, TILE_COLUMNS) * t.padded_size, keys_size = round_up(t.keys, W) * t.padded_size;
@@ -204,8 +204,8 @@ void attention_task(const AttentionInputs<T>& in, const AttentionTask& t, T* out
 template <class T>
 void varlen_attention(const AttentionInputs<T>& in, T* out, float* logsumexp, float rate, std::uint64_t seed) {
     const DropoutFactors factors(rate, seed);
-    const std::vector<AttentionTask> tasks = make_tasks(in);
-    parallel_for(tasks.size(), [&](Size i) { attention_task(in, tasks[i], out, logsumexp, rate, factors); });
+    const std::vector<AttentionItem> items = make_items(in);
+    parallel_for(items.size(), [&](Size i) { attention_item(in, items[i], out, logsumexp, rate, factors); });
 }
 
 // The arrays that the backward pass reads and writes in addition to AttentionInputs.
@@ -245,9 +245,9 @@ inline void softmax_backward(float* scores, float* dweights, Size visible, Size 
     for (; i < until; i += W) store(scores + i, Vec{}), store(dweights + i, Vec{});
 }
 
-// Writes dq of the task's queries; adds the task's contributions to dkeys and dvalues (keys, padded_size).
+// Writes dq of the work item's queries; adds the work item's contributions to dkeys and dvalues (keys, padded_size).
 template <class T>
-void attention_backward_task(const AttentionInputs<T>& in, const AttentionTask& t, const AttentionGradients<T>& g,
+void attention_backward_item(const AttentionInputs<T>& in, const AttentionItem& t, const AttentionGradients<T>& g,
                              float* dkeys, float* dvalues, float rate, const DropoutFactors& factors) {
     const Size block_rows = round_up(t.block_queries * t.heads_per_kv, TILE_ROWS), block_size = block_rows * t.padded_size;
     const Size scores_size = block_rows * t.score_stride, panels_size = round_up(t.keys, TILE_COLUMNS) * t.padded_size;
@@ -284,7 +284,7 @@ void attention_backward_task(const AttentionInputs<T>& in, const AttentionTask& 
 
 // dkeys and dvalues (keys, padded_size) of a sequence and key-value head -> dk and dv (key tokens, kv_heads, head_size)
 template <class T>
-void store_key_gradients(const AttentionInputs<T>& in, const AttentionTask& t, const AttentionGradients<T>& g,
+void store_key_gradients(const AttentionInputs<T>& in, const AttentionItem& t, const AttentionGradients<T>& g,
                          const float* dkeys, const float* dvalues) {
     for (Size key = 0; key < t.keys; ++key) {
         const Size offset = ((t.first_key + key) * in.kv_heads + t.kv_head) * t.head_size;
@@ -298,29 +298,29 @@ void varlen_attention_backward(const AttentionInputs<T>& in, const T* out, const
                                T* dk, T* dv, float rate, std::uint64_t seed) {
     const DropoutFactors factors(rate, seed);
     const AttentionGradients<T> g{out, logsumexp, dout, dq, dk, dv};
-    const std::vector<AttentionTask> tasks = make_tasks(in);
+    const std::vector<AttentionItem> items = make_items(in);
     // dkeys, then dvalues, of each part of a long sequence
-    std::vector<std::vector<float>> part_gradients(tasks.size());
-    parallel_for(tasks.size(), [&](Size i) {
-        const AttentionTask& t = tasks[i];
+    std::vector<std::vector<float>> part_gradients(items.size());
+    parallel_for(items.size(), [&](Size i) {
+        const AttentionItem& t = items[i];
         const Size size = t.key_gradient_size();
         thread_local std::vector<float> buffer;
         std::vector<float>& gradients = t.parts > 1 ? part_gradients[i] : buffer;
         gradients.assign(2 * size, 0.0f);
-        attention_backward_task(in, t, g, gradients.data(), gradients.data() + size, rate, factors);
+        attention_backward_item(in, t, g, gradients.data(), gradients.data() + size, rate, factors);
         if (t.parts == 1) store_key_gradients(in, t, g, gradients.data(), gradients.data() + size);
     });
     // the last part of each long sequence has all keys: add the gradients of the other parts to its own, in order
-    parallel_for(tasks.size(), [&](Size i) {
-        const AttentionTask& last = tasks[i];
+    parallel_for(items.size(), [&](Size i) {
+        const AttentionItem& last = items[i];
         if (last.parts == 1 || last.part + 1 != last.parts) return;
         const Size size = last.key_gradient_size();
-        std::vector<const AttentionTask*> others(last.parts - 1);
-        for (const AttentionTask& t : tasks)
+        std::vector<const AttentionItem*> others(last.parts - 1);
+        for (const AttentionItem& t : items)
             if (t.first_query == last.first_query && t.kv_head == last.kv_head && t.part + 1 < last.parts) others[t.part] = &t;
         std::vector<float>& total = part_gradients[i];
-        for (const AttentionTask* t : others) {
-            const std::vector<float>& gradients = part_gradients[t - tasks.data()];
+        for (const AttentionItem* t : others) {
+            const std::vector<float>& gradients = part_gradients[t - items.data()];
             const Size part_size = t->key_gradient_size();
             for (Size j = 0; j < t->keys * t->padded_size; ++j) {
                 total[j] += gradients[j];

@@ -10,7 +10,7 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size TASK_MOMENT_BLOCKS = 128;
+constexpr Size MOMENT_BLOCKS_PER_ITEM = 128;
 constexpr int DECADES = 7;  // below 1
 
 // Levels above zero (train/eight_bit.py). Decade i, from 0 to 6, is [10^(i - 7), 10^(i - 6)] in p = 2^(i + extra_bits) equal
@@ -128,10 +128,10 @@ inline void update_block(float* weights, const float* gradient, float* first, fl
 void adamw_8bit(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                 Size count, const AdamWStep& step) {
     const Size blocks = (count + MOMENT_BLOCK - 1) / MOMENT_BLOCK;
-    parallel_for((blocks + TASK_MOMENT_BLOCKS - 1) / TASK_MOMENT_BLOCKS, [&](Size task) {
+    parallel_for((blocks + MOMENT_BLOCKS_PER_ITEM - 1) / MOMENT_BLOCKS_PER_ITEM, [&](Size item) {
         float first_values[MOMENT_BLOCK] = {}, second_values[MOMENT_BLOCK] = {};
-        const Size end = std::min(blocks, (task + 1) * TASK_MOMENT_BLOCKS);
-        for (Size block = task * TASK_MOMENT_BLOCKS; block < end; ++block) {
+        const Size end = std::min(blocks, (item + 1) * MOMENT_BLOCKS_PER_ITEM);
+        for (Size block = item * MOMENT_BLOCKS_PER_ITEM; block < end; ++block) {
             const Size begin = block * MOMENT_BLOCK, size = std::min(MOMENT_BLOCK, count - begin);
             decode<true>(first, block, begin, size, first_values), decode<false>(second, block, begin, size, second_values);
             update_block(weights + begin, gradient + begin, first_values, second_values, size, step);

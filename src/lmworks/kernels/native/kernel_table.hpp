@@ -94,10 +94,10 @@ struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
     Kernels<Bf16> bf16;
-    // c (rows, columns) = first + scale * a (rows, depth) b (depth, columns). ``first``: c itself, another matrix, one
+    // c (rows, columns) = addend + scale * a (rows, depth) b (depth, columns). ``addend``: c itself, another matrix, one
     // row for all (stride 0), or null for zeros.
     void (*matmul)(const MatrixView& a, const MatrixView& b, Size rows, Size depth, Size columns, float scale,
-                   const float* first, Size first_row, float* c, Size c_row);
+                   const float* addend, Size addend_row, float* c, Size c_row);
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);

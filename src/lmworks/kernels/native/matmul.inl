@@ -13,16 +13,16 @@ namespace {
 
 constexpr Size BLOCK_DEPTH = 384;     // rows of b in a panel: a panel stays in the caches of a core
 constexpr Size BLOCK_COLUMNS = 1536;  // columns of b that are packed at a time, a multiple of TILE_COLUMNS
-constexpr Size BLOCK_TILES = 16;      // tiles of rows of a task, at most
-constexpr Size TASKS_PER_THREAD = 4;  // at least, if there are enough panels, since all threads wait for the last task
+constexpr Size BLOCK_TILES = 16;      // tiles of rows of a work item, at most
+constexpr Size ITEMS_PER_THREAD = 4;  // at least, if there are enough panels, since all threads wait for the last
 
-// A tile of c, R rows and N vectors = first (null: zeros) + a b, with b a panel (depth, TILE_COLUMNS).
+// A tile of c, R rows and N vectors = addend (null: zeros) + a b, with b a panel (depth, TILE_COLUMNS).
 template <int R, int N>
-inline void multiply_tile(const float* a, Size a_row, Size a_column, const float* b, Size depth, const float* first,
-                          Size first_row, float* c, Size c_row) {
+inline void multiply_tile(const float* a, Size a_row, Size a_column, const float* b, Size depth, const float* addend,
+                          Size addend_row, float* c, Size c_row) {
     Vec sums[R][N];
     for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) sums[r][n] = first ? load(first + r * first_row + n * W) : Vec{};
+        for (int n = 0; n < N; ++n) sums[r][n] = addend ? load(addend + r * addend_row + n * W) : Vec{};
     for (Size k = 0; k < depth; ++k) {
         Vec b_vectors[N];
         for (int n = 0; n < N; ++n) b_vectors[n] = load(b + k * TILE_COLUMNS + n * W);
@@ -83,13 +83,13 @@ void pack_tiles(const MatrixView& a, Size rows, Size depth, float* tiles) {
             std::copy_n(a.data + r + k * a.column, std::min(TILE_ROWS, rows - r), tiles + k * TILE_ROWS);
 }
 
-// A block of b, packed, and the columns of c that it is multiplied into; a, first and c begin where the block does.
+// A block of b, packed, and the columns of c that it is multiplied into; a, addend and c begin where the block does.
 struct MatmulBlock {
     MatrixView a;
     const float* panels;
     Size depth, columns;
-    const float* first;
-    Size first_row;
+    const float* addend;
+    Size addend_row;
     float* c;
     Size c_row;
 
@@ -110,40 +110,41 @@ struct MatmulBlock {
 
     void multiply_tile_of(const float* tile, Size a_row, Size a_column, Size panel, Size row, Size rows) const {
         const Size column = panel * TILE_COLUMNS, width = std::min(TILE_COLUMNS, columns - column);
-        const float *b = panels + column * depth, *begin = first ? first + row * first_row + column : nullptr;
+        const float *b = panels + column * depth, *begin = addend ? addend + row * addend_row + column : nullptr;
         float* out = c + row * c_row + column;
         const TileKernel kernel = tile_kernel(rows, (width + W - 1) / W);
-        if (width % W == 0) return kernel(tile, a_row, a_column, b, depth, begin, first_row, out, c_row);
+        if (width % W == 0) return kernel(tile, a_row, a_column, b, depth, begin, addend_row, out, c_row);
         float sums[TILE_ROWS * TILE_COLUMNS] = {};  // whole vectors would write past the last column
-        for (Size r = 0; begin && r < rows; ++r) std::copy_n(begin + r * first_row, width, sums + r * TILE_COLUMNS);
+        for (Size r = 0; begin && r < rows; ++r) std::copy_n(begin + r * addend_row, width, sums + r * TILE_COLUMNS);
         kernel(tile, a_row, a_column, b, depth, sums, TILE_COLUMNS, sums, TILE_COLUMNS);
         for (Size r = 0; r < rows; ++r) std::copy_n(sums + r * TILE_COLUMNS, width, out + r * c_row);
     }
 };
 
-// All rows of c times one block, in parallel: tasks are groups of tiles of rows, and groups of panels where rows are few.
+// All rows of c times one block, in parallel: work items are groups of tiles of rows, and
+// groups of panels where rows are few.
 void multiply_block(const MatmulBlock& block, Size rows) {
     const Size panels = (block.columns + TILE_COLUMNS - 1) / TILE_COLUMNS, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    const Size row_tasks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
-    const Size task_rows = (tiles + row_tasks - 1) / row_tasks * TILE_ROWS;
-    const Size groups = std::clamp<Size>(TASKS_PER_THREAD * num_threads() / row_tasks, 1, panels);
-    parallel_for(row_tasks * groups, [&](Size task) {
-        const Size row = task / groups * task_rows, group = task % groups;
+    const Size row_items = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
+    const Size item_rows = (tiles + row_items - 1) / row_items * TILE_ROWS;
+    const Size groups = std::clamp<Size>(ITEMS_PER_THREAD * num_threads() / row_items, 1, panels);
+    parallel_for(row_items * groups, [&](Size item) {
+        const Size row = item / groups * item_rows, group = item % groups;
         if (row < rows)
-            block.multiply_rows(row, std::min(task_rows, rows - row), panels * group / groups, panels * (group + 1) / groups);
+            block.multiply_rows(row, std::min(item_rows, rows - row), panels * group / groups, panels * (group + 1) / groups);
     });
 }
 
 void matmul(const MatrixView& a, const MatrixView& b, Size rows, Size depth, Size columns, float scale,
-            const float* first, Size first_row, float* c, Size c_row) {
+            const float* addend, Size addend_row, float* c, Size c_row) {
     thread_local std::vector<float> buffer;
     const std::size_t size = std::min(BLOCK_DEPTH, depth) * std::min(BLOCK_COLUMNS, round_up(columns, TILE_COLUMNS));
     if (buffer.size() < size) buffer.resize(size);
     float* panels = buffer.data();
     for (Size column = 0; column < columns; column += BLOCK_COLUMNS) {
         const Size width = std::min(BLOCK_COLUMNS, columns - column);
-        const float* begin = first ? first + column : nullptr;
-        Size begin_row = first_row;
+        const float* begin = addend ? addend + column : nullptr;
+        Size begin_row = addend_row;
         for (Size k = 0; k < depth; k += BLOCK_DEPTH) {
             const Size block_depth = std::min(BLOCK_DEPTH, depth - k);
             parallel_for((width + TILE_COLUMNS - 1) / TILE_COLUMNS, [&](Size panel) {

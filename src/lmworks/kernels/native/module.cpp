@@ -257,23 +257,23 @@ MatrixView matrix_view(const StridedInput<float>& x, const char* name) {
     throw std::invalid_argument(std::string(name) + ": neither its rows nor its columns are contiguous");
 }
 
-// ``first`` is (rows, columns), or (1, columns) for all rows.
-void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::optional<StridedInput<float>> first,
+// ``addend`` is (rows, columns), or (1, columns) for all rows.
+void matmul(StridedInput<float> a, StridedInput<float> b, StridedOutput c, std::optional<StridedInput<float>> addend,
             double scale) {
     const std::size_t rows = a.shape(0), depth = a.shape(1), columns = b.shape(1);
     check_size(b.shape(0), depth, "b"), check_size(c.shape(0), rows, "c"), check_size(c.shape(1), columns, "c");
     if (depth == 0) throw std::invalid_argument("the matrices are empty");
     const MatrixView a_view = matrix_view(a, "a"), b_view = matrix_view(b, "b");
     if (columns > 1 && c.stride(1) != 1) throw std::invalid_argument("c: its rows are not contiguous");
-    Size first_row = 0;
-    if (first) {
-        check_size(first->shape(1), columns, "first");
-        if (columns > 1 && first->stride(1) != 1) throw std::invalid_argument("first: its rows are not contiguous");
-        if (first->shape(0) != 1) check_size(first->shape(0), rows, "first"), first_row = first->stride(0);
+    Size addend_row = 0;
+    if (addend) {
+        check_size(addend->shape(1), columns, "addend");
+        if (columns > 1 && addend->stride(1) != 1) throw std::invalid_argument("addend: its rows are not contiguous");
+        if (addend->shape(0) != 1) check_size(addend->shape(0), rows, "addend"), addend_row = addend->stride(0);
     }
     nb::gil_scoped_release release;
-    kernels().matmul(a_view, b_view, rows, depth, columns, static_cast<float>(scale), first ? first->data() : nullptr,
-                     first_row, c.data(), rows > 1 ? c.stride(0) : columns);
+    kernels().matmul(a_view, b_view, rows, depth, columns, static_cast<float>(scale), addend ? addend->data() : nullptr,
+                     addend_row, c.data(), rows > 1 ? c.stride(0) : columns);
 }
 
 double read_memory(Input<float> x) {

@@ -59,16 +59,16 @@ const OpenMP& openmp() {  // on other systems the thread pool below is used
 
 struct Job {
     const Work* work;
-    std::ptrdiff_t tasks;
+    std::ptrdiff_t items;
     std::atomic<std::ptrdiff_t> next{0};
 
-    // Runs tasks until none is left; every thread of the team calls it.
-    void run_tasks() {
-        for (std::ptrdiff_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) (*work)(task);
+    // Runs work items until none is left; every thread of the team calls it.
+    void run_items() {
+        for (std::ptrdiff_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) (*work)(item);
     }
 };
 
-void run_job(void* job) { static_cast<Job*>(job)->run_tasks(); }
+void run_job(void* job) { static_cast<Job*>(job)->run_items(); }
 
 // Threads that sleep between jobs.
 class ThreadPool {
@@ -83,7 +83,7 @@ public:
             ++job_number_;
         }
         wake_.notify_all();
-        job.run_tasks();
+        job.run_items();
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [this] { return running_ == 0; });
         job_ = nullptr;
@@ -108,7 +108,7 @@ private:
             last_job = job_number_;
             Job* job = job_;
             lock.unlock();
-            job->run_tasks();
+            job->run_items();
             lock.lock();
             if (--running_ == 0) done_.notify_one();
         }
@@ -127,11 +127,11 @@ std::atomic<int> pool_threads{static_cast<int>(std::thread::hardware_concurrency
 
 }  // namespace
 
-void parallel_for(std::ptrdiff_t tasks, const Work& work) {
+void parallel_for(std::ptrdiff_t items, const Work& work) {
     const int threads = num_threads();
-    Job job{&work, tasks};
-    if (tasks < 2 || threads < 2) {
-        job.run_tasks();
+    Job job{&work, items};
+    if (items < 2 || threads < 2) {
+        job.run_items();
     } else if (openmp().parallel) {
         openmp().parallel(run_job, &job, static_cast<unsigned>(threads), 0);
     } else {

@@ -9,9 +9,9 @@ namespace lmworks {
 
 using Work = std::function<void(std::ptrdiff_t)>;
 
-// Calls work(0) ... work(tasks - 1) once each on the available threads; returns when all calls have returned.
-// The assignment of tasks to threads is not fixed: results must not depend on it.
-void parallel_for(std::ptrdiff_t tasks, const Work& work);
+// Calls work(0) ... work(items - 1) once each on the available threads; returns when all calls have returned.
+// The assignment of these work items to threads is not fixed: results must not depend on it.
+void parallel_for(std::ptrdiff_t items, const Work& work);
 
 // Threads that parallel_for() uses. With PyTorch's OpenMP team, torch.set_num_threads changes it.
 int num_threads();

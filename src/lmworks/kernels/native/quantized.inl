@@ -10,7 +10,7 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size TASK_BLOCKS = 512;
+constexpr Size BLOCKS_PER_ITEM = 512;
 
 float half_to_float(const std::uint8_t* bytes) {
     const std::uint32_t half = bytes[0] | bytes[1] << 8, sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u;
@@ -27,8 +27,8 @@ float half_to_float(const std::uint8_t* bytes) {
 
 template <class T, class Decode>
 void decode_blocks(const std::uint8_t* blocks, Size block_bytes, T* y, Size count, Decode decode) {
-    parallel_for((count + TASK_BLOCKS - 1) / TASK_BLOCKS, [&](Size task) {
-        for (Size block = task * TASK_BLOCKS; block < std::min(count, (task + 1) * TASK_BLOCKS); ++block) {
+    parallel_for((count + BLOCKS_PER_ITEM - 1) / BLOCKS_PER_ITEM, [&](Size item) {
+        for (Size block = item * BLOCKS_PER_ITEM; block < std::min(count, (item + 1) * BLOCKS_PER_ITEM); ++block) {
             float levels[QUANT_BLOCK];
             const std::uint8_t* in = blocks + block * block_bytes;
             const float minimum = decode(in, levels);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr Size STREAMS = 4;             // streams of a thread: together they keep more cache lines in flight than one
 constexpr Size PREFETCH_BYTES = 2048;   // ahead of each stream
-constexpr Size READING_TASK = 1 << 18;  // floats of a task
+constexpr Size READING_ITEM = 1 << 18;  // floats of a work item
 
 // The sum of count floats; count is a multiple of STREAMS * 4 * W.
 float sum_streams(const float* x, Size count) {
@@ -30,9 +30,9 @@ float sum_streams(const float* x, Size count) {
 }
 
 float read_memory(const float* x, Size count) {
-    const Size tasks = count / READING_TASK;
-    std::vector<float> sums(tasks);
-    parallel_for(tasks, [&](Size task) { sums[task] = sum_streams(x + task * READING_TASK, READING_TASK); });
+    const Size items = count / READING_ITEM;
+    std::vector<float> sums(items);
+    parallel_for(items, [&](Size item) { sums[item] = sum_streams(x + item * READING_ITEM, READING_ITEM); });
     float total = 0.0f;
     for (float sum : sums) total += sum;
     return total;

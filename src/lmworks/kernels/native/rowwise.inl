@@ -1,6 +1,6 @@
 // Kernels that compute each row or element independently: norms, activations, dropout, rotary position embeddings,
-// cross-entropy. Arrays are stored as T; weights, statistics and gradients of weights are float32. A task has a fixed
-// number of rows, so sums over rows have the same bits on any number of threads. kernel_table.hpp has the shapes.
+// cross-entropy. Arrays are stored as T; weights, statistics and gradients of weights are float32. A work item has a
+// fixed number of rows, so sums over rows have the same bits on any number of threads. The shapes: kernel_table.hpp.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,27 +13,29 @@
 namespace lmworks::ISA {
 namespace {
 
-constexpr Size TASK_ROWS = 16;
-constexpr Size TASK_ELEMENTS = 1 << 14;
+constexpr Size ROWS_PER_ITEM = 16;
+constexpr Size ELEMENTS_PER_ITEM = 1 << 14;
 
-// Calls body(task, first, last) for blocks of rows [first, last).
+// Calls body(item, first, last) for blocks of rows [first, last).
 template <class Body>
 void for_each_row_block(Size rows, Body body) {
-    parallel_for((rows + TASK_ROWS - 1) / TASK_ROWS, [&](Size task) { body(task, task * TASK_ROWS, std::min(rows, (task + 1) * TASK_ROWS)); });
+    parallel_for((rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, [&](Size item) {
+        body(item, item * ROWS_PER_ITEM, std::min(rows, (item + 1) * ROWS_PER_ITEM));
+    });
 }
 
 // Calls body(begin, count) for vectors of [0, count), as for_each_vector does, on all threads.
 template <class Body>
 void for_each_element_vector(Size count, Body body) {
-    parallel_for((count + TASK_ELEMENTS - 1) / TASK_ELEMENTS, [&](Size task) {
-        const Size begin = task * TASK_ELEMENTS, end = std::min(count, begin + TASK_ELEMENTS);
+    parallel_for((count + ELEMENTS_PER_ITEM - 1) / ELEMENTS_PER_ITEM, [&](Size item) {
+        const Size begin = item * ELEMENTS_PER_ITEM, end = std::min(count, begin + ELEMENTS_PER_ITEM);
         Size i = begin;
         for (; i + W <= end; i += W) body(i, W);
         if (i < end) body(i, static_cast<int>(end - i));
     });
 }
 
-// Adds the partial sums of the tasks (tasks, size) to total (size), in the order of the tasks.
+// Adds the partial sums of the work items (items, size) to total (size), in the order of the work items.
 void add_partial_sums(const std::vector<float>& partial, float* total, Size size) {
     for (std::size_t offset = 0; offset < partial.size(); offset += size)
         for (Size i = 0; i < size; ++i) total[i] += partial[offset + i];
@@ -68,11 +70,11 @@ void layer_norm(const T* x, const float* weight, const float* bias, T* y, float*
 template <class T>
 void layer_norm_backward(const T* x, const float* weight, const float* mean, const float* scale, const T* dy, T* dx,
                          float* dweight, float* dbias, Size rows, Size size) {
-    const Size tasks = (rows + TASK_ROWS - 1) / TASK_ROWS;
-    std::vector<float> weight_sums(dweight ? tasks * size : 0), bias_sums(dbias ? tasks * size : 0);
-    for_each_row_block(rows, [&](Size task, Size first, Size last) {
-        float* dw = dweight ? weight_sums.data() + task * size : nullptr;
-        float* db = dbias ? bias_sums.data() + task * size : nullptr;
+    const Size items = (rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
+    std::vector<float> weight_sums(dweight ? items * size : 0), bias_sums(dbias ? items * size : 0);
+    for_each_row_block(rows, [&](Size item, Size first, Size last) {
+        float* dw = dweight ? weight_sums.data() + item * size : nullptr;
+        float* db = dbias ? bias_sums.data() + item * size : nullptr;
         for (Size row = first; row < last; ++row) {
             const T *in = x + row * size, *grad = dy + row * size;
             const float row_mean = mean[row], row_scale = scale[row];
@@ -119,10 +121,10 @@ void rms_norm(const T* x, const float* weight, T* y, float* scale, Size rows, Si
 template <class T>
 void rms_norm_backward(const T* x, const float* weight, const float* scale, const T* dy, T* dx, float* dweight,
                        Size rows, Size size) {
-    const Size tasks = (rows + TASK_ROWS - 1) / TASK_ROWS;
-    std::vector<float> weight_sums(dweight ? tasks * size : 0);
-    for_each_row_block(rows, [&](Size task, Size first, Size last) {
-        float* dw = dweight ? weight_sums.data() + task * size : nullptr;
+    const Size items = (rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
+    std::vector<float> weight_sums(dweight ? items * size : 0);
+    for_each_row_block(rows, [&](Size item, Size first, Size last) {
+        float* dw = dweight ? weight_sums.data() + item * size : nullptr;
         for (Size row = first; row < last; ++row) {
             const T *in = x + row * size, *grad = dy + row * size;
             const float row_scale = scale[row];

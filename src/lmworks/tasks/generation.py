@@ -1,4 +1,4 @@
-"""What a model writes at an evaluation: answers to prompts, continued texts, filled masks, rewritten sources."""
+"""What a model generates at an evaluation: answers to prompts, continued texts, filled masks, rewritten sources."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
 
-CACHE_BYTES = 1 << 28  # keys and values of the texts that are written at a time
+CACHE_BYTES = 1 << 28  # keys and values of the texts that are generated at a time
 _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
 
 
-def write_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
+def generate_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
     """Greedy answers, as many prompts at once as a small cache of keys and values holds."""
     settings = SamplingSettings(max_tokens=max_tokens)
     answers = [Answer("")] * len(prompts)
@@ -62,14 +62,14 @@ def continue_texts(model: LanguageModel, examples: Sequence[Example], settings: 
             {
                 "prompt": tokenizer.decode(ids[:half]),
                 "reference": tokenizer.decode(ids[half : half + settings.longest]),
-                "answer": _write(model, ids[:half], settings),
+                "answer": _generate(model, ids[:half], settings),
             }
         )
     return samples
 
 
 def rewrite_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-    """What the encoder reads of each, and what the decoder writes."""
+    """What the encoder reads of each, and what the decoder generates."""
     samples, tokenizer = [], model.tokenizer
     for example in examples:
         source = [] if example.source is None else example.source.tolist()
@@ -78,7 +78,7 @@ def rewrite_texts(model: LanguageModel, examples: Sequence[Example], settings: E
             {
                 "prompt": tokenizer.decode(source, skip_special=plain),
                 "reference": tokenizer.decode(example.ids[1:].tolist(), skip_special=plain),
-                "answer": _write(model, source, settings, skip_special=plain),
+                "answer": _generate(model, source, settings, skip_special=plain),
             }
         )
     return samples
@@ -106,13 +106,13 @@ def fill_texts(model: LanguageModel, examples: Sequence[Example], settings: Eval
     return samples
 
 
-def _write(model: LanguageModel, ids: list[int], settings: EvaluateSettings, skip_special: bool = True) -> str:
+def _generate(model: LanguageModel, ids: list[int], settings: EvaluateSettings, skip_special: bool = True) -> str:
     (reply,) = complete(model.stepper(), model.tokenizer, [ids], _sampling(model, settings), model.rules)
     return reply.text if skip_special else model.tokenizer.decode(reply.ids, skip_special=False)
 
 
 def _sampling(model: LanguageModel, settings: EvaluateSettings) -> SamplingSettings:
-    """A decoder's continuation is sampled; an encoder-decoder writes the likeliest tokens."""
+    """A decoder's continuation is sampled; an encoder-decoder generates the likeliest tokens."""
     sampled = model.config.architecture == "decoder"
     temperature, top_k = (settings.temperature, settings.top_k) if sampled else (0.0, 0)
     return SamplingSettings(max_tokens=settings.longest, temperature=temperature, top_k=top_k)
