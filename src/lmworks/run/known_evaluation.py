@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import lmworks
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
@@ -89,7 +88,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
 
 def _package_files() -> list[tuple[str, int, int]]:
     """Size and time of every file of this package: whoever changes the code measures anew."""
-    root = Path(lmworks.__file__).parent
+    root = Path(__file__).parents[1]
     files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".so"))
     return [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
