@@ -125,7 +125,7 @@ def announce(profile: Any, warm: int) -> list[float]:
 
 
 def sums(events: Iterable[Any], seconds: float) -> tuple[dict[str, float], list[tuple[str, float]]]:
-    """Seconds by part, the rest being what is left of ``seconds``; and the operations that took most.
+    """Seconds by part, the rest being what is left of ``seconds``; and the operations that took most time in total.
 
     Args:
         events: the profiler's, each with name, self_cpu_time_total in microseconds, and cpu_parent.
@@ -181,8 +181,8 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
         taken = [event["seconds"] for event in journal.events("step")][figures.WARM :]
     profile.stop()
     seconds = sum(taken) - lost[0]
-    parts, most = sums(profile.events(), seconds)
-    return {"parts": parts, "seconds": seconds, "steps": len(taken), "most": most}
+    parts, costliest = sums(profile.events(), seconds)
+    return {"parts": parts, "seconds": seconds, "steps": len(taken), "costliest": costliest}
 
 
 def main() -> None:

@@ -77,19 +77,19 @@ def main() -> None:
     arms.reference_folder()
     chosen = {name: ["--arm", *arguments] for name, arguments in ARMS.items() if arms.worth_running(arguments[1])}
     figures = arms.take_turns(__file__, chosen, given.rounds)
-    middle = arms.medians(figures)
+    medians = arms.medians(figures)
     best = {
-        key: max((name for name in middle if "transformers" in name), key=lambda name: middle[name][key])
+        key: max((name for name in medians if "transformers" in name), key=lambda name: medians[name][key])
         for key in ("decode", "prefill")
     }
-    ratios = {name: {key: values[key] / middle[best[key]][key] for key in values} for name, values in middle.items()}
+    ratios = {name: {key: values[key] / medians[best[key]][key] for key in values} for name, values in medians.items()}
     print(f"\nbest peer: decode {best['decode']}, prefill {best['prefill']}")
-    for name, values in middle.items():
+    for name, values in medians.items():
         print(
             f"{name:<24} decode {values['decode']:7.1f} tok/s {ratios[name]['decode']:5.2f}x"
             f"   prefill {values['prefill']:7.0f} tok/s {ratios[name]['prefill']:5.2f}x"
         )
-    arms.keep("generation", {"rounds": figures, "medians": middle, "best_peer": best, "ratios": ratios})
+    arms.keep("generation", {"rounds": figures, "medians": medians, "best_peer": best, "ratios": ratios})
 
 
 if __name__ == "__main__":

@@ -56,13 +56,13 @@ def main() -> None:
         print(json.dumps(ours() if given.arm == "ours" else peer()))
         return
     figures = arms.take_turns(__file__, {name: ["--arm", *arguments] for name, arguments in ARMS.items()}, given.rounds)
-    middle = arms.medians(figures)
-    ratio = middle["transformers"]["open_seconds"] / middle["lmworks"]["open_seconds"]
-    for name, values in middle.items():
+    medians = arms.medians(figures)
+    ratio = medians["transformers"]["open_seconds"] / medians["lmworks"]["open_seconds"]
+    for name, values in medians.items():
         saved = f"saved in {values['save_seconds']:.1f} s" if values["saved"] else "refuses to save it"
         print(f"{name:<14} opened in {values['open_seconds']:6.2f} s, {saved}")
     print(f"opening: {ratio:.1f}x")
-    arms.keep("opening", {"rounds": figures, "medians": middle, "ratios": {"open_seconds": ratio}})
+    arms.keep("opening", {"rounds": figures, "medians": medians, "ratios": {"open_seconds": ratio}})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a plain model; the defaults are the published tiny ones."""
+    """Sizes of a plain model; the defaults are the published tiny ones."""
 
     vocab: int
     block: int

@@ -161,16 +161,16 @@ def table(chosen: list[Arm], results: Measurements) -> list[str]:
     lines.append(f"{'':<38}" + "".join(f"{word:>10}" for word in shown))
     for name, rounds in results.rounds.items():
         speed, peak = (
-            verdicts.middle(results.rounds, name, SPEED),
-            verdicts.middle(results.rounds, name, PEAK),
+            verdicts.median(results.rounds, name, SPEED),
+            verdicts.median(results.rounds, name, PEAK),
         )
         faster, smaller = (verdicts.ratio(results.rounds, name, peer, key) if peer else 0.0 for key in (SPEED, PEAK))
         limit = limits.get("bfloat16" if "bf" in name else "float32")
         share = f"{100 * speed * work / limit:.0f} %" if work and limit else ""
-        waits = [verdicts.middle(results.rounds, name, key) for key in ("first_steps_s", "process_s")]
+        waits = [verdicts.median(results.rounds, name, key) for key in ("first_steps_s", "process_s")]
         lines.append(
             f"{name:<38}{len(rounds):>10}{speed:>10,.0f}{faster:>9.2f}x{share:>10}{peak:>10.2f}{smaller:>9.2f}x"
-            f"{verdicts.middle(results.rounds, name, LOSS):>10.4f}{waits[0]:>8.1f} s{waits[1]:>8.0f} s"
+            f"{verdicts.median(results.rounds, name, LOSS):>10.4f}{waits[0]:>8.1f} s{waits[1]:>8.0f} s"
         )
     lines += [f"{name}: failed, see above" for name in results.faults]
     if results.left:

@@ -30,14 +30,15 @@ class Verdict:
     Attributes:
         name: of the figure, in words.
         measured: None: it was not, and ``why``.
-        asked: the least, or the most where ``most``.
+        asked: the bound that was asked for.
+        is_upper_bound: whether the figure may be at most that; else it must be at least that.
         unit: written behind both.
     """
 
     name: str
     measured: float | None
     asked: float
-    most: bool = False
+    is_upper_bound: bool = False
     unit: str = "x"
     why: str = ""
 
@@ -46,18 +47,18 @@ class Verdict:
         """None where nothing was measured."""
         if self.measured is None:
             return None
-        return self.measured <= self.asked if self.most else self.measured >= self.asked
+        return self.measured <= self.asked if self.is_upper_bound else self.measured >= self.asked
 
     def line(self) -> str:
         """As it is printed."""
-        asked = f"asked {'at most' if self.most else 'at least'} {self.asked:g}{self.unit}"
+        asked = f"asked {'at most' if self.is_upper_bound else 'at least'} {self.asked:g}{self.unit}"
         if self.measured is None:
             return f"{self.name:<64} {'-':>8}   {asked:<22} not measured: {self.why}"
         outcome = "reached" if self.reached else "NOT REACHED"
         return f"{self.name:<64} {self.measured:7.2f}{self.unit:<3} {asked:<22} {outcome}"
 
 
-def middle(rounds: Rounds, arm: str, key: str) -> float:
+def median(rounds: Rounds, arm: str, key: str) -> float:
     """Median of a figure over an arm's rounds."""
     return statistics.median(figures[key] for figures in rounds[arm])
 
@@ -69,16 +70,16 @@ def ratio(rounds: Rounds, arm: str, other: str, key: str) -> float:
 
 def best(rounds: Rounds, arms: Sequence[str]) -> str | None:
     """The fastest of the arms that ran in as many rounds as any of them; None where none ran."""
-    most = max((len(rounds.get(arm, ())) for arm in arms), default=0)
-    able = [arm for arm in arms if most and len(rounds.get(arm, ())) == most]
-    return max(able, key=lambda arm: middle(rounds, arm, SPEED), default=None)
+    max_rounds = max((len(rounds.get(arm, ())) for arm in arms), default=0)
+    able = [arm for arm in arms if max_rounds and len(rounds.get(arm, ())) == max_rounds]
+    return max(able, key=lambda arm: median(rounds, arm, SPEED), default=None)
 
 
 def far_behind(rounds: Rounds, arms: Sequence[str], share: float) -> list[str]:
     """Arms that reached less than this share of the fastest one's speed: they cannot become the best any more."""
     ran = [arm for arm in arms if rounds.get(arm)]
-    fastest = max((middle(rounds, arm, SPEED) for arm in ran), default=0.0)
-    return [arm for arm in ran if middle(rounds, arm, SPEED) < share * fastest]
+    fastest = max((median(rounds, arm, SPEED) for arm in ran), default=0.0)
+    return [arm for arm in ran if median(rounds, arm, SPEED) < share * fastest]
 
 
 def difference(rounds: Rounds, arm: str, other: str) -> float:
@@ -103,7 +104,7 @@ def compared(
     verdicts = [Verdict(f"{title}: tokens/s beside {peer or 'the best peer'}", speed, faster, why=missing)]
     if smaller is not None:
         peak = None if missing or peer is None else ratio(rounds, ours, peer, PEAK)
-        verdicts.append(Verdict(f"{title}: peak memory beside it", peak, smaller, most=True, why=missing))
+        verdicts.append(Verdict(f"{title}: peak memory beside it", peak, smaller, is_upper_bound=True, why=missing))
     return verdicts
 
 
@@ -164,17 +165,22 @@ def lora(
         arm = f"lmworks {precision}"
         why = "" if rounds.get(arm) else "lmworks did not run to its end"
         if precision in asked.share:
-            share = None if why else 100 * middle(rounds, arm, "gflops") / rate_of(rates, precision)
+            share = None if why else 100 * median(rounds, arm, "gflops") / rate_of(rates, precision)
             name = f"LoRA {precision}: share of the machine's limit"
             verdicts.append(Verdict(name, share, asked.share[precision], unit=" %", why=why))
-        gigabytes = None if why else middle(rounds, arm, PEAK)
-        verdicts.append(Verdict(f"LoRA {precision}: peak memory", gigabytes, PEAK_GB, most=True, unit=" GB", why=why))
+        gigabytes = None if why else median(rounds, arm, PEAK)
+        verdicts.append(
+            Verdict(f"LoRA {precision}: peak memory", gigabytes, PEAK_GB, is_upper_bound=True, unit=" GB", why=why)
+        )
     if not has_bfloat16:
         return verdicts
     both = bool(rounds.get("lmworks bfloat16")) and bool(rounds.get("lmworks float32"))
     apart = 100 * apart_at_end(rounds, "lmworks bfloat16", "lmworks float32") if both else None
     name = f"LoRA bfloat16: mean loss of the last {LAST} steps from float32's"
-    return [*verdicts, Verdict(name, apart, 1.0, most=True, unit=" %", why="" if both else "an arm is missing")]
+    return [
+        *verdicts,
+        Verdict(name, apart, 1.0, is_upper_bound=True, unit=" %", why="" if both else "an arm is missing"),
+    ]
 
 
 def rate_of(rates: Sequence[Mapping[str, float]], precision: str) -> float:

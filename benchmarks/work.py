@@ -66,8 +66,8 @@ def _ours(folder: Path, texts: list[tuple[str, str]]) -> list[Any]:
     from lmworks.text.rows import DataSettings
 
     table = corpus.read([{"prompt": prompt, "completion": completion} for prompt, completion in texts])
-    most = read_config(folder).max_position_embeddings
-    return list(answer_examples(table, open_tokenizer(folder), DataSettings(template="off"), most).items)
+    context = read_config(folder).max_position_embeddings
+    return list(answer_examples(table, open_tokenizer(folder), DataSettings(template="off"), context).items)
 
 
 def documents(work: Path, steps: int | None = None) -> list[dict[str, Any]]:

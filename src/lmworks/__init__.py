@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InputError", "LanguageModel", "__version__", "load", "plan", "pretrain", "report", "resume", "tune"]
 
-# For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors (0.3 MB), and PyTorch the same again.
-# Both keep 1,024 shapes, and each new row length is a dozen new shapes, so memory would climb by hundreds of MB. A row
-# needs only its own dozen, and oneDNN's cache alone serves it. Both read these limits at their first product.
+# For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors, and PyTorch the same again. By
+# default both keep many shapes, and each new row length has several, so memory would grow by hundreds of MB. A row
+# needs only its own shapes, and oneDNN's cache alone serves it. Both read these limits at their first product.
 for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", 64)):
     os.environ.setdefault(_name, str(_shapes))
 

@@ -123,13 +123,13 @@ def test_sums_leave_python_what_is_left() -> None:
         Event("kernel:varlen_attention", 1e6),
         Event("_BlockBackward", 9e5),
     ]
-    parts, most = breakdown.sums(events, 12.0)
+    parts, costliest = breakdown.sums(events, 12.0)
     assert parts[breakdown.OPTIMIZER] == 3
     assert parts[breakdown.PRODUCTS] == 5
     assert parts[breakdown.REST] == 3
     assert sum(parts.values()) == 12
-    assert most[0] == ("aten::mm", 5.0)
-    lines = breakdown.table({"float32": {"parts": parts, "seconds": 12.0, "steps": 2, "most": most}})
+    assert costliest[0] == ("aten::mm", 5.0)
+    lines = breakdown.table({"float32": {"parts": parts, "seconds": 12.0, "steps": 2, "costliest": costliest}})
     assert "2.500 s" in lines[1]
     assert "41.7 %" in lines[1]
 
@@ -152,7 +152,7 @@ def test_announced_kernels_reach_the_profiler() -> None:
 
 
 def test_rate_counts_both_products() -> None:
-    rates = ceiling.rates([(8, 4), (4, 8)], ["float32"], rows=4, laps=3)
+    rates = ceiling.rates([(8, 4), (4, 8)], ["float32"], tokens=4, repeats=3)
     assert rates["float32"] == max(rates.values()) > 0
     assert rates["float32 by pytorch"] > 0
 

@@ -86,8 +86,8 @@ def test_a_failed_figure_is_reported_and_never_reached() -> None:
 
 def test_bounds_count_as_reached() -> None:
     assert Verdict("", 2.0, 2.0).reached
-    assert Verdict("", 2.0, 2.0, most=True).reached
-    assert Verdict("", 2.01, 2.0, most=True).reached is False
+    assert Verdict("", 2.0, 2.0, is_upper_bound=True).reached
+    assert Verdict("", 2.01, 2.0, is_upper_bound=True).reached is False
 
 
 def test_losses_step_by_step() -> None:

@@ -228,7 +228,7 @@ def _read(path: Path) -> Iterator[tuple[Event, int]]:
 
 
 def _plain(fields: Event) -> Event:
-    """The same in what JSON has."""
+    """The value in types that JSON has."""
     odd: dict[str, str] = {}
 
     def plain(value: Any, name: str) -> Any:

@@ -42,7 +42,7 @@ def add_run(parser: argparse.ArgumentParser, method: str, out: str) -> None:
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    """Of verbs that train."""
+    """Add ``--dry-run``, for verbs that train."""
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and do nothing")
 
 

@@ -147,7 +147,7 @@ def four_bit_groups(weight: torch.Tensor) -> FourBitGroups | None:
 
 
 def groups_of(linear: nn.Module) -> FourBitGroups | None:
-    """The same of a linear: as its storage states them, or as its plain weight shows them."""
+    """The groups of a linear's weight, stated by its storage or found in its plain weight."""
     if isinstance(linear, StoredLinear):
         storage = linear.storage
         return storage.four_bit_groups() if isinstance(storage, BlockStorage) and not linear.out_features % 16 else None

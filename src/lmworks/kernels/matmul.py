@@ -1,12 +1,12 @@
 """Matrix multiplications of training, each computed by the provider that is fastest for its shape on this machine.
 
-Matmul libraries differ by a factor of two, and the processor's name does not predict which is faster. MKL, which
+Matmul libraries differ much, and the processor's name does not predict which is faster. MKL, which
 PyTorch calls in float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch
 calls in bfloat16, may run some shapes on one thread. Therefore kernels/product_rates measures the shapes of a model,
 and each shape gets the fastest provider. "Product" means matrix product in this file and wherever it is used.
 
     pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
-    parts     the same, in parts of at most 512 rows; bfloat16
+    parts     the same, in parts of at most PART_ROWS rows; bfloat16
     onednn    oneDNN in float32; PyTorch's CPU builds contain it
     native    the package's own kernel (native/matmul.inl); float32
 """
@@ -28,7 +28,7 @@ Provider = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float, boo
 PRECISIONS = ("float32", "bfloat16")
 PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
-PART_ROWS = 512
+PART_ROWS = 512  # of the left matrix
 NARROW_SIZES = (16, 32, 64)  # classes of small sizes, such as LoRA ranks
 TOKENS = (16, 128, 512, 1024)  # classes of the number of tokens; up to 16: of texts that are generated together
 
@@ -175,7 +175,7 @@ def onednn(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale:
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
-    """The matrix without gaps between its rows or columns; with gaps oneDNN is a thousand times slower."""
+    """The matrix without gaps between its rows or columns; with gaps oneDNN is many times slower."""
     return x if x.is_contiguous() or x.t().is_contiguous() else x.contiguous()
 
 

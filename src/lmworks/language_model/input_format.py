@@ -25,7 +25,7 @@ FILE = "lmworks.json"
 Input = str | Mapping[str, Any]
 InputKind = Literal["text", "prompt", "label", "source"]
 KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
-"""Of files that were written before they said the kind; of all other tasks it was text."""
+"""The kind of inputs by task, for files of versions that did not save the kind; all other tasks: text."""
 
 
 class InputFormat(Settings):

@@ -1,6 +1,6 @@
 """Sizes of the chunks in which logits and evaluation are computed, to save memory. Imports no torch.
 
-Logits are the largest tensors of a small model: those of 128 tokens over 49,152 entries take 25 MB in float32.
+Logits are the largest tensors of a small model with a large vocabulary.
 """
 
 from __future__ import annotations

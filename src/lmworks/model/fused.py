@@ -122,12 +122,12 @@ class SavedActivations(NamedTuple):
 
     @property
     def norm1(self) -> NormStatistics:
-        """Of the first norm's input."""
+        """Statistics of the first norm's input."""
         return NormStatistics(self.mean1, self.scale1)
 
     @property
     def norm2(self) -> NormStatistics:
-        """Of the second norm's input."""
+        """Statistics of the second norm's input."""
         return NormStatistics(self.mean2, self.scale2)
 
 

@@ -52,10 +52,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
+        flat_grad = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
         grad_x = grad_weight = None
         if needs_x:
-            grad_x = matmul.matmul(rows, weight).view(*grad_y.shape[:-1], -1)
+            grad_x = matmul.matmul(flat_grad, weight).view(*grad_y.shape[:-1], -1)
         if needs_weight:
-            grad_weight = accumulation.weight_gradient(weight, rows, x.reshape(rows.shape[0], -1).contiguous())
-        return grad_x, grad_weight, rows.sum(0) if needs_bias else None
+            grad_weight = accumulation.weight_gradient(
+                weight, flat_grad, x.reshape(flat_grad.shape[0], -1).contiguous()
+            )
+        return grad_x, grad_weight, flat_grad.sum(0) if needs_bias else None

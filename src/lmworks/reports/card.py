@@ -228,7 +228,7 @@ def _peak_parts(events: list[Event]) -> dict[str, Any]:
 
 
 def _flops(ends: list[Event], steps: list[Event], finish: Event) -> float | None:
-    """Of all sessions; for a killed one, which recorded none, as many per token as in the others."""
+    """FLOPs of all sessions; for a killed one, which recorded none, as many per token as in the others."""
     recorded = [end for end in ends if end.get("flops")]
     if not recorded:
         return finish.get("flops")

@@ -30,8 +30,7 @@ from lmworks.run.timing import Timing
 from lmworks.train.monitor import evaluations_during
 from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
 
-# tokenizer.json with its merges, an entry of the vocabulary: 3.5 MB at SmolLM2's 49,152.
-TOKENIZER_BYTES = 72
+TOKENIZER_BYTES = 72  # of tokenizer.json with its merges per entry of the vocabulary, as in SmolLM2's
 EVALUATIONS = ("before", "during", "after")  # training
 
 

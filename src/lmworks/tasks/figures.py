@@ -39,7 +39,7 @@ ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
 NUMBERS = Figure(
     "final_number", "Final number right", "numbers", "share", "row_right", "row_weights", "share", "higher"
 )
-"""Of answers whose references all end in a number, as those of GSM8K do."""
+"""Figure of answers whose references all end in a number, as those of GSM8K do."""
 
 LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
 PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")

@@ -46,7 +46,7 @@ class Instructions(Task):
         return examples
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
-        """Of each row its prompt, as the training examples have it; of a chat all before the last answer."""
+        """The prompt of each row, as the training examples have it; of a chat all before the last answer."""
         return prompts(_as_prompts(table), self.tokenizer, settings)
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:

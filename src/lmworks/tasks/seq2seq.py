@@ -52,7 +52,7 @@ class SequenceToSequence(EncoderDecoderTask):
         return Examples(items, report, table.labels)
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
-        """Of each row the source as the encoder reads it; all that is too long for the context is cut at its end."""
+        """The source of each row as the encoder reads it; what is too long for the context is cut at its end."""
         source, target = sequences.SIDES[table.kind]
         sources, _ = sequences.encode_rows(table.rows, (source, target), self.tokenizer, self.settings.prefix)
         return [

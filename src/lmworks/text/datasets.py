@@ -30,7 +30,7 @@ NEUTRAL = 0.5
 """Reviews rated nearer to 0 than this are neither positive nor negative."""
 
 VERSION = 1
-"""Of the making of rows; a change makes what is cached stale."""
+"""Version of how rows are made; cached rows of another version are made again."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def training_providers(network: Transformer, precision: str, row_tokens: int) ->
 
 
 def evaluation_providers(network: Transformer) -> dict[str, str]:
-    """The same for evaluation, which computes in float32: documents that pass through once, and generated texts."""
+    """The matmul provider of each shape of evaluation, in float32, which reads documents and generates texts."""
     return _fastest("float32", evaluation_shapes(network))
 
 
@@ -111,7 +111,7 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
 
 
 def evaluation_shapes(network: Transformer) -> set[ProductShape]:
-    """The same of evaluation: rows of tokens that pass through once, and one token of each of several texts. None of a
+    """The shapes of evaluation's products: of rows that pass through once, and of one token of several texts. None of a
     small network."""
     if is_small(network.config):
         return set()
