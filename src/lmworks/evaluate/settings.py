@@ -34,6 +34,11 @@ class EvaluateSettings(Settings):
     max_tokens: int | None = Field(
         None, gt=0, description="Longest answer and longest sample; None: 64, of a new model 48."
     )
+    reuse: bool = Field(
+        True,
+        description="An opened model is not evaluated again before training where an earlier run did so on this "
+        "machine with the same weights, rows and settings.",
+    )
     temperature: float = Field(0.8, ge=0, description="Of continued texts; 0: the likeliest token each time.")
     top_k: int = Field(50, ge=0, description="Continued with one of so many tokens; 0: of all.")
     general: str | None = Field(

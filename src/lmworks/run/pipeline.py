@@ -27,13 +27,12 @@ from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
 from lmworks.run import checkpoint_model, checks
-from lmworks.run.evaluation import Evaluation
+from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.recipe import Recipe
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
 from lmworks.train import checkpoint
-from lmworks.train.arithmetic import evaluation_providers
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
@@ -171,8 +170,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     meter.start()
     recipe, evaluation = setup.recipe, setup.evaluation
     if not _is_evaluated(run, "before"):
-        say("measuring before training")
-        _measure(run, evaluation, "before", 0, say)
+        _evaluate_before(run, setup, say)
     process_memory.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
     say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
@@ -193,7 +191,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("measuring after training")
-        _measure(run, evaluation, "after", outcome.step, say)
+        _write_evaluation(run, "after", outcome.step, *_measure(run, evaluation, "after", say))
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -233,16 +231,34 @@ def _input_format(setup: Setup) -> InputFormat:
     return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
 
 
-def _measure(run: RunFolder, evaluation: Evaluation, when: str, step: int, say: Say) -> None:
+def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
+    known = setup.known_evaluation
+    if known is not None and (results := known.read()) is not None:
+        say(
+            "evaluation before training: as in an earlier run with the same model, rows and settings "
+            "(--evaluate.reuse false measures again)"
+        )
+    else:
+        say("measuring before training")
+        results = _measure(run, setup.evaluation, "before", say)
+        if known is not None:
+            known.write(*results)
+    _write_evaluation(run, "before", 0, *results)
+
+
+def _measure(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tuple[Figures, list[dict[str, Any]]]:
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
                 progress = stack.enter_context(EvaluationProgress(f"measuring {when} training"))
                 stack.enter_context(listening(progress))
-            figures, samples = evaluation.measure()
+            return evaluation.measure()
     except KeyboardInterrupt:
         say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
         raise
+
+
+def _write_evaluation(run: RunFolder, when: str, step: int, figures: Figures, samples: list[dict[str, Any]]) -> None:
     run.write("samples", when=when, step=step, items=samples)
     run.write("evaluation", when=when, step=step, **figures)
 
@@ -260,7 +276,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "machine": machine.describe(),
         "precision": recipe.train.precision,
         "precision_reason": precision_reason,
-        "evaluation_providers": evaluation_providers(setup.model.network),
+        "evaluation_providers": setup.evaluation_providers,
         "threads": machine.use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,12 @@ class Plan:
         train.precision = self.precision  # type: ignore[assignment]
         train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
+
+    def without_evaluation_before(self) -> Plan:
+        """The same for a run whose evaluation before training is known."""
+        before = self.seconds.get("before", 0.0)
+        less = {name: self.seconds[name] - before for name in ("before", "evaluation", "total") if self.seconds}
+        return replace(self, seconds=self.seconds | less)
 
     def event(self) -> dict[str, Any]:
         """The plan as an event of the journal, which the report card compares with the run."""

@@ -17,6 +17,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once, spread
 from lmworks.run.footprint import DataStatistics, ProcessMemory
+from lmworks.run.known_evaluation import KnownEvaluation
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
@@ -25,6 +26,7 @@ from lmworks.tasks import registry
 from lmworks.tasks.task import Task
 from lmworks.text import corpus
 from lmworks.text.rows import Table
+from lmworks.train.arithmetic import evaluation_providers, is_small
 from lmworks.train.settings import TrainSettings
 
 
@@ -41,6 +43,8 @@ class Setup:
         train, held_out: examples.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
+        evaluation_providers: matmul provider by shape in evaluation (kernels/matmul).
+        known_evaluation: where the figures of the evaluation before training are kept; None: they are measured.
         is_divided_inside: whether the held-out rows are the ends of the rows to train on.
         notes: for the user, before the run starts.
     """
@@ -54,6 +58,8 @@ class Setup:
     held_out: Examples
     evaluation: Evaluation
     plan: Plan
+    evaluation_providers: dict[str, str]
+    known_evaluation: KnownEvaluation | None
     is_divided_inside: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -103,7 +109,14 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
-    return Setup(recipe, source, model, method, task, examples, held_out, evaluation, plan, is_inside, notes)
+    providers = evaluation_providers(model.network)
+    known = None
+    if recipe.evaluate.reuse and not (recipe.is_new or is_resumed or is_small(config)):
+        known = KnownEvaluation.of(evaluation, providers)
+        plan = plan.without_evaluation_before() if known.read() is not None else plan
+    return Setup(
+        recipe, source, model, method, task, examples, held_out, evaluation, plan, providers, known, is_inside, notes
+    )
 
 
 def _no_examples(kind: str) -> Examples:

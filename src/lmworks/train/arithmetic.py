@@ -20,7 +20,9 @@ from lmworks.kernels.matmul import (
     available,
     token_class,
 )
+from lmworks.model import sizes
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
+from lmworks.model.config import ModelConfig
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import LoRALinearProtocol
 from lmworks.model.transformer import Transformer
@@ -110,8 +112,8 @@ def product_shapes(network: Transformer, precision: str, row_tokens: int) -> set
 
 def evaluation_shapes(network: Transformer) -> set[ProductShape]:
     """The shapes of evaluation's products: of rows that pass through once, and of one token of several texts. None of a
-    small network, which is evaluated in less time than the measurement takes."""
-    if sum(parameter.numel() for parameter in network.parameters()) < SMALL_NETWORK:
+    small network."""
+    if is_small(network.config):
         return set()
     head_tokens = [tokens for tokens in TOKENS if tokens <= token_class(EVALUATED_LOGITS)]
     return {
@@ -119,6 +121,11 @@ def evaluation_shapes(network: Transformer) -> set[ProductShape]:
         for inputs, outputs, _, tokens in _matrices(network, TOKENS, head_tokens)
         for shape in _worth_measuring("float32", FORWARD, inputs, outputs, tokens)
     }
+
+
+def is_small(config: ModelConfig) -> bool:
+    """Whether a network is evaluated in less time than a measurement of its products takes."""
+    return sizes.parameters(config)["total"] < SMALL_NETWORK
 
 
 def _worth_measuring(

@@ -1,0 +1,117 @@
+"""Evaluations of opened models before training, kept on this machine: another run with the same model, rows and
+settings takes the figures and answers from there, which would be the same to the bit.
+
+The key is a hash of everything that the figures depend on: all weights, tokenizer, examples, prompts and general texts,
+settings, matmul providers, machine, threads, and the files of this package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write, cache_folder
+from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.storage import BlockStorage
+from lmworks.run.evaluation import Evaluation, Figures
+
+FILES = 50  # evaluations that are kept; the oldest go
+EXAMPLE_PARTS = ("ids", "loss", "targets", "source", "types", "labels", "bytes")
+PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
+
+
+@dataclass(frozen=True)
+class KnownEvaluation:
+    """Where an evaluation is kept.
+
+    Attributes:
+        path: a file of the cache, which may not exist.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, providers: Mapping[str, str]) -> KnownEvaluation:
+        """The place of an evaluation whose matrix products these providers compute."""
+        return cls(cache_folder() / "evaluations" / f"{_key(evaluation, providers)}.json")
+
+    def read(self) -> tuple[Figures, list[dict[str, Any]]] | None:
+        """Figures and samples as Evaluation.measure gives them; None if they are not known."""
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            return dict(kept["figures"]), list(kept["samples"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, figures: Figures, samples: list[dict[str, Any]]) -> None:
+        """Keep them. Where the cache cannot be written, they are measured again next time."""
+        with contextlib.suppress(OSError, InputError):
+            atomic_write(self.path, json.dumps({"figures": figures, "samples": samples}))
+            files = sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for path in files[:-FILES]:
+                path.unlink()
+
+
+def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
+    model, task = evaluation.model, evaluation.task
+    conditions: list[Any] = [
+        _package_files(),
+        machine.identity(),
+        sorted(providers.items()),
+        model.config.model_dump(mode="json"),
+        model.tokenizer.core.to_str(),
+        repr(model.rules),
+        task.name,
+        task.settings.model_dump(mode="json"),
+        evaluation.settings.model_dump(mode="json", exclude={"reuse"}),
+        evaluation.general_name,
+        evaluation.general,
+        [[getattr(example, part) for part in EXAMPLE_PARTS] for example in evaluation.held_out],
+        [[getattr(prompt, part) for part in PROMPT_PARTS] for prompt in evaluation.prompts],
+    ]
+    digest = hashlib.sha256()
+    _update(digest, conditions)
+    for name, weight in _weights(model.network):
+        _update(digest, [name, weight])
+    return digest.hexdigest()[:32]
+
+
+def _package_files() -> list[tuple[str, int, int]]:
+    """Size and time of every file of this package: whoever changes the code measures anew."""
+    root = Path(__file__).parents[1]
+    files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".so"))
+    return [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _weights(network: torch.nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    yield from network.state_dict().items()
+    for name, layer in stored_layers(network):
+        storage = layer.storage
+        yield name, storage.blocks if isinstance(storage, BlockStorage) else storage.dequantized()
+
+
+def _update(digest: Any, value: object) -> None:
+    """Add a value to a hash: arrays by their bytes, sequences and mappings by their parts."""
+    if isinstance(value, torch.Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"array {value.dtype} {value.shape}".encode() + value.tobytes())
+    elif isinstance(value, Mapping):
+        _update(digest, sorted(value.items()))
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)} parts".encode())
+        for part in value:
+            _update(digest, part)
+    else:
+        digest.update(f"{type(value).__name__} {value!r} ".encode())
