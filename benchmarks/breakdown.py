@@ -96,7 +96,7 @@ def announce(profile: Any, warm: int) -> list[float]:
     native, fault = library._load()
     if native is not None:
         library._load = lambda: (Announced(native), fault)  # type: ignore[assignment]
-    first, measured, make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
+    original_step, original_norm, original_make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
     steps, lost = [0], [0.0]
 
     def accumulate_gradients(*values: Any, **named: Any) -> Any:
@@ -105,7 +105,7 @@ def announce(profile: Any, warm: int) -> list[float]:
             began = time.perf_counter()
             profile.start()
             lost[0] = time.perf_counter() - began
-        return first(*values, **named)
+        return original_step(*values, **named)
 
     def recorded(name: str, call: Any) -> Any:
         def announced(*values: Any, **named: Any) -> Any:
@@ -115,12 +115,12 @@ def announce(profile: Any, warm: int) -> list[float]:
         return announced
 
     def make_optimizer(*values: Any, **named: Any) -> Any:
-        optimizer = make(*values, **named)
+        optimizer = original_make(*values, **named)
         optimizer.advance = recorded("advance", optimizer.advance)
         return optimizer
 
     loop.accumulate_gradients, optimizers.make = accumulate_gradients, make_optimizer  # type: ignore[assignment]
-    optimizers.gradient_norm = recorded("gradient_norm", measured)
+    optimizers.gradient_norm = recorded("gradient_norm", original_norm)
     return lost
 
 

@@ -163,12 +163,13 @@ def test_a_run_does_not_go_on_with_another_task(tmp_path):
 def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_tokens):
     created = task(kind)
     network = created.make(initializer_range=0.5, hidden_dropout=0.2).train()
-    result = scoring.row_losses(network, created.examples, row_tokens, created.measure)
+    result = scoring.row_losses(network, created.examples, row_tokens, created.evaluation_transform)
     assert network.training
     network.eval()
     seed = scoring.EVALUATION_SEED
     examples = [
-        created.measure(single, np.random.default_rng((seed, row))) for row, single in enumerate(created.examples)
+        created.evaluation_transform(single, np.random.default_rng((seed, row)))
+        for row, single in enumerate(created.examples)
     ]
     right = 0
     for row, example in enumerate(examples):

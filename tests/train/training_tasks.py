@@ -48,7 +48,7 @@ class Task(NamedTuple):
     make: Callable[..., Transformer]
     examples: list[Example]
     transform: ExampleTransform
-    measure: ExampleTransform
+    evaluation_transform: ExampleTransform
 
 
 def task(kind: str, **settings) -> Task:

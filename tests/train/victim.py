@@ -35,19 +35,19 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     if kind == "lora":
         network = make_network()
         LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
-        examples, held_out, transform, measure = make_examples(30), make_examples(5, seed=9), None, None
+        examples, held_out, transform, evaluation_transform = make_examples(30), make_examples(5, seed=9), None, None
     else:
         created = task(kind)
         network = created.make(hidden_dropout=0.1, attention_dropout=0.1)
-        examples, held_out, transform, measure = (
+        examples, held_out, transform, evaluation_transform = (
             created.examples,
             created.examples[:3],
             created.transform,
-            created.measure,
+            created.evaluation_transform,
         )
 
     def evaluate(network, step):
-        return {"loss": summary(row_losses(network, held_out, transform=measure), [0])["loss"]}
+        return {"loss": summary(row_losses(network, held_out, transform=evaluation_transform), [0])["loss"]}
 
     train(network, examples, settings, run, Hooks(evaluate=evaluate, quiet=True), transform=transform)
 

@@ -107,7 +107,7 @@ def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout
     return module
 
 
-def base_of(folder: Path, chosen: str | Path | None = None, offline: bool | None = None) -> str:
+def base_of(folder: Path, base: str | Path | None = None, offline: bool | None = None) -> str:
     """The source of the model that an adapter was trained on.
 
     A path in ``base_model_name_or_path`` may be absolute, or relative to the adapter's folder or the working directory;
@@ -116,19 +116,19 @@ def base_of(folder: Path, chosen: str | Path | None = None, offline: bool | None
 
     Args:
         folder: the adapter's.
-        chosen: the base that the user named; it takes precedence.
+        base: the source that the user named; it takes precedence.
         offline: fetch nothing; default: as LMWORKS_OFFLINE says.
 
     Raises:
         InputError: no base is named, or it cannot be found.
     """
     place = folder / peft_folder.CONFIG
-    named = str(chosen) if chosen else peft_folder.read_config(folder).get("base_model_name_or_path")
+    named = str(base) if base else peft_folder.read_config(folder).get("base_model_name_or_path")
     hint = "name it: --base FOLDER (in Python base=...), or write its path there as base_model_name_or_path"
     if not isinstance(named, str) or not named:
         fault = f"base_model_name_or_path is {named!r}: it names no base"
         raise InputError(fault, str(place), hint)
-    recorded = None if chosen else _record(folder).get("base_from_here")
+    recorded = None if base else _record(folder).get("base_from_here")
     for path in [folder / named, expand_home(named), *([folder / recorded] if recorded else [])]:
         if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
             if path.resolve() == folder.resolve():

@@ -202,14 +202,14 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
     return updates
 
 
-def _suffixes(chosen: set[str], everywhere: set[str]) -> list[str]:
-    """The shortest name suffixes that match the chosen modules and no others."""
+def _suffixes(modules: set[str], all_modules: set[str]) -> list[str]:
+    """The shortest name suffixes that match these modules and no others."""
     suffixes = set()
-    for name in chosen:
+    for name in modules:
         parts = name.split(".")
         for count in range(1, len(parts) + 1):
             suffix = ".".join(parts[-count:])
-            if all(other in chosen for other in everywhere if f".{other}".endswith(f".{suffix}")):
+            if all(other in modules for other in all_modules if f".{other}".endswith(f".{suffix}")):
                 break
         suffixes.add(suffix)
     return sorted(suffixes)

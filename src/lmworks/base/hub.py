@@ -205,14 +205,14 @@ def _chosen(name: HubName, content: ContentKind, files: list[str]) -> list[str]:
             raise InputError(f"has no {name.file}", place, "its GGUF files: " + _few(files, "*.gguf"))
         return parts_of(name.file, files)
     patterns = MODEL_FILES if content == "model" else DATA_FILES
-    chosen = [file for file in files if any(fnmatch(file, pattern) for pattern in patterns)]
+    wanted_files = [file for file in files if any(fnmatch(file, pattern) for pattern in patterns)]
     if content == "data":
-        if not chosen:
+        if not wanted_files:
             raise InputError("has no file of a known format", place, "known: " + ", ".join(DATA_FILES))
-        return chosen
-    chosen = [file for file in chosen if "/" not in file or file.endswith("_Pooling/config.json")]
-    if any(file.endswith(".safetensors") for file in chosen):
-        return chosen
+        return wanted_files
+    wanted_files = [file for file in wanted_files if "/" not in file or file.endswith("_Pooling/config.json")]
+    if any(file.endswith(".safetensors") for file in wanted_files):
+        return wanted_files
     ggufs = whole_ggufs([file for file in files if file.endswith(".gguf")])
     if len(ggufs) == 1:
         return parts_of(ggufs[0], files)

@@ -71,15 +71,15 @@ def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates
         import torch
 
         has = torch.cuda.is_bf16_supported()
-        chosen = "bfloat16" if has else "float32"
-        return chosen, f"{chosen}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
+        precision = "bfloat16" if has else "float32"
+        return precision, f"{precision}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
     speeds = measured or rates()
-    chosen = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
+    precision = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
     disturbed = "" if speeds.share >= UNDISTURBED_SHARE else " while other programs ran"
-    return chosen, f"{chosen}: {numbers}, as measured on this machine with {speeds.threads} threads{disturbed}"
+    return precision, f"{precision}: {numbers}, as measured on this machine with {speeds.threads} threads{disturbed}"
 
 
 def describe() -> dict[str, Any]:

@@ -120,13 +120,13 @@ def use_threads(count: int | None = None) -> int:
     """Sets how many threads PyTorch computes with; None: one for each physical core. Returns the number set."""
     import torch
 
-    chosen = processor().cores if count is None else count
-    if chosen < 1:
+    threads = processor().cores if count is None else count
+    if threads < 1:
         raise InputError(
-            f"{chosen} threads cannot compute", "threads", "give a number from 1 on, or null for all cores"
+            f"{threads} threads cannot compute", "threads", "give a number from 1 on, or null for all cores"
         )
-    torch.set_num_threads(chosen)
-    return chosen
+    torch.set_num_threads(threads)
+    return threads
 
 
 def identity() -> str:

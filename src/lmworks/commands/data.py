@@ -106,11 +106,11 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError("a seed is not negative", "--seed", "give 0 or more")
     values = data_overrides(rest)
     named = {"name": args.task} if args.task else {}
-    chosen = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
+    task_settings = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
     settings = build(corpus.DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
     tokenizer, config = load_tokenizer(args.model, base=args.base), read_config(args.model, base=args.base)
-    task = _task(chosen, table, tokenizer, config)
+    task = _task(task_settings, table, tokenizer, config)
     table = task.usable_rows(table, tokenizer, settings)
     examples = task.examples(table, settings, config.max_position_embeddings)
     if args.json:
@@ -118,7 +118,8 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     _print_examples(examples, task, args)
     try:
-        registry.choose(chosen, table.kind, config, lambda: tokenizer, table.name)(chosen, tokenizer, config)
+        task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)
+        task_class(task_settings, tokenizer, config)
         check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What is measured of a run, on rows that were never trained on. Imports no torch."""
+"""What is evaluated of a run, on rows that were never trained on. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GENERAL_BYTES = 24_000
 
 
 class EvaluateSettings(Settings):
-    """What is measured before, during and after training. None: what suits an opened model, or a new one."""
+    """What is evaluated before, during and after training. None: what suits an opened model, or a new one."""
 
     task_rows: int | None = Field(
         None,

@@ -57,20 +57,20 @@ def decode(
     while alive:
         logits = rows.logits
         scores = apply_rules(logits, settings, rules, rows.ids, rows.new, rows.limits, end_ids)
-        chosen = pick(scores, settings, [generators[row] for row in alive], rows.ids)
-        likelihoods = log_probabilities(logits, chosen) if with_log_probabilities else [None] * len(chosen)
+        tokens = pick(scores, settings, [generators[row] for row in alive], rows.ids)
+        likelihoods = log_probabilities(logits, tokens) if with_log_probabilities else [None] * len(tokens)
         step: list[Token | None] = [None] * len(prompts)
-        for row, token in zip(alive, map(Token, chosen, likelihoods), strict=True):
+        for row, token in zip(alive, map(Token, tokens, likelihoods), strict=True):
             step[row] = token
         stopped = (yield step) or set()
         going_on = [
             place
             for place, row in enumerate(alive)
-            if chosen[place] not in end_ids and rows.limits[place] > 1 and row not in stopped
+            if tokens[place] not in end_ids and rows.limits[place] > 1 and row not in stopped
         ]
         alive = [alive[place] for place in going_on]
         if alive:
-            rows.step(going_on, [chosen[place] for place in going_on])
+            rows.step(going_on, [tokens[place] for place in going_on])
 
 
 class Sequences:

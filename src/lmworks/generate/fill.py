@@ -125,9 +125,9 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))
     filled = list(ids)
     text = parts[0]
-    for place, chosen, part in zip(positions, best.indices[:, 0].tolist(), parts[1:], strict=True):
-        filled[place] = chosen
-        text = _joined(text, _written(tokenizer, filled[:place], chosen)) + part
+    for place, token_id, part in zip(positions, best.indices[:, 0].tolist(), parts[1:], strict=True):
+        filled[place] = token_id
+        text = _joined(text, _written(tokenizer, filled[:place], token_id)) + part
     blanks = [
         [(tokenizer.piece(token), value) for token, value in zip(*pair, strict=True)]
         for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -132,8 +132,8 @@ def as_tensor(logits: Logits) -> torch.Tensor:
 
 def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
     """log p of one token for each row of (B, V) logits."""
-    chosen = torch.tensor(tokens, device=logits.device)[:, None]
-    return logits.float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+    index = torch.tensor(tokens, device=logits.device)[:, None]
+    return logits.float().log_softmax(-1).gather(-1, index)[:, 0].tolist()
 
 
 def apply_rules(
@@ -239,8 +239,8 @@ def pick(
     if settings.temperature == 0:
         return penalize(logits, settings.repetition_penalty, earlier).argmax(-1).tolist()
     totals = distribution(logits, settings, earlier).double().cumsum(-1).cpu()
-    chosen = []
+    tokens = []
     for row, generator in zip(totals, generators, strict=True):
         draw = torch.rand((), generator=generator, dtype=torch.float64) * row[-1]
-        chosen.append(min(int(torch.searchsorted(row, draw, right=True)), len(row) - 1))
-    return chosen
+        tokens.append(min(int(torch.searchsorted(row, draw, right=True)), len(row) - 1))
+    return tokens

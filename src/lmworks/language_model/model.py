@@ -290,16 +290,16 @@ class LanguageModel:
         Returns:
             Itself. It can generate and score, but no longer be trained or saved.
         """
-        chosen, _ = machine.choose_precision(precision, self.device.type)
+        dtype_name, _ = machine.choose_precision(precision, self.device.type)
         adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.config.architecture == "decoder":
-                make_fast(self.network, chosen)
+                make_fast(self.network, dtype_name)
             else:
                 widen(self.network)
-        elif chosen != "float32":
-            self.network.to(dtype_of(chosen))
+        elif dtype_name != "float32":
+            self.network.to(dtype_of(dtype_name))
         return self
 
     @property

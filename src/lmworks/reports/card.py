@@ -216,7 +216,7 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
 def _peak_parts(events: list[Event]) -> dict[str, Any]:
     """What the highest peak consisted of, bytes by part, and the stage in which it came; empty where not recorded.
 
-    The parts add up to the peak: what was held while measuring after training was not divided, and stands as "other".
+    The parts add up to the peak: what was held in the evaluation after training was not divided, and stands as "other".
     """
     recorded = [e for e in events if e.get("peak_parts") and e.get("peak_memory")]
     if not recorded:

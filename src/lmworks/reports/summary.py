@@ -1,6 +1,6 @@
 """The card in one sentence: what came out of a run, what it is worth, what was forgotten, and the time it took.
 
-The headline is the first figure of the task that was measured on both sides. Where another figure surely says
+The headline is the first figure of the task that both evaluations have. Where another figure surely says
 otherwise, as a loss over all held-out rows may where the answers are few, the sentence has both.
 """
 

@@ -9,7 +9,7 @@ NATS_PER_BIT = math.log(2)
 
 
 class Figure(NamedTuple):
-    """A figure that is measured before and after training.
+    """A figure of the evaluations before and after training.
 
     Attributes:
         key: under which the card keeps it.

@@ -50,7 +50,7 @@ class Instructions(Task):
         return prompts(_as_prompts(table), self.tokenizer, settings)
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """The first half of an example, and how the model continues it: where no answers are measured."""
+        """The first half of an example, and how the model continues it: where no answers are evaluated."""
         from lmworks.tasks.generation import continue_texts
 
         return continue_texts(model, examples, settings)

@@ -1,4 +1,4 @@
-"""A task: how rows become examples, what is sampled anew each time, which losses it has, and how it is measured.
+"""A task: how rows become examples, what is sampled anew each time, which losses it has, and how it is evaluated.
 
 Each task is one file in this folder; the registry lists them. Importing a task imports no torch, because recipes read
 which rows and models it takes, and the report card reads which figures it has.

@@ -105,19 +105,19 @@ def train(
         raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
     process_memory.keep_memory()
     device = torch.device(device)
-    chosen = arithmetic.of_run(network, run, settings, device)
-    settings = sized(settings, network.config, chosen.precision)
+    run_arithmetic = arithmetic.of_run(network, run, settings, device)
+    settings = sized(settings, network.config, run_arithmetic.precision)
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
         with (
-            cast_frozen_weights(network, chosen.precision) as originals,
-            matmul.providers(chosen.providers),
+            cast_frozen_weights(network, run_arithmetic.precision) as originals,
+            matmul.providers(run_arithmetic.providers),
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
             training = _Training(
-                network, examples, settings, run, hooks or Hooks(), device, transform, chosen, originals
+                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, originals
             )
             return training.run_session(stop_requested)
     finally:
@@ -138,11 +138,11 @@ class _Training:
         hooks: Hooks,
         device: torch.device,
         transform: ExampleTransform | None,
-        chosen: Arithmetic,
+        run_arithmetic: Arithmetic,
         originals: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
-        self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, chosen
+        self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
         epochs = settings.epochs if settings.steps is None else None
         self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
         self.total_steps = len(self.sampler)
@@ -158,10 +158,18 @@ class _Training:
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
-        context = partial(autocast, chosen.precision, device)
+        context = partial(autocast, self.arithmetic.precision, device)
         epoch_steps = self.sampler.steps_per_epoch
         self.monitor = Monitor(
-            network, hooks, run, self.progress, settings, self.total_steps, epoch_steps, context, chosen.precision
+            network,
+            hooks,
+            run,
+            self.progress,
+            settings,
+            self.total_steps,
+            epoch_steps,
+            context,
+            self.arithmetic.precision,
         )
 
     step: int

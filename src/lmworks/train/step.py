@@ -89,13 +89,13 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
 
 def _blocks_of(network: nn.Module) -> dict[int, WeightStorage]:
     """By id of a parameter, the quantized blocks that give exactly its numbers."""
-    found = {}
+    storages = {}
     for name, storage in getattr(network, "dequantized_from", {}).items():
         with contextlib.suppress(AttributeError):  # a method may have replaced the layer
             weight = network.get_submodule(name).get_parameter("weight")
             if weight.dtype == torch.float32 and torch.equal(weight, storage.dequantized()):
-                found[id(weight)] = storage
-    return found
+                storages[id(weight)] = storage
+    return storages
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
