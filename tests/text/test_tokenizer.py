@@ -1,6 +1,8 @@
 """Tokenizer: what it encodes, and that transformers opens what it saves to the same ids."""
 
+import errno
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -150,3 +152,16 @@ def test_what_cannot_be_opened_is_said(content, fault, tmp_path):
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(InputError, match=fault):
         Tokenizer.open(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_files_that_were_there(tmp_path, monkeypatch):
+    byte_level(CHATML).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="no room left on the disk"):
+        sentencepiece(LLAMA2).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

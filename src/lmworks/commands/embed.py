@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
 from lmworks.commands import show
 from lmworks.commands.opening import add_base, open_model
 
@@ -63,10 +64,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     matrix = torch.as_tensor(vectors)
     print(f"shape: {tuple(matrix.shape)}")
     if args.out:
-        try:
-            np.save(Path(args.out), matrix.numpy())
-        except OSError as error:
-            raise InputError(f"cannot be written: {error.strerror}", args.out, "choose another place") from None
+        content = io.BytesIO()
+        np.save(content, matrix.numpy())
+        atomic_write(args.out, content.getvalue())
         print(f"written: {args.out}")
     if len(texts) > 1:
         _compare(texts, matrix)

@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
+from lmworks.base import files
 from lmworks.base.errors import InputError
 from lmworks.text import tokenizer_folder
 from lmworks.text.plain_text import check_text, cut_between_words
@@ -89,10 +90,11 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json; `transformers` opens them to the same ids and template.
 
         Further end ids belong into generation_config.json, which whoever saves the model writes.
+
+        Raises:
+            InputError: no room, or the folder cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self.core.to_str(pretty=True), encoding="utf-8")
         # What the post-processor adds stands in tokenizer.json; said twice, the two could disagree.
         dropped = {"add_bos_token", "add_eos_token", "added_tokens_decoder", "named_templates", "name_or_path"}
         config = {key: value for key, value in self.config.items() if key not in dropped}
@@ -106,7 +108,8 @@ class Tokenizer:
         if named or self.chat_template is not None:
             config["chat_template"] = named or self.chat_template
         text = json.dumps(config, ensure_ascii=False, indent=2)
-        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        files.atomic_write(folder / "tokenizer.json", self.core.to_str(pretty=True))
+        files.atomic_write(folder / "tokenizer_config.json", text + "\n")
 
     # Text -> ids
 
