@@ -22,6 +22,7 @@ from lmworks.evaluate import metrics, progress, scoring
 from lmworks.evaluate.scoring import EVALUATION_SEED
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
+from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
 from lmworks.tasks.generation import answer_groups, answer_text
 from lmworks.tasks.task import Task
@@ -43,11 +44,13 @@ class AnswerWorkload:
         prompt_tokens: tokens of the prompts.
         rows: largest number of answers generated at a time.
         steps: decoding steps, if all answers have the maximum length.
+        cache_bytes: largest KV cache.
     """
 
     prompt_tokens: int
     rows: int = 0
     steps: int = 0
+    cache_bytes: int = 0
 
 
 @dataclass
@@ -124,8 +127,11 @@ class Evaluation:
         if self.prompts and self.prompts[0].choices:
             scored = sum(len(prompt.ids) + sum(map(len, prompt.choices)) for prompt in self.prompts)
             return AnswerWorkload(prompt_tokens=scored)
-        groups = answer_groups(self.model.config, lengths, self.settings.longest)
-        return AnswerWorkload(sum(lengths), max(map(len, groups), default=0), len(groups) * self.settings.longest)
+        config, longest = self.model.config, self.settings.longest
+        groups = answer_groups(config, lengths, longest)
+        tokens = max((len(group) * (lengths[group[0]] + longest) for group in groups), default=0)
+        rows = max(map(len, groups), default=0)
+        return AnswerWorkload(sum(lengths), rows, len(groups) * longest, key_value_bytes(config, tokens))
 
     def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
         """All figures, and samples of prompt, reference and answer; ``cut``: its tokens, if an answer was cut."""
@@ -133,9 +139,10 @@ class Evaluation:
         if self.held_out:
             progress.begin("held-out examples", len(self.held_out))
             figures["held_out"] = self.held_out_figures(self.model.network)
+        process_memory.trim_memory(0)  # each part needs blocks of other sizes
         if self.general and (general := self._general_figures()):
             figures["general"] = general
-        process_memory.trim_memory(0)  # answers need blocks of other sizes
+        process_memory.trim_memory(0)
         if not self.prompts:
             return figures, self.samples()
         choices = sum(len(prompt.choices) for prompt in self.prompts)

@@ -48,6 +48,7 @@ class DataStatistics:
         held_out_tokens: tokens of an evaluation during training.
         answer_rows: answers generated at a time in evaluation. answer_steps: tokens generated for each group of
             them in one evaluation, where every answer is as long as it may be.
+        answer_cache_bytes: of the largest KV cache of them.
     """
 
     lengths: Sequence[int]
@@ -58,6 +59,7 @@ class DataStatistics:
     held_out_tokens: int = 0
     answer_rows: int = 0
     answer_steps: int = 0
+    answer_cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -259,11 +261,13 @@ def _logits(setup: TrainingSetup) -> int:
 
 
 def _evaluation(setup: TrainingSetup) -> int:
-    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits."""
+    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or the KV
+    cache of answers."""
     config = setup.config
     tokens = max(chunks.EVALUATED_TOKENS, setup.row.longest)
     block = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
-    return tokens * block + 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
+    logits = 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
+    return tokens * block + max(logits, setup.documents.answer_cache_bytes)
 
 
 def _saved_for_backward(setup: TrainingSetup) -> int:

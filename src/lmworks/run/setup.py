@@ -160,6 +160,7 @@ def _documents(examples: list[Example], report: Report, evaluation: Evaluation) 
         held_out_tokens=sum(example.size for example in evaluation.held_out),
         answer_rows=answers.rows,
         answer_steps=answers.steps,
+        answer_cache_bytes=answers.cache_bytes,
     )
 
 

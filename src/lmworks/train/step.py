@@ -83,6 +83,8 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
     try:
         yield sum(data.nbytes for data in dense) - released
     finally:
+        if len(dense) < len(originals):
+            process_memory.trim_memory(0)  # free pages of activations would stay beside the new weights
         for parameter, data in originals:
             parameter.data = data if isinstance(data, torch.Tensor) else data.dequantized()
 
