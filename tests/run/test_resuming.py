@@ -137,7 +137,7 @@ def test_a_resumed_run_is_evaluated_by_the_providers_that_it_began_with(model, t
         patch.setattr("lmworks.run.pipeline.train", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lmworks.tune(str(model), given, out=tmp_path / "run", **values)
-    monkeypatch.setattr("lmworks.run.setup.evaluation_providers", lambda network: {})
+    monkeypatch.setattr("lmworks.run.setup.evaluation_providers", lambda network: pytest.fail("chosen again"))
     seen.clear()
     lmworks.resume(tmp_path / "run")
     assert seen[0] == began_with

@@ -126,7 +126,7 @@ def keep_memory() -> bool:
 
 
 def stop_keeping_memory() -> None:
-    """Makes glibc give back freed blocks as large as it gives back by itself once a program has freed such blocks."""
+    """Undoes :func:`keep_memory`: the thresholds are the highest that glibc would reach by itself (mallopt(3))."""
     _set_malloc(mmap_threshold=32 << 20, trim_threshold=64 << 20, top_pad=128 << 10)
 
 

@@ -1,9 +1,9 @@
-"""Matrix multiplications of training, each computed by the provider that is fastest for its shape on this machine.
+"""Matrix multiplications of training and evaluation, each by the provider that is fastest for its shape on this machine.
 
-Matmul libraries differ much, and the processor's name does not predict which is faster. MKL, which
-PyTorch calls in float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch
-calls in bfloat16, may run some shapes on one thread. Therefore kernels/product_rates measures the shapes of a model,
-and each shape gets the fastest provider. "Product" means matrix product in this file and wherever it is used.
+Which library is fastest differs between processors, and their names do not predict it. MKL, which PyTorch calls in
+float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch calls in bfloat16,
+may run some shapes on one thread. Therefore kernels/product_rates measures the shapes of a model, and each shape gets
+the fastest provider. "Product" means matrix product in this file and wherever it is used.
 
     pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
     parts     the same, in parts of at most PART_ROWS rows; bfloat16

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
-from lmworks.model.linear import Linear
+from lmworks.model.linear import Linear, flat_product
 from lmworks.model.storage import BlockStorage, WeightStorage, row_parts
 from lmworks.model.surgery import put
 
@@ -101,7 +101,7 @@ def product(x: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None =
     parts = row_parts(storage, x.dtype)
     if len(parts) == 1:
         weight = storage.dequantized(x.dtype)
-        return matmul(x.reshape(-1, x.shape[-1]), weight.t(), bias).view(*x.shape[:-1], -1)
+        return flat_product(x, weight, bias)
     y = x.new_empty(*x.shape[:-1], storage.shape[0])
     for part in parts:
         weight = storage.rows(part).dequantized(x.dtype)

@@ -30,14 +30,15 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         return functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias)):
         return _Linear.apply(x, weight, bias)
-    return _product(x, weight, bias)
+    return flat_product(x, weight, bias)
 
 
 def _is_supported(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and x.ndim > 1
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def flat_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The same without autograd, as one product of all tokens."""
     y = matmul.matmul(x.reshape(-1, x.shape[-1]).contiguous(), weight.t(), bias)
     return y.view(*x.shape[:-1], -1)
 
@@ -46,7 +47,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return _product(x, weight, bias)
+        return flat_product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

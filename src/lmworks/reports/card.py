@@ -41,7 +41,7 @@ def build(run: str | Path) -> dict[str, Any]:
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
     listed = measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
-    notes = _precision_notes(events)
+    notes = [*_precision_notes(events), *_cache_notes(first)]
     notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
         "format": FORMAT,
@@ -181,6 +181,13 @@ def _precision_notes(events: list[Event]) -> list[str]:
     if precision == "float32" or not any(e["event"] == "evaluation" and e.get("when") == "step" for e in events):
         return []
     return [f"The held-out loss during training, as in the curve, is computed in {precision}; the table is in float32."]
+
+
+def _cache_notes(before: Event) -> list[str]:
+    """That the figures before training are an earlier run's, where they are."""
+    if not before.get("is_cached"):
+        return []
+    return ["The figures before training are those of an earlier run with the same model, rows and settings."]
 
 
 def _training(steps: list[Event], finish: Event, session: Event) -> dict[str, Any]:

@@ -232,18 +232,19 @@ def _input_format(setup: Setup) -> InputFormat:
 
 
 def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
-    known = setup.known_evaluation
-    if known is not None and (results := known.read()) is not None:
+    cached = setup.cached_evaluation
+    if cached is not None and cached.results is not None:
         say(
             "evaluation before training: as in an earlier run with the same model, rows and settings "
             "(--evaluate.reuse false measures again)"
         )
-    else:
-        say("measuring before training")
-        results = _measure(run, setup.evaluation, "before", say)
-        if known is not None:
-            known.write(*results)
-    _write_evaluation(run, "before", 0, *results)
+        figures, samples = cached.results
+        return _write_evaluation(run, "before", 0, {**figures, "is_cached": True}, samples)
+    say("measuring before training")
+    figures, samples = _measure(run, setup.evaluation, "before", say)
+    if cached is not None:
+        cached.write(figures, samples)
+    return _write_evaluation(run, "before", 0, figures, samples)
 
 
 def _measure(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tuple[Figures, list[dict[str, Any]]]:

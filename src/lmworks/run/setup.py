@@ -16,8 +16,8 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once, spread
+from lmworks.run.evaluation_cache import CachedEvaluation
 from lmworks.run.footprint import DataStatistics, ProcessMemory
-from lmworks.run.known_evaluation import KnownEvaluation
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
@@ -43,8 +43,8 @@ class Setup:
         train, held_out: examples.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
-        evaluation_providers: matmul provider by shape in evaluation (kernels/matmul).
-        known_evaluation: where the figures of the evaluation before training are kept; None: they are measured.
+        evaluation_providers: matmul provider by shape in evaluation (kernels/matmul), of a new run.
+        cached_evaluation: the cache's entry of the evaluation before training; None: it is not cached.
         is_divided_inside: whether the held-out rows are the ends of the rows to train on.
         notes: for the user, before the run starts.
     """
@@ -59,7 +59,7 @@ class Setup:
     evaluation: Evaluation
     plan: Plan
     evaluation_providers: dict[str, str]
-    known_evaluation: KnownEvaluation | None
+    cached_evaluation: CachedEvaluation | None
     is_divided_inside: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -109,13 +109,13 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
-    providers = evaluation_providers(model.network)
-    known = None
+    providers = {} if is_resumed else evaluation_providers(model.network)
+    cached = None
     if recipe.evaluate.reuse and not (recipe.is_new or is_resumed or is_small(config)):
-        known = KnownEvaluation.of(evaluation, providers)
-        plan = plan.without_evaluation_before() if known.read() is not None else plan
+        cached = CachedEvaluation.of(evaluation, providers)
+        plan = plan if cached.results is None else plan.without_evaluation_before()
     return Setup(
-        recipe, source, model, method, task, examples, held_out, evaluation, plan, providers, known, is_inside, notes
+        recipe, source, model, method, task, examples, held_out, evaluation, plan, providers, cached, is_inside, notes
     )
 
 

@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -148,7 +149,7 @@ def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answe
     for depth in depths:
         network = _network(_shallow(setup.config, depth), setup.weights)
         with matmul.providers(evaluation_providers(network)):
-            evaluation[depth] = _typical(lambda _, network=network: bool(row_losses(network, documents))) / tokens  # type: ignore[misc]
+            evaluation[depth] = _token_seconds(partial(_evaluate, network, documents))
             if answer_rows:
                 answer[depth] = _answer_seconds(network, documents, answer_rows)
         training[depth] = _step_seconds(network, setup, method, documents)
@@ -223,19 +224,26 @@ def _example(length: int, source: int, learned: float, vocab_size: int, rng: np.
     return Example(ids, loss, targets=ids, source=read)
 
 
-def _typical(call: Callable[[int], float]) -> float:
-    """Seconds of a unit of work: the median of a few calls, after one that is not counted.
+def _token_seconds(call: Callable[[int], int]) -> float:
+    """Seconds of a token: the median of a few calls, after one that is not counted.
 
     Args:
-        call: does as many units of work as it returns; given the number of the call.
+        call: computes as many tokens as it returns; given the number of the call.
     """
     call(0)
     timings: list[float] = []
-    while len(timings) < 2 or (len(timings) < MOST_REPEATS and sum(timings) < MOST_SECONDS):
+    end = time.perf_counter() + MOST_SECONDS
+    while len(timings) < 2 or (len(timings) < MOST_REPEATS and time.perf_counter() < end):
         start = time.perf_counter()
-        work = call(len(timings) + 1)
-        timings.append((time.perf_counter() - start) / work)
+        tokens = call(len(timings) + 1)
+        timings.append((time.perf_counter() - start) / tokens)
     return statistics.median(timings)
+
+
+def _evaluate(network: Transformer, documents: Sequence[Example], _: int) -> int:
+    """Evaluate the documents; returns their tokens."""
+    row_losses(network, documents)
+    return sum(example.size for example in documents)
 
 
 def _step_seconds(
@@ -250,14 +258,12 @@ def _step_seconds(
     optimizer = optimizers.make(network, setup.train)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
-    tokens = sum(example.size for example in documents)
-
-    def step(number: int) -> float:
-        """Tokens of a step, as a share of those of the documents."""
+    def step(number: int) -> int:
+        """One step; returns its tokens."""
         batch = _documents(setup.documents, setup, number)
         accumulate_gradients(network, batch, setup.train, 1, setup.precision, torch.device("cpu"))
         optimizer.advance(0.0, optimizers.gradient_norm(trained), 1.0)
-        return sum(example.size for example in batch) / tokens
+        return sum(example.size for example in batch)
 
     providers = training_providers(network, setup.precision, setup.train.room)
     with (
@@ -265,7 +271,7 @@ def _step_seconds(
         matmul.providers(providers),
         torch.random.fork_rng(devices=[]),
     ):
-        return _typical(step)
+        return _token_seconds(step) * sum(example.size for example in documents)
 
 
 def _step_flops(setup: TrainingSetup, method: Method[Any], config: ModelConfig, documents: Sequence[Example]) -> float:

@@ -1,8 +1,8 @@
-"""Evaluations of opened models before training, kept on this machine: another run with the same model, rows and
-settings takes the figures and answers from there, which would be the same to the bit.
+"""Caches evaluations of opened models before training: a later run with the same model, rows and settings would compute
+the same figures and answers, bit for bit.
 
-The key is a hash of everything that the figures depend on: all weights, tokenizer, examples, prompts and general texts,
-settings, matmul providers, machine, threads, and the files of this package.
+The key is a hash of everything that they depend on: all weights, tokenizer, examples, prompts and general texts,
+settings, matmul providers, native kernels, machine, threads, and the files of this package.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ import torch
 from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
+from lmworks.kernels import library
 from lmworks.model.frozen_layers import stored_layers
 from lmworks.model.storage import BlockStorage
 from lmworks.run.evaluation import Evaluation, Figures
 
-FILES = 50  # evaluations that are kept; the oldest go
+MAX_FILES = 50  # cached evaluations; the oldest are deleted
 EXAMPLE_PARTS = ("ids", "loss", "targets", "source", "types", "labels", "bytes")
 PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
 
 
 @dataclass(frozen=True)
-class KnownEvaluation:
-    """Where an evaluation is kept.
+class CachedEvaluation:
+    """An evaluation's entry in the cache.
 
     Attributes:
-        path: a file of the cache, which may not exist.
+        path: its file, which may not exist.
+        results: figures and samples, as Evaluation.measure returns them; None if they are not in the cache.
     """
 
     path: Path
+    results: tuple[Figures, list[dict[str, Any]]] | None
 
     @classmethod
-    def of(cls, evaluation: Evaluation, providers: Mapping[str, str]) -> KnownEvaluation:
-        """The place of an evaluation whose matrix products these providers compute."""
-        return cls(cache_folder() / "evaluations" / f"{_key(evaluation, providers)}.json")
-
-    def read(self) -> tuple[Figures, list[dict[str, Any]]] | None:
-        """Figures and samples as Evaluation.measure gives them; None if they are not known."""
+    def of(cls, evaluation: Evaluation, providers: Mapping[str, str]) -> CachedEvaluation:
+        """The entry of an evaluation whose matrix products these providers compute."""
+        path = cache_folder() / "evaluations" / f"{_key(evaluation, providers)}.json"
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return dict(kept["figures"]), list(kept["samples"])
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, (dict(entry["figures"]), list(entry["samples"])))
         except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return cls(path, None)
 
     def write(self, figures: Figures, samples: list[dict[str, Any]]) -> None:
-        """Keep them. Where the cache cannot be written, they are measured again next time."""
+        """Write the results. Where the cache cannot be written, they are computed again next time."""
         with contextlib.suppress(OSError, InputError):
             atomic_write(self.path, json.dumps({"figures": figures, "samples": samples}))
             files = sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
-            for path in files[:-FILES]:
+            for path in files[:-MAX_FILES]:
                 path.unlink()
 
 
@@ -67,6 +67,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
     conditions: list[Any] = [
         _package_files(),
         machine.identity(),
+        library.describe(),
         sorted(providers.items()),
         model.config.model_dump(mode="json"),
         model.tokenizer.core.to_str(),
@@ -87,7 +88,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
 
 
 def _package_files() -> list[tuple[str, int, int]]:
-    """Size and time of every file of this package: whoever changes the code measures anew."""
+    """Size and time of every file of this package: a change of the code changes the key."""
     root = Path(__file__).parents[1]
     files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".so"))
     return [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

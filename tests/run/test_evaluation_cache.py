@@ -10,7 +10,8 @@ from tiny_model import QUESTIONS, save_questions, save_tiny, settings
 
 import lmworks
 from lmworks.base.journal import RunFolder
-from lmworks.run import known_evaluation
+from lmworks.reports import card
+from lmworks.run import evaluation_cache
 from lmworks.run.evaluation import Evaluation
 
 
@@ -62,8 +63,13 @@ def test_a_second_run_measures_only_after_training_and_has_the_same_figures(
     first = run(model, data, tmp_path / "first")
     assert len(measured) == 2
     moved = data.rename(tmp_path / "moved.jsonl")  # the rows count, not their place
-    assert run(model, moved, tmp_path / "second") == first
+    second = run(model, moved, tmp_path / "second")
     assert len(measured) == 3
+    before = next(event for event in second if event["event"] == "evaluation")
+    assert before.pop("is_cached")  # recorded with the run, and said on its card
+    assert second == first
+    assert any("an earlier run" in note for note in card.build(tmp_path / "second")["run"]["notes"])
+    assert not any("an earlier run" in note for note in card.build(tmp_path / "first")["run"]["notes"])
     assert RunFolder(tmp_path / "second").events("start")[0]["plan"]["seconds"]["before"] == 0
 
 
@@ -81,7 +87,12 @@ def test_what_differs_is_measured(model: Path, tmp_path: Path, measured: list[st
         run(other, rows, tmp_path / str(number), **evaluate)
         assert len(measured) == 2, number
     measured.clear()
-    monkeypatch.setattr(known_evaluation, "_package_files", lambda: [("model/block.py", 1, 2)])
+    with monkeypatch.context() as patch:
+        patch.setattr("lmworks.kernels.library.describe", lambda: "none: LMWORKS_KERNELS is off")
+        run(model, data, tmp_path / "pytorch")
+    assert len(measured) == 2
+    measured.clear()
+    monkeypatch.setattr(evaluation_cache, "_package_files", lambda: [("model/block.py", 1, 2)])
     run(model, data, tmp_path / "code")
     assert len(measured) == 2
 
@@ -102,7 +113,7 @@ def test_a_damaged_file_and_a_cache_that_cannot_be_written_are_measured(
 
 
 def test_the_oldest_go(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_evaluation, "FILES", 2)
+    monkeypatch.setattr(evaluation_cache, "MAX_FILES", 2)
     data = save_questions(tmp_path / "faq.jsonl")
     for tokens in (2, 3, 4):
         run(model, data, tmp_path / str(tokens), max_tokens=tokens)
