@@ -1,4 +1,4 @@
-"""Matrix multiplications of training and evaluation, each by the provider that is fastest for its shape on this machine.
+"""Matrix multiplications of training and evaluation, each by the provider that is fastest for its shape here.
 
 Which library is fastest differs between processors, and their names do not predict it. MKL, which PyTorch calls in
 float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch calls in bfloat16,
