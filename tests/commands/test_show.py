@@ -43,7 +43,7 @@ def test_a_table_that_no_terminal_bounds_is_whole():
 
 
 def test_a_line_is_wrapped_below_its_text_on_a_terminal(monkeypatch, capsys):
-    text = "time        9 min 00 s: training 8 min 20 s, measuring before 20.0 s, during 5.0 s, after 15.0 s"
+    text = "time        9 min 00 s: training 8 min 20 s, evaluation before 20.0 s, during 5.0 s, after 15.0 s"
     show.line(text)
     assert capsys.readouterr().out == text + "\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

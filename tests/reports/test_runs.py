@@ -48,7 +48,7 @@ def test_a_run_that_trained_to_its_end_says_that_it_is_measuring(make_run, run_e
     last = max(place for place, event in enumerate(events) if event["event"] == "step")
     make_run(events[: last + 1], name="measuring")
     (row,) = runs.overview(tmp_path)[0]
-    assert row["progress"] == "120/120 steps, measuring after"
+    assert row["progress"] == "120/120 steps, evaluating after"
 
 
 def test_a_run_that_is_being_written_is_running(folder: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_plan_that_was_passed_by_a_tenth_is_said(make_run, run_events, planned
 
 def test_the_parts_of_the_peak_add_up_to_it(make_run, run_events) -> None:
     events = run_events()
-    events[-1] |= {"peak_memory": 500, "peak_parts": {"library": 300, "weights": 120, "stage": "measuring after"}}
+    events[-1] |= {"peak_memory": 500, "peak_parts": {"library": 300, "weights": 120, "stage": "evaluation after"}}
     for event in events[:-1]:
         event.pop("peak_memory", None)
     costs = card.build(make_run(events))["costs"]

@@ -106,7 +106,7 @@ def test_time_is_what_the_timed_documents_took_for_all_tokens() -> None:
     created = plan.make(CONFIG, make("full"), often, documents, ProcessMemory(), _rates(), timing)
     assert created.seconds["during"] == pytest.approx(2 * 20 * 0.001)
     (line,) = (line for line in created.lines() if line.startswith("time"))
-    assert "0.79 s: training 0.40 s, measuring before 0.17 s, during 0.040 s, after 0.17 s (float32" in line
+    assert "0.79 s: training 0.40 s, evaluation before 0.17 s, during 0.040 s, after 0.17 s (float32" in line
 
 
 def test_a_time_measured_on_a_busy_machine_is_said_to_be_one() -> None:

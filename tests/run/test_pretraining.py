@@ -177,7 +177,7 @@ stage, write = sys.argv[1], RunFolder.write
 def kill(self, event, **fields):
     written = write(self, event, **fields)
     at = {"before training": event == "data", "training": event == "step" and fields["step"] == 7,
-          "sampling": event == "samples" and fields.get("step") == 4, "measuring after": event == "session_end"}
+          "sampling": event == "samples" and fields.get("step") == 4, "evaluation after": event == "session_end"}
     if at[stage]:
         os.kill(os.getpid(), signal.SIGKILL)
     return written
@@ -194,7 +194,7 @@ main(["pretrain", *sys.argv[2:]])
         ("tinybert", "before training"),
         ("tinybert", "sampling"),
         ("tinyt5", "training"),
-        ("tinyt5", "measuring after"),
+        ("tinyt5", "evaluation after"),
     ],
 )
 def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(preset, stage, text, tmp_path):

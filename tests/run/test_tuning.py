@@ -93,7 +93,7 @@ def test_full_tuning_in_more_steps_stops_early_and_keeps_the_best(model, data, t
     assert after["held_out"]["loss"] == pytest.approx(min(seen), rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["before training", "training", "measuring after"])
+@pytest.mark.parametrize("stage", ["before training", "training", "evaluation after"])
 def test_a_run_killed_in_any_stage_goes_on(model, data, tmp_path, stage):
     values = settings()
     given = {"source": str(data), **values.pop("data")}
@@ -115,7 +115,7 @@ stage, write = sys.argv[1], RunFolder.write
 def kill(self, event, **fields):
     written = write(self, event, **fields)
     at = {"before training": event == "data", "training": event == "step" and fields["step"] == 7,
-          "measuring after": event == "session_end"}
+          "evaluation after": event == "session_end"}
     if at[stage]:
         os.kill(os.getpid(), signal.SIGKILL)
     return written

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -52,12 +53,7 @@ class ProductShape(NamedTuple):
     @classmethod
     def of(cls, a: torch.Tensor, b: torch.Tensor) -> ProductShape:
         """The class of the product a b."""
-        precision = "float32" if a.dtype == torch.float32 else "bfloat16"
-        if a.stride(1) != 1 and len(a) > 1:
-            return cls(precision, WEIGHT_GRADIENT, *_sizes(b.shape[1], len(a), a.shape[1]))
-        if b.stride(1) == 1:
-            return cls(precision, INPUT_GRADIENT, *_sizes(b.shape[1], len(b), len(a)))
-        return cls(precision, FORWARD, *_sizes(len(b), b.shape[1], len(a)))
+        return _shape_of(a.dtype, a.shape, a.stride(1) == 1, b.shape, b.stride(1) == 1)
 
     @classmethod
     def of_linear(cls, precision: str, layout: str, inputs: int, outputs: int, tokens: int) -> ProductShape:
@@ -85,6 +81,18 @@ def _size_class(size: int) -> int:
 def token_class(tokens: int) -> int:
     """The class of a number of tokens."""
     return next((size for size in TOKENS if tokens <= size), TOKENS[-1])
+
+
+@lru_cache(maxsize=1 << 12)  # the steps of a small network call it more often than is free
+def _shape_of(
+    dtype: torch.dtype, a: torch.Size, a_is_row_major: bool, b: torch.Size, b_is_row_major: bool
+) -> ProductShape:
+    precision = "float32" if dtype == torch.float32 else "bfloat16"
+    if not a_is_row_major and a[0] > 1:
+        return ProductShape(precision, WEIGHT_GRADIENT, *_sizes(b[1], a[0], a[1]))
+    if b_is_row_major:
+        return ProductShape(precision, INPUT_GRADIENT, *_sizes(b[1], b[0], a[0]))
+    return ProductShape(precision, FORWARD, *_sizes(b[0], b[1], a[0]))
 
 
 _choice: dict[ProductShape, Provider] = {}

@@ -9,7 +9,7 @@ would remove it if it were added to an already rounded W x.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import nn
@@ -47,6 +47,20 @@ class LoRALinearProtocol(Protocol):
     @property
     def active(self) -> bool:
         """Whether the LoRA term is computed: neither disabled nor merged into the base's weight."""
+
+
+_lora_types: dict[type, bool] = {}
+
+
+def has_lora_term(module: nn.Module) -> TypeGuard[LoRALinearProtocol]:
+    """Whether a module is a linear with a LoRA term, active or not.
+
+    The answer is kept by type: Python's check of a protocol takes longer than a call of a small kernel.
+    """
+    known = _lora_types.get(type(module))
+    if known is None:
+        known = _lora_types[type(module)] = isinstance(module, LoRALinearProtocol)
+    return known
 
 
 class LinearConstants(NamedTuple):
@@ -127,7 +141,7 @@ def is_supported(module: nn.Module | None) -> bool:
     if type(module) in (*PLAIN_LINEARS, StoredLinear):
         return True
     return (
-        isinstance(module, LoRALinearProtocol)
+        has_lora_term(module)
         and type(module.base) in (*PLAIN_LINEARS, StoredLinear)
         and (is_supported(module.base))
     )
@@ -139,7 +153,7 @@ def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
         return LinearParameters(None, None, None, None, LinearConstants(), place)
     a = b = None
     base, lora = module, LoRATerm()
-    if isinstance(module, LoRALinearProtocol):
+    if has_lora_term(module):
         base = module.base
         if module.active:
             a, b = module.lora_A, module.lora_B

@@ -84,7 +84,7 @@ def _progress(built: dict[str, Any]) -> str:
     done, planned = built["training"]["steps"], built["training"]["planned_steps"]
     if built["run"]["state"] == "finished" or not planned:
         return ""
-    return f"{done}/{planned} steps" + (", measuring after" if done >= planned else "")
+    return f"{done}/{planned} steps" + (", evaluating after" if done >= planned else "")
 
 
 def _state(folder: Path, state: str) -> str:

@@ -190,7 +190,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         shutil.rmtree(run.final)  # written by a killed session, with the same weights
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
-        say("measuring after training")
+        say("evaluating after training")
         _write_evaluation(run, "after", outcome.step, *_measure(run, evaluation, "after", say))
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
@@ -240,7 +240,7 @@ def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
         )
         figures, samples = cached.results
         return _write_evaluation(run, "before", 0, {**figures, "is_cached": True}, samples)
-    say("measuring before training")
+    say("evaluating before training")
     figures, samples = _measure(run, setup.evaluation, "before", say)
     if cached is not None:
         cached.write(figures, samples)
@@ -251,11 +251,11 @@ def _measure(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tup
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
-                progress = stack.enter_context(EvaluationProgress(f"measuring {when} training"))
+                progress = stack.enter_context(EvaluationProgress(f"evaluating {when} training"))
                 stack.enter_context(listening(progress))
             return evaluation.measure()
     except KeyboardInterrupt:
-        say(f"stopped while measuring {when} training; go on with: lmworks resume {run.path}")
+        say(f"stopped while evaluating {when} training; go on with: lmworks resume {run.path}")
         raise
 
 
@@ -312,7 +312,7 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seco
         "seconds": seconds,
         "training_seconds": session["seconds"],
         "peak_memory": peak,
-        "peak_parts": session["peak_parts"] | ({"stage": "measuring after"} if peak > session["peak_memory"] else {}),
+        "peak_parts": session["peak_parts"] | ({"stage": "evaluation after"} if peak > session["peak_memory"] else {}),
         "flops": session["flops"],
         "energy": {"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
         "artefact": {"path": str(run.final), "bytes": size},

@@ -106,12 +106,12 @@ class Plan:
 
 
 def _time_by_part(seconds: dict[str, float]) -> str:
-    """``9 min 00 s: training 8 min 20 s, measuring before 20.0 s, during 5.0 s, after 15.0 s``."""
+    """``9 min 00 s: training 8 min 20 s, evaluation before 20.0 s, during 5.0 s, after 15.0 s``."""
     evaluations = [f"{when} {figures.duration(seconds[when])}" for when in EVALUATIONS if seconds.get(when)]
     total = figures.duration(seconds.get("total", seconds["training"]))
     if not evaluations:
         return total
-    return f"{total}: training {figures.duration(seconds['training'])}, measuring {', '.join(evaluations)}"
+    return f"{total}: training {figures.duration(seconds['training'])}, evaluation {', '.join(evaluations)}"
 
 
 def _parts(sizes_: dict[str, int]) -> str:

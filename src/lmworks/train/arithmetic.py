@@ -24,7 +24,7 @@ from lmworks.model import sizes
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
 from lmworks.model.frozen_layers import StoredLinear
-from lmworks.model.products import LoRALinearProtocol
+from lmworks.model.products import has_lora_term
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, sized
 
@@ -155,7 +155,7 @@ def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
         return [(module.in_features, module.out_features, module.weight.requires_grad)]
     if isinstance(module, StoredLinear):
         return [(module.in_features, module.out_features, False)]
-    if isinstance(module, LoRALinearProtocol):
+    if has_lora_term(module):
         rank, inputs = module.lora_A.shape
         return [(inputs, rank, True), (rank, len(module.lora_B), True)]
     return []

@@ -224,7 +224,7 @@ class _Training:
             self._step(indices)
             self.memory.end_stage("training")
             better = self.monitor.is_due(self.step) and self.monitor.evaluate(self.step)
-            self.memory.end_stage("measuring during training")
+            self.memory.end_stage("evaluation during training")
             if self.monitor.stops_early:
                 self.reason = "early"
             elif self.step >= self.total_steps:

@@ -11,7 +11,7 @@ from lmworks.base import process_memory
 from lmworks.model.frozen_layers import weight_bytes
 
 NEGLIGIBLE = 0.01  # a smaller relative increase does not move the peak to another stage
-BEFORE = "opening and measuring before"
+BEFORE = "opening and evaluation before"
 
 
 class PeakMemory:

@@ -111,7 +111,7 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
 
 inline void update_block(float* weights, const float* gradient, float* first, float* second, Size count,
                          const AdamWStep& step) {
-    const float step_size = step.rate / step.correction1, root_factor = 1.0f / step.correction2;
+    const float step_size = step.learning_rate / step.correction1, root_factor = 1.0f / step.correction2;
     for_each_vector(count, [&](Size i, int n) {
         const Vec g = load_n(gradient + i, n) * step.gradient_scale;
         Vec m = load(first + i), v = load(second + i);
@@ -120,7 +120,7 @@ inline void update_block(float* weights, const float* gradient, float* first, fl
         store(first + i, m), store(second + i, v);
         Vec root = v;
         for (int lane = 0; lane < W; ++lane) root[lane] = std::sqrt(v[lane]);
-        const Vec w = load_n(weights + i, n) * (1.0f - step.rate * step.weight_decay);
+        const Vec w = load_n(weights + i, n) * (1.0f - step.learning_rate * step.weight_decay);
         store_n(weights + i, w - step_size * m / (root * root_factor + step.eps), n);
     });
 }

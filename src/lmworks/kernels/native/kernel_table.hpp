@@ -87,7 +87,7 @@ struct EightBitMoment {
 
 // One step of AdamW: corrections are 1 - beta1^t and sqrt(1 - beta2^t); gradients are multiplied by gradient_scale.
 struct AdamWStep {
-    float rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
+    float learning_rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
 };
 
 struct KernelTable {
