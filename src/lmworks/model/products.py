@@ -140,11 +140,7 @@ def is_supported(module: nn.Module | None) -> bool:
         return False
     if type(module) in (*PLAIN_LINEARS, StoredLinear):
         return True
-    return (
-        has_lora_term(module)
-        and type(module.base) in (*PLAIN_LINEARS, StoredLinear)
-        and (is_supported(module.base))
-    )
+    return has_lora_term(module) and type(module.base) in (*PLAIN_LINEARS, StoredLinear) and is_supported(module.base)
 
 
 def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
