@@ -43,6 +43,7 @@ class LoRALinearProtocol(Protocol):
     lora_B: nn.Parameter
     scale: float
     dropout: float
+    training: bool
 
     @property
     def active(self) -> bool:
