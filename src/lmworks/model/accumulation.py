@@ -92,6 +92,14 @@ def weight_gradient(
     return matmul(left.t(), right, scale=scale).to(weight.dtype)
 
 
+def added_gradient(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+    """A weight's gradient, to be returned to autograd; None if it was added to ``.grad``."""
+    if weight.grad is not None and gradient_buffer(weight) is not None:
+        weight.grad.add_(gradient)
+        return None
+    return gradient.to(weight.dtype)
+
+
 def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """(V, E) embeddings, (...) ids -> (..., E); in-place accumulation writes only the gradients of the rows that were
     read."""

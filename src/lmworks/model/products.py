@@ -127,6 +127,20 @@ class Gradients:
         assert right is not None
         self.values[place] = accumulation.weight_gradient(weight, left, right, scale)
 
+    def set_products(self, places: Sequence[int], left: torch.Tensor, right: OptionalTensor) -> None:
+        """Compute the gradients at several indices as left^T right, whose rows belong to them in turn; one product if
+        all are needed."""
+        weights = [self.tensors[place] for place in places]
+        sizes = [len(weight) for weight in weights if weight is not None]
+        if len(places) == 1 or not all(self.needed[place] for place in places):
+            for place, part in zip(places, left.split(sizes, 1), strict=True):
+                self.set_product(place, part, right)
+            return
+        assert right is not None
+        for place, weight, part in zip(places, weights, matmul(left.t(), right).split(sizes), strict=True):
+            assert weight is not None
+            self.values[place] = accumulation.added_gradient(weight, part)
+
     def set_sum(self, place: int, grad_y: torch.Tensor) -> None:
         """Compute the gradient at an index as the sum of the rows of ``grad_y``."""
         if self.needed[place]:
@@ -231,11 +245,10 @@ def backward(
             if grad_x is not None and not _is_merged(linear, grad_low):
                 grad_x += _drop(matmul(grad_low, _cast(linear.a, grad_low)), linear.lora.dropout, seed)
         return grad_x
-    for (linear, *_), grad_low in zip(adapted, grads_low, strict=True):
-        gradients.set_product(linear.place + 2, grad_low, x)
+    grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat(grads_low, 1)
+    gradients.set_products([linear.place + 2 for linear, *_ in adapted], grad_low, x)
     if grad_x is None or _is_merged(adapted[0][0], grad_x):
         return grad_x
-    grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat(grads_low, 1)
     return matmul(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low), grad_x, in_place=True)
 
 

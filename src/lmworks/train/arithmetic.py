@@ -21,8 +21,10 @@ from lmworks.kernels.matmul import (
     token_class,
 )
 from lmworks.model import sizes
+from lmworks.model.attention import Attention
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
+from lmworks.model.feedforward import FeedForward
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import has_lora_term
 from lmworks.model.transformer import Transformer
@@ -150,7 +152,7 @@ def _matrices(
 
 
 def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
-    """(inputs, outputs, is trained) of each matrix of a linear or of a LoRA term; none for other modules."""
+    """(inputs, outputs, is trained) of each matrix that a module multiplies by, besides those of its submodules."""
     if isinstance(module, nn.Linear):
         return [(module.in_features, module.out_features, module.weight.requires_grad)]
     if isinstance(module, StoredLinear):
@@ -158,4 +160,14 @@ def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
     if has_lora_term(module):
         rank, inputs = module.lora_A.shape
         return [(inputs, rank, True), (rank, len(module.lora_B), True)]
+    if isinstance(module, Attention):
+        return _joined_lora_terms(module.q_proj, module.k_proj, module.v_proj)
+    if isinstance(module, FeedForward):
+        return _joined_lora_terms(module.gate_proj, module.up_proj)
     return []
+
+
+def _joined_lora_terms(*linears: nn.Module | None) -> list[tuple[int, int, bool]]:
+    """The matrix that the factors A of linears with the same input are joined to (model/products)."""
+    factors = [linear.lora_A for linear in linears if linear is not None and has_lora_term(linear)]
+    return [(factors[0].shape[1], sum(map(len, factors)), True)] if len(factors) > 1 else []
