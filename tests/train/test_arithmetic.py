@@ -39,6 +39,7 @@ def test_shapes_are_those_of_linears_low_rank_terms_and_the_head() -> None:
     assert "float32 forward 640 640 512" in shapes
     assert "float32 input_gradient 640 1920 512" in shapes
     assert "float32 weight_gradient 640 16 512" in shapes  # A of LoRA terms; ranks up to 16 are one class
+    assert "float32 weight_gradient 640 64 512" in shapes  # A of q, k and v together
     assert not any("weight_gradient 640 640" in shape for shape in shapes)  # frozen
     assert any(" 640 300 " in shape for shape in shapes)
     assert not any(shape.endswith("1024") for shape in shapes if " 300 " not in shape)  # longer than a row
