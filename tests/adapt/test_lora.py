@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lmworks.adapt.lora import LoRASettings, matches_target
+from lmworks.adapt.lora import LoRA, LoRASettings, matches_target
 from lmworks.adapt.low_rank import LoRALinear
+from lmworks.base.errors import InputError
+from lmworks.model.config import ModelConfig
 
 
 def make(rank: int = 4, scale: float = 2.0, dropout: float = 0.0, bias: bool = True) -> LoRALinear:
@@ -30,6 +32,21 @@ def test_it_starts_as_nothing_and_the_same_for_the_same_seed():
     assert torch.equal(starts[0](x), starts[0].base(x))
     assert torch.equal(starts[0].lora_A, starts[1].lora_A)
     assert starts[0].lora_A.abs().max() <= 1 / math.sqrt(24)
+
+
+def test_a_rank_above_that_of_every_matrix_is_refused_before_anything_is_made():
+    config = ModelConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+    )
+    with pytest.raises(InputError, match="rank 33 is more than any of these linears has: 32") as caught:
+        LoRA(LoRASettings(rank=33)).trained_parameters(config)
+    assert caught.value.place == "lora.rank"
+    assert LoRA(LoRASettings(rank=32)).trained_parameters(config).rank == 32
 
 
 def test_merged_is_unmerged_and_unmerging_gives_the_base_back_bit_for_bit():

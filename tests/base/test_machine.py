@@ -33,7 +33,7 @@ def measured(monkeypatch, tmp_path):
         calls.append(threads)
         return created[0]
 
-    monkeypatch.setattr(machine, "measure", measure)
+    monkeypatch.setattr(machine, "measure_apart", measure)
     return created, calls, tmp_path / "measurements.json"
 
 
@@ -116,7 +116,7 @@ def test_rates_are_kept_for_the_threads_that_they_were_measured_with(measured, m
     _, calls, _ = measured
     threads = [3]
     monkeypatch.setattr(processor, "threads", lambda: threads[0])
-    monkeypatch.setattr(machine, "measure", lambda *_: threads.append(threads.pop() + 1) or calls.append(0) or MADE)
+    monkeypatch.setattr(machine, "measure_apart", lambda *_: threads.append(threads.pop() + 1) or calls.append(0) or MADE)
     machine.rates()
     threads[0] = 3
     monkeypatch.setattr(machine, "_known", {})  # another process
@@ -154,6 +154,15 @@ def test_a_real_measurement(monkeypatch):
     assert result.float32 > 0
     assert result.memory > 0
     assert 0 < result.share <= 1
+
+
+def test_measuring_leaves_the_memory_of_this_process_as_it_was():
+    import torch  # noqa: F401 - its own memory is not counted
+
+    before = process_memory.peak_memory()
+    result = probes.measure_apart(1, 2 << 30)
+    assert result.memory > 0
+    assert process_memory.peak_memory() - before < 50 << 20
 
 
 def test_peak_memory_counts_and_can_begin_anew():

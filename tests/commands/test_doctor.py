@@ -27,7 +27,7 @@ def measured(monkeypatch, tmp_path):
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LMWORKS_OFFLINE", "1")
     monkeypatch.setattr(machine, "_known", {})
-    monkeypatch.setattr(machine, "measure", lambda threads, free: MADE)
+    monkeypatch.setattr(machine, "measure_apart", lambda threads, free: MADE)
 
 
 def test_json_has_processor_rates_and_packages(capsys, tmp_path):
@@ -54,7 +54,7 @@ def test_the_table_tells_the_same(capsys):
 def test_a_disturbed_rate_is_marked(monkeypatch, capsys):
     for share, disturbed in ((0.5, True), (1.0, False)):
         monkeypatch.setattr(machine, "_known", {})
-        monkeypatch.setattr(machine, "measure", lambda threads, free, share=share: replace(MADE, share=share))
+        monkeypatch.setattr(machine, "measure_apart", lambda threads, free, share=share: replace(MADE, share=share))
         monkeypatch.setattr(doctor, "reading_rates", lambda refresh, share=share: ReadingRates({"1": 9.0}, share))
         rates = ProductRates(shares=dict.fromkeys(limit_shapes("float32"), share))
         monkeypatch.setattr(doctor.product_rates, "product_rates", lambda shapes, refresh=False, rates=rates: rates)
@@ -76,7 +76,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch, capsys):
 def test_refresh_measures_again(monkeypatch):
     assert main(["doctor", "--json"]) == 0
     calls: list[int] = []
-    monkeypatch.setattr(machine, "measure", lambda threads, free: calls.append(threads) or MADE)
+    monkeypatch.setattr(machine, "measure_apart", lambda threads, free: calls.append(threads) or MADE)
     assert main(["doctor", "--json"]) == 0
     assert calls == []
     other = ProductRates({"of a run": {"pytorch": 1.0}}, {"onednn": "failed"})

@@ -78,6 +78,17 @@ def test_the_index_says_which_copy_of_a_tensor_counts(theirs: Callable[..., Any]
     assert caught.value.place.endswith(first)
 
 
+def test_an_index_that_names_files_outside_of_the_folder_is_refused(theirs: Callable[..., Any], tmp_path: Path) -> None:
+    theirs("llama").save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    index = tmp_path / "m" / "model.safetensors.index.json"
+    table = json.loads(index.read_text())["weight_map"]
+    for outside in ("../other.safetensors", str(tmp_path / "other.safetensors")):
+        edit(index, weight_map=table | {"model.norm.weight": outside})
+        with pytest.raises(InputError, match="is no file of this folder") as caught:
+            open_folder(tmp_path / "m")
+        assert caught.value.place == str(index)
+
+
 @pytest.mark.parametrize("pad", [-1, 5000])
 def test_an_id_without_a_row_is_read_as_none_and_not_written(
     theirs: Callable[..., Any], tmp_path: Path, pad: int

@@ -205,3 +205,17 @@ def test_fields_that_are_no_settings_are_explained(name):
     with pytest.raises(InputError) as nested:
         build(Group, {"data": {name: "Queue"}})
     assert nested.value.hint == caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("first", "hint"),
+    [("question\tanswer", "--data.format tsv; or"), ("Q 0\tA 0", "--data.header false")],
+)
+def test_a_tabbed_text_is_read_as_the_hint_says(first, hint, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join([first, *(f"Q {n}\tA {n}" for n in range(1, 30))]))
+    with pytest.raises(InputError, match=hint) as caught:
+        corpus.read(path)
+    table = corpus.read(path, options_in(caught.value.hint.partition("; or")[0]))
+    assert {"Q 29"} <= {row.values["prompt"] for row in table.rows}
+    assert len(table) == (29 if "question" in first else 30)

@@ -98,7 +98,7 @@ class LoRA(Method[LoRASettings]):
         """Dotted names of the linears that the targets match.
 
         Raises:
-            InputError: a target matches none.
+            InputError: a target matches none, or the rank is larger than that of every matrix.
         """
         from lmworks.model.surgery import named_linears
 
@@ -108,7 +108,12 @@ class LoRA(Method[LoRASettings]):
                 choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} matches no linear of this network"
                 raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {choices}")
-        return [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
+        chosen = [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
+        full_rank = max(min(linear.in_features, linear.out_features) for linear in map(network.get_submodule, chosen))
+        if self.settings.rank > full_rank:
+            fault = f"rank {self.settings.rank:,} is more than any of these linears has: {full_rank:,}"
+            raise InputError(fault, "lora.rank", "take 8 to 64; --method full trains whole matrices")
+        return chosen
 
     def disabled(self, network: Transformer) -> AbstractContextManager[None]:
         """See :meth:`Method.disabled`."""

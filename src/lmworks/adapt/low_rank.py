@@ -42,10 +42,12 @@ class LoRALinear(Adapter):
         super().__init__(base)
         self.rank, self.scale, self.dropout = rank, scale, dropout
         device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
-        initial = torch.empty(rank, self.in_features)
-        # The bound of Kaiming's uniform initialization with a = sqrt(5), as PEFT initializes A.
-        initial.uniform_(-1 / math.sqrt(self.in_features), 1 / math.sqrt(self.in_features), generator=generator)
-        self.lora_A = nn.Parameter(initial.to(device))
+        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=device))
+        if device.type != "meta":
+            # The bound of Kaiming's uniform initialization with a = sqrt(5), as PEFT initializes A.
+            bound = 1 / math.sqrt(self.in_features)
+            initial = torch.empty(rank, self.in_features).uniform_(-bound, bound, generator=generator)
+            self.lora_A.data.copy_(initial)
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

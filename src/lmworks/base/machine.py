@@ -14,7 +14,7 @@ from lmworks.base import measurements
 from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
-from lmworks.base.probes import PRECISIONS, Rates, measure
+from lmworks.base.probes import PRECISIONS, Rates, measure_apart
 from lmworks.base.process_memory import memory
 from lmworks.base.processor import Processor, identity, processor, threads, use_threads
 
@@ -48,7 +48,7 @@ def rates(refresh: bool = False) -> Rates:
     """
     key = identity()
     if refresh or key not in _known:
-        _known[key] = measurements.improved(MEASUREMENT, Rates, lambda: measure(threads(), memory()[1]), refresh)
+        _known[key] = measurements.improved(MEASUREMENT, Rates, lambda: measure_apart(threads(), memory()[1]), refresh)
     return _known[key]
 
 

@@ -6,10 +6,12 @@ vector times a matrix too big for the caches. Other programs can only slow a mea
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmworks.base.contention import ShareMeter
@@ -55,8 +57,17 @@ class Rates:
         return replace(self, **best, tries=earlier.tries + 1)
 
 
+def measure_apart(threads: int, free: int) -> Rates:
+    """Measures in a process of its own, so that the caller's memory stays as it was; arguments of :func:`measure`."""
+    command = [sys.executable, "-m", __name__, str(threads), str(free)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:  # the machine has no room for a second process, or a measurement crashes it
+        return measure(threads, free)
+    return Rates(**json.loads(process.stdout.splitlines()[-1]))
+
+
 def measure(threads: int, free: int) -> Rates:
-    """Measures now.
+    """Measures now, in this process.
 
     Args:
         threads: that PyTorch computes with meanwhile.
@@ -126,3 +137,12 @@ def _reading(size: int) -> Probe:
     matrix = torch.ones(max(1, size // (4096 * 4)), 4096)
     vector = torch.ones(4096)
     return (lambda: torch.mv(matrix, vector)), float(matrix.nbytes)
+
+
+def main() -> None:
+    """Measure, and print the rates: ``THREADS FREE``."""
+    print(json.dumps(asdict(measure(int(sys.argv[1]), int(sys.argv[2])))))
+
+
+if __name__ == "__main__":
+    main()

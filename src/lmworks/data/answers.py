@@ -115,7 +115,7 @@ def _fit(
     dropped = len(example) - limit
     if dropped > 0:
         if settings.on_long == "stop":
-            hint = "raise max_tokens, shorten the row, or say on_long: cut or skip"
+            hint = f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}"
             raise InputError(f"{len(example)} tokens, and there is room for {limit}", example.place, hint)
         if settings.on_long == "skip":
             report.too_long += 1

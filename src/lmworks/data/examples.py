@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
-from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 512
@@ -97,7 +97,7 @@ def check_report(report: Report, settings: DataSettings) -> None:
         raise InputError(
             f"{report.no_trainable} of {report.rows} rows have no token to learn ({_NOTHING.get(report.kind, _FULL)})",
             report.first_no_trainable,
-            "raise max_tokens, correct such rows, or leave them out with allow_no_loss: true",
+            f"{_remedy(report, settings)}; or leave them out: {option('allow_no_loss', True)}",
         )
     if report.end_without_loss and not settings.allow_no_end:
         raise InputError(
@@ -105,7 +105,7 @@ def check_report(report: Report, settings: DataSettings) -> None:
             "a model trained so does not learn to stop",
             report.first_end_without_loss,
             "use a chat template that ends turns with a special token, give the tokenizer an eos_token, "
-            "or go on with allow_no_end: true",
+            f"or go on with {option('allow_no_end', True)}",
         )
 
 
@@ -114,7 +114,7 @@ def _remedy(report: Report, settings: DataSettings) -> str:
     if report.kind == "text":
         return "give longer texts"
     if settings.max_tokens is not None:
-        return "raise max_tokens, or give shorter prompts"
+        return "raise data.max_tokens, or give shorter prompts"
     return "give shorter prompts, or take a model with a longer context"
 
 
@@ -125,8 +125,8 @@ def limit_of(settings: DataSettings, context: int) -> int:
         InputError: more is asked for than the model's context.
     """
     if settings.max_tokens is not None and settings.max_tokens > context:
-        hint = f"set max_tokens to at most {context}"
-        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "max_tokens", hint)
+        hint = option("max_tokens", context)
+        raise InputError(f"the model's context is {context} tokens, not {settings.max_tokens}", "data.max_tokens", hint)
     return settings.max_tokens or context
 
 

@@ -15,7 +15,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.documents import ROWS_AT_ONCE, Frame
 from lmworks.data.examples import Report
-from lmworks.text.rows import Row, Table
+from lmworks.text.rows import Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
 
 SIDES = {"pairs": ("source", "target"), "completion": ("prompt", "completion"), "labels": ("text", "label")}
@@ -90,7 +90,7 @@ def _example(
     if any(over):
         if layout.on_long == "stop":
             fault = f"its {'source' if over[0] else 'target'} is {max(over)} tokens too long for a context of {limit}"
-            raise InputError(fault, row.place, "raise max_tokens, shorten the row, or say on_long: cut or skip")
+            raise InputError(fault, row.place, f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}")
         if layout.on_long == "skip":
             report.too_long += 1
             return None

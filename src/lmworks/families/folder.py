@@ -270,6 +270,9 @@ def _assignment(folder: Path) -> dict[str, str] | None:
     named = read_object(folder / INDEX).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
         raise InputError("weight_map is not a table of file names", str(folder / INDEX), "fetch the model again, whole")
+    if outside := next((file for file in named.values() if Path(file).name != file), None):
+        fault = f"weight_map names {outside!r}, which is no file of this folder"
+        raise InputError(fault, str(folder / INDEX), "do not trust this model: fetch it from where it was published")
     return named
 
 

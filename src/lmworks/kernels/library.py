@@ -2,7 +2,7 @@
 
 pip compiles the module where there is a C++ compiler. Without it, or if it was compiled for another Python, or with
 LMWORKS_KERNELS=off, lmworks uses the PyTorch definitions, and `lmworks doctor` gives the reason.
-LMWORKS_KERNELS=avx512|avx2|portable selects one of the instruction sets that the processor has.
+LMWORKS_KERNELS=avx512_bf16|avx512|avx2|portable selects one of the instruction sets that the processor has.
 """
 
 from __future__ import annotations

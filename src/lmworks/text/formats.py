@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shlex
 import zlib
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmworks.base.errors import InputError
+from lmworks.text.columns import find_fields
 from lmworks.text.delimited import delimited, tabbed_lines
 from lmworks.text.plain_text import byte_fault, convert_hint
 from lmworks.text.rows import BadRows, DataSettings, Row, option, refuse_duplicate_columns
@@ -84,6 +86,10 @@ def records(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) 
     return _parquet(path)
 
 
+BYTE_ORDER_MARKS = {"UTF-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "UTF-16": (b"\xff\xfe", b"\xfe\xff")}
+"""UTF-32 first: one of its marks begins as one of UTF-16 does."""
+
+
 def _open(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
@@ -96,10 +102,7 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
             for raw in _raw_lines(file):
                 number += 1
                 if number == 1:
-                    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                        name, other = shlex.quote(path.name), shlex.quote("utf8-" + path.name)
-                        hint = f"convert it: iconv -f UTF-16 -t UTF-8 {name} > {other}"
-                        raise InputError("the file is UTF-16, not UTF-8", str(path), hint)
+                    _refuse_other_encodings(path, raw)
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 try:
                     yield number, raw.decode("utf-8")
@@ -109,6 +112,20 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
         raise InputError(f"not a whole gzip file ({error})", str(path), "fetch it again") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", str(path), "check the path and its rights") from error
+
+
+def _refuse_other_encodings(path: Path, begin: bytes) -> None:
+    """Refuse a file whose first bytes say that it is another kind of file than UTF-8 text.
+
+    Raises:
+        InputError: it is; the hint makes a file of it that can be read.
+    """
+    if begin.startswith(b"\x1f\x8b"):
+        hint = f"give it the name of one: mv {shlex.quote(path.name)} {shlex.quote(path.name + '.gz')}"
+        raise InputError("the file is compressed by gzip", str(path), hint)
+    for encoding, marks in BYTE_ORDER_MARKS.items():
+        if begin.startswith(marks):
+            raise InputError(f"the file is {encoding}, not UTF-8", str(path), convert_hint(path, encoding))
 
 
 def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -154,7 +171,10 @@ def _refuse_columns(path: Path, lines: list[str]) -> None:
     columns = tabbed_lines(lines)
     if columns is None:
         return
-    fields = " ".join([option("format", "tsv"), option("header", False), option("columns", columns)])
+    names = [name.strip().lower() for name in lines[0].split("\t")]
+    fields = option("format", "tsv")
+    if not find_fields(names, {}, DataSettings()):
+        fields += f" {option('header', False)} {option('columns', columns)}"
     hint = f"read it as rows: {fields}; or as one text: {option('kind', 'text')}"
     raise InputError("a text file whose lines look like rows of columns with tabs between them", str(path), hint)
 
@@ -180,10 +200,19 @@ class _Objects:
         return self.double_keys.get(id(value)) or next(filter(None, map(self.double_key, parts)), None)
 
 
+_LIST_BEGIN = re.compile(r"\s*\[\s*(\{|$)")
+"""A first line with which a list of objects begins, on one line or on several."""
+
+
 def _json_lines(path: Path, bad: BadRows) -> Iterator[Row]:
+    is_first = True
     for number, line in _lines(path, bad):
         if not line.strip():
             continue
+        if is_first and _LIST_BEGIN.match(line):
+            hint = f"read it so: {option('format', 'json')}; or write one JSON object on each line"
+            raise InputError("a JSON list, not JSON lines", f"{path}:{number}", hint)
+        is_first = False
         place = f"{path}:{number}"
         objects = _Objects()
         try:

@@ -141,10 +141,18 @@ def _text_of(content: Any, place: str) -> Any:
         if isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
             continue
-        kind = f"type {part.get('type')!r}" if isinstance(part, dict) else f"a {type(part).__name__}"
-        fault = f"a part of the content is {kind}, and only text is read"
+        fault = f"a part of the content is {_kind_of(part)}, and only text is read"
         raise InputError(fault, f"{place}, part {number}", 'write parts as {"type": "text", "text": "..."}')
     return "".join(texts)
+
+
+def _kind_of(part: object) -> str:
+    """What a part of a content is, for the message that it is no text."""
+    if not isinstance(part, dict):
+        return f"a {type(part).__name__}"
+    if part.get("type") in TEXT_PARTS:
+        return f"of type {part['type']!r} with a {type(part.get('text')).__name__} as its text"
+    return f"of type {part.get('type')!r}"
 
 
 def _loss_of(message: Message, place: str) -> bool | None:

@@ -92,7 +92,7 @@ def byte_fault(offset: int, value: int) -> str:
     return f"not UTF-8: byte {offset + 1} of the line is 0x{value:02x}"
 
 
-def convert_hint(path: Path) -> str:
+def convert_hint(path: Path, encoding: str = "LATIN1") -> str:
     """How to make a UTF-8 file of one in another encoding."""
     name = shlex.quote(path.name)
-    return f"convert the file: iconv -f LATIN1 -t UTF-8 {name} > {shlex.quote('utf8-' + path.name)}"
+    return f"convert the file: iconv -f {encoding} -t UTF-8 {name} > {shlex.quote('utf8-' + path.name)}"

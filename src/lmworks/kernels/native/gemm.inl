@@ -16,20 +16,32 @@ constexpr Size TILE_COLUMNS = TILE_VECTORS * W;
 
 inline Size round_up(Size n, Size multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// Elements that a small product reads: float, or pairs of bfloat16 numbers. ``Number`` is the type of one number.
+template <class E>
+struct Element {
+    using Number = E;
+    static constexpr Size NUMBERS = 1;
+};
+template <>
+struct Element<Bf16Pair> {
+    using Number = Bf16;
+    static constexpr Size NUMBERS = 2;
+};
+
 // c[r][j] = (accumulate ? c[r][j] : 0) + sum_k a[r * a_row + k * a_column] * b[k * b_row + j], for TILE_ROWS rows r
-// and N * W columns j
-template <int N>
-inline void micro_kernel(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
+// and N * W columns j; strides and depth count elements
+template <int N, class E>
+inline void micro_kernel(const E* a, Size a_row, Size a_column, const E* b, Size b_row, float* c, Size c_row,
                          Size depth, bool accumulate) {
     Vec sums[TILE_ROWS][N];
     for (int r = 0; r < TILE_ROWS; ++r)
         for (int n = 0; n < N; ++n) sums[r][n] = accumulate ? load(c + r * c_row + n * W) : Vec{};
     for (Size k = 0; k < depth; ++k) {
-        Vec b_vectors[N];
+        decltype(load(b)) b_vectors[N];
         for (int n = 0; n < N; ++n) b_vectors[n] = load(b + k * b_row + n * W);
         for (int r = 0; r < TILE_ROWS; ++r) {
-            const float a_value = a[r * a_row + k * a_column];
-            for (int n = 0; n < N; ++n) sums[r][n] += a_value * b_vectors[n];
+            const E a_element = load_element(a + r * a_row + k * a_column);
+            for (int n = 0; n < N; ++n) sums[r][n] = add_product(sums[r][n], a_element, b_vectors[n]);
         }
     }
     for (int r = 0; r < TILE_ROWS; ++r)
@@ -37,8 +49,9 @@ inline void micro_kernel(const float* a, Size a_row, Size a_column, const float*
 }
 
 // The same for up to TILE_COLUMNS columns; reads and writes whole vectors.
-inline void gemm_tile(const float* a, Size a_row, Size a_column, const float* b, Size b_row, float* c, Size c_row,
-                      Size columns, Size depth, bool accumulate) {
+template <class E>
+inline void gemm_tile(const E* a, Size a_row, Size a_column, const E* b, Size b_row, float* c, Size c_row, Size columns,
+                      Size depth, bool accumulate) {
     constexpr Size THREE = std::min<Size>(3, TILE_VECTORS);
     switch ((columns + W - 1) / W) {
         case 1: return micro_kernel<1>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
@@ -48,13 +61,27 @@ inline void gemm_tile(const float* a, Size a_row, Size a_column, const float* b,
     }
 }
 
-// Packs rows of x (tokens, size), ``stride`` elements apart, times a factor -> out (tokens, padded_size) in float32.
-// Writes whole vectors, with zeros after the last element of a row; padded_size is a multiple of W.
-template <class T>
-inline void pack_rows(const T* x, Size stride, Size tokens, Size size, float* out, Size padded_size,
-                      float factor = 1.0f) {
-    for (Size t = 0; t < tokens; ++t)
+// Packs rows of x (tokens, size), ``stride`` elements apart, times a factor -> out (tokens, padded_size).
+// Zeros follow the last element of a row; padded_size is a multiple of W.
+template <class T, class Out>
+inline void pack_rows(const T* x, Size stride, Size tokens, Size size, Out* out, Size padded_size, float factor = 1.0f) {
+    const Size vectors = round_up(size, W);
+    for (Size t = 0; t < tokens; ++t) {
         for_each_vector(size, [&](Size i, int n) { store(out + t * padded_size + i, load_n(x + t * stride + i, n) * factor); });
+        for (Size i = vectors; i < padded_size; i += W) store(out + t * padded_size + i, Vec{});
+    }
+}
+
+// Packs rows of x (tokens, size) in pairs: out (tokens / 2 rounded up, padded_size), zeros where there is no number.
+template <class T>
+inline void pack_row_pairs(const T* x, Size stride, Size tokens, Size size, Bf16Pair* out, Size padded_size) {
+    for (Size t = 0; t < tokens; t += 2, out += padded_size)
+        for (Size i = 0; i < padded_size; i += W) {
+            const int n = static_cast<int>(std::clamp<Size>(size - i, 0, W));
+            const T* row = x + t * stride + i;
+            const Vec first = n > 0 ? load_n(row, n) : Vec{};
+            store(out + i, bf16_pairs(first, n > 0 && t + 1 < tokens ? load_n(row + stride, n) : Vec{}));
+        }
 }
 
 // out = x * factor, converted from float32 to T; both (size)

@@ -114,5 +114,6 @@ struct KernelTable {
 const KernelTable& table_portable();
 const KernelTable& table_avx2();
 const KernelTable& table_avx512();
+const KernelTable& table_avx512_bf16();
 
 }  // namespace lmworks

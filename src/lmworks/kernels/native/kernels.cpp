@@ -1,6 +1,6 @@
 // All kernels for one instruction set. Compiled once for each: -DISA=avx2 names the namespace and the table.
 #include "rowwise.inl"
-#include "attention.inl"
+#include "attention_backward.inl"
 #include "eight_bit.inl"
 #include "matmul.inl"
 #include "reading.inl"

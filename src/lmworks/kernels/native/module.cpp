@@ -58,6 +58,9 @@ std::vector<const KernelTable*> available_tables() {
     std::vector<const KernelTable*> tables;
 #if defined(__x86_64__)
     __builtin_cpu_init();
+#if defined(LMWORKS_AVX512_BF16)
+    if (has_avx512() && __builtin_cpu_supports("avx512bf16")) tables.push_back(&table_avx512_bf16());
+#endif
     if (has_avx512()) tables.push_back(&table_avx512());
     if (has_avx2()) tables.push_back(&table_avx2());
 #endif

@@ -1,10 +1,15 @@
 // Vectors of floats as wide as the instruction set that this file is compiled for, by the vector extension of GCC and
-// Clang, and the functions that it lacks: exp, tanh, the normal distribution. No intrinsics: all widths share the code.
+// Clang, and the functions that it lacks: exp, tanh, the normal distribution. All widths share the code; intrinsics
+// only where an instruction set has one for bfloat16.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #include "kernel_table.hpp"
 
@@ -36,9 +41,13 @@ inline To bit_cast(From from) {
 // bfloat16 is the upper half of a float32. The conversion rounds to nearest, ties to even; NaN stays NaN.
 inline Vec bf16_to_f32(VecU16 upper) { return bit_cast<Vec>(__builtin_convertvector(upper, VecU32) << 16); }
 inline VecU16 f32_to_bf16(Vec v) {
+#if defined(__AVX512BF16__)
+    return bit_cast<VecU16>(_mm512_cvtneps_pbh(bit_cast<__m512>(v)));
+#else
     const VecU32 bits = bit_cast<VecU32>(v);
     const VecU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
     return __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40u), VecU16);
+#endif
 }
 
 // Loads convert to float32 and stores convert from it: kernels compute in float32 for both storage types.
@@ -56,6 +65,47 @@ inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 inline void store(Bf16* p, Vec v) {
     const VecU16 upper = f32_to_bf16(v);
     std::memcpy(p, &upper, sizeof upper);
+}
+
+// Two bfloat16 numbers, the first in the lower half: neighbours along a sum, so that one instruction adds both products.
+enum Bf16Pair : std::uint32_t {};
+
+#if defined(__AVX512BF16__)
+constexpr bool HAS_BF16_DOT = true;
+#else
+constexpr bool HAS_BF16_DOT = false;
+#endif
+
+inline VecU32 load(const Bf16Pair* p) {
+    VecU32 v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void store(Bf16Pair* p, VecU32 v) { std::memcpy(p, &v, sizeof v); }
+
+// Pairs of the elements of two vectors.
+inline VecU32 bf16_pairs(Vec first, Vec second) {
+    return __builtin_convertvector(f32_to_bf16(first), VecU32) | __builtin_convertvector(f32_to_bf16(second), VecU32) << 16;
+}
+
+// One element, which may lie in memory as numbers of another type.
+template <class E>
+inline E load_element(const E* p) {
+    E element;
+    std::memcpy(&element, p, sizeof element);
+    return element;
+}
+
+// sum + a * b in each lane, where a is the same in all lanes; of pairs, both products.
+inline Vec add_product(Vec sum, float a, Vec b) { return sum + a * b; }
+inline Vec add_product(Vec sum, Bf16Pair a, VecU32 b) {
+    const VecU32 all = VecU32{} + static_cast<std::uint32_t>(a);
+#if defined(__AVX512BF16__)
+    return bit_cast<Vec>(_mm512_dpbf16_ps(bit_cast<__m512>(sum), bit_cast<__m512bh>(all), bit_cast<__m512bh>(b)));
+#else
+    return sum + bit_cast<Vec>(all << 16) * bit_cast<Vec>(b << 16) +
+           bit_cast<Vec>(all & 0xFFFF0000u) * bit_cast<Vec>(b & 0xFFFF0000u);
+#endif
 }
 
 // 0, 1, 2 ...
