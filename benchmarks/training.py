@@ -205,7 +205,7 @@ def judged(workload: str, chosen: list[Arm], results: Measurements) -> list[Verd
     precision = "bfloat16" if has_bfloat16 else "float32"
     title = {"full": "full fine-tuning", "scratch": "from scratch"}[workload]
     faster = getattr(verdicts.targets(results.rates, has_bfloat16), workload)
-    return verdicts.compared(results.rounds, f"lmworks {precision}", peers, f"{title} {precision}", faster, None)
+    return verdicts.compared(results.rounds, f"lmworks {precision}", peers, f"{title} {precision}", faster)
 
 
 def where_time_goes(folder: Path) -> dict[str, Any]:

@@ -94,18 +94,12 @@ def apart_at_end(rounds: Rounds, arm: str, other: str) -> float:
     return abs(a - b) / b
 
 
-def compared(
-    rounds: Rounds, ours: str, peers: Sequence[str], title: str, faster: float, smaller: float | None
-) -> list[Verdict]:
-    """Speed, and memory where that is asked, of one arm beside the best of the peers."""
+def compared(rounds: Rounds, ours: str, peers: Sequence[str], title: str, faster: float) -> list[Verdict]:
+    """Speed of one arm beside the best of the peers."""
     peer = best(rounds, peers)
     missing = "no peer ran to its end" if peer is None else "" if rounds.get(ours) else "lmworks did not run to its end"
     speed = None if missing or peer is None else ratio(rounds, ours, peer, SPEED)
-    verdicts = [Verdict(f"{title}: tokens/s beside {peer or 'the best peer'}", speed, faster, why=missing)]
-    if smaller is not None:
-        peak = None if missing or peer is None else ratio(rounds, ours, peer, PEAK)
-        verdicts.append(Verdict(f"{title}: peak memory beside it", peak, smaller, is_upper_bound=True, why=missing))
-    return verdicts
+    return [Verdict(f"{title}: tokens/s beside {peer or 'the best peer'}", speed, faster, why=missing)]
 
 
 @dataclass(frozen=True)
@@ -159,8 +153,8 @@ def lora(
     asked = targets(rates, has_bfloat16)
     *_, fastest = precisions(has_bfloat16)
     in_float32 = [peer for peer in peers if "float32" in peer]
-    verdicts = compared(rounds, "lmworks float32", in_float32, "LoRA float32", asked.float32, None)
-    verdicts += compared(rounds, f"lmworks {fastest}", peers, f"LoRA {fastest}", asked.best, None)
+    verdicts = compared(rounds, "lmworks float32", in_float32, "LoRA float32", asked.float32)
+    verdicts += compared(rounds, f"lmworks {fastest}", peers, f"LoRA {fastest}", asked.best)
     for precision in precisions(has_bfloat16):
         arm = f"lmworks {precision}"
         why = "" if rounds.get(arm) else "lmworks did not run to its end"

@@ -116,7 +116,9 @@ def test_rates_are_kept_for_the_threads_that_they_were_measured_with(measured, m
     _, calls, _ = measured
     threads = [3]
     monkeypatch.setattr(processor, "threads", lambda: threads[0])
-    monkeypatch.setattr(machine, "measure_apart", lambda *_: threads.append(threads.pop() + 1) or calls.append(0) or MADE)
+    monkeypatch.setattr(
+        machine, "measure_apart", lambda *_: threads.append(threads.pop() + 1) or calls.append(0) or MADE
+    )
     machine.rates()
     threads[0] = 3
     monkeypatch.setattr(machine, "_known", {})  # another process

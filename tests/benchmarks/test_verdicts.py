@@ -79,7 +79,7 @@ def test_a_failed_figure_is_reported_and_never_reached() -> None:
     rates = [{**rate, "bfloat16": 300.0} for rate in RATES]
     lines = verdicts.lora(without, ["peer"], rates, has_bfloat16=True)
     assert all(item.reached is None and item.why for item in lines)
-    (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0, None)
+    (alone,) = verdicts.compared({"lmworks float32": [arm(9)]}, "lmworks float32", ["peer"], "x", 2.0)
     assert alone.reached is None
     assert "no peer" in alone.line()
 

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import torch
+from each_step import after_each_step
 
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
@@ -148,8 +149,8 @@ def test_training_stops_at_a_full_disk_and_goes_on_when_there_is_room(small_disk
             left = os.statvfs(small_disk)
             ballast.write_bytes(b"0" * (left.f_bavail * left.f_bsize - 8192))
 
-    with pytest.raises(InputError, match="no room"):
-        train(make_network(), make_examples(), settings, run, Hooks(on_step=fill, quiet=True))
+    with after_each_step(fill), pytest.raises(InputError, match="no room"):
+        train(make_network(), make_examples(), settings, run, Hooks(quiet=True))
     assert checkpoint.steps(run) == [2]
     ballast.unlink()
     run.close()

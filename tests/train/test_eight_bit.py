@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each_step import after_each_step
 
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
@@ -182,7 +183,8 @@ def run_of(folder, make_network, make_examples, state: str = "int8", stop: int =
     settings = TrainSettings(optimizer_state=state, **SETTINGS)
     network = make_network(**WIDE)
     try:
-        train(network, make_examples(), settings, run, Hooks(on_step=stepped, quiet=True))
+        with after_each_step(stepped):
+            train(network, make_examples(), settings, run, Hooks(quiet=True))
     except KeyboardInterrupt:
         assert stop
     finally:

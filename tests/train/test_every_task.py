@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from each_step import after_each_step
 from torch.nn import functional
 from training_tasks import KINDS, task
 
@@ -121,7 +122,8 @@ def test_stopped_and_resumed_is_never_stopped(kind, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole, messages, _ = go(tmp_path / "whole", Hooks(quiet=True))
-    _, _, outcome = go(tmp_path / "stopped", Hooks(on_step=stop, quiet=True))
+    with after_each_step(stop):
+        _, _, outcome = go(tmp_path / "stopped", Hooks(quiet=True))
     assert outcome.reason == "interrupted"
     resumed, again, _ = go(tmp_path / "stopped", Hooks(quiet=True))
     names = ("step", "loss", "gradient_norm", "targets", *(["next_sentence_loss"] if kind == "pairs" else []))

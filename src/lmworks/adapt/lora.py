@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from lmworks.adapt.method import AdaptedModel, Method
+from lmworks.adapt.method import AdaptedModel, AdapterMethod
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder
 from lmworks.base.seeds import derived_seed
@@ -67,7 +66,7 @@ def matches_target(name: str, target: str) -> bool:
     return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 
-class LoRA(Method[LoRASettings]):
+class LoRA(AdapterMethod[LoRASettings]):
     """Low-rank updates of the linears that the targets match; all other weights are frozen."""
 
     name = "lora"
@@ -102,36 +101,19 @@ class LoRA(Method[LoRASettings]):
         """
         from lmworks.model.surgery import named_linears
 
-        names = [name for name, _ in named_linears(network)]
+        linears = dict(named_linears(network))
+        names = list(linears)
         for target in self.settings.targets:
             if not any(matches_target(name, target) for name in names):
                 choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} matches no linear of this network"
                 raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {choices}")
         chosen = [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
-        full_rank = max(min(linear.in_features, linear.out_features) for linear in map(network.get_submodule, chosen))
+        full_rank = max(min(linears[name].in_features, linears[name].out_features) for name in chosen)
         if self.settings.rank > full_rank:
             fault = f"rank {self.settings.rank:,} is more than any of these linears has: {full_rank:,}"
             raise InputError(fault, "lora.rank", "take 8 to 64; --method full trains whole matrices")
         return chosen
-
-    def disabled(self, network: Transformer) -> AbstractContextManager[None]:
-        """See :meth:`Method.disabled`."""
-        from lmworks.adapt import adapters
-
-        return adapters.disabled(network)
-
-    def detach(self, network: Transformer) -> None:
-        """See :meth:`Method.detach`."""
-        from lmworks.adapt import adapters
-
-        adapters.detach(network)
-
-    def merge(self, network: Transformer) -> None:
-        """See :meth:`Method.merge`."""
-        from lmworks.adapt import adapters
-
-        adapters.merge(network)
 
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
         """Write an adapter's folder that ``peft`` loads, with the tokenizer and the name of the base."""

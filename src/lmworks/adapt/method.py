@@ -122,3 +122,25 @@ class Method(ABC, Generic[S]):
     def default_learning_rate(self, from_scratch: bool) -> float:
         """The default peak learning rate."""
         return self.pretraining_learning_rate if from_scratch else self.learning_rate
+
+
+class AdapterMethod(Method[S]):
+    """A method that puts modules (adapt/adapters) around linears."""
+
+    def disabled(self, network: Transformer) -> AbstractContextManager[None]:
+        """See :meth:`Method.disabled`."""
+        from lmworks.adapt import adapters
+
+        return adapters.disabled(network)
+
+    def detach(self, network: Transformer) -> None:
+        """See :meth:`Method.detach`."""
+        from lmworks.adapt import adapters
+
+        adapters.detach(network)
+
+    def merge(self, network: Transformer) -> None:
+        """See :meth:`Method.merge`."""
+        from lmworks.adapt import adapters
+
+        adapters.merge(network)

@@ -55,7 +55,7 @@ class EnergyMeter:
         self._last = [_read(place / "energy_uj") for place in self._counters]
         if self._counters:
             self._stopped.clear()
-            threading.Thread(target=self._watch, daemon=True).start()
+            threading.Thread(target=self._watch, name="energy meter", daemon=True).start()
 
     def stop(self) -> Energy:
         """Ends counting; the energy since start()."""

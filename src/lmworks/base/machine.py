@@ -1,4 +1,4 @@
-"""Which computer is this: processor, threads, and how fast it really multiplies and reads.
+"""The processor, its threads and its measured rates.
 
 Processors differ more than their names say (one runs bfloat16 at a thousandth of another's speed), so what ``auto``
 settings choose and every share of the machine's limit rest on a short measurement, made once and kept in the cache.

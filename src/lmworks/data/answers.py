@@ -10,8 +10,8 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
+from lmworks.data.documents import ROWS_AT_ONCE
 from lmworks.data.examples import (
-    ROWS_AT_ONCE,
     Examples,
     Report,
     count,

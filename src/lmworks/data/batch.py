@@ -88,6 +88,11 @@ class Example:
         """Tokens that pass through the network: those of the source and its own."""
         return self.width + (len(self.source) if self.source is not None else 0)
 
+    def parts(self) -> list[object]:
+        """Everything that a model sees of it and is asked for: what a hash of an example covers."""
+        heads = {name: (labels.places, labels.classes) for name, labels in sorted(self.labels.items())}
+        return [self.ids, self.loss, self.targets, self.source, self.types, heads, self.bytes]
+
     @property
     def num_targets(self) -> int:
         """Tokens whose prediction carries loss; without targets nothing predicts the first token."""

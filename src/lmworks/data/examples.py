@@ -12,9 +12,6 @@ from lmworks.data.batch import Example
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
 
-ROWS_AT_ONCE = 512
-"""Rows encoded in one call: all cores work, and memory stays small."""
-
 _FULL = "their prompts fill all the room"
 _NOTHING = {"text": "their texts are empty or too short"}
 

@@ -90,7 +90,9 @@ def _example(
     if any(over):
         if layout.on_long == "stop":
             fault = f"its {'source' if over[0] else 'target'} is {max(over)} tokens too long for a context of {limit}"
-            raise InputError(fault, row.place, f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}")
+            raise InputError(
+                fault, row.place, f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}"
+            )
         if layout.on_long == "skip":
             report.too_long += 1
             return None

@@ -9,9 +9,8 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
-from lmworks.data.documents import Document, Window, encode_documents, split_windows
+from lmworks.data.documents import ROWS_AT_ONCE, Document, Window, encode_documents, split_windows
 from lmworks.data.examples import (
-    ROWS_AT_ONCE,
     Examples,
     Report,
     count,

@@ -132,7 +132,7 @@ def row_losses(
 
 
 def summary(losses: ExampleLosses, sizes: Sequence[int]) -> dict[str, Any]:
-    """Figures over all rows, and each row's part in them, as the journal keeps it.
+    """Figures over all rows.
 
     ``loss`` is nats per token, ``perplexity`` its exponential, ``accuracy`` the fraction of tokens that were likeliest;
     ``bits_per_byte`` only where the rows' bytes were counted. Each classification head adds ``<head>_loss`` (nats per
@@ -157,9 +157,6 @@ def summary(losses: ExampleLosses, sizes: Sequence[int]) -> dict[str, Any]:
     return {
         **figures,
         "tokens": tokens,
-        "row_nats": language.nats.tolist(),
-        "row_tokens": language.targets.tolist(),
-        "row_bytes": [int(size) for size in sizes],
     }
 
 

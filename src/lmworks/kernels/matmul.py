@@ -83,7 +83,7 @@ def token_class(tokens: int) -> int:
     return next((size for size in TOKENS if tokens <= size), TOKENS[-1])
 
 
-@lru_cache(maxsize=1 << 12)  # the steps of a small network call it more often than is free
+@lru_cache(maxsize=1 << 12)  # a small network calls it for every product, and its own time would count
 def _shape_of(
     dtype: torch.dtype, a: torch.Size, a_is_row_major: bool, b: torch.Size, b_is_row_major: bool
 ) -> ProductShape:

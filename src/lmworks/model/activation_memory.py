@@ -16,7 +16,7 @@ from lmworks.model.fusion import is_fusable
 from lmworks.model.sizes import Linear, linears, stacks
 
 FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient is computed from their output
-SMALLEST_ROW, LARGEST_ROW = 512, 4096  # tokens; from the smaller size on, matmuls reach nearly their full rate
+DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS = 512, 4096  # from the smaller size on, matmuls reach nearly their full rate
 ROW_BYTES = 400e6
 
 
@@ -201,7 +201,9 @@ def saved_activation_bytes(
 def row_tokens(config: ModelConfig, precision: str) -> int:
     """Tokens of a row whose saved activations take about :data:`ROW_BYTES`. Fewer and larger rows are faster, and
     models with few activations per token, or activations of half the size, have memory for them."""
-    sources = [SMALLEST_ROW] if config.architecture == "encoder-decoder" else []
+    sources = [DEFAULT_ROW_TOKENS] if config.architecture == "encoder-decoder" else []
     size = 2 if precision == "bfloat16" else 4
-    each = saved_activation_bytes(config, [SMALLEST_ROW], sources, bytes_each=size, native=True) / SMALLEST_ROW
-    return min(max(SMALLEST_ROW, int(ROW_BYTES / each) // 256 * 256), LARGEST_ROW)
+    each = (
+        saved_activation_bytes(config, [DEFAULT_ROW_TOKENS], sources, bytes_each=size, native=True) / DEFAULT_ROW_TOKENS
+    )
+    return min(max(DEFAULT_ROW_TOKENS, int(ROW_BYTES / each) // 256 * 256), MAX_ROW_TOKENS)

@@ -15,7 +15,7 @@ from lmworks.model import sizes
 from lmworks.run import footprint
 from lmworks.run.footprint import TrainingSetup
 
-SMALLEST_ROW = 64  # tokens; smaller rows save no more memory
+MIN_ROW_TOKENS = 64  # smaller rows save no more memory
 MARGIN = 0.03  # fraction of a budget that stays free, because the plan is an estimate and the budget must be met
 ROUNDING = 0.01  # more than the rounding error of a size shown with three digits
 
@@ -105,7 +105,7 @@ def _limit(setup: TrainingSetup, available: int) -> int:
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Setups in order of decreasing memory: activation checkpointing of more and more blocks, then the same with rows
     of half the size, and so on."""
-    rows, least = [setup.train.room], max(SMALLEST_ROW, setup.row.longest)
+    rows, least = [setup.train.room], max(MIN_ROW_TOKENS, setup.row.longest)
     while setup.train.packing and rows[-1] > least:
         rows.append(max(least, rows[-1] // 2))
     for row_tokens in rows:

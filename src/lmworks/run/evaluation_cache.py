@@ -27,7 +27,6 @@ from lmworks.model.storage import BlockStorage
 from lmworks.run.evaluation import Evaluation, Figures
 
 MAX_FILES = 50  # cached evaluations; the oldest are deleted
-EXAMPLE_PARTS = ("ids", "loss", "targets", "source", "types", "labels", "bytes")
 PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
 
 
@@ -77,7 +76,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
         evaluation.settings.model_dump(mode="json", exclude={"reuse"}),
         evaluation.general_name,
         evaluation.general,
-        [[getattr(example, part) for part in EXAMPLE_PARTS] for example in evaluation.held_out],
+        [example.parts() for example in evaluation.held_out],
         [[getattr(prompt, part) for part in PROMPT_PARTS] for prompt in evaluation.prompts],
     ]
     digest = hashlib.sha256()

@@ -134,8 +134,8 @@ def _data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:
         f"{count_of(len(part), 'example')} of {count_of(part.report.tokens, 'token')}" for part in (examples, held_out)
     )
     if is_inside:
-        texts = count_of(examples.report.rows, "text")
-        return f"{texts}: {content} to train on; the end of {'it' if texts == '1 text' else 'each'}, {rest}, held out"
+        texts, each = count_of(examples.report.rows, "text"), "it" if examples.report.rows == 1 else "each"
+        return f"{texts}: {content} to train on; the end of {each}, {rest}, held out"
     note = f"{count_of(examples.report.rows, 'row')} to train on in {content}"
     return f"{note}; {count_of(held_out.report.rows, 'row')} held out in {rest}" if len(held_out) else note
 

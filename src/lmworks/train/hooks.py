@@ -6,29 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-
 from lmworks.model.transformer import Transformer
 
 
 @dataclass
 class Hooks:
-    """Functions that the loop calls, and where it writes.
+    """Functions that the loop calls, and what it shows.
 
     Attributes:
         evaluate: (network in evaluation mode, step) -> figures of the held-out rows, ``loss`` among them; the floats
             are shown.
         sample: (network in evaluation mode, step) -> generated texts, each with ``prompt`` and ``answer``; called after
             each evaluation (without ``evaluate``: at the same steps), shown, and written as an event ``samples``.
-        on_step: called with every step's journal line.
-        console: where progress is written; None: standard error.
         quiet: no progress lines.
         library: bytes that the process holds besides the model; None: the loop measures them.
     """
 
     evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
     sample: Callable[[Transformer, int], list[dict[str, str]]] | None = None
-    on_step: Callable[[dict[str, Any]], None] | None = None
-    console: Console | None = None
     quiet: bool = False
     library: int | None = None

@@ -55,19 +55,14 @@ class Outcome:
     Attributes:
         reason: "finished", "early" (no better evaluation for ``patience`` times) or "interrupted" (by a signal).
         step: the last step.
-        steps: number of planned steps.
-        loss: of the last step; None if there was no step.
-        best_step, best_loss: of the best evaluation; the network holds these weights at the end of a run.
+        best_step: of the best evaluation; the network holds its weights at the end of a run.
         precision: of the matrix products, and the reason for it.
         session: seconds, tokens, FLOPs, peak memory and energy of this session alone.
     """
 
     reason: str
     step: int
-    steps: int
-    loss: float | None
     best_step: int | None
-    best_loss: float | None
     precision: tuple[str, str]
     session: dict[str, Any] = field(default_factory=dict)
 
@@ -157,7 +152,7 @@ class _Training:
         self.memory = PeakMemory(network, originals, hooks.library)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
-        self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
+        self.progress = TrainingProgress(self.total_steps, limit, quiet=hooks.quiet)
         context = partial(autocast, self.arithmetic.precision, device)
         epoch_steps = self.sampler.steps_per_epoch
         self.monitor = Monitor(
@@ -207,10 +202,7 @@ class _Training:
         return Outcome(
             self.reason,
             self.step,
-            self.total_steps,
-            self.loss,
             self.monitor.best_step,
-            self.monitor.best.get("loss"),
             (self.arithmetic.precision, self.arithmetic.reason),
             self.session,
         )

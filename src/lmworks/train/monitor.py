@@ -16,7 +16,7 @@ from lmworks.train.hooks import Hooks
 from lmworks.train.progress import TrainingProgress
 from lmworks.train.settings import MOST_EVALUATIONS, TrainSettings
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Monitor:
@@ -24,7 +24,7 @@ class Monitor:
 
     Args:
         network: evaluated in evaluation mode, without gradients.
-        hooks: ``evaluate``, ``sample`` and ``on_step`` are called.
+        hooks: ``evaluate`` and ``sample`` are called.
         run: the events ``evaluation`` and ``samples`` are written to it; steps that have their event are not repeated.
         progress: shows the figures.
         settings: the interval of evaluations.
@@ -71,12 +71,10 @@ class Monitor:
         return self.patience is not None and self.evaluations_since_best >= self.patience
 
     def log_step(self, line: dict[str, Any]) -> None:
-        """Pass a step's journal line on to TensorBoard and the hook."""
+        """Pass a step's journal line on to TensorBoard."""
         if self.board is not None:
             for key in ("loss", "learning_rate", "gradient_norm"):
                 self.board.add_scalar(f"train/{key}", line[key], line["step"])
-        if self.hooks.on_step is not None:
-            self.hooks.on_step(line)
 
     def is_due(self, step: int) -> bool:
         """Whether this step is evaluated: after every ``interval`` steps, and the last one."""
@@ -130,7 +128,7 @@ class Monitor:
             for name, value in floats.items():
                 self.board.add_scalar(f"held_out/{name}", value, step)
 
-    def _call(self, hook: Callable[[Transformer, int], Answer], step: int) -> Answer:
+    def _call(self, hook: Callable[[Transformer, int], Result], step: int) -> Result:
         self.network.eval()
         with torch.no_grad(), self.autocast():
             return hook(self.network, step)

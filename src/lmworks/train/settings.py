@@ -10,7 +10,7 @@ from lmworks.adapt.registry import METHODS, default
 from lmworks.base.figures import parse_storage
 from lmworks.base.seeds import Seed
 from lmworks.base.settings import Settings
-from lmworks.model.activation_memory import SMALLEST_ROW, row_tokens
+from lmworks.model.activation_memory import DEFAULT_ROW_TOKENS, row_tokens
 from lmworks.model.config import ModelConfig
 
 # Bytes of AdamW's state per weight: two moments; in 8 bits, also a float32 scale for each block of 256 elements.
@@ -61,7 +61,7 @@ class TrainSettings(OptimizerSettings):
         None,
         gt=0,
         description="Tokens of one packed row; a step takes as many rows as it needs. Smaller: less memory. "
-        f"None: {SMALLEST_ROW}, more in bfloat16, and more of a small model.",
+        f"None: {DEFAULT_ROW_TOKENS}, more in bfloat16, and more of a small model.",
     )
     packing: bool = Field(True, description="Lay whole documents end to end; false: pad them to the longest.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -128,7 +128,7 @@ class TrainSettings(OptimizerSettings):
     @property
     def room(self) -> int:
         """Tokens of a packed row; a default where neither the settings nor :func:`sized` set it."""
-        return self.row_tokens or SMALLEST_ROW
+        return self.row_tokens or DEFAULT_ROW_TOKENS
 
 
 def sized(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:

@@ -66,7 +66,7 @@ void pack_transposed_panel(const MatrixView& b, Size depth, Size columns, float 
         }
 }
 
-// The same for a b with contiguous rows.
+// The same for either layout of b.
 void pack_panel(const MatrixView& b, Size depth, Size columns, float factor, float* panel) {
     if (b.column != 1) return pack_transposed_panel(b, depth, columns, factor, panel);
     for (Size k = 0; k < depth; ++k) {
