@@ -109,7 +109,7 @@ class LoRA(AdapterMethod[LoRASettings]):
                 fault = f"{target!r} matches no linear of this network"
                 raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {choices}")
         chosen = [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
-        full_rank = max(min(linears[name].in_features, linears[name].out_features) for name in chosen)
+        full_rank = max(min(int(linears[name].in_features), int(linears[name].out_features)) for name in chosen)  # type: ignore[arg-type]
         if self.settings.rank > full_rank:
             fault = f"rank {self.settings.rank:,} is more than any of these linears has: {full_rank:,}"
             raise InputError(fault, "lora.rank", "take 8 to 64; --method full trains whole matrices")

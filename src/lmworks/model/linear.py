@@ -25,7 +25,7 @@ PLAIN_LINEARS = (nn.Linear, Linear)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x (..., in) -> (..., out): x W^T + bias; by the chosen provider in float32 on a CPU (kernels/matmul), else by PyTorch."""
+    """x (..., in) -> (..., out): x W^T + bias; float32 on a CPU by the chosen provider (kernels/matmul)."""
     if not matmul.has_choice() or not _is_supported(x, weight):
         return functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias)):

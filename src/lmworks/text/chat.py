@@ -99,7 +99,7 @@ def pieces(
             if wanted:
                 raise InputError(
                     f"the chat template rewrites what message {index + 1} (assistant) said or how its turn opens",
-                    hint="let only the last turn carry loss (--data.turns last), or use a template that keeps all turns",
+                    hint="give only the last turn loss: --data.turns last; or use a template that keeps all turns",
                 )
             continue
         cut.append(Piece(text[done:begin], text[:done], False))
