@@ -65,7 +65,7 @@ def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) 
     """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
     lengths = [len(document["ids"]) - 1 for document in documents]  # nothing is predicted from a document's last token
     targets = sum(len(document["ids"]) - document["prompt"] for document in documents)
-    settings = LoRASettings(rank=work.RANK, targets=list(work.TARGETS)) if method == "lora" else None
+    settings = LoRASettings(rank=work.RANK, target_modules=list(work.TARGETS)) if method == "lora" else None
     trained = make(method, settings).trained_parameters(config)
     return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
 

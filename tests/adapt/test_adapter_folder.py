@@ -67,7 +67,7 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
     peft = pytest.importorskip("peft")
     theirs, ours, family = make_pair(kind)
     base = logits(ours)
-    LoRA(LoRASettings(rank=3, alpha=9, targets=targets)).apply(ours, seed=4)
+    LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets)).apply(ours, seed=4)
     shake(ours)
     adapter_folder.save(ours, tmp_path, family, "some/base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
@@ -110,7 +110,7 @@ def test_theirs_loads_here_to_the_same_logits_and_goes_back(kind, options, tmp_p
 
 def test_fused_factors_come_back_as_they_went(tmp_path):
     _, ours, family = make_pair("gpt2")
-    LoRA(LoRASettings(rank=3, targets="q_proj,k_proj,v_proj")).apply(ours)
+    LoRA(LoRASettings(rank=3, target_modules="q_proj,k_proj,v_proj")).apply(ours)
     shake(ours)
     adapter_folder.save(ours, tmp_path, family)
     again = make_pair("gpt2")[1]
@@ -124,7 +124,7 @@ def test_fused_factors_come_back_as_they_went(tmp_path):
 def test_switched_off_detached_and_merged():
     _, ours, _ = make_pair("llama")
     base, state = logits(ours), {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    LoRA(LoRASettings(rank=4, targets="all-linear")).apply(ours)
+    LoRA(LoRASettings(rank=4, target_modules="all-linear")).apply(ours)
     assert torch.equal(logits(ours), base)  # B starts at zero
     shake(ours)
     adapted = logits(ours)
@@ -143,14 +143,14 @@ def test_switched_off_detached_and_merged():
 
 def test_only_the_factors_are_trainable_and_the_start_follows_the_name():
     _, ours, _ = make_pair("llama")
-    LoRA(LoRASettings(rank=4, targets="q_proj,v_proj")).apply(ours, seed=7)
+    LoRA(LoRASettings(rank=4, target_modules="q_proj,v_proj")).apply(ours, seed=7)
     names = [name for name, _ in adapters.adapters(ours)]
     assert len(names) == 4
     assert {name for name, own in ours.named_parameters() if own.requires_grad} == {
         f"{name}.{factor}" for name in names for factor in ("lora_A", "lora_B")
     }
     _, other, _ = make_pair("llama")
-    LoRA(LoRASettings(rank=4, targets="v_proj")).apply(other, seed=7)
+    LoRA(LoRASettings(rank=4, target_modules="v_proj")).apply(other, seed=7)
     mine, its = dict(adapters.adapters(ours)), dict(adapters.adapters(other))
     assert all(torch.equal(mine[name].lora_A, its[name].lora_A) for name in its)
 
@@ -158,7 +158,7 @@ def test_only_the_factors_are_trainable_and_the_start_follows_the_name():
 def test_the_fingerprint_is_the_bases():
     _, ours, _ = make_pair("llama")
     before = adapters.fingerprint(ours)
-    LoRA(LoRASettings(rank=4, targets="all-linear")).apply(ours)
+    LoRA(LoRASettings(rank=4, target_modules="all-linear")).apply(ours)
     assert adapters.fingerprint(ours) == before
     adapters.detach(ours)
     assert adapters.fingerprint(ours.to(torch.bfloat16)) == before
@@ -178,7 +178,7 @@ def test_another_base_gives_a_note(tmp_path):
 def test_a_target_that_means_nothing_names_what_there_is():
     _, ours, _ = make_pair("gpt2")
     with pytest.raises(InputError, match=r"c_attn.*\n.*q_proj"):
-        LoRA(LoRASettings(targets="c_attn")).apply(ours)
+        LoRA(LoRASettings(target_modules="c_attn")).apply(ours)
     LoRA(LoRASettings()).apply(ours)
     with pytest.raises(InputError, match="already"):
         LoRA(LoRASettings()).apply(ours)

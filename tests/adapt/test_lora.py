@@ -137,9 +137,9 @@ def test_all_linear_leaves_the_head_out():
 
 
 def test_targets_may_be_one_word_with_commas_and_scales_follow_alpha():
-    settings = LoRASettings(targets="q_proj, v_proj", rank=16, alpha=32)
-    assert settings.targets == ["q_proj", "v_proj"]
+    settings = LoRASettings(target_modules="q_proj, v_proj", rank=16, alpha=32)
+    assert settings.target_modules == ["q_proj", "v_proj"]
     assert settings.scale == 2
     assert LoRASettings(rank=16, alpha=32, use_rslora=True).scale == 8
     with pytest.raises(ValueError, match="names no linear"):
-        LoRASettings(targets="")
+        LoRASettings(target_modules="")

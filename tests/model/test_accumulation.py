@@ -18,7 +18,7 @@ SIZES = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidd
 def network_with_adapters() -> Transformer:
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES))
-    LoRA(LoRASettings(rank=3, alpha=6, dropout=0.0, targets=["all-linear"])).apply(network)
+    LoRA(LoRASettings(rank=3, alpha=6, dropout=0.0, target_modules=["all-linear"])).apply(network)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     return network.train()

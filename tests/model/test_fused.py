@@ -69,7 +69,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_its_modules_are(lora, monkeypat
                                       max_position_embeddings=32))  # fmt: skip
     draw(network, torch.Generator().manual_seed(0))
     if lora:
-        LoRA(LoRASettings(rank=4, targets=["all-linear"])).apply(network)
+        LoRA(LoRASettings(rank=4, target_modules=["all-linear"])).apply(network)
         for name, weight in network.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)

@@ -28,7 +28,7 @@ def adapted_network(targets, dropout=0.0, **more) -> Transformer:
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     targets = [targets] if isinstance(targets, str) else targets
-    LoRA(LoRASettings(rank=3, alpha=6, dropout=dropout, targets=targets)).apply(network)
+    LoRA(LoRASettings(rank=3, alpha=6, dropout=dropout, target_modules=targets)).apply(network)
     for name, weight in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)

@@ -134,7 +134,7 @@ def test_logits_are_those_of_the_widened_weights(kind: str, settings: dict[str, 
 def test_gradients_of_lora_are_those_over_the_widened_weights(kind: str, dropout: float, precision: str) -> None:
     results = []
     for network in stored_and_plain(kind):
-        LoRA(LoRASettings(rank=3, dropout=dropout, targets=["q_proj", "v_proj", "down_proj"])).apply(network)
+        LoRA(LoRASettings(rank=3, dropout=dropout, target_modules=["q_proj", "v_proj", "down_proj"])).apply(network)
         torch.manual_seed(1)
         for _, adapter in adapters(network):
             nn.init.normal_(adapter.lora_B, std=0.1)  # type: ignore[arg-type]

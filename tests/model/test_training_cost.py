@@ -14,13 +14,13 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import make
 from lmworks.model import fused, sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.trained_parameters import TrainedParameters, without_storage
+from lmworks.model.trained_parameters import TrainedParameters, meta_network
 from lmworks.model.training_cost import frozen_layers, training_flops
 from lmworks.model.transformer import Transformer
 
 
 def _lora(config: ModelConfig, *targets: str, rank: int = 2) -> TrainedParameters:
-    return make("lora", LoRASettings(rank=rank, targets=list(targets))).trained_parameters(config)
+    return make("lora", LoRASettings(rank=rank, target_modules=list(targets))).trained_parameters(config)
 
 
 def _full(config: ModelConfig) -> TrainedParameters:
@@ -122,4 +122,4 @@ def test_nothing_is_passed_back_below_the_lowest_trained_layer(name, trained, fr
 def test_a_network_without_storage_has_the_names_of_a_real_one() -> None:
     config = _config("bert")
     with_storage = {name: own.shape for name, own in Transformer(config).named_parameters()}
-    assert with_storage == {name: own.shape for name, own in without_storage(config).named_parameters()}
+    assert with_storage == {name: own.shape for name, own in meta_network(config).named_parameters()}

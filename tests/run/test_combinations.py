@@ -20,7 +20,7 @@ TRAIN = {
     "steps": 16, "batch_size": 8, "learning_rate": 1e-2, "precision": "float32", "threads": 1, "warmup": 0,
     "schedule": "constant", "evaluate_every": 16,
 }  # fmt: skip
-SETTINGS = {"lora": {"lora": {"targets": "all-linear"}}, "last_layers": {"last_layers": {"layers": 1}}}
+SETTINGS = {"lora": {"lora": {"target_modules": "all-linear"}}, "last_layers": {"last_layers": {"layers": 1}}}
 EVALUATE = {"task_rows": 4, "max_tokens": 4, "general_bytes": 600, "samples": 1}
 ENCODER, T5, BART, DECODER = "tinybert", "tinyt5", "bart-base", "llama-1m"
 
@@ -169,7 +169,7 @@ class TestRefusals:
             ("text", ["--task", "maskd"], "did you mean masked?"),
             ("text", ["--task", "masked", "--task.prefix", "x"], "task masked does not use it"),
             ("text", ["--task.windos", "random"], "did you mean task.windows?"),
-            ("text", ["--lora.targets", "nothing"], "lora.targets"),
+            ("text", ["--lora.target_modules", "nothing"], "lora.target_modules"),
             ("text", ["--model.hidden_size", "64"], "is a setting of new models"),
             ("text", ["--tokenizer.kind", "char"], "is a setting of new models"),
         ],

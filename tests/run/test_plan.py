@@ -62,7 +62,7 @@ def test_adapters_are_those_that_attaching_makes() -> None:
     from lmworks.model.transformer import Transformer
 
     for targets in (["q_proj", "v_proj"], ["all-linear"], ["layers.1.mlp.*"]):
-        settings = LoRASettings(rank=4, targets=targets)
+        settings = LoRASettings(rank=4, target_modules=targets)
         network = Transformer(CONFIG)
         LoRA(settings).apply(network)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)

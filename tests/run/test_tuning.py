@@ -198,7 +198,7 @@ class TestErrors:
         [
             (["--train.learning_rat", "1"], "train.learning_rate"),
             (["--data.max_tokens", "9999"], "context is 256"),
-            (["--lora.targets", "nothing"], "lora.targets"),
+            (["--lora.target_modules", "nothing"], "lora.target_modules"),
             (["--train.epochs", "-1"], "train.epochs"),
         ],
     )
@@ -232,7 +232,16 @@ class TestErrors:
         assert name in capsys.readouterr().err
 
     def test_nan_stops_and_says_so(self, model, data, tmp_path, capsys):
-        words = ["--train.learning_rate", "1e30", "--train.clip", "0", "--train.warmup", "0", "--method", "full"]
+        words = [
+            "--train.learning_rate",
+            "1e30",
+            "--train.max_grad_norm",
+            "0",
+            "--train.warmup",
+            "0",
+            "--method",
+            "full",
+        ]
         assert main(["tune", str(model), str(data), "--out", str(tmp_path / "run"), *options(), *words]) == 2
         assert "not a finite number" in capsys.readouterr().err
         assert RunFolder(tmp_path / "run").events("failure")

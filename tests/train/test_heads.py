@@ -17,7 +17,7 @@ from lmworks.model.config import HeadConfig, ModelConfig
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import accumulate_gradients, training_flops
+from lmworks.train.step import accumulate_gradients, step_flops
 
 CPU = torch.device("cpu")
 ENCODER = {"architecture": "encoder", "positions": "learned", "norm": "layer", "norm_position": "post", "pooler": True}
@@ -152,7 +152,7 @@ def test_a_head_counts_in_flops_and_parameters(name):
     assert result.workload.labels == labels
     assert sizes.parameters(network.config)["heads"] == sum(weight.numel() for weight in network.heads.parameters())
     bare = replace(result.workload, labels=type(labels)())
-    beside = training_flops(network, result.workload) - training_flops(network, bare)
+    beside = step_flops(network, result.workload) - step_flops(network, bare)
     pooled = 32 if head.kind == "pooled" else 0
     assert beside == 3 * 2 * labels["topic"] * 32 * (pooled + 3)
 

@@ -22,7 +22,7 @@ from lmworks.train.loop import train
 from lmworks.train.losses import terms
 from lmworks.train.progress import TrainingProgress
 from lmworks.train.settings import TrainSettings
-from lmworks.train.step import accumulate_gradients, batches_of, cast_frozen_weights, training_flops
+from lmworks.train.step import accumulate_gradients, batches_of, cast_frozen_weights, step_flops
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,9 @@ def go(fresh, make_network, make_examples):
     def go(hooks=None, lora=False, examples=None, network=None, run=None, **changes):
         network = network or make_network()
         if lora and not list(adapters(network)):
-            LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.2 if lora == "dropout" else 0)).apply(network)
+            LoRA(LoRASettings(rank=4, target_modules="all-linear", dropout=0.2 if lora == "dropout" else 0)).apply(
+                network
+            )
         run = run or fresh()
         hooks = hooks or Hooks()
         hooks.quiet = True
@@ -270,12 +272,12 @@ def test_steps_without_targets_change_nothing(go, make_examples):
 def test_flops_count_less_where_weights_are_frozen(make_network):
     network = make_network()
     workload = Workload([10, 20], [], 12)
-    full = training_flops(network, workload)
+    full = step_flops(network, workload)
     assert full == 3 * sizes.forward_flops(network.config, 30, 12, [10, 20]).total
-    LoRA(LoRASettings(rank=2, targets=["q_proj", "k_proj", "v_proj", "o_proj"])).apply(network)
-    lora = training_flops(network, workload)
+    LoRA(LoRASettings(rank=2, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])).apply(network)
+    lora = step_flops(network, workload)
     assert 0.6 < lora / full < 0.8
-    assert training_flops(network, workload, True) > lora
+    assert step_flops(network, workload, True) > lora
 
 
 def test_tensorboard_events_are_written(go):

@@ -38,7 +38,7 @@ def without_kernels(monkeypatch) -> None:
 
 def adapted(network, lora: bool):
     if lora:
-        LoRA(LoRASettings(rank=4, targets=["all-linear"])).apply(network)
+        LoRA(LoRASettings(rank=4, target_modules=["all-linear"])).apply(network)
     return network
 
 
@@ -61,7 +61,7 @@ def plain_loop(network, examples, settings: TrainSettings) -> list[float]:
             targets += int(counts.sum())
         optimizer.zero_grad()
         (total / targets).backward()
-        torch.nn.utils.clip_grad_norm_(trained, settings.clip)
+        torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
         optimizer.step()
         losses.append(float(total.detach()) / targets)
     return losses

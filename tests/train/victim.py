@@ -34,7 +34,7 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     run = RunFolder(path) if path.exists() else RunFolder.create(path, "")
     if kind == "lora":
         network = make_network()
-        LoRA(LoRASettings(rank=4, targets="all-linear", dropout=0.1)).apply(network)
+        LoRA(LoRASettings(rank=4, target_modules="all-linear", dropout=0.1)).apply(network)
         examples, held_out, transform, evaluation_transform = make_examples(30), make_examples(5, seed=9), None, None
     else:
         created = task(kind)

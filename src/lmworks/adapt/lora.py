@@ -29,19 +29,19 @@ class LoRASettings(Settings):
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
     alpha: float = Field(32.0, gt=0, description="The update is multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the adapter's input in training.")
-    targets: list[str] = Field(
+    target_modules: list[str] = Field(
         default=["q_proj", "k_proj", "v_proj", "o_proj"],
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
 
-    @field_validator("targets", mode="before")
+    @field_validator("target_modules", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """On the command line the names may be one comma-separated word."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("targets")
+    @field_validator("target_modules")
     @classmethod
     def _not_empty(cls, value: list[str]) -> list[str]:
         if not value:
@@ -67,7 +67,7 @@ def matches_target(name: str, target: str) -> bool:
 
 
 class LoRA(AdapterMethod[LoRASettings]):
-    """Low-rank updates of the linears that the targets match; all other weights are frozen."""
+    """Low-rank updates of the linears that ``target_modules`` match; all other weights are frozen."""
 
     name = "lora"
     summary = "small low-rank updates of frozen weights"
@@ -86,15 +86,15 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.model.surgery import put
 
         adapters.refuse_second(network)
-        names = self.targets(network)
+        names = self.adapted_linears(network)
         network.requires_grad_(False)
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))
             put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
 
-    def targets(self, network: Transformer) -> list[str]:
-        """Dotted names of the linears that the targets match.
+    def adapted_linears(self, network: Transformer) -> list[str]:
+        """Dotted names of the linears that ``target_modules`` match.
 
         Raises:
             InputError: a target matches none, or the rank is larger than that of every matrix.
@@ -103,12 +103,14 @@ class LoRA(AdapterMethod[LoRASettings]):
 
         linears = dict(named_linears(network))
         names = list(linears)
-        for target in self.settings.targets:
+        for target in self.settings.target_modules:
             if not any(matches_target(name, target) for name in names):
                 choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} matches no linear of this network"
-                raise InputError(fault, "lora.targets", f"{ALL_LINEAR}, or: {choices}")
-        chosen = [name for name in names if any(matches_target(name, target) for target in self.settings.targets)]
+                raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
+        chosen = [
+            name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)
+        ]
         full_rank = max(min(int(linears[name].in_features), int(linears[name].out_features)) for name in chosen)  # type: ignore[arg-type]
         if self.settings.rank > full_rank:
             fault = f"rank {self.settings.rank:,} is more than any of these linears has: {full_rank:,}"

@@ -113,9 +113,9 @@ class Method(ABC, Generic[S]):
         Raises:
             InputError: the method does not fit such a network.
         """
-        from lmworks.model.trained_parameters import TrainedParameters, without_storage
+        from lmworks.model.trained_parameters import TrainedParameters, meta_network
 
-        network = without_storage(config)
+        network = meta_network(config)
         self.apply(network)
         return TrainedParameters.of(network)
 

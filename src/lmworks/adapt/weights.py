@@ -67,12 +67,12 @@ class WeightsMethod(Method[S]):
     def _refuse_stored(self, network: Transformer) -> None:
         """Raise if a weight to be trained is stored in fewer bits than float32."""
         from lmworks.model.frozen_layers import stored_layers
-        from lmworks.model.trained_parameters import without_storage
+        from lmworks.model.trained_parameters import meta_network
 
         stored = {f"{name}.weight": layer.storage.dtype_name for name, layer in stored_layers(network)}
         if not stored:
             return
-        for name in self.parameters(without_storage(network.config)):
+        for name in self.parameters(meta_network(network.config)):
             if name in stored:
                 raise InputError(
                     f"{self.name} trains {name}, which is held in {stored[name]}",

@@ -106,7 +106,7 @@ class Sentences:
 
 
 @dataclass(frozen=True)
-class Block:
+class SentenceBlock:
     """Consecutive sentences of a document, from which pairs are sampled.
 
     Attributes:
@@ -139,7 +139,7 @@ class Segment:
 class SegmentPair:
     """Both segments of an example (A and B in the paper), and the block from which it was sampled."""
 
-    block: Block
+    block: SentenceBlock
     first: Segment
     second: Segment
 
@@ -150,7 +150,7 @@ def split_sentences(document: Document, max_tokens: int) -> Sentences:
     return Sentences(document, np.array([*pieces, len(document)], dtype=np.int64))
 
 
-def blocks_of(corpus: Sequence[Sentences], max_tokens: int) -> list[Block]:
+def blocks_of(corpus: Sequence[Sentences], max_tokens: int) -> list[SentenceBlock]:
     """All sentences of all documents in blocks of at least two that fit into one example.
 
     Where the last block would have one sentence, it begins one sentence earlier; a document of one sentence has none.
@@ -161,19 +161,19 @@ def blocks_of(corpus: Sequence[Sentences], max_tokens: int) -> list[Block]:
         while first < len(sentences) and len(sentences) > 1:
             first = min(first, len(sentences) - 2)
             last = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
-            blocks.append(Block(corpus, number, first, last, max_tokens))
+            blocks.append(SentenceBlock(corpus, number, first, last, max_tokens))
             first = last
     return blocks
 
 
-def pair_example(block: Block, frame: Frame, masking: Masking) -> Example:
+def pair_example(block: SentenceBlock, frame: Frame, masking: Masking) -> Example:
     """The fixed part of a pair: the block's first sentence, and the rest of the block."""
     cut = block.first + 1
     pair = SegmentPair(block, _segment(block, block.first, cut), _segment(block, cut, block.last))
     return _pair_example(pair, 0, frame, masking)
 
 
-def sample_pair(block: Block, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
+def sample_pair(block: SentenceBlock, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
     """A pair as BERT samples it: A is some of the block's first sentences; B, with probability one half each, the rest
     of the block, or sentences of another document (of the same one, if there is no other) that fit together with A."""
     cut = int(rng.integers(block.first + 1, block.last))
@@ -197,7 +197,7 @@ def sample_pair(block: Block, frame: Frame, masking: Masking, rng: np.random.Gen
     return _masked_pair(SegmentPair(block, first, second), 1, frame, masking, rng)
 
 
-def _segment(block: Block, first: int, last: int) -> Segment:
+def _segment(block: SentenceBlock, first: int, last: int) -> Segment:
     sentences = block.corpus[block.number]
     return Segment(sentences.document, int(sentences.offsets[first]), int(sentences.offsets[last]))
 

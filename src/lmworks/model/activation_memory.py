@@ -13,7 +13,7 @@ from types import MappingProxyType
 from lmworks.kernels.library import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
 from lmworks.model.fusion import is_fusable
-from lmworks.model.sizes import Linear, linears, stacks
+from lmworks.model.sizes import LinearShape, linears, stacks
 
 FROM_OUTPUT = ("relu", "tanh", "sigmoid")  # activations whose gradient is computed from their output
 DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS = 512, 4096  # from the smaller size on, matmuls reach nearly their full rate
@@ -22,7 +22,7 @@ ROW_BYTES = 400e6
 
 def activation_bytes(
     config: ModelConfig,
-    adapted: Iterable[Linear] | None = None,
+    adapted: Iterable[LinearShape] | None = None,
     rank: int = 0,
     bytes_each: float = 4,
     part: str = "own",
@@ -176,7 +176,7 @@ def saved_activation_bytes(
     config: ModelConfig,
     lengths: Sequence[int],
     memory_lengths: Sequence[int] = (),
-    adapted: Sequence[Linear] | None = None,
+    adapted: Sequence[LinearShape] | None = None,
     rank: int = 0,
     bytes_each: float = 4,
     native: bool = False,

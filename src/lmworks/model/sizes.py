@@ -19,7 +19,7 @@ LayerId = tuple[str, int]  # prefix of the stack, number of the layer
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearShape:
     """One matrix of one block.
 
     Attributes:
@@ -60,7 +60,7 @@ class StackShape:
     Attributes:
         prefix: of its parameters' names.
         layers: number of layers.
-        reads: which tokens pass through it, as in :class:`Linear`.
+        reads: which tokens pass through it, as in :class:`LinearShape`.
         causal: whether tokens attend only to earlier ones.
         cross: whether it has cross-attention to the encoder's output.
     """
@@ -93,7 +93,7 @@ def stacks(config: ModelConfig) -> list[StackShape]:
     ]
 
 
-def linears(config: ModelConfig) -> list[Linear]:
+def linears(config: ModelConfig) -> list[LinearShape]:
     """Every matrix of the blocks, by its name in the model; embeddings and heads are not among them."""
     matrices = []
     for stack in stacks(config):
@@ -104,20 +104,20 @@ def linears(config: ModelConfig) -> list[Linear]:
     return matrices
 
 
-def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[LayerId, ...]) -> list[Linear]:
+def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[LayerId, ...]) -> list[LinearShape]:
     hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     matrices = []
     for part, source in [("self_attn", reads)] + ([("cross_attn", "memory")] if stack.cross else []):
         matrices += [
-            Linear(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, layers),
-            Linear(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, source, layers),
-            Linear(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, source, layers),
-            Linear(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, layers),
+            LinearShape(f"{name}.{part}.q_proj", hidden, queries, config.qkv_bias, reads, layers),
+            LinearShape(f"{name}.{part}.k_proj", hidden, keys, config.qkv_bias, source, layers),
+            LinearShape(f"{name}.{part}.v_proj", hidden, keys, config.qkv_bias, source, layers),
+            LinearShape(f"{name}.{part}.o_proj", queries, hidden, config.output_bias, reads, layers),
         ]
     ups = ["gate_proj", "up_proj"] if config.gated else ["up_proj"]
-    matrices += [Linear(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, layers) for up in ups]
-    return [*matrices, Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, layers)]
+    matrices += [LinearShape(f"{name}.mlp.{up}", hidden, inner, config.mlp_bias, reads, layers) for up in ups]
+    return [*matrices, LinearShape(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, layers)]
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:

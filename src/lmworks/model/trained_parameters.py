@@ -10,7 +10,7 @@ from math import prod
 import torch
 
 from lmworks.model.config import ModelConfig
-from lmworks.model.sizes import Linear, linears
+from lmworks.model.sizes import LinearShape, linears
 from lmworks.model.transformer import Transformer
 
 WRAPPED = ".base."  # part of the name of a base parameter inside an adapter
@@ -55,7 +55,7 @@ class TrainedParameters:
         """Number of elements that an adapter added to one module."""
         return sum(prod(shape) for name, shape in self.added.items() if name.startswith(f"{module}."))
 
-    def linears(self, config: ModelConfig) -> list[Linear]:
+    def linears(self, config: ModelConfig) -> list[LinearShape]:
         """The blocks' matrices whose input is saved for the backward pass: trained ones, and those with an adapter."""
         return [
             linear for linear in linears(config) if f"{linear.name}.weight" in self.own or self.added_to(linear.name)
@@ -82,7 +82,7 @@ class TrainedParameters:
         return not self.frozen
 
 
-def without_storage(config: ModelConfig) -> Transformer:
+def meta_network(config: ModelConfig) -> Transformer:
     """A network on the device ``meta``: modules, names and shapes without data."""
     with torch.device("meta"):
         return Transformer(config)
@@ -91,4 +91,4 @@ def without_storage(config: ModelConfig) -> Transformer:
 @lru_cache(maxsize=8)
 def _sizes(config: ModelConfig) -> Mapping[str, int]:
     """Number of elements of each parameter of a model, by name."""
-    return {name: parameter.numel() for name, parameter in without_storage(config).named_parameters()}
+    return {name: parameter.numel() for name, parameter in meta_network(config).named_parameters()}

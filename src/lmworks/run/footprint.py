@@ -123,7 +123,7 @@ class TrainingSetup:
     process: ProcessMemory
     row: LargestRow
     parameters: int
-    saved_inputs: Sequence[sizes.Linear] | None
+    saved_inputs: Sequence[sizes.LinearShape] | None
     frozen: Mapping[str, int]
     weights: WeightFormat = WeightFormat()
 

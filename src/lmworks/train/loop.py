@@ -40,7 +40,7 @@ from lmworks.train.step import (
     autocast,
     cast_frozen_weights,
     sample,
-    training_flops,
+    step_flops,
 )
 from lmworks.train.stopping import defer_signals
 
@@ -240,7 +240,7 @@ class _Training:
         self._check(step, result.loss, norm)
         if norm or result.has_targets:
             learning_rate = optimizers.learning_rate(step, self.total_steps, self.peak_learning_rate, self.settings)
-            self.optimizer.advance(learning_rate, norm, self.settings.clip)
+            self.optimizer.advance(learning_rate, norm, self.settings.max_grad_norm)
         else:
             learning_rate = 0.0
         self.step, self.loss = step, result.loss
@@ -271,7 +271,7 @@ class _Training:
         """Totals of this session's steps. FLOPs are counted here, for all steps since the last call."""
         workload, self.workload = self.workload, Workload()
         if workload.lengths:
-            self.session["flops"] += training_flops(self.network, workload, self.settings.recompute)
+            self.session["flops"] += step_flops(self.network, workload, self.settings.recompute)
         return Sums(self.session["seconds"], self.session["tokens"], self.session["flops"])
 
     def _check(self, step: int, loss: float, norm: float) -> None:

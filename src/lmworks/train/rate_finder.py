@@ -77,7 +77,7 @@ def range_test(
             best = min(best, current)
             if current > DIVERGED * best:
                 break
-            optimizer.advance(rate, norm, settings.clip)
+            optimizer.advance(rate, norm, settings.max_grad_norm)
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, initial, strict=True):

@@ -48,7 +48,7 @@ class OptimizerSettings(Settings):
     optimizer_state: Literal["float32", "int8"] = Field(
         "float32", description="How AdamW keeps its two moments; int8: a quarter of the memory, rounded, a slower step."
     )
-    clip: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
 
 
 class TrainSettings(OptimizerSettings):

@@ -194,7 +194,7 @@ def accumulate_gradients(
     return StepResult(means, tokens, weights[LANGUAGE], Workload.of(examples, weights[LANGUAGE]))
 
 
-def training_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
+def step_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:
     """FLOPs of forward and backward passes over the documents, with the network's current trainable parameters."""
     return float(workload.flops(network.config, TrainedParameters.of(network), recompute).total)
 
