@@ -1,4 +1,4 @@
-"""lmworks' arms of the training benchmark: the loop that `lmworks tune` runs, without the report round it."""
+"""lmworks' arms of the training benchmark: the loop that `lmworks tune` runs, without the report around it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def steps_of(documents: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def run(method: str, precision: str, folder: Path, steps: int | None) -> dict[str, Any]:
-    """Train, and tell."""
+    """Train, and return the figures."""
     documents = work.documents(folder, steps)
     model = opened(method, folder)
     with tempfile.TemporaryDirectory() as place:

@@ -141,7 +141,7 @@ def sft(method: str, precision: str, data: list[dict[str, Any]], folder: Path) -
 
 
 def run(kind: str, method: str, precision: str, folder: Path, steps: int | None) -> dict[str, Any]:
-    """Train, and tell."""
+    """Train, and return the figures."""
     data = [
         {"input_ids": row["ids"], "labels": [-100] * row["prompt"] + row["ids"][row["prompt"] :]}
         for row in work.documents(folder, steps)
