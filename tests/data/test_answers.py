@@ -144,7 +144,7 @@ def test_rows_without_a_token_to_learn_are_refused_unless_allowed():
     limited = DataSettings(allow_no_loss=True, max_tokens=2)
     with pytest.raises(InputError, match="no row has a token to learn") as caught:
         check_report(nothing.report, limited)
-    assert "raise max_tokens" in caught.value.hint
+    assert "raise data.max_tokens" in caught.value.hint
     check_report(make(PAIRS, PLAIN, max_tokens=14).report, limited)
 
 

@@ -97,25 +97,17 @@ class LoRA(AdapterMethod[LoRASettings]):
         """Dotted names of the linears that ``target_modules`` match.
 
         Raises:
-            InputError: a target matches none, or the rank is larger than that of every matrix.
+            InputError: a target matches none.
         """
         from lmworks.model.surgery import named_linears
 
-        linears = dict(named_linears(network))
-        names = list(linears)
+        names = [name for name, _ in named_linears(network)]
         for target in self.settings.target_modules:
             if not any(matches_target(name, target) for name in names):
                 choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} matches no linear of this network"
                 raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
-        chosen = [
-            name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)
-        ]
-        full_rank = max(min(int(linears[name].in_features), int(linears[name].out_features)) for name in chosen)  # type: ignore[arg-type]
-        if self.settings.rank > full_rank:
-            fault = f"rank {self.settings.rank:,} is more than any of these linears has: {full_rank:,}"
-            raise InputError(fault, "lora.rank", "take 8 to 64; --method full trains whole matrices")
-        return chosen
+        return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
 
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
         """Write an adapter's folder that ``peft`` loads, with the tokenizer and the name of the base."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from lmworks.model.transformer import Transformer
 
 
@@ -18,11 +20,13 @@ class Hooks:
             are shown.
         sample: (network in evaluation mode, step) -> generated texts, each with ``prompt`` and ``answer``; called after
             each evaluation (without ``evaluate``: at the same steps), shown, and written as an event ``samples``.
+        console: where progress is written; None: standard error.
         quiet: no progress lines.
         library: bytes that the process holds besides the model; None: the loop measures them.
     """
 
     evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
     sample: Callable[[Transformer, int], list[dict[str, str]]] | None = None
+    console: Console | None = None
     quiet: bool = False
     library: int | None = None

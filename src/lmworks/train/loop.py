@@ -152,7 +152,7 @@ class _Training:
         self.memory = PeakMemory(network, originals, hooks.library)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
-        self.progress = TrainingProgress(self.total_steps, limit, quiet=hooks.quiet)
+        self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
         context = partial(autocast, self.arithmetic.precision, device)
         epoch_steps = self.sampler.steps_per_epoch
         self.monitor = Monitor(

@@ -38,16 +38,13 @@ inline To bit_cast(From from) {
     return to;
 }
 
-// bfloat16 is the upper half of a float32. The conversion rounds to nearest, ties to even; NaN stays NaN.
+// bfloat16 is the upper half of a float32. The conversion rounds to nearest, ties to even; NaN stays NaN. The instruction
+// that some sets have for it would lose numbers below 2^-126.
 inline Vec bf16_to_f32(VecU16 upper) { return bit_cast<Vec>(__builtin_convertvector(upper, VecU32) << 16); }
 inline VecU16 f32_to_bf16(Vec v) {
-#if defined(__AVX512BF16__)
-    return bit_cast<VecU16>(_mm512_cvtneps_pbh(bit_cast<__m512>(v)));
-#else
     const VecU32 bits = bit_cast<VecU32>(v);
     const VecU32 rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
     return __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40u), VecU16);
-#endif
 }
 
 // Loads convert to float32 and stores convert from it: kernels compute in float32 for both storage types.
