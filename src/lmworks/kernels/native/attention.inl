@@ -27,6 +27,8 @@ constexpr Size BLOCK_ROWS = 24;      // queries times heads whose scores are hel
 constexpr Size PART_QUERIES = 256;   // queries of a part of a sequence, approximately
 constexpr Size MAX_PARTS = 4;
 
+constexpr Size PAIRED_KEYS = 64;  // for fewer keys, packing pairs takes longer than their products save
+
 template <class T>
 using ElementOf = std::conditional_t<HAS_BF16_DOT && std::is_same_v<T, Bf16>, Bf16Pair, float>;
 
@@ -205,10 +207,9 @@ inline float exponentiate(float* scores, Size visible, Size until, float& max_sc
     return reduce_sum(total);
 }
 
-template <class T>
+template <class E, class T>
 void attention_item(const AttentionInputs<T>& in, const AttentionItem& t, T* out, float* logsumexp, float rate,
                     const DropoutFactors& factors) {
-    using E = ElementOf<T>;
     const Size block_rows = round_up(t.block_queries * t.heads_per_kv, TILE_ROWS), block_size = block_rows * t.padded_size;
     const Size panels_size = round_up(t.keys, TILE_COLUMNS) * t.padded_size, keys_size = round_up(t.keys, W) * t.padded_size;
     const auto [scores, key_panels, values, queries, block_out, sums] =
@@ -240,7 +241,10 @@ template <class T>
 void varlen_attention(const AttentionInputs<T>& in, T* out, float* logsumexp, float rate, std::uint64_t seed) {
     const DropoutFactors factors(rate, seed);
     const std::vector<AttentionItem> items = make_items(in);
-    parallel_for(items.size(), [&](Size i) { attention_item(in, items[i], out, logsumexp, rate, factors); });
+    parallel_for(items.size(), [&](Size i) {
+        if (items[i].keys < PAIRED_KEYS) attention_item<float>(in, items[i], out, logsumexp, rate, factors);
+        else attention_item<ElementOf<T>>(in, items[i], out, logsumexp, rate, factors);
+    });
 }
 
 }  // namespace

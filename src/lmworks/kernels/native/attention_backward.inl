@@ -99,10 +99,9 @@ struct BackwardWorkspace {
 };
 
 // Writes dq of the work item's queries; adds the work item's contributions to dkeys and dvalues (keys, padded_size).
-template <class T>
+template <class E, class T>
 void attention_backward_item(const AttentionInputs<T>& in, const AttentionItem& t, const AttentionGradients<T>& g,
                              float* dkeys, float* dvalues, float rate, const DropoutFactors& factors) {
-    using E = ElementOf<T>;
     using Number = typename Element<E>::Number;
     const BackwardWorkspace s = BackwardWorkspace::of<E>(t);
     const T *k = in.k + t.first_key * in.k_stride + t.kv_head * t.head_size;
@@ -159,8 +158,10 @@ void varlen_attention_backward(const AttentionInputs<T>& in, const T* out, const
         thread_local std::vector<float> buffer;
         std::vector<float>& gradients = t.parts > 1 ? part_gradients[i] : buffer;
         gradients.assign(2 * size, 0.0f);
-        attention_backward_item(in, t, g, gradients.data(), gradients.data() + size, rate, factors);
-        if (t.parts == 1) store_key_gradients(in, t, g, gradients.data(), gradients.data() + size);
+        float *dkeys = gradients.data(), *dvalues = dkeys + size;
+        if (t.keys < PAIRED_KEYS) attention_backward_item<float>(in, t, g, dkeys, dvalues, rate, factors);
+        else attention_backward_item<ElementOf<T>>(in, t, g, dkeys, dvalues, rate, factors);
+        if (t.parts == 1) store_key_gradients(in, t, g, dkeys, dvalues);
     });
     // the last part of each long sequence has all keys: add the gradients of the other parts to its own, in order
     parallel_for(items.size(), [&](Size i) {
