@@ -51,7 +51,7 @@ def _peak(parts: Card) -> str | None:
         return None
     ordered = sorted(sizes, key=lambda name: -sizes[name])
     listed = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in ordered)
-    return f"{listed}; while {parts['stage']}" if parts.get("stage") else listed
+    return f"{listed}; at {parts['stage']}" if parts.get("stage") else listed
 
 
 def of_run(card: Card) -> list[tuple[str, str]]:
