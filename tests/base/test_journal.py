@@ -33,9 +33,9 @@ def test_a_new_run_has_its_places(run):
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(InputError, match="it is no run"):
-        RunFolder.open(tmp_path)
+        RunFolder(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        RunFolder.open(tmp_path / "none")
+        RunFolder(tmp_path / "none")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -17,7 +17,6 @@ from lmworks.base.settings import (
     Overrides,
     Settings,
     build,
-    changed,
     describe,
     merge,
     nearest,
@@ -270,12 +269,6 @@ def test_merge_prefers_the_second_and_changes_neither():
     first, second = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}
     assert merge(first, second) == {"a": {"b": 3, "c": 2}, "d": [2]}
     assert first == {"a": {"b": 1, "c": 2}, "d": [1]}
-
-
-def test_changed_lists_both_values():
-    item, two = Recipe(model="m"), Recipe(model="m", train=Train(epochs=3))
-    assert changed(item, two) == {"train.epochs": (None, 3)}
-    assert changed(item, item) == {}
 
 
 def test_describe_gives_each_setting_once_in_order():

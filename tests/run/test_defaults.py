@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from lmworks.adapt.lora import LoRASettings
 from lmworks.base.errors import InputError
-from lmworks.base.settings import to_yaml
+from lmworks.base.settings import Settings, describe, to_yaml
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report, count
 from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.run import recipe as recipes
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.text import corpus
+from lmworks.text.rows import DataSettings
+from lmworks.train.settings import TrainSettings
 
 
 def _examples(number: int, tokens: int = 10) -> Examples:
@@ -136,3 +141,12 @@ def test_too_few_held_out_rows_for_a_verdict_are_said_before_the_run():
     words = note.rpartition("--data.held_out ")[2].split()
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(40)]
     assert len(corpus.split(corpus.read(rows), corpus.DataSettings(held_out=float(words[0])))[1]) == FEWEST_ROWS
+
+
+@pytest.mark.parametrize("group", [TrainSettings, LoRASettings, DataSettings])
+def test_what_is_said_of_a_name_from_elsewhere_is_a_setting(group: type[Settings]) -> None:
+    names = {row.name for row in describe(recipes.Recipe)}
+    for name, hint in group.hints.items():
+        assert name not in group.model_fields
+        for option in re.findall(r"--([\w.]+)", hint):
+            assert option in names, hint

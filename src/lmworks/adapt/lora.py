@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -25,6 +25,13 @@ HEAD_NAME = "lm_head"
 
 class LoRASettings(Settings):
     """Low-rank adaptation: small trainable updates of frozen linears (Hu et al. 2021)."""
+
+    hints: ClassVar[dict[str, str]] = {
+        "r": "it is --lora.rank",
+        "lora_alpha": "it is --lora.alpha",
+        "lora_dropout": "it is --lora.dropout",
+        "targets": "it is --lora.target_modules",
+    }
 
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
     alpha: float = Field(32.0, gt=0, description="The update is multiplied by alpha / rank.")

@@ -43,7 +43,6 @@ class RunFolder:
         journal: its ``journal.jsonl``.
         checkpoints: the folder of checkpoints; not made here.
         final: the folder of the result; not made here.
-        repeated: steps that were run again and gave what the journal has.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,11 +60,6 @@ class RunFolder:
             raise InputError(
                 fault, str(self.path), "give the folder of a run, as --out or the first lines of tune name it"
             )
-
-    @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
-        """The same as RunFolder(path)."""
-        return cls(path)
 
     @classmethod
     def create(cls, path: str | Path, recipe_yaml: str) -> RunFolder:
@@ -87,11 +81,11 @@ class RunFolder:
         """Appends an event, with its time (seconds since 1970), and hands it to the system at once.
 
         A number that JSON has not (NaN, infinity) becomes null, and ``not_finite`` names it. A ``step`` that the
-        journal has already is compared with it: equal ones are counted in ``repeated``, else an event ``divergence``
+        journal has already is compared with it: an equal one is not written again; otherwise an event ``divergence``
         is written that holds both.
 
         Returns:
-            the event as the journal has it.
+            the event as the journal has it; of an equal step, the earlier one.
 
         Raises:
             InputError: another process writes this run, or the disk is full. The journal is then as it was.
@@ -130,8 +124,6 @@ class RunFolder:
         """Waits until all that was written is on the disk itself."""
         if self._writer is not None:
             self._writer.sync()
-
-    fsync = sync
 
     def close(self) -> None:
         """Lets go of the lock, once no other RunFolder of this process holds it."""

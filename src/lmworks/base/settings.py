@@ -23,7 +23,6 @@ __all__ = [
     "SettingRow",
     "Settings",
     "build",
-    "changed",
     "describe",
     "groups",
     "merge",
@@ -112,25 +111,6 @@ def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
-
-
-def changed(first: BaseModel | dict, second: BaseModel | dict) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, by dotted name, with both values; a missing one counts as None."""
-    before, after = _flat(first), _flat(second)
-    names = list(before) + [name for name in after if name not in before]
-    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
-
-
-def _flat(values: BaseModel | dict, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, BaseModel):
-        values = values.model_dump(mode="json")
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict | BaseModel):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def to_yaml(instance: BaseModel | dict) -> str:

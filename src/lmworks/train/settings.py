@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
@@ -53,6 +53,14 @@ class OptimizerSettings(Settings):
 
 class TrainSettings(OptimizerSettings):
     """A training run: its length, batches, precision, evaluations and checkpoints."""
+
+    hints: ClassVar[dict[str, str]] = {
+        "lr": "it is --train.learning_rate",
+        "clip": "it is --train.max_grad_norm",
+        "max_steps": "it is --train.steps",
+        "num_train_epochs": "it is --train.epochs",
+        "gradient_accumulation_steps": "batch_size counts the documents of a whole step, however they are packed",
+    }
 
     epochs: float = Field(1.0, gt=0, le=MOST_STEPS, description="Passes over the data; the last may be part of one.")
     steps: int | None = Field(None, gt=0, le=MOST_STEPS, description="Optimizer steps in place of epochs.")
