@@ -70,7 +70,8 @@ class Recipe(_WithMethods):
 
     hints: ClassVar[dict[str, str]] = {
         "base": "leave it out: it is of commands that use a model, and says where the base of an adapter lies; "
-        "to train on from an adapter, merge it first: lmworks save ADAPTER FOLDER --base BASE"
+        "to train on from an adapter, merge it first: lmworks save ADAPTER FOLDER --base BASE",
+        "objective": "it is called task: --task masked, --task.mask_rate 0.2",
     }
 
     task: TaskSettings = Field(default_factory=TaskSettings)
@@ -191,8 +192,6 @@ def is_preset(source: str) -> bool:
 
 def _write_out(values: dict[str, Any]) -> dict[str, Any]:
     """The values with :data:`SHORTHANDS` expanded, and with the registered names of method and task."""
-    if "objective" in values:
-        raise InputError("is no known setting", "objective", "it is called task: --task masked, --task.mask_rate 0.2")
     named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}
     values = {**values, **named}
     if isinstance(values.get("method"), str):
