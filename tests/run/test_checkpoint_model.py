@@ -16,7 +16,6 @@ from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.run.source import config_of, tokenizer_of
 
-
 FIELDS = {"architecture", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"}
 
 
