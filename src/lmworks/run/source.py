@@ -282,10 +282,9 @@ class NewModel(Source):
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Train or open the tokenizer, and initialize weights with the seed of training."""
-        self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
-        if self.choice.source is not None:
-            self.tokenizer_event = {"source": self.choice.source, "vocab_size": tokenizer.vocab_size}
-            self.notes.append(f"tokenizer of {self.choice.source}, {tokenizer.vocab_size:,} ids")
+        self.tokenizer, self.tokenizer_event, notes = tokenizer_of_new(self.choice, rows, self.family.name)
+        self.notes += notes
+        tokenizer = self.tokenizer
         config = self.settings.config(tokenizer.vocab_size)
         ids = self._special_ids(task, tokenizer)
         self.family.write_config(config, ids)
@@ -294,20 +293,6 @@ class NewModel(Source):
         self.network = network.eval()
         name = str(self.recipe.name)
         return LanguageModel(self.network, tokenizer, self.family, name, name, hf_config=ids, generation=ids)
-
-    def _trained_tokenizer(self, rows: Table) -> Tokenizer:
-        try:
-            trained, notes = _train(self.choice, list(texts_of(row.values for row in rows.rows)), self.family.name)
-        except InputError as error:
-            hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
-            raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
-        self.tokenizer_event = {
-            "source": "trained on the training rows",
-            "kind": self.choice.kind,
-            "vocab_size": trained.tokenizer.vocab_size,
-        }
-        self.notes += [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
-        return trained.tokenizer
 
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, under their names in config.json and generation_config.json."""
@@ -328,6 +313,31 @@ class NewModel(Source):
     def keep(self, folder: Path) -> None:
         """Save the tokenizer."""
         self.tokenizer.save(folder / TOKENIZER)
+
+
+def tokenizer_of_new(choice: NewTokenizer, rows: Table, family: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+    """The tokenizer of a new model, opened or trained; its entry in the journal, and notes for the user.
+
+    Args:
+        choice: of the recipe.
+        rows: training rows.
+        family: whose special tokens a trained one has.
+
+    Raises:
+        InputError: it cannot be opened, or not be trained by these settings on these rows.
+    """
+    if choice.source is not None:
+        tokenizer = tokenizer_of(choice.source)
+        event = {"source": choice.source, "vocab_size": tokenizer.vocab_size}
+        return tokenizer, event, [f"tokenizer of {choice.source}, {tokenizer.vocab_size:,} ids"]
+    try:
+        trained, notes = _train(choice, list(texts_of(row.values for row in rows.rows)), family)
+    except InputError as error:
+        hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
+        raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
+    vocab_size = trained.tokenizer.vocab_size
+    event = {"source": "trained on the training rows", "kind": choice.kind, "vocab_size": vocab_size}
+    return trained.tokenizer, event, [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
 
 
 def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
