@@ -16,7 +16,8 @@ class Figure(NamedTuple):
         title: what a person reads.
         part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
         name: its name there.
-        numerators, denominators: its parts by row there; empty where no rows are kept.
+        numerators, denominators: its parts by row there; no numerators where no rows are kept, no denominators where
+            each row counts once.
         unit: "nats per token" ...
         better: "lower" or "higher".
         divisor: of the numerators, where they have another unit than the figure.
@@ -79,6 +80,16 @@ GENERAL_LOSS = Figure(
     "nats per token",
     title_of_new="Another text",
 )
+
+CLASS_ACCURACY = Figure("accuracy", "Accuracy", "classification", "accuracy", "row_correct", "", "share", "higher")
+CLASSIFICATION = (
+    CLASS_ACCURACY,
+    Figure("macro_f1", "Macro-F1", "classification", "macro_f1", better="higher"),
+    Figure("micro_f1", "Micro-F1", "classification", "micro_f1", better="higher"),
+    Figure("roc_auc", "ROC-AUC, mean over the labels", "classification", "roc_auc", better="higher"),
+    Figure("calibration_error", "Calibration error (ECE)", "classification", "calibration_error"),
+)
+"""Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
 
 def of_head(name: str) -> Figure:
