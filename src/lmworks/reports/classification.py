@@ -36,12 +36,15 @@ def of_evaluation(event: Event) -> dict[str, Any] | None:
 def _most_frequent(labels: list[str], confusion: list[list[int]]) -> list[dict[str, Any]]:
     """The pairs of a right and another predicted label, those that occur most often first."""
     pairs = [
-        {"label": labels[right], "predicted": labels[predicted], "rows": count, "of": sum(row)}
+        (count, right, predicted)
         for right, row in enumerate(confusion)
         for predicted, count in enumerate(row)
         if right != predicted and count
     ]
-    return sorted(pairs, key=lambda pair: -pair["rows"])[:CONFUSIONS]
+    return [
+        {"label": labels[right], "predicted": labels[predicted], "rows": count, "of": sum(confusion[right])}
+        for count, right, predicted in sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS]
+    ]
 
 
 def is_small(part: dict[str, Any]) -> bool:
