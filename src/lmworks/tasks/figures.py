@@ -1,4 +1,6 @@
-"""The figures of an evaluation: where each stands in the journal, and what it is called. Imports no torch."""
+"""The figures that compare the evaluations before and after training: their titles, and their place in the journal.
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,19 @@ NATS_PER_BIT = math.log(2)
 
 
 class Figure(NamedTuple):
-    """A figure of the evaluations before and after training.
+    """A figure of an evaluation.
 
     Attributes:
-        key: under which the card keeps it.
-        title: what a person reads.
-        part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
-        name: its name there.
-        numerators, denominators: its parts by row there; no numerators where no rows are kept, no denominators where
-            each row counts once.
+        key: its key in the report card.
+        title: its title in the report card.
+        part: the part of an ``evaluation`` event that contains it: held_out, general, task, numbers or
+            classification.
+        name: its key in that part.
+        numerators, denominators: keys of its values by row in that part; without denominators each row counts once.
         unit: "nats per token" ...
         better: "lower" or "higher".
-        divisor: of the numerators, where they have another unit than the figure.
-        title_of_new: what a person reads of a new model, where it is something else.
+        divisor: of the numerators, which may have another unit than the figure.
+        title_of_new: its title for a new model; empty: the same.
     """
 
     key: str
