@@ -140,7 +140,7 @@ def test_too_few_held_out_rows_for_a_verdict_are_said_before_the_run():
     assert note.startswith("4 held-out examples: ")
     words = note.rpartition("--data.held_out ")[2].split()
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(40)]
-    assert len(corpus.split(corpus.read(rows), corpus.DataSettings(held_out=float(words[0])))[1]) == FEWEST_ROWS
+    assert len(corpus.split(corpus.read(rows), DataSettings(held_out=float(words[0])))[1]) == FEWEST_ROWS
 
 
 @pytest.mark.parametrize("group", [TrainSettings, LoRASettings, DataSettings])

@@ -9,7 +9,8 @@ from contextlib import nullcontext
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import read_yaml, to_yaml
+from lmworks.base.notation import read_yaml
+from lmworks.base.settings import to_yaml
 from lmworks.families.registry import FAMILIES
 from lmworks.model import sizes
 from lmworks.run import presets

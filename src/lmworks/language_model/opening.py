@@ -50,14 +50,14 @@ def open_saved_model(
     if (local.path / "adapter_config.json").is_file():
         at = adapter_folder.base_of(local.path, base, offline)
         model = open_saved_model(at, dtype=dtype, device=device, offline=offline, storage=storage)
-        loaded = registry.load_adapter(model.network, local.path, model.family)
+        adapter_notes = registry.load_adapter(model.network, local.path, model.family)
         if (local.path / "tokenizer.json").is_file():
             ends = model.tokenizer.end_ids if model.has_tokenizer else set()
             model.tokenizer = Tokenizer.open(local.path)
             model.tokenizer.end_ids |= ends
             notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(local.path))
         model.input_format = InputFormat.read(local.path)
-        model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
+        model.source, model.notes = str(source), [*notes, *model.notes, *adapter_notes]
         return model
     if base is not None:
         raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
