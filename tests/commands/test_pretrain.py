@@ -23,7 +23,7 @@ def test_pretrain_report_resume_and_what_it_is_used_for(text, tmp_path, capsys):
         "parameters",
         "memory",
         "Perplexity",
-        "Tokens predicted",
+        "Token accuracy",
         "bits per byte",
         "step 8",
         "report.html",

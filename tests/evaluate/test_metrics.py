@@ -16,21 +16,6 @@ from lmworks.evaluate import metrics
 LABELS = some.lists(some.tuples(some.sampled_from("abc"), some.sampled_from("abcd")), min_size=1, max_size=20)
 
 
-@pytest.mark.parametrize(
-    ("answer", "reference", "f1"),
-    [
-        ("The cat sat.", "a cat sat", 1.0),
-        ("cat", "the black cat", 2 * (1 / 1) * (1 / 2) / (1 / 1 + 1 / 2)),
-        ("dog dog", "dog", 2 / 3),
-        ("", "", 1.0),
-        ("", "dog", 0.0),
-        ("the", "dog", 0.0),
-    ],
-)
-def test_token_f1(answer: str, reference: str, f1: float) -> None:
-    assert metrics.token_f1(answer, reference) == pytest.approx(f1)
-
-
 def test_exact_match_ignores_only_the_ends() -> None:
     assert metrics.exact_match(" a b\n", "a b") == 1.0
     assert metrics.exact_match("A b", "a b") == 0.0

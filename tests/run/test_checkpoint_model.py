@@ -14,6 +14,9 @@ from tiny_presets import save_text, small
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
+from lmworks.run.source import config_of, tokenizer_of
+
+FIELDS = {"architecture", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"}
 
 
 def tuned(folder: Path, method: str) -> Path:
@@ -58,6 +61,30 @@ def test_a_new_model_before_its_end(tmp_path: Path) -> None:
     values["train"] |= {"steps": 6, "checkpoint_every": 2}
     run = lmworks.pretrain("tinygpt", str(save_text(tmp_path / "text.txt")), out=tmp_path / "run", **values).folder
     check(run, lmworks.load(run))
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "new"])
+def test_every_command_opens_a_run_before_its_end(tmp_path: Path, method: str) -> None:
+    if method == "new":
+        values = small("tinygpt")
+        values["train"] |= {"steps": 3, "checkpoint_every": 2}
+        text = str(save_text(tmp_path / "text.txt"))
+        run = lmworks.pretrain("tinygpt", text, out=tmp_path / "run", **values).folder
+    else:
+        run, text = tuned(tmp_path, method), str(tmp_path / "faq.jsonl")
+    config, tokenizer = config_of(run), tokenizer_of(run)
+    shutil.rmtree(run / "final")
+    assert config_of(run).model_dump(include=FIELDS) == config.model_dump(include=FIELDS)
+    assert tokenizer_of(run).core.to_str() == tokenizer.core.to_str()
+    for words in (["data", "show", str(run), text], ["tokenizer", "show", str(run), "What"], ["next", "W", "--model"]):
+        assert main([*words, str(run)] if words[-1] == "--model" else words) == 0
+    with pytest.raises(InputError, match="base cannot be chosen"):
+        tokenizer_of(run, base="elsewhere")
+    with pytest.raises(InputError, match="has not finished") as caught:
+        lmworks.plan(str(run), text)
+    assert f"lmworks save {run} FOLDER" in caught.value.hint
+    assert main(["save", str(run), str(tmp_path / "saved")]) == 0
+    assert lmworks.plan(str(tmp_path / "saved"), text, train={"steps": 1}).seconds["total"] > 0
 
 
 @pytest.mark.parametrize("source", [None, 5, b"folder"])

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmworks.adapt.lora import LoRASettings
 from lmworks.base.errors import InputError
-from lmworks.base.settings import Settings, describe, to_yaml
+from lmworks.base.settings import Settings, build, describe, parse_overrides, to_yaml
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report, count
 from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.run import recipe as recipes
-from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
+from lmworks.run.defaults import ENOUGH_STEPS, MOST_EPOCHS, note_few_held_out, settle_evaluation, settle_length
 from lmworks.text import corpus
-from lmworks.text.rows import DataSettings
+from lmworks.text.rows import DataSettings, Table
 from lmworks.train.settings import TrainSettings
 
 
@@ -36,7 +37,9 @@ def test_a_small_file_is_seen_until_the_held_out_loss_stops_falling():
     notes = settle_length(recipe, _examples(57), held_out=6)
     assert recipe.train.epochs == 12
     assert recipe.train.patience == 2
-    assert "at most 12 epochs" in notes[0]
+    assert f"at most {MOST_EPOCHS} epochs" in notes[0]
+    guide = " ".join((Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8").split())
+    assert f"as make {ENOUGH_STEPS} steps, and never more than {MOST_EPOCHS};" in guide
 
 
 def test_a_large_file_is_seen_once():
@@ -134,13 +137,40 @@ def test_a_text_whose_end_is_held_out_is_said_once(texts, said):
     assert _data_note(examples, held_out, is_inside=True) == expected
 
 
-def test_too_few_held_out_rows_for_a_verdict_are_said_before_the_run():
-    assert note_few_held_out(_examples(FEWEST_ROWS)) == note_few_held_out(_examples(0)) == []
-    (note,) = note_few_held_out(_examples(4))
+def _questions(number: int) -> Table:
+    return corpus.read([{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(number)])
+
+
+@pytest.mark.parametrize("settings", [{}, {"held_out_max": 3}, {"held_out": 2}])
+def test_too_few_held_out_rows_for_a_verdict_are_said_before_the_run(settings: dict) -> None:
+    recipe, table = _recipe(data={"source": "y", **settings}), _questions(40)
+    assert note_few_held_out(recipe, _examples(FEWEST_ROWS), table, False) == []
+    assert note_few_held_out(recipe, _examples(0), table, False) == []
+    (note,) = note_few_held_out(recipe, _examples(4), table, False)
     assert note.startswith("4 held-out examples: ")
-    words = note.rpartition("--data.held_out ")[2].split()
-    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(40)]
-    assert len(corpus.split(corpus.read(rows), DataSettings(held_out=float(words[0])))[1]) == FEWEST_ROWS
+    options = note.partition("; ")[2].removesuffix(" holds out enough").split()
+    data = build(DataSettings, parse_overrides([*_options(settings), *options])["data"], "options")
+    assert len(corpus.split(table, data)[1]) == FEWEST_ROWS
+
+
+def _options(settings: dict) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--data.{name}", str(value))]
+
+
+def test_no_option_is_advised_that_these_rows_cannot_follow() -> None:
+    (note,) = note_few_held_out(_recipe(), _examples(1), _questions(5), False)
+    assert note.endswith("; give more rows")
+    (note,) = note_few_held_out(_recipe(), _examples(1), _questions(5), True)
+    assert note.endswith("; give more text")
+
+
+def test_enough_held_out_rows_of_which_too_few_are_evaluated() -> None:
+    recipe = _recipe(evaluate={"measured": 3})
+    (note,) = note_few_held_out(recipe, _examples(20), _questions(200), False)
+    assert note.startswith("3 held-out examples: ")
+    assert f"--evaluate.measured {FEWEST_ROWS}" in note
+    (note,) = note_few_held_out(recipe, _examples(4), _questions(40), False)
+    assert f"--data.held_out {FEWEST_ROWS} --evaluate.measured {FEWEST_ROWS}" in note
 
 
 @pytest.mark.parametrize("group", [TrainSettings, LoRASettings, DataSettings])

@@ -5,16 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
+import yaml
 
+from lmworks.adapt import registry as methods
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import to_yaml
+from lmworks.commands.main import main
 from lmworks.families.registry import FAMILIES
 from lmworks.model import sizes
 from lmworks.run import presets
 from lmworks.run import recipe as recipes
+from lmworks.tasks import registry as tasks
 from lmworks.tasks.registry import TASKS
 
 NAMES = presets.names()
@@ -123,6 +128,29 @@ class TestErrors:
     def test_an_unknown_setting_names_the_nearest(self):
         with pytest.raises(InputError, match=r"model\.num_hidden_layers"):
             created("tinygpt", model={"num_hidden_layer": 2})
+
+
+def test_hyphens_and_underscores_are_the_same_in_names_of_methods_tasks_and_presets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recipes.resolve({"model": "x", "data": "y", "method": "last-layers"}).method == "last_layers"
+    assert methods.make("last-layers").name == "last_layers"
+    assert presets.preset("transformer_tiny").name == "transformer-tiny"
+    assert recipes.is_preset("transformer_tiny")
+    monkeypatch.setitem(tasks.TASKS, "next_word", tasks.TASKS["causal"])
+    recipe = recipes.resolve({"model": "x", "data": "y", "task": "next-word"})
+    assert recipe.task.name == "next_word"
+    merged = recipes.merge_values({"task": {"name": "next_word", "windows": "random"}}, {"task": "next-word"})
+    assert merged["task"] == {"name": "next_word", "windows": "random"}
+    assert tasks.task_class("next-word") is tasks.TASKS["causal"]
+    assert main(["tune", "x", "y", "--method", "last-layers", "--last-layers.layers", "3", "--dry-run"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["method"], printed["last_layers"]["layers"]) == ("last_layers", 3)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("model: x\ndata: y\nmethod: last-layers\n")
+    assert recipes.read(file).method == "last_layers"
+    with pytest.raises(InputError, match="no method"):
+        methods.make("last-layer")
 
 
 def test_what_was_typed_is_not_said_of_the_preset():

@@ -165,16 +165,11 @@ def test_a_run_does_not_go_on_with_another_task(tmp_path):
 def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_tokens):
     created = task(kind)
     network = created.make(initializer_range=0.5, hidden_dropout=0.2).train()
-    result = scoring.row_losses(network, created.examples, row_tokens, created.evaluation_transform)
+    result = scoring.row_losses(network, created.evaluated, row_tokens)
     assert network.training
     network.eval()
-    seed = scoring.EVALUATION_SEED
-    examples = [
-        created.evaluation_transform(single, np.random.default_rng((seed, row)))
-        for row, single in enumerate(created.examples)
-    ]
     right = 0
-    for row, example in enumerate(examples):
+    for row, example in enumerate(created.evaluated):
         with torch.no_grad():
             words, count, pairs, asked = one_by_one(network, [example])
         assert result.language.targets[row] == count
@@ -183,7 +178,7 @@ def test_a_measurement_is_the_definition_and_counts_what_is_right(kind, row_toke
             assert result.heads["next_sentence"].nats[row] == pytest.approx(float(pairs), abs=1e-4)
         right += result.language.correct[row]
     assert list(result.heads) == (["next_sentence"] if kind == "pairs" else [])
-    remaining = scoring.summary(result, [0] * len(examples))
+    remaining = scoring.summary(result, [0] * len(created.evaluated))
     assert "bits_per_byte" not in remaining
     assert remaining["perplexity"] == pytest.approx(math.exp(remaining["loss"]))
     assert remaining["accuracy"] == pytest.approx(right / result.language.targets.sum())

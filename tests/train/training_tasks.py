@@ -12,6 +12,7 @@ from tiny_tasks import TEXTS, make_task
 from lmworks.data.batch import Example, ExampleTransform
 from lmworks.model.config import HeadConfig
 from lmworks.model.transformer import Transformer
+from lmworks.run.evaluation import sample_once
 from lmworks.text import corpus, train_tokenizer
 from lmworks.text.rows import DataSettings
 from lmworks.text.tokenizer_settings import TokenizerSettings
@@ -43,12 +44,12 @@ KINDS = {
 
 
 class Task(NamedTuple):
-    """What is trained, on what, and what is drawn."""
+    """What is trained, on what, what is drawn, and the examples as an evaluation samples them."""
 
     make: Callable[..., Transformer]
     examples: list[Example]
     transform: ExampleTransform
-    evaluation_transform: ExampleTransform
+    evaluated: list[Example]
 
 
 def task(kind: str, **settings) -> Task:
@@ -69,4 +70,4 @@ def task(kind: str, **settings) -> Task:
     def make(seed: int = 0, **changes) -> Transformer:
         return make_network(seed, **(shape | changes))
 
-    return Task(make, created.items, chosen.sample, chosen.sample_for_evaluation)
+    return Task(make, created.items, chosen.sample, sample_once(chosen, created.items))

@@ -35,19 +35,14 @@ def main(folder: str, steps: str, threads: str, kind: str) -> None:
     if kind == "lora":
         network = make_network()
         LoRA(LoRASettings(rank=4, target_modules="all-linear", dropout=0.1)).apply(network)
-        examples, held_out, transform, evaluation_transform = make_examples(30), make_examples(5, seed=9), None, None
+        examples, held_out, transform = make_examples(30), make_examples(5, seed=9), None
     else:
         created = task(kind)
         network = created.make(hidden_dropout=0.1, attention_dropout=0.1)
-        examples, held_out, transform, evaluation_transform = (
-            created.examples,
-            created.examples[:3],
-            created.transform,
-            created.evaluation_transform,
-        )
+        examples, held_out, transform = created.examples, created.evaluated[:3], created.transform
 
     def evaluate(network, step):
-        return {"loss": summary(row_losses(network, held_out, transform=evaluation_transform), [0])["loss"]}
+        return {"loss": summary(row_losses(network, held_out), [0])["loss"]}
 
     train(network, examples, settings, run, Hooks(evaluate=evaluate, quiet=True), transform=transform)
 

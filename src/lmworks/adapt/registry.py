@@ -12,7 +12,7 @@ from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.base.errors import InputError
-from lmworks.base.settings import Settings
+from lmworks.base.settings import Settings, spelled
 
 if TYPE_CHECKING:
     from lmworks.families.family import Family
@@ -37,12 +37,13 @@ def make(name: str, settings: Settings | None = None) -> Method[Any]:
     """A method by its name.
 
     Args:
-        name: a key of METHODS.
+        name: a key of METHODS, in which hyphens count as underscores.
         settings: of its settings class; None: the defaults.
 
     Raises:
         InputError: there is no such method.
     """
+    name = spelled(name, METHODS)
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}", "method", f"one of: {', '.join(METHODS)}")
     return METHODS[name](settings)

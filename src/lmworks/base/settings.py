@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -197,6 +198,12 @@ def _default(field: FieldInfo) -> str | None:
     if isinstance(value, tuple | set | frozenset):
         value = list(value)
     return write_yaml(value, flow=True)
+
+
+def spelled(name: str, known: Iterable[str]) -> str:
+    """The known name that differs from this one at most in hyphens and underscores; without one, the name itself."""
+    plain = name.replace("-", "_")
+    return next((other for other in known if other.replace("-", "_") == plain), name)
 
 
 def nearest(name: str, known: list[str], most: int = 1) -> list[str]:

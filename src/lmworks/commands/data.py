@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "[brackets], one pair a token). Any data setting is an option: --limit 5 or --data.limit 5. With --task: "
         "examples of another task than the model's own: what is masked, replaced or left, sources and targets ..."
     )
-    showing.add_argument("model", help="a folder, GGUF file, alias, hub:owner/name or pypi:distribution")
+    showing.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     add_base(showing)
     showing.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     showing.add_argument("--examples", type=int, default=2, metavar="N", help="how many to print (default 2)")
@@ -97,7 +97,7 @@ def _list(args: argparse.Namespace, rest: list[str]) -> int:
 def _show(args: argparse.Namespace, rest: list[str]) -> int:
     """Examples as a run has them; whether this very model could be trained on them is said last."""
     from lmworks.data.examples import check_report
-    from lmworks.language_model.opening import load_tokenizer, read_config
+    from lmworks.run.source import config_of, tokenizer_of
     from lmworks.tasks import registry
     from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
@@ -110,7 +110,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     task_settings = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
     settings = build(DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
-    tokenizer, config = load_tokenizer(args.model, base=args.base), read_config(args.model, base=args.base)
+    tokenizer, config = tokenizer_of(args.model, args.base), config_of(args.model, args.base)
     task = _task(task_settings, table, tokenizer, config)
     table = task.usable_rows(table, tokenizer, settings)
     examples = task.examples(table, settings, config.max_position_embeddings)

@@ -257,9 +257,9 @@ def _counted_words(fault: Fault) -> str:
 
 
 def _open(source: str) -> Tokenizer:
-    from lmworks.language_model.opening import load_tokenizer
+    from lmworks.run.source import tokenizer_of
 
-    return load_tokenizer(source)
+    return tokenizer_of(source)
 
 
 def _given(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.adapt.registry import METHODS, default
 from lmworks.base.errors import InputError
-from lmworks.base.settings import merge, parse_overrides, to_yaml
+from lmworks.base.settings import merge, parse_overrides, spelled, to_yaml
 from lmworks.commands import show
 from lmworks.run import recipe as recipes
 from lmworks.run.recipe import Recipe
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser, method: str, out: str) -> None:
     """The arguments that tune, pretrain and plan share, besides the model."""
     parser.add_argument("data", nargs="?", help="a file, a named data set (lmworks data list) or hub:owner/name")
-    parser.add_argument("--method", choices=list(METHODS), help=method)
+    parser.add_argument("--method", type=lambda name: spelled(name, METHODS), choices=list(METHODS), help=method)
     tasks = f"what is learned: {', '.join(TASKS)}; default: what suits rows and model"
     parser.add_argument("--task", metavar="NAME", help=tasks)
     parser.add_argument("--out", help=f"the run's folder; default: {out}")

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import re
-import string
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,10 +21,8 @@ FEWEST_ROWS = 6
 """Rows from which on a change is tested: of five, even five changes of one sign are chance more often than once in
 twenty (2 / 2^5)."""
 RESAMPLES = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 _NUMBER_AT_END = re.compile(rf"{_NUMBER.pattern}\s*[%$€£°)}}\]*]*\.?\s*$")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Interval(NamedTuple):
@@ -47,13 +43,11 @@ class Metric:
     """How one answer is scored.
 
     Attributes:
-        name: short name.
-        title: the name as a person reads it.
+        title: its name as a person reads it.
         signature: what is compared, how it is normalised and by which version: equal signatures, comparable numbers.
         row: (answer, reference) -> number; more is better for all of them.
     """
 
-    name: str
     title: str
     signature: str
     row: Callable[[str, str], float]
@@ -62,23 +56,6 @@ class Metric:
 def exact_match(answer: str, reference: str) -> float:
     """1.0 where both are the same string once white space at the ends is cut off, else 0.0."""
     return float(answer.strip() == reference.strip())
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over the words two strings share, in 0..1.
-
-    Words as SQuAD's evaluation takes them (Rajpurkar et al. 2016): lower case, no punctuation, no articles, split at
-    white space. Two strings without words are equal (1.0); one without words shares nothing (0.0).
-    """
-    predicted, expected = _squad_words(answer), _squad_words(reference)
-    if not predicted or not expected:
-        return float(predicted == expected)
-    shared = sum((Counter(predicted) & Counter(expected)).values())
-    return 2 * shared / (len(predicted) + len(expected))
-
-
-def _squad_words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def chrf(answer: str, reference: str) -> float:
@@ -122,18 +99,12 @@ def end_in_numbers(references: Sequence[str]) -> bool:
 
 
 def metric(name: str) -> Metric:
-    """The metric of that name: ``exact_match``, ``token_f1``, ``chrf``, ``number_match`` or ``accuracy``."""
+    """The metric of that name: ``chrf``, ``number_match`` or ``accuracy``."""
     if name == "chrf":
-        return Metric("chrf", "chrF", _chrf_signature(), chrf)
+        return Metric("chrF", _chrf_signature(), chrf)
     known = {
-        "exact_match": Metric("exact_match", "exact match", "exact-match|strip|case:mixed|nrefs:1|v1", exact_match),
-        "token_f1": Metric(
-            "token_f1", "token F1", "token-f1|words:squad(lower,no-punctuation,no-articles)|nrefs:1|v1", token_f1
-        ),
-        "number_match": Metric(
-            "number_match", "final number", "number-match|after-####-or-last|decimal|v1", number_match
-        ),
-        "accuracy": Metric("accuracy", "accuracy", "accuracy|label-equal|v1", exact_match),
+        "number_match": Metric("final number", "number-match|after-####-or-last|decimal|v1", number_match),
+        "accuracy": Metric("accuracy", "accuracy|label-equal|v1", exact_match),
     }
     if name not in known:
         raise ValueError(f"no metric {name!r}; there are chrf, {', '.join(known)}")

@@ -23,15 +23,13 @@ from torch.nn import functional
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT
-from lmworks.data.batch import Batch, Example, ExampleTransform, count_labels
+from lmworks.data.batch import Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
-
-EVALUATION_SEED = 20_000  # of a task's random part in an evaluation: the same each time, and no seed of training
 
 
 @dataclass(frozen=True)
@@ -111,25 +109,29 @@ class ExampleLosses:
     heads: dict[str, Losses] = field(default_factory=dict)
 
 
-def row_losses(
-    network: Transformer,
-    examples: Sequence[Example],
-    row_tokens: int = EVALUATED_TOKENS,
-    transform: ExampleTransform | None = None,
-) -> ExampleLosses:
+@torch.no_grad()
+def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: int = EVALUATED_TOKENS) -> ExampleLosses:
     """What each example costs a network, for instance rows that it was not trained on.
 
     Args:
         network: of any architecture; its mode (training or not) is the same afterwards, dropout is off meanwhile.
         examples: documents as tokens; ``loss`` says which tokens count.
         row_tokens: tokens that pass through at a time; a longer example passes alone.
-        transform: the random part of the examples; each example is sampled the same in every evaluation.
     """
-    if transform is not None:
-        examples = [
-            transform(example, np.random.default_rng((EVALUATION_SEED, row))) for row, example in enumerate(examples)
-        ]
-    return _measure(network, examples, row_tokens)
+    count = len(examples)
+    losses = ExampleLosses(Losses.zeros(count), {name: Losses.zeros(count) for name in count_labels(examples)})
+    training = network.training
+    network.eval()
+    try:
+        for rows in _groups(examples, row_tokens):
+            part = _batch_losses(network, collate([examples[row] for row in rows]), len(rows))
+            losses.language.put(rows, part.language)
+            for name, of_head in part.heads.items():
+                losses.heads[name].put(rows, of_head)
+            progress.report(len(rows))
+    finally:
+        network.train(training)
+    return losses
 
 
 def summary(losses: ExampleLosses, sizes: Sequence[int]) -> dict[str, Any]:
@@ -155,10 +157,7 @@ def summary(losses: ExampleLosses, sizes: Sequence[int]) -> dict[str, Any]:
         figures["loss"] = sum(of_head.loss for of_head in losses.heads.values())
     for name, of_head in losses.heads.items():
         figures |= {f"{name}_loss": of_head.loss, f"{name}_accuracy": of_head.accuracy}
-    return {
-        **figures,
-        "tokens": tokens,
-    }
+    return {**figures, "tokens": tokens}
 
 
 def perplexity(loss: float) -> float:
@@ -187,7 +186,7 @@ def score_texts(
         for text, (ids, begins) in zip(texts, tokenizer.spans(texts), strict=True)
     ]
     examples = [window for windows, _, _ in scored for window in windows]
-    nats = iter(_measure(network, examples, row_tokens).language.nats)
+    nats = iter(row_losses(network, examples, row_tokens).language.nats)
     return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
 
 
@@ -222,7 +221,7 @@ def choice_likelihoods(
                 raise InputError(fault, f"prompt {number}", "shorten the prompt")
             ids = np.array([*prompt, *answer], dtype=np.int32)
             examples.append(Example(ids, np.arange(length) >= len(prompt)))
-    nats = iter(_measure(network, examples, row_tokens).language.nats)
+    nats = iter(row_losses(network, examples, row_tokens).language.nats)
     return [np.array([-next(nats) for _ in answers]) for answers in choices]
 
 
@@ -245,41 +244,23 @@ def _windows(
     return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
 
 
-@torch.no_grad()
-def _measure(network: Transformer, examples: Sequence[Example], row_tokens: int) -> ExampleLosses:
-    count = len(examples)
-    losses = ExampleLosses(Losses.zeros(count), {name: Losses.zeros(count) for name in count_labels(examples)})
-    training = network.training
-    network.eval()
-    try:
-        for rows in _groups(examples, row_tokens):
-            part = _measure_batch(network, collate([examples[row] for row in rows]), len(rows))
-            losses.language.put(rows, part.language)
-            for name, of_head in part.heads.items():
-                losses.heads[name].put(rows, of_head)
-            progress.report(len(rows))
-    finally:
-        network.train(training)
-    return losses
-
-
 def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     """Examples with something to score, neighbours in length together, as many as a row holds."""
     groups: list[list[int]] = []
-    room = 0
+    free_tokens = 0
     for index in sorted(range(len(examples)), key=lambda place: (-examples[place].size, -len(examples[place]))):
         if not examples[index].num_targets and not examples[index].labels:
             continue
         size = examples[index].size
-        if size > room or not groups:
+        if size > free_tokens or not groups:
             groups.append([])
-            room = row_tokens
+            free_tokens = row_tokens
         groups[-1].append(index)
-        room -= size
+        free_tokens -= size
     return groups
 
 
-def _measure_batch(network: Transformer, batch: Batch, documents: int) -> ExampleLosses:
+def _batch_losses(network: Transformer, batch: Batch, documents: int) -> ExampleLosses:
     """Losses of each document of one batch."""
     device = network.device
     places = batch.weights.flatten().nonzero().squeeze(1)

@@ -8,8 +8,14 @@ from pydantic import Field
 
 from lmworks.base.settings import Settings
 
+TASK_ROWS = 48
+"""Default of ``task_rows`` for an opened model in a run that is not short."""
+
 GENERAL_BYTES = 24_000
-"""How much of the text that shows what was forgotten is read, where nobody says it."""
+"""Default of ``general_bytes`` for an opened model in a run that is not short."""
+
+OPENED_MAX_TOKENS, NEW_MAX_TOKENS = 64, 48
+"""Defaults of ``max_tokens`` for opened and for new models."""
 
 
 class EvaluateSettings(Settings):
@@ -18,8 +24,8 @@ class EvaluateSettings(Settings):
     task_rows: int | None = Field(
         None,
         ge=0,
-        description="Held-out rows answered to measure the task's own metric; None: 48, fewer in a short run, of a new "
-        "model 0.",
+        description="Held-out rows answered to measure the task's own metric; "
+        f"None: {TASK_ROWS}, fewer in a short run, of a new model 0.",
     )
     measured: int | None = Field(
         None,
@@ -32,7 +38,9 @@ class EvaluateSettings(Settings):
         description="Texts to show the model instead: to continue, to fill ([MASK] or the tokenizer's), to translate.",
     )
     max_tokens: int | None = Field(
-        None, gt=0, description="Longest answer and longest sample; None: 64, of a new model 48."
+        None,
+        gt=0,
+        description=f"Longest answer and longest sample; None: {OPENED_MAX_TOKENS}, of a new model {NEW_MAX_TOKENS}.",
     )
     reuse: bool = Field(
         True,
@@ -58,18 +66,18 @@ class EvaluateSettings(Settings):
 
         Args:
             new: whether the model begins with weights drawn at random, so that it has nothing to forget.
-            fraction: of the answers and of the general text that a whole run is measured on.
+            fraction: of the default numbers of answers and of bytes of the general text; below 1 in a short run.
         """
         if self.task_rows is None:
-            self.task_rows = 0 if new else round(48 * fraction)
+            self.task_rows = 0 if new else round(TASK_ROWS * fraction)
         if self.max_tokens is None:
-            self.max_tokens = 48 if new else 64
+            self.max_tokens = NEW_MAX_TOKENS if new else OPENED_MAX_TOKENS
         if self.general_bytes is None:
-            is_measured = not new or self.general is not None
-            # fewer pieces would not carry an interval
-            self.general_bytes = round(GENERAL_BYTES * max(fraction, 0.5)) if is_measured else 0
+            is_read = not new or self.general is not None
+            # less text would have too few parts for a confidence interval
+            self.general_bytes = round(GENERAL_BYTES * max(fraction, 0.5)) if is_read else 0
 
     @property
     def longest(self) -> int:
         """Tokens of the longest answer."""
-        return self.max_tokens or 64
+        return self.max_tokens or OPENED_MAX_TOKENS

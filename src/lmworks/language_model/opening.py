@@ -7,9 +7,12 @@ folder (its result is opened).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lmworks.adapt import adapter_folder, registry
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
+from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.sources import LocalSource, find
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
@@ -80,6 +83,25 @@ def open_saved_model(
     )
 
 
+def unfinished_run(source: str | Path, **options: Any) -> RunFolder | None:
+    """The run in a folder, if it has no result yet; None for every other source.
+
+    Args:
+        source: of a model.
+        options: how it is to be opened; of an unfinished run only the defaults, since its recipe says how.
+
+    Raises:
+        InputError: an option of an unfinished run is given.
+    """
+    folder = expand_home(source)
+    if not (folder / JOURNAL).is_file() or (folder / "final").is_dir():
+        return None
+    if refused := sorted(name for name, value in options.items() if value not in (None, "cpu", "float32")):
+        hint = f"finish it first: lmworks resume {source}"
+        raise InputError(f"of a run that has not finished, {refused[0]} cannot be chosen", str(source), hint)
+    return RunFolder(folder)
+
+
 def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
     """Whether a source is an adapter, not a whole model."""
     return (_resolve(source, offline).path / "adapter_config.json").is_file()
@@ -107,9 +129,12 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
 def _resolve(source: str | Path, offline: bool | None) -> LocalSource:
     """Find the source; a run folder stands for its result."""
     local = find(str(source), "model", offline)
-    if not (local.path / "journal.jsonl").is_file():
+    if not (local.path / JOURNAL).is_file():
         return local
     final = local.path / "final"
     if not final.is_dir():
-        raise InputError("this run has not finished", str(source), f"lmworks resume {source}")
+        hint = (
+            f"finish it: lmworks resume {source}; or write its best checkpoint as a model: lmworks save {source} FOLDER"
+        )
+        raise InputError("this run has not finished", str(source), hint)
     return LocalSource(final, str(source), local.origin, local.note)

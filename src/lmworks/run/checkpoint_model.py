@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import expand_home
-from lmworks.base.journal import RunFolder
-from lmworks.language_model.opening import open_saved_model
+from lmworks.language_model.opening import open_saved_model, unfinished_run
 
 if TYPE_CHECKING:
+    from lmworks.base.journal import RunFolder
     from lmworks.language_model.model import LanguageModel
     from lmworks.train.checkpoint import State
 
@@ -26,13 +25,8 @@ def load(source: str | Path, **options: Any) -> LanguageModel:
     """
     if not isinstance(source, (str, Path)):
         raise InputError(f"{source!r} names no model", "source", "give a folder, a file or a name as text")
-    folder = expand_home(source)
-    if not (folder / "journal.jsonl").is_file() or (folder / "final").is_dir():
-        return open_saved_model(source, **options)
-    if refused := sorted(name for name, value in options.items() if value not in (None, "cpu", "float32")):
-        hint = f"finish it first: lmworks resume {source}"
-        raise InputError(f"of a run that has not finished, {refused[0]} cannot be chosen", str(source), hint)
-    return _of_checkpoint(RunFolder(folder))
+    run = unfinished_run(source, **options)
+    return open_saved_model(source, **options) if run is None else _of_checkpoint(run)
 
 
 def _of_checkpoint(run: RunFolder) -> LanguageModel:

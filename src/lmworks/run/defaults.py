@@ -12,6 +12,8 @@ from lmworks.data.examples import Examples
 from lmworks.evaluate.metrics import FEWEST_ROWS
 from lmworks.evaluate.settings import GENERAL_BYTES, EvaluateSettings
 from lmworks.run.recipe import Recipe
+from lmworks.text import corpus
+from lmworks.text.rows import Table
 from lmworks.train.settings import TrainSettings
 
 ENOUGH_STEPS = 100  # optimizer steps; a file with fewer steps per epoch is trained for several epochs
@@ -72,12 +74,38 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
     return [note] if note else []
 
 
-def note_few_held_out(held_out: Examples) -> list[str]:
-    """A note if so few examples are held out that no change will be tested, and what gives more."""
-    if not 0 < len(held_out) < FEWEST_ROWS:
+def note_few_held_out(recipe: Recipe, held_out: Examples, table: Table, is_divided_inside: bool) -> list[str]:
+    """A note if so few held-out examples are evaluated that no change will be tested, and what gives more.
+
+    Args:
+        recipe: with its evaluation settled.
+        held_out: all held-out examples.
+        table: all rows, to train on and held out.
+        is_divided_inside: whether the held-out examples are the ends of the texts to train on.
+    """
+    evaluated = min(recipe.evaluate.measured or len(held_out), len(held_out))
+    if not 0 < evaluated < FEWEST_ROWS:
         return []
-    more = "give more text" if held_out.report.kind == "text" else f"--data.held_out {FEWEST_ROWS} holds out enough"
-    return [f"{count_of(len(held_out), 'held-out example')}: better or worse is said from {FEWEST_ROWS} on; {more}"]
+    if len(held_out) >= FEWEST_ROWS:
+        more = f"--evaluate.measured {FEWEST_ROWS} evaluates enough"
+    elif is_divided_inside:
+        more = "give more text"
+    else:
+        more = _options_for_enough(recipe, table) or "give more rows"
+    return [f"{count_of(evaluated, 'held-out example')}: better or worse is said from {FEWEST_ROWS} on; {more}"]
+
+
+def _options_for_enough(recipe: Recipe, table: Table) -> str:
+    """Options that hold out as many of these rows as a verdict needs; empty where the rows are too few for it."""
+    settings = recipe.data.model_copy(update={"held_out": float(FEWEST_ROWS), "held_out_max": FEWEST_ROWS})
+    if len(table) < 2 * FEWEST_ROWS or len(corpus.split(table, settings)[1]) < FEWEST_ROWS:
+        return ""
+    options = [f"--data.held_out {FEWEST_ROWS}"]
+    if recipe.data.held_out_max < FEWEST_ROWS:
+        options.append(f"--data.held_out_max {FEWEST_ROWS}")
+    if recipe.evaluate.measured is not None and recipe.evaluate.measured < FEWEST_ROWS:
+        options.append(f"--evaluate.measured {FEWEST_ROWS}")
+    return f"{' '.join(options)} holds out enough"
 
 
 def trained_tokens(examples: Examples, train: TrainSettings) -> int:

@@ -19,7 +19,6 @@ from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
-from lmworks.evaluate.scoring import EVALUATION_SEED
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.sizes import key_value_bytes
@@ -31,6 +30,7 @@ from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
 
 Figures = dict[str, Any]
+EVALUATION_SEED = 20_000  # of a task's random part in an evaluation: the same each time, and no seed of training
 MEASURED_ROWS = 200  # most rows with figures of their own; with more, adjacent chunks of texts are combined
 BYTES_PER_TOKEN = 4  # of the general text, roughly; used only by the plan
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces

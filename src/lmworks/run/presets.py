@@ -13,7 +13,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
-from lmworks.base.settings import nearest
+from lmworks.base.settings import nearest, spelled
 
 DESCRIPTION_KEYS = ("about", "citation", "published")
 
@@ -38,12 +38,13 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """A preset by its name.
+    """A preset by its name, in which underscores count as hyphens.
 
     Raises:
         InputError: there is none; the message names the nearest.
     """
     choices = names()
+    name = spelled(name, choices)
     if name not in choices:
         near = nearest(name, choices)
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(choices)}"

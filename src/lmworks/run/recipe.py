@@ -14,7 +14,7 @@ from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
-from lmworks.base.settings import Overrides, Settings, build, merge
+from lmworks.base.settings import Overrides, Settings, build, merge, spelled
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.run import presets
 from lmworks.run.new_model import ModelSettings, NewTokenizer
@@ -71,7 +71,8 @@ class Recipe(_WithMethods):
 
     hints: ClassVar[dict[str, str]] = {
         "base": "leave it out: it is of commands that use a model, and says where the base of an adapter lies; "
-        "to train on from an adapter, merge it first: lmworks save ADAPTER FOLDER --base BASE"
+        "to train on from an adapter, merge it first: lmworks save ADAPTER FOLDER --base BASE",
+        "objective": "it is called task: --task masked, --task.mask_rate 0.2",
     }
 
     task: TaskSettings = Field(default_factory=TaskSettings)
@@ -187,12 +188,15 @@ def is_recipe(source: str) -> bool:
 
 def is_preset(source: str) -> bool:
     """Whether a source is the name of a preset, and no such path exists."""
-    return source in presets.names() and not Path(source).exists()
+    return spelled(source, presets.names()) in presets.names() and not Path(source).exists()
 
 
 def _write_out(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with :data:`SHORTHANDS` expanded."""
-    if "objective" in values:
-        raise InputError("is no known setting", "objective", "it is called task: --task masked, --task.mask_rate 0.2")
+    """The values with :data:`SHORTHANDS` expanded, and with the registered names of method and task."""
     named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}
-    return {**values, **named}
+    values = {**values, **named}
+    if isinstance(values.get("method"), str):
+        values["method"] = spelled(values["method"], methods.METHODS)
+    if isinstance(name := _group(values, "task").get("name"), str):
+        values["task"] = {**values["task"], "name": spelled(name, tasks.TASKS)}
+    return values

@@ -97,8 +97,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     is_inside = len(held_out_rows) > 0 and len(train_rows) == len(table)
     notes = [_data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
+    notes += note_few_held_out(recipe, held_out, table, is_inside)
     _leave_out(held_out, recipe.evaluate.measured)
-    notes += note_few_held_out(held_out)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _documents(sampled, examples.report, evaluation)

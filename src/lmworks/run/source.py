@@ -22,7 +22,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.families.opened import DTYPES
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
-from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config
+from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config, unfinished_run
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
 from lmworks.model.frozen_layers import stored_layers, weight_bytes, widen
@@ -130,6 +130,33 @@ def recipe_of(run: RunFolder) -> Recipe:
     else:
         recipe.model = _from(began_in, str(recipe.model))
     return recipe
+
+
+def tokenizer_of(source: str | Path, base: str | Path | None = None) -> Tokenizer:
+    """The tokenizer of any source of a model, an unfinished run among them, without the weights.
+
+    Args:
+        source: of the model.
+        base: of an adapter, where its base lies now.
+
+    Raises:
+        InputError: there is no such model, or it has no tokenizer.
+    """
+    run = unfinished_run(source, base=base)
+    if run is None:
+        return load_tokenizer(source, base=base)
+    tokenizer = source_of(recipe_of(run)).existing_tokenizer()
+    assert tokenizer is not None  # that of a new model lies in the run's folder
+    return tokenizer
+
+
+def config_of(source: str | Path, base: str | Path | None = None) -> ModelConfig:
+    """The config of any source of a model, an unfinished run among them, without the weights; see tokenizer_of."""
+    run = unfinished_run(source, base=base)
+    if run is None:
+        return read_config(source, base=base)
+    config = source_of(recipe_of(run)).config
+    return config.config(tokenizer_of(source).vocab_size) if isinstance(config, ModelSettings) else config
 
 
 def _from(folder: str, source: str) -> str:
@@ -251,7 +278,7 @@ class NewModel(Source):
 
     def existing_tokenizer(self) -> Tokenizer | None:
         """The tokenizer that the recipe names, if any."""
-        return None if self.choice.source is None else load_tokenizer(self.choice.source)
+        return None if self.choice.source is None else tokenizer_of(self.choice.source)
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Train or open the tokenizer, and initialize weights with the seed of training."""

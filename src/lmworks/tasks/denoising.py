@@ -11,7 +11,7 @@ from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
-from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.settings import DENOISING_MASK_RATE, TaskSettings
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ class Denoising(EncoderDecoderTask):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "mean_span", "permute_sentences", "decoder_start"})
-    default_mask_rate = 0.3
+    default_mask_rate = DENOISING_MASK_RATE
     decoder_start_role = "eos"
     figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 

@@ -45,11 +45,11 @@ PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", uni
 """The exponential of the loss, which stands before it."""
 
 ACCURACY = Figure(
-    "held_out_accuracy", "Tokens predicted", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
+    "held_out_accuracy", "Token accuracy", "held_out", "accuracy", "row_correct", "row_tokens", "share", "higher"
 )
 BITS = Figure(
     "held_out_bits",
-    "The same for any tokenizer",
+    LOSS.title,
     "held_out",
     "bits_per_byte",
     "row_nats",

@@ -17,7 +17,7 @@ from lmworks.data.examples import Examples, Report, limit_of, start_report
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
-from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.settings import MASK_RATE, TaskSettings
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ class Masked(Task):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
-    default_mask_rate = 0.15
+    default_mask_rate = MASK_RATE
     figures = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
 
     def __init__(

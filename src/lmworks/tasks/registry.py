@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import nearest
+from lmworks.base.settings import nearest, spelled
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
@@ -44,11 +44,12 @@ _COLUMNS = {
 
 
 def task_class(name: str) -> type[Task]:
-    """A task by its name.
+    """A task by its name, in which hyphens count as underscores.
 
     Raises:
         InputError: there is none; the nearest is named.
     """
+    name = spelled(name, TASKS)
     if name not in TASKS:
         near = nearest(name, list(TASKS))
         hint = f"did you mean {near[0]}?" if near else f"{AUTO}, or one of: {', '.join(TASKS)}"

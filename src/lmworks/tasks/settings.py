@@ -8,6 +8,9 @@ from pydantic import Field
 
 from lmworks.base.settings import Settings
 
+MASK_RATE, DENOISING_MASK_RATE = 0.15, 0.3
+"""Published fractions of hidden tokens: of BERT's and T5's tasks, and of BART's."""
+
 
 class TaskSettings(Settings):
     """What is learned from the rows. Each task uses some of these settings; the others must stay as they are."""
@@ -17,7 +20,10 @@ class TaskSettings(Settings):
         "chunks", description="Texts longer than a context: one chunk after another, or from a random token each time."
     )
     mask_rate: float | None = Field(
-        None, gt=0, lt=1, description="Fraction of words or tokens hidden; default 0.15, denoising 0.3."
+        None,
+        gt=0,
+        lt=1,
+        description=f"Fraction of words or tokens hidden; default {MASK_RATE}, denoising {DENOISING_MASK_RATE}.",
     )
     whole_words: bool = Field(False, description="masked: all tokens of a word are hidden together.")
     next_sentence: bool = Field(False, description="masked: pairs of sentences; does the second follow the first?")

@@ -12,7 +12,7 @@ from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.encoder_decoder import EncoderDecoderTask
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
-from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.settings import MASK_RATE, TaskSettings
 from lmworks.text.rows import DataSettings, Table
 from lmworks.text.tokenizer import Tokenizer
 
@@ -25,7 +25,7 @@ class Spans(EncoderDecoderTask):
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "mean_span", "decoder_start"})
-    default_mask_rate = 0.15
+    default_mask_rate = MASK_RATE
     figures = (LOSS, PERPLEXITY, ACCURACY, GENERAL_LOSS)
 
     def __init__(

@@ -1,0 +1,130 @@
+"""Figures of classifiers from predicted probabilities: accuracy, F1, ROC-AUC, confusion, calibration, mistakes.
+
+scikit-learn computes the scores; the calibration error is that of Guo et al. 2017 (equation 3). Knows no model and no
+file. In all signatures N is the number of texts and C that of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CALIBRATION_BINS = 10
+"""Bins of equal width between confidence 0 and 1."""
+SHOWN_MISTAKES = 10
+THRESHOLD = 0.5
+"""From this probability on a text has a label, where it may have several."""
+
+
+class Calibration(NamedTuple):
+    """How often a classifier is right when it is this confident.
+
+    Attributes:
+        error: expected calibration error in 0..1, the mean of |accuracy - confidence| over all predictions.
+        bins: of each bin that is not empty its mean confidence, its accuracy, and the number of its predictions.
+    """
+
+    error: float
+    bins: list[tuple[float, float, int]]
+
+
+def calibration(confidence: np.ndarray, correct: np.ndarray) -> Calibration:
+    """The calibration of predictions.
+
+    Args:
+        confidence: (N,) probability of what was predicted.
+        correct: (N,) whether it was right.
+    """
+    which = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = []
+    for number in np.unique(which):
+        inside = which == number
+        bins.append((float(confidence[inside].mean()), float(correct[inside].mean()), int(inside.sum())))
+    error = sum(count * abs(accuracy - mean) for mean, accuracy, count in bins) / max(1, len(confidence))
+    return Calibration(error, bins)
+
+
+def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Figures of a classifier that gives each text one label, as a JSON object.
+
+    Args:
+        probabilities: (N, C), each row adding up to 1.
+        classes: (N,) int, the right class of each text.
+        labels: C names.
+
+    Returns:
+        ``accuracy``, ``macro_f1`` and ``micro_f1`` over the classes that occur among ``classes`` or predictions,
+        ``roc_auc`` (macro, each class against the rest; None where fewer than two classes occur), ``confusion``
+        ((C, C), rows: right classes, columns: predicted), ``calibration_error``, ``calibration``, ``mistakes``
+        (numbers of texts, the most confident first), and by row ``row_correct``.
+    """
+    from sklearn import metrics
+
+    predicted, every = probabilities.argmax(axis=1), np.arange(len(labels))
+    confidence, correct = probabilities.max(axis=1), predicted == classes
+    measured = calibration(confidence, correct)
+    return {
+        "labels": list(labels),
+        "rows": len(classes),
+        "accuracy": float(metrics.accuracy_score(classes, predicted)),
+        "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
+        "micro_f1": float(metrics.f1_score(classes, predicted, average="micro", zero_division=0.0)),
+        "roc_auc": _area(classes[:, None] == every[None], probabilities),
+        "confusion": metrics.confusion_matrix(classes, predicted, labels=every).tolist(),
+        "calibration_error": measured.error,
+        "calibration": measured.bins,
+        "mistakes": most_confident(confidence, ~correct),
+        "row_correct": correct.astype(float).tolist(),
+    }
+
+
+def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Figures of a classifier that gives each text any number of labels, as a JSON object.
+
+    Args:
+        probabilities: (N, C), each between 0 and 1.
+        classes: (N, C) bool, the labels that each text has.
+        labels: C names.
+
+    Returns:
+        ``accuracy`` (share of texts whose labels are all right), ``macro_f1``, ``micro_f1``, ``roc_auc``,
+        ``calibration_error`` and ``calibration`` over all N x C decisions, ``mistakes``, ``row_correct``.
+    """
+    from sklearn import metrics
+
+    predicted = probabilities >= THRESHOLD
+    correct = (predicted == classes).all(axis=1)
+    confidence = np.where(predicted, probabilities, 1.0 - probabilities)
+    measured = calibration(confidence.ravel(), (predicted == classes).ravel())
+    wrong = np.where(predicted != classes, confidence, 0.0).max(axis=1)
+    return {
+        "labels": list(labels),
+        "rows": len(classes),
+        "accuracy": float(correct.mean()),
+        "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
+        "micro_f1": float(metrics.f1_score(classes, predicted, average="micro", zero_division=0.0)),
+        "roc_auc": _area(classes, probabilities),
+        "calibration_error": measured.error,
+        "calibration": measured.bins,
+        "mistakes": most_confident(wrong, ~correct),
+        "row_correct": correct.astype(float).tolist(),
+    }
+
+
+def most_confident(confidence: np.ndarray, wrong: np.ndarray, count: int = SHOWN_MISTAKES) -> list[int]:
+    """Numbers of the texts that were predicted wrongly, those with the greatest confidence first."""
+    order = np.argsort(-confidence, kind="stable")
+    return [int(number) for number in order if wrong[number]][:count]
+
+
+def _area(occurs: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Mean area under the ROC curve of the classes that some texts have and others lack; None without such a class."""
+    from sklearn import metrics
+
+    columns = [c for c in range(occurs.shape[1]) if 0 < occurs[:, c].sum() < len(occurs)]
+    if not columns:
+        return None
+    areas = [metrics.roc_auc_score(occurs[:, column], probabilities[:, column]) for column in columns]
+    return float(np.mean(areas))
