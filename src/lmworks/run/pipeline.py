@@ -206,7 +206,7 @@ def _hooks(setup: Setup) -> Hooks:
     return Hooks(
         evaluate=evaluation.held_out_figures if _evaluates_during_training(setup) else None,
         sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
-        library=setup.plan.memory.get("library"),
+        library_bytes=setup.plan.memory.get("library"),
     )
 
 

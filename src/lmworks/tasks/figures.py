@@ -1,4 +1,6 @@
-"""The figures of an evaluation: where each stands in the journal, and what it is called. Imports no torch."""
+"""The figures that compare the evaluations before and after training: their titles, and their place in the journal.
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,18 @@ from lmworks.base.figures import NATS_PER_BIT
 
 
 class Figure(NamedTuple):
-    """A figure of the evaluations before and after training.
+    """A figure of an evaluation.
 
     Attributes:
-        key: under which the card keeps it.
-        title: what a person reads.
-        part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
-        name: its name there.
-        numerators, denominators: its parts by row there; empty where no rows are kept.
+        key: its key in the report card.
+        title: its title in the report card.
+        part: the part of an ``evaluation`` event that contains it: held_out, general, task or numbers.
+        name: its key in that part.
+        numerators, denominators: keys of its values by row in that part; empty if there are none by row.
         unit: "nats per token" ...
         better: "lower" or "higher".
-        divisor: of the numerators, where they have another unit than the figure.
-        title_of_new: what a person reads of a new model, where it is something else.
+        divisor: of the numerators, which may have another unit than the figure.
+        title_of_new: its title for a new model; empty: the same.
     """
 
     key: str

@@ -29,7 +29,7 @@ from lmworks.model.feedforward import FeedForward
 from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import has_lora_term
 from lmworks.model.transformer import Transformer
-from lmworks.train.settings import TrainSettings, sized
+from lmworks.train.settings import TrainSettings, with_row_tokens
 
 ROW_TOKENS = (512, 1024)  # classes of the tokens of a row in training
 SMALL_NETWORK = 1 << 22  # parameters
@@ -70,7 +70,7 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
         reason = str(start["precision_reason"])
     if device.type != "cpu":
         return Arithmetic(precision, reason, {})
-    row_tokens = sized(settings, network.config, precision).room
+    row_tokens = with_row_tokens(settings, network.config, precision).row_capacity
     return Arithmetic(precision, reason, training_providers(network, precision, row_tokens))
 
 

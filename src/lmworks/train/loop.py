@@ -34,7 +34,7 @@ from lmworks.train.hooks import Hooks
 from lmworks.train.monitor import Monitor
 from lmworks.train.peak_memory import PeakMemory
 from lmworks.train.progress import Sums, TrainingProgress
-from lmworks.train.settings import TrainSettings, sized
+from lmworks.train.settings import TrainSettings, with_row_tokens
 from lmworks.train.step import (
     StepResult,
     accumulate_gradients,
@@ -95,14 +95,11 @@ def train(
     Raises:
         InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
     """
-    if not examples:
-        raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
+    _check_trainable(network, examples)
     process_memory.keep_memory()
     device = torch.device(device)
     run_arithmetic = arithmetic.of_run(network, run, settings, device)
-    settings = sized(settings, network.config, run_arithmetic.precision)
+    settings = with_row_tokens(settings, network.config, run_arithmetic.precision)
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
@@ -120,6 +117,13 @@ def train(
         process_memory.stop_keeping_memory()
         network.train(was_training)
         network.recompute_lowest(0)
+
+
+def _check_trainable(network: Transformer, examples: Sequence[Example]) -> None:
+    if not examples:
+        raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
 
 
 class _Training:
@@ -150,7 +154,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, originals, hooks.library)
+        self.memory = PeakMemory(network, originals, hooks.library_bytes)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
