@@ -4,10 +4,9 @@ Imports no torch.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-NATS_PER_BIT = math.log(2)
+from lmworks.base.figures import NATS_PER_BIT
 
 
 class Figure(NamedTuple):
