@@ -149,7 +149,8 @@ def save_folder(
     for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
         keys.setdefault(name, None)
     keys["torch_dtype"] = str(written_dtype).removeprefix("torch.")
-    theirs = to_theirs(family.table(config), weights)
+    tensors = to_theirs(family.table(config), weights)
+    theirs = {family.written_name(name, config): tensor for name, tensor in tensors.items()}
     need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize, "the model's weights")
     with atomic_folder(folder) as aside:
         _write_json(aside / CONFIG, keys)
