@@ -186,7 +186,7 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
 
 
 def main() -> None:
-    from lmworks.base import machine
+    from lmworks.base.processor import use_threads
 
     options = argparse.ArgumentParser()
     options.add_argument("method", choices=["lora", "full"])
@@ -194,7 +194,7 @@ def main() -> None:
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int, default=5)
     given = options.parse_args()
-    machine.use_threads()
+    use_threads()
     print(json.dumps(run(given.method, given.precision, given.work, given.steps)))
 
 

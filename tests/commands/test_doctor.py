@@ -11,6 +11,7 @@ import pytest
 
 from lmworks.base import machine, measurements
 from lmworks.base.probes import Rates
+from lmworks.base.processor import processor
 from lmworks.commands import doctor
 from lmworks.commands.main import main
 from lmworks.kernels import product_rates
@@ -34,7 +35,7 @@ def test_json_has_processor_rates_and_packages(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     text = capsys.readouterr().out
     output = json.loads(text)
-    assert output["processor"]["name"] == machine.processor().name
+    assert output["processor"]["name"] == processor().name
     assert output["rates"]["bfloat16"] == 300.0
     assert output["precision"]["auto"] == "bfloat16"
     assert output["packages"]["torch"] == version("torch")
@@ -47,7 +48,7 @@ def test_json_has_processor_rates_and_packages(capsys, tmp_path):
 def test_the_table_tells_the_same(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for words in (machine.processor().name, "300", "GFLOP/s", "GB/s", "nothing is cached"):
+    for words in (processor().name, "300", "GFLOP/s", "GB/s", "nothing is cached"):
         assert words in shown
 
 

@@ -9,7 +9,8 @@ import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.library import library
-from lmworks.kernels.matmul import NATIVE, PARTS, PROVIDERS, PYTORCH, ProductShape, available, matmul, providers
+from lmworks.kernels.matmul import PROVIDERS, available, matmul, providers, shape_of
+from lmworks.kernels.product_shapes import NATIVE, PARTS, PYTORCH, ProductShape
 
 SETS = library().instruction_sets() if library() is not None else []
 SHAPES = [
@@ -116,14 +117,14 @@ def test_other_strides_and_addends_of_other_sizes_are_refused() -> None:
 
 def test_shapes_follow_layout_and_size() -> None:
     x, weight, grad_y = torch.empty(500, 576), torch.empty(1536, 576), torch.empty(500, 1536)
-    assert str(ProductShape.of(x, weight.t())) == "float32 forward 576 1536 512"
-    assert str(ProductShape.of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
-    assert str(ProductShape.of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
-    assert str(ProductShape.of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
-    assert ProductShape.of(x[:8], weight.t()).tokens == 16
-    assert ProductShape.of(x[:17], weight.t()).tokens == 128
-    assert ProductShape.of(torch.empty(3000, 576), weight.t()).tokens == 1024
-    shape = ProductShape.of(x, weight.t())
+    assert str(shape_of(x, weight.t())) == "float32 forward 576 1536 512"
+    assert str(shape_of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
+    assert str(shape_of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
+    assert str(shape_of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
+    assert shape_of(x[:8], weight.t()).tokens == 16
+    assert shape_of(x[:17], weight.t()).tokens == 128
+    assert shape_of(torch.empty(3000, 576), weight.t()).tokens == 1024
+    shape = shape_of(x, weight.t())
     assert ProductShape.parse(str(shape)) == shape == ProductShape.of_linear("float32", "forward", 576, 1536, 500)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
-from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape, available
+from lmworks.kernels.matmul import available
 from lmworks.kernels.product_rates import ProductRates, best_rate
+from lmworks.kernels.product_shapes import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape
 
 SHAPES = [
     str(ProductShape.of_linear("float32", layout, 96, 128, 100))
@@ -159,7 +160,8 @@ def test_a_killed_measurement_is_made_again_by_the_next_process(monkeypatch: pyt
         "nonsense",
     ],
 )
-def test_a_cache_that_holds_something_else_is_measured_anew(values: object) -> None:
+def test_a_cache_that_holds_something_else_is_measured_anew(values: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_rates.measurements, "REPEAT_AFTER", 0.0)
     product_rates.measurements.write(product_rates.MEASUREMENT, values)  # type: ignore[arg-type]
     rates = product_rates.product_rates(SHAPES[:1])
     assert set(rates.gflops[SHAPES[0]]) == set(available("float32"))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmworks.base import machine, measurements
+from lmworks.base import measurements
 from lmworks.base.contention import ShareMeter
+from lmworks.base.processor import threads
 from lmworks.kernels.library import library
 
 MEASUREMENT = "reading 2"
@@ -49,7 +50,7 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
 
 
 def _measure(module: object) -> ReadingRates:
-    meter = ShareMeter(machine.threads())
+    meter = ShareMeter(threads())
     return ReadingRates({str(size): _rate(module, size) for size in SIZES}, meter.share())
 
 

@@ -163,7 +163,7 @@ def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, 
     place = "memory" if memory is None else "train.memory"
     budget = figures.storage(available) if memory is None or memory > available else figures.storage(memory)
     have = "this machine has" if memory is None or memory > available else "the budget is"
-    fixed = footprint.parts(setup)["weights"] + setup.process.library
+    fixed = footprint.parts(setup)["weights"] + setup.process.library_bytes
     below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
     fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
 from lmworks.kernels import library
@@ -65,7 +65,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
     model, task = evaluation.model, evaluation.task
     conditions: list[Any] = [
         _package_files(),
-        machine.identity(),
+        processor.identity(),
         library.describe(),
         sorted(providers.items()),
         model.config.model_dump(mode="json"),

@@ -92,12 +92,12 @@ class ProcessMemory:
     """Memory of this process.
 
     Attributes:
-        library: bytes of everything except the weights: interpreter, libraries, data.
+        library_bytes: bytes of everything except the weights: interpreter, libraries, data.
         opened: peak bytes until model and data are opened.
         available: bytes that the process may use in total; None: as many as this machine has now.
     """
 
-    library: int = LIBRARY_BYTES
+    library_bytes: int = LIBRARY_BYTES
     opened: int = 0
     available: int | None = None
 
@@ -214,7 +214,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     released = 4 * _cast_weights(setup) if copied and setup.weights.is_restorable else 0
     activations, gradients = _training_peak(setup)
     by_part = {
-        "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
+        "library": setup.process.library_bytes + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
         "weights": setup.weight_bytes + 4 * trained.count_added + copies - released,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),

@@ -17,6 +17,7 @@ import numpy as np
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
+from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
@@ -129,7 +130,7 @@ def make(
     train: TrainSettings,
     documents: DataStatistics,
     process: ProcessMemory,
-    rates: machine.Rates | None = None,
+    rates: Rates | None = None,
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     is_resumed: bool = False,

@@ -10,14 +10,15 @@ from torch import nn
 
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
+from lmworks.base.processor import use_threads
 from lmworks.kernels import library, product_rates
-from lmworks.kernels.matmul import (
+from lmworks.kernels.matmul import available
+from lmworks.kernels.product_shapes import (
     FORWARD,
     INPUT_GRADIENT,
     TOKENS,
     WEIGHT_GRADIENT,
     ProductShape,
-    available,
     token_class,
 )
 from lmworks.model import sizes
@@ -59,9 +60,9 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
     """
     before = next(iter(run.events("session")), None)
     if before is not None:
-        machine.use_threads(settings.threads or before["threads"])
+        use_threads(settings.threads or before["threads"])
         return Arithmetic(str(before["precision"]), str(before["precision_reason"]), before.get("providers", {}))
-    machine.use_threads(settings.threads)
+    use_threads(settings.threads)
     rates = product_rates.fastest_rates() if settings.precision == "auto" and device.type == "cpu" else None
     precision, reason = machine.choose_precision(settings.precision, device.type, rates)
     start = next(iter(run.events("start")), {})

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine, process_memory
+from lmworks.base import process_memory, processor
+from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
@@ -153,7 +154,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, originals, hooks.library)
+        self.memory = PeakMemory(network, originals, hooks.library_bytes)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
@@ -180,7 +181,7 @@ class _Training:
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._opening())
-        meter = machine.EnergyMeter()
+        meter = EnergyMeter()
         meter.start()
         first = self.step
         try:
@@ -332,7 +333,7 @@ class _Training:
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before = self.run.events("session")[-1]
-            for name, now in (("kernels", library.describe()), ("machine", machine.identity())):
+            for name, now in (("kernels", library.describe()), ("machine", processor.identity())):
                 if before.get(name) not in (None, now):
                     text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
                     self.progress.say(text)
@@ -385,7 +386,7 @@ class _Training:
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
             "kernels": library.describe(),
-            "machine": machine.identity(),
+            "machine": processor.identity(),
             "providers": self.arithmetic.providers,
         }
 
