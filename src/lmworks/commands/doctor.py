@@ -19,7 +19,7 @@ from lmworks.base.processor import processor
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import alias_entries, cache_entries, without_home
-from lmworks.kernels import library, product_rates
+from lmworks.kernels import native_module, product_rates
 from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
@@ -107,14 +107,14 @@ def _products(refresh: bool) -> dict[str, Any]:
 
 def _kernels() -> dict[str, Any]:
     """The native kernels: what they are, and what it costs where they are not."""
-    if library.library() is not None:
-        return {"built": True, "description": library.describe(), "cost": ""}
+    if native_module.native_module() is not None:
+        return {"built": True, "description": native_module.describe(), "cost": ""}
     cost = (
         "attention, norms, activations and the cross-entropy run in PyTorch, slower, and keep more memory: a block of "
         f"SmolLM2's shape trains at {_share_without_kernels():.0%} of this machine's float32 matrix rate, and the rest "
         "of its time is what the kernels are for (make bench-train measures both)"
     )
-    return {"built": False, "description": library.describe(), "cost": cost}
+    return {"built": False, "description": native_module.describe(), "cost": cost}
 
 
 def _share_without_kernels() -> float:

@@ -38,7 +38,7 @@ from lmworks.families.opened import (
 from lmworks.families.registry import family_of
 from lmworks.families.sentence_pooling import FILES, SentencePooling, read_pooling, write_pooling
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.stored_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 

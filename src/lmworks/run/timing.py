@@ -33,11 +33,11 @@ from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels import matmul
-from lmworks.kernels.library import library as kernels
+from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import store
 from lmworks.model.storage import BlockStorage, DenseStorage
+from lmworks.model.stored_layers import store
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import TrainingSetup, WeightFormat
