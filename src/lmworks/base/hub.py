@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from lmworks.base import preparation
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder, check_disk_space, human
 
@@ -95,6 +96,7 @@ def cached(text: str, content: ContentKind = "model") -> Path | None:
     return None if theirs is None else _opened(theirs)
 
 
+@preparation.timed(preparation.FETCHING)
 def fetch(text: str, content: ContentKind, say: Callable[[str], None]) -> Path:
     """A model folder (or GGUF file), or a folder of data files, fetched from the hub.
 

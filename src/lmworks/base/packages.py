@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from lmworks.base import preparation
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, atomic_write, cache_folder, check_disk_space, human, make_folder, sha256
 from lmworks.base.indexes import Archive, archives, download
@@ -57,6 +58,7 @@ class Package:
     size: int
 
 
+@preparation.timed(preparation.FETCHING)
 def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say = say_on_stderr) -> Package:
     """An archive of a package index, unpacked. What is in the cache is never fetched again.
 
