@@ -96,14 +96,14 @@ def test_paths_outside_of_the_home_stay(tmp_path):
 
 
 def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys):
-    from lmworks.kernels import library
+    from lmworks.kernels import native_module
 
     monkeypatch.setenv("LMWORKS_KERNELS", "off")
-    library._load.cache_clear()
+    native_module._load.cache_clear()
     try:
         assert main(["doctor"]) == 0
     finally:
-        library._load.cache_clear()
+        native_module._load.cache_clear()
     shown = " ".join(capsys.readouterr().out.split())
     assert "switched off by LMWORKS_KERNELS=off" in shown
     assert "% of this machine's float32 matrix rate" in shown

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lmworks.base.errors import InputError
-from lmworks.model.frozen_layers import StoredLinear, stored_layers
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 
 

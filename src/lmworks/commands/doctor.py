@@ -13,13 +13,13 @@ from typing import Any
 
 from lmworks.base import machine, process_memory
 from lmworks.base.contention import UNDISTURBED_SHARE
-from lmworks.base.files import cache_folder, folder_size, free_room, human
+from lmworks.base.files import cache_folder, folder_size, free_disk_space, human
 from lmworks.base.probes import PROBED_PRECISIONS
 from lmworks.base.processor import processor
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import alias_entries, cache_entries, without_home
-from lmworks.kernels import library, product_rates
+from lmworks.kernels import native_module, product_rates
 from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
@@ -79,7 +79,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "disk": {
             "cache": without_home(cache),
             "used": used,
-            "free": free_room(cache),
+            "free": free_disk_space(cache),
         },
         "offline": is_offline(),
         "packages": {name: _version(name) for name in _requirements(None)},
@@ -107,14 +107,14 @@ def _products(refresh: bool) -> dict[str, Any]:
 
 def _kernels() -> dict[str, Any]:
     """The native kernels: what they are, and what it costs where they are not."""
-    if library.library() is not None:
-        return {"built": True, "description": library.describe(), "cost": ""}
+    if native_module.native_module() is not None:
+        return {"built": True, "description": native_module.describe(), "cost": ""}
     cost = (
         "attention, norms, activations and the cross-entropy run in PyTorch, slower, and keep more memory: a block of "
         f"SmolLM2's shape trains at {_share_without_kernels():.0%} of this machine's float32 matrix rate, and the rest "
         "of its time is what the kernels are for (make bench-train measures both)"
     )
-    return {"built": False, "description": library.describe(), "cost": cost}
+    return {"built": False, "description": native_module.describe(), "cost": cost}
 
 
 def _share_without_kernels() -> float:

@@ -21,7 +21,7 @@ import torch
 
 from lmworks.base.machine import PRECISIONS
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.kernels.product_shapes import (
     FORWARD,
     INPUT_GRADIENT,
@@ -104,7 +104,7 @@ def available(precision: str) -> list[str]:
     names = [PYTORCH]
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         names.append(ONEDNN)
-    if library() is not None:
+    if native_module() is not None:
         names.append(NATIVE)
     return names
 
@@ -152,7 +152,7 @@ def native(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale:
     """The package's own kernel."""
     result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
     addend_rows = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
-    library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), addend_rows, scale)
+    native_module().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), addend_rows, scale)
     return result
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lmworks.base import measurements
 from lmworks.base.contention import ShareMeter
 from lmworks.base.processor import threads
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 MEASUREMENT = "reading 2"
 SIZES = (1, 8, 32, 128, 512)  # MB
@@ -43,7 +43,7 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     Args:
         refresh: measure again.
     """
-    module = library()
+    module = native_module()
     if module is None:
         return ReadingRates()
     return measurements.improved(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)

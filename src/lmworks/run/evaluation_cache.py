@@ -20,9 +20,9 @@ import torch
 from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
-from lmworks.kernels import library
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import native_module
 from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import stored_layers
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.train.identity import add_to_hash
 
@@ -66,7 +66,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
     conditions: list[Any] = [
         _package_files(),
         processor.identity(),
-        library.describe(),
+        native_module.describe(),
         sorted(providers.items()),
         model.config.model_dump(mode="json"),
         model.tokenizer.core.to_str(),
