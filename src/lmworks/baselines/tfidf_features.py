@@ -28,18 +28,18 @@ class Features(NamedTuple):
         rows: (M,) number of the text.
         columns: (M,) number of the n-gram.
         values: (M,) float64.
-        count: N.
+        texts: N.
     """
 
     rows: np.ndarray
     columns: np.ndarray
     values: np.ndarray
-    count: int
+    texts: int
 
     def times(self, weight: np.ndarray) -> np.ndarray:
         """Features (N, F) times weights (K, F), transposed: (N, K)."""
-        products = [np.bincount(self.rows, self.values * row[self.columns], minlength=self.count) for row in weight]
-        return np.stack(products, axis=1) if products else np.zeros((self.count, 0))
+        products = [np.bincount(self.rows, self.values * row[self.columns], minlength=self.texts) for row in weight]
+        return np.stack(products, axis=1) if products else np.zeros((self.texts, 0))
 
 
 def ngrams(text: str, settings: TfidfSettings) -> list[str]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write, need_room
+from lmworks.base.files import atomic_write, check_disk_space
 from lmworks.base.json_file import check_kinds, read_json, read_object
 from lmworks.base.settings import build
 from lmworks.baselines.tfidf_settings import TfidfSettings
@@ -51,7 +51,7 @@ def write(folder: Path, fitted: Fitted, settings: TfidfSettings) -> None:
         "settings": settings.model_dump(mode="json"),
         "notes": fitted.notes,
     }
-    need_room(folder, sum(array.nbytes for array in present.values()), "the classifier")
+    check_disk_space(folder, sum(array.nbytes for array in present.values()), "the classifier")
     atomic_write(folder / WEIGHTS, save(present, metadata={"format": "np"}))
     atomic_write(folder / VOCABULARY, json.dumps(fitted.vocabulary, ensure_ascii=False, indent=0) + "\n")
     atomic_write(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")

@@ -76,8 +76,8 @@ def fit(texts: Sequence[str], labels: Sequence[str], settings: TfidfSettings) ->
     vocabulary = [str(term) for term in vectorizer.get_feature_names_out()]
     idf = np.asarray(vectorizer.idf_, dtype=np.float64) if settings.weighting == "tfidf" else None
     weight, bias, link, platt, notes = _LEARN[settings.classifier](matrix, classes, names, settings)
-    arrays = (np.ascontiguousarray(part, dtype=np.float64) for part in (weight, bias))
-    return Fitted(names, vocabulary, idf, *arrays, link, platt, notes)
+    weight, bias = (np.ascontiguousarray(part, dtype=np.float64) for part in (weight, bias))
+    return Fitted(names, vocabulary, idf, weight, bias, link, platt, notes)
 
 
 def _vectorizer(settings: TfidfSettings) -> Any:
