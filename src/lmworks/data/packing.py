@@ -30,16 +30,16 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
         shape (1, S) has the same documents in the same order under the same segments.
     """
     rows: list[list[int]] = []
-    room: list[int] = []  # tokens that each row still has room for
+    free_tokens: list[int] = []  # of each row
     for index in sorted(range(len(examples)), key=lambda index: -examples[index].size):
         size = examples[index].size
-        place = next((row for row, left in enumerate(room) if left >= size), None)
+        place = next((row for row, left in enumerate(free_tokens) if left >= size), None)
         if place is None:
             rows.append([])
-            room.append(row_tokens)
+            free_tokens.append(row_tokens)
             place = len(rows) - 1
         rows[place].append(index)
-        room[place] -= size
+        free_tokens[place] -= size
     return [_flat([examples[index] for index in sorted(row)]) for row in rows]
 
 

@@ -36,8 +36,8 @@ def _read_windows(name: str, keys: Keys, layers: int) -> dict[str, Any]:
     window = keys.take("sliding_window", 4096)
     if name == "mistral":
         return {"sliding_window": window}
-    first, kinds = keys.take("max_window_layers", 28), keys.take("layer_types", None, list)
-    kinds = kinds or ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
+    num_full, kinds = keys.take("max_window_layers", 28), keys.take("layer_types", None, list)
+    kinds = kinds or ["full_attention" if i < num_full else "sliding_attention" for i in range(layers)]
     return {"sliding_window": window, "layer_kinds": kinds} if keys.take("use_sliding_window", False) else {}
 
 
