@@ -119,4 +119,5 @@ def write_vectors(
         table = pyarrow.table({"text": list(texts), "place": list(places), "vector": column})
         table = table.replace_schema_metadata({"lmworks": json.dumps(about, ensure_ascii=False)})
         parquet.write_table(table, content)
-    return atomic_write(path, content.getvalue())
+    atomic_write(path, content.getvalue())
+    return path
