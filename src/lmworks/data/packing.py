@@ -158,15 +158,16 @@ def _batch(
 
 def _labels(examples: Sequence[Example], begins: np.ndarray) -> dict[str, HeadLabels]:
     """By head, the labels of all documents that have some; ``begins``: index of each document's first token."""
-    by_head: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    by_head: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {}
     for example, begin in zip(examples, begins, strict=True):
         for head, labels in example.labels.items():
             if labels.places.max(initial=0) >= example.width:
                 raise ValueError(f"a label of head {head} stands at a token that does not pass through the network")
-            by_head.setdefault(head, []).append((begin + labels.places, labels.classes))
+            by_head.setdefault(head, []).append((begin + labels.places, labels.classes, labels.weight))
+    joined = {head: tuple(zip(*of_head, strict=True)) for head, of_head in by_head.items()}
     return {
-        head: HeadLabels(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*of_head, strict=True)))
-        for head, of_head in by_head.items()
+        head: HeadLabels(_tensor(np.concatenate(places)), _tensor(np.concatenate(classes)), sum(weights))
+        for head, (places, classes, weights) in joined.items()
     }
 
 

@@ -145,7 +145,8 @@ def save_folder(
     written_dtype = dtype_of(dtype) if dtype else _own_dtype(network)
     weights |= {f"{name}.weight": layer.storage.dequantized(written_dtype) for name, layer in stored_layers(network)}
     keys = _config_keys(config, family, hf_config or {}, written_dtype)
-    theirs = to_theirs(family.table(config), weights)
+    tensors = to_theirs(family.table(config), weights)
+    theirs = {family.written_name(name, config): tensor for name, tensor in tensors.items()}
     size = sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize
     check_disk_space(folder, size, "the model's weights")
     with atomic_folder(folder) as aside:
