@@ -38,11 +38,11 @@ def context_of(network: Transformer) -> int | None:
 def _groups(sizes: Sequence[int]) -> list[list[int]]:
     """Indices of texts, those of similar lengths together, as many as a row holds."""
     groups: list[list[int]] = []
-    room = 0
+    free_tokens = 0
     for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        if not groups or sizes[index] > room:
+        if not groups or sizes[index] > free_tokens:
             groups.append([])
-            room = ROW_TOKENS
+            free_tokens = ROW_TOKENS
         groups[-1].append(index)
-        room -= sizes[index]
+        free_tokens -= sizes[index]
     return groups

@@ -63,7 +63,7 @@ def open_saved_model(
 
 def _add_adapter(model: LanguageModel, path: Path) -> None:
     """Load the adapter in a folder into its base model, and use the folder's tokenizer and input format."""
-    loaded = registry.load_adapter(model.network, path, model.family)
+    adapter_notes = registry.load_adapter(model.network, path, model.family)
     notes = []
     if (path / "tokenizer.json").is_file():
         ends = model.tokenizer.end_ids if model.has_tokenizer else set()
@@ -71,7 +71,7 @@ def _add_adapter(model: LanguageModel, path: Path) -> None:
         model.tokenizer.end_ids |= ends
         notes = fit_tokenizer(model.tokenizer, model.config.vocab_size, str(path))
     model.input_format = InputFormat.read(path)
-    model.notes = [*notes, *model.notes, *loaded.notes]
+    model.notes = [*notes, *model.notes, *adapter_notes]
 
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:

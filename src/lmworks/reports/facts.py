@@ -10,7 +10,7 @@ from lmworks.tasks.registry import TASKS
 Card = dict[str, Any]
 FORMATTERS = {
     "seconds": figures.duration,
-    "bytes": figures.storage,
+    "bytes": figures.byte_size,
     "flops": lambda value: figures.scaled(value, "FLOP", 3),
 }
 
@@ -50,7 +50,7 @@ def _peak(parts: Card) -> str | None:
     if not sizes:
         return None
     ordered = sorted(sizes, key=lambda name: -sizes[name])
-    listed = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in ordered)
+    listed = ", ".join(f"{name} {figures.byte_size(sizes[name])}" for name in ordered)
     return f"{listed}; at {parts['stage']}" if parts.get("stage") else listed
 
 
@@ -60,7 +60,7 @@ def of_run(card: Card) -> list[tuple[str, str]]:
     total, trainable = numbers.get("total"), numbers.get("trainable")
     share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
     held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
-    size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
+    size = f" ({figures.byte_size(artefact['bytes'])})" if artefact.get("bytes") else ""
     lines = [
         ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
         ("data", str(card["run"]["data"]) if card["run"]["data"] else None),

@@ -69,13 +69,13 @@ def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
     ] or [setup]
     fit = next((candidate for candidate in candidates if fits(candidate, available)), candidates[-1])
     if fit.total > available:
-        fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(available)} now"
+        fault = f"the run needs {figures.byte_size(fit.total)}, this machine has {figures.byte_size(available)} now"
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
     outcome = f"within {_budget(setup)}" if fits(fit, available) else f"it may pass its budget of {_budget(setup)}"
     settings = f"{_checkpointing(fit)}, rows of {fit.train.row_capacity} tokens"
-    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {outcome}: {settings}")
+    return MemoryFit(fit, f"memory {figures.byte_size(fit.total)}, {outcome}: {settings}")
 
 
 def fits(setup: TrainingSetup, available: int) -> bool:
@@ -99,7 +99,7 @@ def _limit(setup: TrainingSetup, available: int) -> int:
     """The most bytes that a planned run may need."""
     if setup.train.memory is None:
         return available
-    return round(min(figures.parse_storage(setup.train.memory), available) * (1 - MARGIN))
+    return round(min(figures.parse_byte_size(setup.train.memory), available) * (1 - MARGIN))
 
 
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
@@ -141,33 +141,33 @@ def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, available: i
     """The fit with a note on why it is not in the preferred precision."""
     has_budget = preferred.train.memory is not None
     least = _smallest(preferred) if has_budget else preferred
-    limit = _budget(preferred) if has_budget else f"the {figures.storage(available)} that are free"
+    limit = _budget(preferred) if has_budget else f"the {figures.byte_size(available)} that are free"
     note = (
         f"{fit.setup.precision} instead of {preferred.precision}, which would need "
-        f"{figures.storage(least.total)}, to stay within {limit}"
+        f"{figures.byte_size(least.total)}, to stay within {limit}"
     )
     changes = fit.note.partition(": ")[2]
     return MemoryFit(fit.setup, f"{note}; {changes}" if changes else note)
 
 
 def _budget(setup: TrainingSetup) -> str:
-    return figures.storage(figures.parse_storage(str(setup.train.memory)))
+    return figures.byte_size(figures.parse_byte_size(str(setup.train.memory)))
 
 
 def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
     train, limit = setup.train, _limit(setup, available)
-    memory = figures.parse_storage(train.memory) if train.memory else None
+    memory = figures.parse_byte_size(train.memory) if train.memory else None
     need = setup.total if memory is None else _smallest(setup).total
     place = "memory" if memory is None else "train.memory"
     if memory is None or memory > available:
-        have = f"this machine has {figures.storage(available)}"
+        have = f"this machine has {figures.byte_size(available)}"
     else:
-        have = f"the budget is {figures.storage(memory)}"
+        have = f"the budget is {figures.byte_size(memory)}"
     fixed = footprint.parts(setup)["weights"] + setup.process.library_bytes
-    fixed_note = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
+    fixed_note = f"; weights and libraries alone take {figures.byte_size(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
-    fault = f"the run needs {figures.storage(need)}{at_least}, {have}{fixed_note}"
+    fault = f"the run needs {figures.byte_size(need)}{at_least}, {have}{fixed_note}"
     return InputError(fault, place, " or ".join(_remedies(setup, available, cheaper)))
 
 
@@ -202,4 +202,4 @@ def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
 
 
 def _option_value(size: float) -> str:
-    return figures.storage(size).replace(" ", "")
+    return figures.byte_size(size).replace(" ", "")

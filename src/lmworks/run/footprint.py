@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lmworks.kernels.library import library as kernels
+from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine, process_memory
+from lmworks.base import process_memory, processor
+from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
-from lmworks.kernels import library, matmul, product_rates
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import matmul, native_module, product_rates
+from lmworks.model.stored_layers import stored_layers
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
@@ -180,7 +181,7 @@ class _Training:
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._opening())
-        meter = machine.EnergyMeter()
+        meter = EnergyMeter()
         meter.start()
         first = self.step
         try:
@@ -332,7 +333,7 @@ class _Training:
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before = self.run.events("session")[-1]
-            for name, now in (("kernels", library.describe()), ("machine", machine.identity())):
+            for name, now in (("kernels", native_module.describe()), ("machine", processor.identity())):
                 if before.get(name) not in (None, now):
                     text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
                     self.progress.say(text)
@@ -384,8 +385,8 @@ class _Training:
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
-            "kernels": library.describe(),
-            "machine": machine.identity(),
+            "kernels": native_module.describe(),
+            "machine": processor.identity(),
             "providers": self.arithmetic.providers,
         }
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lmworks.base import process_memory
-from lmworks.model.frozen_layers import weight_bytes
+from lmworks.model.stored_layers import weight_bytes
 
 NEGLIGIBLE = 0.01  # a smaller relative increase does not move the peak to another stage
 BEFORE = "opening and evaluation before"
