@@ -119,8 +119,8 @@ def _tokenizer(tokenizer: Card | None) -> str | None:
     return f"{kind}vocabulary of {figures.count(tokenizer['vocab_size'])}, {tokenizer['source']}"
 
 
-def some(answers: list[list[Any]], most: int) -> list[list[Any]]:
-    """At most so many of (step, answer) pairs, the first and the last among them."""
+def spread_answers(answers: list[list[Any]], most: int) -> list[list[Any]]:
+    """At most ``most`` of the (step, answer) pairs, at equal intervals, the first and the last among them."""
     if len(answers) <= most:
         return answers
     return [answers[round(place * (len(answers) - 1) / (most - 1))] for place in range(most)]
