@@ -91,12 +91,12 @@ def _rows(data: Card) -> str:
 
 
 def _held_out(card: Card) -> str:
-    """Held-out rows, and what is measured of them where those are not whole rows."""
+    """Held-out rows, and what is evaluated of them where those are not whole rows."""
     rows, examples = card["data"]["held_out"], card["data"].get("held_out_examples")
     if examples is None or examples == rows:
         return figures.count(rows)
     if examples < rows:
-        return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
+        return f"{figures.count(rows)}, of which {figures.count(examples)} are evaluated"
     groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
     grouped = f"; the table's rows are {groups} groups of these" if 0 < groups < examples else ""
     held = f"the end of {figures.count_of(rows, 'text')}" if card["data"].get("divided_inside") else figures.count(rows)
