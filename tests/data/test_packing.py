@@ -159,16 +159,18 @@ def test_examples_with_and_without_source_are_not_mixed():
 def test_documents_with_and_without_types_or_labels_in_one_row():
     (batch,) = pack([document(4), rich(3, 0, 50, label=1)], 20)
     assert batch.types[0].tolist() == [0, 0, 0, 0, 0, 1]
-    assert [part.tolist() for part in batch.labels["topic"]] == [[3], [1]]
+    topic = batch.labels["topic"]
+    assert (topic.places.tolist(), topic.classes.tolist(), topic.weight) == ([3], [1], 1)
     assert batch.document_of(batch.labels["topic"].places).tolist() == [1]
     assert pack([document(4)], 20)[0].labels == {}
 
 
 def test_labels_stand_at_any_tokens_that_pass_through_the_network():
-    tags = Labels(np.array([0, 2]), np.array([4, 5]))
+    tags = Labels.of_tokens(np.array([0, 2]), np.array([4, 5]))
     first, second = (replace(rich(size, 0, 50, seed=size), labels={"tag": tags}) for size in (3, 4))
     (batch,) = pack([first, second], 20)
-    assert [part.tolist() for part in batch.labels["tag"]] == [[0, 2, 3, 5], [4, 5, 4, 5]]
+    joined = batch.labels["tag"]
+    assert (joined.places.tolist(), joined.classes.tolist(), joined.weight) == ([0, 2, 3, 5], [4, 5, 4, 5], 4)
     assert pad([first, second], 0, "left").labels["tag"].places.tolist() == [1, 3, 4, 6]
     with pytest.raises(ValueError, match="head tag stands at a token that does not pass"):
         pack([replace(document(3), labels={"tag": tags})], 20)

@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_is_left_out(make_run, run_events) -> None:
     [
         (80, 80, "80"),
         (80, None, "80"),  # of an older run
-        (200, 80, "200, of which 80 are measured"),
+        (200, 80, "200, of which 80 are evaluated"),
         (1, 2915, "1 in 2,915 examples; the table's rows are 80 groups of these"),
         (3, 12, "3 in 12 examples"),
     ],

@@ -43,7 +43,7 @@ GROUPS = {
         "next": Verb("next", False, "the likeliest next tokens of a text, or the likelier next sentence"),
         "fill": Verb("fill", False, "fill the blanks of a text"),
         "translate": Verb("translate", True, "write the target of a text with an encoder-decoder"),
-        "embed": Verb("embed", False, "vectors of texts, and how similar they are"),
+        "embed": Verb("embed", True, "vectors of the rows of a file, or of a few texts"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
     },

@@ -30,16 +30,16 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
         shape (1, S) has the same documents in the same order under the same segments.
     """
     rows: list[list[int]] = []
-    room: list[int] = []  # tokens that each row still has room for
+    free_tokens: list[int] = []  # of each row
     for index in sorted(range(len(examples)), key=lambda index: -examples[index].size):
         size = examples[index].size
-        place = next((row for row, left in enumerate(room) if left >= size), None)
+        place = next((row for row, left in enumerate(free_tokens) if left >= size), None)
         if place is None:
             rows.append([])
-            room.append(row_tokens)
+            free_tokens.append(row_tokens)
             place = len(rows) - 1
         rows[place].append(index)
-        room[place] -= size
+        free_tokens[place] -= size
     return [_flat([examples[index] for index in sorted(row)]) for row in rows]
 
 
@@ -158,15 +158,16 @@ def _batch(
 
 def _labels(examples: Sequence[Example], begins: np.ndarray) -> dict[str, HeadLabels]:
     """By head, the labels of all documents that have some; ``begins``: index of each document's first token."""
-    by_head: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    by_head: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {}
     for example, begin in zip(examples, begins, strict=True):
         for head, labels in example.labels.items():
             if labels.places.max(initial=0) >= example.width:
                 raise ValueError(f"a label of head {head} stands at a token that does not pass through the network")
-            by_head.setdefault(head, []).append((begin + labels.places, labels.classes))
+            by_head.setdefault(head, []).append((begin + labels.places, labels.classes, labels.weight))
+    joined = {head: tuple(zip(*of_head, strict=True)) for head, of_head in by_head.items()}
     return {
-        head: HeadLabels(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*of_head, strict=True)))
-        for head, of_head in by_head.items()
+        head: HeadLabels(_tensor(np.concatenate(places)), _tensor(np.concatenate(classes)), sum(weights))
+        for head, (places, classes, weights) in joined.items()
     }
 
 

@@ -97,7 +97,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     notes = [_data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
     notes += note_few_held_out(recipe, held_out, table, is_inside)
-    _leave_out(held_out, recipe.evaluate.measured)
+    _limit_held_out(held_out, recipe.evaluate.measured)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _statistics(sampled, examples.report, evaluation)
@@ -178,7 +178,7 @@ def _data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:
     return f"{note}; {count_of(held_out.report.rows, 'row')} held out in {rest}" if len(held_out) else note
 
 
-def _leave_out(held_out: Examples, most: int | None) -> None:
+def _limit_held_out(held_out: Examples, most: int | None) -> None:
     """Keep only ``most`` held-out examples, at equal intervals."""
     if most is not None and len(held_out) > most:
         held_out.items = spread(held_out.items, most)
