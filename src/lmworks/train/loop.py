@@ -180,7 +180,7 @@ class _Training:
         self._resume()
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
-        self.run.write("session", **self._opening())
+        self.run.write("session", **self._session_entries())
         meter = EnergyMeter()
         meter.start()
         first = self.step
@@ -372,7 +372,7 @@ class _Training:
             checkpoint.restore(checkpoint.read(self.run, best).tensors, self.named)
             self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
 
-    def _opening(self) -> dict[str, Any]:
+    def _session_entries(self) -> dict[str, Any]:
         stored = sum(prod(layer.storage.shape) for _, layer in stored_layers(self.network))
         parameters = stored + sum(parameter.numel() for parameter in self.network.parameters())
         return {
