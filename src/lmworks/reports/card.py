@@ -7,6 +7,7 @@ or was copied from another machine; it never writes into the journal. Verdicts a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +225,21 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
     return {
         "seconds": sum(_seconds(session) for session in sessions) or None,
         "training_seconds": sum(e.get("seconds") or 0.0 for e in steps) or finish.get("training_seconds"),
+        "preparation": _preparation(events),
         "peak_memory": max((e["peak_memory"] for e in events if e.get("peak_memory")), default=None),
         "peak_parts": _peak_parts(events),
         "flops": _flops(ends, steps, finish),
         "energy": _energy(events, ends),
     }
+
+
+def _preparation(events: list[Event]) -> dict[str, float]:
+    """Seconds of fetching and measuring before the run, and before it was resumed, which its time does not include."""
+    recorded = Counter[str]()
+    for event in events:
+        if event["event"] in ("start", "resume"):
+            recorded.update(event.get("preparation") or {})
+    return dict(recorded)
 
 
 def _peak_parts(events: list[Event]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     counted = ", ".join(str(energy[key]) for key in ("assumption", "note") if energy.get(key))
     joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
+        *_preparation(card["costs"].get("preparation") or {}),
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
         ("of the machine's measured rate", figures.percent(limit, 2) if limit else None),
         ("peak memory: parts", _peak(card["costs"].get("peak_parts") or {})),
@@ -42,6 +43,11 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
         ("energy counts", counted if joules else None),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _preparation(seconds: Card) -> list[tuple[str, str | None]]:
+    """What was done before the run, and once on this machine: the run's time does not include it."""
+    return [(f"before: {work}", f"{figures.duration(spent)}, not in the time above") for work, spent in seconds.items()]
 
 
 def _peak(parts: Card) -> str | None:

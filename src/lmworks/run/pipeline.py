@@ -143,7 +143,7 @@ def _resume(run: RunFolder, say: Say) -> Run:
     say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)
-    run.write("resume", threads=started[0]["threads"])
+    run.write("resume", threads=started[0]["threads"], preparation=setup.preparation)
     return _run_stages(run, setup, say)
 
 
@@ -283,6 +283,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "threads": use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
+        "preparation": setup.preparation,
         "notes": setup.model.notes,
     }
 
