@@ -44,6 +44,8 @@ GROUPS = {
         "fill": Verb("fill", False, "fill the blanks of a text"),
         "translate": Verb("translate", True, "write the target of a text with an encoder-decoder"),
         "embed": Verb("embed", True, "vectors of the rows of a file, or of a few texts"),
+        "search": Verb("search", True, "the rows of a file that are nearest in meaning to a query"),
+        "similar": Verb("similar", False, "how similar texts are; one word in two texts, layer by layer"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
     },
