@@ -25,7 +25,7 @@ from lmworks.run import presets
 STEPS, ROWS = 3, 160
 TOKENS = 2048  # of a step from scratch: rows are as large as with more
 BUDGETS = {"lora": "1.35GB", "full": "3GB"}
-LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
+TIMEOUT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def main() -> None:
             if given.only and label not in given.only:
                 continue
             try:
-                results[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], limit=LIMIT)
+                results[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], timeout=TIMEOUT)
             except arms.Failed as failure:
                 results[label] = {"left out": str(failure)[-600:]}
                 print(f"{label:<24} left out: {str(failure).splitlines()[-1]}", flush=True)

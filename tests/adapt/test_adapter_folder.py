@@ -74,9 +74,9 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
     assert not torch.allclose(logits(ours), base, atol=1e-2)
     same(logits(theirs), logits(ours))
     again = make_pair(kind)[1]
-    loaded = load_adapter(again, tmp_path, family)
+    notes = load_adapter(again, tmp_path, family)
     same(logits(again), logits(ours))
-    assert loaded.notes == []
+    assert notes == []
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "some/base"
 
 
@@ -131,7 +131,8 @@ def test_switched_off_detached_and_merged():
     with adapters.disabled(ours):
         assert torch.equal(logits(ours), base)
     assert torch.equal(logits(ours), adapted)
-    assert adapters.merge(ours) == 14
+    assert len(list(adapters.adapters(ours))) == 14
+    adapters.merge(ours)
     assert not list(adapters.adapters(ours))
     same(logits(ours), adapted)
     _, ours, _ = make_pair("llama")
@@ -172,7 +173,7 @@ def test_another_base_gives_a_note(tmp_path):
     adapter_folder.save(ours, tmp_path, family, "the/base")
     _, other, _ = make_pair("llama")
     other.layers[0].mlp.up_proj.weight.data.mul_(2)
-    assert "the/base" in load_adapter(other, tmp_path, family).notes[0]
+    assert "the/base" in load_adapter(other, tmp_path, family)[0]
 
 
 def test_a_target_that_means_nothing_names_what_there_is():

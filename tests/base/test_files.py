@@ -41,7 +41,8 @@ def test_a_file_is_written_and_replaced(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = files.atomic_write(tmp_path / "a.txt", "old")
+    path = tmp_path / "a.txt"
+    files.atomic_write(path, "old")
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")

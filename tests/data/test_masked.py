@@ -15,8 +15,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.documents import encode_documents
 from lmworks.data.examples import check_report
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
-from lmworks.text.rows import Row
+from lmworks.text.rows import DataSettings, Row
 
 BERT, ROBERTA, SIGNS = bert_like(), roberta_like(), characters()
 TOKENIZERS = {"bert": BERT, "roberta": ROBERTA, "characters": SIGNS}

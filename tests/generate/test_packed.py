@@ -10,9 +10,9 @@ import torch
 
 from lmworks.generate.packed import FourBitLinear, make_fast
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear, store, stored_layers
 from lmworks.model.initialization import draw
 from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, store, stored_layers
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 

@@ -10,8 +10,9 @@ import pytest
 
 from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
-from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape, available
+from lmworks.kernels.matmul import available
 from lmworks.kernels.product_rates import ProductRates, best_rate
+from lmworks.kernels.product_shapes import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape
 
 SHAPES = [
     str(ProductShape.of_linear("float32", layout, 96, 128, 100))

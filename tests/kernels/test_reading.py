@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lmworks.kernels import reading
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 
 def test_a_disturbed_measurement_is_made_again_and_a_quiet_one_is_kept(monkeypatch, tmp_path):
-    if library() is None:
+    if native_module() is None:
         pytest.skip("the native kernels are not built")
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path))
     monkeypatch.setattr(reading, "SIZES", (1, 8))

@@ -10,7 +10,7 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import make
 from lmworks.base.errors import InputError
 from lmworks.base.figures import parse_storage
-from lmworks.base.machine import Rates
+from lmworks.base.probes import Rates
 from lmworks.base.settings import build, parse_overrides
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan

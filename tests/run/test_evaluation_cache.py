@@ -88,7 +88,7 @@ def test_what_differs_is_measured(model: Path, tmp_path: Path, measured: list[st
         assert len(measured) == 2, number
     measured.clear()
     with monkeypatch.context() as patch:
-        patch.setattr("lmworks.kernels.library.describe", lambda: "none: LMWORKS_KERNELS is off")
+        patch.setattr("lmworks.kernels.native_module.describe", lambda: "none: LMWORKS_KERNELS is off")
         run(model, data, tmp_path / "pytorch")
     assert len(measured) == 2
     measured.clear()

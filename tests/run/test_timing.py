@@ -8,7 +8,7 @@ from lmworks.adapt.registry import METHODS, make
 from lmworks.base.files import cache_folder
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.stored_layers import stored_layers
 from lmworks.run import timing
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.train.settings import TrainSettings

@@ -33,7 +33,7 @@ memory.end_stage("training")
 del activations
 memory.end_stage("saving")
 weights = sum(weight.nbytes for weight in network.parameters())
-print(json.dumps([first, memory.library, weights, memory.parts(network, optimizer)]))
+print(json.dumps([first, memory.library_bytes, weights, memory.parts(network, optimizer)]))
 """
 
 
@@ -55,7 +55,7 @@ def test_a_run_writes_them(make_network, make_examples, tmp_path) -> None:
     run = RunFolder.create(tmp_path / "run", "")
     settings = TrainSettings(precision="float32", steps=2, batch_size=4, recompute=1)
     network = make_network()
-    train(network, make_examples(), settings, run, Hooks(quiet=True, library=50 * MEGABYTE))
+    train(network, make_examples(), settings, run, Hooks(quiet=True, library_bytes=50 * MEGABYTE))
     end = run.events("session_end")[-1]
     parts = end["peak_parts"]
     assert (parts["library"], parts["weights"]) == (50 * MEGABYTE, sum(w.nbytes for w in network.parameters()))

@@ -91,25 +91,14 @@ def write(
     """
     rows = family.table(config)
     theirs, transposed = _fuse(rows, factors, outputs)
-    everywhere = {place.module for name in outputs if (place := their_place(rows, name))}
-    rank_and_alpha = {name: (update.rank, update.alpha) for name, update in theirs.items()}
-    (rank, alpha), _ = Counter(rank_and_alpha.values()).most_common(1)[0]
-    rank_pattern, alpha_pattern = {}, {}
-    for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
-        modules = {name for name, own in rank_and_alpha.items() if own == other}
-        for suffix in _suffixes(modules, set(theirs)):
-            rank_pattern[suffix], alpha_pattern[suffix] = other
+    all_modules = {place.module for name in outputs if (place := their_place(rows, name))}
     adapter_config = {
+        **_ranks_and_targets(theirs, all_modules),
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_source or None,
         "inference_mode": True,
-        "r": rank,
-        "lora_alpha": alpha,
         "lora_dropout": dropout,
-        "target_modules": _suffixes(set(theirs), everywhere),
-        "rank_pattern": rank_pattern,
-        "alpha_pattern": alpha_pattern,
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
@@ -124,6 +113,30 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / WEIGHTS, to_bytes(tensors, {"format": "pt"}))
     atomic_write(folder / CONFIG, json.dumps(adapter_config, indent=2, sort_keys=True) + "\n")
+
+
+def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> dict[str, Any]:
+    """The keys of adapter_config.json that say which modules are adapted, and by which ranks and alphas: the most
+    frequent pair for all, the others by the ends of their modules' names.
+
+    Args:
+        theirs: updates by their module names.
+        all_modules: their names of all linears, adapted or not.
+    """
+    rank_and_alpha = {name: (update.rank, update.alpha) for name, update in theirs.items()}
+    (rank, alpha), _ = Counter(rank_and_alpha.values()).most_common(1)[0]
+    rank_pattern, alpha_pattern = {}, {}
+    for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
+        modules = {name for name, own in rank_and_alpha.items() if own == other}
+        for suffix in _suffixes(modules, set(theirs)):
+            rank_pattern[suffix], alpha_pattern[suffix] = other
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": _suffixes(set(theirs), all_modules),
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+    }
 
 
 def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, Factors], dict[str, Any]]:

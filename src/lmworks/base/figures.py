@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 UNKNOWN = "–"
+NATS_PER_BIT = math.log(2)
 LISTED, LONGEST = 10, 40
 """Names of a list that are printed, and characters of each."""
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")

@@ -122,7 +122,7 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="backslashreplace")
 
 
-def atomic_write(path: str | Path, content: bytes | str) -> Path:
+def atomic_write(path: str | Path, content: bytes | str) -> None:
     """Writes a file wholly or not at all, and to the disk itself; a text as UTF-8. Missing folders are made.
 
     A link is followed: what it points to is written, and the link stays.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmworks.model.config import ModelConfig
     from lmworks.tasks.settings import TaskSettings
     from lmworks.tasks.task import Task
-    from lmworks.text.corpus import Table
+    from lmworks.text.rows import Table
     from lmworks.text.tokenizer import Tokenizer
 
 LEARNED = "bold green"
@@ -101,13 +101,14 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.tasks import registry
     from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
+    from lmworks.text.rows import DataSettings
 
     if args.seed < 0:
         raise InputError("a seed is not negative", "--seed", "give 0 or more")
     values = data_overrides(rest)
     named = {"name": args.task} if args.task else {}
     task_settings = build(TaskSettings, {**values.pop("task", {}), **named}, "the command line: task")
-    settings = build(corpus.DataSettings, values, "the command line")
+    settings = build(DataSettings, values, "the command line")
     table = corpus.read(args.data, settings)
     tokenizer, config = tokenizer_of(args.model, args.base), config_of(args.model, args.base)
     task = _task(task_settings, table, tokenizer, config)

@@ -113,6 +113,46 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
     }
 
 
+def with_texts(
+    figures: dict[str, Any],
+    probabilities: np.ndarray,
+    classes: np.ndarray,
+    texts: Sequence[str],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The figures as the journal keeps them: the mistakes are rows with their texts instead of numbers of texts.
+
+    Args:
+        figures: of :func:`single_label_figures` or :func:`multi_label_figures`.
+        probabilities, classes: what they were computed from.
+        texts, places: of the N rows.
+
+    Returns:
+        The figures; each of ``mistakes`` is an object of ``place``, ``text``, ``label`` (the right one),
+        ``predicted`` and ``probability`` (the confidence in what was predicted). Several labels are joined by commas.
+    """
+    labels = figures["labels"]
+    mistakes = []
+    for number in figures["mistakes"]:
+        row, right = probabilities[number], classes[number]
+        if classes.ndim == 1:
+            predicted, label, confidence = labels[int(row.argmax())], labels[int(right)], row.max()
+        else:
+            has = row >= THRESHOLD
+            predicted, label = (", ".join(np.array(labels, dtype=object)[side]) for side in (has, right.astype(bool)))
+            confidence = np.where(has, row, 1.0 - row)[has != right].max()
+        mistakes.append(
+            {
+                "place": places[number],
+                "text": texts[number],
+                "label": label,
+                "predicted": predicted,
+                "probability": float(confidence),
+            }
+        )
+    return {**figures, "mistakes": mistakes}
+
+
 def most_confident(confidence: np.ndarray, wrong: np.ndarray, count: int = SHOWN_MISTAKES) -> list[int]:
     """Numbers of the texts that were predicted wrongly, those with the greatest confidence first."""
     order = np.argsort(-confidence, kind="stable")

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import NATS_PER_BIT
 from lmworks.data.batch import Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
@@ -169,7 +170,7 @@ def perplexity(loss: float) -> float:
 
 def bits_per_byte(nats: float, size: int) -> float:
     """Nats of a text of so many bytes as bits per byte: comparable across tokenizers; NaN where nothing was scored."""
-    return nats / math.log(2) / size if size else math.nan
+    return nats / NATS_PER_BIT / size if size else math.nan
 
 
 def score_texts(

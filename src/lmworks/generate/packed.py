@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmworks.model.frozen_layers import StoredLinear, product, stored_layers
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
+from lmworks.model.stored_layers import StoredLinear, product, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 

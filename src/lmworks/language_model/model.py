@@ -29,7 +29,7 @@ from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.input_format import Input, InputFormat
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import widen
+from lmworks.model.stored_layers import widen
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.messages import with_texts

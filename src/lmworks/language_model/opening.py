@@ -1,7 +1,6 @@
-"""The one door: any source -> a language model.
+"""Opens a language model from any saved source: what base/sources finds, or the folder of a finished run.
 
-A source is anything of the grammar in base/sources, a folder with an adapter (its base is opened with it), or a run
-folder (its result is opened).
+Of a folder with an adapter, the base is opened too; of a run, its result.
 """
 
 from __future__ import annotations
@@ -42,30 +41,43 @@ def open_saved_model(
         offline: fetch nothing; default: as LMWORKS_OFFLINE says.
         storage: "bfloat16" or "stored": frozen matrices that take less memory than ``dtype``, rounded to bfloat16 or as
             the file has them (a GGUF's blocks). They are dequantized where they are used; adapters train over them.
-        base: of an adapter: the model that it was trained on, where the adapter's config names it no longer rightly.
-            Refused with any other source.
+        base: of an adapter: the model that it was trained on, where it has moved since the adapter's config was
+            written. Refused with any other source.
 
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
     local = _resolve(source, offline)
-    notes = [local.note] if local.note else []
     if (local.path / "adapter_config.json").is_file():
-        at = adapter_folder.base_of(local.path, base, offline)
-        model = open_saved_model(at, dtype=dtype, device=device, offline=offline, storage=storage)
-        loaded = registry.load_adapter(model.network, local.path, model.family)
-        if (local.path / "tokenizer.json").is_file():
-            ends = model.tokenizer.end_ids if model.has_tokenizer else set()
-            model.tokenizer = Tokenizer.open(local.path)
-            model.tokenizer.end_ids |= ends
-            notes += fit_tokenizer(model.tokenizer, model.config.vocab_size, str(local.path))
-        model.input_format = InputFormat.read(local.path)
-        model.source, model.notes = str(source), [*notes, *model.notes, *loaded.notes]
-        return model
-    if base is not None:
-        raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
-    open_file = gguf.open_gguf if local.path.is_file() else folder.open_folder
-    opened = open_file(local.path, dtype, device if storage else "cpu", storage)
+        base_source = adapter_folder.base_of(local.path, base, offline)
+        model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
+        _add_adapter(model, local.path)
+    else:
+        if base is not None:
+            raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
+        model = _open_whole_model(local.path, str(source), dtype, device, storage)
+    model.source = str(source)
+    model.notes = [*([local.note] if local.note else []), *model.notes]
+    return model
+
+
+def _add_adapter(model: LanguageModel, path: Path) -> None:
+    """Load the adapter in a folder into its base model, and use the folder's tokenizer and input format."""
+    adapter_notes = registry.load_adapter(model.network, path, model.family)
+    notes = []
+    if (path / "tokenizer.json").is_file():
+        ends = model.tokenizer.end_ids if model.has_tokenizer else set()
+        model.tokenizer = Tokenizer.open(path)
+        model.tokenizer.end_ids |= ends
+        notes = fit_tokenizer(model.tokenizer, model.config.vocab_size, str(path))
+    model.input_format = InputFormat.read(path)
+    model.notes = [*notes, *model.notes, *adapter_notes]
+
+
+def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:
+    """Open a Hugging Face folder or a GGUF file; arguments as in :func:`open_saved_model`."""
+    open_file = gguf.open_gguf if path.is_file() else folder.open_folder
+    opened = open_file(path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
     if tokenizer is not None and (end := chat.end_of_turn(tokenizer)) is not None:
         tokenizer.end_ids.add(end)
@@ -73,13 +85,13 @@ def open_saved_model(
         network=opened.network.to(device).eval(),
         own_tokenizer=tokenizer,
         family=opened.family,
-        source=str(source),
-        base=str(source),
+        source=source,
+        base=source,
         hf_config=opened.hf_config,
         generation=opened.generation,
-        notes=[*notes, *opened.notes],
+        notes=list(opened.notes),
         pooling=opened.pooling,
-        input_format=InputFormat.read(local.path) if local.path.is_dir() else None,
+        input_format=InputFormat.read(path) if path.is_dir() else None,
     )
 
 
@@ -108,7 +120,7 @@ def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> Tokenizer:
-    """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`load`."""
+    """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`open_saved_model`."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
         return load_tokenizer(adapter_folder.base_of(path, base, offline), offline=offline)
@@ -116,7 +128,7 @@ def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str
 
 
 def read_config(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> ModelConfig:
-    """Read only the config, without weights; ``base`` as in :func:`load`."""
+    """Read only the config, without weights; ``base`` as in :func:`open_saved_model`."""
     path = _resolve(source, offline).path
     if (path / "adapter_config.json").is_file():
         return read_config(adapter_folder.base_of(path, base, offline), offline=offline)

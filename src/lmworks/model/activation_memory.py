@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from lmworks.kernels.library import NATIVE_ACTIVATIONS
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
 from lmworks.model.fusion import is_fusable
 from lmworks.model.sizes import LinearShape, linears, stacks

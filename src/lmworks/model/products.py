@@ -16,12 +16,12 @@ from torch import nn
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.library import library
 from lmworks.kernels.matmul import matmul
+from lmworks.kernels.native_module import native_module
 from lmworks.model import accumulation
-from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredLinear
 
 OptionalTensor = torch.Tensor | None
 TENSORS = 4  # per linear: weight, bias, A, B
@@ -321,5 +321,5 @@ def _drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
+    native_module().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
     return y

@@ -21,8 +21,6 @@ from lmworks.model.attention import Rotation
 from lmworks.model.block import Block, BlockInputs
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear
-from lmworks.model.frozen_layers import linear as stored_linear
 from lmworks.model.heads import Heads
 from lmworks.model.linear import Linear, linear
 from lmworks.model.masks import AttentionMask, document_lengths
@@ -30,6 +28,8 @@ from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
 from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
+from lmworks.model.stored_layers import linear as stored_linear
 
 
 class Output(NamedTuple):

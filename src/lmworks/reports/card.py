@@ -14,7 +14,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, summary
+from lmworks.reports import advice, classification, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -51,9 +51,15 @@ def build(run: str | Path) -> dict[str, Any]:
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
         "parameters": start.get("parameters") or {},
-        "compared": {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")},
+        "compared": {
+            "before": first.get("when"),
+            "before_name": first.get("name"),
+            "after": last.get("when"),
+            "step": last.get("step"),
+        },
         "measures": listed,
         "how": HOW,
+        "classification": classification.of_evaluation(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,

@@ -74,7 +74,7 @@ def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
     if setup.train.memory is None:
         return MemoryFit(fit)
     outcome = f"within {_budget(setup)}" if fits(fit, available) else f"it may pass its budget of {_budget(setup)}"
-    settings = f"{_checkpointing(fit)}, rows of {fit.train.room} tokens"
+    settings = f"{_checkpointing(fit)}, rows of {fit.train.row_capacity} tokens"
     return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {outcome}: {settings}")
 
 
@@ -105,7 +105,7 @@ def _limit(setup: TrainingSetup, available: int) -> int:
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Setups in order of decreasing memory: activation checkpointing of more and more blocks, then the same with rows
     of half the size, and so on."""
-    rows, least = [setup.train.room], max(MIN_ROW_TOKENS, setup.row.longest)
+    rows, least = [setup.train.row_capacity], max(MIN_ROW_TOKENS, setup.row.longest)
     while setup.train.packing and rows[-1] > least:
         rows.append(max(least, rows[-1] // 2))
     for row_tokens in rows:
@@ -132,8 +132,8 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
     changes = []
     if fitting.recomputed > request.recomputed:
         changes.append(_checkpointing(fitting))
-    if fitting.train.room < request.train.room:
-        changes.append(f"rows have {fitting.train.room} tokens instead of {request.train.room}")
+    if fitting.train.row_capacity < request.train.row_capacity:
+        changes.append(f"rows have {fitting.train.row_capacity} tokens instead of {request.train.row_capacity}")
     return f"to stay within {_budget(request)}: " + ", ".join(changes)
 
 
@@ -163,7 +163,7 @@ def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, 
     place = "memory" if memory is None else "train.memory"
     budget = figures.storage(available) if memory is None or memory > available else figures.storage(memory)
     have = "this machine has" if memory is None or memory > available else "the budget is"
-    fixed = footprint.parts(setup)["weights"] + setup.process.library
+    fixed = footprint.parts(setup)["weights"] + setup.process.library_bytes
     below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
     fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from lmworks.base import machine
+from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
-from lmworks.kernels import library
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import native_module
 from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import stored_layers
 from lmworks.run.evaluation import Evaluation, Figures
+from lmworks.train.identity import add_to_hash
 
 MAX_FILES = 50  # cached evaluations; the oldest are deleted
 PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
@@ -65,8 +65,8 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
     model, task = evaluation.model, evaluation.task
     conditions: list[Any] = [
         _package_files(),
-        machine.identity(),
-        library.describe(),
+        processor.identity(),
+        native_module.describe(),
         sorted(providers.items()),
         model.config.model_dump(mode="json"),
         model.tokenizer.core.to_str(),
@@ -80,9 +80,9 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
         [[getattr(prompt, part) for part in PROMPT_PARTS] for prompt in evaluation.prompts],
     ]
     digest = hashlib.sha256()
-    _update(digest, conditions)
+    add_to_hash(digest, conditions)
     for name, weight in _weights(model.network):
-        _update(digest, [name, weight])
+        add_to_hash(digest, [name, weight])
     return digest.hexdigest()[:32]
 
 
@@ -98,20 +98,3 @@ def _weights(network: torch.nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
     for name, layer in stored_layers(network):
         storage = layer.storage
         yield name, storage.blocks if isinstance(storage, BlockStorage) else storage.dequantized()
-
-
-def _update(digest: Any, value: object) -> None:
-    """Add a value to a hash: arrays by their bytes, sequences and mappings by their parts."""
-    if isinstance(value, torch.Tensor):
-        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"array {value.dtype} {value.shape}".encode() + value.tobytes())
-    elif isinstance(value, Mapping):
-        _update(digest, sorted(value.items()))
-    elif isinstance(value, list | tuple):
-        digest.update(f"{len(value)} parts".encode())
-        for part in value:
-            _update(digest, part)
-    else:
-        digest.update(f"{type(value).__name__} {value!r} ".encode())

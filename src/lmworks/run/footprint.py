@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lmworks.kernels.library import library as kernels
+from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
@@ -46,9 +46,9 @@ class DataStatistics:
         labels: number of tokens that each classification head reads, by its name.
         evaluation_tokens: tokens of the evaluation before training, and of that after it, sources included.
         held_out_tokens: tokens of an evaluation during training.
-        answer_rows: answers generated at a time in evaluation. answer_steps: tokens generated for each group of
-            them in one evaluation, where every answer is as long as it may be.
-        answer_cache_bytes: of the largest KV cache of them.
+        answer_rows: answers generated at a time in evaluation.
+        answer_steps: decoding steps of one evaluation, if all answers have the maximum length.
+        answer_cache_bytes: largest KV cache of the answers.
     """
 
     lengths: Sequence[int]
@@ -60,6 +60,11 @@ class DataStatistics:
     answer_rows: int = 0
     answer_steps: int = 0
     answer_cache_bytes: int = 0
+
+    @property
+    def total_loss_tokens(self) -> int:
+        """Number of tokens with loss."""
+        return sum(self.lengths) if self.loss_tokens is None else self.loss_tokens
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,12 @@ class ProcessMemory:
     """Memory of this process.
 
     Attributes:
-        library: bytes of everything except the weights: interpreter, libraries, data.
+        library_bytes: bytes of everything except the weights: interpreter, libraries, data.
         opened: peak bytes until model and data are opened.
         available: bytes that the process may use in total; None: as many as this machine has now.
     """
 
-    library: int = LIBRARY_BYTES
+    library_bytes: int = LIBRARY_BYTES
     opened: int = 0
     available: int | None = None
 
@@ -209,7 +214,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     released = 4 * _cast_weights(setup) if copied and setup.weights.is_restorable else 0
     activations, gradients = _training_peak(setup)
     by_part = {
-        "library": setup.process.library + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
+        "library": setup.process.library_bytes + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
         "weights": setup.weight_bytes + 4 * trained.count_added + copies - released,
         "gradients": gradients,
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),

@@ -37,20 +37,25 @@ class LargestRow:
             sources: tokens of each source; empty if there are none.
             train: batch_size, row_tokens, packing, and the settings that determine the order.
         """
-        sources_or_none = sources or [0] * len(lengths)
-        sizes = [own + source for own, source in zip(lengths, sources_or_none, strict=True)]
+        pairs = length_pairs(lengths, sources)
+        sizes = [sum(pair) for pair in pairs]
         indices = _largest_of_all_steps(sizes, train)
-        own, read = [lengths[index] for index in indices], [sources_or_none[index] for index in indices]
+        own, read = [pairs[index][0] for index in indices], [pairs[index][1] for index in indices]
         if not train.packing:  # padded to the longest
             own, read = [max(own)] * len(own), [max(read)] * len(read)
         documents = train.batch_size if train.steps else min(train.batch_size, len(sizes))
-        rows = math.ceil(sum(sizes) / len(sizes) * documents / train.room) if train.packing else 1
+        rows = math.ceil(sum(sizes) / len(sizes) * documents / train.row_capacity) if train.packing else 1
         return cls(own, read if sources else [], rows, max(sizes))
 
     @property
     def tokens(self) -> int:
         """Tokens of the row in the stack that reads more."""
         return max(sum(self.lengths), sum(self.sources))
+
+
+def length_pairs(lengths: Sequence[int], sources: Sequence[int]) -> list[tuple[int, int]]:
+    """For each document its tokens and those of its source; 0 of the source if there are no sources."""
+    return list(zip(lengths, sources or [0] * len(lengths), strict=True))
 
 
 def steps_of(documents: int, train: TrainSettings) -> BatchSampler:
@@ -88,11 +93,11 @@ def _fill(longest_first: list[int], sizes: Sequence[int], train: TrainSettings) 
     """One row of a step's documents: the longest, and further ones that fit into row_tokens."""
     if not train.packing:
         return longest_first
-    row, room = [longest_first[0]], train.room - sizes[longest_first[0]]
+    row, free_tokens = [longest_first[0]], train.row_capacity - sizes[longest_first[0]]
     for index in longest_first[1:]:
-        if sizes[index] <= room:
+        if sizes[index] <= free_tokens:
             row.append(index)
-            room -= sizes[index]
+            free_tokens -= sizes[index]
     return row
 
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base import machine, process_memory
+from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.journal import RunFolder
+from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.kernels import matmul, product_rates
@@ -90,7 +92,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
 def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run:
     recipe = recipe.model_copy(deep=True)
     checks.check_threads(recipe.train.threads)
-    machine.use_threads(recipe.train.threads)
+    use_threads(recipe.train.threads)
     title = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.title).strip("-")
     recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{title}"
     precision = recipe.train.precision
@@ -136,7 +138,7 @@ def _resume(run: RunFolder, say: Say) -> Run:
     if not started:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = recipe_of(run)
-    machine.use_threads(started[0]["threads"])
+    use_threads(started[0]["threads"])
     setup = set_up(recipe, is_resumed=True)
     say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
@@ -166,7 +168,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
 
 def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     started = time.monotonic()
-    meter = machine.EnergyMeter()
+    meter = EnergyMeter()
     meter.start()
     recipe, evaluation = setup.recipe, setup.evaluation
     if not _is_evaluated(run, "before"):
@@ -204,7 +206,7 @@ def _hooks(setup: Setup) -> Hooks:
     return Hooks(
         evaluate=evaluation.held_out_figures if _evaluates_during_training(setup) else None,
         sample=(lambda network, step: evaluation.samples()) if setup.recipe.is_new else None,
-        library=setup.plan.memory.get("library"),
+        library_bytes=setup.plan.memory.get("library"),
     )
 
 
@@ -278,7 +280,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "precision": recipe.train.precision,
         "precision_reason": precision_reason,
         "evaluation_providers": setup.evaluation_providers,
-        "threads": machine.use_threads(recipe.train.threads),
+        "threads": use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
         "notes": setup.model.notes,
@@ -302,7 +304,7 @@ def _data_event(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _finish_event(run: RunFolder, outcome: Outcome, energy: machine.Energy, seconds: float) -> dict[str, Any]:
+def _finish_event(run: RunFolder, outcome: Outcome, energy: Energy, seconds: float) -> dict[str, Any]:
     session = outcome.session
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None

@@ -1,8 +1,8 @@
-"""Before a run: parameters, FLOPs, time, memory and disk to expect, each by its parts.
+"""The plan of a run: the parameters, FLOPs, time, memory and disk that it will need, each by its parts.
 
-From a config, settings and the lengths of the documents; opens no model and no data. Parameters and FLOPs are
-arithmetic. Time is measured on a model of the same kind with few layers (run/timing). Memory is computed by footprint;
-precision and what is recomputed are chosen together, so that the run fits.
+A plan is made from a config, settings and the lengths of the documents; it opens no model and no data. Parameters and
+FLOPs are computed, and memory too (run/footprint). Time is measured on a model of the same kind with few layers
+(run/timing). Precision, weight format and activation checkpointing are chosen so that the run fits in memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
+from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
@@ -25,31 +26,35 @@ from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
-from lmworks.run.largest_row import steps_of
+from lmworks.run.largest_row import length_pairs, steps_of
 from lmworks.run.timing import Timing
 from lmworks.train.monitor import evaluations_during
-from lmworks.train.settings import STATE_BYTES, TrainSettings, sized
+from lmworks.train.settings import STATE_BYTES, TrainSettings, with_row_tokens
 
-TOKENIZER_BYTES = 72  # of tokenizer.json with its merges per entry of the vocabulary, as in SmolLM2's
+TOKENIZER_BYTES = 72  # bytes of tokenizer.json, merges included, for each entry of the vocabulary, as in SmolLM2's
 EVALUATIONS = ("before", "during", "after")  # training
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to expect of a run.
+    """What a run will need.
 
     Attributes:
-        parameters: of the base model. trainable: those that are trained, of the model or added to it.
-        steps, tokens, loss_tokens: optimizer steps, and tokens that pass through in all of them.
-        precision: of the products. precision_reason: why this one, as a sentence.
+        parameters: number of parameters of the base model.
+        trainable: number of trained parameters, the model's own or added to it.
+        steps: optimizer steps.
+        tokens: tokens that pass through the network in all steps, those of sources included.
+        loss_tokens: tokens with loss among them.
+        precision: of the matrix products.
+        precision_reason: why this one, as a sentence.
         flops: by part, and their total.
         rate: FLOP/s that training is expected to reach; None where this machine's rate is not known.
         seconds: "training"; of evaluation, "before", "during" and "after" training, and together "evaluation"; "total".
         memory, disk: bytes by part, and their total.
-        note: what to know about the time.
-        recompute, row_tokens: settings of training within its budget of memory.
-        base_precision: how the model's own weights are held.
-        choice: what was changed to fit into memory, and why; empty where nothing was.
+        note: how reliable the time is; empty where nothing disturbed its measurement.
+        recompute, row_tokens: settings of training, as chosen to fit in memory.
+        base_precision: how the model's own weights are stored, as in ``train.base_precision``.
+        choice: what was changed to fit in memory, and why; empty where nothing was.
     """
 
     parameters: int
@@ -71,34 +76,33 @@ class Plan:
     base_precision: str = "float32"
 
     def apply_to(self, train: TrainSettings) -> None:
-        """Make the settings those that were planned: what was left open, and what a budget of memory changed."""
+        """Write the chosen precision, weight format, activation checkpointing and row size into the settings."""
         train.precision = self.precision  # type: ignore[assignment]
         train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
 
     def without_evaluation_before(self) -> Plan:
-        """The same for a run whose evaluation before training is known."""
+        """The plan of a run that takes its evaluation before training from the cache."""
         before = self.seconds.get("before", 0.0)
-        less = {name: self.seconds[name] - before for name in ("before", "evaluation", "total") if self.seconds}
-        return replace(self, seconds=self.seconds | less)
+        shorter = {name: self.seconds[name] - before for name in ("before", "evaluation", "total") if self.seconds}
+        return replace(self, seconds=self.seconds | shorter)
 
     def event(self) -> dict[str, Any]:
         """The plan as an event of the journal, which the report card compares with the run."""
         return dict(vars(self))
 
     def lines(self) -> list[str]:
-        """What a person reads before the run."""
+        """The plan as it is printed before the run."""
         fraction = figures.percent(self.trainable / (self.parameters or 1))
         if self.rate:
-            at = f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
-            time = _time_by_part(self.seconds)
+            time, rate = _time_by_part(self.seconds), f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
         else:
-            time, at = "not known", "this machine's rate is not measured: lmworks doctor"
+            time, rate = "not known", "this machine's rate is not measured: lmworks doctor"
         return [
             f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({fraction})",
             f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens "
             f"({figures.count(self.loss_tokens)} with loss), {figures.scaled(self.flops['total'], 'FLOP', 3)}",
-            f"time        {time} ({self.precision}, {at}{', ' + self.note if self.note else ''})",
+            f"time        {time} ({self.precision}, {rate}{', ' + self.note if self.note else ''})",
             f"memory      {_parts(self.memory)}",
             *([f"            {self.choice}"] if self.choice else []),
             f"disk        {_parts(self.disk)}",
@@ -126,7 +130,7 @@ def make(
     train: TrainSettings,
     documents: DataStatistics,
     process: ProcessMemory,
-    rates: machine.Rates | None = None,
+    rates: Rates | None = None,
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     is_resumed: bool = False,
@@ -136,26 +140,31 @@ def make(
     Args:
         config: the model.
         method: how it is trained, opened or from scratch.
-        train: steps, batch, rows; precision ("auto": as this machine measured, and as memory allows).
-        documents: what passes through the network.
-        process: what this process holds already, and may hold.
-        rates: of this machine's products, for the precision; None: by the fastest provider (kernels/product_rates).
-        timing: of such a model on this machine; None: measured now, or read from the cache.
-        weight_formats: ways to hold the model's own weights, the preferred one first, the smallest last.
-        is_resumed: a run that was begun before: its rows, precision and weights stay as they were chosen.
+        train: settings of training; with precision "auto", the faster one on this machine that fits in memory.
+        documents: statistics of the documents that pass through the network.
+        process: memory that this process uses already, and that it may use.
+        rates: of this machine's matrix products, for the precision; None: those of the fastest provider
+            (kernels/product_rates).
+        timing: of the run on this machine; None: measured now, or read from the cache.
+        weight_formats: formats of the model's own weights, the preferred one first, the smallest last.
+        is_resumed: whether the run was begun before: its rows, precision and weights stay as they were chosen.
 
     Raises:
-        InputError: the method does not fit the model, or the run does not fit in the memory that there is, or that it
-            was given.
+        InputError: the method does not fit the model, or the run does not fit in the machine's memory or in its budget.
     """
     if train.precision == "auto" and rates is None:
         rates = product_rates.fastest_rates()
     preferred, reason = machine.choose_precision(train.precision, "cpu", rates)
-    trained = method.trained_parameters(config)
-    request = TrainingSetup.of(config, trained, sized(train, config, preferred), preferred, documents, process)
+    trained, settings = method.trained_parameters(config), with_row_tokens(train, config, preferred)
+    request = TrainingSetup.of(config, trained, settings, preferred, documents, process)
     fit = _fit_resumed(request, weight_formats[0]) if is_resumed else _fit(request, weight_formats)
+    timing = timing or timings.read_or_measure(fit.setup, method, documents.answer_rows)
+    return _plan_of(fit, reason if fit.setup.precision == preferred else fit.note, timing)
+
+
+def _plan_of(fit: budget.MemoryFit, precision_reason: str, timing: Timing | None) -> Plan:
+    """The plan of a run whose settings are chosen."""
     setup, totals = fit.setup, RunTotals.of(fit.setup)
-    timing = timing or timings.read_or_measure(setup, method, documents.answer_rows)
     seconds = _seconds(setup, totals, timing) if timing else _seconds_at_matmul_rate(setup, totals)
     return Plan(
         parameters=setup.parameters,
@@ -169,11 +178,11 @@ def make(
         seconds=seconds,
         memory=footprint.parts(setup),
         disk=_disk(setup),
-        note=_note(timing),
+        note=_timing_note(timing),
         recompute=setup.train.recompute,
-        row_tokens=setup.train.room,
+        row_tokens=setup.train.row_capacity,
         choice=fit.note,
-        precision_reason=reason if setup.precision == preferred else fit.note,
+        precision_reason=precision_reason,
         base_precision=setup.weights.precision,
     )
 
@@ -183,8 +192,8 @@ def _fit_resumed(request: TrainingSetup, weights: WeightFormat) -> budget.Memory
 
 
 def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
-    """Within memory: with the first weight format with which nothing has to be made smaller, else with the last; in the
-    precision asked for, or in another one where it was left open."""
+    """Settings with which a new run fits in memory: the first weight format with which no other setting has to change,
+    else the last one; the requested precision, or with "auto" another one."""
     is_open = request.train.precision == "auto"
     others = [name for name in footprint.NUMBER_BYTES if is_open and name != request.precision]
     available = _available_bytes(request.process)
@@ -199,16 +208,14 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
 
 
 def _available_bytes(process: ProcessMemory) -> int:
-    """Bytes that the process may hold in all."""
-    return (
-        process_memory.memory()[1] + process_memory.resident_memory()
-        if process.available is None
-        else process.available
-    )
+    """Bytes that the process may use in total."""
+    if process.available is not None:
+        return process.available
+    return process_memory.memory()[1] + process_memory.resident_memory()
 
 
 def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
-    """What to suggest in place of a run that trains all and does not fit."""
+    """For a run that trains all parameters and does not fit: the default method, and the option that selects it."""
     if request.trained.is_whole:
         method = methods.default("opened")
         trained = method().trained_parameters(request.config)
@@ -220,12 +227,14 @@ def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
 
 @dataclass(frozen=True)
 class RunTotals:
-    """What a run computes.
+    """The amount of work of a run.
 
     Attributes:
-        steps: of the optimizer. evaluations: of the held-out rows during training.
-        tokens: that pass through in all of them, sources too. loss_tokens: those with loss.
-        flops: of all steps.
+        steps: optimizer steps.
+        evaluations: evaluations of the held-out rows during training.
+        tokens: tokens that pass through the network in all steps, those of sources included.
+        loss_tokens: tokens with loss among them.
+        flops: FLOPs of all steps.
     """
 
     steps: int
@@ -238,11 +247,10 @@ class RunTotals:
     def of(cls, setup: TrainingSetup) -> RunTotals:
         """The totals of a run."""
         documents, train = setup.documents, setup.train
-        lengths, sources = documents.lengths, documents.sources
-        loss_tokens = sum(lengths) if documents.loss_tokens is None else documents.loss_tokens
+        lengths, sources, loss_tokens = documents.lengths, documents.sources, documents.total_loss_tokens
         sampler = steps_of(len(lengths), train)
-        document_tokens = np.array(lengths) + np.array(sources or [0] * len(lengths))
-        tokens = int(sampler.visits() @ document_tokens)  # of the very documents that these steps take
+        document_tokens = np.array([own + source for own, source in length_pairs(lengths, sources)])
+        tokens = int(sampler.visits() @ document_tokens)  # the last steps may take only some of the documents
         epochs = tokens / max(1, document_tokens.sum())
         epoch = Workload(list(lengths), list(sources), loss_tokens, Counter(documents.labels))
         flops = epoch.flops(setup.config, setup.trained, train.recompute)
@@ -251,7 +259,7 @@ class RunTotals:
 
 
 def _seconds(setup: TrainingSetup, totals: RunTotals, timing: Timing) -> dict[str, float]:
-    """Seconds of training and of evaluation, as this machine was timed."""
+    """Seconds of training and of evaluation according to a timing on this machine."""
     documents = setup.documents
     full = documents.evaluation_tokens * timing.evaluation + documents.answer_steps * timing.answer
     during = totals.evaluations * documents.held_out_tokens * timing.evaluation
@@ -259,15 +267,15 @@ def _seconds(setup: TrainingSetup, totals: RunTotals, timing: Timing) -> dict[st
 
 
 def _with_sums(training: float, full: float, during: float) -> dict[str, float]:
-    """Seconds by part; the full evaluation is made before training and after it."""
+    """Seconds by part and their sums; the full evaluation is run before training and after it."""
     evaluation = 2 * full + during
-    by_time = dict(zip(EVALUATIONS, (full, during, full), strict=True))
-    return {"training": training, **by_time, "evaluation": evaluation, "total": training + evaluation}
+    by_evaluation = dict(zip(EVALUATIONS, (full, during, full), strict=True))
+    return {"training": training, **by_evaluation, "evaluation": evaluation, "total": training + evaluation}
 
 
 def _seconds_at_matmul_rate(setup: TrainingSetup, totals: RunTotals) -> dict[str, float]:
-    """The same for a model too large to be timed: at least the time of its matrix products; empty where their rate is
-    not known."""
+    """Seconds of a model that is too large to be timed: those of its matrix products alone, a lower bound; empty where
+    the rate of products is not known."""
     rates = product_rates.fastest_rates()
     training_rate, evaluation_rate = (
         1e9 * float(getattr(rates, name, 0) or 0) for name in (setup.precision, "float32")
@@ -279,14 +287,12 @@ def _seconds_at_matmul_rate(setup: TrainingSetup, totals: RunTotals) -> dict[str
     return _with_sums(totals.flops.total / training_rate, full * token, during * token)
 
 
-def _note(timing: Timing | None) -> str:
+def _timing_note(timing: Timing | None) -> str:
     if timing is None:
         return "at least: the time of its matrix products alone"
-    return (
-        ""
-        if timing.is_undisturbed
-        else "measured while other programs ran: unreliable, the run may take much less or more"
-    )
+    if not timing.is_undisturbed:
+        return "measured while other programs ran: unreliable, the run may take much less or more"
+    return ""
 
 
 def _token_flops(setup: TrainingSetup) -> float:
@@ -294,14 +300,14 @@ def _token_flops(setup: TrainingSetup) -> float:
     documents = setup.documents
     count = len(documents.lengths)
     tokens, source = (round(sum(lengths) / count) for lengths in (documents.lengths, documents.sources))
-    head = sum(documents.lengths) if documents.loss_tokens is None else documents.loss_tokens
+    loss_tokens = round(documents.total_loss_tokens / count)
     sources = [source] if documents.sources else None
-    document = sizes.forward_flops(setup.config, tokens, round(head / count), None, sources)
+    document = sizes.forward_flops(setup.config, tokens, loss_tokens, None, sources)
     return document.total / max(1, tokens + source)
 
 
 def _disk(setup: TrainingSetup) -> dict[str, int]:
-    """Bytes by part: checkpoints hold trained weights and what AdamW remembers; one more exists while it is written."""
+    """Bytes by part: checkpoints contain trained weights and AdamW's moments; one more exists while it is written."""
     trained, train = setup.trained, setup.train
     checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trained.count)
     saved = trained.count_added or setup.parameters  # an adapter, or a whole model

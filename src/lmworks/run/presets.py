@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import nearest, read_yaml, spelled
+from lmworks.base.notation import read_yaml
+from lmworks.base.settings import nearest, spelled
 
 DESCRIPTION_KEYS = ("about", "citation", "published")
 

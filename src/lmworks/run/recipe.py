@@ -13,7 +13,8 @@ from pydantic import Discriminator, Field, Tag
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base.errors import InputError
-from lmworks.base.settings import Overrides, Settings, build, merge, read_yaml, spelled
+from lmworks.base.notation import read_yaml
+from lmworks.base.settings import Overrides, Settings, build, merge, spelled
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.run import presets
 from lmworks.run.new_model import ModelSettings, NewTokenizer

@@ -65,8 +65,8 @@ class Setup:
 
 
 def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed: bool = False) -> Setup:
-    """Open data and model, and check that they fit the task and the method. As far as possible this is checked before
-    weights are opened.
+    """Open data and model, and check that they fit the task and the method: as far as possible before weights are
+    opened.
 
     Args:
         recipe: resolved; the task's name and the settings that a memory budget determines are written into it.
@@ -82,18 +82,14 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = task_class.name
     if not recipe.is_new:
-        method.trained_parameters(source.config)
+        method.trained_parameters(source.config)  # raises if the method does not fit the model
     if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
         table = task_class.usable_rows(table, tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     model = source.open(recipe.task, train_rows)
-    config, context = model.config, model.config.max_position_embeddings
-    task = task_class(recipe.task, model.tokenizer, config, source.decoder_start)
-    examples = task.examples(train_rows, recipe.data, context)
-    check_report(examples.report, recipe.data)
-    if recipe.is_new:
-        _refuse_short(examples, config, table)
-    held_out = task.examples(held_out_rows, recipe.data, context) if len(held_out_rows) else _no_examples(table.kind)
+    task = task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
+    examples = _training_examples(task, train_rows, table, recipe)
+    held_out = _held_out_examples(task, held_out_rows, recipe)
     is_inside = len(held_out_rows) > 0 and len(train_rows) == len(table)
     notes = [_data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
@@ -101,26 +97,64 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     _leave_out(held_out, recipe.evaluate.measured)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
-    documents = _documents(sampled, examples.report, evaluation)
-    memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
-    plan = make_plan(
-        config, method, recipe.train, documents, memory, weight_formats=source.weight_formats(), is_resumed=is_resumed
-    )
+    documents = _statistics(sampled, examples.report, evaluation)
+    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed)
     plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     providers = {} if is_resumed else evaluation_providers(model.network)
-    cached = None
-    if recipe.evaluate.reuse and not (recipe.is_new or is_resumed or is_small(config)):
-        cached = CachedEvaluation.of(evaluation, providers)
-        plan = plan if cached.results is None else plan.without_evaluation_before()
+    cached = None if is_resumed else _cached_evaluation(recipe, evaluation, providers)
+    if cached is not None and cached.results is not None:
+        plan = plan.without_evaluation_before()
     return Setup(
         recipe, source, model, method, task, examples, held_out, evaluation, plan, providers, cached, is_inside, notes
     )
 
 
-def _no_examples(kind: str) -> Examples:
-    return Examples([], Report(kind, ""))
+def _training_examples(task: Task, rows: Table, table: Table, recipe: Recipe) -> Examples:
+    """The examples to train on.
+
+    Args:
+        task: makes them.
+        rows: to train on.
+        table: all rows, for errors.
+        recipe: settings of the data.
+
+    Raises:
+        InputError: rows cannot be learned, or the text is too short for a new model.
+    """
+    examples = task.examples(rows, recipe.data, task.model.max_position_embeddings)
+    check_report(examples.report, recipe.data)
+    if recipe.is_new:
+        _refuse_short(examples, task.model, table)
+    return examples
+
+
+def _held_out_examples(task: Task, rows: Table, recipe: Recipe) -> Examples:
+    if not len(rows):
+        return Examples([], Report(rows.kind, ""))
+    return task.examples(rows, recipe.data, task.model.max_position_embeddings)
+
+
+def _plan(
+    source: Source,
+    method: Method[Any],
+    config: ModelConfig,
+    train: TrainSettings,
+    documents: DataStatistics,
+    is_resumed: bool,
+) -> Plan:
+    """The plan of the run, made when data and model are in memory."""
+    memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
+    formats = source.weight_formats()
+    return make_plan(config, method, train, documents, memory, weight_formats=formats, is_resumed=is_resumed)
+
+
+def _cached_evaluation(recipe: Recipe, evaluation: Evaluation, providers: dict[str, str]) -> CachedEvaluation | None:
+    """The cache's entry of the evaluation before training; None where it is not worth caching or must not be used."""
+    if not recipe.evaluate.reuse or recipe.is_new or is_small(evaluation.model.config):
+        return None
+    return CachedEvaluation.of(evaluation, providers)
 
 
 def _data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:
@@ -147,7 +181,7 @@ def _leave_out(held_out: Examples, most: int | None) -> None:
         count(held_out.items, held_out.report)
 
 
-def _documents(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
+def _statistics(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
     """Statistics of the examples, and of the evaluations, for the plan."""
     sources = [len(example.source) for example in examples if example.source is not None]
     answers = evaluation.answer_workload()
@@ -171,12 +205,12 @@ def note_long_rows(examples: Iterable[Example], settings: TrainSettings) -> list
         examples: with their random part sampled.
         settings: of packing.
     """
-    sizes = [example.size for example in examples if example.size > settings.room]
+    sizes = [example.size for example in examples if example.size > settings.row_capacity]
     if not sizes or not settings.packing:
         return []
     many = f"{len(sizes):,} documents are" if len(sizes) > 1 else "1 document is"
     return [
-        f"{many} longer than a row of {settings.room} tokens (train.row_tokens): alone in a longer row, up to "
+        f"{many} longer than a row of {settings.row_capacity} tokens (train.row_tokens): alone in a longer row, up to "
         f"{max(sizes):,} tokens, which asks for more memory"
     ]
 

@@ -25,8 +25,8 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config, unfinished_run
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import stored_layers, weight_bytes, widen
 from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Causal(Task):
-    """Texts with a decoder: long ones in chunks, one after another or from random tokens on."""
+    """Texts with a decoder; long texts in chunks, which follow each other or begin at random tokens."""
 
     name = "causal"
     learns = "the next token of texts"
@@ -34,7 +34,7 @@ class Causal(Task):
 
     @property
     def is_random(self) -> bool:
-        """Where windows go to random places."""
+        """Whether windows begin at random tokens."""
         return self.settings.windows == "random"
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:

@@ -6,10 +6,10 @@ from lmworks.tasks.instructions import Instructions
 
 
 class Chat(Instructions):
-    """Rows of messages. Which turns carry loss, the data settings say (turns: all, last)."""
+    """Rows of messages; ``data.turns`` says which of the assistant's turns carry loss."""
 
     name = "chat"
     learns = "the assistant's turns of conversations"
     kinds = ("chat",)
     default_for = ("chat",)
-    input_kind = "text"  # conversations, as they are
+    input_kind = "text"  # conversations are not put into a prompt template

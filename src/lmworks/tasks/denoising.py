@@ -44,11 +44,11 @@ class Denoising(EncoderDecoderTask):
 
     @property
     def is_random(self) -> bool:
-        """What is damaged is sampled anew each time."""
+        """The masked spans and the order of the sentences are sampled anew each time."""
         return True
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """Texts in windows that, with what stands around them, fill the decoder's context."""
+        """Windows of texts that fill the decoder's context together with their special tokens."""
         limit = limit_of(settings, context)
         report = start_report(table, "denoising")
         documents = texts.read_documents(table, self.tokenizer, report)

@@ -30,7 +30,7 @@ class EncoderDecoderTask(Task):
 
     @property
     def start(self) -> int:
-        """The id that the decoder reads first: as the settings or the model say, else as published."""
+        """The id that the decoder reads first: by the settings, the model's files, or ``decoder_start_role``."""
         if self.settings.decoder_start == "auto" and self.decoder_start is not None:
             return self.decoder_start
         return self.new_decoder_start(self.settings, self.tokenizer)
@@ -41,8 +41,8 @@ class EncoderDecoderTask(Task):
         role = cls.decoder_start_role if settings.decoder_start == "auto" else settings.decoder_start
         start = role_id(tokenizer, role)
         if start is None:
-            has = [role for role in ("pad", "bos", "eos") if role_id(tokenizer, role) is not None]
-            hint = f"take another one (decoder_start {' or '.join(has)}), or train" if has else "train"
+            others = [role for role in ("pad", "bos", "eos") if role_id(tokenizer, role) is not None]
+            hint = f"take another one (decoder_start {' or '.join(others)}), or train" if others else "train"
             fault = f"the tokenizer has no {role} token for a decoder to begin with"
             raise InputError(fault, "task.decoder_start", f"{hint} a tokenizer of style t5 or bart")
         return start
@@ -55,7 +55,11 @@ class EncoderDecoderTask(Task):
 
 
 def frame_with_end(tokenizer: Tokenizer, user: str) -> Frame:
-    """The special tokens around a text, with the end-of-text token last where the tokenizer adds none; ``user`` names
-    the caller in an error."""
-    around = frame_of(tokenizer)
-    return around if around.closing else replace(around, closing=(end_id(tokenizer, user),))
+    """The special tokens around a text; if the tokenizer adds none at the end, with the end-of-text token there.
+
+    Args:
+        tokenizer: the model's.
+        user: who needs the token, for errors.
+    """
+    frame = frame_of(tokenizer)
+    return frame if frame.closing else replace(frame, closing=(end_id(tokenizer, user),))

@@ -1,26 +1,28 @@
-"""The figures of an evaluation: where each stands in the journal, and what it is called. Imports no torch."""
+"""The figures that compare the evaluations before and after training: their titles, and their place in the journal.
+Imports no torch.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-NATS_PER_BIT = math.log(2)
+from lmworks.base.figures import NATS_PER_BIT
 
 
 class Figure(NamedTuple):
-    """A figure of the evaluations before and after training.
+    """A figure of an evaluation.
 
     Attributes:
-        key: under which the card keeps it.
-        title: what a person reads.
-        part: the part of an ``evaluation`` event that has it: held_out, general, task or numbers.
-        name: its name there.
-        numerators, denominators: its parts by row there; empty where no rows are kept.
+        key: its key in the report card.
+        title: its title in the report card.
+        part: the part of an ``evaluation`` event that contains it: held_out, general, task, numbers or
+            classification.
+        name: its key in that part.
+        numerators, denominators: keys of its values by row in that part; without denominators each row counts once.
         unit: "nats per token" ...
         better: "lower" or "higher".
-        divisor: of the numerators, where they have another unit than the figure.
-        title_of_new: what a person reads of a new model, where it is something else.
+        divisor: of the numerators, which may have another unit than the figure.
+        title_of_new: its title for a new model; empty: the same.
     """
 
     key: str
@@ -79,6 +81,16 @@ GENERAL_LOSS = Figure(
     "nats per token",
     title_of_new="Another text",
 )
+
+CLASS_ACCURACY = Figure("accuracy", "Accuracy", "classification", "accuracy", "row_correct", "", "share", "higher")
+CLASSIFICATION = (
+    CLASS_ACCURACY,
+    Figure("macro_f1", "Macro-F1", "classification", "macro_f1", better="higher"),
+    Figure("micro_f1", "Micro-F1", "classification", "micro_f1", better="higher"),
+    Figure("roc_auc", "ROC-AUC, mean over the labels", "classification", "roc_auc", better="higher"),
+    Figure("calibration_error", "Calibration error (ECE)", "classification", "calibration_error"),
+)
+"""Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
 
 def of_head(name: str) -> Figure:

@@ -19,12 +19,12 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
 
-CACHE_BYTES = 1 << 28  # keys and values of the texts that are generated at a time
+CACHE_BYTES = 1 << 28  # largest KV cache of the texts that are generated at a time
 _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
 
 
 def generate_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
-    """Greedy answers, as many prompts at once as a small cache of keys and values holds."""
+    """Greedy answers, to as many prompts at once as fit into a KV cache of CACHE_BYTES."""
     settings = SamplingSettings(max_tokens=max_tokens)
     answers = [Answer("")] * len(prompts)
     for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
@@ -46,14 +46,14 @@ def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[Answ
 
 
 def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:
-    """A person's own text, filled where it has blanks, else continued or answered."""
+    """The model's answer to one of the prompts in the settings: its blanks filled, or a continuation, or an answer."""
     if model.config.architecture == "encoder" or _BLANK.search(text):
         return model.fill(text).text
     return model.generate(text, **_sampling(model, settings).model_dump())
 
 
 def continue_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-    """The first half of each text, how it goes on, and how the model continues it."""
+    """The first half of each text, its second half, and how the model continues the first."""
     samples, tokenizer = [], model.tokenizer
     for example in examples:
         ids = example.ids.tolist()
@@ -69,16 +69,18 @@ def continue_texts(model: LanguageModel, examples: Sequence[Example], settings: 
 
 
 def rewrite_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-    """What the encoder reads of each, and what the decoder generates."""
+    """The source of each example, its target, and what the decoder generates."""
     samples, tokenizer = [], model.tokenizer
     for example in examples:
         source = [] if example.source is None else example.source.tolist()
-        plain = not any(token in tokenizer.decode(source, skip_special=False) for token in ("<extra_id_", "<mask>"))
+        skip_special = not any(
+            token in tokenizer.decode(source, skip_special=False) for token in ("<extra_id_", "<mask>")
+        )
         samples.append(
             {
-                "prompt": tokenizer.decode(source, skip_special=plain),
-                "reference": tokenizer.decode(example.ids[1:].tolist(), skip_special=plain),
-                "answer": _generate(model, source, settings, skip_special=plain),
+                "prompt": tokenizer.decode(source, skip_special=skip_special),
+                "reference": tokenizer.decode(example.ids[1:].tolist(), skip_special=skip_special),
+                "answer": _generate(model, source, settings, skip_special=skip_special),
             }
         )
     return samples
@@ -86,7 +88,7 @@ def rewrite_texts(model: LanguageModel, examples: Sequence[Example], settings: E
 
 @torch.no_grad()
 def fill_texts(model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-    """Each text with hidden tokens, and the likeliest token in the place of each."""
+    """Each text with hidden tokens, the whole text, and the text with the likeliest token at each hidden place."""
     samples, decode = [], model.tokenizer.decode
     for example in examples:
         (batch,) = pack([example], len(example))
@@ -112,9 +114,9 @@ def _generate(model: LanguageModel, ids: list[int], settings: EvaluateSettings, 
 
 
 def _sampling(model: LanguageModel, settings: EvaluateSettings) -> SamplingSettings:
-    """A decoder's continuation is sampled; an encoder-decoder generates the likeliest tokens."""
-    sampled = model.config.architecture == "decoder"
-    temperature, top_k = (settings.temperature, settings.top_k) if sampled else (0.0, 0)
+    """A decoder samples its continuation; an encoder-decoder generates greedily."""
+    samples = model.config.architecture == "decoder"
+    temperature, top_k = (settings.temperature, settings.top_k) if samples else (0.0, 0)
     return SamplingSettings(max_tokens=settings.longest, temperature=temperature, top_k=top_k)
 
 

@@ -35,22 +35,22 @@ class Instructions(Task):
 
     @classmethod
     def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
-        """Those that the chat template accepts."""
+        """The rows that the chat template accepts."""
         return accepted_rows(_as_prompts(table), tokenizer, settings)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example; see data/answers."""
+        """One example for each row; see data/answers."""
         examples = answer_examples(_as_prompts(table), self.tokenizer, settings, context)
-        if self.settings.windows == "random":  # as presets of decoders say it, for texts
+        if self.settings.windows == "random":  # set by presets of decoders, for texts
             examples.report.notes.append(f"windows random has no effect on rows of kind {table.kind}")
         return examples
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
-        """The prompt of each row, as the training examples have it; of a chat all before the last answer."""
+        """The prompt of each row, as in its training example; of a chat, everything before the last answer."""
         return prompts(_as_prompts(table), self.tokenizer, settings)
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """The first half of an example, and how the model continues it: where no answers are evaluated."""
+        """Half of an example, and how the model continues it; shown if no answers are evaluated."""
         from lmworks.tasks.generation import continue_texts
 
         return continue_texts(model, examples, settings)

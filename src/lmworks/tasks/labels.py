@@ -1,4 +1,4 @@
-"""Labels as text: a decoder learns to write the label of a text; it is judged by the likeliest of all labels."""
+"""Labels as text: a decoder learns to write the label of a text; its answer is the likeliest of all labels."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class Labels(Instructions):
         return choose_answers(model, prompts)
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """With the labels, one of which is the answer."""
+        """The input format with the labels, one of which is the answer."""
         return super().input_format(settings).model_copy(update={"labels": tuple(labels)})

@@ -46,13 +46,13 @@ class Masked(Task):
             raise InputError("windows random does not go with next_sentence", "task.windows", hint)
         super().__init__(settings, tokenizer, model, decoder_start)
         mask = require_id(tokenizer, "mask", "task masked")
-        every = np.array(sorted(tokenizer.core.get_vocab(with_added_tokens=True).values()), dtype=np.int32)
-        special = np.zeros(int(every[-1]) + 1, dtype=bool)
-        special[special_ids(tokenizer)] = True
-        plain = every[~special[every]]
-        if not len(plain):
+        ids = np.array(sorted(tokenizer.core.get_vocab(with_added_tokens=True).values()), dtype=np.int32)
+        is_special = np.zeros(int(ids[-1]) + 1, dtype=bool)
+        is_special[special_ids(tokenizer)] = True
+        plain_ids = ids[~is_special[ids]]
+        if not len(plain_ids):
             raise InputError("the tokenizer has special tokens alone", "tokenizer", "train it on a text")
-        self.masking = masked.Masking(self.mask_rate, mask, plain, special)
+        self.masking = masked.Masking(self.mask_rate, mask, plain_ids, is_special)
         self.frame = frame_of(tokenizer)
         if settings.next_sentence and not self.frame.middle:
             fault = "the tokenizer puts nothing between two sentences, and next_sentence needs a separator"
@@ -61,16 +61,16 @@ class Masked(Task):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The language head's, and that of next sentences."""
+        """The language head's loss, and with ``next_sentence`` that of its head."""
         return (LANGUAGE, NEXT_SENTENCE) if self.settings.next_sentence else (LANGUAGE,)
 
     @property
     def is_random(self) -> bool:
-        """What is hidden is sampled anew each time."""
+        """The hidden tokens are sampled anew each time."""
         return True
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """Texts in windows that fill a context, or pairs of sentences."""
+        """Windows of texts that fill a context, or pairs of sentences."""
         limit = limit_of(settings, context)
         report = start_report(table, "masked, with next sentences" if self.settings.next_sentence else "masked")
         documents = texts.read_documents(table, self.tokenizer, report, self.settings.whole_words)
@@ -85,16 +85,16 @@ class Masked(Task):
         return texts.sampled_examples(items, report, self.sample_for_evaluation)
 
     def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
-        room = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)
-        library = [masked.split_sentences(document, room // 2) for document in documents]
-        blocks = masked.blocks_of(library, room)
-        alone = sum(len(of_document) < 2 for of_document in library)
+        max_tokens = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)
+        sentences = [masked.split_sentences(document, max_tokens // 2) for document in documents]
+        blocks = masked.blocks_of(sentences, max_tokens)
+        single = sum(len(of_document) < 2 for of_document in sentences)
         if documents and not blocks:
             hint = "give texts of several sentences or lines (a txt file: document: file), or next_sentence: false"
             raise InputError("no document has two sentences, so none can follow another", documents[0].place, hint)
-        if alone:
-            report.notes.append(f"{count_of(alone, 'document')} of one sentence: no pair begins with them")
-        if len(library) == 1:
+        if single:
+            report.notes.append(f"{count_of(single, 'document')} of one sentence: no pair begins with them")
+        if len(sentences) == 1:
             report.notes.append("there is one document: sentences that do not follow come from elsewhere in it")
         return [self._typed(masked.pair_example(block, self.frame, self.masking)) for block in blocks]
 

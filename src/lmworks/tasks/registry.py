@@ -47,7 +47,7 @@ def task_class(name: str) -> type[Task]:
     """A task by its name, in which hyphens count as underscores.
 
     Raises:
-        InputError: there is none; the nearest is named.
+        InputError: there is no such task; the nearest is named.
     """
     name = spelled(name, TASKS)
     if name not in TASKS:
@@ -61,7 +61,7 @@ def check_settings(settings: TaskSettings) -> None:
     """Refuse a name that is no task's, and settings that the task does not use.
 
     Raises:
-        InputError: which one, and whose it is.
+        InputError: the task does not use a setting; names it and the tasks that do.
     """
     if settings.name == AUTO:
         return
@@ -136,10 +136,10 @@ def _a(architecture: str) -> str:
 
 
 def _usable_tasks(kind: str, architecture: str, task: type[Task] | None = None) -> str:
-    """Tasks for these rows and this model; where there are none, other rows and other models."""
-    both = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
-    if both:
-        return f"for this model and these rows: --task {' or '.join(both)}"
+    """A hint: the tasks for these rows and this model, or if there are none, other rows and other models."""
+    usable = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
+    if usable:
+        return f"for this model and these rows: --task {' or '.join(usable)}"
     kinds = (
         task.kinds
         if task

@@ -39,14 +39,14 @@ class SequenceToSequence(EncoderDecoderTask):
     ) -> None:
         super().__init__(settings, tokenizer, model, decoder_start)
         self.frame = frame_with_end(tokenizer, "task seq2seq")
-        self.first = self.start
+        self.start_id = self.start
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example; rows that are too long are cut, left out or refused, as the settings say."""
+        """One example for each row; rows that are too long are cut, left out or refused (data.on_long)."""
         limit = limit_of(settings, context)
         report = start_report(table, "seq2seq")
-        teaching = sequences.SequenceFormat(self.frame, self.first, self.settings.prefix, limit, settings.on_long)
-        items = sequences.examples(table, self.tokenizer, teaching, report)
+        form = sequences.SequenceFormat(self.frame, self.start_id, self.settings.prefix, limit, settings.on_long)
+        items = sequences.examples(table, self.tokenizer, form, report)
         count(items, report)
         note_rows(report, "without a token on one side")
         return Examples(items, report, table.labels)
@@ -66,12 +66,12 @@ class SequenceToSequence(EncoderDecoderTask):
         ]
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """With the prefix of each source."""
+        """The input format with the prefix of each source."""
         return super().input_format(settings).model_copy(update={"prefix": self.settings.prefix})
 
     def general_examples(self, texts: Sequence[str], context: int) -> list[Example]:
-        """Texts as the model was pretrained on them, as far as its tokenizer shows it: with spans behind T5's
-        sentinels, or damaged with BART's mask token; else none, as of Marian, which has only ever translated."""
+        """Texts as the model was pretrained on them, which its tokenizer shows: with T5's sentinels by span corruption,
+        with BART's mask token by denoising. None for other models: Marian was trained on translations only."""
         pretraining = next((task for task in (Spans, Denoising) if task.suits(self.tokenizer)), None)
         if pretraining is None:
             return []
@@ -79,5 +79,5 @@ class SequenceToSequence(EncoderDecoderTask):
         try:
             task = pretraining(settings, self.tokenizer, self.model, self.decoder_start)
             return task.general_examples(texts, min(context, PRETRAINING_CONTEXT))
-        except InputError:  # too few sentinels for such texts, or no token to end them: it was not pretrained so
+        except InputError:  # too few sentinels for such texts, or no end-of-text token: it had another pretraining
             return []

@@ -1,4 +1,4 @@
-"""Span corruption: hidden spans, one sentinel each, from what stays (T5: Raffel et al. 2020)."""
+"""Span corruption: the hidden spans of a text from the text with a sentinel for each (T5: Raffel et al. 2020)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Spans(EncoderDecoderTask):
         super().__init__(settings, tokenizer, model, decoder_start)
         self.sentinels = spans.sentinels(tokenizer)
         spans.check_sentinels(self.sentinels, 1)
-        self.first, self.end = self.start, end_id(tokenizer, "task spans")
+        self.start_id, self.end_id = self.start, end_id(tokenizer, "task spans")
 
     @classmethod
     def suits(cls, tokenizer: Tokenizer) -> bool:
@@ -43,29 +43,29 @@ class Spans(EncoderDecoderTask):
 
     @property
     def is_random(self) -> bool:
-        """What is hidden is sampled anew each time."""
+        """The hidden tokens are sampled anew each time."""
         return True
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """Texts in windows whose sources fill a context exactly."""
+        """Windows of texts, so long that the source of each fills the context exactly."""
         limit = limit_of(settings, context)
         report = start_report(table, "spans")
         size = spans.text_length(limit, self.mask_rate, self.settings.mean_span)
         spans.check_sentinels(self.sentinels, spans.noise_counts(size, self.mask_rate, self.settings.mean_span)[1])
         windows = texts.cut(texts.read_documents(table, self.tokenizer, report), size, report)
-        fit = [window for window in windows if window.end - window.begin > 1]
-        if len(fit) < len(windows):
-            report.notes.append(f"{count_of(len(windows) - len(fit), 'piece')} of a single token left out")
+        usable = [window for window in windows if window.end - window.begin > 1]
+        if len(usable) < len(windows):
+            report.notes.append(f"{count_of(len(windows) - len(usable), 'piece')} of a single token left out")
         rng = np.random.default_rng(0)
         return texts.sampled_examples(
-            [self._corrupt(window, rng) for window in fit], report, self.sample_for_evaluation
+            [self._corrupt(window, rng) for window in usable], report, self.sample_for_evaluation
         )
 
     def _corrupt(self, window: Window, rng: np.random.Generator) -> Example:
         ids = window.document.ids[window.begin : window.end]
         begins, ends = spans.noise_spans(len(ids), self.mask_rate, self.settings.mean_span, rng)
-        source, target = spans.corrupt(ids, begins, ends, self.sentinels, self.end)
-        return spans.decoder_example(target, self.first, source, window)
+        source, target = spans.corrupt(ids, begins, ends, self.sentinels, self.end_id)
+        return spans.decoder_example(target, self.start_id, source, window)
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
         assert isinstance(example.origin, Window)

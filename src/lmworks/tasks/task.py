@@ -34,15 +34,15 @@ class Task(ABC):
     Class attributes:
         name: in recipes.
         learns: what a model learns, in a few words for the report.
-        architecture: of the models that it trains.
-        kinds: of the rows that it takes.
-        default_for: the kinds among them for which ``auto`` chooses it.
-        uses: the settings that it uses.
-        input_kind: how an input is put to a model that learned it (language_model/input_format).
+        architecture: architecture of the models that it trains.
+        kinds: kinds of rows that it takes.
+        default_for: kinds of rows for which the task ``auto`` is this one.
+        uses: names of the task settings that it uses.
+        input_kind: how an input is given to a model that learned it (language_model/input_format).
         slides: whether a new model sees windows of longer texts, so that it continues a text past a full context.
-        default_mask_rate: the published fraction of hidden tokens, where it hides some.
-        metric: what its answers are judged by (evaluate/metrics).
-        figures: what the report card shows, in this order; the first is the headline.
+        default_mask_rate: the published fraction of hidden tokens; 0 for tasks that hide none.
+        metric: name of the metric of its answers (evaluate/metrics).
+        figures: figures of the report card, in this order; the first is the headline.
     """
 
     name: ClassVar[str]
@@ -90,7 +90,7 @@ class Task(ABC):
 
     @property
     def is_random(self) -> bool:
-        """Whether ``sample`` changes anything."""
+        """Whether examples have a random part, which ``sample`` samples."""
         return False
 
     @classmethod
@@ -111,38 +111,38 @@ class Task(ABC):
 
     @classmethod
     def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
-        """The table without the rows that cannot be written, where such rows are to be skipped; before it is split."""
+        """The table without rows that cannot become examples; called before it is split, if such rows are skipped."""
         return table
 
     @abstractmethod
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """The fixed part of all examples, and what was counted; counts of the random part are those of one sample.
+        """The fixed part of all examples, and their report, in which the random part is sampled once.
 
         Args:
             table: rows of one of ``kinds``.
-            settings: how they are written.
-            context: the longest example in tokens; of source and decoder each, where there are two stacks.
+            settings: of the data: templates, lengths, what becomes of long rows.
+            context: tokens of the longest example; in an encoder-decoder, of each stack.
 
         Raises:
-            InputError: nothing to learn in all rows, or a context that is too short.
+            InputError: no row has a token with loss, or the context is too short.
         """
 
     def sample(self, example: Example, rng: np.random.Generator) -> Example:
-        """An example as the model sees it this time; deterministic given the generator."""
+        """An example with its random part sampled; the same generator gives the same sample."""
         return self._sample(example, rng, self.settings.windows == "random")
 
     def sample_for_evaluation(self, example: Example, rng: np.random.Generator) -> Example:
-        """As ``sample``, but windows of texts stay where they are, so that every token counts once."""
+        """As ``sample``, but windows of texts are not moved, so that every token counts once."""
         return self._sample(example, rng, False)
 
     def _sample(self, example: Example, rng: np.random.Generator, move: bool) -> Example:
-        """The random part. ``move``: the window of a text goes to a random place of it."""
+        """Sample the random part; ``move``: also move the window of a text to a random place."""
         return example
 
     # Using the trained model
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """How inputs looked in training, for whoever opens the trained model.
+        """The format of inputs in training, which is saved with the trained model.
 
         Args:
             settings: how rows were read and written.
@@ -160,7 +160,7 @@ class Task(ABC):
     # Evaluation
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
-        """What the model is asked about held-out rows, with what the rows answer; none where nothing is asked."""
+        """The prompts of held-out rows with their references; none if the task evaluates no answers."""
         return []
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
@@ -171,10 +171,10 @@ class Task(ABC):
 
     @abstractmethod
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """What the model makes of held-out examples: ``prompt``, ``reference`` and ``answer``."""
+        """Samples of the model's answers to held-out examples: ``prompt``, ``reference`` and ``answer`` of each."""
 
     def general_examples(self, texts: Sequence[str], context: int) -> list[Example]:
-        """Texts that are never trained on as examples, to measure forgetting; none where the task takes no texts."""
+        """Examples of texts that are never trained on, to measure forgetting; none if the task takes no texts."""
         if "text" not in self.kinds:
             return []
         rows = [Row({"text": text}, f"general text, part {number}") for number, text in enumerate(texts, 1)]

@@ -22,11 +22,11 @@ class Hooks:
             each evaluation (without ``evaluate``: at the same steps), shown, and written as an event ``samples``.
         console: where progress is written; None: standard error.
         quiet: no progress lines.
-        library: bytes that the process holds besides the model; None: the loop measures them.
+        library_bytes: bytes that the process uses besides the model; None: the loop measures them.
     """
 
     evaluate: Callable[[Transformer, int], dict[str, Any]] | None = None
     sample: Callable[[Transformer, int], list[dict[str, str]]] | None = None
     console: Console | None = None
     quiet: bool = False
-    library: int | None = None
+    library_bytes: int | None = None

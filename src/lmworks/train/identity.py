@@ -1,11 +1,12 @@
-"""What must be equal for a run to be resumed: its examples, the random part of its task, its settings."""
+"""The identity of a run, which must be equal for it to be resumed: hashes of examples, task and settings."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from lmworks.data.batch import Example, ExampleTransform
 from lmworks.train.settings import TrainSettings
@@ -22,30 +23,40 @@ def of(
     """SHA-256 hashes of data, settings and task by name, and the values of some settings.
 
     Args:
-        examples: token by token, with targets, sources, types and labels.
-        settings: those that change losses.
-        transform: the random part of the task. Its samples are hashed, so that other settings of the task and another
-            version of its code both give another hash.
+        examples: all parts of them that a model sees (Example.parts).
+        settings: of the training; those that change losses are hashed.
+        transform: the random part of the task; None: there is none. Its samples are hashed, so that a change of the
+            task's settings or of its code changes the hash.
     """
     data = hashlib.sha256()
     for example in examples:
-        _add(data, example)
+        add_to_hash(data, example.parts())
     values = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
     identity = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
     identity |= {"data": data.hexdigest(), "settings": hashlib.sha256(values.encode()).hexdigest()}
     if transform is not None:
         samples = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // MAX_SAMPLES)):
-            _add(samples, transform(examples[index], np.random.default_rng((settings.seed, index))))
+            sampled = transform(examples[index], np.random.default_rng((settings.seed, index)))
+            add_to_hash(samples, sampled.parts())
         identity["task"] = samples.hexdigest()
     return identity
 
 
-def _add(hashed: hashlib._Hash, example: Example) -> None:
-    hashed.update(len(example).to_bytes(8, "little") + example.ids.tobytes() + example.loss.tobytes())
-    for name in ("targets", "source", "types"):
-        part = getattr(example, name)
-        if part is not None:
-            hashed.update(name.encode() + part.tobytes())
-    for head, labels in example.labels.items():
-        hashed.update(head.encode() + labels.places.tobytes() + labels.classes.tobytes())
+def add_to_hash(digest: hashlib._Hash, value: object) -> None:
+    """Add a value to a hash: arrays and tensors by their bytes, sequences and mappings by their parts, all others by
+    their representation."""
+    if isinstance(value, np.ndarray):
+        digest.update(f"array {value.dtype.str} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)} parts".encode())
+        for part in value:
+            add_to_hash(digest, part)
+    elif isinstance(value, torch.Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, Mapping):
+        add_to_hash(digest, sorted(value.items()))
+    else:
+        digest.update(f"{type(value).__name__} {value!r} ".encode())

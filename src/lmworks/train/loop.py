@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine, process_memory
+from lmworks.base import process_memory, processor
+from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
-from lmworks.kernels import library, matmul, product_rates
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import matmul, native_module, product_rates
+from lmworks.model.stored_layers import stored_layers
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
@@ -33,7 +34,7 @@ from lmworks.train.hooks import Hooks
 from lmworks.train.monitor import Monitor
 from lmworks.train.peak_memory import PeakMemory
 from lmworks.train.progress import Sums, TrainingProgress
-from lmworks.train.settings import TrainSettings, sized
+from lmworks.train.settings import TrainSettings, with_row_tokens
 from lmworks.train.step import (
     StepResult,
     accumulate_gradients,
@@ -94,14 +95,11 @@ def train(
     Raises:
         InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
     """
-    if not examples:
-        raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
+    _check_trainable(network, examples)
     process_memory.keep_memory()
     device = torch.device(device)
     run_arithmetic = arithmetic.of_run(network, run, settings, device)
-    settings = sized(settings, network.config, run_arithmetic.precision)
+    settings = with_row_tokens(settings, network.config, run_arithmetic.precision)
     was_training = network.training
     network.recompute_lowest(settings.recompute)
     try:
@@ -119,6 +117,13 @@ def train(
         process_memory.stop_keeping_memory()
         network.train(was_training)
         network.recompute_lowest(0)
+
+
+def _check_trainable(network: Transformer, examples: Sequence[Example]) -> None:
+    if not examples:
+        raise InputError("there are no examples to train on", hint="give more rows, or hold fewer out")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("nothing in this network requires a gradient", hint="attach an adapter, or unfreeze it")
 
 
 class _Training:
@@ -149,7 +154,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, originals, hooks.library)
+        self.memory = PeakMemory(network, originals, hooks.library_bytes)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
@@ -176,7 +181,7 @@ class _Training:
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._opening())
-        meter = machine.EnergyMeter()
+        meter = EnergyMeter()
         meter.start()
         first = self.step
         try:
@@ -328,7 +333,7 @@ class _Training:
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before = self.run.events("session")[-1]
-            for name, now in (("kernels", library.describe()), ("machine", machine.identity())):
+            for name, now in (("kernels", native_module.describe()), ("machine", processor.identity())):
                 if before.get(name) not in (None, now):
                     text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
                     self.progress.say(text)
@@ -380,8 +385,8 @@ class _Training:
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
-            "kernels": library.describe(),
-            "machine": machine.identity(),
+            "kernels": native_module.describe(),
+            "machine": processor.identity(),
             "providers": self.arithmetic.providers,
         }
 

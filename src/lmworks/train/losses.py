@@ -19,9 +19,9 @@ from lmworks.kernels.matmul import matmul
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
-from lmworks.model.frozen_layers import StoredLinear, product, transposed_product
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import DenseStorage, WeightStorage
+from lmworks.model.stored_layers import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
 
 

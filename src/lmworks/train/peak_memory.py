@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lmworks.base import process_memory
-from lmworks.model.frozen_layers import weight_bytes
+from lmworks.model.stored_layers import weight_bytes
 
 NEGLIGIBLE = 0.01  # a smaller relative increase does not move the peak to another stage
 BEFORE = "opening and evaluation before"
@@ -20,15 +20,17 @@ class PeakMemory:
     Args:
         network: the model.
         originals: bytes of float32 weights that stay in memory together with their copies in another precision.
-        library: bytes that the process holds besides the model; None: measured now, as resident memory minus weights.
+        library_bytes: bytes that the process uses besides the model; None: resident memory minus weights, measured now.
 
     Attributes:
         stage: in which the peak so far was reached; :data:`BEFORE` is everything before training.
     """
 
-    def __init__(self, network: nn.Module, originals: int = 0, library: int | None = None) -> None:
+    def __init__(self, network: nn.Module, originals: int = 0, library_bytes: int | None = None) -> None:
         self.weights = originals + weight_bytes(network)
-        self.library = max(0, process_memory.resident_memory() - self.weights) if library is None else library
+        if library_bytes is None:
+            library_bytes = max(0, process_memory.resident_memory() - self.weights)
+        self.library_bytes = library_bytes
         self.stage, self.before, self.peak = BEFORE, process_memory.peak_memory(), 0
 
     def end_stage(self, stage: str) -> None:
@@ -48,7 +50,7 @@ class PeakMemory:
             gradients = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
             moments = sum(value.nbytes for values in states for value in values if isinstance(value, torch.Tensor))
             optimizer_bytes = moments + gradients
-        library = min(self.library, self.peak - self.weights)
+        library = min(self.library_bytes, self.peak - self.weights)
         weights = min(self.weights, self.peak)
         optimizer_bytes = max(0, min(optimizer_bytes, self.peak - weights - library))
         parts = {"library": library, "weights": weights, "optimizer": optimizer_bytes}

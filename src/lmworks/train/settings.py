@@ -134,11 +134,11 @@ class TrainSettings(OptimizerSettings):
         return None if self.memory is None else round(TRIM * parse_storage(self.memory))
 
     @property
-    def room(self) -> int:
-        """Tokens of a packed row; a default where neither the settings nor :func:`sized` set it."""
+    def row_capacity(self) -> int:
+        """Tokens of a packed row; a default where neither the settings nor :func:`with_row_tokens` set it."""
         return self.row_tokens or DEFAULT_ROW_TOKENS
 
 
-def sized(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:
+def with_row_tokens(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:
     """The settings with ``row_tokens`` filled in where they leave it open: from the model's size and the precision."""
     return settings.model_copy(update={"row_tokens": settings.row_tokens or row_tokens(config, precision)})

@@ -63,11 +63,11 @@ def rates(
 def main() -> None:
     import arms
 
-    from lmworks.base import machine
+    from lmworks.base.processor import use_threads
     from lmworks.families.folder import read_config
     from lmworks.model.sizes import linears
 
-    machine.use_threads()
+    use_threads()
     shapes = [(linear.inputs, linear.outputs) for linear in linears(read_config(arms.reference_folder()))]
     print(json.dumps(rates(shapes, sys.argv[1:])))
 
