@@ -92,7 +92,7 @@ def sources(folder: Path) -> Path:
 def line(name: str, result: dict[str, Any], budget: str) -> str:
     """A line of the table."""
     again = f"  {result['recompute']} blocks again, rows of {result['row_tokens']}; budget {budget}" if budget else ""
-    planned, actual = (figures.storage(result[key]) for key in ("planned", "actual"))
+    planned, actual = (figures.byte_size(result[key]) for key in ("planned", "actual"))
     where = result["actual_parts"].get("stage", "")
     return f"{name:<24} {planned:>9} {actual:>9} {result['actual'] / result['planned']:6.2f}  {where}{again}"
 

@@ -66,7 +66,7 @@ def test_a_full_disk_for_real(tmp_path):
         with pytest.raises(InputError, match="no room left"), files.atomic_folder(tmp_path / "folder") as folder:
             (folder / "big").write_bytes(b"x" * 1_000_000)
         with pytest.raises(InputError, match="no room on the disk for a test: it takes 1 MB"):
-            files.need_room(tmp_path / "none" / "yet", 1_000_000, "a test")
+            files.check_disk_space(tmp_path / "none" / "yet", 1_000_000, "a test")
         assert names(tmp_path) == ["small"]
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -105,11 +105,21 @@ def test_rates_are_measured_once_and_kept(measured, monkeypatch):
 
 def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkeypatch):
     created, calls, _ = measured
+    monkeypatch.setattr(measurements, "REPEAT_AFTER", 0.0)
     for share, speed, expected in [(0.3, 10.0, 10.0), (0.5, 50.0, 50.0), (0.4, 30.0, 50.0), (1.0, 99.0, 50.0)]:
         monkeypatch.setattr(machine, "_known", {})
         created[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
         assert machine.rates().float32 == expected
     assert len(calls) == measurements.TRIES
+
+
+def test_a_disturbed_measurement_is_not_repeated_at_once(measured, monkeypatch):
+    created, calls, _ = measured
+    created[0] = Rates(10.0, 10.0, 10.0, 10.0, threads=2, torch="x", seconds=1.0, share=0.3)
+    for _ in range(2):
+        monkeypatch.setattr(machine, "_known", {})
+        assert machine.rates().share == 0.3
+    assert len(calls) == 1
 
 
 def test_rates_are_kept_for_the_threads_that_they_were_measured_with(measured, monkeypatch):

@@ -68,7 +68,7 @@ def matches_target(name: str, target: str) -> bool:
         target: of the settings.
     """
     if target == ALL_LINEAR:
-        return name.rpartition(".")[2] != HEAD_NAME
+        return name.rpartition(".")[2] != HEAD_NAME and not name.startswith("heads.")
     return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 

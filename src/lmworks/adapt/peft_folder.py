@@ -208,9 +208,9 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
         own = slice(None)
         if len(ours) > 1 and len(columns) and len(a) % len(ours) == 0:
             rank = len(a) // len(ours)
-            first = int(columns[0]) // rank * rank
-            if int(columns[-1]) < first + rank:
-                own = slice(first, first + rank)
+            begin = int(columns[0]) // rank * rank
+            if int(columns[-1]) < begin + rank:
+                own = slice(begin, begin + rank)
         updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale)
     return updates
 

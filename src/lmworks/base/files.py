@@ -67,12 +67,12 @@ def folder_size(path: str | Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
 
 
-def free_room(path: str | Path) -> int:
+def free_disk_space(path: str | Path) -> int:
     """Bytes that this user may still write where ``path`` is or will be."""
     return shutil.disk_usage(_existing(Path(path))).free
 
 
-def need_room(path: str | Path, size: int, content: str) -> None:
+def check_disk_space(path: str | Path, size: int, content: str) -> None:
     """Check that there is enough free space before writing.
 
     Args:
@@ -83,7 +83,7 @@ def need_room(path: str | Path, size: int, content: str) -> None:
     Raises:
         InputError: less than ``size`` is free.
     """
-    free = free_room(path)
+    free = free_disk_space(path)
     if free < size:
         raise InputError(
             f"no room on the disk for {content}: it takes {human(size)}, {human(free)} are free",
@@ -109,7 +109,8 @@ def full_disk(path: str | Path, size: int | None = None) -> InputError:
     """The error for a disk that became full while ``path`` was written; ``size`` in bytes where it is known."""
     needed = f"; it takes {human(size)}" if size else ""
     return InputError(
-        f"no room left on the disk, or for a file so large (ulimit -f){needed}, {human(free_room(path))} are free; "
+        f"no room left on the disk, or for a file so large (ulimit -f){needed}, "
+        f"{human(free_disk_space(path))} are free; "
         "nothing half-written was left",
         str(path),
         f"free {human(size) if size else 'some room'} there, or choose a folder on another disk",

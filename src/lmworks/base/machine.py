@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from lmworks.base import measurements
+from lmworks.base import measurements, preparation
 from lmworks.base.contention import UNDISTURBED_SHARE
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates, measure_apart
@@ -36,11 +36,16 @@ def rates(refresh: bool = False) -> Rates:
     """
     key = identity()
     if refresh or key not in _known:
-        _known[key] = measurements.improved(MEASUREMENT, Rates, lambda: measure_apart(threads(), memory()[1]), refresh)
+        _known[key] = measurements.best_measurement(MEASUREMENT, Rates, _measure, refresh)
     return _known[key]
 
 
 _known: dict[str, Rates] = {}
+
+
+def _measure() -> Rates:
+    with preparation.timed(preparation.MEASURING):
+        return measure_apart(threads(), memory()[1])
 
 
 def choose_precision(setting: str = "auto", device: str = "cpu", machine_rates: Rates | None = None) -> tuple[str, str]:

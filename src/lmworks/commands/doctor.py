@@ -13,7 +13,7 @@ from typing import Any
 
 from lmworks.base import machine, process_memory
 from lmworks.base.contention import UNDISTURBED_SHARE
-from lmworks.base.files import cache_folder, folder_size, free_room, human
+from lmworks.base.files import cache_folder, folder_size, free_disk_space, human
 from lmworks.base.probes import PROBED_PRECISIONS
 from lmworks.base.processor import processor
 from lmworks.base.sources import is_offline
@@ -79,7 +79,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "disk": {
             "cache": without_home(cache),
             "used": used,
-            "free": free_room(cache),
+            "free": free_disk_space(cache),
         },
         "offline": is_offline(),
         "packages": {name: _version(name) for name in _requirements(None)},

@@ -28,6 +28,7 @@ from lmworks.data.packing import collate
 from lmworks.evaluate import progress
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
+from lmworks.model.heads import head_losses
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -277,7 +278,6 @@ def _batch_losses(network: Transformer, batch: Batch, documents: int) -> Example
     heads = {}
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places.to(device))).float().cpu()
-        costs = functional.cross_entropy(logits, labels.classes, reduction="none")
-        right = logits.argmax(1) == labels.classes
-        heads[name] = Losses.of(costs, right, batch.document_of(labels.places), documents)
+        of_head = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
+        heads[name] = Losses.of(of_head.nats, of_head.correct, batch.document_of(of_head.places), documents)
     return ExampleLosses(language, heads)

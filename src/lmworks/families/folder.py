@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, need_room
+from lmworks.base.files import atomic_folder, check_disk_space
 from lmworks.base.json_file import read_object
 from lmworks.families.family import Family
 from lmworks.families.generation_config import GENERATION, TOKEN_IDS, ids_in, ids_within, read_generation
@@ -145,8 +145,10 @@ def save_folder(
     written_dtype = dtype_of(dtype) if dtype else _own_dtype(network)
     weights |= {f"{name}.weight": layer.storage.dequantized(written_dtype) for name, layer in stored_layers(network)}
     keys = _config_keys(config, family, hf_config or {}, written_dtype)
-    theirs = to_theirs(family.table(config), weights)
-    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize, "the model's weights")
+    tensors = to_theirs(family.table(config), weights)
+    theirs = {family.written_name(name, config): tensor for name, tensor in tensors.items()}
+    size = sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize
+    check_disk_space(folder, size, "the model's weights")
     with atomic_folder(folder) as aside:
         _write_json(aside / CONFIG, keys)
         if generation:

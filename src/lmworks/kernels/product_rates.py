@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lmworks.base import machine, measurements, probes
+from lmworks.base import machine, measurements, preparation, probes
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.probes import Rates
 from lmworks.base.processor import threads
@@ -70,15 +70,15 @@ class ProductRates:
         """Whether other programs ran while this shape was measured."""
         return self.shares.get(shape, 1.0) < UNDISTURBED_SHARE
 
-    def is_due(self, shape: str) -> bool:
-        """Whether a shape is to be measured: for the first time, or again since the measurement was disturbed or a
-        provider failed in it."""
-        if not self.gflops.get(shape):
-            return True
+    def is_due(self, shape: str, repeat: bool = True) -> bool:
+        """Whether a shape is to be measured: for the first time, or, if ``repeat``, again since the measurement was
+        disturbed or a provider failed in it."""
+        if not self.gflops.get(shape) or not repeat:
+            return not self.gflops.get(shape)
         has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
         return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < measurements.TRIES
 
-    def with_measured(self, new: ProductRates) -> ProductRates:
+    def merged_with(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
         gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
         for shape, rates in new.gflops.items():
@@ -160,8 +160,11 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
     if refresh:
         rates = rates.without(requested)
         _measured.difference_update(requested)
-    if missing := sorted(shape for shape in requested - _measured if rates.is_due(shape)):
-        rates = rates.with_measured(_measure_apart(missing))
+    is_recent = measurements.is_recent(MEASUREMENT)
+    missing = sorted(shape for shape in requested - _measured if rates.is_due(shape, repeat=not is_recent))
+    if missing:
+        with preparation.timed(preparation.MEASURING):
+            rates = rates.merged_with(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
     return rates
@@ -187,13 +190,13 @@ def _measure_apart(shapes: list[str]) -> ProductRates:
     shares, faults = dict.fromkeys(shapes, 1.0), {}
     for provider in (PARTS, ONEDNN, NATIVE):
         try:
-            measured = _run(shapes, (PYTORCH, provider))
+            latest = _run(shapes, (PYTORCH, provider))
         except _Crashed as fault:
             faults[provider] = str(fault)
             continue
-        for shape, by_provider in measured.gflops.items():
+        for shape, by_provider in latest.gflops.items():
             gflops[shape] |= by_provider
-            shares[shape] = min(shares[shape], measured.shares[shape])
+            shares[shape] = min(shares[shape], latest.shares[shape])
     return ProductRates(gflops, faults, shares)
 
 

@@ -193,13 +193,19 @@ class LanguageModel:
         return next_sentence(self.network.eval(), self.tokenizer, first, second)
 
     def embed(
-        self, texts: str | Sequence[str], pooling: Pooling | None = None, normalize: bool | None = None
+        self,
+        texts: str | Sequence[str],
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        max_tokens: int | None = None,
     ) -> torch.Tensor | list[torch.Tensor]:
         """Vectors of texts (n, E); with pooling "none" a list of (tokens, E). Details: generate/embed.py.
 
-        Without ``pooling``: a sentence encoder's own (``self.pooling``), of other models the mean, normalized.
+        Without ``pooling``: a sentence encoder's own (``self.pooling``), of other models the mean, normalized. Texts
+        longer than ``max_tokens`` are cut with a warning; default: as the folder of a sentence encoder says.
         """
-        return embed(self.network.eval(), self.tokenizer, _texts(texts), pooling, normalize, self.pooling)
+        network = self.network.eval()
+        return embed(network, self.tokenizer, _texts(texts), pooling, normalize, self.pooling, max_tokens)
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...

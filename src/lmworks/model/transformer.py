@@ -178,9 +178,9 @@ class Transformer(Stack):
         batch, length = (ids if embeddings is None else embeddings).shape[:2]  # type: ignore[union-attr]
         positions = inputs.get("positions")
         if positions is None:
-            start = 0 if cache is None else cache.length
+            begin = 0 if cache is None else cache.length
             device = (ids if embeddings is None else embeddings).device  # type: ignore[union-attr]
-            positions = torch.arange(start, start + length, device=device).expand(batch, length)
+            positions = torch.arange(begin, begin + length, device=device).expand(batch, length)
         x = self._embed(self, ids, embeddings, positions, inputs.get("types"))
         mask, memory_mask = self._mask(positions, segments, cache), None
         memory = inputs.get("memory")

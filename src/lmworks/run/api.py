@@ -1,4 +1,4 @@
-"""The ways into a run, tune and pretrain, and its plan, as Python calls: all fill the same recipe."""
+"""tune, pretrain and plan as Python calls; each fills a recipe."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _also_by_name(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
-        def call(*words: Any, **settings: Any) -> R:
-            for name in names[len(words) :]:
+        def call(*arguments: Any, **settings: Any) -> R:
+            for name in names[len(arguments) :]:
                 if name not in settings:
                     break
-                words += (settings.pop(name),)
-            return function(*words, **settings)
+                arguments += (settings.pop(name),)
+            return function(*arguments, **settings)
 
         return call
 
@@ -94,8 +94,8 @@ def pretrain(
         method: default "full".
         out: the run's folder; must be new. Default: runs/<time>-<name>.
         say: gets each line of progress; default: silent but for the progress of training.
-        **settings: what is to be otherwise: ``model={"num_hidden_layers": 2}``, ``train={"steps": 100}``,
-            ``tokenizer={"kind": "char"}``, ``task={...}``.
+        **settings: groups of the recipe that differ from the preset: ``model={"num_hidden_layers": 2}``,
+            ``train={"steps": 100}``, ``tokenizer={"kind": "char"}``, ``task={...}``.
 
     Raises:
         InputError: anything about data or settings that cannot be used.
@@ -112,7 +112,7 @@ def pretrain(
 
 @_also_by_name("model", "data")
 def plan(model: str | Path, data: Any, /, *, method: str | None = None, **settings: Any) -> Plan:
-    """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data, trains and writes nothing.
+    """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data; neither trains nor writes.
 
     Args:
         model: any source of a model, as of :func:`tune`; or a preset, as of :func:`pretrain`.
@@ -150,7 +150,7 @@ def _recipe_of_opened(model: str, values: dict[str, Any], origin: str) -> Recipe
 def _values(
     data: Any, settings: dict[str, Any], method: str | None, out: str | Path | None = None
 ) -> tuple[dict[str, Any], Any]:
-    """The settings as the recipe has them, without the model; and the rows that are given in Python, or None."""
+    """The recipe's values without the model; and the rows, if they are given in Python, else None."""
     more = settings.get("data", {})
     check_type(more, dict, "data", DATA_HINT)
     if more:
@@ -161,7 +161,7 @@ def _values(
 
 
 def _source_and_rows(data: Any) -> tuple[Any, Any]:
-    """Data as the recipe has them, and the rows that are given in Python, or None."""
+    """The recipe's group ``data``; and the rows, if they are given in Python, else None."""
     settings = data if isinstance(data, dict) else {"source": data}
     source = settings.get("source")
     if source is None:
