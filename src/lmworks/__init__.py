@@ -1,9 +1,9 @@
 """lmworks: language models on the machine you have.
 
-The public names, each imported when it is first used: load opens any model (a LanguageModel), plan estimates what a run
-will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume goes on with a run that was
-stopped, report gives a run's card; word_vectors opens a file of word vectors. What a person can correct is raised as
-InputError.
+The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
+plan estimates what a run will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume
+goes on with a run that was stopped, report gives a run's card, word_vectors opens a file of word vectors. What a person
+can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
     from lmworks.run.api import pretrain as pretrain
+    from lmworks.run.api import resume as resume
     from lmworks.run.api import tune as tune
-    from lmworks.run.checkpoint_model import load as load
-    from lmworks.run.pipeline import resume as resume
+    from lmworks.run.load import load as load
 
 __all__ = [
     "InputError",
@@ -47,11 +47,11 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
-    "load": ("lmworks.run.checkpoint_model", "load"),
+    "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),
     "report": ("lmworks.reports.card", "build"),
-    "resume": ("lmworks.run.pipeline", "resume"),
+    "resume": ("lmworks.run.api", "resume"),
     "tune": ("lmworks.run.api", "tune"),
     "word_vectors": ("lmworks.baselines.word_vectors", "open_vectors"),
 }
