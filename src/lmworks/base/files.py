@@ -134,7 +134,6 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
     data = _utf8(content) if isinstance(content, str) else content
     with atomic_file(path, len(data)) as file:
         file.write(data)
-    return _target(Path(path))
 
 
 @contextlib.contextmanager
