@@ -13,6 +13,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.sources import LocalSource, find
+from lmworks.baselines import tfidf_folder
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
 from lmworks.language_model.input_format import InputFormat
@@ -48,6 +49,9 @@ def open_saved_model(
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
     local = _resolve(source, offline)
+    if tfidf_folder.is_tfidf(local.path):
+        hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
+        raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
     if (local.path / "adapter_config.json").is_file():
         base_source = adapter_folder.base_of(local.path, base, offline)
         model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
