@@ -234,7 +234,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
 def _cast_weights(setup: TrainingSetup) -> int:
     """Numbers of frozen weights that training casts as they are; an adapted one is summed with its update first."""
     own, linears = setup.trained.own, setup.saved_inputs or ()
-    return setup.trained.frozen - sum(linear.weights for linear in linears if f"{linear.name}.weight" not in own)
+    return setup.trained.frozen - sum(linear.weights for linear in linears if linear.weight_name not in own)
 
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
