@@ -1,5 +1,5 @@
-"""Models that only lmworks has, since ``transformers`` has no class for them: recurrent language models (RNN, GRU, LSTM)
-and convolutional encoders. Their config.json has our names of the fields, their tensors have PyTorch's names.
+"""Models that only lmworks has, since ``transformers`` has no class for them: recurrent language models (RNN, GRU,
+LSTM) and convolutional encoders. Their config.json has our names of the fields, their tensors have PyTorch's names.
 """
 
 from __future__ import annotations
@@ -57,9 +57,5 @@ def _table(config: ModelConfig) -> list[Row]:
     return expand(rows, config.num_hidden_layers)
 
 
-RECURRENT = Family(
-    "lmworks-recurrent", "RecurrentLanguageModel", _reader("decoder"), _write, _table, "model."
-)
-CONVOLUTIONAL = Family(
-    "lmworks-convolutional", "ConvolutionalEncoder", _reader("encoder"), _write, _table, "model."
-)
+RECURRENT = Family("lmworks-recurrent", "RecurrentLanguageModel", _reader("decoder"), _write, _table, "model.")
+CONVOLUTIONAL = Family("lmworks-convolutional", "ConvolutionalEncoder", _reader("encoder"), _write, _table, "model.")

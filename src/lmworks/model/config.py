@@ -174,8 +174,8 @@ class ModelConfig(Settings):
         expected = "encoder" if self.layer == "convolution" else "decoder"
         if self.architecture != expected:
             raise ValueError(f"a model of layer {self.layer} is of architecture {expected}, not {self.architecture}")
-        fixed = {"positions": "none", "norm_position": "post", "num_layer_groups": None, "layer_kinds": None}
-        fixed |= {"sliding_window": None, "num_attention_heads": 1}
+        fixed: dict[str, Any] = {"positions": "none", "norm_position": "post", "num_attention_heads": 1}
+        fixed |= {"num_layer_groups": None, "layer_kinds": None, "sliding_window": None}
         for name, value in fixed.items():
             if getattr(self, name) != value:
                 raise ValueError(f"layer {self.layer} has no use for {name} {getattr(self, name)}: leave it out")

@@ -47,7 +47,7 @@ def run(layers: Iterable[nn.Module], x: torch.Tensor, segments: torch.Tensor | N
         segments: (B, T) document numbers, 0 is padding; None: each row is one document.
         widest: the largest of the windows, which no two documents may share.
     """
-    documents = Documents.of(*x.shape[:2], segments)
+    documents = Documents.of(x.shape[0], x.shape[1], segments)
     if not len(documents.lengths):
         return torch.zeros_like(x)
     sizes = documents.lengths

@@ -95,8 +95,8 @@ def _fill_plain(module: nn.RNNBase | nn.Conv1d, generator: torch.Generator | Non
         values = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
         weight.copy_(values.uniform_(-bound, bound, generator=generator))
     if isinstance(module, nn.LSTM):
-        size = module.hidden_size
-        module.bias_ih_l0[size : 2 * size] = 1.0  # gates stand in the order input, forget, cell, output
+        size = module.hidden_size  # the gates stand in the order input, forget, cell, output
+        module.get_parameter("bias_ih_l0")[size : 2 * size] = 1.0
 
 
 def _t5(module: nn.Linear | nn.Embedding, name: str, config: ModelConfig) -> float:

@@ -11,7 +11,7 @@ The cells are PyTorch's. Dropout stands on the output of each layer and never in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from lmworks.model.cache import LayerState, State
 from lmworks.model.config import ModelConfig
 from lmworks.model.documents import Documents
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class RecurrentLayer(nn.Module):
@@ -44,7 +44,7 @@ class RecurrentLayer(nn.Module):
         Returns:
             (tokens, E) outputs, and the state after each document's last token.
         """
-        dtype, given = self.cell.weight_ih_l0.dtype, None
+        dtype, given = self.cell.get_parameter("weight_ih_l0").dtype, None
         if state:
             parts = tuple(part[None].to(dtype).contiguous() for part in state)
             given = parts if len(parts) > 1 else parts[0]
@@ -55,7 +55,9 @@ class RecurrentLayer(nn.Module):
         y = y.to(x.dtype)
         return dropout(y, self.dropout) if self.training else y, tuple(part[0] for part in last)
 
-    def _run(self, x: torch.Tensor, batch_sizes: torch.Tensor, state: torch.Tensor | State | None):  # type: ignore[no-untyped-def]
+    def _run(
+        self, x: torch.Tensor, batch_sizes: torch.Tensor, state: torch.Tensor | State | None
+    ) -> tuple[torch.Tensor, torch.Tensor | State]:
         count = int(batch_sizes[0])
         if int(batch_sizes[-1]) == count:  # all of one length
             y, last = self.cell(x.view(len(batch_sizes), count, -1), state)
@@ -83,7 +85,7 @@ def run(
     Raises:
         ValueError: a row with a state holds several documents.
     """
-    documents = Documents.of(*x.shape[:2], segments).longest_first()
+    documents = Documents.of(x.shape[0], x.shape[1], segments).longest_first()
     hidden = x.new_zeros(x.shape[0] * x.shape[1], x.shape[2])
     if not len(documents.lengths):
         return hidden.view(x.shape)

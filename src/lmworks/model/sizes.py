@@ -152,8 +152,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     """Number of parameters by part, and their ``total``; tied and shared parameters count once. Exact.
 
     Parts: embed_tokens, embed_types, embed_positions (learned positions and relative-position biases, of each stack),
-    embed_project, attention, feedforward, recurrent, convolution, norms, lm_head (with its bias and what comes before it), pooler, heads (for
-    classification).
+    embed_project, attention, feedforward, recurrent, convolution, norms, lm_head (with its bias and what comes before
+    it), pooler, heads (for classification).
     """
     hidden, width = config.hidden_size, config.embedding_width
     matrices = linears(config)
@@ -280,7 +280,9 @@ def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequen
         lengths: tokens of each document (of the decoder, in an encoder-decoder).
         sources: tokens of each document's source, in an encoder-decoder.
     """
-    each = 4 * config.num_attention_heads * config.head_size * (config.layer == "attention")  # 2 FLOPs an element for the score, 2 for the sum
+    each = (
+        4 * config.num_attention_heads * config.head_size * (config.layer == "attention")
+    )  # 2 FLOPs an element for the score, 2 for the sum
     flops = {}
     for stack in stacks(config):
         own = lengths if stack.reads == "own" else sources

@@ -1,9 +1,9 @@
 """The transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
 
-The file follows the model: embeddings, a stack of blocks, a norm, a head. Recurrent or convolutional layers may stand in
-place of the blocks (``config.layer``), between the same embeddings and heads. It does not depend on families, texts, losses
-or adapters. It offers them these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache
-with a prefix, segments (documents packed in a row), and logits of selected tokens only.
+The file follows the model: embeddings, a stack of blocks, a norm, a head. Recurrent or convolutional layers may stand
+in place of the blocks (``config.layer``). It does not depend on families, texts, losses or adapters. It offers them
+these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache with a prefix, segments
+(documents packed in a row), and logits of selected tokens only.
 """
 
 from __future__ import annotations
