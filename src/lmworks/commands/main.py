@@ -43,6 +43,7 @@ GROUPS = {
         "next": Verb("next", False, "the likeliest next tokens of a text, or the likelier next sentence"),
         "fill": Verb("fill", False, "fill the blanks of a text"),
         "translate": Verb("translate", True, "write the target of a text with an encoder-decoder"),
+        "predict": Verb("predict", True, "the labels of the rows of a file, by a classifier"),
         "embed": Verb("embed", True, "vectors of the rows of a file, or of a few texts"),
         "search": Verb("search", True, "the rows of a file that are nearest in meaning to a query"),
         "similar": Verb("similar", False, "how similar texts are; one word in two texts, layer by layer"),
