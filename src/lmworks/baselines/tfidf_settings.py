@@ -107,9 +107,10 @@ def settings_of(preset: str, changes: dict[str, Any] | None = None, origin: str 
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(PRESETS)}"
         raise InputError(f"there is no preset {preset!r}", "model", hint)
     settings = build(TfidfSettings, {**PRESETS[name], **(changes or {})}, origin)
+    unchanged = TfidfSettings(**PRESETS[name])
     for setting in changes or {}:
         users = USED_BY.get(setting)
-        if users and settings.classifier not in users:
+        if getattr(settings, setting) != getattr(unchanged, setting) and users and settings.classifier not in users:
             hint = f"leave it out; it serves {', '.join(users)}"
             raise InputError(f"{settings.classifier} does not use it", f"tfidf.{setting}", hint)
     if "sublinear_tf" in (changes or {}) and settings.sublinear_tf and settings.weighting == "counts":

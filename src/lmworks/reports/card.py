@@ -51,7 +51,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "run": _run(folder, events, start, finish, torn, notes),
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
-        "parameters": start.get("parameters") or {},
+        "parameters": start.get("parameters") or finish.get("parameters") or {},
         "compared": _compared(first, last),
         "measures": listed,
         "how": HOW,
@@ -145,8 +145,12 @@ def _run(
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
         "started": start.get("time"),
         "warnings": _warnings(events, finished, torn),
-        "notes": [*(str(note) for e in (start, _last(events, "data")) for note in e.get("notes") or []), *notes],
+        "notes": [*_recorded_notes(start, _last(events, "data"), finish), *notes],
     }
+
+
+def _recorded_notes(*events: Event) -> list[str]:
+    return [str(note) for event in events for note in event.get("notes") or []]
 
 
 def _stopped(session: list[Event]) -> str | None:
@@ -214,6 +218,7 @@ def _training(steps: list[Event], finish: Event, session: Event) -> dict[str, An
         "seconds": seconds or finish.get("training_seconds"),
         "tokens_per_second": tokens / seconds if seconds else None,
         "share_of_limit": finish.get("share_of_limit"),
+        "texts_per_second": finish.get("texts_per_second"),
         "best_step": finish.get("best_step"),
     }
 

@@ -31,11 +31,13 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     """Speed and energy as (name, text) lines; what was not recorded is left out."""
     energy, training = card["costs"]["energy"] or {}, card["training"]
     speed, limit = training["tokens_per_second"], training["share_of_limit"]
+    texts = training["texts_per_second"]
     counted = ", ".join(str(energy[key]) for key in ("assumption", "note") if energy.get(key))
     joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
         *_preparation(card["costs"].get("preparation") or {}),
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
+        ("prediction", f"{figures.number(texts)} texts/s" if texts else None),
         ("of the machine's measured rate", figures.percent(limit, 2) if limit else None),
         ("peak memory: parts", _peak(card["costs"].get("peak_parts") or {})),
         ("memory choice", card.get("memory_choice")),
@@ -115,7 +117,8 @@ def _task(task: Card | None) -> str | None:
         return None
     known = TASKS.get(task["name"])
     second = ", and next sentences" if task.get("next_sentence") else ""
-    return f"{task['name']}: {known.learns}{second}" if known else str(task["name"])
+    learns = known.learns if known else task.get("learns")
+    return f"{task['name']}: {learns}{second}" if learns else str(task["name"])
 
 
 def _tokenizer(tokenizer: Card | None) -> str | None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from lmworks.base.errors import InputError, check_type
+from lmworks.run import classical, classical_recipe, pipeline
 from lmworks.run import recipe as recipes
-from lmworks.run.pipeline import Run, Say, run_recipe
+from lmworks.run.pipeline import run_recipe
 from lmworks.run.plan import Plan
 from lmworks.run.recipe import Recipe
+from lmworks.run.result import Run, Say
 from lmworks.run.setup import set_up
 from lmworks.text import python_rows
 
@@ -57,7 +59,8 @@ def tune(
     """Adapt a model to a data set, evaluating it before and after.
 
     Args:
-        model: any source of a model.
+        model: any source of a model; or the name of a classifier by counts of words, such as tfidf-logreg, which is
+            trained from nothing (its settings are ``tfidf={...}``).
         data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
             which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
         method: "lora" (default), "full" ...: ``lmworks recipe list`` names them.
@@ -71,7 +74,21 @@ def tune(
     """
     check_type(model, (str, Path), "model", MODEL_HINT)
     values, rows = _values(data, settings, method, out)
+    if classical_recipe.is_classifier(str(model)):
+        return classical.run_recipe(classical_recipe.resolve(str(model), values, "tune"), say, rows)
     return run_recipe(_recipe_of_opened(str(model), values, "tune"), say, rows)
+
+
+def resume(folder: str | Path, say: Say | None = None) -> Run:
+    """Resume a run that was killed or stopped.
+
+    On a CPU the losses that follow are those of a run that was never stopped, bit for bit.
+
+    Raises:
+        InputError: there is no run, or its data or settings have changed.
+    """
+    check_type(folder, (str, Path), "run", "give the folder of a run")
+    return classical.resume(folder, say) if classical.is_classical(folder) else pipeline.resume(folder, say)
 
 
 @_also_by_name("preset", "data")

@@ -11,9 +11,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +23,11 @@ from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
-from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
-from lmworks.run import checkpoint_model, checks
+from lmworks.run import checks
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.recipe import Recipe
+from lmworks.run.result import Run, Say, silent
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
@@ -39,36 +36,6 @@ from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
 from lmworks.train.progress import EvaluationProgress
-
-Say = Callable[[str], None]
-
-
-@dataclass
-class Run:
-    """A run that has ended.
-
-    Attributes:
-        folder: the run's folder.
-        stopped: why training ended: "finished", "early" or "interrupted".
-    """
-
-    folder: Path
-    stopped: str
-
-    @cached_property
-    def model(self) -> LanguageModel:
-        """The trained model; for an interrupted run, its best checkpoint."""
-        return checkpoint_model.load(self.folder)
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """The report card, as in report.json."""
-        return card.build(self.folder)
-
-    def _repr_html_(self) -> str:
-        """The report card, for notebooks."""
-        return page.embedded(self.card)
-
 
 _ONE_RUN = threading.RLock()
 """Held by the run that is going on: threads, random numbers and providers of products are settings of the process."""
@@ -154,10 +121,6 @@ def _resume_note(run: RunFolder, planned: int) -> str:
     place = f"after step {saved} of {planned}" if saved else "from its beginning"
     repeated = f"; steps up to {done} were not saved and are repeated" if done > saved else ""
     return f"resuming {run.path} {place}{repeated}"
-
-
-def silent(line: str) -> None:
-    """A ``say`` that prints nothing."""
 
 
 def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
