@@ -47,6 +47,8 @@ GROUPS = {
         "embed": Verb("embed", True, "vectors of the rows of a file, or of a few texts"),
         "search": Verb("search", True, "the rows of a file that are nearest in meaning to a query"),
         "similar": Verb("similar", False, "how similar texts are; one word in two texts, layer by layer"),
+        "cluster": Verb("cluster", True, "the rows of a file in clusters, named by their typical words"),
+        "map": Verb("map", True, "the rows of a file as points in a plane, as an HTML page"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
     },
