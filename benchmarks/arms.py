@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base import machine
+from lmworks.base.processor import processor
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "smollm2-135m-instruct"
@@ -40,7 +41,7 @@ class Failed(SystemExit):
 
 
 def run_arm(
-    script: str | Path, arguments: list[str], variables: dict[str, str] | None = None, limit: float | None = None
+    script: str | Path, arguments: list[str], variables: dict[str, str] | None = None, timeout: float | None = None
 ) -> dict[str, Any]:
     """Run one arm in a process of its own; its last line of output is JSON.
 
@@ -48,7 +49,7 @@ def run_arm(
         script: its file.
         arguments: to it.
         variables: of its environment, beside the present ones.
-        limit: seconds after which it is ended.
+        timeout: seconds after which it is ended.
 
     Raises:
         Failed: it ended with an error, or took longer.
@@ -57,9 +58,9 @@ def run_arm(
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     environment = {**os.environ, **quiet, **(variables or {})}
     try:
-        process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit)
+        process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise Failed(without_absolute_paths(f"{' '.join(command)} was ended after {limit:.0f} s")) from None
+        raise Failed(without_absolute_paths(f"{' '.join(command)} was ended after {timeout:.0f} s")) from None
     if process.returncode:
         raise Failed(without_absolute_paths(f"{' '.join(command)} failed:\n{process.stderr}")[-4000:])
     return json.loads(process.stdout.strip().splitlines()[-1])
@@ -129,10 +130,9 @@ def _shorten(path: str, root: Path) -> str:
 
 def keep(name: str, result: dict) -> Path:
     """Write the result with date and machine, without absolute paths."""
-    processor = machine.processor()
     RESULTS.mkdir(exist_ok=True)
     today = datetime.date.today().isoformat()
-    kind = processor.name.lower().replace("(r)", "").replace("(tm)", "")
+    kind = processor().name.lower().replace("(r)", "").replace("(tm)", "")
     label = "-".join("".join(c if c.isalnum() else " " for c in kind).split())
     path = RESULTS / f"{today}-{name}-{label}.json"
     whole = {"date": today, "benchmark": name, "machine": machine.describe(), **without_absolute_paths(result)}

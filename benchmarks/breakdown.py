@@ -60,13 +60,13 @@ def part_of(name: str, within_update: bool = False) -> str:
 class Announced:
     """The compiled module; its functions appear in the profiler under their names."""
 
-    def __init__(self, library: Any) -> None:
-        self._library = library
+    def __init__(self, module: Any) -> None:
+        self._module = module
 
     def __getattr__(self, name: str) -> Any:
         import torch
 
-        attribute = getattr(self._library, name)
+        attribute = getattr(self._module, name)
         if not callable(attribute):
             return attribute
 
@@ -90,12 +90,12 @@ def announce(profile: Any, warm: int) -> list[float]:
 
     import torch
 
-    from lmworks.kernels import library
+    from lmworks.kernels import native_module
     from lmworks.train import loop, optimizers
 
-    native, fault = library._load()
+    native, fault = native_module._load()
     if native is not None:
-        library._load = lambda: (Announced(native), fault)  # type: ignore[assignment]
+        native_module._load = lambda: (Announced(native), fault)  # type: ignore[assignment]
     original_step, original_norm, original_make = loop.accumulate_gradients, optimizers.gradient_norm, optimizers.make
     steps, lost = [0], [0.0]
 
@@ -186,7 +186,7 @@ def run(method: str, precision: str, folder: Path, steps: int) -> dict[str, Any]
 
 
 def main() -> None:
-    from lmworks.base import machine
+    from lmworks.base.processor import use_threads
 
     options = argparse.ArgumentParser()
     options.add_argument("method", choices=["lora", "full"])
@@ -194,7 +194,7 @@ def main() -> None:
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int, default=5)
     given = options.parse_args()
-    machine.use_threads()
+    use_threads()
     print(json.dumps(run(given.method, given.precision, given.work, given.steps)))
 
 

@@ -25,7 +25,7 @@ from lmworks.run import presets
 STEPS, ROWS = 3, 160
 TOKENS = 2048  # of a step from scratch: rows are as large as with more
 BUDGETS = {"lora": "1.35GB", "full": "3GB"}
-LIMIT = 240  # seconds an arm may take; what takes longer is said to be left out
+TIMEOUT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 
 def tuned(folder: Path, data: Path, method: str, memory: str | None) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def sources(folder: Path) -> Path:
 def line(name: str, result: dict[str, Any], budget: str) -> str:
     """A line of the table."""
     again = f"  {result['recompute']} blocks again, rows of {result['row_tokens']}; budget {budget}" if budget else ""
-    planned, actual = (figures.storage(result[key]) for key in ("planned", "actual"))
+    planned, actual = (figures.byte_size(result[key]) for key in ("planned", "actual"))
     where = result["actual_parts"].get("stage", "")
     return f"{name:<24} {planned:>9} {actual:>9} {result['actual'] / result['planned']:6.2f}  {where}{again}"
 
@@ -119,7 +119,7 @@ def main() -> None:
             if given.only and label not in given.only:
                 continue
             try:
-                results[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], limit=LIMIT)
+                results[label] = arms.run_arm(__file__, ["--arm", kind, "--", name, data, memory], timeout=TIMEOUT)
             except arms.Failed as failure:
                 results[label] = {"left out": str(failure)[-600:]}
                 print(f"{label:<24} left out: {str(failure).splitlines()[-1]}", flush=True)

@@ -17,8 +17,8 @@ import work
 import lmworks
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import load_adapter, make
-from lmworks.base import machine
 from lmworks.base.journal import RunFolder
+from lmworks.base.processor import use_threads
 from lmworks.data.batch import Example
 from lmworks.data.sampler import BatchSampler
 from lmworks.language_model.model import LanguageModel
@@ -102,7 +102,7 @@ def main() -> None:
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int)
     given = options.parse_args()
-    machine.use_threads()
+    use_threads()
     print(json.dumps(run(given.method, given.precision, given.work, given.steps)))
 
 

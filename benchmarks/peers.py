@@ -21,7 +21,7 @@ import work
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-from lmworks.base import machine
+from lmworks.base.processor import use_threads
 
 ROW = 512  # tokens of TRL's packed rows, or the longest document; a step takes as many rows as hold eight documents
 
@@ -167,7 +167,7 @@ def main() -> None:
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int)
     given = options.parse_args()
-    machine.use_threads()
+    use_threads()
     print(json.dumps(run(given.kind, given.method, given.precision, given.work, given.steps)))
 
 

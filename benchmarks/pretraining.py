@@ -115,7 +115,7 @@ def peer(precision: str, folder: Path, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    from lmworks.base import machine
+    from lmworks.base.processor import use_threads
 
     options = argparse.ArgumentParser()
     options.add_argument("kind", choices=["prepare", "ours", "trainer"])
@@ -123,7 +123,7 @@ def main() -> None:
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int, default=12)
     given = options.parse_args()
-    machine.use_threads()
+    use_threads()
     if given.kind == "prepare":
         print(json.dumps(prepare(given.work, given.steps)))
         return

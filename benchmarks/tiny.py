@@ -23,6 +23,8 @@ import arms
 import numpy as np
 import torch
 
+from lmworks.base.figures import NATS_PER_BIT
+
 GPT_BLOCK, BERT_BLOCK, BATCH, STEPS, RATE = 16, 8, 32, 1000, 1e-3
 PUBLISHED = {
     "TinyGPT": {
@@ -106,6 +108,7 @@ def ours_bert(text: str, seed: int) -> dict[str, float]:
     from lmworks.tasks.masked import Masked
     from lmworks.tasks.settings import TaskSettings
     from lmworks.text import corpus
+    from lmworks.text.rows import DataSettings
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
@@ -116,7 +119,7 @@ def ours_bert(text: str, seed: int) -> dict[str, float]:
             train={"seed": seed, "steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "precision": "float32"},
         )  # fmt: skip
         model, step = run.model, _seconds(run.folder)
-        settings = corpus.DataSettings(held_out=0)
+        settings = DataSettings(held_out=0)
         task = Masked(TaskSettings(name="masked", windows="random"), model.tokenizer, model.config)
         examples = task.examples(corpus.read(str(file), settings), settings, model.config.max_position_embeddings)
         rng = np.random.default_rng(seed)
@@ -188,7 +191,7 @@ def _masked(
 def _figures(loss: float, accuracy: float, step: float, sample: str = "") -> dict[str, float]:
     figures = {"loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy, "step_ms": 1e3 * step}
     if sample:
-        figures |= {"bits": loss / math.log(2), "distinct1": distinct(sample, 1), "distinct2": distinct(sample, 2)}
+        figures |= {"bits": loss / NATS_PER_BIT, "distinct1": distinct(sample, 1), "distinct2": distinct(sample, 2)}
     return figures
 
 

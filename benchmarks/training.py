@@ -33,7 +33,7 @@ BEHIND = 0.8
 """Peers below this share of the fastest peer's speed in the first round do not run again."""
 TRIED = 4
 """Steps of a peer that will hardly be the best: it runs whole only if these are not far behind."""
-LIMIT = 1800.0
+TIMEOUT = 1800.0
 """Seconds after which an arm is ended."""
 OURS, PEER, EXTRA = "ours", "peer", "extra"
 TITLES = {
@@ -109,7 +109,7 @@ def take_turns(chosen: list[Arm], arguments: list[str], rounds: int) -> Measurem
     precisions = verdicts.precisions(arms.bfloat16_is_faster())
     peers = [arm.name for arm in chosen if arm.role == PEER]
     for number in range(rounds):
-        results.rates.append(arms.run_arm(HERE / "ceiling.py", precisions))
+        results.rates.append(arms.run_arm(HERE / "limit.py", precisions))
         text = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in results.rates[-1].items())
         print(f"round {number + 1}/{rounds}  {'matrix products':<36} {text}", flush=True)
         for arm in chosen:
@@ -134,7 +134,7 @@ def _turn(arm: Arm, arguments: list[str], label: str, results: Measurements) -> 
     started = time.perf_counter()
     script, *script_arguments = arm.command
     try:
-        figures = arms.run_arm(HERE / script, [*script_arguments, *arguments], arm.variables, LIMIT)
+        figures = arms.run_arm(HERE / script, [*script_arguments, *arguments], arm.variables, TIMEOUT)
     except arms.Failed as fault:
         results.faults[arm.name] = str(fault)
         results.rounds.pop(arm.name, None)
@@ -217,7 +217,7 @@ def where_time_goes(folder: Path) -> dict[str, Any]:
     for name, (precision, kernels) in columns.items():
         try:
             arguments = ["lora", precision, str(folder)]
-            breakdowns[name] = arms.run_arm(HERE / "breakdown.py", arguments, {"LMWORKS_KERNELS": kernels}, LIMIT)
+            breakdowns[name] = arms.run_arm(HERE / "breakdown.py", arguments, {"LMWORKS_KERNELS": kernels}, TIMEOUT)
         except arms.Failed as fault:
             print(fault, flush=True)
     return breakdowns

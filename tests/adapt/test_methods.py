@@ -24,8 +24,8 @@ from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, build, describe
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import store
 from lmworks.model.storage import DenseStorage
+from lmworks.model.stored_layers import store
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer

@@ -41,7 +41,8 @@ def test_a_file_is_written_and_replaced(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = files.atomic_write(tmp_path / "a.txt", "old")
+    path = tmp_path / "a.txt"
+    files.atomic_write(path, "old")
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -65,7 +66,7 @@ def test_a_full_disk_for_real(tmp_path):
         with pytest.raises(InputError, match="no room left"), files.atomic_folder(tmp_path / "folder") as folder:
             (folder / "big").write_bytes(b"x" * 1_000_000)
         with pytest.raises(InputError, match="no room on the disk for a test: it takes 1 MB"):
-            files.need_room(tmp_path / "none" / "yet", 1_000_000, "a test")
+            files.check_disk_space(tmp_path / "none" / "yet", 1_000_000, "a test")
         assert names(tmp_path) == ["small"]
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -38,7 +39,7 @@ def measured(monkeypatch, tmp_path):
 
 
 def test_the_processor_says_what_linux_says():
-    item = machine.processor()
+    item = processor.processor()
     assert item.name
     assert 1 <= item.cores <= item.logical
     if sys.platform == "linux":
@@ -53,7 +54,7 @@ def test_threads_follow_the_affinity():
         pytest.skip("this system has no processor affinity")
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from lmworks.base import machine; print(machine.processor().cores, machine.processor().logical)"
+        "from lmworks.base.processor import processor; print(processor().cores, processor().logical)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1", "1"]
 
@@ -63,10 +64,10 @@ def test_use_threads():
 
     before = torch.get_num_threads()
     try:
-        assert machine.use_threads(1) == torch.get_num_threads() == 1
-        assert machine.use_threads(None) == torch.get_num_threads() == machine.processor().cores
+        assert processor.use_threads(1) == torch.get_num_threads() == 1
+        assert processor.use_threads(None) == torch.get_num_threads() == processor.processor().cores
         with pytest.raises(InputError):
-            machine.use_threads(0)
+            processor.use_threads(0)
     finally:
         torch.set_num_threads(before)
 
@@ -96,7 +97,7 @@ def test_rates_are_measured_once_and_kept(measured, monkeypatch):
     assert machine.rates(refresh=True) == MADE
     assert len(calls) == 2
     (key,) = json.loads(place.read_text())
-    assert machine.processor().name in key
+    assert processor.processor().name in key
     place.write_text("damaged")
     monkeypatch.setattr(machine, "_known", {})
     assert machine.rates() == MADE
@@ -104,11 +105,21 @@ def test_rates_are_measured_once_and_kept(measured, monkeypatch):
 
 def test_a_disturbed_measurement_is_improved_by_later_processes(measured, monkeypatch):
     created, calls, _ = measured
+    monkeypatch.setattr(measurements, "REPEAT_AFTER", 0.0)
     for share, speed, expected in [(0.3, 10.0, 10.0), (0.5, 50.0, 50.0), (0.4, 30.0, 50.0), (1.0, 99.0, 50.0)]:
         monkeypatch.setattr(machine, "_known", {})
         created[0] = Rates(speed, speed, speed, speed, threads=2, torch="x", seconds=1.0, share=share)
         assert machine.rates().float32 == expected
     assert len(calls) == measurements.TRIES
+
+
+def test_a_disturbed_measurement_is_not_repeated_at_once(measured, monkeypatch):
+    created, calls, _ = measured
+    created[0] = Rates(10.0, 10.0, 10.0, 10.0, threads=2, torch="x", seconds=1.0, share=0.3)
+    for _ in range(2):
+        monkeypatch.setattr(machine, "_known", {})
+        assert machine.rates().share == 0.3
+    assert len(calls) == 1
 
 
 def test_rates_are_kept_for_the_threads_that_they_were_measured_with(measured, monkeypatch):
@@ -136,12 +147,13 @@ def test_auto_follows_the_measurement_and_says_it(measured, bfloat16, chosen):
     assert name == chosen
     assert f"bfloat16 {bfloat16:,.4g} and float32 100 GFLOP/s" in reason
     assert "other programs" not in reason
-    disturbed = machine.choose_precision("auto", measured=replace(created[0], share=0.5))[1]
+    disturbed = machine.choose_precision("auto", machine_rates=replace(created[0], share=0.5))[1]
     assert disturbed.endswith("while other programs ran")
-    assert machine.choose_precision("float16") == ("float16", "float16, as asked")
+    assert machine.choose_precision("float32") == ("float32", "float32, as asked")
     assert machine.choose_precision("auto", "mps")[0] == "float32"
-    with pytest.raises(InputError, match="is no precision"):
-        machine.choose_precision("bf16")
+    for wrong in ("bf16", "float16"):
+        with pytest.raises(InputError, match="is no precision"):
+            machine.choose_precision(wrong)
 
 
 def test_a_real_measurement(monkeypatch):
@@ -196,7 +208,7 @@ def test_keep_memory_holds_where_glibc_is():
 
 def test_describe_is_json():
     output = json.loads(json.dumps(machine.describe()))
-    assert output["name"] == machine.processor().name
+    assert output["name"] == processor.processor().name
     assert output["memory"] == process_memory.memory()[0]
 
 
@@ -243,9 +255,12 @@ def test_energy_is_read_where_the_processor_counts(tmp_path):
 
 
 def test_freed_pages_are_given_back_above_a_limit():
-    blocks = [bytearray(100_000) for _ in range(400)]
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("this C library is not glibc")
+    blocks = [b"x" * 100_000 for _ in range(400)]  # below the size that malloc maps and gives back by itself
     del blocks[::2]
-    assert not process_memory.trim_memory(process_memory.resident_memory() + (1 << 30))
     before = process_memory.resident_memory()
+    process_memory.trim_memory(before + (1 << 30))
+    assert process_memory.resident_memory() > before - 5_000_000
     process_memory.trim_memory(0)
-    assert process_memory.resident_memory() <= before
+    assert process_memory.resident_memory() < before - 10_000_000

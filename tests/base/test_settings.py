@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from lmworks.base.errors import InputError
-from lmworks.base.notation import read_yaml, write_yaml
+from lmworks.base.notation import parse_value, read_yaml, write_yaml
 from lmworks.base.seeds import Seed
 from lmworks.base.settings import (
     Overrides,
@@ -21,7 +21,6 @@ from lmworks.base.settings import (
     merge,
     nearest,
     parse_overrides,
-    parse_value,
     to_yaml,
 )
 

@@ -11,8 +11,9 @@ import arms
 import pytest
 
 from lmworks.base import machine
+from lmworks.base.probes import Rates
 
-RATES = machine.Rates(200.0, 0.0, 0.0, 25.0, 2, "2", 1.0, 1.0)
+RATES = Rates(200.0, 0.0, 0.0, 25.0, 2, "2", 1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import arms
 import breakdown
-import ceiling
 import figures
+import limit
 import ours
 import pytest
 import training
@@ -152,7 +152,7 @@ def test_announced_kernels_reach_the_profiler() -> None:
 
 
 def test_rate_counts_both_products() -> None:
-    rates = ceiling.rates([(8, 4), (4, 8)], ["float32"], tokens=4, repeats=3)
+    rates = limit.rates([(8, 4), (4, 8)], ["float32"], tokens=4, repeats=3)
     assert rates["float32"] == max(rates.values()) > 0
     assert rates["float32 by pytorch"] > 0
 
@@ -180,7 +180,7 @@ def test_an_arm_that_fails_is_reported_and_excluded(
     (tmp_path / "arm.py").write_text(arm)
     (tmp_path / "few.py").write_text(arm.replace("'tokens': 9", "'tokens': 3 if '--steps' in sys.argv else 9"))
     (tmp_path / "bad.py").write_text("raise SystemExit('it broke')")
-    (tmp_path / "ceiling.py").write_text('print(\'{"float32": 100.0, "bfloat16": 900.0}\')')
+    (tmp_path / "limit.py").write_text('print(\'{"float32": 100.0, "bfloat16": 900.0}\')')
     monkeypatch.setattr(training, "HERE", tmp_path)
     monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     chosen = [

@@ -11,6 +11,7 @@ import pytest
 
 from lmworks.base import machine, measurements
 from lmworks.base.probes import Rates
+from lmworks.base.processor import processor
 from lmworks.commands import doctor
 from lmworks.commands.main import main
 from lmworks.kernels import product_rates
@@ -34,7 +35,7 @@ def test_json_has_processor_rates_and_packages(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     text = capsys.readouterr().out
     output = json.loads(text)
-    assert output["processor"]["name"] == machine.processor().name
+    assert output["processor"]["name"] == processor().name
     assert output["rates"]["bfloat16"] == 300.0
     assert output["precision"]["auto"] == "bfloat16"
     assert output["packages"]["torch"] == version("torch")
@@ -47,7 +48,7 @@ def test_json_has_processor_rates_and_packages(capsys, tmp_path):
 def test_the_table_tells_the_same(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for words in (machine.processor().name, "300", "GFLOP/s", "GB/s", "nothing is cached"):
+    for words in (processor().name, "300", "GFLOP/s", "GB/s", "nothing is cached"):
         assert words in shown
 
 
@@ -95,14 +96,14 @@ def test_paths_outside_of_the_home_stay(tmp_path):
 
 
 def test_without_kernels_it_says_why_and_what_it_costs_here(monkeypatch, capsys):
-    from lmworks.kernels import library
+    from lmworks.kernels import native_module
 
     monkeypatch.setenv("LMWORKS_KERNELS", "off")
-    library._load.cache_clear()
+    native_module._load.cache_clear()
     try:
         assert main(["doctor"]) == 0
     finally:
-        library._load.cache_clear()
+        native_module._load.cache_clear()
     shown = " ".join(capsys.readouterr().out.split())
     assert "switched off by LMWORKS_KERNELS=off" in shown
     assert "% of this machine's float32 matrix rate" in shown

@@ -13,7 +13,7 @@ from lmworks.data.examples import check_report
 from lmworks.data.prompts import prompts
 from lmworks.data.texts import causal_examples
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 PLAIN, CHAT, PIECES = byte_level(), byte_level(CHATML), sentencepiece(LLAMA2)
 TOKENIZERS = {"plain": PLAIN, "chat": CHAT, "bos": byte_level(adds_bos=True), "pieces": PIECES}

@@ -15,8 +15,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.documents import encode_documents
 from lmworks.data.examples import check_report
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
-from lmworks.text.rows import Row
+from lmworks.text.rows import DataSettings, Row
 
 BERT, ROBERTA, SIGNS = bert_like(), roberta_like(), characters()
 TOKENIZERS = {"bert": BERT, "roberta": ROBERTA, "characters": SIGNS}
@@ -183,7 +182,7 @@ def test_pairs_follow_or_do_not_as_their_label_says(name, rows, context):
             drawn = task.sample(example, rng)
             label = int(drawn.labels["next_sentence"].classes[0])
             labels[label] += 1
-            first, second = drawn.origin.first, drawn.origin.second
+            first, second = drawn.origin.a, drawn.origin.b
             texts = [part.document.ids[part.begin : part.end].tolist() for part in (first, second)]
             opened = [*frame.opening, *texts[0], *frame.middle]
             assert drawn.targets.tolist() == [*opened, *texts[1], *frame.closing]
@@ -201,7 +200,7 @@ def test_pairs_follow_or_do_not_as_their_label_says(name, rows, context):
 def test_all_sentences_stand_in_blocks():
     _, created = make(BERT, context=24, next_sentence=True)
     reached = {(example.place, place) for example in created
-               for part in (example.origin.first, example.origin.second)
+               for part in (example.origin.a, example.origin.b)
                for place in range(part.begin, part.end)}  # fmt: skip
     assert len(reached) == sum(len(BERT.encode(text)) for text in TEXTS)
 
@@ -220,7 +219,7 @@ def test_any_sentences_make_pairs_that_fit(lengths, context):
     for example in created:
         drawn = task.sample(example, np.random.default_rng(len(text)))
         assert len(drawn) <= context
-        assert min(len(drawn.origin.first), len(drawn.origin.second)) > 0
+        assert min(len(drawn.origin.a), len(drawn.origin.b)) > 0
 
 
 # What is refused

@@ -9,7 +9,7 @@ from tiny_tasks import TEXTS, bert_like, make_task, model, roberta_like, t5_like
 from lmworks.base.errors import InputError
 from lmworks.data.packing import pack
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 T5, BART = t5_like(), roberta_like()
 PAIRS = [{"source": "The sky is blue", "target": "Nobody is é"}, {"source": "Who?", "target": "you"}]

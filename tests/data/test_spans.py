@@ -11,7 +11,7 @@ from tiny_tasks import TEXTS, bert_like, make_task, model, roberta_like, t5_like
 from lmworks.base.errors import InputError
 from lmworks.data import spans
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 T5, BART = t5_like(), roberta_like()
 ROWS = [{"text": text} for text in TEXTS]

@@ -14,7 +14,7 @@ from test_gguf import ARCHITECTURES, TYPES, ids_of, write
 from lmworks.base.errors import InputError
 from lmworks.families.folder import open_folder, save_folder
 from lmworks.families.gguf import open_gguf
-from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear, stored_bytes, stored_layers
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, stored_bytes, stored_layers
 
 SIZES = {"intermediate_size": 64, "num_key_value_heads": 2}
 

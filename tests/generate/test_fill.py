@@ -178,7 +178,7 @@ class TestRefusals:
         with pytest.raises(InputError, match="context holds 16"):
             next_sentence(network, words, "i love " * 5, "tea " * 5)
         with pytest.raises(InputError, match="one of: mean, first"):
-            embed(network, words, ["i"], pooling="last")  # type: ignore[arg-type]
+            embed(network, words, ["i"], pooling="median")  # type: ignore[arg-type]
         with pytest.raises(InputError, match="text 2"):
             embed(network, words, ["i", "love " * 20])
         with pytest.raises(InputError, match="empty"):

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import library
-from lmworks.kernels.matmul import NATIVE, PARTS, PROVIDERS, PYTORCH, ProductShape, available, matmul, providers
+from lmworks.kernels.matmul import PROVIDERS, available, matmul, providers, shape_of
+from lmworks.kernels.native_module import native_module
+from lmworks.kernels.product_shapes import NATIVE, PARTS, PYTORCH, ProductShape
 
-SETS = library().instruction_sets() if library() is not None else []
+SETS = native_module().instruction_sets() if native_module() is not None else []
 SHAPES = [
     (1, 1, 1),
     (7, 13, 5),
@@ -39,12 +40,12 @@ OTHERS = [name for name in (*available("float32"), PARTS) if name != NATIVE]
 def provider(request: pytest.FixtureRequest) -> Iterator[str]:
     """A provider; the native one with each instruction set of this processor."""
     name, _, instruction_set = request.param.partition(" ")
-    before = library().instruction_set() if library() is not None else ""
+    before = native_module().instruction_set() if native_module() is not None else ""
     if instruction_set:
-        library().set_instruction_set(instruction_set)
+        native_module().set_instruction_set(instruction_set)
     yield name
     if instruction_set:
-        library().set_instruction_set(before)
+        native_module().set_instruction_set(before)
 
 
 @pytest.mark.parametrize("by_columns", [(False, False), (False, True), (True, False), (True, True)])
@@ -102,28 +103,28 @@ def test_rows_of_a_product_do_not_depend_on_the_other_rows() -> None:
 def test_sizes_are_checked(shapes: tuple[tuple[int, int], ...], name: str) -> None:
     arrays = [to_dlpack(torch.zeros(shape)) for shape in shapes]
     with pytest.raises(ValueError, match=name):
-        library().matmul(*arrays, None, 1.0)
+        native_module().matmul(*arrays, None, 1.0)
 
 
 @pytest.mark.skipif(not SETS, reason="the native kernels are not compiled here")
 def test_other_strides_and_addends_of_other_sizes_are_refused() -> None:
     a, b, c = torch.zeros(4, 6)[:, ::2], torch.zeros(3, 5), torch.zeros(4, 5)
     with pytest.raises(ValueError, match="a: neither"):
-        library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(c), None, 1.0)
+        native_module().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(c), None, 1.0)
     with pytest.raises(ValueError, match="addend"):
-        library().matmul(to_dlpack(a.contiguous()), to_dlpack(b), to_dlpack(c), to_dlpack(torch.zeros(3, 5)), 1.0)
+        native_module().matmul(to_dlpack(a.contiguous()), to_dlpack(b), to_dlpack(c), to_dlpack(torch.zeros(3, 5)), 1.0)
 
 
 def test_shapes_follow_layout_and_size() -> None:
     x, weight, grad_y = torch.empty(500, 576), torch.empty(1536, 576), torch.empty(500, 1536)
-    assert str(ProductShape.of(x, weight.t())) == "float32 forward 576 1536 512"
-    assert str(ProductShape.of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
-    assert str(ProductShape.of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
-    assert str(ProductShape.of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
-    assert ProductShape.of(x[:8], weight.t()).tokens == 16
-    assert ProductShape.of(x[:17], weight.t()).tokens == 128
-    assert ProductShape.of(torch.empty(3000, 576), weight.t()).tokens == 1024
-    shape = ProductShape.of(x, weight.t())
+    assert str(shape_of(x, weight.t())) == "float32 forward 576 1536 512"
+    assert str(shape_of(grad_y, weight)) == "float32 input_gradient 576 1536 512"
+    assert str(shape_of(grad_y.t(), x)) == "float32 weight_gradient 576 1536 512"
+    assert str(shape_of(x.bfloat16(), torch.empty(48, 576).bfloat16().t())) == "bfloat16 forward 576 64 512"
+    assert shape_of(x[:8], weight.t()).tokens == 16
+    assert shape_of(x[:17], weight.t()).tokens == 128
+    assert shape_of(torch.empty(3000, 576), weight.t()).tokens == 1024
+    shape = shape_of(x, weight.t())
     assert ProductShape.parse(str(shape)) == shape == ProductShape.of_linear("float32", "forward", 576, 1536, 500)
 
 

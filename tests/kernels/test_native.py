@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from lmworks.kernels import activations, attention, dropout, entropy, norms, rotary
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
 
-SETS = library().instruction_sets() if library() else []
+SETS = native_module().instruction_sets() if native_module() else []
 needs_kernels = pytest.mark.skipif(not SETS, reason="the native kernels are not compiled here")
 
 
@@ -22,10 +22,10 @@ def _kernels(request):
     """The compiled module with one of its instruction sets selected."""
     if not SETS:
         pytest.skip("the native kernels are not compiled here")
-    before = library().instruction_set()
-    library().set_instruction_set(request.param)
-    yield library()
-    library().set_instruction_set(before)
+    before = native_module().instruction_set()
+    native_module().set_instruction_set(request.param)
+    yield native_module()
+    native_module().set_instruction_set(before)
 
 
 def compare(function, definition, *inputs, tolerance=2e-5, dtype=torch.float32, float32_inputs=()):
@@ -144,7 +144,7 @@ def test_bfloat16_is_rounded_as_torch_rounds(kernels):
     x[:4] = torch.tensor([torch.inf, -torch.inf, torch.nan, -0.0])
     y = torch.empty_like(x)
     part = (x.float() * 2**-9).bfloat16()
-    library().dropout_add(*map(to_dlpack, (x, part, y)), 0.0, 0)
+    native_module().dropout_add(*map(to_dlpack, (x, part, y)), 0.0, 0)
     torch.testing.assert_close(y, (x.float() + part.float()).bfloat16(), atol=0, rtol=0, equal_nan=True)
 
 
@@ -317,18 +317,20 @@ def test_any_number_of_threads_gives_the_same_bits():
 def test_bad_arguments_are_refused():
     x, small, targets = torch.zeros(4, 8), torch.zeros(3), torch.tensor([0, 1, 8, 2])
     with pytest.raises(ValueError, match="sizes do not agree"):
-        library().rms_norm(to_dlpack(x), to_dlpack(torch.ones(8)), to_dlpack(small), to_dlpack(torch.zeros(4)), 1e-5)
+        native_module().rms_norm(
+            to_dlpack(x), to_dlpack(torch.ones(8)), to_dlpack(small), to_dlpack(torch.zeros(4)), 1e-5
+        )
     with pytest.raises(ValueError, match="outside the vocabulary"):
-        library().cross_entropy(*map(to_dlpack, (x, targets, torch.ones(4), torch.zeros(4))), True)
+        native_module().cross_entropy(*map(to_dlpack, (x, targets, torch.ones(4), torch.zeros(4))), True)
     with pytest.raises(ValueError, match="no kernels for"):
-        library().set_instruction_set("avx9000")
+        native_module().set_instruction_set("avx9000")
 
 
 @pytest.mark.parametrize(("setting", "fault"), [("off", "switched off"), ("avx9000", "is not available here")])
 def test_describe_gives_the_fault(setting, fault):
     if setting != "off" and not SETS:
         pytest.skip("the native kernels are not compiled here")
-    code = "from lmworks.kernels.library import describe; print(describe())"
+    code = "from lmworks.kernels.native_module import describe; print(describe())"
     environment = {**os.environ, "LMWORKS_KERNELS": setting}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert fault in process.stdout, process.stderr

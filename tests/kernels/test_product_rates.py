@@ -10,8 +10,9 @@ import pytest
 
 from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
-from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape, available
+from lmworks.kernels.matmul import available
 from lmworks.kernels.product_rates import ProductRates, best_rate
+from lmworks.kernels.product_shapes import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, ProductShape
 
 SHAPES = [
     str(ProductShape.of_linear("float32", layout, 96, 128, 100))
@@ -67,6 +68,14 @@ def test_a_disturbed_measurement_is_made_again_by_a_later_process(monkeypatch: p
         return ProductRates({shape: {"pytorch": rate}}, shares={shape: share})
 
     monkeypatch.setattr(product_rates, "_measure_apart", measures)
+    product_rates.product_rates([shape])
+    monkeypatch.setattr(product_rates, "_measured", set())  # another process
+    product_rates.product_rates([shape])
+    assert len(calls) == 1  # the same programs are probably still running
+    monkeypatch.setattr(product_rates.measurements, "REPEAT_AFTER", 0.0)
+    product_rates.forget()
+    calls.clear()
+    results = iter([(100.0, 0.4), (80.0, 0.5), (500.0, 1.0)])
     for rate, share, count in [(100.0, 0.4, 1), (100.0, 0.5, 2), (100.0, 0.5, 2)]:
         monkeypatch.setattr(product_rates, "_measured", set())  # another process
         for _ in range(2):  # the same process asks again
@@ -151,7 +160,8 @@ def test_a_killed_measurement_is_made_again_by_the_next_process(monkeypatch: pyt
         "nonsense",
     ],
 )
-def test_a_cache_that_holds_something_else_is_measured_anew(values: object) -> None:
+def test_a_cache_that_holds_something_else_is_measured_anew(values: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_rates.measurements, "REPEAT_AFTER", 0.0)
     product_rates.measurements.write(product_rates.MEASUREMENT, values)  # type: ignore[arg-type]
     rates = product_rates.product_rates(SHAPES[:1])
     assert set(rates.gflops[SHAPES[0]]) == set(available("float32"))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.kernels.quantized import FORMATS, can_dequantize, dequantize
 
-SETS = library().instruction_sets() if hasattr(library(), "dequantize") else []
+SETS = native_module().instruction_sets() if hasattr(native_module(), "dequantize") else []
 
 
 @pytest.fixture(params=SETS or [None])
@@ -20,10 +20,10 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     """One of the instruction sets selected."""
     if request.param is None:
         pytest.skip("the native kernels are not compiled here")
-    before = library().instruction_set()
-    library().set_instruction_set(request.param)
+    before = native_module().instruction_set()
+    native_module().set_instruction_set(request.param)
     yield
-    library().set_instruction_set(before)
+    native_module().set_instruction_set(before)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 ALONE = """
 import sys
 import numpy as np
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
-kernels = library()
+kernels = native_module()
 assert "torch" not in sys.modules
 print(kernels.thread_pool())
 draw = np.random.default_rng(0)
@@ -39,7 +39,7 @@ print(len(results))
 """
 
 
-@pytest.mark.skipif(library() is None, reason="the native kernels are not compiled here")
+@pytest.mark.skipif(native_module() is None, reason="the native kernels are not compiled here")
 def test_own_threads():
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
     assert done.stdout.split() == ["own", "1"], done.stderr

@@ -5,7 +5,7 @@ import torch
 
 from lmworks.adapt.adapters import disabled
 from lmworks.adapt.lora import LoRA, LoRASettings
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
@@ -45,7 +45,7 @@ def test_a_pass_without_adapters_within_the_same_step_gets_the_base_weights(adap
                     torch.testing.assert_close(hidden_states(network, ids), base, rtol=0, atol=0)
 
 
-@pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
+@pytest.mark.skipif(native_module() is None, reason="the native kernels were not built here")
 def test_two_updates_of_one_weight_are_cached_separately() -> None:
     """Two adapters that share a base, one after the other within a step."""
     network, ids = network_with_adapters(), torch.randint(0, 61, (1, 9))

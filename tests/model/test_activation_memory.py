@@ -9,7 +9,7 @@ import torch
 
 from lmworks.adapt.lora import matches_target
 from lmworks.adapt.low_rank import LoRALinear
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.model import sizes
 from lmworks.model.activation_memory import saved_activation_bytes
 from lmworks.model.config import ModelConfig
@@ -87,7 +87,7 @@ def _computed(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     chosen = None
     if adapted is not None:
         chosen = [m for m in sizes.linears(config) if any(matches_target(m.name, target) for target in adapted)]
-    return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=library() is not None)
+    return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=native_module() is not None)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -111,4 +111,4 @@ def _compare(name: str, adapted: list[str] | None) -> None:
         computed = _computed(more, adapted, 3) - _computed(less, adapted, 3)
         cu_seqlens = 2 * 8 * (2 * (len(LENGTHS) + 1))  # which the kernels save for self- and cross-attention
         assert 0 <= measured - computed <= cu_seqlens
-        assert library() is not None or measured - computed <= 1  # rounding of a byte a pair
+        assert native_module() is not None or measured - computed <= 1  # rounding of a byte a pair

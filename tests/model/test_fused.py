@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from lmworks.adapt.lora import LoRA, LoRASettings
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.model import fused
 from lmworks.model.config import ModelConfig
 from lmworks.model.initialization import draw
 from lmworks.model.transformer import Transformer
 from lmworks.train.step import autocast, cast_frozen_weights
 
-pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
+pytestmark = pytest.mark.skipif(native_module() is None, reason="the native kernels were not built here")
 DROPS = {"attention_dropout": 0.2, "hidden_dropout": 0.1, "mlp_dropout": 0.3}
 KINDS = {
     "llama": {"num_key_value_heads": 2},

@@ -5,13 +5,13 @@ import torch
 
 from lmworks.adapt.adapters import adapters, disabled
 from lmworks.adapt.lora import LoRA, LoRASettings
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.model import fused, products
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
-pytestmark = pytest.mark.skipif(library() is None, reason="the native kernels were not built here")
+pytestmark = pytest.mark.skipif(native_module() is None, reason="the native kernels were not built here")
 SIZES = {"vocab_size": 61, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 3,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
 TARGETS = {

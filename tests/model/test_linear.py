@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional
 
 from lmworks.kernels import matmul
-from lmworks.kernels.matmul import ProductShape
+from lmworks.kernels.product_shapes import FORWARD, INPUT_GRADIENT, TOKENS, WEIGHT_GRADIENT, ProductShape
 from lmworks.model.linear import Linear, linear
 
-LAYOUTS = (matmul.FORWARD, matmul.INPUT_GRADIENT, matmul.WEIGHT_GRADIENT)
+LAYOUTS = (FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def choice(provider: str, inputs: int, outputs: int) -> dict[str, str]:
     return {
         str(ProductShape("float32", layout, inputs, outputs, tokens)): provider
         for layout in LAYOUTS
-        for tokens in matmul.TOKENS
+        for tokens in TOKENS
     }
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from lmworks.adapt.adapters import adapters, disabled, fingerprint
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear, store, stored_bytes, widen
 from lmworks.model.initialization import draw
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage, row_parts
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, store, stored_bytes, widen
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 from lmworks.train import losses

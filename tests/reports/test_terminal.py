@@ -29,7 +29,7 @@ def test_all_of_it_is_said(make_run) -> None:
         assert measure["verdict"] in text
     for sample in built["samples"]:
         assert sample["prompt"] in text
-    assert figures.storage(built["costs"]["peak_memory"]) in text
+    assert figures.byte_size(built["costs"]["peak_memory"]) in text
     assert "3 rows were cut at 512 tokens." in text
 
 

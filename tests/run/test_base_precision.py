@@ -11,7 +11,7 @@ from lmworks.adapt.adapters import adapters
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.language_model.opening import open_saved_model
-from lmworks.model.frozen_layers import StoredLinear, stored_bytes
+from lmworks.model.stored_layers import StoredLinear, stored_bytes
 from lmworks.run.api import tune
 from lmworks.run.pipeline import resume
 

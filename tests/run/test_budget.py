@@ -9,8 +9,8 @@ import pytest
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import make
 from lmworks.base.errors import InputError
-from lmworks.base.figures import parse_storage
-from lmworks.base.machine import Rates
+from lmworks.base.figures import parse_byte_size
+from lmworks.base.probes import Rates
 from lmworks.base.settings import build, parse_overrides
 from lmworks.model.config import ModelConfig
 from lmworks.run import plan
@@ -159,7 +159,7 @@ def test_an_open_precision_is_float32_before_the_run_is_refused() -> None:
     ("text", "size"), [("2GB", 2 * 10**9), ("1500 MB", 15 * 10**8), ("1.5GiB", 3 << 29), ("512m", 512 * 10**6)]
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
-    assert parse_storage(text) == size
+    assert parse_byte_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["2 bananas", "", "-1GB", "0GB", "GB", "1,5GB"])

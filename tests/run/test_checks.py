@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import lmworks
-from lmworks.base import machine
+from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
@@ -26,7 +26,7 @@ def _measured(monkeypatch):
 
 
 def test_more_threads_than_the_machine_runs_at_once_are_refused(tmp_path):
-    item = machine.processor()
+    item = processor.processor()
     most = max(item.cores, item.logical)
     with pytest.raises(InputError, match=f"{most + 1} threads are more than this machine runs at once"):
         lmworks.tune("a", "b", out=tmp_path / "run", train={"threads": most + 1})
@@ -34,8 +34,8 @@ def test_more_threads_than_the_machine_runs_at_once_are_refused(tmp_path):
 
 
 def test_more_threads_than_cores_are_said(monkeypatch):
-    item = replace(machine.processor(), cores=2, logical=4)
-    monkeypatch.setattr(machine, "processor", lambda: item)
+    item = replace(processor.processor(), cores=2, logical=4)
+    monkeypatch.setattr(processor, "processor", lambda: item)
     checks.check_threads(4)
     assert checks.slowdown_notes(TrainSettings(threads=2), "float32") == []
     (output,) = checks.slowdown_notes(TrainSettings(threads=3), "float32")

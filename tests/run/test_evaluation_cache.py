@@ -30,13 +30,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each evaluation that is measured."""
     calls: list[str] = []
-    original = Evaluation.measure
+    original = Evaluation.run
 
     def measure(evaluation: Evaluation):
         calls.append("measured")
         return original(evaluation)
 
-    monkeypatch.setattr(Evaluation, "measure", measure)
+    monkeypatch.setattr(Evaluation, "run", measure)
     return calls
 
 
@@ -88,7 +88,7 @@ def test_what_differs_is_measured(model: Path, tmp_path: Path, measured: list[st
         assert len(measured) == 2, number
     measured.clear()
     with monkeypatch.context() as patch:
-        patch.setattr("lmworks.kernels.library.describe", lambda: "none: LMWORKS_KERNELS is off")
+        patch.setattr("lmworks.kernels.native_module.describe", lambda: "none: LMWORKS_KERNELS is off")
         run(model, data, tmp_path / "pytorch")
     assert len(measured) == 2
     measured.clear()

@@ -10,7 +10,7 @@ import pytest
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method
 from lmworks.adapt.registry import make
-from lmworks.base.machine import Rates
+from lmworks.base.probes import Rates
 from lmworks.data.sampler import BatchSampler
 from lmworks.model import sizes, training_cost
 from lmworks.model.config import ModelConfig

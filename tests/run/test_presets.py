@@ -12,7 +12,8 @@ import yaml
 
 from lmworks.adapt import registry as methods
 from lmworks.base.errors import InputError
-from lmworks.base.settings import read_yaml, to_yaml
+from lmworks.base.notation import read_yaml
+from lmworks.base.settings import to_yaml
 from lmworks.commands.main import main
 from lmworks.families.registry import FAMILIES, OWN
 from lmworks.model import sizes

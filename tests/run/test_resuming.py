@@ -6,8 +6,9 @@ from tiny_model import save_questions, save_tiny, settings
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import read_yaml
+from lmworks.base.notation import read_yaml
 from lmworks.kernels import matmul
+from lmworks.kernels.product_shapes import FORWARD, ProductShape
 from lmworks.train.loop import _Training
 
 
@@ -121,7 +122,7 @@ def test_a_run_killed_before_its_report_has_one_after_resume(model, tmp_path):
 
 def test_a_resumed_run_is_evaluated_by_the_providers_that_it_began_with(model, tmp_path, monkeypatch):
     provider = matmul.available("float32")[-1]
-    began_with = {str(matmul.ProductShape("float32", matmul.FORWARD, 64, 64, 512)): provider}
+    began_with = {str(ProductShape("float32", FORWARD, 64, 64, 512)): provider}
     values = settings()
     given = {"source": str(save_questions(tmp_path / "faq.jsonl")), **values.pop("data")}
     values["train"]["steps"] = 2
@@ -153,7 +154,7 @@ def test_a_run_interrupted_while_it_is_measured_says_how_to_go_on(model, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lmworks.run.evaluation.Evaluation.measure", interrupt)
+        patch.setattr("lmworks.run.evaluation.Evaluation.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             lmworks.tune(str(model), given, out=tmp_path / "run", say=lines.append, **values)
     assert lines[-1].endswith(f"go on with: lmworks resume {tmp_path / 'run'}")

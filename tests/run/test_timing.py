@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.registry import METHODS, make
 from lmworks.base.files import cache_folder
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.stored_layers import stored_layers
 from lmworks.run import timing
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.train.settings import TrainSettings
@@ -69,27 +70,78 @@ def test_the_timed_network_has_the_weights_of_the_run(weights, monkeypatch):
     assert formats[2:] == [set()] * 2  # not the cached one of other weights
 
 
+def _refuse_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_measure_step", "_measure_inference"):
+        monkeypatch.setattr(timing, name, lambda *_, name=name: pytest.fail(f"measured again: {name}"))
+
+
 def test_a_quiet_measurement_is_kept_for_this_run_and_no_other(monkeypatch):
     monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 0.0)
     first = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
-    monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
+    _refuse_to_measure(monkeypatch)
     assert timing.read_or_measure(_setup(DECODER), make("lora")) == first
-    with pytest.raises(pytest.fail.Exception, match="measured again"):
+    with pytest.raises(pytest.fail.Exception, match="measured again: _measure_step"):
         timing.read_or_measure(_setup(DECODER, "full"), make("full"))
     (cache_folder() / "measurements.json").unlink()
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         timing.read_or_measure(_setup(DECODER), make("lora"))
 
 
-def test_a_measurement_that_other_programs_disturbed_is_not_kept(monkeypatch):
+def test_evaluation_is_measured_once_for_all_settings_of_training(monkeypatch):
+    monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 0.0)
+    first = timing.read_or_measure(_setup(DECODER), make("lora"), answer_rows=2)
+    monkeypatch.setattr(timing, "_measure_inference", lambda *_: pytest.fail("measured again"))
+    recomputed = _setup(DECODER).with_settings(recompute=2, row_tokens=32)
+    second = timing.read_or_measure(recomputed, make("lora"), answer_rows=2)
+    assert (second.evaluation, second.answer) == (first.evaluation, first.answer)
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        timing.read_or_measure(recomputed, make("lora"), answer_rows=3)
+
+
+def test_a_disturbed_measurement_is_kept_for_a_short_time(monkeypatch):
     monkeypatch.setattr(timing, "UNDISTURBED_SHARE", 2.0)
     result = timing.read_or_measure(_setup(DECODER), make("lora"))
     assert result is not None
     assert not result.is_undisturbed
-    monkeypatch.setattr(timing, "_measure", lambda *_: pytest.fail("measured again"))
+    _refuse_to_measure(monkeypatch)
+    assert timing.read_or_measure(_setup(DECODER), make("lora")) == result
+    monkeypatch.setattr(timing.measurements, "REPEAT_AFTER", 0.0)
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         timing.read_or_measure(_setup(DECODER), make("lora"))
+
+
+@pytest.mark.parametrize("config", [DECODER, DECODER.model_copy(update={"num_hidden_layers": 3})])
+def test_the_timed_step_of_last_layers_is_that_of_the_run(config, monkeypatch):
+    """It trains the last layers alone, also of the deeper network, and its FLOPs are those of such a backward pass."""
+    method = make("last_layers", LastLayersSettings(layers=2))
+    trained = {}
+    original = timing.accumulate_gradients
+
+    def accumulate(network, *rest):
+        result = original(network, *rest)
+        names = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+        trained[network.config.num_hidden_layers] = {name.split(".")[1] for name in names if name.startswith("layers.")}
+        return result
+
+    monkeypatch.setattr(timing, "accumulate_gradients", accumulate)
+    setup = TrainingSetup.of(
+        config,
+        method.trained_parameters(config),
+        TrainSettings(precision="float32", batch_size=2),
+        "float32",
+        DataStatistics([9, 12, 30, 7], [], loss_tokens=29),
+        ProcessMemory(),
+    )
+    result = timing.read_or_measure(setup, method)
+    assert result is not None
+    depth = config.num_hidden_layers
+    assert trained == {2: {"0", "1"}, depth: {str(depth - 2), str(depth - 1)}}
+    documents = timing._random_documents(setup)
+    shallow, deep = (timing._shallow(config, count) for count in (2, depth))
+    one = timing._step_flops(setup, method, deep, documents) - timing._step_flops(setup, method, shallow, documents)
+    frozen = sizes.forward_flops(deep, 1).total - sizes.forward_flops(shallow, 1).total
+    assert one < 1.5 * frozen * sum(example.size for example in documents)  # a backward pass would be twice as much
 
 
 def test_whole_models_lie_on_the_line_through_shallow_ones():

@@ -8,7 +8,7 @@ import pytest
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, build, parse_overrides
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 
 class Group(Settings):

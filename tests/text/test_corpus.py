@@ -10,7 +10,7 @@ import pytest
 
 from lmworks.base.errors import InputError
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings, Row, Table
+from lmworks.text.rows import DataSettings, Row, Table
 
 QA = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(30)]
 

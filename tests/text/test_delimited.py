@@ -6,7 +6,7 @@ import pytest
 
 from lmworks.base.errors import InputError
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 HEAD = "question,answer\n"
 

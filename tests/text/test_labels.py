@@ -5,7 +5,7 @@ import pytest
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.text import corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 
 def read(labels, **settings):

@@ -9,7 +9,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.answers import answer_examples
 from lmworks.data.prompts import accepted_rows, prompts
 from lmworks.text import chat, corpus
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 CALLS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"

@@ -10,7 +10,7 @@ from tiny_tokenizers import byte_level
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.text import corpus, plain_text
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 INSIDE = "one\x0btwo\x0cthree\x1cfour\x85five\u2028six\u2029seven"
 

@@ -8,7 +8,7 @@ import pytest
 
 from lmworks.base.errors import InputError
 from lmworks.text import corpus, python_rows
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 
 ROWS = [
     {"text": "A quiet hall", "label": 1, "score": 0.5, "seen": None},

@@ -86,7 +86,7 @@ def test_another_machine_is_said(
     with pytest.raises(KeyboardInterrupt):
         train(make_network(), make_examples(), settings, run)
     monkeypatch.undo()
-    monkeypatch.setattr("lmworks.train.loop.machine.identity", lambda: "another processor")
+    monkeypatch.setattr("lmworks.train.loop.processor.identity", lambda: "another processor")
     capsys.readouterr()
     train(make_network(), make_examples(), settings, run)
     output = "".join(capsys.readouterr())

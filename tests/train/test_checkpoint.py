@@ -106,7 +106,7 @@ def test_weights_and_moments_come_back(make_network):
 
 def test_a_full_disk_is_an_error_before_anything_is_written(run, monkeypatch):
     checkpoint.save(run, 1, state())
-    monkeypatch.setattr("lmworks.base.files.free_room", lambda path: 10)
+    monkeypatch.setattr("lmworks.base.files.free_disk_space", lambda path: 10)
     with pytest.raises(InputError, match="no room on the disk for the checkpoint of step 2"):
         checkpoint.save(run, 2, state())
     assert checkpoint.steps(run) == [1]
@@ -129,7 +129,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, monkeypatch):
     run = RunFolder.create(small_disk / "run", "")
     checkpoint.save(run, 1, state())
-    monkeypatch.setattr(checkpoint, "need_room", lambda *_: None)  # as if it filled up meanwhile
+    monkeypatch.setattr(checkpoint, "check_disk_space", lambda *_: None)  # as if it filled up meanwhile
     with pytest.raises(InputError, match="checkpoint-2: no room left on the disk"):
         checkpoint.save(run, 2, State({"big": torch.zeros(500_000)}))
     assert checkpoint.newest(run)[0] == 1

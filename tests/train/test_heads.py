@@ -45,7 +45,7 @@ def labelled(head: HeadConfig, language: bool, count: int = 8) -> list[Example]:
     for length in rng.integers(3, 9, count):
         ids = rng.integers(1, 61, length).astype(np.int32)
         places = np.array(head.places(length), dtype=np.int64)
-        labels = Labels(places, ids[places].astype(np.int64) % head.size)
+        labels = Labels.of_tokens(places, ids[places] % head.size)
         loss = (rng.random(length) < 0.4) & language
         examples.append(Example(ids, loss, targets=ids, labels={head.name: labels}))
     return examples

@@ -14,7 +14,7 @@ from lmworks.model.config import HeadConfig
 from lmworks.model.transformer import Transformer
 from lmworks.run.evaluation import sample_once
 from lmworks.text import corpus, train_tokenizer
-from lmworks.text.corpus import DataSettings
+from lmworks.text.rows import DataSettings
 from lmworks.text.tokenizer_settings import TokenizerSettings
 
 BERT = {

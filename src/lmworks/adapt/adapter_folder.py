@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
 
 BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys in its two files
-
-
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """A loaded adapter: names of the adapted modules, and notes for the user."""
-
-    modules: list[str]
-    notes: list[str] = field(default_factory=list)
 
 
 def save(network: Transformer, folder: Path | str, family: Family, base_source: str = "") -> None:
@@ -66,7 +57,7 @@ def save(network: Transformer, folder: Path | str, family: Family, base_source: 
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
 
 
-def load(network: Transformer, folder: Path | str, family: Family, trainable: bool = False) -> LoadedAdapter:
+def load(network: Transformer, folder: Path | str, family: Family, trainable: bool = False) -> list[str]:
     """Put an adapter that we or ``peft`` saved on its base.
 
     Args:
@@ -74,6 +65,9 @@ def load(network: Transformer, folder: Path | str, family: Family, trainable: bo
         folder: with adapter_config.json and adapter_model.safetensors.
         family: of the base.
         trainable: whether its factors require a gradient.
+
+    Returns:
+        Notes for the user, for example that the base has other weights.
 
     Raises:
         InputError: the adapter is not for this model, or uses features that are not supported.
@@ -89,7 +83,7 @@ def load(network: Transformer, folder: Path | str, family: Family, trainable: bo
         module.lora_A.requires_grad_(trainable)
         module.lora_B.requires_grad_(trainable)
         put(network, name, module.train(network.training))
-    return LoadedAdapter(list(wrapped), _notes(network, folder))
+    return _notes(network, folder)
 
 
 def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout: float, folder: Path) -> LoRALinear:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lmworks.base.errors import InputError
-from lmworks.model.frozen_layers import StoredLinear, stored_layers
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
@@ -123,13 +123,11 @@ def disabled(network: nn.Module) -> Iterator[None]:
                 module.merge()
 
 
-def merge(network: nn.Module) -> int:
-    """Merge all adapters and replace them with their plain linears; returns the number of adapters."""
-    present = list(adapters(network))
-    for name, module in present:
+def merge(network: nn.Module) -> None:
+    """Merge all adapters and replace them with their plain linears."""
+    for name, module in list(adapters(network)):
         module.merge()
         put(network, name, module.base)
-    return len(present)
 
 
 @contextmanager
@@ -148,13 +146,11 @@ def merged(network: nn.Module) -> Iterator[None]:
                 module.unmerge()
 
 
-def detach(network: nn.Module) -> int:
-    """Remove all adapters, which restores the base bit for bit; returns the number of adapters."""
-    present = list(adapters(network))
-    for name, module in present:
+def detach(network: nn.Module) -> None:
+    """Remove all adapters, which restores the base bit for bit."""
+    for name, module in list(adapters(network)):
         module.unmerge()
         put(network, name, module.base)
-    return len(present)
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -15,7 +15,6 @@ from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
-    from lmworks.adapt.adapter_folder import LoadedAdapter
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
 
@@ -69,7 +68,7 @@ def matches_target(name: str, target: str) -> bool:
         target: of the settings.
     """
     if target == ALL_LINEAR:
-        return name.rpartition(".")[2] != HEAD_NAME
+        return name.rpartition(".")[2] != HEAD_NAME and not name.startswith("heads.")
     return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 
@@ -128,7 +127,7 @@ class LoRA(AdapterMethod[LoRASettings]):
             model.tokenizer.save(aside)
 
     @classmethod
-    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> LoadedAdapter:
+    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> list[str]:
         """See :meth:`Method.load`."""
         from lmworks.adapt import adapter_folder
 

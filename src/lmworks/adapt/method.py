@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
-    from lmworks.adapt.adapter_folder import LoadedAdapter
     from lmworks.families.family import Family
     from lmworks.model.config import ModelConfig
     from lmworks.model.trained_parameters import TrainedParameters
@@ -103,8 +102,9 @@ class Method(ABC, Generic[S]):
         """
 
     @classmethod
-    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> LoadedAdapter:
-        """Put a saved adapter on its base; only of methods with a ``peft_type``. See ``registry.load_adapter``."""
+    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> list[str]:
+        """Put a saved adapter on its base; returns notes. Only of methods with a ``peft_type``: see
+        ``registry.load_adapter``."""
         raise TypeError(f"{cls.name} is saved as a whole model, which has no adapter to load")
 
     def trained_parameters(self, config: ModelConfig) -> TrainedParameters:

@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "init_lora_weights": (bool, str),
 }
 # Initializations that also change the base's weights, so that the factors alone do not give the trained model.
+MERGE = "merge it into its base with peft (merge_and_unload), and load the model that is saved then"
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -91,25 +92,14 @@ def write(
     """
     rows = family.table(config)
     theirs, transposed = _fuse(rows, factors, outputs)
-    everywhere = {place.module for name in outputs if (place := their_place(rows, name))}
-    rank_and_alpha = {name: (update.rank, update.alpha) for name, update in theirs.items()}
-    (rank, alpha), _ = Counter(rank_and_alpha.values()).most_common(1)[0]
-    rank_pattern, alpha_pattern = {}, {}
-    for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
-        modules = {name for name, own in rank_and_alpha.items() if own == other}
-        for suffix in _suffixes(modules, set(theirs)):
-            rank_pattern[suffix], alpha_pattern[suffix] = other
+    all_modules = {place.module for name in outputs if (place := their_place(rows, name))}
     adapter_config = {
+        **_ranks_and_targets(theirs, all_modules),
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_source or None,
         "inference_mode": True,
-        "r": rank,
-        "lora_alpha": alpha,
         "lora_dropout": dropout,
-        "target_modules": _suffixes(set(theirs), everywhere),
-        "rank_pattern": rank_pattern,
-        "alpha_pattern": alpha_pattern,
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
@@ -124,6 +114,30 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / WEIGHTS, to_bytes(tensors, {"format": "pt"}))
     atomic_write(folder / CONFIG, json.dumps(adapter_config, indent=2, sort_keys=True) + "\n")
+
+
+def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> dict[str, Any]:
+    """The keys of adapter_config.json that say which modules are adapted, and by which ranks and alphas: the most
+    frequent pair for all, the others by the ends of their modules' names.
+
+    Args:
+        theirs: updates by their module names.
+        all_modules: their names of all linears, adapted or not.
+    """
+    rank_and_alpha = {name: (update.rank, update.alpha) for name, update in theirs.items()}
+    (rank, alpha), _ = Counter(rank_and_alpha.values()).most_common(1)[0]
+    rank_pattern, alpha_pattern = {}, {}
+    for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
+        modules = {name for name, own in rank_and_alpha.items() if own == other}
+        for suffix in _suffixes(modules, set(theirs)):
+            rank_pattern[suffix], alpha_pattern[suffix] = other
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": _suffixes(set(theirs), all_modules),
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+    }
 
 
 def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, Factors], dict[str, Any]]:
@@ -157,7 +171,8 @@ def _fuse(
     transposed = False
     for name, place in places.items():
         if place is None:
-            raise InputError(f"the format has no place for an adapter on {name}")
+            hint = f"leave {name.rpartition('.')[2]} out of lora.target_modules"
+            raise InputError(f"the format has no place for an adapter on {name}", hint=hint)
         transposed = transposed or place.transpose
         if place.count == 1:
             fused[place.module] = factors[name]
@@ -195,9 +210,9 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
         own = slice(None)
         if len(ours) > 1 and len(columns) and len(a) % len(ours) == 0:
             rank = len(a) // len(ours)
-            first = int(columns[0]) // rank * rank
-            if int(columns[-1]) < first + rank:
-                own = slice(first, first + rank)
+            begin = int(columns[0]) // rank * rank
+            if int(columns[-1]) < begin + rank:
+                own = slice(begin, begin + rank)
         updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale)
     return updates
 
@@ -235,18 +250,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _read_lora_config(folder: Path) -> dict[str, Any]:
     path, config = folder / CONFIG, read_config(folder)
     if config.get("peft_type") != "LORA":
-        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "it is no LoRA adapter")
+        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "give an adapter of type LORA")
     initialization = config.get("init_lora_weights", True)
     if isinstance(initialization, str) and initialization.lower().startswith(CHANGES_BASE):
         hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
         raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
     if config.get("bias", "none") != "none":
-        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
+        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), MERGE)
     supported = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
     unknown = [name for name, value in config.items() if value and name not in supported]
     if unknown:
-        hint = "merge it into its base with peft, and load that"
-        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), hint)
+        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), MERGE)
     return config
 
 
@@ -255,7 +269,8 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     path = folder / WEIGHTS
     if not path.exists():
         pickled = (folder / "adapter_model.bin").exists()
-        hint = "convert adapter_model.bin: pickles are never opened here" if pickled else "give the folder peft saved"
+        safetensors = "pickles are never opened here; save the adapter by peft with safe_serialization=True"
+        hint = safetensors if pickled else "give the folder peft saved"
         raise InputError("the adapter's weights are missing", str(path), hint)
     try:
         tensors = load_file(path)
@@ -265,7 +280,7 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     for key, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(key)
         if match is None:
-            raise InputError(f"unexpected tensor {key}", str(path), "only LoRA factors of linears are loaded")
+            raise InputError(f"unexpected tensor {key}", str(path), MERGE)
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor
     for module, pair in pairs.items():
         if set(pair) != {"A", "B"}:
@@ -290,7 +305,11 @@ def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> f
 
     expected = by_pattern(config.get("rank_pattern"), config.get("r", 8))
     if expected != rank:
-        raise InputError(f"{module} has rank {rank}, its config says {expected}", str(folder / CONFIG), "save it again")
+        raise InputError(
+            f"{module} has rank {rank}, its config says {expected}",
+            str(folder / CONFIG),
+            "fetch or save the adapter again",
+        )
     alpha = by_pattern(config.get("alpha_pattern"), config.get("lora_alpha", 8))
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 

@@ -15,7 +15,6 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
 if TYPE_CHECKING:
-    from lmworks.adapt.adapter_folder import LoadedAdapter
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
 
@@ -81,7 +80,7 @@ def summaries() -> str:
     return "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + "."
 
 
-def load_adapter(network: Transformer, folder: Path, family: Family, trainable: bool = False) -> LoadedAdapter:
+def load_adapter(network: Transformer, folder: Path, family: Family, trainable: bool = False) -> list[str]:
     """Load an adapter of any method onto its base.
 
     Args:
@@ -89,6 +88,9 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
         folder: with adapter_config.json, which names the method by ``peft_type``.
         family: of the base.
         trainable: whether its parameters require a gradient.
+
+    Returns:
+        Notes for the user, for example that the base has other weights.
 
     Raises:
         InputError: no method has adapters of this type, or the adapter is not for this model.
@@ -99,5 +101,5 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
-        raise InputError(f"peft_type is {kind!r}", place, f"lmworks loads adapters of type {', '.join(by_type)}")
+        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
     return by_type[kind].load(network, folder, family, trainable)

@@ -66,7 +66,7 @@ class WeightsMethod(Method[S]):
 
     def _refuse_stored(self, network: Transformer) -> None:
         """Raise if a weight to be trained is stored in fewer bits than float32."""
-        from lmworks.model.frozen_layers import stored_layers
+        from lmworks.model.stored_layers import stored_layers
         from lmworks.model.trained_parameters import meta_network
 
         stored = {f"{name}.weight": layer.storage.dtype_name for name, layer in stored_layers(network)}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 UNKNOWN = "–"
+NATS_PER_BIT = math.log(2)
 LISTED, LONGEST = 10, 40
 """Names of a list that are printed, and characters of each."""
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -72,12 +73,12 @@ def scaled(value: float | None, unit: str = "", digits: int = 4) -> str:
     return f"{number(value, digits)} {_DECIMAL[power]}{unit}".rstrip()
 
 
-def storage(value: float | None) -> str:
+def byte_size(value: float | None) -> str:
     """Bytes with decimal units: ``98.1 MB``."""
     return UNKNOWN if value is None else scaled(value, "B", 3)
 
 
-def parse_storage(text: str) -> int:
+def parse_byte_size(text: str) -> int:
     """Bytes of a size as a person writes it: ``2GB``, ``1500 MB``, ``1.5GiB``.
 
     Raises:

@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lmworks.base.errors import InputError
 
@@ -66,12 +67,12 @@ def folder_size(path: str | Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
 
 
-def free_room(path: str | Path) -> int:
+def free_disk_space(path: str | Path) -> int:
     """Bytes that this user may still write where ``path`` is or will be."""
     return shutil.disk_usage(_existing(Path(path))).free
 
 
-def need_room(path: str | Path, size: int, content: str) -> None:
+def check_disk_space(path: str | Path, size: int, content: str) -> None:
     """Check that there is enough free space before writing.
 
     Args:
@@ -82,7 +83,7 @@ def need_room(path: str | Path, size: int, content: str) -> None:
     Raises:
         InputError: less than ``size`` is free.
     """
-    free = free_room(path)
+    free = free_disk_space(path)
     if free < size:
         raise InputError(
             f"no room on the disk for {content}: it takes {human(size)}, {human(free)} are free",
@@ -108,7 +109,8 @@ def full_disk(path: str | Path, size: int | None = None) -> InputError:
     """The error for a disk that became full while ``path`` was written; ``size`` in bytes where it is known."""
     needed = f"; it takes {human(size)}" if size else ""
     return InputError(
-        f"no room left on the disk, or for a file so large (ulimit -f){needed}, {human(free_room(path))} are free; "
+        f"no room left on the disk, or for a file so large (ulimit -f){needed}, "
+        f"{human(free_disk_space(path))} are free; "
         "nothing half-written was left",
         str(path),
         f"free {human(size) if size else 'some room'} there, or choose a folder on another disk",
@@ -121,7 +123,7 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="backslashreplace")
 
 
-def atomic_write(path: str | Path, content: bytes | str) -> Path:
+def atomic_write(path: str | Path, content: bytes | str) -> None:
     """Writes a file wholly or not at all, and to the disk itself; a text as UTF-8. Missing folders are made.
 
     A link is followed: what it points to is written, and the link stays.
@@ -130,12 +132,31 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
         InputError: no room, or the place cannot be written.
     """
     data = _utf8(content) if isinstance(content, str) else content
+    with atomic_file(path, len(data)) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """A file that appears at ``path`` when the block ends well, and not at all when it fails; links and folders as for
+    `atomic_write`. The block only writes into it: an OSError in it is taken for one of writing.
+
+    Args:
+        path: the file.
+        size: bytes that it will have, where they are known: for the message of a full disk.
+
+    Yields:
+        the open file, under another name.
+
+    Raises:
+        InputError: no room, or the place cannot be written.
+    """
     path = _target(Path(path))
     make_folder(path.parent)
     aside = _aside(path)
     try:
         with open(aside, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -143,12 +164,11 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         if is_full(error):
-            raise full_disk(path, len(data)) from error
+            raise full_disk(path, size) from error
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
     _sync_folder(path.parent)
-    return path
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from lmworks.base import preparation
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write, cache_folder, human, need_room
+from lmworks.base.files import atomic_write, cache_folder, check_disk_space, human
 
 ContentKind = Literal["model", "data"]
 
@@ -95,6 +96,7 @@ def cached(text: str, content: ContentKind = "model") -> Path | None:
     return None if theirs is None else _opened(theirs)
 
 
+@preparation.timed(preparation.FETCHING)
 def fetch(text: str, content: ContentKind, say: Callable[[str], None]) -> Path:
     """A model folder (or GGUF file), or a folder of data files, fetched from the hub.
 
@@ -113,7 +115,7 @@ def fetch(text: str, content: ContentKind, say: Callable[[str], None]) -> Path:
     from huggingface_hub import snapshot_download
 
     place = _cache()
-    need_room(place or cache_folder(), size, name.repo)
+    check_disk_space(place or cache_folder(), size, name.repo)
     try:
         folder = Path(
             snapshot_download(

@@ -10,29 +10,17 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from lmworks.base import measurements
+from lmworks.base import measurements, preparation
 from lmworks.base.contention import UNDISTURBED_SHARE
-from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
-from lmworks.base.probes import PRECISIONS, Rates, measure_apart
+from lmworks.base.probes import Rates, measure_apart
 from lmworks.base.process_memory import memory
-from lmworks.base.processor import Processor, identity, processor, threads, use_threads
-
-__all__ = [
-    "Energy",
-    "EnergyMeter",
-    "Processor",
-    "Rates",
-    "choose_precision",
-    "describe",
-    "identity",
-    "processor",
-    "rates",
-    "threads",
-    "use_threads",
-]
+from lmworks.base.processor import identity, processor, threads
 
 MEASUREMENT = "rates"
+
+PRECISIONS = ("float32", "bfloat16")
+"""Of matrix products in training, evaluation and generation."""
 
 MIN_ADVANTAGE = 1.2
 """How much faster bfloat16 products must be before auto gives up float32's digits for them."""
@@ -48,20 +36,25 @@ def rates(refresh: bool = False) -> Rates:
     """
     key = identity()
     if refresh or key not in _known:
-        _known[key] = measurements.improved(MEASUREMENT, Rates, lambda: measure_apart(threads(), memory()[1]), refresh)
+        _known[key] = measurements.best_measurement(MEASUREMENT, Rates, _measure, refresh)
     return _known[key]
 
 
 _known: dict[str, Rates] = {}
 
 
-def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates | None = None) -> tuple[str, str]:
+def _measure() -> Rates:
+    with preparation.timed(preparation.MEASURING):
+        return measure_apart(threads(), memory()[1])
+
+
+def choose_precision(setting: str = "auto", device: str = "cpu", machine_rates: Rates | None = None) -> tuple[str, str]:
     """The precision of matrix products, and the reason as a sentence with the numbers that decided.
 
     Args:
-        setting: "auto", "float32", "bfloat16" or "float16".
+        setting: "auto", "float32" or "bfloat16".
         device: "cpu", "cuda", "mps", with or without an index.
-        measured: rates of the processor; None: this machine's.
+        machine_rates: rates of the processor; None: this machine's.
     """
     if setting in PRECISIONS:
         return setting, f"{setting}, as asked"
@@ -75,7 +68,7 @@ def choose_precision(setting: str = "auto", device: str = "cpu", measured: Rates
         return precision, f"{precision}: this GPU {'multiplies' if has else 'does not multiply'} bfloat16 natively"
     if device != "cpu":
         return "float32", f"float32: bfloat16 was not measured on {device}"
-    speeds = measured or rates()
+    speeds = machine_rates or rates()
     precision = "bfloat16" if speeds.bfloat16 >= MIN_ADVANTAGE * speeds.float32 else "float32"
     numbers = f"bfloat16 {speeds.bfloat16:,.4g} and float32 {speeds.float32:,.4g} GFLOP/s in matrix products"
     disturbed = "" if speeds.share >= UNDISTURBED_SHARE else " while other programs ran"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,10 @@ from lmworks.base.files import atomic_write, cache_folder
 from lmworks.base.processor import identity
 
 Measurement = TypeVar("Measurement")
+WRITTEN = "written"  # the entry with the time of a measurement, in seconds since 1970
 MAX_ENTRIES = 200  # measurements that are kept; the oldest go
+REPEAT_AFTER = 600.0
+"""Seconds before a disturbed measurement is repeated: until then the same programs are probably still running."""
 TRIES = 2
 """A measurement that other programs disturbed is repeated by later processes, until it was made so often."""
 
@@ -39,11 +43,13 @@ class Repeatable(Protocol):
         ...
 
 
-Measured = TypeVar("Measured", bound=Repeatable)
+Repeated = TypeVar("Repeated", bound=Repeatable)
 
 
-def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], refresh: bool = False) -> Measured:
-    """A measurement of this machine: from the cache, or made now where there is none; repeated if it was disturbed.
+def best_measurement(
+    name: str, kind: type[Repeated], measure: Callable[[], Repeated], refresh: bool = False
+) -> Repeated:
+    """The best measurement of this machine: from the cache, or made now; repeated if other programs disturbed it.
 
     Args:
         name: of the measurement.
@@ -53,10 +59,10 @@ def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], r
     """
     key = _key(name)  # importing PyTorch to measure may change the number of threads
     earlier = None if refresh else _read(key, kind)
-    if earlier is not None and (earlier.share >= UNDISTURBED_SHARE or earlier.tries >= TRIES):
+    if earlier is not None and (earlier.share >= UNDISTURBED_SHARE or earlier.tries >= TRIES or _is_recent(key)):
         return earlier
-    measured = measure()
-    best = measured if earlier is None else measured.best_of(earlier)
+    latest = measure()
+    best = latest if earlier is None else latest.best_of(earlier)
     _write(key, asdict(best))  # type: ignore[call-overload]
     return best
 
@@ -69,6 +75,11 @@ def read(name: str, kind: type[Measurement]) -> Measurement | None:
         kind: the dataclass that was written.
     """
     return _read(_key(name), kind)
+
+
+def is_recent(name: str) -> bool:
+    """Whether a measurement was written so short a time ago that a disturbed one is not repeated yet."""
+    return _is_recent(_key(name))
 
 
 def write(name: str, values: dict[str, Any]) -> None:
@@ -90,10 +101,16 @@ def _read(key: str, kind: type[Measurement]) -> Measurement | None:
         return None
 
 
+def _is_recent(key: str) -> bool:
+    values = _read_entries().get(key)
+    written = values.get(WRITTEN) if isinstance(values, dict) else None
+    return isinstance(written, int | float) and 0 <= time.time() - written < REPEAT_AFTER
+
+
 def _write(key: str, values: dict[str, Any]) -> None:
     entries = _read_entries()
     entries.pop(key, None)
-    entries[key] = values
+    entries[key] = {**values, WRITTEN: time.time()} if isinstance(values, dict) else values
     newest = dict(list(entries.items())[-MAX_ENTRIES:])
     with contextlib.suppress(OSError, InputError):
         atomic_write(_path(), json.dumps(newest, indent=1) + "\n")

@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from lmworks.base import preparation
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, atomic_write, cache_folder, human, make_folder, need_room, sha256
+from lmworks.base.files import atomic_folder, atomic_write, cache_folder, check_disk_space, human, make_folder, sha256
 from lmworks.base.indexes import Archive, archives, download
 
 Kind = Literal["wheel", "sdist"]
@@ -57,6 +58,7 @@ class Package:
     size: int
 
 
+@preparation.timed(preparation.FETCHING)
 def fetch_pypi(spec: str, kind: Kind = "wheel", offline: bool = False, say: Say = say_on_stderr) -> Package:
     """An archive of a package index, unpacked. What is in the cache is never fetched again.
 
@@ -163,7 +165,7 @@ def _by_index(name: str, version: str | None, kind: Kind, work: Path, say: Say) 
     best = max(fitting, key=lambda archive: release(archive.version))
     size = f" ({human(best.size)})" if best.size else ""
     say(f"fetching {best.file}{size} from {best.host}")
-    need_room(work, best.size or 0, best.file)
+    check_disk_space(work, best.size or 0, best.file)
     return download(best, work / best.file)
 
 
@@ -199,7 +201,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         InputError: a file would land outside of the folder, or there is no room.
     """
     members = list(_sizes(archive))
-    need_room(folder, sum(size for _, size in members), f"the content of {archive.name}")
+    check_disk_space(folder, sum(size for _, size in members), f"the content of {archive.name}")
     for name, _ in members:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lmworks.base.contention import ShareMeter
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PROBED_PRECISIONS = ("float32", "bfloat16", "float16")
 
 TOKENS, INPUTS, OUTPUTS, WEIGHTS = 512, 576, 1536, 16
 FEW_TOKENS = 4
@@ -52,7 +52,7 @@ class Rates:
 
     def best_of(self, earlier: Rates) -> Rates:
         """The higher figures of both measurements."""
-        names = (*PRECISIONS, "memory", "share")
+        names = (*PROBED_PRECISIONS, "memory", "share")
         best = {name: max(getattr(self, name), getattr(earlier, name)) for name in names}
         return replace(self, **best, tries=earlier.tries + 1)
 
@@ -77,11 +77,11 @@ def measure(threads: int, free: int) -> Rates:
 
     started = time.perf_counter()
     before = torch.get_num_threads()
-    best = dict.fromkeys((*PRECISIONS, "memory"), 0.0)
+    best = dict.fromkeys((*PROBED_PRECISIONS, "memory"), 0.0)
     try:
         with torch.inference_mode():
             torch.set_num_threads(1)
-            probes = {name: _product(getattr(torch, name), threads) for name in PRECISIONS}
+            probes = {name: _product(getattr(torch, name), threads) for name in PROBED_PRECISIONS}
             probes["memory"] = _reading(min(512 << 20, free // 8))
             torch.set_num_threads(threads)
             meter = ShareMeter(threads)
@@ -92,7 +92,7 @@ def measure(threads: int, free: int) -> Rates:
             share = meter.share()
     finally:
         torch.set_num_threads(before)
-    float32, bfloat16, float16, reading = (float(f"{best[name]:.4g}") for name in (*PRECISIONS, "memory"))
+    float32, bfloat16, float16, reading = (float(f"{best[name]:.4g}") for name in (*PROBED_PRECISIONS, "memory"))
     took = round(time.perf_counter() - started, 2)
     return Rates(float32, bfloat16, float16, reading, threads, torch.__version__, took, share)
 

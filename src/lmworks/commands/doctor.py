@@ -13,12 +13,13 @@ from typing import Any
 
 from lmworks.base import machine, process_memory
 from lmworks.base.contention import UNDISTURBED_SHARE
-from lmworks.base.files import cache_folder, folder_size, free_room, human
-from lmworks.base.probes import PRECISIONS
+from lmworks.base.files import cache_folder, folder_size, free_disk_space, human
+from lmworks.base.probes import PROBED_PRECISIONS
+from lmworks.base.processor import processor
 from lmworks.base.sources import is_offline
 from lmworks.commands import show
 from lmworks.commands.models import alias_entries, cache_entries, without_home
-from lmworks.kernels import library, product_rates
+from lmworks.kernels import native_module, product_rates
 from lmworks.kernels.reading import reading_rates
 
 EXTRAS = {
@@ -56,9 +57,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def examine(refresh: bool = False) -> dict[str, Any]:
     """Everything that doctor prints; sizes in bytes."""
     total, free = process_memory.memory()
-    processor, rates = machine.processor(), machine.rates(refresh)
+    chip, rates = processor(), machine.rates(refresh)
     products = _products(refresh)
-    precision, reason = machine.choose_precision("auto", measured=product_rates.fastest_rates())
+    precision, reason = machine.choose_precision("auto", machine_rates=product_rates.fastest_rates())
     reading = reading_rates(refresh)
     cache = cache_folder()
     used = folder_size(cache) if cache.is_dir() else 0
@@ -66,7 +67,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "lmworks": metadata.version("lmworks"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": asdict(processor),
+        "processor": asdict(chip),
         "threads": rates.threads,
         "rates": asdict(rates),
         "products": products,
@@ -78,7 +79,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
         "disk": {
             "cache": without_home(cache),
             "used": used,
-            "free": free_room(cache),
+            "free": free_disk_space(cache),
         },
         "offline": is_offline(),
         "packages": {name: _version(name) for name in _requirements(None)},
@@ -106,14 +107,14 @@ def _products(refresh: bool) -> dict[str, Any]:
 
 def _kernels() -> dict[str, Any]:
     """The native kernels: what they are, and what it costs where they are not."""
-    if library.library() is not None:
-        return {"built": True, "description": library.describe(), "cost": ""}
+    if native_module.native_module() is not None:
+        return {"built": True, "description": native_module.describe(), "cost": ""}
     cost = (
         "attention, norms, activations and the cross-entropy run in PyTorch, slower, and keep more memory: a block of "
         f"SmolLM2's shape trains at {_share_without_kernels():.0%} of this machine's float32 matrix rate, and the rest "
         "of its time is what the kernels are for (make bench-train measures both)"
     )
-    return {"built": False, "description": library.describe(), "cost": cost}
+    return {"built": False, "description": native_module.describe(), "cost": cost}
 
 
 def _share_without_kernels() -> float:
@@ -149,15 +150,15 @@ def _share_without_kernels() -> float:
 
 
 def _print(info: dict[str, Any]) -> None:
-    processor = info["processor"]
-    instructions = ", ".join(processor["instructions"]) or "none known"
+    chip = info["processor"]
+    instructions = ", ".join(chip["instructions"]) or "none known"
     rows = [
         ("lmworks", f"{info['lmworks']}, Python {info['python']}, {info['system']}"),
-        ("processor", f"{processor['name']}, {processor['kind']}"),
+        ("processor", f"{chip['name']}, {chip['kind']}"),
         ("instructions", instructions),
         (
             "threads",
-            f"{info['threads']} used; {processor['cores']} cores, {processor['logical']} hardware threads for it",
+            f"{info['threads']} used; {chip['cores']} cores, {chip['logical']} hardware threads for it",
         ),
         ("memory", f"{human(info['memory']['free'])} free of {human(info['memory']['total'])}"),
         ("disk", f"{human(info['disk']['free'])} free; {info['disk']['cache']} holds {human(info['disk']['used'])}"),
@@ -189,7 +190,7 @@ def _print(info: dict[str, Any]) -> None:
 def _print_rates(info: dict[str, Any]) -> None:
     """The measured rates, and for each whether other programs disturbed its measurement."""
     rates, reading = info["rates"], info["reading"]
-    speeds = [(f"matrix products, {name}", rates[name], "GFLOP/s", rates["share"]) for name in PRECISIONS]
+    speeds = [(f"matrix products, {name}", rates[name], "GFLOP/s", rates["share"]) for name in PROBED_PRECISIONS]
     for precision, best in info["products"]["fastest"].items():
         title = f"{precision} by the fastest provider, {best['provider']}"
         speeds.append((title, best["gflops"], "GFLOP/s", best["share"]))

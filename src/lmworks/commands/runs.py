@@ -52,7 +52,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             ", ".join(part for part in (row["method"], row["task"]) if part),
             ", ".join(part for part in (row["state"], row["progress"]) if part),
             _headline(row["headline"]),
-            figures.storage(row["bytes"]),
+            figures.byte_size(row["bytes"]),
         )
         for row in rows
     ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import NATS_PER_BIT
 from lmworks.commands.opening import add_base, open_model
 from lmworks.text.plain_text import read_text, split_lines
 
@@ -58,7 +58,7 @@ def _texts(args: argparse.Namespace) -> list[str]:
 
 
 def _bits(row: tuple[float, int, int]) -> float | None:
-    return row[0] / math.log(2) / row[2] if row[2] else None
+    return row[0] / NATS_PER_BIT / row[2] if row[2] else None
 
 
 def _line(row: tuple[float, int, int], text: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import build, describe, nearest, parse_overrides, parse_value
+from lmworks.base.notation import parse_value
+from lmworks.base.settings import build, describe, nearest, parse_overrides
 from lmworks.commands import show
 from lmworks.text.tokenizer_settings import TokenizerSettings
 

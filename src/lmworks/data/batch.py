@@ -22,21 +22,40 @@ LANGUAGE = "language"  # the name of the language head's loss; no other head has
 NEXT_SENTENCE = "next_sentence"  # the head of BERT and ALBERT for pairs of sentences; class 0: the second follows
 
 
+SPAN_START, SPAN_END = 1, 2  # marks of the tokens where a span starts and ends, as bits of a label
+
+
 class Labels(NamedTuple):
     """The labels of one document for one head.
 
     Attributes:
-        places: (N,) int64 index of the tokens that the head reads (HeadConfig.places).
-        classes: (N,) int64 the right class at each of them.
+        places: (N,) int64 index of the tokens that the head reads.
+        classes: (N,) int64 the right class at each of them; (N, C) float32 where the head gives several labels (0 or
+            1) or values; of a span (N,) int64 marks of all tokens among which its ends are, see SPAN_START.
+        weight: of the document in the loss: as many as it has labels, one for a span.
     """
 
     places: np.ndarray
     classes: np.ndarray
+    weight: int
 
     @classmethod
-    def of_text(cls, label: int, place: int = 0) -> Labels:
-        """One class for the whole text, read at one token."""
-        return cls(np.array([place], dtype=np.int64), np.array([label], dtype=np.int64))
+    def of_text(cls, label: int | np.ndarray, place: int = 0) -> Labels:
+        """One class for the whole text, read at one token; or (C,) labels or values."""
+        if isinstance(label, np.ndarray):
+            return cls(np.array([place], dtype=np.int64), label[None].astype(np.float32), 1)
+        return cls(np.array([place], dtype=np.int64), np.array([label], dtype=np.int64), 1)
+
+    @classmethod
+    def of_tokens(cls, places: np.ndarray, classes: np.ndarray) -> Labels:
+        """(N,) classes of tokens."""
+        return cls(places.astype(np.int64), classes.astype(np.int64), len(places))
+
+    @classmethod
+    def of_span(cls, tokens: np.ndarray, start: int, end: int) -> Labels:
+        """A span from token ``start`` to token ``end``, both inside; ``tokens``: (N,) those that it may lie among."""
+        marks = np.where(tokens == start, SPAN_START, 0) | np.where(tokens == end, SPAN_END, 0)
+        return cls(tokens.astype(np.int64), marks.astype(np.int64), 1)
 
 
 @dataclass(frozen=True)
@@ -104,10 +123,10 @@ ExampleTransform = Callable[[Example, np.random.Generator], Example]
 
 
 def count_labels(examples: Iterable[Example]) -> Counter[str]:
-    """By head, how many labels these examples have for it."""
+    """By head, the weight of the labels that these examples have for it."""
     counts: Counter[str] = Counter()
     for example in examples:
-        counts.update({head: len(labels.places) for head, labels in example.labels.items()})
+        counts.update({head: labels.weight for head, labels in example.labels.items()})
     return counts
 
 
@@ -116,11 +135,13 @@ class HeadLabels(NamedTuple):
 
     Attributes:
         places: (N,) int64 index, in the flattened ids, of the tokens that the head reads.
-        classes: (N,) int64 the right class at each of them.
+        classes: (N,) int64 or (N, C) float32, as in Labels.
+        weight: sum of the documents' weights.
     """
 
     places: torch.Tensor
     classes: torch.Tensor
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +198,10 @@ class Batch:
             return part.to(device, non_blocking=True)
 
         source = None if self.source is None else Source(*(move(part) for part in vars(self.source).values()))
-        labels = {name: HeadLabels(*map(move, of_head)) for name, of_head in self.labels.items()}
+        labels = {
+            name: HeadLabels(move(of_head.places), move(of_head.classes), of_head.weight)
+            for name, of_head in self.labels.items()
+        }
         tensors: dict[str, Any] = {
             field.name: move(part) for field in fields(self) if hasattr(part := getattr(self, field.name), "device")
         }

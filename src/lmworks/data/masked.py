@@ -112,14 +112,14 @@ class SentenceBlock:
     Attributes:
         corpus: all documents; the second segment of a pair may come from any of them.
         number: of the block's document in the corpus.
-        first, last: its sentences are first : last.
+        begin, end: its sentences are begin : end.
         max_tokens: of both segments of a pair together.
     """
 
     corpus: Sequence[Sentences]
     number: int
-    first: int
-    last: int
+    begin: int
+    end: int
     max_tokens: int
 
 
@@ -140,8 +140,8 @@ class SegmentPair:
     """Both segments of an example (A and B in the paper), and the block from which it was sampled."""
 
     block: SentenceBlock
-    first: Segment
-    second: Segment
+    a: Segment
+    b: Segment
 
 
 def split_sentences(document: Document, max_tokens: int) -> Sentences:
@@ -157,29 +157,29 @@ def blocks_of(corpus: Sequence[Sentences], max_tokens: int) -> list[SentenceBloc
     """
     blocks = []
     for number, sentences in enumerate(corpus):
-        first, offsets = 0, sentences.offsets
-        while first < len(sentences) and len(sentences) > 1:
-            first = min(first, len(sentences) - 2)
-            last = int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1
-            blocks.append(SentenceBlock(corpus, number, first, last, max_tokens))
-            first = last
+        begin, offsets = 0, sentences.offsets
+        while begin < len(sentences) and len(sentences) > 1:
+            begin = min(begin, len(sentences) - 2)
+            end = int(np.searchsorted(offsets, offsets[begin] + max_tokens, side="right")) - 1
+            blocks.append(SentenceBlock(corpus, number, begin, end, max_tokens))
+            begin = end
     return blocks
 
 
 def pair_example(block: SentenceBlock, frame: Frame, masking: Masking) -> Example:
     """The fixed part of a pair: the block's first sentence, and the rest of the block."""
-    cut = block.first + 1
-    pair = SegmentPair(block, _segment(block, block.first, cut), _segment(block, cut, block.last))
+    cut = block.begin + 1
+    pair = SegmentPair(block, _segment(block, block.begin, cut), _segment(block, cut, block.end))
     return _pair_example(pair, 0, frame, masking)
 
 
 def sample_pair(block: SentenceBlock, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
     """A pair as BERT samples it: A is some of the block's first sentences; B, with probability one half each, the rest
     of the block, or sentences of another document (of the same one, if there is no other) that fit together with A."""
-    cut = int(rng.integers(block.first + 1, block.last))
-    first = _segment(block, block.first, cut)
+    cut = int(rng.integers(block.begin + 1, block.end))
+    a = _segment(block, block.begin, cut)
     if rng.random() < 0.5:
-        pair = SegmentPair(block, first, _segment(block, cut, block.last))
+        pair = SegmentPair(block, a, _segment(block, cut, block.end))
         return _masked_pair(pair, 0, frame, masking, rng)
     count = len(block.corpus)
     if count > 1:
@@ -190,30 +190,29 @@ def sample_pair(block: SentenceBlock, frame: Frame, masking: Masking, rng: np.ra
         begin = int(rng.integers(len(block.corpus[0]) - 1))
         begin += begin >= cut  # any sentence but the one that follows A
     document, offsets = block.corpus[number].document, block.corpus[number].offsets
-    room = block.max_tokens - len(first)
-    last = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + room, side="right")) - 1)
-    low, high = int(offsets[begin]), int(offsets[last])
-    second = Segment(document, low, min(high, low + room))
-    return _masked_pair(SegmentPair(block, first, second), 1, frame, masking, rng)
+    free_tokens = block.max_tokens - len(a)
+    end = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + free_tokens, side="right")) - 1)
+    low, high = int(offsets[begin]), int(offsets[end])
+    b = Segment(document, low, min(high, low + free_tokens))
+    return _masked_pair(SegmentPair(block, a, b), 1, frame, masking, rng)
 
 
-def _segment(block: SentenceBlock, first: int, last: int) -> Segment:
+def _segment(block: SentenceBlock, begin: int, end: int) -> Segment:
     sentences = block.corpus[block.number]
-    return Segment(sentences.document, int(sentences.offsets[first]), int(sentences.offsets[last]))
+    return Segment(sentences.document, int(sentences.offsets[begin]), int(sentences.offsets[end]))
 
 
 def _pair_example(pair: SegmentPair, label: int, frame: Frame, masking: Masking) -> Example:
     """[CLS] A [SEP] B [SEP] with types 0 up to the first [SEP] and 1 after it."""
-    first, second = pair.first, pair.second
-    texts = [part.document.ids[part.begin : part.end] for part in (first, second)]
+    texts = [part.document.ids[part.begin : part.end] for part in (pair.a, pair.b)]
     ids = np.concatenate([frame.opening, texts[0], frame.middle, texts[1], frame.closing]).astype(np.int32)
-    begin = len(frame.opening) + len(first) + len(frame.middle)
+    begin = len(frame.opening) + len(pair.a) + len(frame.middle)
     maskable = masking.maskable(ids)
     maskable[: len(frame.opening)] = maskable[len(ids) - len(frame.closing) :] = False
-    maskable[len(frame.opening) + len(first) : begin] = False
+    maskable[len(frame.opening) + len(pair.a) : begin] = False
     types = (np.arange(len(ids)) >= begin).astype(np.int32)
     labels = {NEXT_SENTENCE: Labels.of_text(label)}
-    return Example(ids, maskable, first.document.place, targets=ids, types=types, labels=labels, origin=pair)
+    return Example(ids, maskable, pair.a.document.place, targets=ids, types=types, labels=labels, origin=pair)
 
 
 def _masked_pair(pair: SegmentPair, label: int, frame: Frame, masking: Masking, rng: np.random.Generator) -> Example:
@@ -223,10 +222,10 @@ def _masked_pair(pair: SegmentPair, label: int, frame: Frame, masking: Masking, 
 
 def pair_word_ids(pair: SegmentPair, frame: Frame) -> np.ndarray | None:
     """The word ids of a pair, those of the second segment after those of the first; -1 for special tokens."""
-    if pair.first.document.word_ids is None or pair.second.document.word_ids is None:
+    if pair.a.document.word_ids is None or pair.b.document.word_ids is None:
         return None
-    first = pair.first.document.word_ids[pair.first.begin : pair.first.end]
-    second = pair.second.document.word_ids[pair.second.begin : pair.second.end]
-    offset = int(first.max(initial=0)) + 1
+    a = pair.a.document.word_ids[pair.a.begin : pair.a.end]
+    b = pair.b.document.word_ids[pair.b.begin : pair.b.end]
+    offset = int(a.max(initial=0)) + 1
     opening, middle, closing = (np.full(len(part), -1) for part in (frame.opening, frame.middle, frame.closing))
-    return np.concatenate([opening, first, middle, second + offset, closing])
+    return np.concatenate([opening, a, middle, b + offset, closing])

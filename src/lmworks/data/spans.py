@@ -16,9 +16,9 @@ from lmworks.data.documents import Frame, Window
 from lmworks.text.tokenizer import Tokenizer
 
 
-def decoder_example(target: np.ndarray, start: int, source: np.ndarray, window: Window) -> Example:
-    """An example whose decoder starts with the token `start` and learns the target (teacher forcing)."""
-    ids = np.concatenate([[start], target]).astype(np.int32)
+def decoder_example(target: np.ndarray, decoder_start_id: int, source: np.ndarray, window: Window) -> Example:
+    """An example whose decoder starts with the token ``decoder_start_id`` and learns the target (teacher forcing)."""
+    ids = np.concatenate([[decoder_start_id], target]).astype(np.int32)
     loss = np.ones(len(ids), dtype=bool)
     loss[0] = False
     return Example(ids, loss, window.document.place, source=source.astype(np.int32), origin=window)
@@ -89,11 +89,11 @@ def corrupt(
     noise = np.zeros(len(ids), dtype=bool)
     for low, high in zip(begins, ends, strict=True):
         noise[low:high] = True
-    first = np.zeros(len(ids), dtype=bool)
-    first[begins] = True
+    is_begin = np.zeros(len(ids), dtype=bool)
+    is_begin[begins] = True
     source = ids.copy()
     source[begins] = sentinels[: len(begins)]
-    source = source[~noise | first]
+    source = source[~noise | is_begin]
     at = np.cumsum(np.concatenate([[0], ends - begins]))[:-1]
     target = np.insert(ids[noise], at, sentinels[: len(begins)])
     return np.append(source, end), np.append(target, end)
@@ -168,7 +168,7 @@ class Denoising:
     Attributes:
         rate, mean_span: fraction of the tokens that is noise; mean tokens of a span.
         permuted: whether the sentences are permuted.
-        mask_id, start: the mask token; the decoder's start token.
+        mask_id, decoder_start_id: the mask token; the decoder's start token.
         frame: special tokens around a text.
     """
 
@@ -176,7 +176,7 @@ class Denoising:
     mean_span: float
     permuted: bool
     mask_id: int
-    start: int
+    decoder_start_id: int
     frame: Frame
 
     def sample(self, window: Window, rng: np.random.Generator) -> Example:
@@ -184,4 +184,4 @@ class Denoising:
         ids = window.document.ids[window.begin : window.end]
         corrupted = permute(ids, sentence_offsets(window), rng) if self.permuted else ids
         corrupted = infill(corrupted, self.rate, self.mean_span, self.mask_id, rng)
-        return decoder_example(self.frame.around(ids), self.start, self.frame.around(corrupted), window)
+        return decoder_example(self.frame.around(ids), self.decoder_start_id, self.frame.around(corrupted), window)

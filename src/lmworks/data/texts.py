@@ -54,18 +54,18 @@ def _chunks(rows: Sequence[Row], tokenizer: Tokenizer, limit: int, report: Repor
     before as its context, so every token is learned once."""
     examples = []
     opening, closing = tokenizer.opening, _end_tokens(tokenizer)
-    first = max(len(opening), 1)  # the first token of all has nothing it could be predicted from
+    num_context = max(len(opening), 1)  # nothing predicts the first token
     texts = [row.values["text"] for row in rows]
     for row, text, (ids, starts) in zip(rows, texts, tokenizer.spans(texts), strict=True):
         whole = _int32(opening, ids, closing)
-        if len(whole) <= first:
+        if len(whole) <= num_context:
             count_without_loss(row, report)
             continue
         report.chunked += len(whole) > limit
         characters = _int32([0] * len(opening), starts, [len(text)] * len(closing))
         document = Document(whole, characters, text, row.place)
         for begin in range(0, max(len(whole) - 1, 1), limit - 1):
-            examples.append(chunk(Window(document, begin, min(begin + limit, len(whole))), first))
+            examples.append(chunk(Window(document, begin, min(begin + limit, len(whole))), num_context))
     return examples
 
 
@@ -74,9 +74,10 @@ def _int32(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
 
-def chunk(window: Window, first: int) -> Example:
-    """A stretch of a text as an example: its first token is context alone, as are those before `first` in the text."""
-    document, num_context = window.document, max(1, first - window.begin)
+def chunk(window: Window, num_context: int) -> Example:
+    """A stretch of a text as an example: its first token carries no loss, and neither do the text's first
+    ``num_context`` tokens."""
+    document, num_context = window.document, max(1, num_context - window.begin)
     ids = document.ids[window.begin : window.end]
     loss = np.ones(len(ids), dtype=bool)
     loss[:num_context] = False
@@ -134,7 +135,7 @@ def sampled_examples(
     return Examples(items, report)
 
 
-def room(context: int, special: int, least: int) -> int:
+def available_tokens(context: int, special: int, least: int) -> int:
     """Tokens of a context that are left for a text between its special tokens.
 
     Raises:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmworks.evaluate.prediction import Prediction, probability_matrix
+
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
 SHOWN_MISTAKES = 10
@@ -111,6 +113,68 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
         "mistakes": most_confident(wrong, ~correct),
         "row_correct": correct.astype(float).tolist(),
     }
+
+
+def evaluate_predictions(
+    predicted: Sequence[Prediction],
+    right: Sequence[str],
+    labels: Sequence[str],
+    texts: Sequence[str],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The part ``classification`` of an evaluation, of a classifier that gives each text one label.
+
+    Args:
+        predicted: N predictions.
+        right: the right label of each text.
+        labels: all that occur on either side, in the order of the confusion matrix.
+        texts, places: of the N rows.
+    """
+    number = {label: place for place, label in enumerate(labels)}
+    classes = np.array([number[label] for label in right], dtype=np.int64)
+    probabilities = probability_matrix(predicted, labels)
+    figures = single_label_figures(probabilities, classes, labels)
+    return with_texts(figures, probabilities, classes, texts, places)
+
+
+def with_texts(
+    figures: dict[str, Any],
+    probabilities: np.ndarray,
+    classes: np.ndarray,
+    texts: Sequence[str],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The figures as the journal keeps them: the mistakes are rows with their texts instead of numbers of texts.
+
+    Args:
+        figures: of :func:`single_label_figures` or :func:`multi_label_figures`.
+        probabilities, classes: what they were computed from.
+        texts, places: of the N rows.
+
+    Returns:
+        The figures; each of ``mistakes`` is an object of ``place``, ``text``, ``label`` (the right one),
+        ``predicted`` and ``probability`` (the confidence in what was predicted). Several labels are joined by commas.
+    """
+    labels = figures["labels"]
+    mistakes = []
+    for number in figures["mistakes"]:
+        row, right = probabilities[number], classes[number]
+        if classes.ndim == 1:
+            predicted, label, confidence = labels[int(row.argmax())], labels[int(right)], row.max()
+        else:
+            has = row >= THRESHOLD
+            predicted, label = (", ".join(np.array(labels, dtype=object)[side]) for side in (has, right.astype(bool)))
+            confidence = np.where(has, row, 1.0 - row)[has != right].max()
+        mistakes.append(
+            {
+                "place": places[number],
+                "text": texts[number],
+                "label": label,
+                "predicted": predicted,
+                "probability": float(confidence),
+            }
+        )
+    return {**figures, "mistakes": mistakes}
 
 
 def most_confident(confidence: np.ndarray, wrong: np.ndarray, count: int = SHOWN_MISTAKES) -> list[int]:

@@ -22,11 +22,13 @@ import torch
 from torch.nn import functional
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import NATS_PER_BIT
 from lmworks.data.batch import Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.forward import hidden_states
+from lmworks.model.heads import head_losses
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -169,7 +171,7 @@ def perplexity(loss: float) -> float:
 
 def bits_per_byte(nats: float, size: int) -> float:
     """Nats of a text of so many bytes as bits per byte: comparable across tokenizers; NaN where nothing was scored."""
-    return nats / math.log(2) / size if size else math.nan
+    return nats / NATS_PER_BIT / size if size else math.nan
 
 
 def score_texts(
@@ -214,7 +216,8 @@ def choice_likelihoods(
         for answer in answers:
             length = len(prompt) + len(answer)
             if not prompt or not answer:
-                raise InputError("a prompt or a choice without tokens has no likelihood", f"prompt {number}")
+                fault = "a prompt or a choice without tokens has no likelihood"
+                raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
             if length > network.config.max_position_embeddings:
                 fault = f"{length} tokens with its choice; the context is {network.config.max_position_embeddings}"
                 raise InputError(fault, f"prompt {number}", "shorten the prompt")
@@ -276,7 +279,6 @@ def _batch_losses(network: Transformer, batch: Batch, documents: int) -> Example
     heads = {}
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places.to(device))).float().cpu()
-        costs = functional.cross_entropy(logits, labels.classes, reduction="none")
-        right = logits.argmax(1) == labels.classes
-        heads[name] = Losses.of(costs, right, batch.document_of(labels.places), documents)
+        of_head = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
+        heads[name] = Losses.of(of_head.nats, of_head.correct, batch.document_of(of_head.places), documents)
     return ExampleLosses(language, heads)

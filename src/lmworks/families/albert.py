@@ -9,6 +9,7 @@ from lmworks.families.bert import (
     NEXT_SENTENCE_HEAD,
     classifiers,
     embeddings,
+    encoder_heads,
     head,
     head_duplicates,
     modules,
@@ -80,4 +81,5 @@ ALBERT = Family(
     "albert.",
     ignored=(r".*\.?position_ids", r"predictions\.bias"),  # the latter: unread where the head has its own matrix
     duplicates=head_duplicates(r"predictions\."),
+    heads=encoder_heads("Albert", ("classifier_dropout_prob", "hidden_dropout_prob")),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmworks.families.family import Family, Keys, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
+from lmworks.families.task_heads import SEQUENCE, SPANS, HeadLayout
 from lmworks.model.config import ModelConfig
 
 THEIRS = {
@@ -109,4 +110,11 @@ def rows(config: ModelConfig) -> list[Row]:
 
 _ARCHITECTURE = "BartForConditionalGeneration"
 _POSITIONS = {"positions": "learned", "position_offset": 2, "embedding_norm": True}
-BART = Family("bart", _ARCHITECTURE, partial(read, _POSITIONS, _ARCHITECTURE), write, rows, "model.", (), TIED)
+_NAMES = "classification_head.out_proj", "classification_head.dense"
+_HEADS = {
+    SEQUENCE: HeadLayout("BartForSequenceClassification", "last", *_NAMES, dropout=("classifier_dropout",)),
+    SPANS: HeadLayout("BartForQuestionAnswering", "tokens", "qa_outputs"),
+}
+BART = Family(
+    "bart", _ARCHITECTURE, partial(read, _POSITIONS, _ARCHITECTURE), write, rows, "model.", (), TIED, heads=_HEADS
+)

@@ -10,7 +10,8 @@ from typing import Any
 from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.model.config import HeadConfig, ModelConfig
+from lmworks.families.task_heads import SEQUENCE, SPANS, TOKENS, HeadLayout
+from lmworks.model.config import HeadConfig, HeadKind, ModelConfig
 
 FIELDS: dict[str, tuple[str, Any]] = {
     name: (name, NEEDED) for name in ("vocab_size", "hidden_size", "intermediate_size")
@@ -93,6 +94,18 @@ def body(config: ModelConfig, prefix: str) -> list[Row]:
     return expand(rows, config.num_hidden_layers)
 
 
+def encoder_heads(
+    title: str, dropout: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
+) -> dict[str, HeadLayout]:
+    """The classes with a head; ``title``: how their names begin, ``dropout``: keys of the rate."""
+    kinds: dict[str, tuple[str, HeadKind]] = {SEQUENCE: ("Sequence", "pooled"), TOKENS: ("Token", "tokens")}
+    heads = {
+        name: HeadLayout(f"{title}For{word}Classification", kind, "classifier", dropout=dropout)
+        for name, (word, kind) in kinds.items()
+    }
+    return heads | {SPANS: HeadLayout(f"{title}ForQuestionAnswering", "tokens", "qa_outputs")}
+
+
 def _read(keys: Keys) -> dict[str, Any]:
     keys.ignore("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers")
     keys.ignore("pooler_size_per_head", "pooler_type")  # these five: of a head that BERT's code never had
@@ -127,4 +140,5 @@ BERT = Family(
     ignored=(r".*\.?position_ids", r"cls\.predictions\.bias"),  # the latter: unread where the head has its own matrix
     duplicates=head_duplicates(r"cls\.predictions\."),
     older=OLDER,
+    heads=encoder_heads("Bert"),
 )

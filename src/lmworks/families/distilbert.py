@@ -7,6 +7,7 @@ from typing import Any
 from lmworks.families.bert import ENCODER, embeddings, modules
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
+from lmworks.families.task_heads import SEQUENCE, SPANS, TOKENS, HeadLayout
 from lmworks.model.config import ModelConfig
 
 FIELDS: Fields = {
@@ -33,6 +34,21 @@ LAYER = {
     "output_layer_norm": "post_attention_layernorm",
 }
 HEAD = {"vocab_transform": "head_transform.dense", "vocab_layer_norm": "head_transform.norm"}
+HEADS = {
+    SEQUENCE: HeadLayout(
+        "DistilBertForSequenceClassification",
+        "first",
+        "classifier",
+        "pre_classifier",
+        "relu",
+        dropout=("seq_classif_dropout",),  # theirs drops out before the last linear alone
+        default_dropout=0.2,
+    ),
+    TOKENS: HeadLayout("DistilBertForTokenClassification", "tokens", "classifier", dropout=("dropout",)),
+    SPANS: HeadLayout(
+        "DistilBertForQuestionAnswering", "tokens", "qa_outputs", dropout=("qa_dropout",), default_dropout=0.1
+    ),
+}
 NORM_EPS = 1e-12  # a constant of their code, in no config
 
 
@@ -78,4 +94,5 @@ DISTILBERT = Family(
     "distilbert.",
     ignored=(r".*\.?position_ids",),
     duplicates=((r"vocab_projector\.weight", "embed_tokens.weight"),),
+    heads=HEADS,
 )

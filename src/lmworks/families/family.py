@@ -10,13 +10,14 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from lmworks.base.errors import InputError
 from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
-from lmworks.model.config import ModelConfig
+from lmworks.families.task_heads import HeadLayout, HeadLayouts, named_head, read_head, write_head
+from lmworks.model.config import HeadConfig, ModelConfig, ProblemType
 from lmworks.model.sizes import stacks
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Family:
         ignored: regular expressions of tensors in their files that we compute ourselves.
         duplicates: regular expressions of tensors that files may hold a second time, each with our name of what it
             must equal. Tensors that the table names are never duplicates.
-        older: regular expressions in names that older files have, each with what stands there now.
+        older: regular expressions in names that older files have, or those of classes with a head, each with what
+            stands there now.
+        heads: by the names of our heads, the classes that have them.
     """
 
     name: str
@@ -94,10 +97,14 @@ class Family:
     ignored: tuple[str, ...] = ()
     duplicates: tuple[tuple[str, str], ...] = ((r"lm_head\.weight", "embed_tokens.weight"),)
     older: tuple[tuple[str, str], ...] = ()
+    heads: HeadLayouts = field(default_factory=dict)
 
     def table(self, config: ModelConfig) -> list[Row]:
         """Every tensor of the model as rows, by the names that its file has."""
         rows = self.rows(config)
+        for head in config.heads:
+            if head.name in self.heads:
+                rows = [*rows, *self.heads[head.name].rows(head.name)]
         if self.is_bare(config):
             rows = [replace(row, theirs=row.theirs.removeprefix(self.prefix)) for row in rows]
         return rows
@@ -105,6 +112,45 @@ class Family:
     def is_bare(self, config: ModelConfig) -> bool:
         """Whether the model has no head, so that no name in its file has the prefix."""
         return not (config.language_head or config.heads)
+
+    def written_name(self, name: str, config: ModelConfig) -> str:
+        """The name of a tensor of the table in the file of the class that the config asks for."""
+        layout = self.layout(config)
+        if layout is None or layout.prefix is None or not name.startswith(self.prefix):
+            return name
+        own = {row.theirs for head in config.heads for row in layout.rows(head.name)}
+        return name if name in own else layout.prefix + name.removeprefix(self.prefix)
+
+    def layout(self, config: ModelConfig) -> HeadLayout | None:
+        """The class with the head that a config has; None where it has no such head."""
+        return next((self.heads[head.name] for head in config.heads if head.name in self.heads), None)
+
+    def with_head(
+        self, config: ModelConfig, name: str, size: int, problem: ProblemType, labels: Sequence[str] = ()
+    ) -> ModelConfig:
+        """The config of this family's class with a head, on the same backbone.
+
+        Args:
+            config: of the backbone with whatever heads.
+            name: of the head (families/task_heads).
+            size: its outputs.
+            problem: what they mean.
+            labels: their names.
+
+        Raises:
+            InputError: this family has no such class.
+        """
+        if name not in self.heads:
+            known = ", ".join(self.heads[other].architecture for other in self.heads) or "none"
+            fault = f"a {self.name} model has no class for {name.replace('_', ' ')}"
+            raise InputError(fault, "model", f"take another model; classes with a head that it has: {known}")
+        layout = self.heads[name]
+        dropout = config.hidden_dropout if layout.dropout and not layout.default_dropout else None
+        return self._headed(config, layout.head(name, size, problem, labels, dropout))
+
+    def _headed(self, config: ModelConfig, head: HeadConfig) -> ModelConfig:
+        pooler = config.pooler or head.kind == "pooled"
+        return _plain(config.model_copy(update={"language_head": False, "heads": (head,), "pooler": pooler}))
 
     def read_config(
         self, hf_config: Mapping[str, Any], place: str = "config.json", tensors: Collection[str] = ()
@@ -121,10 +167,17 @@ class Family:
             InputError: a key is missing, unknown, or has a value that we cannot compute with.
         """
         keys = Keys(hf_config, self.name, place, tensors)
+        name = named_head(self.heads, hf_config.get("architectures"))
+        if name is not None:
+            keys.ignore(*self.heads[name].dropout)
         fields = self.read(keys)
         keys.finish()
+        if name is not None:  # before the fields are checked, since heads of another class may not fit together
+            fields |= {"language_head": False, "heads": ()}
         try:
             config = _plain(build(ModelConfig, fields, place))
+            if name is not None:
+                config = self._headed(config, read_head(name, self.heads[name], hf_config, place))
         except InputError as error:  # about our fields; the person knows theirs
             raise InputError(keys.in_their_words(error.fault), place, PUBLISHED) from error
         blocks = sum(config.num_layer_groups or stack.layers for stack in stacks(config))
@@ -144,8 +197,14 @@ class Family:
             InputError: this family cannot say what the config says; the fields are named.
         """
         config = _plain(config)
-        architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
+        layout = self.layout(config)
+        if layout is not None:
+            architecture, head_keys = layout.architecture, write_head(config.heads[0], layout)
+        else:
+            head_keys = {}
+            architecture = self.architecture if isinstance(self.architecture, str) else self.architecture(config)
         keys = {"model_type": self.name, "architectures": [architecture], **self.write(config), **(given or {})}
+        keys |= head_keys
         tensors = {row.theirs for row in self.rows(config)}
         read_back, expected = self.read_config(keys, tensors=tensors).model_dump(), config.model_dump()
         if lost := sorted(name for name in expected if read_back[name] != expected[name] and name not in UNSAID):

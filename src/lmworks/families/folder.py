@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, need_room
+from lmworks.base.files import atomic_folder, check_disk_space
 from lmworks.base.json_file import read_object
 from lmworks.families.family import Family
 from lmworks.families.generation_config import GENERATION, TOKEN_IDS, ids_in, ids_within, read_generation
@@ -38,7 +38,7 @@ from lmworks.families.opened import (
 from lmworks.families.registry import family_of
 from lmworks.families.sentence_pooling import FILES, SentencePooling, read_pooling, write_pooling
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.model.stored_layers import stored_layers
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -144,13 +144,11 @@ def save_folder(
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     written_dtype = dtype_of(dtype) if dtype else _own_dtype(network)
     weights |= {f"{name}.weight": layer.storage.dequantized(written_dtype) for name, layer in stored_layers(network)}
-    ids = {name: ids_within((hf_config or {}).get(name), config.vocab_size) for name in TOKEN_IDS}
-    keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
-    for name in ids.keys() & (hf_config or {}).keys():  # null is written where it stood: the family may have a default
-        keys.setdefault(name, None)
-    keys["torch_dtype"] = str(written_dtype).removeprefix("torch.")
-    theirs = to_theirs(family.table(config), weights)
-    need_room(folder, sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize, "the model's weights")
+    keys = _config_keys(config, family, hf_config or {}, written_dtype)
+    tensors = to_theirs(family.table(config), weights)
+    theirs = {family.written_name(name, config): tensor for name, tensor in tensors.items()}
+    size = sum(tensor.numel() for tensor in theirs.values()) * written_dtype.itemsize
+    check_disk_space(folder, size, "the model's weights")
     with atomic_folder(folder) as aside:
         _write_json(aside / CONFIG, keys)
         if generation:
@@ -161,6 +159,18 @@ def save_folder(
             write_pooling(aside, pooling, config.hidden_size)
         _save_weights(aside, theirs, written_dtype, shard_bytes)
     return folder
+
+
+def _config_keys(
+    config: ModelConfig, family: Family, hf_config: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """The keys of config.json, with the token ids of the one that the model came with."""
+    ids = {name: ids_within(hf_config.get(name), config.vocab_size) for name in TOKEN_IDS}
+    keys = family.write_config(config, {name: value for name, value in ids.items() if value is not None})
+    for name in ids.keys() & hf_config.keys():  # null is written where it stood: the family may have a default
+        keys.setdefault(name, None)
+    keys["torch_dtype"] = str(dtype).removeprefix("torch.")
+    return keys
 
 
 class _Weights(Mapping[str, torch.Tensor]):

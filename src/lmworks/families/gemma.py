@@ -11,6 +11,7 @@ from lmworks.families.decoder import FIELDS, MLP, OUTPUT, QKV, decoder_rows, win
 from lmworks.families.family import PUBLISHED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Row
 from lmworks.families.rope import read_rope, write_rope
+from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 SAME: Fields = FIELDS | {
@@ -73,5 +74,15 @@ def _rows(config: ModelConfig) -> list[Row]:
     return decoder_rows(config, {name: name for name in (*QKV, OUTPUT, *MLP, *heads)} | NORMS)
 
 
-GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", partial(_read, False), _write, _rows, "model.")
-GEMMA3 = Family("gemma3_text", "Gemma3ForCausalLM", partial(_read, True), _write, _rows, "model.")
+GEMMA2 = Family(
+    "gemma2", "Gemma2ForCausalLM", partial(_read, False), _write, _rows, "model.", heads=decoder_heads("Gemma2")
+)
+GEMMA3 = Family(
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    partial(_read, True),
+    _write,
+    _rows,
+    "model.",
+    heads=decoder_heads("Gemma3Text", None),
+)

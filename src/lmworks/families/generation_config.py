@@ -48,9 +48,9 @@ def read_generation(
         check_kinds(values, KINDS, path)
     older = {name: hf_config[name] for name in (*TOKEN_IDS, *RULES) if hf_config.get(name) is not None}
     # a generation_config.json may leave the decoder's beginning to config.json
-    start = {name: older[name] for name in ("decoder_start_token_id",) if name in older}
+    decoder_start = {name: older[name] for name in ("decoder_start_token_id",) if name in older}
     file = str(place) if generation else config_place
-    generation = start | generation if generation else older
+    generation = decoder_start | generation if generation else older
     notes = []
     for name in sorted(set(generation) & set(TOKEN_IDS)):
         check_ids(name, generation[name], file)

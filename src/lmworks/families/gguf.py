@@ -286,8 +286,8 @@ def _tied(file: GGUFFile) -> bool:
 
 def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
     """What generation_config.json would say: which ids begin, pad and end a text (the main ending first)."""
-    first = tokenizer.eos_id
-    ends = ([] if first is None else [first]) + sorted(tokenizer.end_ids - {first})
+    main_end = tokenizer.eos_id
+    ends = ([] if main_end is None else [main_end]) + sorted(tokenizer.end_ids - {main_end})
     ids = {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,

@@ -46,14 +46,14 @@ class Stored:
         name: its name.
         shape: (rows, columns) or (size,); the order of PyTorch, which is the reverse of the file's.
         kind: how its numbers are stored, such as Q4_1.
-        start, size: where its bytes begin in the file and how many they are.
+        offset, size: where its bytes begin in the file and how many they are.
         part: index of the file, where the model is split over several.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: str
-    start: int
+    offset: int
     size: int
     part: int = 0
 
@@ -109,7 +109,7 @@ class GGUFFile:
     def raw(self, name: str) -> np.ndarray:
         """The bytes of a tensor, as they lie in the file."""
         stored = self.tensors[name]
-        return np.frombuffer(self._parts[stored.part].map, np.uint8, stored.size, stored.start)
+        return np.frombuffer(self._parts[stored.part].map, np.uint8, stored.size, stored.offset)
 
     def read(self, names: list[str], dtype: torch.dtype = torch.float32, threads: int = 2) -> dict[str, torch.Tensor]:
         """Tensors as numbers. Those stored in float32 stay in the file's map, if that is the type asked for.
@@ -226,7 +226,7 @@ class _Part:
 
     def rest(self) -> bytes:
         """The beginning of what lies behind the last tensor; an empty text where nothing does."""
-        end = max((stored.start + stored.size for stored in self.tensors.values()), default=len(self.map))
+        end = max((stored.offset + stored.size for stored in self.tensors.values()), default=len(self.map))
         return self.map[end : end + 4096]
 
     def _describe(self, cursor: _Cursor, count: int) -> Iterator[Stored]:
@@ -255,9 +255,9 @@ class _Part:
             if shape and shape[-1] % block:
                 fault = f"tensor {name!r} has rows of {shape[-1]}, not whole blocks"
                 raise InputError(fault, str(self.path), FETCH_AGAIN)
-            if stored.start + stored.size > len(self.map):
+            if stored.offset + stored.size > len(self.map):
                 raise InputError(
-                    f"tensor {name!r} should end at byte {stored.start + stored.size:,}, "
+                    f"tensor {name!r} should end at byte {stored.offset + stored.size:,}, "
                     f"but the file has {len(self.map):,}",
                     str(self.path),
                     FETCH_AGAIN,
@@ -270,8 +270,8 @@ def _chunks(
 ) -> Iterator[tuple[torch.Tensor, np.ndarray, GGMLQuantizationType]]:
     block, width = GGML_QUANT_SIZES[kind]
     flat, step = out.view(-1), max(CHUNK // block, 1)
-    for first in range(0, len(raw) // width, step):
-        yield flat[first * block : (first + step) * block], raw[first * width : (first + step) * width], kind
+    for begin in range(0, len(raw) // width, step):
+        yield flat[begin * block : (begin + step) * block], raw[begin * width : (begin + step) * width], kind
 
 
 def _dequantize(out: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Rename, Row, Split, expand
+from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 FIELDS: Fields = {
@@ -63,5 +64,12 @@ def _table(config: ModelConfig) -> list[Row]:
 
 
 GPT2 = Family(
-    "gpt2", "GPT2LMHeadModel", _read, _write, _table, "transformer.", (r".*\.attn\.bias", r".*\.attn\.masked_bias")
+    "gpt2",
+    "GPT2LMHeadModel",
+    _read,
+    _write,
+    _table,
+    "transformer.",
+    (r".*\.attn\.bias", r".*\.attn\.masked_bias"),
+    heads=decoder_heads("GPT2", "classifier", True),
 )

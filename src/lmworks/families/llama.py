@@ -9,6 +9,7 @@ from lmworks.families.decoder import FIELDS, MLP, NORMS, OUTPUT, QKV, decoder_ro
 from lmworks.families.family import Family, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Row
 from lmworks.families.rope import read_rope, write_rope
+from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 # What a config means where it does not say; Llama: as many key-value heads as heads.
@@ -36,8 +37,8 @@ def _read_windows(name: str, keys: Keys, layers: int) -> dict[str, Any]:
     window = keys.take("sliding_window", 4096)
     if name == "mistral":
         return {"sliding_window": window}
-    first, kinds = keys.take("max_window_layers", 28), keys.take("layer_types", None, list)
-    kinds = kinds or ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
+    num_full, kinds = keys.take("max_window_layers", 28), keys.take("layer_types", None, list)
+    kinds = kinds or ["full_attention" if i < num_full else "sliding_attention" for i in range(layers)]
     return {"sliding_window": window, "layer_kinds": kinds} if keys.take("use_sliding_window", False) else {}
 
 
@@ -62,7 +63,10 @@ def _rows(config: ModelConfig) -> list[Row]:
 
 def _family(name: str, title: str) -> Family:
     functions = partial(_read, name), partial(_write, name), _rows
-    return Family(name, f"{title}ForCausalLM", *functions, "model.", (r".*inv_freq",))
+    span_prefix = None if name == "mistral" else "transformer."
+    heads = decoder_heads(title, has_spans=True, span_prefix=span_prefix)
+    older = ((r"^transformer\.", "model."),)
+    return Family(name, f"{title}ForCausalLM", *functions, "model.", (r".*inv_freq",), older=older, heads=heads)
 
 
 LLAMA, MISTRAL = _family("llama", "Llama"), _family("mistral", "Mistral")

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import store
 from lmworks.model.storage import BlockStorage, DenseStorage, WeightStorage
+from lmworks.model.stored_layers import store
 from lmworks.model.surgery import named_linears
 from lmworks.model.transformer import Transformer
 

@@ -8,6 +8,7 @@ from lmworks.families.decoder import FIELDS, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Row, Split, expand
 from lmworks.families.rope import read_rope, write_rope
+from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 SAME: Fields = FIELDS | {
@@ -41,4 +42,4 @@ def _rows(config: ModelConfig) -> list[Row]:
     return decoder_rows(config, (OUTPUT, "mlp.down_proj", *NORMS)) + expand(fused, config.num_hidden_layers)
 
 
-PHI3 = Family("phi3", "Phi3ForCausalLM", _read, _write, _rows, "model.")
+PHI3 = Family("phi3", "Phi3ForCausalLM", _read, _write, _rows, "model.", heads=decoder_heads("Phi3"))

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.families.bert import OLDER, body, head, head_duplicates, read_encoder, write_encoder
+from lmworks.families.bert import OLDER, body, encoder_heads, head, head_duplicates, read_encoder, write_encoder
 from lmworks.families.family import PUBLISHED, Family, Keys
 from lmworks.families.mapping import Row
+from lmworks.families.task_heads import SEQUENCE, HeadLayout
 from lmworks.model.config import ModelConfig
 
 HEAD = {"dense": "head_transform.dense", "layer_norm": "head_transform.norm"}
@@ -44,6 +45,12 @@ def _rows(config: ModelConfig) -> list[Row]:
     return body(config, "roberta.") + head(config, "lm_head.", HEAD)
 
 
+def _sequence_head(named: str) -> HeadLayout:
+    rates = ("classifier_dropout", "hidden_dropout_prob")
+    names = "classifier.out_proj", "classifier.dense"
+    return HeadLayout(f"{named}ForSequenceClassification", "first", *names, dropout=rates)
+
+
 ROBERTA, XLM_ROBERTA = (
     Family(
         name,
@@ -55,6 +62,7 @@ ROBERTA, XLM_ROBERTA = (
         ignored=(r".*\.?position_ids", r"lm_head\.bias"),  # the latter: unread where the head has its own matrix
         duplicates=head_duplicates(r"lm_head\."),
         older=OLDER,
+        heads=encoder_heads(named) | {SEQUENCE: _sequence_head(named)},
     )
     for name, named in (("roberta", "Roberta"), ("xlm-roberta", "XLMRoberta"))
 )

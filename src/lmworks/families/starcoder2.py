@@ -8,6 +8,7 @@ from lmworks.families.decoder import FIELDS, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import Family, Fields, Keys, keys_of, theirs_of
 from lmworks.families.mapping import Row
 from lmworks.families.rope import read_rope, write_rope
+from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 SAME: Fields = FIELDS | {
@@ -42,4 +43,6 @@ def _rows(config: ModelConfig) -> list[Row]:
     return decoder_rows(config, same | {"mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"}, norm_bias=True)
 
 
-STARCODER2 = Family("starcoder2", "Starcoder2ForCausalLM", _read, _write, _rows, "model.")
+STARCODER2 = Family(
+    "starcoder2", "Starcoder2ForCausalLM", _read, _write, _rows, "model.", heads=decoder_heads("Starcoder2")
+)

@@ -11,6 +11,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.family import ACTIVATIONS, Family, Keys, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
+from lmworks.families.task_heads import SEQUENCE, SPANS, HeadLayout
 from lmworks.model.config import ModelConfig
 
 SIZES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
@@ -97,4 +98,11 @@ def _rows(config: ModelConfig) -> list[Row]:
     return table
 
 
-T5 = Family("t5", "T5ForConditionalGeneration", _read, _write, _rows, "", (UNUSED,), TIED)
+NAMES = "classification_head.out_proj", "classification_head.dense"
+RATE = ("classifier_dropout",)
+HEADS = {
+    SEQUENCE: HeadLayout("T5ForSequenceClassification", "last", *NAMES, dropout=RATE, prefix="transformer."),
+    SPANS: HeadLayout("T5ForQuestionAnswering", "tokens", "qa_outputs"),
+}
+OLDER = ((r"^transformer\.", ""),)
+T5 = Family("t5", "T5ForConditionalGeneration", _read, _write, _rows, "", (UNUSED,), TIED, OLDER, HEADS)

@@ -140,13 +140,13 @@ def search(
         new_ids = [ids[len(ids) - count :] for ids, count in zip(rows.ids, rows.new, strict=True)]
         parents: list[int] = []
         tokens: list[int] = []
-        first = 0
+        row = 0
         for prompt in alive:
-            beams = slice(first, first + len(prompt.running))
+            beams = slice(row, row + len(prompt.running))
             for choice in prompt.step(scores[beams], new_ids[beams]):
-                parents.append(first + choice.beam)
+                parents.append(row + choice.beam)
                 tokens.append(choice.token)
-            first = beams.stop
+            row = beams.stop
         alive = [prompt for prompt in alive if prompt.running]
         if alive:
             rows.step(parents, tokens)

@@ -103,15 +103,15 @@ class Sequences:
         self.stepper, context = stepper, stepper.context
         self.slide = slide and context is not None
         if stepper.has_encoder:
-            start = rules.start_id
-            self.ids = [[start, *prefix] for prefix in prefixes or [()] * len(prompts)]
+            decoder_start_id = rules.decoder_start_id
+            self.ids = [[decoder_start_id, *prefix] for prefix in prefixes or [()] * len(prompts)]
             rows = [RowStart(ids, source) for ids, source in zip(self.ids, prompts, strict=True)]
         else:
             self.ids = [list(prompt) for prompt in prompts]
             rows = [RowStart(ids[-context:] if self.slide and context else ids) for ids in self.ids]
         self.new = [0] * len(prompts)
-        room = None if self.slide else context
-        self.limits = [max_tokens if room is None else min(max_tokens, room - len(ids)) for ids in self.ids]
+        limit = None if self.slide else context
+        self.limits = [max_tokens if limit is None else min(max_tokens, limit - len(ids)) for ids in self.ids]
         stepper.prefill(rows, max(self.limits, default=0))
 
     @property

@@ -119,7 +119,7 @@ def _masked(network: Transformer, tokenizer: Tokenizer, parts: list[str], top: i
     device = network.device
     memory, decoder_ids = None, ids
     if network.config.architecture == "encoder-decoder":  # BART: the decoder reads the same text, one place later
-        memory, decoder_ids = encode_texts(network, [ids])[0][None], [rules.start_id, *ids[:-1]]
+        memory, decoder_ids = encode_texts(network, [ids])[0][None], [rules.decoder_start_id, *ids[:-1]]
     indices = torch.tensor(positions, device=device)
     logits = network(torch.tensor([decoder_ids], device=device), memory=memory, logits_to_keep=indices).logits
     best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))

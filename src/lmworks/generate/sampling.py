@@ -84,14 +84,14 @@ class Rules:
             generation: its content.
             encoder_decoder: whether the model is one; lengths then count the decoder's start.
         """
-        start = generation.get("decoder_start_token_id", generation.get("bos_token_id"))
+        decoder_start = generation.get("decoder_start_token_id", generation.get("bos_token_id"))
         shortest = max(0, (generation.get("min_length") or 0) - 1) if encoder_decoder else 0
         banned = [
             *([token] for token in generation.get("suppress_tokens") or ()),
             *(generation.get("bad_words_ids") or ()),
         ]
         return cls(
-            decoder_start_token_id=_single(start) if encoder_decoder else None,
+            decoder_start_token_id=_single(decoder_start) if encoder_decoder else None,
             forced_bos_token_id=_single(generation.get("forced_bos_token_id")) if encoder_decoder else None,
             forced_eos_token_id=_single(generation.get("forced_eos_token_id")) if encoder_decoder else None,
             min_new_tokens=int(generation.get("min_new_tokens") or shortest),
@@ -99,7 +99,7 @@ class Rules:
         )
 
     @property
-    def start_id(self) -> int:
+    def decoder_start_id(self) -> int:
         """What the decoder of an encoder-decoder begins with.
 
         Raises:
@@ -156,8 +156,8 @@ def apply_rules(
         limits: how many more new ones a row may get.
         end_ids: what ends a text.
     """
-    size, first, last = settings.no_repeat_ngram_size, rules.forced_bos_token_id, rules.forced_eos_token_id
-    if not (size or rules.bad_words_ids or rules.min_new_tokens) and first is None and last is None:
+    size, forced_bos, forced_eos = settings.no_repeat_ngram_size, rules.forced_bos_token_id, rules.forced_eos_token_id
+    if not (size or rules.bad_words_ids or rules.min_new_tokens) and forced_bos is None and forced_eos is None:
         return scores
     scores = scores.clone()
     for row, (text, count, left) in enumerate(zip(ids, new, limits, strict=True)):
@@ -166,7 +166,7 @@ def apply_rules(
         if count < rules.min_new_tokens:
             banned += end_ids
         scores[row, banned] = -torch.inf
-        forced = first if count == 0 and first is not None else last if left == 1 else None
+        forced = forced_bos if count == 0 and forced_bos is not None else forced_eos if left == 1 else None
         if forced is not None:
             scores[row] = -torch.inf
             scores[row, forced] = 0.0

@@ -66,9 +66,9 @@ class TextBuilder:
 
     def _tail(self) -> str:
         """Text of the unsettled ids, decoded after two settled ones, since decoders treat a text's start apart."""
-        start = max(0, self._settled - 2)
-        before = self._tokenizer.decode(self._ids[start : self._settled])
-        return self._tokenizer.decode(self._ids[start:])[len(before) :]
+        begin = max(0, self._settled - 2)
+        before = self._tokenizer.decode(self._ids[begin : self._settled])
+        return self._tokenizer.decode(self._ids[begin:])[len(before) :]
 
     def _release(self, text: str, hold: bool) -> str:
         if self.stopped:

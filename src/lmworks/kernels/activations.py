@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.kernels.dispatch import supports, to_dlpack
-from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
 
 
 def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ class _NativeActivation(torch.autograd.Function):
         x = x.contiguous()
         up = None if up is None else up.contiguous()
         y = torch.empty_like(x)
-        library().activate(kind, to_dlpack(x), None if up is None else to_dlpack(up), to_dlpack(y))
+        native_module().activate(kind, to_dlpack(x), None if up is None else to_dlpack(up), to_dlpack(y))
         ctx.kind = kind
         ctx.save_for_backward(x, up)
         return y
@@ -64,8 +64,8 @@ class _NativeActivation(torch.autograd.Function):
         x, up = ctx.saved_tensors
         grad_y, grad_x = grad_y.contiguous(), torch.empty_like(x)
         if up is None:
-            library().activate_backward(ctx.kind, to_dlpack(x), None, to_dlpack(grad_y), to_dlpack(grad_x), None)
+            native_module().activate_backward(ctx.kind, to_dlpack(x), None, to_dlpack(grad_y), to_dlpack(grad_x), None)
             return None, grad_x, None
         grad_up = torch.empty_like(up)
-        library().activate_backward(ctx.kind, *map(to_dlpack, (x, up, grad_y, grad_x, grad_up)))
+        native_module().activate_backward(ctx.kind, *map(to_dlpack, (x, up, grad_y, grad_x, grad_up)))
         return None, grad_x, grad_up

@@ -13,7 +13,7 @@ import torch
 
 from lmworks.kernels.dispatch import supports, to_dlpack
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 
 def can_run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
@@ -55,7 +55,7 @@ class _NativeAttention(torch.autograd.Function):
         logsumexp = torch.empty(query.shape[:2], dtype=torch.float32)
         ctx.settings = (query.shape[2], scale, causal, dropout_rate, draw_seed() if dropout_rate else 0)
         arrays = (*inputs, cu_seqlens, cu_seqlens_k, out, logsumexp)
-        library().varlen_attention(*map(to_dlpack, arrays), *ctx.settings)
+        native_module().varlen_attention(*map(to_dlpack, arrays), *ctx.settings)
         ctx.save_for_backward(query, key, value, cu_seqlens, cu_seqlens_k, out, logsumexp)
         return out
 
@@ -65,7 +65,7 @@ class _NativeAttention(torch.autograd.Function):
         inputs = list(map(_rows, (query, key, value)))
         gradients = [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in (query, key, value)]
         arrays = (*inputs, cu_seqlens, cu_seqlens_k, out, logsumexp, grad_out.contiguous(), *gradients)
-        library().varlen_attention_backward(*map(to_dlpack, arrays), *ctx.settings)
+        native_module().varlen_attention_backward(*map(to_dlpack, arrays), *ctx.settings)
         return (*gradients, None, None, None, None, None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 # A tensor as a DLPack capsule, without a copy. This is the C function; Tensor.__dlpack__ runs Python code first.
 to_dlpack = torch._C._to_dlpack
@@ -18,7 +18,7 @@ def supports(*tensors: torch.Tensor | None) -> bool:
     Args:
         tensors: of any shape; None is accepted.
     """
-    if library() is None:
+    if native_module() is None:
         return False
     return all(tensor is None or (tensor.dtype in KERNEL_DTYPES and tensor.is_cpu) for tensor in tensors)
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.kernels.dispatch import supports, to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 LEVELS = 1 << 16  # values of the 16 random bits that one element gets
 
@@ -77,14 +77,14 @@ class _NativeDropout(torch.autograd.Function):
         x, ctx.rate, ctx.seed = x.contiguous(), rate, draw_seed()
         y = torch.empty_like(x)
         if residual is None:
-            library().dropout(to_dlpack(x), to_dlpack(y), rate, ctx.seed)
+            native_module().dropout(to_dlpack(x), to_dlpack(y), rate, ctx.seed)
         else:
-            library().dropout_add(to_dlpack(residual.contiguous()), to_dlpack(x), to_dlpack(y), rate, ctx.seed)
+            native_module().dropout_add(to_dlpack(residual.contiguous()), to_dlpack(x), to_dlpack(y), rate, ctx.seed)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None]:
         grad_y = grad_y.contiguous()
         grad_x = torch.empty_like(grad_y)
-        library().dropout(to_dlpack(grad_y), to_dlpack(grad_x), ctx.rate, ctx.seed)
+        native_module().dropout(to_dlpack(grad_y), to_dlpack(grad_x), ctx.rate, ctx.seed)
         return (grad_y if ctx.needs_input_grad[0] else None), grad_x, None

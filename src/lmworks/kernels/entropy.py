@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lmworks.kernels.dispatch import supports, to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 
 def cross_entropy_(
@@ -27,7 +27,7 @@ def cross_entropy_(
     if supports(logits, weights) and weights.dtype == torch.float32 and logits.is_contiguous():
         losses = torch.empty_like(weights)
         arrays = (logits, targets.contiguous(), weights.contiguous(), losses)
-        library().cross_entropy(*map(to_dlpack, arrays), write_gradient)
+        native_module().cross_entropy(*map(to_dlpack, arrays), write_gradient)
         return losses
     target, numbers = targets[:, None], logits.float()
     logsumexp = numbers.logsumexp(1, keepdim=True)

@@ -3,7 +3,7 @@
 Which library is fastest differs between processors, and their names do not predict it. MKL, which PyTorch calls in
 float32, may choose a code path that leaves half of a processor's units idle. oneDNN, which PyTorch calls in bfloat16,
 may run some shapes on one thread. Therefore kernels/product_rates measures the shapes of a model, and each shape gets
-the fastest provider. "Product" means matrix product in this file and wherever it is used.
+the fastest provider.
 
     pytorch   PyTorch's own choice: MKL in float32 on most machines, oneDNN in bfloat16
     parts     the same, in parts of at most PART_ROWS rows; bfloat16
@@ -16,71 +16,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 
+from lmworks.base.machine import PRECISIONS
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
+from lmworks.kernels.product_shapes import (
+    FORWARD,
+    INPUT_GRADIENT,
+    NATIVE,
+    ONEDNN,
+    PARTS,
+    PYTORCH,
+    WEIGHT_GRADIENT,
+    ProductShape,
+)
 
 Provider = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool], torch.Tensor]
 """(a, b, addend, scale, in_place) -> addend + scale * a b."""
 
-PRECISIONS = ("float32", "bfloat16")
-PYTORCH, PARTS, ONEDNN, NATIVE = "pytorch", "parts", "onednn", "native"
-FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = "forward", "input_gradient", "weight_gradient"
 PART_ROWS = 512  # of the left matrix
-NARROW_SIZES = (16, 32, 64)  # classes of small sizes, such as LoRA ranks
-TOKENS = (16, 128, 512, 1024)  # classes of the number of tokens; up to 16: of texts that are generated together
 
 
-class ProductShape(NamedTuple):
-    """A class of the matrix products of a linear; one provider is chosen for each class.
-
-    Attributes:
-        precision: float32 or bfloat16.
-        layout: forward (x W^T, W stored by rows), input_gradient (dy W) or weight_gradient (dy^T x).
-        inputs, outputs: of the linear; small sizes are rounded up to the next of ``NARROW_SIZES``.
-        tokens: rounded up to the next of ``TOKENS``; larger numbers count as the last.
-    """
-
-    precision: str
-    layout: str
-    inputs: int
-    outputs: int
-    tokens: int
-
-    @classmethod
-    def of(cls, a: torch.Tensor, b: torch.Tensor) -> ProductShape:
-        """The class of the product a b."""
-        return _shape_of(a.dtype, a.shape, a.stride(1) == 1, b.shape, b.stride(1) == 1)
-
-    @classmethod
-    def of_linear(cls, precision: str, layout: str, inputs: int, outputs: int, tokens: int) -> ProductShape:
-        """The class of a product of a linear, from the linear's sizes."""
-        return cls(precision, layout, *_sizes(inputs, outputs, tokens))
-
-    @classmethod
-    def parse(cls, text: str) -> ProductShape:
-        """Inverse of ``str``."""
-        precision, layout, inputs, outputs, tokens = text.split()
-        return cls(precision, layout, int(inputs), int(outputs), int(tokens))
-
-    def __str__(self) -> str:
-        return " ".join(map(str, self))
-
-
-def _sizes(inputs: int, outputs: int, tokens: int) -> tuple[int, int, int]:
-    return _size_class(inputs), _size_class(outputs), token_class(tokens)
-
-
-def _size_class(size: int) -> int:
-    return next((narrow for narrow in NARROW_SIZES if size <= narrow), size)
-
-
-def token_class(tokens: int) -> int:
-    """The class of a number of tokens."""
-    return next((size for size in TOKENS if tokens <= size), TOKENS[-1])
+def shape_of(a: torch.Tensor, b: torch.Tensor) -> ProductShape:
+    """The class of the product a b."""
+    return _shape_of(a.dtype, a.shape, a.stride(1) == 1, b.shape, b.stride(1) == 1)
 
 
 @lru_cache(maxsize=1 << 12)  # a small network calls it for every product, and its own time would count
@@ -89,10 +50,10 @@ def _shape_of(
 ) -> ProductShape:
     precision = "float32" if dtype == torch.float32 else "bfloat16"
     if not a_is_row_major and a[0] > 1:
-        return ProductShape(precision, WEIGHT_GRADIENT, *_sizes(b[1], a[0], a[1]))
+        return ProductShape.of_linear(precision, WEIGHT_GRADIENT, b[1], a[0], a[1])
     if b_is_row_major:
-        return ProductShape(precision, INPUT_GRADIENT, *_sizes(b[1], b[0], a[0]))
-    return ProductShape(precision, FORWARD, *_sizes(b[0], b[1], a[0]))
+        return ProductShape.of_linear(precision, INPUT_GRADIENT, b[1], b[0], a[0])
+    return ProductShape.of_linear(precision, FORWARD, b[0], b[1], a[0])
 
 
 _choice: dict[ProductShape, Provider] = {}
@@ -110,7 +71,7 @@ def matmul(
         scale: factor of the product.
         in_place: write the result over the addend, (M, N).
     """
-    provider = _choice.get(ProductShape.of(a, b), pytorch) if _choice else pytorch
+    provider = _choice.get(shape_of(a, b), pytorch) if _choice else pytorch
     return provider(a, b, addend, scale, in_place)
 
 
@@ -143,7 +104,7 @@ def available(precision: str) -> list[str]:
     names = [PYTORCH]
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         names.append(ONEDNN)
-    if library() is not None:
+    if native_module() is not None:
         names.append(NATIVE)
     return names
 
@@ -191,7 +152,7 @@ def native(a: torch.Tensor, b: torch.Tensor, addend: torch.Tensor | None, scale:
     """The package's own kernel."""
     result = addend if in_place and addend is not None else a.new_empty(len(a), b.shape[1])
     addend_rows = None if addend is None else to_dlpack(addend.view(-1, b.shape[1]))
-    library().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), addend_rows, scale)
+    native_module().matmul(to_dlpack(a), to_dlpack(b), to_dlpack(result), addend_rows, scale)
     return result
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.kernels.dispatch import supports, to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -78,7 +78,7 @@ class _NativeRMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         y, scale = torch.empty_like(x), x.new_empty(x.numel() // weight.numel(), dtype=torch.float32)
-        library().rms_norm(*map(to_dlpack, (x, weight, y, scale)), eps)
+        native_module().rms_norm(*map(to_dlpack, (x, weight, y, scale)), eps)
         ctx.save_for_backward(x, weight, scale)
         return y
 
@@ -87,7 +87,9 @@ class _NativeRMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         grad_y, grad_x = grad_y.contiguous(), torch.empty_like(x)
         grad_weight = _zeros_f32(weight) if ctx.needs_input_grad[1] else None
-        library().rms_norm_backward(*map(to_dlpack, (x, weight, scale, grad_y, grad_x)), _optional_dlpack(grad_weight))
+        native_module().rms_norm_backward(
+            *map(to_dlpack, (x, weight, scale, grad_y, grad_x)), _optional_dlpack(grad_weight)
+        )
         return grad_x, _cast_to(weight, grad_weight), None
 
 
@@ -100,7 +102,7 @@ class _NativeLayerNorm(torch.autograd.Function):
         rows = x.numel() // weight.numel()
         y, (mean, scale) = torch.empty_like(x), x.new_empty(2, rows, dtype=torch.float32)
         inputs = to_dlpack(x), to_dlpack(weight), _optional_dlpack(bias)
-        library().layer_norm(*inputs, *map(to_dlpack, (y, mean, scale)), eps)
+        native_module().layer_norm(*inputs, *map(to_dlpack, (y, mean, scale)), eps)
         ctx.save_for_backward(x, weight, mean, scale)
         return y
 
@@ -111,7 +113,7 @@ class _NativeLayerNorm(torch.autograd.Function):
         grad_weight = _zeros_f32(weight) if ctx.needs_input_grad[1] else None
         grad_bias = _zeros_f32(weight) if ctx.needs_input_grad[2] else None
         arrays = map(to_dlpack, (x, weight, mean, scale, grad_y, grad_x))
-        library().layer_norm_backward(*arrays, _optional_dlpack(grad_weight), _optional_dlpack(grad_bias))
+        native_module().layer_norm_backward(*arrays, _optional_dlpack(grad_weight), _optional_dlpack(grad_bias))
         return grad_x, _cast_to(weight, grad_weight), _cast_to(weight, grad_bias), None
 
 

@@ -14,8 +14,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lmworks.base import machine, measurements
+from lmworks.base import machine, measurements, preparation, probes
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
+from lmworks.base.probes import Rates
+from lmworks.base.processor import threads
+from lmworks.kernels.product_shapes import (
+    FORWARD,
+    INPUT_GRADIENT,
+    NATIVE,
+    ONEDNN,
+    PARTS,
+    PYTORCH,
+    ProductShape,
+)
 
 MEASUREMENT = "matrix products 2"
 """Name in the cache; the number is raised when the measurement changes."""
@@ -31,7 +42,7 @@ class ProductRates:
     """The measured rates.
 
     Attributes:
-        gflops: GFLOP/s by shape (kernels/matmul.ProductShape as text) and provider.
+        gflops: GFLOP/s by shape (kernels/product_shapes.ProductShape as text) and provider.
         faults: by provider, why the last measurement excluded it.
         shares: by shape, the share of the processor that the measuring process got (base/contention).
         tries: by shape, number of measurements; the fastest result is stored.
@@ -59,15 +70,15 @@ class ProductRates:
         """Whether other programs ran while this shape was measured."""
         return self.shares.get(shape, 1.0) < UNDISTURBED_SHARE
 
-    def is_due(self, shape: str) -> bool:
-        """Whether a shape is to be measured: for the first time, or again since the measurement was disturbed or a
-        provider failed in it."""
-        if not self.gflops.get(shape):
-            return True
+    def is_due(self, shape: str, repeat: bool = True) -> bool:
+        """Whether a shape is to be measured: for the first time, or, if ``repeat``, again since the measurement was
+        disturbed or a provider failed in it."""
+        if not self.gflops.get(shape) or not repeat:
+            return not self.gflops.get(shape)
         has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
         return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < measurements.TRIES
 
-    def with_measured(self, new: ProductRates) -> ProductRates:
+    def merged_with(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
         gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
         for shape, rates in new.gflops.items():
@@ -84,18 +95,17 @@ class ProductRates:
         chosen = {}
         for shape in shapes:
             rates = self.gflops.get(shape, {})
-            best = max(rates, key=lambda provider: rates[provider], default="pytorch")
-            if best != "pytorch" and rates[best] >= ADVANTAGE * rates.get("pytorch", 0.0):
+            best = max(rates, key=lambda provider: rates[provider], default=PYTORCH)
+            if best != PYTORCH and rates[best] >= ADVANTAGE * rates.get(PYTORCH, 0.0):
                 chosen[shape] = best
         return chosen
 
 
-LIMIT_LAYOUTS = ("forward", "input_gradient")
-
-
 def limit_shapes(precision: str) -> list[str]:
-    """Shapes of a small model's blocks; the highest rate among them is the machine's limit in this precision."""
-    return [f"{precision} {layout} 576 1536 512" for layout in LIMIT_LAYOUTS]
+    """Products of the sizes that base/probes measures; the highest rate among them is the machine's limit in this
+    precision."""
+    sizes = probes.INPUTS, probes.OUTPUTS, probes.TOKENS
+    return [str(ProductShape.of_linear(precision, layout, *sizes)) for layout in (FORWARD, INPUT_GRADIENT)]
 
 
 def precisions() -> list[str]:
@@ -113,7 +123,7 @@ def best_rate(precision: str) -> tuple[float, str]:
     return max(rates, key=lambda pair: pair[0], default=(0.0, ""))
 
 
-def fastest_rates() -> machine.Rates:
+def fastest_rates() -> Rates:
     """The machine's rates, with the matrix products of the fastest provider, which training uses; measured first if
     necessary."""
     product_rates([shape for precision in precisions() for shape in limit_shapes(precision)])
@@ -122,7 +132,7 @@ def fastest_rates() -> machine.Rates:
     return replace(rates, **fastest)
 
 
-def _fastest_rate(rates: machine.Rates, precision: str) -> float:
+def _fastest_rate(rates: Rates, precision: str) -> float:
     """GFLOP/s of the fastest provider, PyTorch's own rate counted."""
     return max(float(getattr(rates, precision)), best_rate(precision)[0])
 
@@ -143,15 +153,18 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
     """The rates of these shapes on this machine, from the cache; missing ones are measured first.
 
     Args:
-        shapes: kernels/matmul.ProductShape as text.
+        shapes: kernels/product_shapes.ProductShape as text.
         refresh: measure these shapes again, those measured by this process too; the rates of all others are kept.
     """
     rates, requested = ProductRates.cached(), set(shapes)
     if refresh:
         rates = rates.without(requested)
         _measured.difference_update(requested)
-    if missing := sorted(shape for shape in requested - _measured if rates.is_due(shape)):
-        rates = rates.with_measured(_measure_apart(missing))
+    is_recent = measurements.is_recent(MEASUREMENT)
+    missing = sorted(shape for shape in requested - _measured if rates.is_due(shape, repeat=not is_recent))
+    if missing:
+        with preparation.timed(preparation.MEASURING):
+            rates = rates.merged_with(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
     return rates
@@ -175,15 +188,15 @@ def _measure_apart(shapes: list[str]) -> ProductRates:
         pass
     gflops: dict[str, dict[str, float]] = {shape: {} for shape in shapes}
     shares, faults = dict.fromkeys(shapes, 1.0), {}
-    for provider in ("parts", "onednn", "native"):
+    for provider in (PARTS, ONEDNN, NATIVE):
         try:
-            measured = _run(shapes, ("pytorch", provider))
+            latest = _run(shapes, (PYTORCH, provider))
         except _Crashed as fault:
             faults[provider] = str(fault)
             continue
-        for shape, by_provider in measured.gflops.items():
+        for shape, by_provider in latest.gflops.items():
             gflops[shape] |= by_provider
-            shares[shape] = min(shares[shape], measured.shares[shape])
+            shares[shape] = min(shares[shape], latest.shares[shape])
     return ProductRates(gflops, faults, shares)
 
 
@@ -193,7 +206,7 @@ class _Crashed(Exception):
 
 def _run(shapes: list[str], providers: tuple[str, ...]) -> ProductRates:
     """The rates of the named providers, or of all where none is named, from a separate process."""
-    command = [sys.executable, "-m", __name__, str(machine.threads()), *providers]
+    command = [sys.executable, "-m", __name__, str(threads()), *providers]
     try:
         process = subprocess.run(command, input=json.dumps(shapes), capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -209,11 +222,11 @@ def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> ProductRa
 
     Args:
         shapes: as text.
-        providers: names from kernels/matmul; empty: all that are available.
+        providers: names from kernels/product_shapes; empty: all that are available.
     """
     import torch
 
-    from lmworks.kernels.matmul import ProductShape, available
+    from lmworks.kernels.matmul import available
 
     gflops = {}
     meter = ShareMeter(torch.get_num_threads())
@@ -226,11 +239,11 @@ def measure(shapes: Iterable[str], providers: tuple[str, ...] = ()) -> ProductRa
     return ProductRates(gflops, shares=dict.fromkeys(gflops, meter.share()))
 
 
-def _product(shape: Any) -> Callable[[str], object]:
+def _product(shape: ProductShape) -> Callable[[str], object]:
     """A function of a provider's name that computes one product of this shape, with the next weight each time."""
     import torch
 
-    from lmworks.kernels.matmul import FORWARD, INPUT_GRADIENT, PROVIDERS
+    from lmworks.kernels.matmul import PROVIDERS
 
     dtype = getattr(torch, shape.precision)
     count = max(1, WEIGHT_BYTES // (dtype.itemsize * shape.inputs * shape.outputs))

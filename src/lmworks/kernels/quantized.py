@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lmworks.kernels.dispatch import KERNEL_DTYPES, to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 FORMATS = {
     "Q4_0": 0,
@@ -16,7 +16,7 @@ FORMATS = {
 
 def can_dequantize(kind: str, dtype: torch.dtype) -> bool:
     """Whether the kernel is available and decodes this format into this dtype."""
-    return kind in FORMATS and dtype in KERNEL_DTYPES and library() is not None
+    return kind in FORMATS and dtype in KERNEL_DTYPES and native_module() is not None
 
 
 def dequantize(blocks: torch.Tensor, kind: str, result: torch.Tensor) -> torch.Tensor:
@@ -24,5 +24,5 @@ def dequantize(blocks: torch.Tensor, kind: str, result: torch.Tensor) -> torch.T
 
     Decoded in float32, then rounded once.
     """
-    library().dequantize(to_dlpack(result), to_dlpack(blocks.contiguous()), FORMATS[kind])
+    native_module().dequantize(to_dlpack(result), to_dlpack(blocks.contiguous()), FORMATS[kind])
     return result

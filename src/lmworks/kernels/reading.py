@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmworks.base import machine, measurements
+from lmworks.base import measurements
 from lmworks.base.contention import ShareMeter
-from lmworks.kernels.library import library
+from lmworks.base.processor import threads
+from lmworks.kernels.native_module import native_module
 
 MEASUREMENT = "reading 2"
 SIZES = (1, 8, 32, 128, 512)  # MB
@@ -42,14 +43,14 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     Args:
         refresh: measure again.
     """
-    module = library()
+    module = native_module()
     if module is None:
         return ReadingRates()
-    return measurements.improved(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)
+    return measurements.best_measurement(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)
 
 
 def _measure(module: object) -> ReadingRates:
-    meter = ShareMeter(machine.threads())
+    meter = ShareMeter(threads())
     return ReadingRates({str(size): _rate(module, size) for size in SIZES}, meter.share())
 
 

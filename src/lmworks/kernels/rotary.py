@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lmworks.kernels.dispatch import supports, to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def _run_kernel(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: flo
     """``sign``: 1 rotates by the angles, -1 by their negatives."""
     rows = x.reshape(-1, x.shape[2] * x.shape[3])
     y = torch.empty(x.shape, dtype=x.dtype)
-    library().rotate(*map(to_dlpack, (rows, cos, sin, y)), x.shape[3], sign)
+    native_module().rotate(*map(to_dlpack, (rows, cos, sin, y)), x.shape[3], sign)
     return y
 
 

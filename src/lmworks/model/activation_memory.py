@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from lmworks.kernels.library import NATIVE_ACTIVATIONS
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
 from lmworks.model.fusion import is_fusable
 from lmworks.model.sizes import LinearShape, linears, stacks
@@ -168,8 +168,8 @@ def score_bytes(
     total = 0.0
     for stack in stacks(config):
         own = lengths if stack.reads == "own" else memory_lengths
-        first = skipped.get(stack.prefix, 0)
-        for block in stack.blocks(config)[first:]:
+        num_skipped = skipped.get(stack.prefix, 0)
+        for block in stack.blocks(config)[num_skipped:]:
             window = config.window_of(block)
             hides = window is not None and max(own) > window
             pairs = sum(own) ** 2 if hides else sum(length**2 for length in own)
@@ -180,9 +180,8 @@ def score_bytes(
             elif hides:
                 total += pairs * bytes_each
         if stack.cross and cross_scores:
-            total += (
-                (stack.layers - first) * pair_bytes * sum(t * s for t, s in zip(lengths, memory_lengths, strict=True))
-            )
+            pairs = sum(t * s for t, s in zip(lengths, memory_lengths, strict=True))
+            total += (stack.layers - num_skipped) * pair_bytes * pairs
     return round(total)
 
 
@@ -202,13 +201,13 @@ def saved_activation_bytes(
     """
     total = score_bytes(config, lengths, memory_lengths, bytes_each, adapted is not None, skipped)
     for stack in stacks(config):
-        first = skipped.get(stack.prefix, 0)
+        num_skipped = skipped.get(stack.prefix, 0)
         tokens = sum(lengths if stack.reads == "own" else memory_lengths)
-        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, first)
-        total += (stack.layers - first) * tokens * each
+        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, num_skipped)
+        total += (stack.layers - num_skipped) * tokens * each
         if stack.cross:
-            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, first)
-            total += (stack.layers - first) * sum(memory_lengths) * each
+            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, num_skipped)
+            total += (stack.layers - num_skipped) * sum(memory_lengths) * each
     return total
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 from lmworks.model.products import Gradients, LinearConstants, OptionalTensor
 
 
@@ -48,7 +48,7 @@ def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> tor
     if not rate:
         return part.add_(x)
     y = torch.empty_like(x)
-    library().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
+    native_module().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
     return y
 
 
@@ -58,7 +58,7 @@ def drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
+    native_module().dropout(to_dlpack(x), to_dlpack(y), rate, seed)
     return y
 
 
@@ -67,10 +67,12 @@ def norm(settings: BlockSettings, x: torch.Tensor, parameters: NormParameters) -
     y, scale = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
     weight, bias = (None if part is None else to_dlpack(part) for part in parameters[:2])
     if not settings.layer_norm:
-        library().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), settings.eps)
+        native_module().rms_norm(to_dlpack(x), weight, to_dlpack(y), to_dlpack(scale), settings.eps)
         return y, NormStatistics(None, scale)
     mean = torch.empty_like(scale)
-    library().layer_norm(to_dlpack(x), weight, bias, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), settings.eps)
+    native_module().layer_norm(
+        to_dlpack(x), weight, bias, to_dlpack(y), to_dlpack(mean), to_dlpack(scale), settings.eps
+    )
     return y, NormStatistics(mean, scale)
 
 
@@ -91,9 +93,9 @@ def norm_backward(
         parts.append(None if gradient is None else to_dlpack(gradient))
     arrays = [to_dlpack(array) for array in (x, parameters.weight, *statistics, grad_y, grad_x) if array is not None]
     if settings.layer_norm:
-        library().layer_norm_backward(*arrays, *parts)
+        native_module().layer_norm_backward(*arrays, *parts)
     else:
-        library().rms_norm_backward(*arrays, parts[0])
+        native_module().rms_norm_backward(*arrays, parts[0])
     return grad_x
 
 
@@ -104,7 +106,7 @@ def rotate(
     if cos_sin is None:
         return x
     y = torch.empty_like(x)
-    library().rotate(*map(to_dlpack, (x, *cos_sin, y)), settings.head_size, sign)
+    native_module().rotate(*map(to_dlpack, (x, *cos_sin, y)), settings.head_size, sign)
     return y
 
 
@@ -112,7 +114,7 @@ def activate(settings: BlockSettings, up: torch.Tensor, gate: OptionalTensor) ->
     """act(up), or act(gate) * up."""
     y = torch.empty_like(up)
     x, factor = (up, None) if gate is None else (gate, to_dlpack(up))
-    library().activate(settings.activation, to_dlpack(x), factor, to_dlpack(y))
+    native_module().activate(settings.activation, to_dlpack(x), factor, to_dlpack(y))
     return y
 
 
@@ -122,10 +124,10 @@ def activate_backward(
     """Gradients of up and of gate."""
     grad_up = torch.empty_like(up)
     if gate is None:
-        library().activate_backward(
+        native_module().activate_backward(
             settings.activation, to_dlpack(up), None, to_dlpack(grad_y), to_dlpack(grad_up), None
         )
         return grad_up, None
     grad_gate = torch.empty_like(gate)
-    library().activate_backward(settings.activation, *map(to_dlpack, (gate, up, grad_y, grad_gate, grad_up)))
+    native_module().activate_backward(settings.activation, *map(to_dlpack, (gate, up, grad_y, grad_gate, grad_up)))
     return grad_up, grad_gate

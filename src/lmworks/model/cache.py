@@ -27,16 +27,16 @@ class LayerCache:
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values (B, K, T, D); returns all so far (B, K, S, D)."""
-        start, end = self.length, self.length + keys.shape[2]
+        begin, end = self.length, self.length + keys.shape[2]
         self.length = end
         if torch.is_grad_enabled():
-            self._keys = torch.cat((self._keys[:, :, :start], keys), dim=2)
-            self._values = torch.cat((self._values[:, :, :start], values), dim=2)
+            self._keys = torch.cat((self._keys[:, :, :begin], keys), dim=2)
+            self._values = torch.cat((self._values[:, :, :begin], values), dim=2)
             return self._keys, self._values
         if end > self._keys.shape[2]:
-            self._keys, self._values = (_grown(part, start, end) for part in (self._keys, self._values))
-        self._keys[:, :, start:end] = keys
-        self._values[:, :, start:end] = values
+            self._keys, self._values = (_grown(part, begin, end) for part in (self._keys, self._values))
+        self._keys[:, :, begin:end] = keys
+        self._values[:, :, begin:end] = values
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     def join(self, other: LayerCache, length: int, capacity: int) -> None:

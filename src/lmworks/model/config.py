@@ -23,6 +23,7 @@ MOST_LAYERS = 10_000
 MOST_WIDTH, MOST_HEADS, MOST_TOKENS = 2**24, 2**16, 2**32
 """With larger sizes the number of bytes of a matrix would exceed the range of a tensor's size."""
 HeadKind = Literal["pooled", "first", "last", "tokens"]
+ProblemType = Literal["single_label", "multi_label", "regression", "span"]
 
 
 class RopeScaling(Settings):
@@ -51,7 +52,7 @@ class RopeScaling(Settings):
 
 
 class HeadConfig(Settings):
-    """A classification head, in addition to the language head: a linear over hidden states, see model/heads."""
+    """A head that classifies or rates, beside the language head or instead of it: see model/heads."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,7 +61,16 @@ class HeadConfig(Settings):
         description="What it reads: pooled: the pooler's vector of a text; first, last: that token's hidden state; "
         "tokens: each token's."
     )
-    size: int = Field(gt=0, le=MOST_WIDTH, description="Number of classes.")
+    size: int = Field(gt=0, le=MOST_WIDTH, description="Number of outputs: classes, or values of a regression.")
+    problem: ProblemType = Field(
+        "single_label",
+        description="single_label: one class a place; multi_label: any number of them; regression: a value for each "
+        "output; span: the first output scores where a span starts, the second where it ends.",
+    )
+    labels: tuple[str, ...] = Field((), description="Names of the outputs; none: they have only numbers.")
+    bias: bool = Field(True, description="Of the last linear.")
+    dense: Activation | None = Field(None, description="A linear and this activation before the last linear.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of the input of each linear of the head.")
 
     def places(self, length: int) -> range:
         """The tokens of a text of ``length`` tokens whose hidden states this head reads."""
@@ -211,6 +221,11 @@ class ModelConfig(Settings):
             raise ValueError("embedding_size needs head_transform: the head reads as narrow rows as the embeddings are")
         if any(head.kind == "pooled" for head in self.heads) and not self.pooler:
             raise ValueError("a head of kind pooled reads what the pooler makes of a text: set pooler")
+        for head in self.heads:
+            if head.labels and len(head.labels) != head.size:
+                raise ValueError(f"head {head.name} has {head.size} outputs and {len(head.labels)} labels")
+            if head.problem == "span" and (head.size, head.kind) != (2, "tokens"):
+                raise ValueError(f"head {head.name} gives spans: it reads tokens and has two outputs")
         names = [head.name for head in self.heads]
         if LANGUAGE in names or len(set(names)) < len(names):
             raise ValueError(f"each head needs a name of its own, other than {LANGUAGE}: {', '.join(names)}")

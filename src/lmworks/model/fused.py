@@ -19,7 +19,7 @@ from torch import nn
 
 from lmworks.kernels.dispatch import compute_dtype, to_dlpack
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.library import NATIVE_ACTIVATIONS, library
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
 from lmworks.model import block_parts as parts
 from lmworks.model import products
 from lmworks.model.attention import Attention, Rotation
@@ -235,7 +235,7 @@ def _forward(
     q, k = (parts.rotate(settings, part, sequences.cos_sin, 1.0) for part in (q, k))
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
-    library().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
+    native_module().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
     (part,), low_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
     x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
     if not pre_norm:
@@ -323,7 +323,7 @@ def _attention_backward(
     grads = [torch.empty_like(part) for part in (q, k, v)]
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
     arrays = (q, k, v, *sequences.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
-    library().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
+    native_module().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
     grads[:2] = [parts.rotate(settings, part, sequences.cos_sin, -1.0) for part in grads[:2]]
     normed = saved.x
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):

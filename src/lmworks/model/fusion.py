@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmworks.kernels.library import NATIVE_ACTIVATIONS
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS
 from lmworks.model.config import ModelConfig
 
 

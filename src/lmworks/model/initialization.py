@@ -1,4 +1,4 @@
-"""Initialization of a new model's weights as published, by ``config.initialization``.
+"""Initialization of a new model's weights as published, by ``config.initialization``; new heads on an opened one.
 
 normal     N(0, initializer_range) for every matrix and embedding.
 truncated  the same, truncated at two standard deviations (BERT: Devlin et al. 2018, as their code has it).
@@ -25,6 +25,8 @@ import torch
 from torch import nn
 
 from lmworks.model.config import ModelConfig
+from lmworks.model.heads import Heads
+from lmworks.model.linear import Linear
 from lmworks.model.norm import LayerNorm, OffsetRMSNorm, RMSNorm
 from lmworks.model.relative import RelativeBias
 from lmworks.model.transformer import Stack, Transformer
@@ -106,3 +108,34 @@ def _t5(module: nn.Linear | nn.Embedding, name: str, config: ModelConfig) -> flo
         return 1.0
     inputs = module.in_features
     return (inputs * config.head_size) ** -0.5 if name.endswith("q_proj") else inputs**-0.5
+
+
+def replace_heads(network: Transformer, config: ModelConfig, generator: torch.Generator) -> None:
+    """Give a network the heads of another config in place of its own, the language head included.
+
+    Heads of the same name and config keep their weights; new linears are drawn from a normal distribution with the
+    config's ``initializer_range``, biases are zero. A new pooler is drawn likewise.
+
+    Args:
+        network: a Transformer; changed in place.
+        config: its config with other ``heads``, ``language_head`` and ``pooler``.
+        generator: of the new weights.
+    """
+    kept = {name: module for name, module in network.heads.items() if config.head(name) == module.config}
+    network.config, network.heads = config, Heads(config)
+    network.heads.update(kept)
+    fresh: list[nn.Module] = [module for name, module in network.heads.items() if name not in kept]
+    if not config.language_head:
+        network.lm_head = network.head_transform = network.head_bias = None
+    if not config.pooler:
+        network.pooler = None
+    elif network.pooler is None:
+        network.pooler = Linear(config.hidden_size, config.hidden_size)
+        fresh.append(network.pooler)
+    with torch.no_grad():
+        for linear in (part for module in fresh for part in module.modules() if isinstance(part, nn.Linear)):
+            linear.weight.normal_(0.0, config.initializer_range, generator=generator)
+            if linear.bias is not None:
+                linear.bias.zero_()
+    for module in fresh:
+        module.train(network.training).to(network.device)

@@ -38,7 +38,7 @@ def _is_supported(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def flat_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The same without autograd, as one product of all tokens."""
+    """x (..., in) -> (..., out): x W^T + bias as one matrix product over all tokens; autograd does not record it."""
     y = matmul.matmul(x.reshape(-1, x.shape[-1]).contiguous(), weight.t(), bias)
     return y.view(*x.shape[:-1], -1)
 

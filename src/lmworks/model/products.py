@@ -16,12 +16,12 @@ from torch import nn
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
-from lmworks.kernels.library import library
 from lmworks.kernels.matmul import matmul
+from lmworks.kernels.native_module import native_module
 from lmworks.model import accumulation
-from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredLinear
 
 OptionalTensor = torch.Tensor | None
 TENSORS = 4  # per linear: weight, bias, A, B
@@ -158,10 +158,10 @@ def is_supported(module: nn.Module | None) -> bool:
     return has_lora_term(module) and type(module.base) in (*PLAIN_LINEARS, StoredLinear) and is_supported(module.base)
 
 
-def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
+def parameters_of(module: nn.Module | None) -> LinearParameters:
     """The current parameters of a linear; A and B are None if its LoRA term is not active."""
     if module is None:
-        return LinearParameters(None, None, None, None, LinearConstants(), place)
+        return LinearParameters(None, None, None, None, LinearConstants(), 0)
     a = b = None
     base, lora = module, LoRATerm()
     if has_lora_term(module):
@@ -170,8 +170,8 @@ def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
             a, b = module.lora_A, module.lora_B
             lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
     if isinstance(base, StoredLinear):
-        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), place)
-    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), place)  # type: ignore[arg-type]
+        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), 0)
+    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), 0)  # type: ignore[arg-type]
 
 
 def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
@@ -321,5 +321,5 @@ def _drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:
     if not rate:
         return x
     y = torch.empty_like(x)
-    library().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
+    native_module().dropout(to_dlpack(x.contiguous()), to_dlpack(y), rate, seed)
     return y

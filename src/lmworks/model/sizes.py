@@ -169,7 +169,9 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         "norms": _norms(config),
         "lm_head": _head(config),
         "pooler": config.pooler * hidden * (hidden + 1),
-        "heads": sum(head.size * (hidden + 1) for head in config.heads),
+        "heads": sum(
+            head.size * (hidden + head.bias) + (head.dense is not None) * hidden * (hidden + 1) for head in config.heads
+        ),
     }
     return {**parts, "total": sum(parts.values())}
 
@@ -306,8 +308,8 @@ def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> d
     """
     classification = 0
     for head in config.heads:
-        pooled = config.hidden_size if head.kind == "pooled" else 0
-        classification += labels.get(head.name, 0) * 2 * config.hidden_size * (pooled + head.size)
+        before = config.hidden_size * ((head.kind == "pooled") + (head.dense is not None))
+        classification += labels.get(head.name, 0) * 2 * config.hidden_size * (before + head.size)
     each = places * 2 * config.embedding_width if config.language_head else 0
     return {
         "vocabulary": each * config.vocab_size,

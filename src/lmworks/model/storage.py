@@ -120,9 +120,9 @@ class BlockStorage:
         if can_dequantize(self.kind, dtype):
             return dequantize(self.blocks, self.kind, result)
         step = max(1, CHUNK // columns)
-        for start in range(0, rows, step):
-            part = self.blocks[start : start + step]
-            result[start : start + step] = self._decode(part).view(-1, columns)
+        for begin in range(0, rows, step):
+            part = self.blocks[begin : begin + step]
+            result[begin : begin + step] = self._decode(part).view(-1, columns)
         return result
 
     def rows(self, index: torch.Tensor | slice) -> BlockStorage:
@@ -150,9 +150,9 @@ class BlockStorage:
         return levels, steps.view(rows, -1), smallest.view(rows, -1)
 
 
-def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
-    """The float16 number at byte ``start`` of each block: (blocks, 1) float32."""
-    return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
+def _half(blocks: torch.Tensor, offset: int) -> torch.Tensor:
+    """The float16 number at byte ``offset`` of each block: (blocks, 1) float32."""
+    return blocks[:, offset : offset + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,4 +201,4 @@ def row_parts(storage: WeightStorage, dtype: torch.dtype) -> list[slice]:
     if isinstance(storage, DenseStorage) and storage.tensor.dtype == dtype:
         return [slice(0, rows)]
     step = max(1, PART // columns)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    return [slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)]

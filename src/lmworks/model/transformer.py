@@ -24,8 +24,6 @@ from lmworks.model.block import Block, BlockInputs
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.convolution import ConvolutionLayer
-from lmworks.model.frozen_layers import StoredEmbedding, StoredLinear
-from lmworks.model.frozen_layers import linear as stored_linear
 from lmworks.model.heads import Heads
 from lmworks.model.linear import Linear, linear
 from lmworks.model.masks import AttentionMask, document_lengths
@@ -34,6 +32,8 @@ from lmworks.model.positions import Rotary, sinusoids
 from lmworks.model.recurrent import RecurrentLayer
 from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
+from lmworks.model.stored_layers import linear as stored_linear
 
 
 class Output(NamedTuple):
@@ -193,9 +193,9 @@ class Transformer(Stack):
         batch, length = (ids if embeddings is None else embeddings).shape[:2]  # type: ignore[union-attr]
         positions = inputs.get("positions")
         if positions is None:
-            start = 0 if cache is None else cache.length
+            begin = 0 if cache is None else cache.length
             device = (ids if embeddings is None else embeddings).device  # type: ignore[union-attr]
-            positions = torch.arange(start, start + length, device=device).expand(batch, length)
+            positions = torch.arange(begin, begin + length, device=device).expand(batch, length)
         x = self._embed(self, ids, embeddings, positions, inputs.get("types"))
         mask, memory_mask = self._mask(positions, segments, cache), None
         memory = inputs.get("memory")
@@ -289,8 +289,12 @@ class Transformer(Stack):
             try:
                 x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
             except IndexError as error:
-                fault = f"there is no token with id {int(ids.max())}: the embedding has {self.config.vocab_size} rows"
-                raise InputError(fault, hint="are tokenizer and model of one source?") from error
+                size = self.config.vocab_size
+                wrong = int(ids.max() if ids.max() >= size else ids.min())
+                hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
+                raise InputError(
+                    f"there is no token with id {wrong}: the embedding has {size} rows", hint=hint
+                ) from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:

@@ -75,13 +75,12 @@ def on_memory(card: Card, train: dict[str, Any]) -> list[str]:
     planned = next((row["planned"] for row in card["planned"] if row["what"] == "peak memory"), None)
     if not peak:
         return []
-    budget = figures.parse_storage(str(train["memory"])) if train.get("memory") else None
+    budget = figures.parse_byte_size(str(train["memory"])) if train.get("memory") else None
     if budget and peak > budget:
-        return [
-            f"Memory passed its budget: {figures.storage(peak)} held at the peak, {figures.storage(budget)} allowed."
-        ]
+        held = figures.byte_size(peak)
+        return [f"Memory passed its budget: {held} held at the peak, {figures.byte_size(budget)} allowed."]
     if planned and peak > PLAN_TOLERANCE * planned:
         return [
-            f"Memory passed its plan: {figures.storage(peak)} held at the peak, {figures.storage(planned)} planned."
+            f"Memory passed its plan: {figures.byte_size(peak)} held at the peak, {figures.byte_size(planned)} planned."
         ]
     return []

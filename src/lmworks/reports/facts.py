@@ -10,7 +10,7 @@ from lmworks.tasks.registry import TASKS
 Card = dict[str, Any]
 FORMATTERS = {
     "seconds": figures.duration,
-    "bytes": figures.storage,
+    "bytes": figures.byte_size,
     "flops": lambda value: figures.scaled(value, "FLOP", 3),
 }
 
@@ -31,10 +31,13 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     """Speed and energy as (name, text) lines; what was not recorded is left out."""
     energy, training = card["costs"]["energy"] or {}, card["training"]
     speed, limit = training["tokens_per_second"], training["share_of_limit"]
+    texts = training["texts_per_second"]
     counted = ", ".join(str(energy[key]) for key in ("assumption", "note") if energy.get(key))
     joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
+        *_preparation(card["costs"].get("preparation") or {}),
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
+        ("prediction", f"{figures.number(texts)} texts/s" if texts else None),
         ("of the machine's measured rate", figures.percent(limit, 2) if limit else None),
         ("peak memory: parts", _peak(card["costs"].get("peak_parts") or {})),
         ("memory choice", card.get("memory_choice")),
@@ -44,13 +47,18 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text]
 
 
+def _preparation(seconds: Card) -> list[tuple[str, str | None]]:
+    """What was done before the run, and once on this machine: the run's time does not include it."""
+    return [(f"before: {work}", f"{figures.duration(spent)}, not in the time above") for work, spent in seconds.items()]
+
+
 def _peak(parts: Card) -> str | None:
     """The parts of the peak, largest first, and when it came."""
     sizes = {name: size for name, size in parts.items() if isinstance(size, int | float) and size > 0}
     if not sizes:
         return None
     ordered = sorted(sizes, key=lambda name: -sizes[name])
-    listed = ", ".join(f"{name} {figures.storage(sizes[name])}" for name in ordered)
+    listed = ", ".join(f"{name} {figures.byte_size(sizes[name])}" for name in ordered)
     return f"{listed}; at {parts['stage']}" if parts.get("stage") else listed
 
 
@@ -60,7 +68,7 @@ def of_run(card: Card) -> list[tuple[str, str]]:
     total, trainable = numbers.get("total"), numbers.get("trainable")
     share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
     held, artefact, machine = data.get("held_out"), card["artefact"], card["machine"]
-    size = f" ({figures.storage(artefact['bytes'])})" if artefact.get("bytes") else ""
+    size = f" ({figures.byte_size(artefact['bytes'])})" if artefact.get("bytes") else ""
     lines = [
         ("model", str(card["run"]["model"]) if card["run"]["model"] else None),
         ("data", str(card["run"]["data"]) if card["run"]["data"] else None),
@@ -91,12 +99,12 @@ def _rows(data: Card) -> str:
 
 
 def _held_out(card: Card) -> str:
-    """Held-out rows, and what is measured of them where those are not whole rows."""
+    """Held-out rows, and what is evaluated of them where those are not whole rows."""
     rows, examples = card["data"]["held_out"], card["data"].get("held_out_examples")
     if examples is None or examples == rows:
         return figures.count(rows)
     if examples < rows:
-        return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
+        return f"{figures.count(rows)}, of which {figures.count(examples)} are evaluated"
     groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
     grouped = f"; the table's rows are {groups} groups of these" if 0 < groups < examples else ""
     held = f"the end of {figures.count_of(rows, 'text')}" if card["data"].get("divided_inside") else figures.count(rows)
@@ -109,7 +117,8 @@ def _task(task: Card | None) -> str | None:
         return None
     known = TASKS.get(task["name"])
     second = ", and next sentences" if task.get("next_sentence") else ""
-    return f"{task['name']}: {known.learns}{second}" if known else str(task["name"])
+    learns = known.learns if known else task.get("learns")
+    return f"{task['name']}: {learns}{second}" if learns else str(task["name"])
 
 
 def _tokenizer(tokenizer: Card | None) -> str | None:
@@ -119,8 +128,8 @@ def _tokenizer(tokenizer: Card | None) -> str | None:
     return f"{kind}vocabulary of {figures.count(tokenizer['vocab_size'])}, {tokenizer['source']}"
 
 
-def some(answers: list[list[Any]], most: int) -> list[list[Any]]:
-    """At most so many of (step, answer) pairs, the first and the last among them."""
+def spread_answers(answers: list[list[Any]], most: int) -> list[list[Any]]:
+    """At most ``most`` of the (step, answer) pairs, at equal intervals, the first and the last among them."""
     if len(answers) <= most:
         return answers
     return [answers[round(place * (len(answers) - 1) / (most - 1))] for place in range(most)]

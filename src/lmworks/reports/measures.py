@@ -13,7 +13,18 @@ from typing import Any
 from lmworks.base import figures
 from lmworks.evaluate import metrics
 from lmworks.evaluate.metrics import FEWEST_ROWS
-from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_BITS, GENERAL_LOSS, LOSS, PERPLEXITY, Figure
+from lmworks.tasks.figures import (
+    ACCURACY,
+    ANSWERS,
+    BITS,
+    CLASS_ACCURACY,
+    CLASSIFICATION,
+    GENERAL_BITS,
+    GENERAL_LOSS,
+    LOSS,
+    PERPLEXITY,
+    Figure,
+)
 from lmworks.tasks.registry import TASKS
 
 LEVEL = 0.95
@@ -31,14 +42,23 @@ HOW = (
     f"With fewer than {FEWEST_ROWS} rows nothing is tested."
 )
 Event = dict[str, Any]
-_EVERY = (ANSWERS, LOSS, ACCURACY, BITS, GENERAL_BITS, GENERAL_LOSS)  # of a journal that names no task
+_EVERY = (  # of a journal that names no task
+    ANSWERS,
+    *CLASSIFICATION,
+    LOSS,
+    ACCURACY,
+    BITS,
+    GENERAL_BITS,
+    GENERAL_LOSS,
+)
 
 
 def measures(before: Event, after: Event, task: str | None = None, is_new: bool = False) -> list[dict[str, Any]]:
     """The figures of two evaluations, the change of each and the verdict that its rows allow.
 
     Args:
-        before, after: ``evaluation`` events; {} where there is none.
+        before, after: ``evaluation`` events; {} where there is none. One before training may have a ``name``: what
+            was evaluated instead of a model that is not trained yet, such as the majority class.
         task: what was learned; it says which figures are shown, and in which order. None: all but perplexity, which
             follows from the loss.
         is_new: whether the model began with random weights, so that it has nothing to forget.
@@ -56,6 +76,8 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
+        if figure is CLASS_ACCURACY and not before.get("name") and (baseline := _commonest_class(new or old)):
+            measure["baseline"], detail = baseline, baseline_note(baseline)
         title = (is_new and figure.title_of_new) or figure.title
         listed.append({**measure, "key": figure.key, "title": title, "unit": figure.unit, "detail": detail})
     return listed
@@ -98,9 +120,7 @@ def _answers(old: Event, new: Event) -> dict[str, Any]:
     baseline = _majority(latest.get("references") or [])
     details = [" / ".join(sorted(signatures))]
     if baseline:
-        details.append(
-            f"the commonest label alone, {figures.shorten(baseline['label'])}: {figures.number(baseline['value'])}"
-        )
+        details.append(baseline_note(baseline))
     head = {
         "key": ANSWERS.key,
         "title": latest.get("metric", ANSWERS.title),
@@ -118,6 +138,19 @@ def _majority(references: list[str]) -> dict[str, Any] | None:
         return None
     label, times = Counter(references).most_common(1)[0]
     return {"label": label, "value": times / len(references)}
+
+
+def _commonest_class(classification: Event) -> dict[str, Any] | None:
+    """The same from a confusion matrix, whose rows are the right classes."""
+    counts = [sum(row) for row in classification.get("confusion") or []]
+    if not sum(counts):
+        return None
+    return {"label": classification["labels"][counts.index(max(counts))], "value": max(counts) / sum(counts)}
+
+
+def baseline_note(baseline: dict[str, Any]) -> str:
+    """What the commonest label alone reaches, in words."""
+    return f"the commonest label alone, {figures.shorten(baseline['label'])}: {figures.number(baseline['value'])}"
 
 
 def note_of_cut(cut: dict[str, Any]) -> str:
@@ -149,7 +182,8 @@ def _values(side: Event) -> tuple[list[float], list[float]] | None:
 
 def _rows(side: Event, figure: Figure) -> tuple[list[float], list[float]] | None:
     """Numerators and denominators of each row, where the journal has them."""
-    numerators, weights = side.get(figure.numerators), side.get(figure.denominators)
+    numerators = side.get(figure.numerators)
+    weights = side.get(figure.denominators) if figure.denominators else [1.0] * len(numerators or [])
     if not numerators or not weights or len(numerators) != len(weights) or None in (*numerators, *weights):
         return None
     return [value / figure.divisor for value in numerators], weights

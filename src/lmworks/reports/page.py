@@ -7,8 +7,6 @@ whole.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
@@ -17,7 +15,8 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
-from lmworks.reports import curves, facts
+from lmworks.reports import classification_page, curves, facts
+from lmworks.reports.markup import prose, table, text
 
 HTML = "report.html"
 Card = dict[str, Any]
@@ -34,6 +33,7 @@ def render(card: Card) -> str:
             _notes(card),
             _tiles(card),
             _measures(card),
+            classification_page.render(card["classification"]),
             _curves(card),
             f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
             _grown(card) or _samples(card),
@@ -43,16 +43,16 @@ def render(card: Card) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Report card: {_text(card['run']['name'])}</title>"
+        f"<title>Report card: {text(card['run']['name'])}</title>"
         f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n{body}\n'
-        f"<footer>{_text(card['how'])}</footer>\n</main><script>\n{script}</script></body></html>\n"
+        f"<footer>{text(card['how'])}</footer>\n</main><script>\n{script}</script></body></html>\n"
     )
 
 
 def embedded(card: Card) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
     return (
-        f'<iframe title="Report card of {_text(card["run"]["name"])}" srcdoc="{escape(render(card), quote=True)}" '
+        f'<iframe title="Report card of {text(card["run"]["name"])}" srcdoc="{escape(render(card), quote=True)}" '
         'sandbox="allow-scripts" style="width: 100%; height: 640px; border: 0"></iframe>'
     )
 
@@ -65,15 +65,6 @@ def write(folder: str | Path, card: Card) -> Path:
     return folder / HTML
 
 
-def _text(value: Any) -> str:
-    return figures.UNKNOWN if value is None else escape(str(value), quote=True)
-
-
-def _prose(text: Any) -> str:
-    """Text in which a figure and its unit stand on the same line."""
-    return re.sub(r"(?<=\d) (?=[A-Za-z%])", "\u00a0", _text(text))
-
-
 def _header(card: Card) -> str:
     run = card["run"]
     parts = [run["method"], run["precision"], facts.state(run)]
@@ -82,11 +73,11 @@ def _header(card: Card) -> str:
         parts.append(datetime.fromtimestamp(when, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"))
     elif when:
         parts.append(when)
-    about = " · ".join(_text(part) for part in parts if part)
+    about = " · ".join(text(part) for part in parts if part)
     return (
-        f'<header><p class="eyebrow">Report card of {_text(run["name"])}</p>'
-        f'<h1>{_text(facts.title(run["model"]))} <span class="soft">on</span> {_text(facts.title(run["data"]))}</h1>'
-        f'<p class="summary">{_prose(card["summary"])}</p><p class="soft">{about}</p></header>\n'
+        f'<header><p class="eyebrow">Report card of {text(run["name"])}</p>'
+        f'<h1>{text(facts.title(run["model"]))} <span class="soft">on</span> {text(facts.title(run["data"]))}</h1>'
+        f'<p class="summary">{prose(card["summary"])}</p><p class="soft">{about}</p></header>\n'
     )
 
 
@@ -97,7 +88,7 @@ def _notes(card: Card) -> str:
 
 
 def _bullets(lines: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_prose(line)}</li>' for line in lines)}</ul>" if lines else ""
+    return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _tiles(card: Card) -> str:
@@ -107,8 +98,8 @@ def _tiles(card: Card) -> str:
         rows = f"{figures.count(measure['rows'])} row{'s' * (measure['rows'] > 1)}" if measure["rows"] else ""
         below = ", ".join(part for part in (measure["unit"], rows) if part)
         tiles.append(
-            f"<section><h2>{_text(measure['title'])}</h2><div>"
-            f'<div class="pair">{old} → <b>{new}</b></div><div class="detail">{_text(below)}</div></div>'
+            f"<section><h2>{text(measure['title'])}</h2><div>"
+            f'<div class="pair">{old} → <b>{new}</b></div><div class="detail">{text(below)}</div></div>'
             f"{_verdict(measure)}</section>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>\n' if tiles else ""
@@ -117,7 +108,7 @@ def _tiles(card: Card) -> str:
 def _verdict(measure: Card) -> str:
     verdict = measure["verdict"]
     kind = f" {verdict}" if verdict in ("better", "worse") else ""
-    return f'<span class="verdict{kind}">{_text(verdict)}</span>' if verdict else ""
+    return f'<span class="verdict{kind}">{text(verdict)}</span>' if verdict else ""
 
 
 def _measures(card: Card) -> str:
@@ -129,17 +120,19 @@ def _measures(card: Card) -> str:
         percent = change["percent"]
         share = f'<span class="range">{figures.signed(percent, 2)} %</span>' if percent is not None else ""
         rows.append(
-            f'<tr><th scope="row">{_text(measure["title"])}<span class="range">{_text(measure["unit"])}</span>'
-            f'<div class="detail">{_text(measure["detail"])}</div></th>'
+            f'<tr><th scope="row">{text(measure["title"])}<span class="range">{text(measure["unit"])}</span>'
+            f'<div class="detail">{text(measure["detail"])}</div></th>'
             f"<td>{figures.number(measure['before']['value'])}{_range(measure['before'])}</td>"
             f"<td>{figures.number(measure['after']['value'])}{_range(measure['after'])}</td>"
             f"<td>{figures.signed(change['value'])}{_range(change, sign=True)}{share}</td>"
             f'<td class="rows">{figures.count(measure["rows"])}</td><td class="said">{_verdict(measure)}</td></tr>'
         )
     after = "after" if card["compared"]["after"] != "step" else f"at step {figures.count(card['compared']['step'])}"
+    before = card["compared"].get("before_name")
+    title = f"Beside the {before}" if before else "Before and after"
     return (
-        "<section><h2>Before and after, on rows that were not trained on</h2>"
-        + _table(["", "before", after, "change", "rows", ""], rows, "stacked")
+        f"<section><h2>{text(title)}, on rows that were not trained on</h2>"
+        + table(["", before or "before", after, "change", "rows", ""], rows, "stacked")
         + "</section>\n"
     )
 
@@ -147,12 +140,6 @@ def _measures(card: Card) -> str:
 def _range(side: Card, sign: bool = False) -> str:
     ends = side.get("interval")
     return f'<span class="range">{figures.interval(ends[0], ends[1], sign)}</span>' if ends else ""
-
-
-def _table(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{_text(text)}</th>' for text in heads)
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
 
 
 def _curves(card: Card) -> str:
@@ -173,11 +160,11 @@ def _costs(card: Card) -> str:
         formatter = facts.FORMATTERS[line["unit"]]
         ratio = f"× {figures.number(line['ratio'])}" if line["ratio"] else ""
         rows.append(
-            f'<tr><th scope="row">{_text(line["what"])}</th><td>{formatter(line["planned"])}</td>'
+            f'<tr><th scope="row">{text(line["what"])}</th><td>{formatter(line["planned"])}</td>'
             f"<td>{formatter(line['happened'])}</td><td>{ratio}</td></tr>"
         )
-    table = _table(["", "planned", "happened", ""], rows, "costs") if rows else ""
-    return f"<section><h2>What it cost</h2>{table}{_list(facts.of_cost(card))}</section>"
+    costs = table(["", "planned", "happened", ""], rows, "costs") if rows else ""
+    return f"<section><h2>What it cost</h2>{costs}{_list(facts.of_cost(card))}</section>"
 
 
 def _facts(card: Card) -> str:
@@ -186,19 +173,19 @@ def _facts(card: Card) -> str:
 
 
 def _list(lines: list[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_prose(text)}</dd>' for name, text in lines)}</dl>"
+    return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{prose(line)}</dd>' for name, line in lines)}</dl>"
 
 
 def _samples(card: Card) -> str:
     blocks = []
     for sample in card["samples"]:
         answers = "".join(
-            f'<div class="{side}"><h4>{name}</h4><p>{_text(sample[side])}</p></div>'
+            f'<div class="{side}"><h4>{name}</h4><p>{text(sample[side])}</p></div>'
             for side, name in (("before", "before"), ("after", "after"), ("reference", "reference"))
             if sample[side] is not None
         )
         blocks.append(
-            f'<div class="sample"><h3>{_text(sample["prompt"])}</h3><div class="answers">{answers}</div></div>'
+            f'<div class="sample"><h3>{text(sample["prompt"])}</h3><div class="answers">{answers}</div></div>'
         )
     return f"<section><h2>Sample answers</h2>{''.join(blocks)}</section>\n" if blocks else ""
 
@@ -208,18 +195,18 @@ def _grown(card: Card) -> str:
     blocks = []
     for sample in card["progress"]:
         rows = [
-            f'<tr><th scope="row">step {figures.count(step)}</th><td class="text">{_text(answer)}</td></tr>'
-            for step, answer in facts.some(sample["answers"], ANSWERS)
+            f'<tr><th scope="row">step {figures.count(step)}</th><td class="text">{text(answer)}</td></tr>'
+            for step, answer in facts.spread_answers(sample["answers"], ANSWERS)
         ]
         if sample["reference"]:
             rows.append(
-                f'<tr><th scope="row">the text</th><td class="text"><i>{_text(sample["reference"])}</i></td></tr>'
+                f'<tr><th scope="row">the text</th><td class="text"><i>{text(sample["reference"])}</i></td></tr>'
             )
-        blocks.append(f'<div class="sample"><h3>{_text(sample["prompt"])}</h3>{_table([], rows, "grown")}</div>')
+        blocks.append(f'<div class="sample"><h3>{text(sample["prompt"])}</h3>{table([], rows, "grown")}</div>')
     return f"<section><h2>How its answers changed</h2>{''.join(blocks)}</section>\n" if blocks else ""
 
 
 def _recipe(card: Card) -> str:
     if not card["recipe"]:
         return ""
-    return f"<section><details><summary>The recipe</summary><pre>{_text(card['recipe'])}</pre></details></section>\n"
+    return f"<section><details><summary>The recipe</summary><pre>{text(card['recipe'])}</pre></details></section>\n"

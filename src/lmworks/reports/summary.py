@@ -56,6 +56,9 @@ def _result(measure: Card, card: Card) -> str:
     unit = f" {measure['unit']}" if measure["unit"] else ""
     when = f" at step {figures.count(card['compared']['step'])}" if card["compared"]["after"] == "step" else ""
     title = f"Answers, {measure['title']}" if measure["key"] == ANSWERS.key else measure["title"]
+    name = card["compared"].get("before_name")
+    if name:
+        return f"{title}: {after}{unit}, of the {name} {before}: {_worth(measure)}"
     return f"{title}: {before} before, {after}{unit} after{when}, {_worth(measure)}"
 
 

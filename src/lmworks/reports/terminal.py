@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lmworks.base import figures
-from lmworks.reports import facts
+from lmworks.reports import classification_tables, facts
+from lmworks.reports.measures import baseline_note
+from lmworks.reports.tables import table as _table
 
 Card = dict[str, Any]
 ANSWERS = 6  # of one prompt, from the first to the last
@@ -42,6 +44,7 @@ def render(card: Card, width: int = PLAIN_WIDTH) -> RenderableType:
     parts += [Text(f"→ {advice}", style="yellow") for advice in card["advice"]]
     if card["measures"]:
         parts += [Text(), _measures(card, width)]
+    parts += classification_tables.render(card["classification"])
     parts += [Text(), _costs(card)]
     parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
     parts += _curves(card, width)
@@ -62,18 +65,12 @@ def _title(card: Card) -> Text:
     return title.append(" · " + " · ".join(str(part) for part in about if part))
 
 
-def _table(*heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
-    for place, head in enumerate(heads):
-        table.add_column(Text(head), justify="right" if place else "left", no_wrap=place > 0)
-    return table
-
-
 def _measures(card: Card, width: int) -> Table:
     """A line for each figure; where the terminal is narrow, the interval stands below its change."""
     after = "after" if card["compared"]["after"] != "step" else f"step {figures.count(card['compared']['step'])}"
     changes = ["change", "95 % interval"] if width >= WIDE else ["change\n95 % interval"]
-    table = _table("on rows not trained on", "before", after, *changes, "rows", "")
+    before = card["compared"].get("before_name") or "before"
+    table = _table("on rows not trained on", before, after, *changes, "rows", "")
     verdicts = table.columns[-1]
     verdicts.justify, verdicts.no_wrap, verdicts.overflow = "left", False, "fold"
     verdicts.min_width = max(len(word) for measure in card["measures"] for word in (measure["verdict"] or "-").split())
@@ -84,7 +81,7 @@ def _measures(card: Card, width: int) -> Table:
         if measure["unit"]:
             name.append(f", {measure['unit']}", style="dim")
         if measure.get("baseline"):
-            name.append(f"\n{measure['detail'].partition('; ')[2]}", style="dim")
+            name.append(f"\n{baseline_note(measure['baseline'])}", style="dim")
         cells = [
             figures.signed(change["value"]),
             figures.interval(ends[0], ends[1], True) if ends else figures.UNKNOWN,
@@ -149,7 +146,7 @@ def _grown(sample: Card) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column()
-    for step, answer in facts.some(sample["answers"], ANSWERS):
+    for step, answer in facts.spread_answers(sample["answers"], ANSWERS):
         table.add_row(f"step {figures.count(step)}", Text(str(answer).strip()))
     if sample["reference"]:
         table.add_row("the text", Text(str(sample["reference"]).strip(), style="italic"))

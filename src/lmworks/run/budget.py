@@ -50,7 +50,7 @@ def choose(
         fit = _fit(setup, available)
         if fit is not None:
             return fit if setup is setups[0] else _in_another_precision(fit, setups[0], available)
-    raise _refusal(min(setups, key=lambda setup: _least(setup).total), available, cheaper)
+    raise _refusal(min(setups, key=lambda setup: _smallest(setup).total), available, cheaper)
 
 
 def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
@@ -69,13 +69,13 @@ def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
     ] or [setup]
     fit = next((candidate for candidate in candidates if fits(candidate, available)), candidates[-1])
     if fit.total > available:
-        fault = f"the run needs {figures.storage(fit.total)}, this machine has {figures.storage(available)} now"
+        fault = f"the run needs {figures.byte_size(fit.total)}, this machine has {figures.byte_size(available)} now"
         raise InputError(fault, "memory", "end other programs, or resume it on a machine with more memory")
     if setup.train.memory is None:
         return MemoryFit(fit)
     outcome = f"within {_budget(setup)}" if fits(fit, available) else f"it may pass its budget of {_budget(setup)}"
     settings = f"{_checkpointing(fit)}, rows of {fit.train.row_capacity} tokens"
-    return MemoryFit(fit, f"memory {figures.storage(fit.total)}, {outcome}: {settings}")
+    return MemoryFit(fit, f"memory {figures.byte_size(fit.total)}, {outcome}: {settings}")
 
 
 def fits(setup: TrainingSetup, available: int) -> bool:
@@ -99,7 +99,7 @@ def _limit(setup: TrainingSetup, available: int) -> int:
     """The most bytes that a planned run may need."""
     if setup.train.memory is None:
         return available
-    return round(min(figures.parse_storage(setup.train.memory), available) * (1 - MARGIN))
+    return round(min(figures.parse_byte_size(setup.train.memory), available) * (1 - MARGIN))
 
 
 def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
@@ -114,7 +114,7 @@ def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
             yield candidate.with_settings(recompute=blocks)
 
 
-def _least(setup: TrainingSetup) -> TrainingSetup:
+def _smallest(setup: TrainingSetup) -> TrainingSetup:
     """The setup with the least memory that activation checkpointing and small rows give."""
     return min(_smaller(setup), key=lambda smaller: smaller.total)
 
@@ -139,66 +139,67 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
 
 def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, available: int) -> MemoryFit:
     """The fit with a note on why it is not in the preferred precision."""
-    least = _least(preferred) if preferred.train.memory is not None else preferred
-    limit = (
-        _budget(preferred) if preferred.train.memory is not None else f"the {figures.storage(available)} that are free"
-    )
+    has_budget = preferred.train.memory is not None
+    least = _smallest(preferred) if has_budget else preferred
+    limit = _budget(preferred) if has_budget else f"the {figures.byte_size(available)} that are free"
     note = (
         f"{fit.setup.precision} instead of {preferred.precision}, which would need "
-        f"{figures.storage(least.total)}, to stay within {limit}"
+        f"{figures.byte_size(least.total)}, to stay within {limit}"
     )
     changes = fit.note.partition(": ")[2]
     return MemoryFit(fit.setup, f"{note}; {changes}" if changes else note)
 
 
 def _budget(setup: TrainingSetup) -> str:
-    return figures.storage(figures.parse_storage(str(setup.train.memory)))
+    return figures.byte_size(figures.parse_byte_size(str(setup.train.memory)))
 
 
 def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
     train, limit = setup.train, _limit(setup, available)
-    memory = figures.parse_storage(train.memory) if train.memory else None
-    need = setup.total if memory is None else _least(setup).total
+    memory = figures.parse_byte_size(train.memory) if train.memory else None
+    need = setup.total if memory is None else _smallest(setup).total
     place = "memory" if memory is None else "train.memory"
-    budget = figures.storage(available) if memory is None or memory > available else figures.storage(memory)
-    have = "this machine has" if memory is None or memory > available else "the budget is"
+    if memory is None or memory > available:
+        have = f"this machine has {figures.byte_size(available)}"
+    else:
+        have = f"the budget is {figures.byte_size(memory)}"
     fixed = footprint.parts(setup)["weights"] + setup.process.library_bytes
-    below = f"; weights and libraries alone take {figures.storage(fixed)}" if fixed > limit else ""
+    fixed_note = f"; weights and libraries alone take {figures.byte_size(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
-    fault = f"the run needs {figures.storage(need)}{at_least}, {have} {budget}{below}"
+    fault = f"the run needs {figures.byte_size(need)}{at_least}, {have}{fixed_note}"
     return InputError(fault, place, " or ".join(_remedies(setup, available, cheaper)))
 
 
 def _remedies(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
     """Changes with which the run would fit, each one computed: the cheapest change of settings, and more memory."""
     train, limit = setup.train, _limit(setup, available)
-    needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
+    needed = _smallest(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
     if train.memory is None and needed <= available:
-        return [f"--memory {_as_option(available)}, within which the run uses activation checkpointing"]
-    if train.optimizer_state == "float32" and _takes(setup.with_settings(optimizer_state="int8")) <= limit:
+        return [f"--memory {_option_value(available)}, within which the run uses activation checkpointing"]
+    if train.optimizer_state == "float32" and _needed_bytes(setup.with_settings(optimizer_state="int8")) <= limit:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
     else:
-        remedies += [option for option, candidate in cheaper if _takes(candidate) <= limit][:1]
-    remedies.append(f"--memory {_as_option(needed)}" if needed <= available else "a machine with more memory")
+        remedies += [option for option, candidate in cheaper if _needed_bytes(candidate) <= limit][:1]
+    remedies.append(f"--memory {_option_value(needed)}" if needed <= available else "a machine with more memory")
     return remedies
 
 
-def _takes(setup: TrainingSetup) -> int:
-    """Bytes that a run needs; with a memory budget, after activation checkpointing and smaller rows."""
-    return setup.total if setup.train.memory is None else _least(setup).total
+def _needed_bytes(setup: TrainingSetup) -> int:
+    """Peak bytes of a run; if it has a memory budget, with activation checkpointing and smaller rows."""
+    return setup.total if setup.train.memory is None else _smallest(setup).total
 
 
 def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
     """For padded rows, the largest batch size, halved repeatedly, that fits; 0: none."""
     documents = setup.train.batch_size // 2
-    while documents and _takes(setup.with_settings(batch_size=documents)) > limit:
+    while documents and _needed_bytes(setup.with_settings(batch_size=documents)) > limit:
         documents //= 2
     return documents
 
 
-def _as_option(size: float) -> str:
-    return figures.storage(size).replace(" ", "")
+def _option_value(size: float) -> str:
+    return figures.byte_size(size).replace(" ", "")

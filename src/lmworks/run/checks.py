@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lmworks.base import machine
+from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.train.settings import TrainSettings
 
@@ -43,13 +44,13 @@ def check_threads(threads: int | None) -> None:
     Raises:
         InputError: there are more threads than hardware threads.
     """
-    processor = machine.processor()
-    most = max(processor.cores, processor.logical)
+    chip = processor.processor()
+    most = max(chip.cores, chip.logical)
     if threads is not None and threads > most:
         raise InputError(
             f"{threads} threads are more than this machine runs at once ({most}): they would wait for each other",
             "train.threads",
-            f"leave it out: the default is {processor.cores}, one per core",
+            f"leave it out: the default is {chip.cores}, one per core",
         )
 
 
@@ -65,7 +66,7 @@ def slowdown_notes(settings: TrainSettings, precision: str) -> list[str]:
 
 
 def _thread_notes(threads: int | None) -> list[str]:
-    cores = machine.processor().cores
+    cores = processor.processor().cores
     if threads is None or threads <= cores:
         return []
     return [
@@ -75,14 +76,14 @@ def _thread_notes(threads: int | None) -> list[str]:
 
 
 def _provider_notes() -> list[str]:
-    """On providers of matrix products that failed when they were measured."""
+    """Notes on providers of matrix products that failed in their measurement."""
     return [
         f"matrix products by {provider} are left out: {fault} (lmworks doctor --refresh measures again)"
         for provider, fault in product_rates.ProductRates.cached().faults.items()
     ]
 
 
-def _precision_notes(precision: str, rates: machine.Rates) -> list[str]:
+def _precision_notes(precision: str, rates: Rates) -> list[str]:
     if precision != "bfloat16" or rates.bfloat16 >= rates.float32:
         return []
     return [

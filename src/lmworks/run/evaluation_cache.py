@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine
+from lmworks.base import processor
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, cache_folder
-from lmworks.kernels import library
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import native_module
 from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import stored_layers
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.train.identity import add_to_hash
 
@@ -36,7 +36,7 @@ class CachedEvaluation:
 
     Attributes:
         path: its file, which may not exist.
-        results: figures and samples, as Evaluation.measure returns them; None if they are not in the cache.
+        results: figures and samples, as Evaluation.run returns them; None if they are not in the cache.
     """
 
     path: Path
@@ -65,8 +65,8 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
     model, task = evaluation.model, evaluation.task
     conditions: list[Any] = [
         _package_files(),
-        machine.identity(),
-        library.describe(),
+        processor.identity(),
+        native_module.describe(),
         sorted(providers.items()),
         model.config.model_dump(mode="json"),
         model.tokenizer.core.to_str(),

@@ -17,6 +17,7 @@ import numpy as np
 from lmworks.adapt import registry as methods
 from lmworks.adapt.method import Method
 from lmworks.base import figures, machine, process_memory
+from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
@@ -119,8 +120,8 @@ def _time_by_part(seconds: dict[str, float]) -> str:
 
 def _parts(sizes_: dict[str, int]) -> str:
     parts = sorted(((size, name) for name, size in sizes_.items() if name != "total" and size), reverse=True)
-    text = ", ".join(f"{name} {figures.storage(size)}" for size, name in parts)
-    return f"{figures.storage(sizes_['total'])} ({text})"
+    text = ", ".join(f"{name} {figures.byte_size(size)}" for size, name in parts)
+    return f"{figures.byte_size(sizes_['total'])} ({text})"
 
 
 def make(
@@ -129,7 +130,7 @@ def make(
     train: TrainSettings,
     documents: DataStatistics,
     process: ProcessMemory,
-    rates: machine.Rates | None = None,
+    rates: Rates | None = None,
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     is_resumed: bool = False,
@@ -201,7 +202,7 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
     fit = budget.choose([request, *(request.in_precision(name) for name in others)], available, _cheaper(request))
     if request.weights == weight_formats[0]:
         return fit
-    size = figures.storage(request.weights.size or 0)
+    size = figures.byte_size(request.weights.size or 0)
     note = f"frozen weights stay {request.weights.dtype_names}, {size}, to save memory"
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import nearest, read_yaml, spelled
+from lmworks.base.notation import read_yaml
+from lmworks.base.settings import nearest, spelled
 
 DESCRIPTION_KEYS = ("about", "citation", "published")
 
@@ -47,7 +48,7 @@ def preset(name: str) -> Preset:
     if name not in choices:
         near = nearest(name, choices)
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(choices)}"
-        raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
+        raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets describes them)")
     values = dict(_all()[name])
     about = {key: str(values.pop(key)) for key in DESCRIPTION_KEYS}
     return Preset(name, **about, values={"name": name, **values})

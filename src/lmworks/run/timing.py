@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from lmworks.adapt.method import Method
-from lmworks.base import measurements
+from lmworks.base import measurements, preparation
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
@@ -33,11 +33,11 @@ from lmworks.generate.decode import decode
 from lmworks.generate.sampling import Rules, SamplingSettings
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels import matmul
-from lmworks.kernels.library import library as kernels
+from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import ModelConfig
-from lmworks.model.frozen_layers import store
 from lmworks.model.storage import BlockStorage, DenseStorage
+from lmworks.model.stored_layers import store
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import TrainingSetup, WeightFormat
@@ -52,7 +52,7 @@ TIMED_TOKENS = 2048  # of the documents that are timed, at most
 MOST_REPEATS, MOST_SECONDS = 5, 1.5  # of one timing
 NEW_TOKENS = 6  # generated for each text that is timed
 LARGEST_NETWORK_BYTES = 1 << 30  # of the deeper network; time of a larger model is planned by the rate of its products
-VERSION = 5  # of the way of timing; cached timings of other versions are not used
+VERSION = 6  # of the way of timing; cached timings of other versions are not used
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,27 @@ class Timing:
     is_undisturbed: bool = True
 
 
+@dataclass(frozen=True)
+class StepTiming:
+    """Seconds of an optimizer step over so many tokens."""
+
+    seconds: float
+    tokens: int
+    is_undisturbed: bool = True
+
+
+@dataclass(frozen=True)
+class InferenceTiming:
+    """Seconds of a token that is evaluated, and of a token generated for each row; see :class:`Timing`."""
+
+    evaluation: float
+    answer: float
+    is_undisturbed: bool = True
+
+
+T = TypeVar("T", StepTiming, InferenceTiming)
+
+
 def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
     """The timing of a run, from the cache or measured now.
 
@@ -90,15 +111,31 @@ def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int 
     depths = _depths(setup.config, method)
     if _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
         return None
-    name = _name(setup, method, answer_rows)
-    cached = measurements.read(name, Timing)
-    if cached is not None:
+    step = _cached(_step_conditions(setup, method), StepTiming, partial(_measure_step, setup, method, depths))
+    measure_inference = partial(_measure_inference, setup, depths, answer_rows)
+    inference = _cached(_inference_conditions(setup, depths, answer_rows), InferenceTiming, measure_inference)
+    is_undisturbed = step.is_undisturbed and inference.is_undisturbed
+    return Timing(step.seconds, step.tokens, inference.evaluation, inference.answer, answer_rows, is_undisturbed)
+
+
+def _cached(conditions: list[Any], kind: type[T], measure: Callable[[], T]) -> T:
+    """A measurement from the cache, or made now; one that other programs disturbed is kept for a short time only.
+
+    Args:
+        conditions: everything that it depends on except the machine.
+        kind: its dataclass.
+        measure: makes it.
+    """
+    conditions = [VERSION, kind.__name__, *conditions, kernels() is not None]
+    name = "timing " + hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:24]
+    cached = measurements.read(name, kind)
+    if cached is not None and (cached.is_undisturbed or measurements.is_recent(name)):
         return cached
     meter = ShareMeter(torch.get_num_threads())
-    timing = _measure(setup, method, depths, answer_rows)
+    with preparation.timed(preparation.MEASURING):
+        timing = measure()
     timing = replace(timing, is_undisturbed=meter.share() >= UNDISTURBED_SHARE)
-    if timing.is_undisturbed:  # else the next call measures it again
-        measurements.write(name, asdict(timing))
+    measurements.write(name, asdict(timing))
     return timing
 
 
@@ -120,30 +157,35 @@ def _network_bytes(config: ModelConfig, depth: int) -> int:
     return 4 * sizes.parameters(_shallow(config, depth))["total"]
 
 
-def _name(setup: TrainingSetup, method: Method[Any], answer_rows: int) -> str:
-    """The name under which a measurement is cached: a hash of everything it depends on except the machine."""
-    documents = [(len(example.ids), example.num_targets, example.total) for example in _random_documents(setup)]
+def _step_conditions(setup: TrainingSetup, method: Method[Any]) -> list[Any]:
+    """Everything that the time of a training step depends on except the machine."""
     train = setup.train.model_dump(include={"batch_size", "row_tokens", "packing", "recompute", "optimizer_state"})
-    conditions = [
-        VERSION,
-        setup.config.model_dump(mode="json"),
-        method.name,
-        method.settings.model_dump(mode="json"),
-        train,
-        setup.precision,
-        setup.weights.precision,
-        setup.weights.block_format,
-        documents,
-        answer_rows,
-        kernels() is not None,
-    ]
-    return "timing " + hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:24]
+    return [*_model_conditions(setup), method.name, method.settings.model_dump(mode="json"), train, setup.precision]
 
 
-def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answer_rows: int) -> Timing:
+def _inference_conditions(setup: TrainingSetup, depths: list[int], answer_rows: int) -> list[Any]:
+    """Everything that the time of evaluation depends on, which is the same in every precision of training."""
+    return [*_model_conditions(setup), depths, answer_rows]
+
+
+def _model_conditions(setup: TrainingSetup) -> list[Any]:
+    documents = [(len(example.ids), example.num_targets, example.total) for example in _random_documents(setup)]
+    return [setup.config.model_dump(mode="json"), setup.weights.precision, setup.weights.block_format, documents]
+
+
+def _measure_step(setup: TrainingSetup, method: Method[Any], depths: list[int]) -> StepTiming:
     documents = _random_documents(setup)
-    tokens = sum(example.size for example in documents)
-    training: dict[int, float] = {}
+    seconds: dict[int, float] = {}
+    for depth in depths:
+        network = _network(_shallow(setup.config, depth), setup.weights)
+        seconds[depth] = _step_seconds(network, setup, method, documents)
+    whole = _step_flops(setup, method, setup.config, documents)
+    flops = {depth: _step_flops(setup, method, _shallow(setup.config, depth), documents) for depth in depths}
+    return StepTiming(_extended(seconds, flops, whole), sum(example.size for example in documents))
+
+
+def _measure_inference(setup: TrainingSetup, depths: list[int], answer_rows: int) -> InferenceTiming:
+    documents = _random_documents(setup)
     evaluation: dict[int, float] = {}
     answer: dict[int, float] = {}
     for depth in depths:
@@ -152,18 +194,10 @@ def _measure(setup: TrainingSetup, method: Method[Any], depths: list[int], answe
             evaluation[depth] = _token_seconds(partial(_evaluate, network, documents))
             if answer_rows:
                 answer[depth] = _answer_seconds(network, documents, answer_rows)
-        training[depth] = _step_seconds(network, setup, method, documents)
-    whole = _step_flops(setup, method, setup.config, documents)
-    flops = {depth: _step_flops(setup, method, _shallow(setup.config, depth), documents) for depth in depths}
     layers = {depth: float(depth) for depth in depths}
     all_layers = float(setup.config.num_hidden_layers)
-    return Timing(
-        _extended(training, flops, whole),
-        tokens,
-        _extended(evaluation, layers, all_layers),
-        _extended(answer, layers, all_layers) if answer else 0.0,
-        answer_rows,
-    )
+    answer_seconds = _extended(answer, layers, all_layers) if answer else 0.0
+    return InferenceTiming(_extended(evaluation, layers, all_layers), answer_seconds)
 
 
 def _extended(seconds: dict[int, float], work: dict[int, float], whole: float) -> float:
@@ -240,7 +274,7 @@ def _token_seconds(call: Callable[[int], int]) -> float:
     call(0)
     timings: list[float] = []
     end = time.perf_counter() + MOST_SECONDS
-    while len(timings) < 2 or (len(timings) < MOST_REPEATS and time.perf_counter() < end):
+    while not timings or (len(timings) < MOST_REPEATS and time.perf_counter() < end):
         start = time.perf_counter()
         tokens = call(len(timings) + 1)
         timings.append((time.perf_counter() - start) / tokens)
@@ -303,4 +337,8 @@ def _answer_seconds(network: Transformer, documents: Sequence[Example], rows: in
         return (time.perf_counter() - start) / max(1, count)
 
     generate()
-    return statistics.median(generate() for _ in range(3))
+    timings: list[float] = []
+    end = time.perf_counter() + MOST_SECONDS
+    while not timings or (len(timings) < 3 and time.perf_counter() < end):
+        timings.append(generate())
+    return statistics.median(timings)

@@ -52,7 +52,7 @@ class Denoising(EncoderDecoderTask):
         limit = limit_of(settings, context)
         report = start_report(table, "denoising")
         documents = texts.read_documents(table, self.tokenizer, report)
-        windows = texts.cut(documents, texts.room(limit, len(self.frame) + 1, 1), report)
+        windows = texts.cut(documents, texts.available_tokens(limit, len(self.frame) + 1, 1), report)
         rng = np.random.default_rng(0)
         return texts.sampled_examples(
             [self.denoising.sample(window, rng) for window in windows], report, self.sample_for_evaluation

@@ -4,10 +4,9 @@ Imports no torch.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-NATS_PER_BIT = math.log(2)
+from lmworks.base.figures import NATS_PER_BIT
 
 
 class Figure(NamedTuple):
@@ -16,9 +15,10 @@ class Figure(NamedTuple):
     Attributes:
         key: its key in the report card.
         title: its title in the report card.
-        part: the part of an ``evaluation`` event that contains it: held_out, general, task or numbers.
+        part: the part of an ``evaluation`` event that contains it: held_out, general, task, numbers or
+            classification.
         name: its key in that part.
-        numerators, denominators: keys of its values by row in that part; empty if there are none by row.
+        numerators, denominators: keys of its values by row in that part; without denominators each row counts once.
         unit: "nats per token" ...
         better: "lower" or "higher".
         divisor: of the numerators, which may have another unit than the figure.
@@ -81,6 +81,16 @@ GENERAL_LOSS = Figure(
     "nats per token",
     title_of_new="Another text",
 )
+
+CLASS_ACCURACY = Figure("accuracy", "Accuracy", "classification", "accuracy", "row_correct", better="higher")
+CLASSIFICATION = (
+    CLASS_ACCURACY,
+    Figure("macro_f1", "Macro-F1", "classification", "macro_f1", better="higher"),
+    Figure("micro_f1", "Micro-F1", "classification", "micro_f1", better="higher"),
+    Figure("roc_auc", "ROC-AUC", "classification", "roc_auc", better="higher"),
+    Figure("calibration_error", "Calibration error (ECE)", "classification", "calibration_error"),
+)
+"""Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
 
 def of_head(name: str) -> Figure:

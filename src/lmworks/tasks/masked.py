@@ -77,7 +77,7 @@ class Masked(Task):
         if self.settings.next_sentence:
             items = self._pairs(documents, limit, report)
         else:
-            windows = texts.cut(documents, texts.room(limit, len(self.frame), 1), report)
+            windows = texts.cut(documents, texts.available_tokens(limit, len(self.frame), 1), report)
             candidates = (masked.text_example(window, self.frame, self.masking) for window in windows)
             items = [example for example in candidates if example is not None]
             if len(items) < len(windows):
@@ -85,7 +85,7 @@ class Masked(Task):
         return texts.sampled_examples(items, report, self.sample_for_evaluation)
 
     def _pairs(self, documents: list[Document], limit: int, report: Report) -> list[Example]:
-        max_tokens = texts.room(limit, len(self.frame) + len(self.frame.middle), 2)
+        max_tokens = texts.available_tokens(limit, len(self.frame) + len(self.frame.middle), 2)
         sentences = [masked.split_sentences(document, max_tokens // 2) for document in documents]
         blocks = masked.blocks_of(sentences, max_tokens)
         single = sum(len(of_document) < 2 for of_document in sentences)

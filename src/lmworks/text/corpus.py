@@ -22,9 +22,7 @@ from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames, are_nearly_unique
 from lmworks.text.plain_text import split_lines
-from lmworks.text.rows import BadRows, DataSettings, Kind, Row, Table, option
-
-__all__ = ["DataSettings", "Kind", "Row", "Table", "read", "split"]
+from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""

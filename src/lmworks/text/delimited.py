@@ -54,30 +54,12 @@ def delimited(
     A record that is no CSV, or has another number of fields than the header, is a bad row. Where a quoted field runs
     over lines that look like rows, a quote is missing: only the line in which it opens is left out.
     """
-    csv.field_size_limit(sys.maxsize)
     feed = _Feed(lines)
     delimiter = settings.delimiter or ("," if kind == "csv" else "\t")
     quotes = settings.quotes if settings.quotes is not None else kind == "csv"
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
     names: list[str] | None = None
     suspects: list[str] = []
-    while True:
-        feed.taken.clear()
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            opened = _opening_line(feed.taken, delimiter)
-            fault = _quote_fault(str(error), opened, feed.taken[-1][0])
-            if names is None:
-                raise InputError(fault, f"{path}:{opened}", QUOTES_HINT) from error
-            bad.add(fault, f"{path}:{opened}", QUOTES_HINT)
-            feed.give_back(opened)
-            continue
-        if fields is None:
-            break
-        if not fields:
-            continue
+    for fields in _records(path, feed, delimiter, quotes, bad):
         first, last = feed.taken[0][0], feed.taken[-1][0]
         if names is None:
             names = _names(fields, f"{path}:{first}", settings)
@@ -97,6 +79,37 @@ def delimited(
         more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
         fault = f"{path.name}: a quoted field runs over lines that look like rows ({suspects[0]}{more})"
         notes.append(f"{fault}; if a quote is missing there, close it, or read with {option('quotes', False)}")
+
+
+def _records(path: Path, feed: _Feed, delimiter: str, quotes: bool, bad: BadRows) -> Iterator[list[str]]:
+    """The fields of each record that is not empty; its lines are ``feed.taken`` until the next record is asked for.
+
+    A record that is no CSV is a bad row, and reading goes on after the line in which its quote opens.
+
+    Raises:
+        InputError: the first record is no CSV, so that the columns are not known.
+    """
+    csv.field_size_limit(sys.maxsize)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
+    is_first = True
+    while True:
+        feed.taken.clear()
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            opened = _opening_line(feed.taken, delimiter)
+            fault = _quote_fault(str(error), opened, feed.taken[-1][0])
+            if is_first:
+                raise InputError(fault, f"{path}:{opened}", QUOTES_HINT) from error
+            bad.add(fault, f"{path}:{opened}", QUOTES_HINT)
+            feed.give_back(opened)
+            continue
+        if fields is None:
+            return
+        if fields:
+            is_first = False
+            yield fields
 
 
 def _quote_fault(error: str, opened: int, last: int) -> str:

@@ -90,7 +90,12 @@ def train(
         f"{settings.kind}, special tokens of {style_of(settings)}: {tokenizer.vocab_size:,} ids, "
         f"{own} of them special, learnt from {characters:,} characters"
     )
-    notes = [summary, *notes, *_notes(tokenizer, settings, specials, parts), *_note_room(learned, settings, parts)]
+    notes = [
+        summary,
+        *notes,
+        *_notes(tokenizer, settings, specials, parts),
+        *_note_characters(learned, settings, parts),
+    ]
     if learned.as_bytes:
         signs = " ".join(sign if sign.isprintable() else ascii(sign) for sign in learned.as_bytes[:10])
         more = ", ..." if len(learned.as_bytes) > 10 else ""
@@ -98,7 +103,7 @@ def train(
     return TrainedTokenizer(tokenizer, notes)
 
 
-def _note_room(learned: LearnedVocabulary, settings: TokenizerSettings, texts: Sequence[str]) -> list[str]:
+def _note_characters(learned: LearnedVocabulary, settings: TokenizerSettings, texts: Sequence[str]) -> list[str]:
     """A note where single characters take most of the vocabulary, so that texts fall apart into them."""
     if settings.vocab_size is None or settings.kind in ("word", "char"):
         return []
@@ -109,8 +114,8 @@ def _note_room(learned: LearnedVocabulary, settings: TokenizerSettings, texts: S
         return []
     size = _fillable(settings, texts, GRADE * math.ceil((settings.vocab_size - len(longer) + singles) / GRADE))
     unit = "bytes" if settings.kind == "byte-bpe" else "characters"
-    room = f"{settings.vocab_size:,} entries leave room for {len(longer)} merges; the text has {singles} {unit}"
-    return [f"{room}: {f'--vocab-size {size} or more' if size > settings.vocab_size else 'give more text'}"]
+    fault = f"{settings.vocab_size:,} entries leave room for {len(longer)} merges; the text has {singles} {unit}"
+    return [f"{fault}: {f'--vocab-size {size} or more' if size > settings.vocab_size else 'give more text'}"]
 
 
 def _fillable(settings: TokenizerSettings, texts: Sequence[str], size: int) -> int:
@@ -166,29 +171,31 @@ def _learn(texts: Sequence[str], settings: TokenizerSettings, specials: Specials
         return _whole(texts, settings, own)
     assert settings.vocab_size is not None  # check() has seen to it
     byte_pieces = BYTES if settings.falls_back else ()
-    room = settings.vocab_size - own - len(byte_pieces)
+    num_pieces = settings.vocab_size - own - len(byte_pieces)
     alphabet = _alphabet(texts, settings)
-    if settings.falls_back and 0 < room < len(alphabet):
-        learned = _learn_part(texts, settings, alphabet, room)
-    elif room < len(alphabet):
+    if settings.falls_back and 0 < num_pieces < len(alphabet):
+        learned = _learn_part(texts, settings, alphabet, num_pieces)
+    elif num_pieces < len(alphabet):
         raise _too_small(settings, specials, own, len(byte_pieces), len(alphabet))
     else:
-        learned = _learn_pieces(_learning(settings), texts, settings, alphabet, room)
-    if len(learned.pieces) < room:
-        raise _too_large(settings, settings.vocab_size - room + len(learned.pieces))
+        learned = _learn_pieces(_learning(settings), texts, settings, alphabet, num_pieces)
+    if len(learned.pieces) < num_pieces:
+        raise _too_large(settings, settings.vocab_size - num_pieces + len(learned.pieces))
     floor = min(learned.scores, default=0.0)
     scores = [floor] * len(byte_pieces) + learned.scores if learned.scores else []
     return LearnedVocabulary([*byte_pieces, *learned.pieces], scores, learned.merges, learned.as_bytes)
 
 
 def _learn_pieces(
-    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], room: int
+    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], num_pieces: int
 ) -> LearnedVocabulary:
-    return (_unigram if settings.kind == "unigram" else _merged)(core, texts, settings, alphabet, room)
+    return (_unigram if settings.kind == "unigram" else _merged)(core, texts, settings, alphabet, num_pieces)
 
 
-def _learn_part(texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], room: int) -> LearnedVocabulary:
-    """Pieces where not every character has room: half of it is for the most frequent ones, more where it stays empty.
+def _learn_part(
+    texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], num_pieces: int
+) -> LearnedVocabulary:
+    """Pieces where not every character fits: half of them are the most frequent characters, more if pieces are left.
 
     The others are written as their bytes, as SentencePiece does with what its character coverage leaves out.
     """
@@ -197,16 +204,16 @@ def _learn_part(texts: Sequence[str], settings: TokenizerSettings, alphabet: lis
     for text in texts:
         counts.update(core.normalizer.normalize_str(text))
     ordered = sorted(alphabet, key=lambda sign: (-counts[sign], sign))
-    size = max(1, room // 2)
+    size = max(1, num_pieces // 2)
     while True:
         core = _learning(settings)
         cut = pre_tokenizers.Split(Regex("|".join(map(re.escape, ordered[size:]))), "removed")
         core.pre_tokenizer = pre_tokenizers.Sequence([cut, core.pre_tokenizer])
         first = [sign for sign in alphabet if sign in ordered[:size]]
-        learned = _learn_pieces(core, texts, settings, first, room)
-        if len(learned.pieces) >= room:
+        learned = _learn_pieces(core, texts, settings, first, num_pieces)
+        if len(learned.pieces) >= num_pieces:
             return learned._replace(as_bytes=tuple(ordered[size:]))
-        size += room - len(learned.pieces)
+        size += num_pieces - len(learned.pieces)
 
 
 def _too_small(
@@ -291,14 +298,14 @@ def _alphabet(texts: Sequence[str], settings: TokenizerSettings) -> list[str]:
 
 
 def _merged(
-    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], room: int
+    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], num_pieces: int
 ) -> LearnedVocabulary:
     """Characters, and what their most frequent neighbours make.
 
     The alphabet is handed to the trainer in its order: left to itself, it numbers continuing characters by chance, and
     by the numbers it decides between pairs of equal frequency.
     """
-    core.train_from_iterator(texts, _bpe_trainer(settings, room, alphabet))
+    core.train_from_iterator(texts, _bpe_trainer(settings, num_pieces, alphabet))
     pieces = _by_id(core)
     if settings.kind == "byte-bpe":
         return LearnedVocabulary(pieces, [], [tuple(pair) for pair in _model(core)["merges"]])
@@ -321,7 +328,7 @@ def _every_merge(pieces: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _unigram(
-    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], room: int
+    core: Core, texts: Sequence[str], settings: TokenizerSettings, alphabet: list[str], num_pieces: int
 ) -> LearnedVocabulary:
     """Pieces with their log-probabilities.
 
@@ -330,14 +337,14 @@ def _unigram(
     best are kept, and ids follow the alphabet instead of the last digits of a score.
     """
     core.model = models.Unigram()
-    trainer = trainers.UnigramTrainer(vocab_size=room + room // 20 + 8, show_progress=False)
+    trainer = trainers.UnigramTrainer(vocab_size=num_pieces + num_pieces // 20 + 8, show_progress=False)
     core.train_from_iterator(texts, trainer)
     weights = {piece: round(score * GRAIN) / GRAIN for piece, score in _model(core)["vocab"]}
     lowest = min(weights.values())
     # Characters that no likely piece needs all get the lowest score; the library parts them by chance.
     signs = {sign: weights[sign] if weights.get(sign, lowest) > lowest + 0.1 else lowest for sign in alphabet}
     longer = sorted((item for item in weights.items() if item[0] not in signs), key=lambda item: (-item[1], item[0]))
-    scores = dict(sorted({**signs, **dict(longer[: room - len(signs)])}.items()))
+    scores = dict(sorted({**signs, **dict(longer[: num_pieces - len(signs)])}.items()))
     return LearnedVocabulary(list(scores), list(scores.values()), [])
 
 

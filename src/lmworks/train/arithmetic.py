@@ -10,14 +10,15 @@ from torch import nn
 
 from lmworks.base import machine
 from lmworks.base.journal import RunFolder
-from lmworks.kernels import library, product_rates
-from lmworks.kernels.matmul import (
+from lmworks.base.processor import use_threads
+from lmworks.kernels import native_module, product_rates
+from lmworks.kernels.matmul import available
+from lmworks.kernels.product_shapes import (
     FORWARD,
     INPUT_GRADIENT,
     TOKENS,
     WEIGHT_GRADIENT,
     ProductShape,
-    available,
     token_class,
 )
 from lmworks.model import sizes
@@ -25,8 +26,8 @@ from lmworks.model.attention import Attention
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
-from lmworks.model.frozen_layers import StoredLinear
 from lmworks.model.products import has_lora_term
+from lmworks.model.stored_layers import StoredLinear
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, with_row_tokens
 
@@ -59,9 +60,9 @@ def of_run(network: Transformer, run: RunFolder, settings: TrainSettings, device
     """
     before = next(iter(run.events("session")), None)
     if before is not None:
-        machine.use_threads(settings.threads or before["threads"])
+        use_threads(settings.threads or before["threads"])
         return Arithmetic(str(before["precision"]), str(before["precision_reason"]), before.get("providers", {}))
-    machine.use_threads(settings.threads)
+    use_threads(settings.threads)
     rates = product_rates.fastest_rates() if settings.precision == "auto" and device.type == "cpu" else None
     precision, reason = machine.choose_precision(settings.precision, device.type, rates)
     start = next(iter(run.events("start")), {})
@@ -90,7 +91,7 @@ def evaluation_providers(network: Transformer) -> dict[str, str]:
 
 
 def _fastest(precision: str, product_shapes: set[ProductShape]) -> dict[str, str]:
-    if library.library() is None or precision not in product_rates.precisions():
+    if native_module.native_module() is None or precision not in product_rates.precisions():
         return {}
     shapes = {str(shape) for shape in product_shapes}
     if not shapes:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder, need_room, sha256
+from lmworks.base.files import atomic_folder, check_disk_space, sha256
 from lmworks.base.journal import RunFolder
 
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
@@ -45,7 +45,7 @@ def save(run: RunFolder, step: int, state: State) -> Path:
     final = run.checkpoints / f"{NAME}{step}"
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     size = sum(tensor.nbytes for tensor in state.tensors.values())
-    need_room(run.checkpoints, size, f"the checkpoint of step {step}")
+    check_disk_space(run.checkpoints, size, f"the checkpoint of step {step}")
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()}
     with atomic_folder(final) as folder:
         save_file(tensors, folder / TENSORS)

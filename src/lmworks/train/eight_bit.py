@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from lmworks.kernels.dispatch import to_dlpack
-from lmworks.kernels.library import library
+from lmworks.kernels.native_module import native_module
 
 BLOCK = 256  # numbers that share a scale
 DECADES = 7  # powers of ten below 1 that the levels cover
@@ -151,4 +151,4 @@ def adamw_step(
         scalars: of this step.
     """
     arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]
-    library().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *scalars)
+    native_module().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *scalars)

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from lmworks.base import machine, process_memory
+from lmworks.base import process_memory, processor
+from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
 from lmworks.data.sampler import BatchSampler
-from lmworks.kernels import library, matmul, product_rates
-from lmworks.model.frozen_layers import stored_layers
+from lmworks.kernels import matmul, native_module, product_rates
+from lmworks.model.stored_layers import stored_layers
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
 from lmworks.train import arithmetic, checkpoint, identity, optimizers, rate_finder
@@ -103,13 +104,13 @@ def train(
     network.recompute_lowest(settings.recompute)
     try:
         with (
-            cast_frozen_weights(network, run_arithmetic.precision) as originals,
+            cast_frozen_weights(network, run_arithmetic.precision) as original_bytes,
             matmul.providers(run_arithmetic.providers),
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
             training = _Training(
-                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, originals
+                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, original_bytes
             )
             return training.run_session(stop_requested)
     finally:
@@ -138,7 +139,7 @@ class _Training:
         device: torch.device,
         transform: ExampleTransform | None,
         run_arithmetic: Arithmetic,
-        originals: int,
+        original_bytes: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
@@ -153,7 +154,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, originals, hooks.library_bytes)
+        self.memory = PeakMemory(network, original_bytes, hooks.library_bytes)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
@@ -179,8 +180,8 @@ class _Training:
         self._resume()
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
-        self.run.write("session", **self._opening())
-        meter = machine.EnergyMeter()
+        self.run.write("session", **self._session_entries())
+        meter = EnergyMeter()
         meter.start()
         first = self.step
         try:
@@ -332,7 +333,7 @@ class _Training:
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before = self.run.events("session")[-1]
-            for name, now in (("kernels", library.describe()), ("machine", machine.identity())):
+            for name, now in (("kernels", native_module.describe()), ("machine", processor.identity())):
                 if before.get(name) not in (None, now):
                     text = f"other {name} than before ({now}; before: {before[name]}): the last digits may differ"
                     self.progress.say(text)
@@ -371,7 +372,7 @@ class _Training:
             checkpoint.restore(checkpoint.read(self.run, best).tensors, self.named)
             self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
 
-    def _opening(self) -> dict[str, Any]:
+    def _session_entries(self) -> dict[str, Any]:
         stored = sum(prod(layer.storage.shape) for _, layer in stored_layers(self.network))
         parameters = stored + sum(parameter.numel() for parameter in self.network.parameters())
         return {
@@ -384,8 +385,8 @@ class _Training:
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),
-            "kernels": library.describe(),
-            "machine": machine.identity(),
+            "kernels": native_module.describe(),
+            "machine": processor.identity(),
             "providers": self.arithmetic.providers,
         }
 

@@ -1,7 +1,7 @@
 """Losses: pure functions of a network and a batch, independent of optimizer, loop and task.
 
-A loss is a sum of named terms, each a cross-entropy: that of the language head, which causal, masked, span and
-instruction training share, and one for each classification head that has labels in the batch. The language head runs
+A loss is a sum of named terms: the cross-entropy of the language head, which causal, masked, span and instruction
+training share, and one for each head that has labels in the batch (model/heads). The language head runs
 only at tokens whose weight is not zero, and only a chunk of their logits exists at a time (model/chunks).
 """
 
@@ -19,9 +19,10 @@ from lmworks.kernels.matmul import matmul
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
 from lmworks.model.forward import hidden_states
-from lmworks.model.frozen_layers import StoredLinear, product, transposed_product
+from lmworks.model.heads import head_losses
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import DenseStorage, WeightStorage
+from lmworks.model.stored_layers import StoredLinear, product, transposed_product
 from lmworks.model.transformer import Transformer
 
 
@@ -30,7 +31,7 @@ class Term(NamedTuple):
 
     Attributes:
         total: sum of weight * -log p(target) in nats, a float32 scalar with gradient.
-        weight: sum of the weights; of a classification head the number of labels.
+        weight: sum of the weights; of other heads the number of labels, or of documents with a span.
     """
 
     total: torch.Tensor
@@ -57,8 +58,8 @@ def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
         by_name[LANGUAGE] = Term(language_loss(network, head_input, targets, weights), float(weights.sum()))
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places)).float()
-        total = functional.cross_entropy(logits, labels.classes, reduction="sum")
-        by_name[name] = Term(total, len(labels.classes))
+        losses = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
+        by_name[name] = Term(losses.nats.sum(), labels.weight)
     return by_name
 
 
@@ -68,7 +69,7 @@ def weights_of(batches: Iterable[Batch]) -> dict[str, float]:
     for batch in batches:
         weights[LANGUAGE] += float(batch.weights.sum())
         for name, labels in batch.labels.items():
-            weights[name] = weights.get(name, 0.0) + len(labels.classes)
+            weights[name] = weights.get(name, 0.0) + labels.weight
     return weights
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lmworks.adapt.registry import METHODS, default
-from lmworks.base.figures import parse_storage
+from lmworks.base.figures import parse_byte_size
 from lmworks.base.seeds import Seed
 from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import DEFAULT_ROW_TOKENS, row_tokens
@@ -113,7 +113,7 @@ class TrainSettings(OptimizerSettings):
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_storage(value)
+            parse_byte_size(value)
         return value
 
     @model_serializer(mode="wrap")
@@ -131,7 +131,7 @@ class TrainSettings(OptimizerSettings):
     @property
     def trim_above(self) -> int | None:
         """Bytes above which freed pages are returned to the system before each row; None without a memory budget."""
-        return None if self.memory is None else round(TRIM * parse_storage(self.memory))
+        return None if self.memory is None else round(TRIM * parse_byte_size(self.memory))
 
     @property
     def row_capacity(self) -> int:

@@ -28,36 +28,37 @@ struct Element<Bf16Pair> {
     static constexpr Size NUMBERS = 2;
 };
 
-// c[r][j] = (accumulate ? c[r][j] : 0) + sum_k a[r * a_row + k * a_column] * b[k * b_row + j], for TILE_ROWS rows r
-// and N * W columns j; strides and depth count elements
-template <int N, class E>
-inline void micro_kernel(const E* a, Size a_row, Size a_column, const E* b, Size b_row, float* c, Size c_row,
-                         Size depth, bool accumulate) {
-    Vec sums[TILE_ROWS][N];
-    for (int r = 0; r < TILE_ROWS; ++r)
-        for (int n = 0; n < N; ++n) sums[r][n] = accumulate ? load(c + r * c_row + n * W) : Vec{};
+// A tile of c, R rows and N vectors = addend (null: zeros) + a b: element (r, k) of a is a[r * a_row + k * a_column], row
+// k of b begins at b + k * b_row. Strides and depth count elements; the addend may be c.
+template <int R, int N, class E>
+inline void multiply_tile(const E* a, Size a_row, Size a_column, const E* b, Size b_row, Size depth, const float* addend,
+                          Size addend_row, float* c, Size c_row) {
+    Vec sums[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) sums[r][n] = addend ? load(addend + r * addend_row + n * W) : Vec{};
     for (Size k = 0; k < depth; ++k) {
         decltype(load(b)) b_vectors[N];
         for (int n = 0; n < N; ++n) b_vectors[n] = load(b + k * b_row + n * W);
-        for (int r = 0; r < TILE_ROWS; ++r) {
+        for (int r = 0; r < R; ++r) {
             const E a_element = load_element(a + r * a_row + k * a_column);
             for (int n = 0; n < N; ++n) sums[r][n] = add_product(sums[r][n], a_element, b_vectors[n]);
         }
     }
-    for (int r = 0; r < TILE_ROWS; ++r)
+    for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) store(c + r * c_row + n * W, sums[r][n]);
 }
 
-// The same for up to TILE_COLUMNS columns; reads and writes whole vectors.
+// c = (accumulate ? c : 0) + a b for TILE_ROWS rows and up to TILE_COLUMNS columns; reads and writes whole vectors.
 template <class E>
 inline void gemm_tile(const E* a, Size a_row, Size a_column, const E* b, Size b_row, float* c, Size c_row, Size columns,
                       Size depth, bool accumulate) {
-    constexpr Size THREE = std::min<Size>(3, TILE_VECTORS);
+    constexpr int ROWS = TILE_ROWS, THREE = std::min<int>(3, TILE_VECTORS), ALL = TILE_VECTORS;
+    const float* addend = accumulate ? c : nullptr;
     switch ((columns + W - 1) / W) {
-        case 1: return micro_kernel<1>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
-        case 2: return micro_kernel<2>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
-        case 3: return micro_kernel<THREE>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
-        default: return micro_kernel<TILE_VECTORS>(a, a_row, a_column, b, b_row, c, c_row, depth, accumulate);
+        case 1: return multiply_tile<ROWS, 1>(a, a_row, a_column, b, b_row, depth, addend, c_row, c, c_row);
+        case 2: return multiply_tile<ROWS, 2>(a, a_row, a_column, b, b_row, depth, addend, c_row, c, c_row);
+        case 3: return multiply_tile<ROWS, THREE>(a, a_row, a_column, b, b_row, depth, addend, c_row, c, c_row);
+        default: return multiply_tile<ROWS, ALL>(a, a_row, a_column, b, b_row, depth, addend, c_row, c, c_row);
     }
 }
 

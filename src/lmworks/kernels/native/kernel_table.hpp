@@ -14,7 +14,7 @@ struct Bf16 {
     std::uint16_t bits;
 };
 
-// Numbers of the activations, as in NATIVE_ACTIVATIONS of kernels/library.py.
+// Numbers of the activations, as in NATIVE_ACTIVATIONS of kernels/native_module.py.
 enum Activation : int { GELU, GELU_TANH, SILU, RELU, ACTIVATIONS };
 
 // Quantized formats, as in FORMATS of kernels/quantized.py: numbers and bytes of a block.

@@ -18,30 +18,18 @@ constexpr Size ITEMS_PER_THREAD = 4;  // at least, if there are enough panels, s
 
 // A tile of c, R rows and N vectors = addend (null: zeros) + a b, with b a panel (depth, TILE_COLUMNS).
 template <int R, int N>
-inline void multiply_tile(const float* a, Size a_row, Size a_column, const float* b, Size depth, const float* addend,
-                          Size addend_row, float* c, Size c_row) {
-    Vec sums[R][N];
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) sums[r][n] = addend ? load(addend + r * addend_row + n * W) : Vec{};
-    for (Size k = 0; k < depth; ++k) {
-        Vec b_vectors[N];
-        for (int n = 0; n < N; ++n) b_vectors[n] = load(b + k * TILE_COLUMNS + n * W);
-        for (int r = 0; r < R; ++r) {
-            const float a_value = a[r * a_row + k * a_column];
-            for (int n = 0; n < N; ++n) sums[r][n] += a_value * b_vectors[n];
-        }
-    }
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) store(c + r * c_row + n * W, sums[r][n]);
+void multiply_panel(const float* a, Size a_row, Size a_column, const float* b, Size depth, const float* addend,
+                    Size addend_row, float* c, Size c_row) {
+    multiply_tile<R, N>(a, a_row, a_column, b, TILE_COLUMNS, depth, addend, addend_row, c, c_row);
 }
 
-using TileKernel = decltype(&multiply_tile<1, 1>);
+using TileKernel = decltype(&multiply_panel<1, 1>);
 
 template <int R>
 TileKernel tile_kernel(Size vectors) {
     constexpr int TWO = std::min<int>(2, TILE_VECTORS), THREE = std::min<int>(3, TILE_VECTORS);
-    constexpr TileKernel kernels[] = {multiply_tile<R, 1>, multiply_tile<R, TWO>, multiply_tile<R, THREE>,
-                                      multiply_tile<R, TILE_VECTORS>};
+    constexpr TileKernel kernels[] = {multiply_panel<R, 1>, multiply_panel<R, TWO>, multiply_panel<R, THREE>,
+                                      multiply_panel<R, TILE_VECTORS>};
     return kernels[vectors - 1];
 }
 
@@ -105,10 +93,10 @@ struct MatmulBlock {
         }
         for (Size panel = first_panel; panel < last_panel; ++panel)
             for (Size r = 0; r < rows; r += TILE_ROWS)
-                multiply_tile_of(tiles + r * tile_step, a_row, a_column, panel, row + r, std::min(TILE_ROWS, rows - r));
+                multiply_tile_at(tiles + r * tile_step, a_row, a_column, panel, row + r, std::min(TILE_ROWS, rows - r));
     }
 
-    void multiply_tile_of(const float* tile, Size a_row, Size a_column, Size panel, Size row, Size rows) const {
+    void multiply_tile_at(const float* tile, Size a_row, Size a_column, Size panel, Size row, Size rows) const {
         const Size column = panel * TILE_COLUMNS, width = std::min(TILE_COLUMNS, columns - column);
         const float *b = panels + column * depth, *begin = addend ? addend + row * addend_row + column : nullptr;
         float* out = c + row * c_row + column;

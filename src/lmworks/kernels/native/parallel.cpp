@@ -58,13 +58,13 @@ const OpenMP& openmp() {  // on other systems the thread pool below is used
 #endif
 
 struct Job {
-    const Work* work;
+    const ItemFunction* compute;
     std::ptrdiff_t items;
     std::atomic<std::ptrdiff_t> next{0};
 
     // Runs work items until none is left; every thread of the team calls it.
     void run_items() {
-        for (std::ptrdiff_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) (*work)(item);
+        for (std::ptrdiff_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) (*compute)(item);
     }
 };
 
@@ -127,9 +127,9 @@ std::atomic<int> pool_threads{static_cast<int>(std::thread::hardware_concurrency
 
 }  // namespace
 
-void parallel_for(std::ptrdiff_t items, const Work& work) {
+void parallel_for(std::ptrdiff_t items, const ItemFunction& compute) {
     const int threads = num_threads();
-    Job job{&work, items};
+    Job job{&compute, items};
     if (items < 2 || threads < 2) {
         job.run_items();
     } else if (openmp().parallel) {

@@ -7,11 +7,11 @@
 
 namespace lmworks {
 
-using Work = std::function<void(std::ptrdiff_t)>;
+using ItemFunction = std::function<void(std::ptrdiff_t)>;  // computes the work item of this number
 
-// Calls work(0) ... work(items - 1) once each on the available threads; returns when all calls have returned.
+// Calls compute(0) ... compute(items - 1) once each on the available threads; returns when all calls have returned.
 // The assignment of these work items to threads is not fixed: results must not depend on it.
-void parallel_for(std::ptrdiff_t items, const Work& work);
+void parallel_for(std::ptrdiff_t items, const ItemFunction& compute);
 
 // Threads that parallel_for() uses. With PyTorch's OpenMP team, torch.set_num_threads changes it.
 int num_threads();

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import lmworks
-from lmworks.kernels.library import API_VERSION, library
+from lmworks.kernels.native_module import API_VERSION, native_module
 
 PACKAGE = Path(lmworks.__file__).parent
-needs_kernels = pytest.mark.skipif(library() is None, reason="the native kernels are not compiled here")
-DESCRIBE = "from lmworks.kernels.library import describe; print(describe())"
+needs_kernels = pytest.mark.skipif(native_module() is None, reason="the native kernels are not compiled here")
+DESCRIBE = "from lmworks.kernels.native_module import describe; print(describe())"
 COMPUTE = """
 import torch
 from lmworks.kernels import norms
@@ -42,7 +42,7 @@ def _copied(tmp_path):
 
 
 def _module_file():
-    return Path(library().__file__)
+    return Path(native_module().__file__)
 
 
 def _write(folder, content):
@@ -107,7 +107,7 @@ def test_instruction_sets_that_are_not_available(copied, setting, fault):
     shutil.copy(_module_file(), folder)
     line = run(DESCRIBE, setting)
     assert line.count(fault) == 1
-    assert line.startswith(library().instruction_sets()[0])
+    assert line.startswith(native_module().instruction_sets()[0])
     if setting == "neon":
         assert run(COMPUTE, setting) == "True\n"
 
@@ -119,13 +119,13 @@ def test_settings_that_are_accepted(copied, setting):
     shutil.copy(_module_file(), folder)
     line = run(DESCRIBE, setting)
     assert "not available" not in line
-    assert line.startswith("portable" if setting == "portable" else library().instruction_sets()[0])
+    assert line.startswith("portable" if setting == "portable" else native_module().instruction_sets()[0])
 
 
 @needs_kernels
 def test_a_module_of_another_version_is_not_used(copied):
     folder, run = copied
     shutil.copy(_module_file(), folder)
-    text = (folder / "library.py").read_text()
-    (folder / "library.py").write_text(text.replace(f"API_VERSION = {API_VERSION}", "API_VERSION = 1000"))
+    text = (folder / "native_module.py").read_text()
+    (folder / "native_module.py").write_text(text.replace(f"API_VERSION = {API_VERSION}", "API_VERSION = 1000"))
     assert "another version of lmworks" in run(DESCRIBE)

@@ -22,7 +22,7 @@ REINSTALL = "pip install --force-reinstall --no-deps lmworks"
 NATIVE_ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
 
 
-def library() -> Any:
+def native_module() -> Any:
     """The compiled module with its instruction set selected; None where PyTorch computes."""
     return _load()[0]
 
@@ -34,7 +34,7 @@ def fault() -> str:
 
 def describe() -> str:
     """One line for people: instruction set and threads. Import torch before, so that the kernels share its threads."""
-    module = library()
+    module = native_module()
     if module is None:
         return f"none: {fault()}"
     sets, threads = ", ".join(module.instruction_sets()), f"{module.num_threads()} threads ({module.thread_pool()})"

@@ -56,18 +56,18 @@ def rates(
     for precision in precisions:
         by_provider = {name: rate(shapes, precision, name, tokens, repeats) for name in available(precision)}
         result[precision] = max(by_provider.values())
-        result |= {f"{precision} by {name}": measured for name, measured in by_provider.items()}
+        result |= {f"{precision} by {name}": speed for name, speed in by_provider.items()}
     return result
 
 
 def main() -> None:
     import arms
 
-    from lmworks.base import machine
+    from lmworks.base.processor import use_threads
     from lmworks.families.folder import read_config
     from lmworks.model.sizes import linears
 
-    machine.use_threads()
+    use_threads()
     shapes = [(linear.inputs, linear.outputs) for linear in linears(read_config(arms.reference_folder()))]
     print(json.dumps(rates(shapes, sys.argv[1:])))
 

@@ -1,0 +1,123 @@
+"""Vectors of many texts: by length, with the fastest matrix products of this machine, and their files."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.evaluate import progress
+from lmworks.families.sentence_pooling import SentencePooling
+from lmworks.generate.embed import Pooling, pooling_of, text_ids, vectors_of
+from lmworks.generate.encode import context_of
+from lmworks.kernels import matmul
+from lmworks.train.arithmetic import evaluation_providers
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+MEASURED_TOKENS = 20_000  # fewer are read sooner than matrix products are measured
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of texts, and how they were made.
+
+    Attributes:
+        matrix: (n, E) float32, a row for each text in the order given.
+        pooling: how a text's states became its vector.
+        tokens: read in all, special tokens among them.
+        cut: how many texts were longer than ``limit`` tokens and cut there.
+        limit: most tokens of a text; None where the model has no such limit.
+        seconds: that it took.
+    """
+
+    matrix: np.ndarray
+    pooling: SentencePooling
+    tokens: int
+    cut: int
+    limit: int | None
+    seconds: float
+
+
+def embed_texts(
+    model: LanguageModel,
+    texts: Sequence[str],
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    max_tokens: int | None = None,
+) -> Vectors:
+    """Vectors of texts with any model; progress goes to a listener of evaluate/progress.
+
+    Args:
+        model: opened.
+        texts: in any order: they are read by length.
+        pooling, normalize: as ``model.embed``.
+        max_tokens: longer texts are cut; default: what a sentence encoder's folder says, else the model's context.
+
+    Raises:
+        InputError: there is no text, one has no token, or ``pooling`` is "none".
+    """
+    if pooling == "none":
+        raise InputError("texts have unequal numbers of tokens", "pooling", "take mean, cls or last")
+    if not texts:
+        raise InputError("there is no text", "texts", "give at least one")
+    network = model.network.eval()
+    way = pooling_of(pooling, normalize, model.pooling)
+    limit = max_tokens or way.max_tokens or context_of(network)
+    started = time.perf_counter()
+    ids, cut = text_ids(network, model.tokenizer, texts, way, limit)
+    tokens = sum(map(len, ids))
+    measured = model.device.type == "cpu" and tokens >= MEASURED_TOKENS
+    with matmul.providers(evaluation_providers(network) if measured else {}):
+        progress.begin("texts", len(ids))
+        matrix = vectors_of(network, ids, way, progress.report)
+    return Vectors(matrix.numpy(), way, tokens, cut, limit, time.perf_counter() - started)
+
+
+def check_path(path: str | Path) -> Path:
+    """A path for vectors, by its ending.
+
+    Raises:
+        InputError: it is neither .npy nor .parquet.
+    """
+    path = Path(path)
+    if path.suffix not in (".npy", ".parquet"):
+        hint = "name it F.npy (numpy.load reads it) or F.parquet (with text and place of each row)"
+        raise InputError(f"{path.name} is neither .npy nor .parquet", "--out", hint)
+    return path
+
+
+def write_vectors(
+    path: str | Path, vectors: Vectors, texts: Sequence[str], places: Sequence[str], about: dict[str, Any]
+) -> Path:
+    """Write vectors wholly or not at all.
+
+    ``.npy``: the matrix. ``.parquet``: the columns text, place and vector (a list of E float32); ``about`` stands as
+    JSON in the file's metadata under ``lmworks``.
+
+    Raises:
+        InputError: another ending, or the place cannot be written.
+    """
+    path, content = check_path(path), io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(content, vectors.matrix, allow_pickle=False)
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        flat = pyarrow.array(vectors.matrix.reshape(-1))
+        column = pyarrow.FixedSizeListArray.from_arrays(flat, vectors.matrix.shape[1])
+        table = pyarrow.table({"text": list(texts), "place": list(places), "vector": column})
+        table = table.replace_schema_metadata({"lmworks": json.dumps(about, ensure_ascii=False)})
+        parquet.write_table(table, content)
+    atomic_write(path, content.getvalue())
+    return path

@@ -1,0 +1,55 @@
+"""What a classifier says of a text, and the interface of every classifier of texts. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes:
+        label: the likeliest label.
+        probabilities: label -> probability, of all labels.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Gives each text one of its labels: a network with a classification head, or a model of word counts.
+
+    Attributes:
+        labels: C names, in the order of the columns of the probabilities.
+    """
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """What it says of each text."""
+        ...
+
+
+def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+    """Predictions from probabilities.
+
+    Args:
+        probabilities: (N, C).
+        labels: C names.
+    """
+    return [
+        Prediction(labels[best], dict(zip(labels, row, strict=True)))
+        for best, row in zip(probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+    ]
+
+
+def probability_matrix(predicted: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+    """(N, C) probabilities in the order of ``labels``; a label that the classifier does not know has none."""
+    rows = [[prediction.probabilities.get(label, 0.0) for label in labels] for prediction in predicted]
+    return np.array(rows, dtype=np.float64).reshape(len(predicted), len(labels))
