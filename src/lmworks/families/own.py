@@ -53,7 +53,8 @@ def _table(config: ModelConfig) -> list[Row]:
     if config.language_head and config.head_bias:
         rows.append(Rename("lm_head.bias", "head_bias"))
     for head in config.heads:
-        rows += [Rename(f"heads.{head.name}.{part}", f"heads.{head.name}.{part}") for part in ("weight", "bias")]
+        parts = ["weight", *["bias"] * head.bias, *["dense.weight", "dense.bias"] * (head.dense is not None)]
+        rows += [Rename(f"heads.{head.name}.{part}", f"heads.{head.name}.{part}") for part in parts]
     return expand(rows, config.num_hidden_layers)
 
 
