@@ -283,10 +283,9 @@ class NewModel(Source):
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Train or open the tokenizer, and initialize weights with the seed of training."""
-        self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
-        if self.tokenizer_settings.source is not None:
-            self.tokenizer_event = {"source": self.tokenizer_settings.source, "vocab_size": tokenizer.vocab_size}
-            self.notes.append(f"tokenizer of {self.tokenizer_settings.source}, {tokenizer.vocab_size:,} ids")
+        self.tokenizer, self.tokenizer_event, notes = tokenizer_of_new(self.tokenizer_settings, rows, self.family.name)
+        self.notes += notes
+        tokenizer = self.tokenizer
         config = self.settings.config(tokenizer.vocab_size)
         ids = self._special_ids(task, tokenizer)
         self.family.write_config(config, ids)
@@ -295,21 +294,6 @@ class NewModel(Source):
         self.network = network.eval()
         name = str(self.recipe.name)
         return LanguageModel(self.network, tokenizer, self.family, name, name, hf_config=ids, generation=ids)
-
-    def _trained_tokenizer(self, rows: Table) -> Tokenizer:
-        try:
-            texts = list(texts_of(row.values for row in rows.rows))
-            trained, notes = _train(self.tokenizer_settings, texts, self.family.name)
-        except InputError as error:
-            hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
-            raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
-        self.tokenizer_event = {
-            "source": "trained on the training rows",
-            "kind": self.tokenizer_settings.kind,
-            "vocab_size": trained.tokenizer.vocab_size,
-        }
-        self.notes += [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
-        return trained.tokenizer
 
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, under their names in config.json and generation_config.json."""
@@ -330,6 +314,31 @@ class NewModel(Source):
     def save_for_resuming(self, folder: Path) -> None:
         """Save the tokenizer."""
         self.tokenizer.save(folder / TOKENIZER)
+
+
+def tokenizer_of_new(new: NewTokenizer, rows: Table, family: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+    """The tokenizer of a new model, opened or trained; its entry in the journal, and notes for the user.
+
+    Args:
+        new: of the recipe.
+        rows: training rows.
+        family: whose special tokens a trained one has.
+
+    Raises:
+        InputError: it cannot be opened, or not be trained by these settings on these rows.
+    """
+    if new.source is not None:
+        tokenizer = tokenizer_of(new.source)
+        event = {"source": new.source, "vocab_size": tokenizer.vocab_size}
+        return tokenizer, event, [f"tokenizer of {new.source}, {tokenizer.vocab_size:,} ids"]
+    try:
+        trained, notes = _train(new, list(texts_of(row.values for row in rows.rows)), family)
+    except InputError as error:
+        hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
+        raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
+    vocab_size = trained.tokenizer.vocab_size
+    event = {"source": "trained on the training rows", "kind": new.kind, "vocab_size": vocab_size}
+    return trained.tokenizer, event, [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
 
 
 def _train(new: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
