@@ -71,7 +71,13 @@ def _presets(names: list[str]) -> None:
         layers = str(model.num_hidden_layers) + (f"+{model.num_decoder_layers}" if model.num_decoder_layers else "")
         kind = tokenizer.kind
         vocabulary = f"{kind} {ids:,}" if tokenizer.vocab_size else kind
-        shape = (layers, model.hidden_size, model.num_attention_heads, model.max_position_embeddings)
+        attends = model.layer == "attention"
+        shape = (
+            layers,
+            model.hidden_size,
+            model.num_attention_heads if attends else model.layer,
+            model.max_position_embeddings,
+        )
         rows.append((name, recipe.family, recipe.task.name, *shape, vocabulary, size))
         about.append(f"{name}: {preset.about}.\n    {preset.citation}. Published: {preset.published}.")
     heads = ("preset", "names of", "task", "layers", "hidden", "heads", "context", "vocabulary", "parameters")
