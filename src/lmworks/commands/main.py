@@ -56,7 +56,7 @@ GROUPS = {
         "data": Verb("data", True, "what a model will see of a file; the named data sets"),
         "tokenizer": Verb("tokenizer", True, "train a tokenizer, show how one splits a text, compare several"),
         "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
-        "vectors": Verb("vectors", True, "static word vectors: train on a text, neighbours, analogies"),
+        "vectors": Verb("vectors", True, "static word vectors: train, neighbours, analogies, evaluate"),
         "recipe": Verb("recipes", True, "recipes and presets: show one, list them, their schema"),
         "doctor": Verb("doctor", False, "which computer this is, and how fast"),
     },
