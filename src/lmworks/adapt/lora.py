@@ -92,6 +92,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.model.surgery import put
 
         adapters.refuse_second(network)
+        adapters.refuse_cells(network, "LoRA")
         names = self.adapted_linears(network)
         network.requires_grad_(False)
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
