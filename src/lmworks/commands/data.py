@@ -141,7 +141,7 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
     task = registry.task_class(settings.name)
     follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
     parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": task.architecture, **parts})
+    fitting = config.model_copy(update={"architecture": task.architectures[0], **parts})
     registry.choose(settings, table.kind, fitting, lambda: tokenizer, table.name)
     return task(settings, tokenizer, fitting)
 
@@ -152,7 +152,7 @@ def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) ->
 
     from lmworks.commands.examples import Printer, print_counts
 
-    if not task.is_random and task.architecture == "decoder":
+    if not task.is_random and task.architectures == ("decoder",):
         for number, example in enumerate(examples.items[: args.examples], 1):
             _print_example(number, example, task.tokenizer, args)
         _print_report(examples)

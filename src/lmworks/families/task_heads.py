@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row
@@ -23,6 +23,22 @@ PROBLEMS: dict[str, ProblemType] = {
     "regression": "regression",
 }
 DEFAULT_LABELS = 2  # classes without id2label have so many
+
+
+class HeadRequest(NamedTuple):
+    """The head that a task needs.
+
+    Attributes:
+        name: SEQUENCE, TOKENS or SPANS.
+        size: its outputs.
+        problem: what they mean.
+        labels: their names.
+    """
+
+    name: str
+    size: int
+    problem: ProblemType
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
