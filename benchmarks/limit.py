@@ -56,7 +56,7 @@ def rates(
     for precision in precisions:
         by_provider = {name: rate(shapes, precision, name, tokens, repeats) for name in available(precision)}
         result[precision] = max(by_provider.values())
-        result |= {f"{precision} by {name}": measured for name, measured in by_provider.items()}
+        result |= {f"{precision} by {name}": speed for name, speed in by_provider.items()}
     return result
 
 

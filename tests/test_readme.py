@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lmworks.tasks.figures import BITS, GENERAL_BITS, LOSS
+
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
@@ -72,3 +74,17 @@ def test_the_readme_runs(title, smollm2, tmp_path):
         run(words)
     for text in blocks(TRIED[title], "python"):
         run([sys.executable, "-c", text])
+
+
+def test_the_card_is_the_one_that_the_demo_printed() -> None:
+    """The lines of the README's table stand in docs/demo.md, and the labels are the card's own."""
+    rows = re.findall(r"^\| (.+) \|$", README.read_text(encoding="utf-8").partition("| on rows not")[2], flags=re.M)
+    table = [[cell.strip() for cell in row.split("|")] for row in rows[:4]]
+    printed = (README.parent / "docs/demo.md").read_text(encoding="utf-8")
+    assert [cells[0] for cells in table] == [
+        "chrF",
+        *(f"{figure.title}, {figure.unit}" for figure in (LOSS, BITS, GENERAL_BITS)),
+    ]
+    for cells in table:
+        pattern = r"\s+".join(re.escape(cell) for cell in cells if cell)
+        assert re.search(rf"^{pattern}$", printed, flags=re.M), cells

@@ -1,8 +1,9 @@
 """lmworks: language models on the machine you have.
 
-The public names, each imported when it is first used: load opens any model (a LanguageModel), plan estimates what a run
-will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume goes on with a run that was
-stopped, report gives a run's card. What a person can correct is raised as InputError.
+The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
+plan estimates what a run will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume
+goes on with a run that was stopped, report gives a run's card, word_vectors opens a file of word vectors. What a person
+can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -12,15 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
+    from lmworks.baselines.word_vectors import WordVectors as WordVectors
+    from lmworks.baselines.word_vectors import open_vectors as word_vectors
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
     from lmworks.run.api import pretrain as pretrain
+    from lmworks.run.api import resume as resume
     from lmworks.run.api import tune as tune
-    from lmworks.run.checkpoint_model import load as load
-    from lmworks.run.pipeline import resume as resume
+    from lmworks.run.load import load as load
 
-__all__ = ["InputError", "LanguageModel", "__version__", "load", "plan", "pretrain", "report", "resume", "tune"]
+__all__ = [
+    "InputError",
+    "LanguageModel",
+    "WordVectors",
+    "__version__",
+    "load",
+    "plan",
+    "pretrain",
+    "report",
+    "resume",
+    "tune",
+    "word_vectors",
+]
 
 # For each shape of a bfloat16 product, oneDNN keeps compiled code and descriptors, and PyTorch the same again. By
 # default both keep many shapes, and each new row length has several, so memory would grow by hundreds of MB. A row
@@ -31,12 +46,14 @@ for _name, _shapes in (("LRU_CACHE_CAPACITY", 1), ("ONEDNN_PRIMITIVE_CACHE_CAPAC
 _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
-    "load": ("lmworks.run.checkpoint_model", "load"),
+    "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
+    "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),
     "report": ("lmworks.reports.card", "build"),
-    "resume": ("lmworks.run.pipeline", "resume"),
+    "resume": ("lmworks.run.api", "resume"),
     "tune": ("lmworks.run.api", "tune"),
+    "word_vectors": ("lmworks.baselines.word_vectors", "open_vectors"),
 }
 """Public name -> the module that has it, and its name there."""
 

@@ -1,5 +1,6 @@
 """Adapters on whole networks: the base within, merging, and folders that peft and we open alike."""
 
+import inspect
 import json
 
 import pytest
@@ -239,6 +240,34 @@ def test_missing_unexpected_and_damaged_tensors_are_refused(saved):
     path.unlink()
     with pytest.raises(InputError, match="missing"):
         load_adapter(make_pair("llama")[1], folder, family)
+
+
+def test_the_hints_on_adapters_can_be_followed(saved):
+    from lmworks.adapt import peft_folder
+
+    folder, family = saved
+    network = make_pair("llama")[1]
+    path = folder / "adapter_config.json"
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"peft_type": "IA3"}))
+    for read in (load_adapter, lambda network, *rest: peft_folder.read(*rest, network.config)):
+        with pytest.raises(InputError, match="IA3") as caught:
+            read(network, folder, family)
+        assert caught.value.hint == "give an adapter of type LORA"
+    path.write_text(kept)
+    factors, _ = peft_folder.read(folder, family, network.config)
+    update = next(iter(factors.values()))
+    unknown = factors | {"layers.0.self_attn.extra_proj": update}
+    with pytest.raises(InputError, match="no place for an adapter") as caught:
+        peft_folder.write(folder, unknown, dict.fromkeys(unknown, 24), family, network.config)
+    assert caught.value.hint == "leave extra_proj out of lora.target_modules"
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(InputError, match="missing") as caught:
+        load_adapter(network, folder, family)
+    name = caught.value.hint.partition("with ")[2].partition("=")[0]
+    peft = pytest.importorskip("peft")
+    assert name in inspect.signature(peft.PeftModel.save_pretrained).parameters
+    assert hasattr(peft.tuners.lora.LoraModel, peft_folder.MERGE.partition("(")[2].partition(")")[0])
 
 
 def test_another_models_adapter_is_refused(saved):

@@ -54,8 +54,7 @@ def test_rows_hold_whole_documents_within_their_room(sizes, room):
 def test_packed_predicts_what_padded_predicts(sizes, room):
     documents = [document(size, 100 * number) for number, size in enumerate(sizes)]
     packed = sorted(triple for batch in pack(documents, room) for triple in predictions(batch))
-    for side in ("left", "right"):
-        assert predictions(pad(documents, 7, side)) == packed
+    assert predictions(pad(documents, 7)) == packed
     expected = [
         (int(example.ids[place]), int(example.ids[place + 1]), place)
         for example in documents
@@ -65,13 +64,11 @@ def test_packed_predicts_what_padded_predicts(sizes, room):
     assert packed == sorted(expected)
 
 
-def test_padding_is_on_the_requested_side():
-    batch = pad([document(4), document(2, 50)], pad_id=9, side="left")
-    assert batch.ids.tolist() == [[0, 1, 2], [9, 9, 50]]
-    assert batch.segments.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert batch.tokens == 4
+def test_padding_is_on_the_right():
     batch = pad([document(4), document(2, 50)], pad_id=9)
     assert batch.ids.tolist() == [[0, 1, 2], [50, 9, 9]]
+    assert batch.segments.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.tokens == 4
 
 
 def test_few_rows_are_needed():
@@ -124,8 +121,7 @@ def test_packed_says_of_every_kind_what_padded_says(sizes, room):
         ]
         batches = pack(documents, room)
         packed = sorted(output for batch in batches for output in documents_of(batch))
-        for side in ("left", "right"):
-            assert documents_of(pad(documents, 7, side)) == packed
+        assert documents_of(pad(documents, 7)) == packed
         for batch in batches:
             count = int(batch.segments.max())
             sources = batch.source.ids.shape[1] if with_source else 0
@@ -171,6 +167,6 @@ def test_labels_stand_at_any_tokens_that_pass_through_the_network():
     (batch,) = pack([first, second], 20)
     joined = batch.labels["tag"]
     assert (joined.places.tolist(), joined.classes.tolist(), joined.weight) == ([0, 2, 3, 5], [4, 5, 4, 5], 4)
-    assert pad([first, second], 0, "left").labels["tag"].places.tolist() == [1, 3, 4, 6]
+    assert pad([first, second], 0).labels["tag"].places.tolist() == [0, 2, 4, 6]
     with pytest.raises(ValueError, match="head tag stands at a token that does not pass"):
         pack([replace(document(3), labels={"tag": tags})], 20)

@@ -150,5 +150,6 @@ def test_choices_are_as_likely_as_their_tokens(network: Transformer) -> None:
 def test_choices_that_do_not_fit_are_named(network: Transformer) -> None:
     with pytest.raises(InputError, match=r"prompt 2: 130 tokens.*128"):
         scoring.choice_likelihoods(network, [[1], [1] * 129], [[[2]], [[2]]])
-    with pytest.raises(InputError, match="prompt 1"):
-        scoring.choice_likelihoods(network, [[]], [[[2]]])
+    for prompt, choice in (([], [2]), ([2], [])):
+        with pytest.raises(InputError, match=r"prompt 1: .*\n.*at least one token"):
+            scoring.choice_likelihoods(network, [prompt], [[choice]])

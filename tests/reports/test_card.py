@@ -16,6 +16,22 @@ def _measure(built: dict, key: str) -> dict:
     return next(m for m in built["measures"] if m["key"] == key)
 
 
+def test_what_was_done_once_before_the_run_has_lines_of_its_own(make_run, run_events) -> None:
+    events = run_events()
+    events[0]["preparation"] = {"fetching the model": 31.0, "measuring this machine": 15.0}
+    events.append({"event": "resume", "preparation": {"measuring this machine": 5.0}})
+    built = card.build(make_run(events))
+    assert built["costs"]["preparation"] == {"fetching the model": 31.0, "measuring this machine": 20.0}
+    lines = dict(facts.of_cost(built))
+    assert lines["before: fetching the model"].startswith("31.0 s")
+    assert lines["before: measuring this machine"].startswith("20.0 s")
+    built["costs"]["preparation"] = {}
+    assert set(lines) - set(dict(facts.of_cost(built))) == {
+        "before: fetching the model",
+        "before: measuring this machine",
+    }
+
+
 def test_a_finished_run(make_run, run_events) -> None:
     events = run_events()
     built = card.build(make_run(events))
@@ -182,7 +198,7 @@ def test_a_loss_that_is_no_number_is_left_out(make_run, run_events) -> None:
     [
         (80, 80, "80"),
         (80, None, "80"),  # of an older run
-        (200, 80, "200, of which 80 are measured"),
+        (200, 80, "200, of which 80 are evaluated"),
         (1, 2915, "1 in 2,915 examples; the table's rows are 80 groups of these"),
         (3, 12, "3 in 12 examples"),
     ],

@@ -85,7 +85,7 @@ def test_a_short_run_is_measured_on_less_and_says_so():
 
 def test_the_note_of_a_short_run_says_only_what_is_less():
     recipe = _recipe(train={"steps": 10}, evaluate={"general_bytes": 5})
-    assert settle_evaluation(recipe, _examples(1000, 250), _examples(4, 250)) == []  # all four are measured
+    assert settle_evaluation(recipe, _examples(1000, 250), _examples(4, 250)) == []  # all four are evaluated
 
 
 def test_a_whole_run_and_what_is_asked_for_are_measured_whole():

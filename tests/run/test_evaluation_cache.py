@@ -30,13 +30,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each evaluation that is measured."""
     calls: list[str] = []
-    original = Evaluation.measure
+    original = Evaluation.run
 
     def measure(evaluation: Evaluation):
         calls.append("measured")
         return original(evaluation)
 
-    monkeypatch.setattr(Evaluation, "measure", measure)
+    monkeypatch.setattr(Evaluation, "run", measure)
     return calls
 
 

@@ -51,9 +51,9 @@ def test_documents_longer_than_a_row_are_said_once_with_their_number():
 
 
 def test_a_limit_that_was_passed_is_measured_anew_once(measured):
-    assert pipeline._limit("float32", 90e9) == 100e9
+    assert pipeline._flops_limit("float32", 90e9) == 100e9
     assert measured == [False]
-    assert pipeline._limit("float32", 285e9) == 250e9
+    assert pipeline._flops_limit("float32", 285e9) == 250e9
     assert measured == [False, False, (*product_rates.limit_shapes("float32"), True), True]
 
 

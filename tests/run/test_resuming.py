@@ -154,7 +154,7 @@ def test_a_run_interrupted_while_it_is_measured_says_how_to_go_on(model, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lmworks.run.evaluation.Evaluation.measure", interrupt)
+        patch.setattr("lmworks.run.evaluation.Evaluation.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             lmworks.tune(str(model), given, out=tmp_path / "run", say=lines.append, **values)
     assert lines[-1].endswith(f"go on with: lmworks resume {tmp_path / 'run'}")

@@ -9,8 +9,8 @@ from tiny_model import QUESTIONS, save_questions, save_tiny, settings
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.run.pipeline import recipe_of
 from lmworks.run.setup import set_up
+from lmworks.run.source import recipe_of
 
 
 @pytest.fixture(scope="module", name="model")

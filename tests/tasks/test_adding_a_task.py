@@ -16,6 +16,7 @@ from lmworks.commands.main import main
 from lmworks.data.documents import Document, Window
 from lmworks.tasks import registry
 from lmworks.tasks.settings import TaskSettings
+from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding_a_task.md"
@@ -65,3 +66,10 @@ def test_it_trains_and_reports(task, tokenizer, tmp_path, capsys):
     assert "the middle of texts from what surrounds it" in (run.folder / "report.html").read_text()
     assert main(["data", "show", str(run.folder), str(text), "--task", "fill_middle", "--draws", "2"]) == 0
     assert "draw 2" in capsys.readouterr().out
+
+
+def test_the_table_has_everything_that_a_task_may_say():
+    table = PAGE.read_text(encoding="utf-8").partition("\n| | |\n")[2].partition("\n\n")[0]
+    said = set(re.findall(r"`(\w+)`", table))
+    names = {name for name in {*vars(Task), *Task.__annotations__} if not name.startswith("_")}
+    assert names - {"sample", "sample_for_evaluation", "mask_rate"} <= said  # these three call what the table names

@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "init_lora_weights": (bool, str),
 }
 # Initializations that also change the base's weights, so that the factors alone do not give the trained model.
+MERGE = "merge it into its base with peft (merge_and_unload), and load the model that is saved then"
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -194,7 +195,8 @@ def _fuse(
     transposed = False
     for name, place in places.items():
         if place is None:
-            raise InputError(f"the format has no place for an adapter on {name}")
+            hint = f"leave {name.rpartition('.')[2]} out of lora.target_modules"
+            raise InputError(f"the format has no place for an adapter on {name}", hint=hint)
         transposed = transposed or place.transpose
         if place.count == 1:
             fused[place.module] = factors[name]
@@ -277,18 +279,17 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     """
     path, config = folder / CONFIG, read_config(folder)
     if config.get("peft_type") != "LORA":
-        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "it is no LoRA adapter")
+        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "give an adapter of type LORA")
     initialization = config.get("init_lora_weights", True)
     if isinstance(initialization, str) and initialization.lower().startswith(CHANGES_BASE):
         hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
         raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
     if config.get("bias", "none") != "none":
-        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), "merge it with peft")
+        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), MERGE)
     supported = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
     unknown = [name for name, value in config.items() if value and name not in supported]
     if unknown:
-        hint = "merge it into its base with peft, and load that"
-        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), hint)
+        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), MERGE)
     return config
 
 
@@ -301,7 +302,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / WEIGHTS
     if not path.exists():
         pickled = (folder / "adapter_model.bin").exists()
-        hint = "convert adapter_model.bin: pickles are never opened here" if pickled else "give the folder peft saved"
+        safetensors = "pickles are never opened here; save the adapter by peft with safe_serialization=True"
+        hint = safetensors if pickled else "give the folder peft saved"
         raise InputError("the adapter's weights are missing", str(path), hint)
     try:
         return load_file(path)
@@ -316,7 +318,7 @@ def _pairs(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, dict[
     for key, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(key)
         if match is None:
-            raise InputError(f"unexpected tensor {key}", str(path), "only LoRA factors of linears are loaded")
+            raise InputError(f"unexpected tensor {key}", str(path), MERGE)
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor
     for module, pair in pairs.items():
         if set(pair) != {"A", "B"}:
@@ -341,7 +343,11 @@ def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> f
 
     expected = by_pattern(config.get("rank_pattern"), config.get("r", 8))
     if expected != rank:
-        raise InputError(f"{module} has rank {rank}, its config says {expected}", str(folder / CONFIG), "save it again")
+        raise InputError(
+            f"{module} has rank {rank}, its config says {expected}",
+            str(folder / CONFIG),
+            "fetch or save the adapter again",
+        )
     alpha = by_pattern(config.get("alpha_pattern"), config.get("lora_alpha", 8))
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 

@@ -101,5 +101,5 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
-        raise InputError(f"peft_type is {kind!r}", place, f"lmworks loads adapters of type {', '.join(by_type)}")
+        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
     return by_type[kind].load(network, folder, family, trainable)

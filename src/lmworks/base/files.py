@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lmworks.base.errors import InputError
 
@@ -131,12 +132,31 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
         InputError: no room, or the place cannot be written.
     """
     data = _utf8(content) if isinstance(content, str) else content
+    with atomic_file(path, len(data)) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """A file that appears at ``path`` when the block ends well, and not at all when it fails; links and folders as for
+    `atomic_write`. The block only writes into it: an OSError in it is taken for one of writing.
+
+    Args:
+        path: the file.
+        size: bytes that it will have, where they are known: for the message of a full disk.
+
+    Yields:
+        the open file, under another name.
+
+    Raises:
+        InputError: no room, or the place cannot be written.
+    """
     path = _target(Path(path))
     make_folder(path.parent)
     aside = _aside(path)
     try:
         with open(aside, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -144,7 +164,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         if is_full(error):
-            raise full_disk(path, len(data)) from error
+            raise full_disk(path, size) from error
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise

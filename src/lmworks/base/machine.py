@@ -36,14 +36,14 @@ def rates(refresh: bool = False) -> Rates:
     """
     key = identity()
     if refresh or key not in _known:
-        _known[key] = measurements.improved(MEASUREMENT, Rates, _measured, refresh)
+        _known[key] = measurements.best_measurement(MEASUREMENT, Rates, _measure, refresh)
     return _known[key]
 
 
 _known: dict[str, Rates] = {}
 
 
-def _measured() -> Rates:
+def _measure() -> Rates:
     with preparation.timed(preparation.MEASURING):
         return measure_apart(threads(), memory()[1])
 

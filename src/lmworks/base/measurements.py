@@ -43,11 +43,13 @@ class Repeatable(Protocol):
         ...
 
 
-Measured = TypeVar("Measured", bound=Repeatable)
+Repeated = TypeVar("Repeated", bound=Repeatable)
 
 
-def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], refresh: bool = False) -> Measured:
-    """A measurement of this machine: from the cache, or made now where there is none; repeated if it was disturbed.
+def best_measurement(
+    name: str, kind: type[Repeated], measure: Callable[[], Repeated], refresh: bool = False
+) -> Repeated:
+    """The best measurement of this machine: from the cache, or made now; repeated if other programs disturbed it.
 
     Args:
         name: of the measurement.
@@ -59,8 +61,8 @@ def improved(name: str, kind: type[Measured], measure: Callable[[], Measured], r
     earlier = None if refresh else _read(key, kind)
     if earlier is not None and (earlier.share >= UNDISTURBED_SHARE or earlier.tries >= TRIES or _is_recent(key)):
         return earlier
-    measured = measure()
-    best = measured if earlier is None else measured.best_of(earlier)
+    latest = measure()
+    best = latest if earlier is None else latest.best_of(earlier)
     _write(key, asdict(best))  # type: ignore[call-overload]
     return best
 

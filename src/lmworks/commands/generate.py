@@ -77,10 +77,9 @@ def note_format(model: LanguageModel, raw: bool) -> None:
 
 def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int = 1) -> None:
     """Say on standard error which texts were cut, and what lets them go on."""
-    config = model.config
-    slides = config.architecture == "decoder" and num_beams == 1
+    context = model.context
+    slides = model.architecture == "decoder" and num_beams == 1
     reasons: Counter[str] = Counter(reply.stop_reason for reply in replies)
-    context = config.max_position_embeddings
     hints = {
         "context": (f"the context of {context} tokens is full", "--slide" if slides else ""),
         "length": (
@@ -93,7 +92,7 @@ def explain_stop(model: LanguageModel, replies: Sequence[Reply], num_beams: int 
             number = f" in {reasons[reason]} of {len(replies)} texts" if len(replies) > 1 else ""
             print(f"stopped: {fault}{number}{f' (hint: {option})' if option else ''}", file=sys.stderr)
     longest = max((reply.usage.prompt_tokens for reply in replies), default=0)
-    if config.architecture == "decoder" and longest > context:
+    if context is not None and model.architecture == "decoder" and longest > context:
         print(f"note: the prompt has {longest} tokens, of which the model read the last {context}", file=sys.stderr)
 
 
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     replies = model.complete(prompts, settings, raw=args.raw)
     asks = model.input_format is not None and model.input_format.asks and not args.raw
-    continues = model.config.architecture == "decoder" and not asks
+    continues = model.architecture == "decoder" and not asks
     for prompt, reply in zip(prompts, replies, strict=True):
         print(f"{prompt if continues else ''}{reply.text}", end="\n" if reply.label_probabilities else "\n\n")
     sys.stdout.flush()

@@ -16,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card."""
     from lmworks.commands.tune import finish
-    from lmworks.run.pipeline import resume
+    from lmworks.run.api import resume
 
     return finish(resume(args.run, show.line))

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lmworks.adapt.registry import METHODS, default
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, spelled, to_yaml
+from lmworks.baselines.tfidf_settings import PRESETS
 from lmworks.commands import show
+from lmworks.run import classical_recipe
 from lmworks.run import recipe as recipes
 from lmworks.run.recipe import Recipe
 from lmworks.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from lmworks.run.pipeline import Run
+    from lmworks.run.result import Run
 
 OPENING = "opening model and data, and measuring this machine where it was not measured for such a model yet ..."
 
@@ -26,7 +28,10 @@ can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL DATA, or a recipe."""
     parser.description = ABOUT
-    parser.add_argument("model", help="any source of a model, or a recipe (.yaml)")
+    classifiers = ", ".join(PRESETS)
+    parser.add_argument(
+        "model", help=f"any source of a model, a classifier by counts of words ({classifiers}), or a recipe (.yaml)"
+    )
     add_run(parser, f"default: {default('opened').name}", "runs/<time>-<model>-<method>")
     add_dry_run(parser)
 
@@ -74,7 +79,22 @@ def settings_of(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, then show the card."""
+    if classical_recipe.is_classifier(args.model):
+        return _classify(args, rest)
     return start(recipe_of(args, rest), args.dry_run)
+
+
+def _classify(args: argparse.Namespace, rest: list[str]) -> int:
+    """Train a classifier by counts of words, which needs no torch, then show the card."""
+    if args.data is None and not recipes.is_recipe(args.model):
+        raise InputError("no data set is named", "DATA", f"lmworks tune {args.model} DATA")
+    recipe = classical_recipe.resolve(args.model, settings_of(args, rest))
+    if args.dry_run:
+        print(to_yaml(recipe), end="")
+        return 0
+    from lmworks.run import classical
+
+    return finish(classical.run_recipe(recipe, show.line))
 
 
 def start(recipe: Recipe, dry_run: bool) -> int:

@@ -7,7 +7,6 @@ token of the same document, so no token is predicted from another document. Know
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -73,22 +72,22 @@ def _numbered(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return positions[None], segments[None]
 
 
-def pad(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"] = "right") -> Batch:
-    """A document a row, filled with `pad_id` to the length of the longest: shape (B, T), segment 0 where filled.
+def pad(examples: Sequence[Example], pad_id: int) -> Batch:
+    """A document a row, filled on the right with `pad_id` to the longest: shape (B, T), segment 0 where filled.
 
     Sources are filled likewise, to the longest source: shape (B, S).
     """
-    slots, shape = _slots([example.width for example in examples], side)
+    slots, shape = _slots([example.width for example in examples])
     ids = np.full(shape, pad_id, dtype=np.int64)
     targets, types, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     weights = np.zeros(shape, dtype=np.float32)
     for row, (example, slot) in enumerate(zip(examples, slots, strict=True)):
         ids[row, slot], targets[row, slot], weights[row, slot], types[row, slot] = _columns(example)
         positions[row, slot], segments[row, slot] = np.arange(example.width), 1
-    begins = np.array([row * shape[1] + slot.start for row, slot in enumerate(slots)])
+    begins = np.arange(len(slots)) * shape[1]
     source = None
     if _has_sources(examples):
-        slots, shape = _slots([len(_source_of(example)) for example in examples], side)
+        slots, shape = _slots([len(_source_of(example)) for example in examples])
         source = (np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
         for row, (example, slot) in enumerate(zip(examples, slots, strict=True)):
             tokens = _source_of(example)
@@ -96,11 +95,9 @@ def pad(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"]
     return _batch(examples, ids, targets, weights, types, positions, segments, begins, source)
 
 
-def _slots(lengths: list[int], side: str) -> tuple[list[slice], tuple[int, int]]:
+def _slots(lengths: list[int]) -> tuple[list[slice], tuple[int, int]]:
     """The columns of each document in its row, and the shape of all rows."""
-    width = max(lengths)
-    begins = [width - length if side == "left" else 0 for length in lengths]
-    return [slice(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)], (len(lengths), width)
+    return [slice(0, length) for length in lengths], (len(lengths), max(lengths))
 
 
 def _columns(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmworks.evaluate.prediction import Prediction, probability_matrix
+
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
 SHOWN_MISTAKES = 10
@@ -111,6 +113,28 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
         "mistakes": most_confident(wrong, ~correct),
         "row_correct": correct.astype(float).tolist(),
     }
+
+
+def evaluate_predictions(
+    predicted: Sequence[Prediction],
+    right: Sequence[str],
+    labels: Sequence[str],
+    texts: Sequence[str],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The part ``classification`` of an evaluation, of a classifier that gives each text one label.
+
+    Args:
+        predicted: N predictions.
+        right: the right label of each text.
+        labels: all that occur on either side, in the order of the confusion matrix.
+        texts, places: of the N rows.
+    """
+    number = {label: place for place, label in enumerate(labels)}
+    classes = np.array([number[label] for label in right], dtype=np.int64)
+    probabilities = probability_matrix(predicted, labels)
+    figures = single_label_figures(probabilities, classes, labels)
+    return with_texts(figures, probabilities, classes, texts, places)
 
 
 def with_texts(

@@ -226,7 +226,8 @@ def choice_likelihoods(
         for answer in answers:
             length = len(prompt) + len(answer)
             if not prompt or not answer:
-                raise InputError("a prompt or a choice without tokens has no likelihood", f"prompt {number}")
+                fault = "a prompt or a choice without tokens has no likelihood"
+                raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
             if length > network.config.max_position_embeddings:
                 fault = f"{length} tokens with its choice; the context is {network.config.max_position_embeddings}"
                 raise InputError(fault, f"prompt {number}", "shorten the prompt")

@@ -30,7 +30,7 @@ class EvaluateSettings(Settings):
     measured: int | None = Field(
         None,
         gt=0,
-        description="At most so many held-out examples are measured, spread evenly; None: all, fewer in a short run.",
+        description="At most so many held-out examples are evaluated, spread evenly; None: all, fewer in a short run.",
     )
     samples: int = Field(3, ge=0, description="Samples shown side by side in the report.")
     prompts: list[Annotated[str, Field(min_length=1)]] = Field(

@@ -154,15 +154,15 @@ def groups_of(linear: nn.Module) -> FourBitGroups | None:
     return four_bit_groups(linear.get_parameter("weight")) if type(linear) in PLAIN_LINEARS else None
 
 
-def make_fast(network: Transformer, precision: str) -> int:
-    """Repack a network in place for generation on a CPU; gives how many linears are kept in four bits.
+def make_fast(network: Transformer, precision: str) -> None:
+    """Repack a network in place for generation on a CPU.
 
     Args:
         network: float32 or in storages, without adapters. Storages that are not of four bits are widened.
         precision: "float32" or "bfloat16": of everything but the single rows of four-bit linears.
     """
-    four_bits = _keep_four_bits(network)
-    if four_bits or precision == "bfloat16":
+    has_four_bits = _keep_four_bits(network)
+    if has_four_bits or precision == "bfloat16":
         storage = network.head_storage
         weight = network.head_weight if storage is None else storage.dequantized()
         network.lm_head = HalfHead(network.lm_head, weight, storage)
@@ -174,12 +174,11 @@ def make_fast(network: Transformer, precision: str) -> int:
         network.bfloat16()
         for name, module in _plain_linears(network) if can_pack() else []:
             put(network, name, PackedLinear(module.weight, module.bias))
-    return four_bits
 
 
-def _keep_four_bits(network: Transformer) -> int:
-    """Join linears that read one input and have four-bit groups, kept in four bits; returns how many."""
-    count = 0
+def _keep_four_bits(network: Transformer) -> bool:
+    """Join linears that read one input and have four-bit groups, kept in four bits; returns whether there are any."""
+    has_four_bits = False
     for parent in list(network.modules()):
         for names in TOGETHER:
             parts = [getattr(parent, name, None) for name in names]
@@ -190,8 +189,8 @@ def _keep_four_bits(network: Transformer) -> int:
             joined = FourBits(linears, groups)
             for index, name in enumerate(names):
                 put(parent, name, FourBitLinear(joined, index))
-            count += len(names)
-    return count
+            has_four_bits = True
+    return has_four_bits
 
 
 def _plain_linears(network: Transformer) -> list[tuple[str, nn.Linear]]:

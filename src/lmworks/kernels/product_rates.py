@@ -78,7 +78,7 @@ class ProductRates:
         has_failed = any(provider not in self.gflops[shape] for provider in self.faults)
         return (self.is_disturbed(shape) or has_failed) and self.tries.get(shape, 0) < measurements.TRIES
 
-    def with_measured(self, new: ProductRates) -> ProductRates:
+    def merged_with(self, new: ProductRates) -> ProductRates:
         """The rates of both; for a shape in both, the higher ones, because other programs can only slow a call down."""
         gflops, shares, tries = dict(self.gflops), dict(self.shares), dict(self.tries)
         for shape, rates in new.gflops.items():
@@ -164,7 +164,7 @@ def product_rates(shapes: Iterable[str], refresh: bool = False) -> ProductRates:
     missing = sorted(shape for shape in requested - _measured if rates.is_due(shape, repeat=not is_recent))
     if missing:
         with preparation.timed(preparation.MEASURING):
-            rates = rates.with_measured(_measure_apart(missing))
+            rates = rates.merged_with(_measure_apart(missing))
         _measured.update(missing)
         measurements.write(MEASUREMENT, asdict(rates))
     return rates
@@ -190,13 +190,13 @@ def _measure_apart(shapes: list[str]) -> ProductRates:
     shares, faults = dict.fromkeys(shapes, 1.0), {}
     for provider in (PARTS, ONEDNN, NATIVE):
         try:
-            measured = _run(shapes, (PYTORCH, provider))
+            latest = _run(shapes, (PYTORCH, provider))
         except _Crashed as fault:
             faults[provider] = str(fault)
             continue
-        for shape, by_provider in measured.gflops.items():
+        for shape, by_provider in latest.gflops.items():
             gflops[shape] |= by_provider
-            shares[shape] = min(shares[shape], measured.shares[shape])
+            shares[shape] = min(shares[shape], latest.shares[shape])
     return ProductRates(gflops, faults, shares)
 
 

@@ -46,7 +46,7 @@ def reading_rates(refresh: bool = False) -> ReadingRates:
     module = native_module()
     if module is None:
         return ReadingRates()
-    return measurements.improved(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)
+    return measurements.best_measurement(MEASUREMENT, ReadingRates, lambda: _measure(module), refresh)
 
 
 def _measure(module: object) -> ReadingRates:

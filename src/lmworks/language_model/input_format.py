@@ -17,8 +17,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.base.settings import Settings
 from lmworks.data.prompts import Prompt, as_messages, prompts
+from lmworks.text.columns import names_in
 from lmworks.text.rows import DataSettings, Row, Table
-from lmworks.text.shapes import names_in
 from lmworks.text.tokenizer import Tokenizer
 
 FILE = "lmworks.json"

@@ -26,6 +26,7 @@ from lmworks.generate.embed import Pooling, embed
 from lmworks.generate.fill import Filled, fill, next_sentence
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
+from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
@@ -79,6 +80,16 @@ class LanguageModel:
         return self.network.config
 
     @property
+    def architecture(self) -> str:
+        """Whether it is an encoder, a decoder or an encoder-decoder."""
+        return self.config.architecture
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that it reads at a time; None: any number."""
+        return self.config.max_position_embeddings
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """Text <-> ids, and the chat template."""
         if self.own_tokenizer is None:
@@ -97,9 +108,9 @@ class LanguageModel:
     @property
     def rules(self) -> Rules:
         """What its publisher demands of every text that it writes."""
-        return Rules.of(self.generation, self.config.architecture == "encoder-decoder")
+        return Rules.of(self.generation, self.architecture == "encoder-decoder")
 
-    def stepper(self) -> TorchStepper:
+    def stepper(self) -> Stepper:
         """The network behind the interface that generation asks for logits.
 
         Raises:
@@ -177,11 +188,11 @@ class LanguageModel:
             text: a text or a list of them, written as the model was taught ("translate English to French: ...").
             **sampling: as in :meth:`generate`.
         """
-        if self.config.architecture != "encoder-decoder":
+        if self.architecture != "encoder-decoder":
             hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
             raise InputError("the model is no encoder-decoder, so it does not translate", self.source, hint)
         advised = published_beams(self.generation) if not sampling.get("temperature") else {}
-        texts = self.generate(_texts(text), **{**advised, **sampling})
+        texts = self.generate(texts_of(text), **{**advised, **sampling})
         return texts[0] if isinstance(text, str) else texts
 
     def fill(self, text: str, top: int = 5) -> Filled:
@@ -208,7 +219,7 @@ class LanguageModel:
         longer than ``max_tokens`` are cut with a warning; default: as the folder of a sentence encoder says.
         """
         network = self.network.eval()
-        return embed(network, self.tokenizer, _texts(texts), pooling, normalize, self.pooling, max_tokens)
+        return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
 
     @property
     def labels(self) -> list[str]:
@@ -272,11 +283,11 @@ class LanguageModel:
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
         """How likely each text is: nats, tokens and bits per byte."""
-        if self.config.architecture != "decoder":
+        if self.architecture != "decoder":
             hint = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
-            fault = f"the model ({self.config.architecture}) gives no likelihood of a text by itself"
+            fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
             raise InputError(fault, self.source, hint)
-        return score_texts(self.network.eval(), self.tokenizer, _texts(texts))
+        return score_texts(self.network.eval(), self.tokenizer, texts_of(texts))
 
     def next(self, text: str, top: int = 10) -> list[tuple[str, float]]:
         """The likeliest next tokens after a text, each with its probability."""
@@ -325,7 +336,7 @@ class LanguageModel:
         adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
-            if self.config.architecture == "decoder":
+            if self.architecture == "decoder":
                 make_fast(self.network, dtype_name)
             else:
                 widen(self.network)
@@ -380,6 +391,6 @@ class LanguageModel:
         return settings.model_copy(update={"slide": self.input_format.slide})
 
 
-def _texts(value: str | Sequence[str]) -> list[str]:
+def texts_of(value: str | Sequence[str]) -> list[str]:
     """A text, or several, as a list."""
     return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)

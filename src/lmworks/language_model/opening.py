@@ -13,10 +13,13 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.sources import LocalSource, find
+from lmworks.baselines import tfidf_folder
+from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.ngram import NgramLanguageModel, refuse
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -48,6 +51,9 @@ def open_saved_model(
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
     local = _resolve(source, offline)
+    if tfidf_folder.is_tfidf(local.path):
+        hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
+        raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
     if (local.path / "adapter_config.json").is_file():
         base_source = adapter_folder.base_of(local.path, base, offline)
         model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
@@ -76,6 +82,8 @@ def _add_adapter(model: LanguageModel, path: Path) -> None:
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:
     """Open a Hugging Face folder or a GGUF file; arguments as in :func:`open_saved_model`."""
+    if path.is_dir() and is_ngram(path):
+        return NgramLanguageModel.open(path, source)
     open_file = gguf.open_gguf if path.is_file() else folder.open_folder
     opened = open_file(path, dtype, device if storage else "cpu", storage)
     tokenizer = opened.tokenizer
@@ -135,6 +143,8 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
     if path.is_file():
         family, hf_config = gguf.read_config(path)
         return family.read_config(hf_config, str(path))
+    if is_ngram(path):
+        refuse(str(source))
     return folder.read_config(path)
 
 

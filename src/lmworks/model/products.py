@@ -158,10 +158,10 @@ def is_supported(module: nn.Module | None) -> bool:
     return has_lora_term(module) and type(module.base) in (*PLAIN_LINEARS, StoredLinear) and is_supported(module.base)
 
 
-def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
+def parameters_of(module: nn.Module | None) -> LinearParameters:
     """The current parameters of a linear; A and B are None if its LoRA term is not active."""
     if module is None:
-        return LinearParameters(None, None, None, None, LinearConstants(), place)
+        return LinearParameters(None, None, None, None, LinearConstants(), 0)
     a = b = None
     base, lora = module, LoRATerm()
     if has_lora_term(module):
@@ -170,8 +170,8 @@ def parameters_of(module: nn.Module | None, place: int = 0) -> LinearParameters:
             a, b = module.lora_A, module.lora_B
             lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
     if isinstance(base, StoredLinear):
-        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), place)
-    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), place)  # type: ignore[arg-type]
+        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), 0)
+    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), 0)  # type: ignore[arg-type]
 
 
 def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:

@@ -274,8 +274,12 @@ class Transformer(Stack):
             try:
                 x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
             except IndexError as error:
-                fault = f"there is no token with id {int(ids.max())}: the embedding has {self.config.vocab_size} rows"
-                raise InputError(fault, hint="are tokenizer and model of one source?") from error
+                size = self.config.vocab_size
+                wrong = int(ids.max() if ids.max() >= size else ids.min())
+                hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
+                raise InputError(
+                    f"there is no token with id {wrong}: the embedding has {size} rows", hint=hint
+                ) from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         if self.embed_types is not None:

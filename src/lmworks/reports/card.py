@@ -7,6 +7,7 @@ or was copied from another machine; it never writes into the journal. Verdicts a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,8 @@ def build(run: str | Path) -> dict[str, Any]:
         "run": _run(folder, events, start, finish, torn, notes),
         "machine": start.get("machine") or {},
         "data": {k: v for k, v in _last(events, "data").items() if k not in ("event", "time")},
-        "parameters": start.get("parameters") or {},
-        "compared": {
-            "before": first.get("when"),
-            "before_name": first.get("name"),
-            "after": last.get("when"),
-            "step": last.get("step"),
-        },
+        "parameters": start.get("parameters") or finish.get("parameters") or {},
+        "compared": _compared(first, last),
         "measures": listed,
         "how": HOW,
         "classification": classification.of_evaluation(last or first),
@@ -74,6 +70,16 @@ def build(run: str | Path) -> dict[str, Any]:
     card["summary"] = summary.sentence(card)
     card["advice"] = [*advice.on_memory(card, train), *advice.on_length(card, train)]
     return card
+
+
+def _compared(before: Event, after: Event) -> dict[str, Any]:
+    """Which two evaluations the card compares."""
+    return {
+        "before": before.get("when"),
+        "before_name": before.get("name"),
+        "after": after.get("when"),
+        "step": after.get("step"),
+    }
 
 
 def _train_settings(recipe: Path) -> dict[str, Any]:
@@ -139,8 +145,12 @@ def _run(
         "precision": finish.get("precision") or _last(events, "session").get("precision") or start.get("precision"),
         "started": start.get("time"),
         "warnings": _warnings(events, finished, torn),
-        "notes": [*(str(note) for e in (start, _last(events, "data")) for note in e.get("notes") or []), *notes],
+        "notes": [*_recorded_notes(start, _last(events, "data"), finish), *notes],
     }
+
+
+def _recorded_notes(*events: Event) -> list[str]:
+    return [str(note) for event in events for note in event.get("notes") or []]
 
 
 def _stopped(session: list[Event]) -> str | None:
@@ -170,10 +180,10 @@ def _evaluations(events: list[Event]) -> tuple[Event, Event]:
     evaluations = [e for e in events if e["event"] == "evaluation"]
     before = next((e for e in evaluations if e.get("when") == "before"), {})
     after = next((e for e in reversed(evaluations) if e.get("when") == "after"), {})
-    on_the_way = next((e for e in reversed(evaluations) if e.get("when", "step") == "step"), {})
-    if on_the_way:
-        on_the_way = {**on_the_way, "when": "step", "held_out": _held_out(on_the_way)}
-    return before, after or on_the_way
+    during = next((e for e in reversed(evaluations) if e.get("when", "step") == "step"), {})
+    if during:
+        during = {**during, "when": "step", "held_out": _held_out(during)}
+    return before, after or during
 
 
 def _held_out(event: Event) -> Event:
@@ -208,6 +218,7 @@ def _training(steps: list[Event], finish: Event, session: Event) -> dict[str, An
         "seconds": seconds or finish.get("training_seconds"),
         "tokens_per_second": tokens / seconds if seconds else None,
         "share_of_limit": finish.get("share_of_limit"),
+        "texts_per_second": finish.get("texts_per_second"),
         "best_step": finish.get("best_step"),
     }
 
@@ -219,11 +230,21 @@ def _costs(events: list[Event], steps: list[Event], finish: Event) -> dict[str, 
     return {
         "seconds": sum(_seconds(session) for session in sessions) or None,
         "training_seconds": sum(e.get("seconds") or 0.0 for e in steps) or finish.get("training_seconds"),
+        "preparation": _preparation(events),
         "peak_memory": max((e["peak_memory"] for e in events if e.get("peak_memory")), default=None),
         "peak_parts": _peak_parts(events),
         "flops": _flops(ends, steps, finish),
         "energy": _energy(events, ends),
     }
+
+
+def _preparation(events: list[Event]) -> dict[str, float]:
+    """Seconds of fetching and measuring before the run, and before it was resumed, which its time does not include."""
+    recorded = Counter[str]()
+    for event in events:
+        if event["event"] in ("start", "resume"):
+            recorded.update(event.get("preparation") or {})
+    return dict(recorded)
 
 
 def _peak_parts(events: list[Event]) -> dict[str, Any]:

@@ -31,10 +31,13 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
     """Speed and energy as (name, text) lines; what was not recorded is left out."""
     energy, training = card["costs"]["energy"] or {}, card["training"]
     speed, limit = training["tokens_per_second"], training["share_of_limit"]
+    texts = training["texts_per_second"]
     counted = ", ".join(str(energy[key]) for key in ("assumption", "note") if energy.get(key))
     joules = f"{figures.energy(energy['joules'])} {energy.get('how', '')}" if energy.get("joules") is not None else None
     lines = [
+        *_preparation(card["costs"].get("preparation") or {}),
         ("speed (real tokens)", f"{figures.number(speed)} tokens/s" if speed else None),
+        ("prediction", f"{figures.number(texts)} texts/s" if texts else None),
         ("of the machine's measured rate", figures.percent(limit, 2) if limit else None),
         ("peak memory: parts", _peak(card["costs"].get("peak_parts") or {})),
         ("memory choice", card.get("memory_choice")),
@@ -42,6 +45,11 @@ def of_cost(card: Card) -> list[tuple[str, str]]:
         ("energy counts", counted if joules else None),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _preparation(seconds: Card) -> list[tuple[str, str | None]]:
+    """What was done before the run, and once on this machine: the run's time does not include it."""
+    return [(f"before: {work}", f"{figures.duration(spent)}, not in the time above") for work, spent in seconds.items()]
 
 
 def _peak(parts: Card) -> str | None:
@@ -91,12 +99,12 @@ def _rows(data: Card) -> str:
 
 
 def _held_out(card: Card) -> str:
-    """Held-out rows, and what is measured of them where those are not whole rows."""
+    """Held-out rows, and what is evaluated of them where those are not whole rows."""
     rows, examples = card["data"]["held_out"], card["data"].get("held_out_examples")
     if examples is None or examples == rows:
         return figures.count(rows)
     if examples < rows:
-        return f"{figures.count(rows)}, of which {figures.count(examples)} are measured"
+        return f"{figures.count(rows)}, of which {figures.count(examples)} are evaluated"
     groups = max((measure["rows"] or 0 for measure in card["measures"]), default=0)
     grouped = f"; the table's rows are {groups} groups of these" if 0 < groups < examples else ""
     held = f"the end of {figures.count_of(rows, 'text')}" if card["data"].get("divided_inside") else figures.count(rows)
@@ -109,7 +117,8 @@ def _task(task: Card | None) -> str | None:
         return None
     known = TASKS.get(task["name"])
     second = ", and next sentences" if task.get("next_sentence") else ""
-    return f"{task['name']}: {known.learns}{second}" if known else str(task["name"])
+    learns = known.learns if known else task.get("learns")
+    return f"{task['name']}: {learns}{second}" if learns else str(task["name"])
 
 
 def _tokenizer(tokenizer: Card | None) -> str | None:
@@ -119,8 +128,8 @@ def _tokenizer(tokenizer: Card | None) -> str | None:
     return f"{kind}vocabulary of {figures.count(tokenizer['vocab_size'])}, {tokenizer['source']}"
 
 
-def some(answers: list[list[Any]], most: int) -> list[list[Any]]:
-    """At most so many of (step, answer) pairs, the first and the last among them."""
+def spread_answers(answers: list[list[Any]], most: int) -> list[list[Any]]:
+    """At most ``most`` of the (step, answer) pairs, at equal intervals, the first and the last among them."""
     if len(answers) <= most:
         return answers
     return [answers[round(place * (len(answers) - 1) / (most - 1))] for place in range(most)]

@@ -196,7 +196,7 @@ def _grown(card: Card) -> str:
     for sample in card["progress"]:
         rows = [
             f'<tr><th scope="row">step {figures.count(step)}</th><td class="text">{text(answer)}</td></tr>'
-            for step, answer in facts.some(sample["answers"], ANSWERS)
+            for step, answer in facts.spread_answers(sample["answers"], ANSWERS)
         ]
         if sample["reference"]:
             rows.append(

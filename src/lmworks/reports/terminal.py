@@ -146,7 +146,7 @@ def _grown(sample: Card) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column()
-    for step, answer in facts.some(sample["answers"], ANSWERS):
+    for step, answer in facts.spread_answers(sample["answers"], ANSWERS):
         table.add_row(f"step {figures.count(step)}", Text(str(answer).strip()))
     if sample["reference"]:
         table.add_row("the text", Text(str(sample["reference"]).strip(), style="italic"))

@@ -1,4 +1,4 @@
-"""The ways into a run, tune and pretrain, and its plan, as Python calls: all fill the same recipe."""
+"""tune, pretrain and plan as Python calls; each fills a recipe."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from lmworks.base.errors import InputError, check_type
+from lmworks.run import classical, classical_recipe, pipeline
 from lmworks.run import recipe as recipes
-from lmworks.run.pipeline import Run, Say, run_recipe
+from lmworks.run.pipeline import run_recipe
 from lmworks.run.plan import Plan
 from lmworks.run.recipe import Recipe
+from lmworks.run.result import Run, Say
 from lmworks.run.setup import set_up
 from lmworks.text import python_rows
 
@@ -31,12 +33,12 @@ def _also_by_name(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
-        def call(*words: Any, **settings: Any) -> R:
-            for name in names[len(words) :]:
+        def call(*arguments: Any, **settings: Any) -> R:
+            for name in names[len(arguments) :]:
                 if name not in settings:
                     break
-                words += (settings.pop(name),)
-            return function(*words, **settings)
+                arguments += (settings.pop(name),)
+            return function(*arguments, **settings)
 
         return call
 
@@ -57,7 +59,8 @@ def tune(
     """Adapt a model to a data set, evaluating it before and after.
 
     Args:
-        model: any source of a model.
+        model: any source of a model; or the name of a classifier by counts of words, such as tfidf-logreg, which is
+            trained from nothing (its settings are ``tfidf={...}``).
         data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
             which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
         method: "lora" (default), "full" ...: ``lmworks recipe list`` names them.
@@ -71,7 +74,21 @@ def tune(
     """
     check_type(model, (str, Path), "model", MODEL_HINT)
     values, rows = _values(data, settings, method, out)
+    if classical_recipe.is_classifier(str(model)):
+        return classical.run_recipe(classical_recipe.resolve(str(model), values, "tune"), say, rows)
     return run_recipe(_recipe_of_opened(str(model), values, "tune"), say, rows)
+
+
+def resume(folder: str | Path, say: Say | None = None) -> Run:
+    """Resume a run that was killed or stopped.
+
+    On a CPU the losses that follow are those of a run that was never stopped, bit for bit.
+
+    Raises:
+        InputError: there is no run, or its data or settings have changed.
+    """
+    check_type(folder, (str, Path), "run", "give the folder of a run")
+    return classical.resume(folder, say) if classical.is_classical(folder) else pipeline.resume(folder, say)
 
 
 @_also_by_name("preset", "data")
@@ -94,8 +111,8 @@ def pretrain(
         method: default "full".
         out: the run's folder; must be new. Default: runs/<time>-<name>.
         say: gets each line of progress; default: silent but for the progress of training.
-        **settings: what is to be otherwise: ``model={"num_hidden_layers": 2}``, ``train={"steps": 100}``,
-            ``tokenizer={"kind": "char"}``, ``task={...}``.
+        **settings: groups of the recipe that differ from the preset: ``model={"num_hidden_layers": 2}``,
+            ``train={"steps": 100}``, ``tokenizer={"kind": "char"}``, ``task={...}``.
 
     Raises:
         InputError: anything about data or settings that cannot be used.
@@ -112,7 +129,7 @@ def pretrain(
 
 @_also_by_name("model", "data")
 def plan(model: str | Path, data: Any, /, *, method: str | None = None, **settings: Any) -> Plan:
-    """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data, trains and writes nothing.
+    """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data; neither trains nor writes.
 
     Args:
         model: any source of a model, as of :func:`tune`; or a preset, as of :func:`pretrain`.
@@ -150,7 +167,7 @@ def _recipe_of_opened(model: str, values: dict[str, Any], origin: str) -> Recipe
 def _values(
     data: Any, settings: dict[str, Any], method: str | None, out: str | Path | None = None
 ) -> tuple[dict[str, Any], Any]:
-    """The settings as the recipe has them, without the model; and the rows that are given in Python, or None."""
+    """The recipe's values without the model; and the rows, if they are given in Python, else None."""
     more = settings.get("data", {})
     check_type(more, dict, "data", DATA_HINT)
     if more:
@@ -161,7 +178,7 @@ def _values(
 
 
 def _source_and_rows(data: Any) -> tuple[Any, Any]:
-    """Data as the recipe has them, and the rows that are given in Python, or None."""
+    """The recipe's group ``data``; and the rows, if they are given in Python, else None."""
     settings = data if isinstance(data, dict) else {"source": data}
     source = settings.get("source")
     if source is None:

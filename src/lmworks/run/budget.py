@@ -50,7 +50,7 @@ def choose(
         fit = _fit(setup, available)
         if fit is not None:
             return fit if setup is setups[0] else _in_another_precision(fit, setups[0], available)
-    raise _refusal(min(setups, key=lambda setup: _least(setup).total), available, cheaper)
+    raise _refusal(min(setups, key=lambda setup: _smallest(setup).total), available, cheaper)
 
 
 def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
@@ -114,7 +114,7 @@ def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
             yield candidate.with_settings(recompute=blocks)
 
 
-def _least(setup: TrainingSetup) -> TrainingSetup:
+def _smallest(setup: TrainingSetup) -> TrainingSetup:
     """The setup with the least memory that activation checkpointing and small rows give."""
     return min(_smaller(setup), key=lambda smaller: smaller.total)
 
@@ -139,12 +139,9 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
 
 def _in_another_precision(fit: MemoryFit, preferred: TrainingSetup, available: int) -> MemoryFit:
     """The fit with a note on why it is not in the preferred precision."""
-    least = _least(preferred) if preferred.train.memory is not None else preferred
-    limit = (
-        _budget(preferred)
-        if preferred.train.memory is not None
-        else f"the {figures.byte_size(available)} that are free"
-    )
+    has_budget = preferred.train.memory is not None
+    least = _smallest(preferred) if has_budget else preferred
+    limit = _budget(preferred) if has_budget else f"the {figures.byte_size(available)} that are free"
     note = (
         f"{fit.setup.precision} instead of {preferred.precision}, which would need "
         f"{figures.byte_size(least.total)}, to stay within {limit}"
@@ -161,46 +158,48 @@ def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, 
     """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
     train, limit = setup.train, _limit(setup, available)
     memory = figures.parse_byte_size(train.memory) if train.memory else None
-    need = setup.total if memory is None else _least(setup).total
+    need = setup.total if memory is None else _smallest(setup).total
     place = "memory" if memory is None else "train.memory"
-    budget = figures.byte_size(available) if memory is None or memory > available else figures.byte_size(memory)
-    have = "this machine has" if memory is None or memory > available else "the budget is"
+    if memory is None or memory > available:
+        have = f"this machine has {figures.byte_size(available)}"
+    else:
+        have = f"the budget is {figures.byte_size(memory)}"
     fixed = footprint.parts(setup)["weights"] + setup.process.library_bytes
-    below = f"; weights and libraries alone take {figures.byte_size(fixed)}" if fixed > limit else ""
+    fixed_note = f"; weights and libraries alone take {figures.byte_size(fixed)}" if fixed > limit else ""
     at_least = " at least" if memory is not None else ""
-    fault = f"the run needs {figures.byte_size(need)}{at_least}, {have} {budget}{below}"
+    fault = f"the run needs {figures.byte_size(need)}{at_least}, {have}{fixed_note}"
     return InputError(fault, place, " or ".join(_remedies(setup, available, cheaper)))
 
 
 def _remedies(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
     """Changes with which the run would fit, each one computed: the cheapest change of settings, and more memory."""
     train, limit = setup.train, _limit(setup, available)
-    needed = _least(setup).total * (1 + ROUNDING) / (1 - MARGIN)
+    needed = _smallest(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
     if train.memory is None and needed <= available:
-        return [f"--memory {_as_option(available)}, within which the run uses activation checkpointing"]
-    if train.optimizer_state == "float32" and _takes(setup.with_settings(optimizer_state="int8")) <= limit:
+        return [f"--memory {_option_value(available)}, within which the run uses activation checkpointing"]
+    if train.optimizer_state == "float32" and _needed_bytes(setup.with_settings(optimizer_state="int8")) <= limit:
         remedies.append("--train.optimizer_state int8")
     elif not train.packing and (documents := _fewer_documents(setup, limit)):
         remedies.append(f"--train.batch_size {documents}")
     else:
-        remedies += [option for option, candidate in cheaper if _takes(candidate) <= limit][:1]
-    remedies.append(f"--memory {_as_option(needed)}" if needed <= available else "a machine with more memory")
+        remedies += [option for option, candidate in cheaper if _needed_bytes(candidate) <= limit][:1]
+    remedies.append(f"--memory {_option_value(needed)}" if needed <= available else "a machine with more memory")
     return remedies
 
 
-def _takes(setup: TrainingSetup) -> int:
-    """Bytes that a run needs; with a memory budget, after activation checkpointing and smaller rows."""
-    return setup.total if setup.train.memory is None else _least(setup).total
+def _needed_bytes(setup: TrainingSetup) -> int:
+    """Peak bytes of a run; if it has a memory budget, with activation checkpointing and smaller rows."""
+    return setup.total if setup.train.memory is None else _smallest(setup).total
 
 
 def _fewer_documents(setup: TrainingSetup, limit: int) -> int:
     """For padded rows, the largest batch size, halved repeatedly, that fits; 0: none."""
     documents = setup.train.batch_size // 2
-    while documents and _takes(setup.with_settings(batch_size=documents)) > limit:
+    while documents and _needed_bytes(setup.with_settings(batch_size=documents)) > limit:
         documents //= 2
     return documents
 
 
-def _as_option(size: float) -> str:
+def _option_value(size: float) -> str:
     return figures.byte_size(size).replace(" ", "")

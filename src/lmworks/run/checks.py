@@ -76,7 +76,7 @@ def _thread_notes(threads: int | None) -> list[str]:
 
 
 def _provider_notes() -> list[str]:
-    """On providers of matrix products that failed when they were measured."""
+    """Notes on providers of matrix products that failed in their measurement."""
     return [
         f"matrix products by {provider} are left out: {fault} (lmworks doctor --refresh measures again)"
         for provider, fault in product_rates.ProductRates.cached().faults.items()

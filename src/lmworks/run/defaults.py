@@ -17,10 +17,11 @@ from lmworks.text.rows import Table
 from lmworks.train.settings import TrainSettings
 
 ENOUGH_STEPS = 100  # optimizer steps; a file with fewer steps per epoch is trained for several epochs
-MOST_EPOCHS = 12  # enough to learn a pattern of 63 questions and answers exactly, which one epoch was not
+MOST_EPOCHS = 12  # a pattern of 63 questions and answers was learned exactly in 12 epochs, and not in one
 PATIENCE = 2  # evaluations without a lower held-out loss after which training stops
-WHOLE_TOKENS = 40_000  # training tokens from which on everything is evaluated
-LEAST_FRACTION, LEAST_TOKENS = 0.25, 12_000  # of a long run's evaluation, for a short run
+WHOLE_TOKENS = 40_000  # training tokens from which on a run is not short: everything is evaluated
+# What the shortest run evaluates at least: a fraction of the default answers and general text; held-out tokens.
+LEAST_FRACTION, LEAST_TOKENS = 0.25, 12_000
 
 
 def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str]:
@@ -69,7 +70,7 @@ def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) ->
     if fraction == 1.0:
         return []
     if evaluate.measured is None:
-        evaluate.measured = _measured_rows(held_out, max(LEAST_TOKENS, trained // 2))
+        evaluate.measured = _num_evaluated(held_out, max(LEAST_TOKENS, trained // 2))
     note = _note(evaluate, open_fields, held_out)
     return [note] if note else []
 
@@ -114,7 +115,7 @@ def trained_tokens(examples: Examples, train: TrainSettings) -> int:
     return round(examples.report.tokens * epochs)
 
 
-def _measured_rows(held_out: Examples, tokens: int) -> int | None:
+def _num_evaluated(held_out: Examples, tokens: int) -> int | None:
     """Number of held-out examples with about ``tokens`` tokens in total; None: all."""
     whole = max(1, held_out.report.tokens)
     rows = math.ceil(len(held_out) * tokens / whole)
@@ -132,4 +133,4 @@ def _note(evaluate: EvaluateSettings, names: list[str], held_out: Examples) -> s
     if "general_bytes" in names:
         size = f"{evaluate.general_bytes:,} of {GENERAL_BYTES:,} bytes"
         parts.append(f"{size} of a text that shows what is forgotten (evaluate.general_bytes)")
-    return f"a short run is measured on less: {', '.join(parts)}" if parts else ""
+    return f"a short run is evaluated on less: {', '.join(parts)}" if parts else ""

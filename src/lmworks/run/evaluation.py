@@ -1,6 +1,6 @@
-"""The evaluation of a run: held-out loss, answers, forgetting, samples; always the same rows, in float32.
+"""The evaluation of a run: held-out loss, answers, forgetting and samples, on the same rows before and after training.
 
-The task defines prompts, answers and examples. This file writes no run folder and does not train.
+The task defines prompts, answers and examples. Writes nothing and does not train.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from lmworks.text.plain_text import read_text
 from lmworks.text.rows import DataSettings, Table
 
 Figures = dict[str, Any]
+"""Results of an evaluation by name, as an ``evaluation`` event has them."""
+
 EVALUATION_SEED = 20_000  # of a task's random part in an evaluation: the same each time, and no seed of training
-MEASURED_ROWS = 200  # most rows with figures of their own; with more, adjacent chunks of texts are combined
-BYTES_PER_TOKEN = 4  # of the general text, roughly; used only by the plan
+MOST_ROW_FIGURES = 200  # most figures by row that are kept; those of more examples are summed over adjacent ones
+BYTES_PER_TOKEN = 4  # of the general text, roughly; used only for the plan
 PIECE_BYTES = 2000  # of the general text: long enough to have context, short enough for many pieces
 
 
@@ -55,10 +57,10 @@ class AnswerWorkload:
 
 @dataclass
 class Evaluation:
-    """What is evaluated of a model, in the same way before and after training.
+    """What is evaluated, the same before and after training.
 
     Attributes:
-        model: changed by training between two evaluations.
+        model: evaluated; training changes it in place.
         task: what the model learns.
         held_out: examples never trained on, with their random part sampled once.
         prompts: of held-out rows, with references; empty if the task has none.
@@ -97,15 +99,15 @@ class Evaluation:
             data: settings of the rows.
             settings: how much is evaluated.
         """
-        name, general = _general(settings)
+        name, general = _general_text(settings)
         prompts = task.prompts(rows, data) if settings.task_rows else []
         context = model.config.max_position_embeddings
-        fitting = [prompt for prompt in prompts if prompt.longest <= context]
+        usable = [prompt for prompt in prompts if prompt.longest <= context]
         notes = []
-        if len(fitting) < len(prompts):
+        if len(usable) < len(prompts):
             place = next(prompt.place for prompt in prompts if prompt.longest > context)
             notes.append(
-                f"{len(prompts) - len(fitting)} held-out prompts leave no room for an answer in the context of "
+                f"{len(prompts) - len(usable)} held-out prompts leave no room for an answer in the context of "
                 f"{context} tokens and are not asked; the first is {place}"
             )
         if not task.needs_language_head:
@@ -116,10 +118,10 @@ class Evaluation:
                 f"another text is not measured: task {task.name} has no examples of plain texts for this model"
             )
         examples = list(sample_once(task, held_out.items))
-        return cls(model, task, examples, fitting[: settings.task_rows], general, name, settings, notes)
+        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, notes)
 
     def tokens(self) -> int:
-        """Tokens that pass through the network in one evaluation, without those of answers."""
+        """Tokens that pass through the network in one evaluation, without those of prompts and answers."""
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
         return sum(example.size for example in self.held_out) + general
 
@@ -135,8 +137,13 @@ class Evaluation:
         rows = max(map(len, groups), default=0)
         return AnswerWorkload(sum(lengths), rows, len(groups) * longest, key_value_bytes(config, tokens))
 
-    def measure(self) -> tuple[Figures, list[dict[str, Any]]]:
-        """All figures, and samples of prompt, reference and answer; ``cut``: its tokens, if an answer was cut."""
+    def run(self) -> tuple[Figures, list[dict[str, Any]]]:
+        """Evaluate the model.
+
+        Returns:
+            All figures; and samples, each with ``prompt``, ``reference`` and ``answer``, and ``cut``, the number of its
+            tokens, if the answer was cut.
+        """
         figures: Figures = {}
         if self.held_out:
             progress.begin("held-out examples", len(self.held_out))
@@ -164,12 +171,12 @@ class Evaluation:
         ]
 
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
-        """Figures over the held-out rows, and those of each row (or of each group of adjacent chunks)."""
+        """Figures over all held-out examples, and by example (or by group of adjacent ones)."""
         losses = scoring.row_losses(network, self.held_out)
         tokens = losses.language if losses.language.targets.any() or not losses.heads else losses.of_heads
         sizes = [example.bytes for example in self.held_out]
-        parts = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
-        rows = {f"row_{name}": _sum_neighbours(values).tolist() for name, values in parts.items()}
+        by_row = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
+        rows = {f"row_{name}": _sum_adjacent(values).tolist() for name, values in by_row.items()}
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 
     def samples(self) -> list[dict[str, Any]]:
@@ -214,13 +221,13 @@ class Evaluation:
 
     def _answer_figures(self, answers: list[str]) -> Figures:
         references = [prompt.reference for prompt in self.prompts]
-        judge = metrics.metric(self.task.metric)
-        values = [judge.row(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        metric = metrics.metric(self.task.metric)
+        values = [metric.row(answer, reference) for answer, reference in zip(answers, references, strict=True)]
         interval = metrics.bootstrap_interval(values)
         labels = {"answers": answers, "references": references} if self.task.metric == "accuracy" else {}
         return {
-            "metric": judge.title,
-            "signature": judge.signature,
+            "metric": metric.title,
+            "signature": metric.signature,
             "value": interval.value,
             "interval": [interval.low, interval.high],
             "n": len(values),
@@ -230,10 +237,10 @@ class Evaluation:
 
     def _number_figures(self, answers: list[str]) -> Figures:
         """The share of answers that end with the same number as their reference."""
-        judge = metrics.metric("number_match")
-        right = [judge.row(answer, prompt.reference) for answer, prompt in zip(answers, self.prompts, strict=True)]
+        metric = metrics.metric("number_match")
+        right = [metric.row(answer, prompt.reference) for answer, prompt in zip(answers, self.prompts, strict=True)]
         share = sum(right) / len(right)
-        return {"name": judge.signature, "share": share, "row_right": right, "row_weights": [1.0] * len(right)}
+        return {"name": metric.signature, "share": share, "row_right": right, "row_weights": [1.0] * len(right)}
 
 
 def sample_once(task: Task, examples: Sequence[Example]) -> list[Example]:
@@ -252,14 +259,14 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
-def _sum_neighbours(values: np.ndarray) -> np.ndarray:
-    """(n,) -> (min(n, MEASURED_ROWS),): sums over groups of adjacent values."""
-    groups = min(len(values), MEASURED_ROWS)
+def _sum_adjacent(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (min(n, MOST_ROW_FIGURES),): sums over groups of adjacent values."""
+    groups = min(len(values), MOST_ROW_FIGURES)
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
-def _general(settings: EvaluateSettings) -> tuple[str, list[str]]:
-    """Name and pieces of the general text, on which forgetting is measured."""
+def _general_text(settings: EvaluateSettings) -> tuple[str, list[str]]:
+    """Name and pieces of the text on which forgetting is measured."""
     size = settings.general_bytes or 0
     if settings.general is None:
         return ("Python's documentation topics", _pieces(datasets.general_text(size), size)) if size else ("", [])
@@ -276,7 +283,7 @@ _AFTER_LINE_END = re.compile(r"(?<=\n)")
 def _pieces(texts: list[str], size: int) -> list[str]:
     """The first ``size`` bytes as pieces of about :data:`PIECE_BYTES`, cut between lines where possible.
 
-    A confidence interval needs several pieces.
+    They are the rows of a confidence interval, so several are needed.
     """
     pieces: list[str] = []
     for text in texts:

@@ -36,7 +36,7 @@ class CachedEvaluation:
 
     Attributes:
         path: its file, which may not exist.
-        results: figures and samples, as Evaluation.measure returns them; None if they are not in the cache.
+        results: figures and samples, as Evaluation.run returns them; None if they are not in the cache.
     """
 
     path: Path

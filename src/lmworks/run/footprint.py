@@ -75,9 +75,9 @@ class WeightFormat:
         precision: as in ``train.base_precision``.
         size: bytes of all weights; None: 4 bytes each.
         dtype_names: data types or quantized formats, for messages.
-        block_format: of llama.cpp's quantized formats the one of most matrices, such as Q4_1; empty: none is.
-        is_restorable: the weights leave memory while copies in bfloat16 are used, since a file or quantized blocks hold
-            them.
+        block_format: llama.cpp's quantized format of most matrices, such as Q4_1; empty: none is quantized.
+        is_restorable: whether the weights can leave memory while copies in bfloat16 are used, because a file or
+            quantized blocks contain them.
     """
 
     precision: str = "float32"
@@ -93,12 +93,12 @@ class ProcessMemory:
 
     Attributes:
         library_bytes: bytes of everything except the weights: interpreter, libraries, data.
-        opened: peak bytes until model and data are opened.
+        opening_peak: peak bytes up to now, when model and data have been opened.
         available: bytes that the process may use in total; None: as many as this machine has now.
     """
 
     library_bytes: int = LIBRARY_BYTES
-    opened: int = 0
+    opening_peak: int = 0
     available: int | None = None
 
 
@@ -211,7 +211,7 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     trained, parameters = setup.trained, setup.parameters
     copied = setup.precision == "bfloat16" and setup.weights.size is None  # frozen weights are cast once
     copies = 2 * trained.frozen if copied else 0
-    released = 4 * _cast_weights(setup) if copied and setup.weights.is_restorable else 0
+    released = 4 * _num_cast_weights(setup) if copied and setup.weights.is_restorable else 0
     activations, gradients = _training_peak(setup)
     by_part = {
         "library": setup.process.library_bytes + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
@@ -220,52 +220,53 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # a copy of the initial weights
         "activations": activations,
-        "head": _logits(setup),
+        "head": _logit_bytes(setup),
     }
     training = sum(by_part.values())
     evaluation = (
-        by_part["library"] + setup.weight_bytes + _evaluation(setup) if setup.documents.evaluation_tokens else 0
+        by_part["library"] + setup.weight_bytes + _evaluation_bytes(setup) if setup.documents.evaluation_tokens else 0
     )
     by_part["evaluation"] = max(0, evaluation - training)
-    by_part["opening"] = max(0, setup.process.opened - training - by_part["evaluation"])
+    by_part["opening"] = max(0, setup.process.opening_peak - training - by_part["evaluation"])
     return {**by_part, "total": sum(by_part.values())}
 
 
-def _cast_weights(setup: TrainingSetup) -> int:
-    """Numbers of frozen weights that training casts as they are; an adapted one is summed with its update first."""
+def _num_cast_weights(setup: TrainingSetup) -> int:
+    """Number of frozen weights of which training holds copies in bfloat16: not the adapted ones, which are added to
+    their updates before they are cast."""
     own, linears = setup.trained.own, setup.saved_inputs or ()
     return setup.trained.frozen - sum(linear.weights for linear in linears if f"{linear.name}.weight" not in own)
 
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
     """Bytes of activations and of gradients at the peak of a step."""
-    activations, gradients = _activations(setup), 4 * setup.trained.count
+    activations, gradients = _activation_bytes(setup), 4 * setup.trained.count
     if setup.row.rows_per_step > 1:
         return activations, gradients
-    # Those of the blocks are allocated one by one while their activations are freed.
-    block_gradients = gradients - 4 * _head_gradient(setup)
-    one_block = _saved_for_backward(setup) // max(1, sum(setup.in_backward)) + _activation_gradients(setup)
-    return max(activations, one_block), gradients - min(block_gradients, max(0, activations + _logits(setup)))
+    # Gradients of the blocks are allocated one by one while the activations of these blocks are freed.
+    block_gradients = gradients - 4 * _head_gradient_size(setup)
+    one_block = _saved_bytes(setup) // max(1, sum(setup.in_backward)) + _activation_gradient_bytes(setup)
+    return max(activations, one_block), gradients - min(block_gradients, max(0, activations + _logit_bytes(setup)))
 
 
-def _head_gradient(setup: TrainingSetup) -> int:
+def _head_gradient_size(setup: TrainingSetup) -> int:
     """Elements of the gradient that the head's backward pass allocates: of the embeddings, or of lm_head."""
     if not {"embed_tokens.weight", "lm_head.weight"} & setup.trained.own.keys():
         return 0
     return setup.config.vocab_size * setup.config.embedding_width
 
 
-def _logits(setup: TrainingSetup) -> int:
-    """A chunk of logits, which becomes its own gradient; a capped one has a float32 copy."""
+def _logit_bytes(setup: TrainingSetup) -> int:
+    """Bytes of a chunk of logits, which becomes its own gradient; with a softcap, also of its float32 copy."""
     config, native, is_half = setup.config, kernels() is not None, setup.precision == "bfloat16"
     numbers = chunks.trained_logits(config.vocab_size, setup.precision) * config.vocab_size
     each = setup.activation_size * (1 if native else 3)
     if is_half and (config.logit_softcap is not None or not native):
         each += 4
-    return numbers * each + (2 * _head_gradient(setup) if is_half else 0)
+    return numbers * each + (2 * _head_gradient_size(setup) if is_half else 0)
 
 
-def _evaluation(setup: TrainingSetup) -> int:
+def _evaluation_bytes(setup: TrainingSetup) -> int:
     """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or the KV
     cache of answers."""
     config = setup.config
@@ -275,7 +276,7 @@ def _evaluation(setup: TrainingSetup) -> int:
     return tokens * block + max(logits, setup.documents.answer_cache_bytes)
 
 
-def _saved_for_backward(setup: TrainingSetup) -> int:
+def _saved_bytes(setup: TrainingSetup) -> int:
     """Bytes that autograd saves for the largest row without recomputation."""
     config, row, native = setup.config, setup.row, kernels() is not None
     saved = saved_activation_bytes(
@@ -289,43 +290,43 @@ def _saved_for_backward(setup: TrainingSetup) -> int:
         setup.frozen,
     )
     if not native:
-        return saved + _dropout(setup)
+        return saved + _dropout_bytes(setup)
     # where no kernel computes attention, dropout saves its output, the attention weights
     if config.attention_dropout and saves_scores(config, not setup.trained.is_whole)[0]:
-        saved += sum(_scores(setup, own) * (own.layers - setup.frozen[own.prefix]) for own in sizes.stacks(config))
+        saved += sum(_score_bytes(setup, own) * (own.layers - setup.frozen[own.prefix]) for own in sizes.stacks(config))
     return saved
 
 
-def _activation_gradients(setup: TrainingSetup) -> int:
+def _activation_gradient_bytes(setup: TrainingSetup) -> int:
     """Bytes of the gradients inside one block, whose activations are still saved, and of those of the final norm."""
     config = setup.config
     each = (4 * config.intermediate_size + 7 * config.hidden_size) * setup.activation_size
     if not saves_scores(config, not setup.trained.is_whole)[0]:
         return setup.row.tokens * each
-    return setup.row.tokens * each + SCORE_TENSORS * max(_scores(setup, stack) for stack in sizes.stacks(config))
+    return setup.row.tokens * each + SCORE_TENSORS * max(_score_bytes(setup, stack) for stack in sizes.stacks(config))
 
 
-def _scores(setup: TrainingSetup, stack: sizes.StackShape) -> int:
+def _score_bytes(setup: TrainingSetup, stack: sizes.StackShape) -> int:
     """Bytes of one tensor of scores, (H, T, T) for each document, in one block's self-attention."""
     lengths = setup.row.lengths if stack.reads == "own" else setup.row.sources
     return setup.config.num_attention_heads * sum(length**2 for length in lengths) * setup.activation_size
 
 
-def _activations(setup: TrainingSetup) -> int:
+def _activation_bytes(setup: TrainingSetup) -> int:
     """Bytes that autograd saves for the largest row, and of the gradients inside one block in the backward pass.
 
     A recomputed block saves only its input; its backward pass, when the activations of the blocks above are freed,
     recomputes its own.
     """
-    saved, recomputed = _saved_for_backward(setup), setup.recomputed
+    saved, recomputed = _saved_bytes(setup), setup.recomputed
     if recomputed:
         count = sum(setup.in_backward)
         inputs = recomputed * setup.row.tokens * setup.config.hidden_size * setup.activation_size
         saved = inputs + max(saved * (count - recomputed) // count, saved // count)
-    return round(saved * (1 + ACTIVATION_SLACK)) + _activation_gradients(setup)
+    return round(saved * (1 + ACTIVATION_SLACK)) + _activation_gradient_bytes(setup)
 
 
-def _dropout(setup: TrainingSetup) -> int:
+def _dropout_bytes(setup: TrainingSetup) -> int:
     """Bytes that dropout saves without native kernels: its factors. With dropout of attention weights, attention is not
     fused and saves scores, softmax, factors, and the weights after dropout."""
     config, row, saved = setup.config, setup.row, 0

@@ -40,16 +40,16 @@ class LargestRow:
         pairs = length_pairs(lengths, sources)
         sizes = [sum(pair) for pair in pairs]
         indices = _largest_of_all_steps(sizes, train)
-        own, read = [pairs[index][0] for index in indices], [pairs[index][1] for index in indices]
+        row_lengths, row_sources = ([pairs[index][side] for index in indices] for side in (0, 1))
         if not train.packing:  # padded to the longest
-            own, read = [max(own)] * len(own), [max(read)] * len(read)
+            row_lengths, row_sources = ([max(side)] * len(side) for side in (row_lengths, row_sources))
         documents = train.batch_size if train.steps else min(train.batch_size, len(sizes))
         rows = math.ceil(sum(sizes) / len(sizes) * documents / train.row_capacity) if train.packing else 1
-        return cls(own, read if sources else [], rows, max(sizes))
+        return cls(row_lengths, row_sources if sources else [], rows, max(sizes))
 
     @property
     def tokens(self) -> int:
-        """Tokens of the row in the stack that reads more."""
+        """Tokens of the row in the stack in which it has more."""
         return max(sum(self.lengths), sum(self.sources))
 
 
@@ -65,7 +65,8 @@ def steps_of(documents: int, train: TrainSettings) -> BatchSampler:
 
 
 def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[int]:
-    """The largest row of all steps, by simulation; an upper bound if there are too many documents."""
+    """Indices of the documents in the largest row of all steps, by simulation; in an upper bound of it if there are too
+    many documents."""
     steps = steps_of(len(sizes), train)
     if len(steps) * min(train.batch_size, len(sizes) * steps.repeats) > SIMULATED_DOCUMENTS:
         return largest_possible(sizes, train)
@@ -90,7 +91,7 @@ def largest_possible(sizes: Sequence[int], train: TrainSettings) -> list[int]:
 
 
 def _fill(longest_first: list[int], sizes: Sequence[int], train: TrainSettings) -> list[int]:
-    """One row of a step's documents: the longest, and further ones that fit into row_tokens."""
+    """Indices of the documents in one row of a step: the longest, and further ones that fit into row_tokens."""
     if not train.packing:
         return longest_first
     row, free_tokens = [longest_first[0]], train.row_capacity - sizes[longest_first[0]]

@@ -1,7 +1,7 @@
 """The stages of every run: evaluate, train, save, evaluate again, report.
 
-Each stage is written to the journal when it is done, so a killed run resumes at the stage that it was in; within
-training, from its newest checkpoint. Depends on no particular method or task.
+The journal records each stage that is done, so a killed run resumes with the stage in which it was killed, and training
+resumes from its newest checkpoint. Depends on no particular method or task.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +23,11 @@ from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
-from lmworks.language_model.model import LanguageModel
 from lmworks.reports import card, page
-from lmworks.run import checkpoint_model, checks
+from lmworks.run import checks
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.recipe import Recipe
+from lmworks.run.result import Run, Say, silent
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
 from lmworks.text import python_rows
@@ -40,38 +37,8 @@ from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
 from lmworks.train.progress import EvaluationProgress
 
-Say = Callable[[str], None]
-
-
-@dataclass
-class Run:
-    """A run that has ended.
-
-    Attributes:
-        folder: the run's folder.
-        stopped: why training ended: "finished", "early" or "interrupted".
-    """
-
-    folder: Path
-    stopped: str
-
-    @cached_property
-    def model(self) -> LanguageModel:
-        """The trained model; for an interrupted run, its best checkpoint."""
-        return checkpoint_model.load(self.folder)
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """The report card, as in report.json."""
-        return card.build(self.folder)
-
-    def _repr_html_(self) -> str:
-        """The report card, for notebooks."""
-        return page.embedded(self.card)
-
-
 _ONE_RUN = threading.RLock()
-"""Threads, random numbers and the precision of products belong to the process: its runs take turns."""
+"""Held by the run that is going on: threads, random numbers and providers of products are settings of the process."""
 
 
 def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
@@ -106,7 +73,7 @@ def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run
     for line in (*checks.slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
-    setup.source.keep(folder)
+    setup.source.save_for_resuming(folder)
     _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
@@ -143,12 +110,12 @@ def _resume(run: RunFolder, say: Say) -> Run:
     say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)
-    run.write("resume", threads=started[0]["threads"])
+    run.write("resume", threads=started[0]["threads"], preparation=setup.preparation)
     return _run_stages(run, setup, say)
 
 
 def _resume_note(run: RunFolder, planned: int) -> str:
-    """From which step a run is resumed, and which steps are repeated."""
+    """A note: from which step the run is resumed, and which steps are repeated."""
     done = max((event["step"] for event in run.events("step")), default=0)
     saved = max((step for step in checkpoint.steps(run) if step <= done), default=0)
     place = f"after step {saved} of {planned}" if saved else "from its beginning"
@@ -156,12 +123,8 @@ def _resume_note(run: RunFolder, planned: int) -> str:
     return f"resuming {run.path} {place}{repeated}"
 
 
-def silent(line: str) -> None:
-    """A ``say`` that prints nothing."""
-
-
 def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
-    """Run all stages that are not done yet, with the providers of evaluation that the run began with."""
+    """Run all stages that are not done, with the evaluation providers that the run began with."""
     with matmul.providers(run.events("start")[0].get("evaluation_providers", {})):
         return _remaining_stages(run, setup, say)
 
@@ -193,7 +156,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("evaluating after training")
-        _write_evaluation(run, "after", outcome.step, *_measure(run, evaluation, "after", say))
+        _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -201,7 +164,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
 
 
 def _hooks(setup: Setup) -> Hooks:
-    """Evaluation during training, and, for a new model, samples of its texts."""
+    """Hooks that evaluate during training and, if the model is new, generate samples."""
     evaluation = setup.evaluation
     return Hooks(
         evaluate=evaluation.held_out_figures if _evaluates_during_training(setup) else None,
@@ -218,7 +181,7 @@ def _evaluates_during_training(setup: Setup) -> bool:
 
 
 def _save(setup: Setup, folder: Path) -> None:
-    """Save the method's result, or the whole model if it is new, together with the input format."""
+    """Save the result: what the method saves, or the whole model if it is new; with the input format."""
     if setup.recipe.is_new:
         setup.model.save(folder)
     else:
@@ -227,7 +190,7 @@ def _save(setup: Setup, folder: Path) -> None:
 
 
 def _input_format(setup: Setup) -> InputFormat:
-    """The input format of this run; it is also saved with the checkpoints, for models of unfinished runs."""
+    """The input format of this run, saved with its result and, for an unfinished run, in its folder."""
     recipe, opened = setup.recipe, setup.model.input_format
     slides = setup.task.slides and (recipe.is_new or (opened is not None and opened.slide))
     return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
@@ -241,24 +204,24 @@ def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
     if cached is not None and cached.results is not None:
         say(
             "evaluation before training: as in an earlier run with the same model, rows and settings "
-            "(--evaluate.reuse false measures again)"
+            "(--evaluate.reuse false evaluates again)"
         )
         figures, samples = cached.results
         return _write_evaluation(run, "before", 0, {**figures, "is_cached": True}, samples)
     say("evaluating before training")
-    figures, samples = _measure(run, setup.evaluation, "before", say)
+    figures, samples = _evaluate(run, setup.evaluation, "before", say)
     if cached is not None:
         cached.write(figures, samples)
     return _write_evaluation(run, "before", 0, figures, samples)
 
 
-def _measure(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tuple[Figures, list[dict[str, Any]]]:
+def _evaluate(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tuple[Figures, list[dict[str, Any]]]:
     try:
         with contextlib.ExitStack() as stack:
             if say is not silent:
                 progress = stack.enter_context(EvaluationProgress(f"evaluating {when} training"))
                 stack.enter_context(listening(progress))
-            return evaluation.measure()
+            return evaluation.run()
     except KeyboardInterrupt:
         say(f"stopped while evaluating {when} training; go on with: lmworks resume {run.path}")
         raise
@@ -278,7 +241,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "working_directory": str(Path.cwd()),
         "method": recipe.method,
         "task": recipe.task.model_dump(),
-        **setup.source.event(),
+        **setup.source.start_entries(),
         "machine": machine.describe(),
         "precision": recipe.train.precision,
         "precision_reason": precision_reason,
@@ -286,6 +249,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "threads": use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
+        "preparation": setup.preparation,
         "notes": setup.model.notes,
     }
 
@@ -312,7 +276,7 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: Energy, seconds: flo
     size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None
     peak = process_memory.peak_memory()  # before rates are measured again
-    limit = _limit(outcome.precision[0], reached or 0.0)
+    limit = _flops_limit(outcome.precision[0], reached or 0.0)
     return {
         "seconds": seconds,
         "training_seconds": session["seconds"],
@@ -329,9 +293,11 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: Energy, seconds: flo
     }
 
 
-def _limit(precision: str, reached: float) -> float:
-    """FLOP/s of this machine's matrix products. If training was faster than the measured limit, other programs must
-    have disturbed that measurement, and the limit is measured again.
+def _flops_limit(precision: str, reached: float) -> float:
+    """FLOP/s of this machine's matrix products.
+
+    If training reached more than the limit, other programs must have disturbed the limit's measurement, which is
+    repeated.
     """
     limit = product_rates.limit(precision)
     if 0 < limit < reached:

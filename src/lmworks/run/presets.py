@@ -48,7 +48,7 @@ def preset(name: str) -> Preset:
     if name not in choices:
         near = nearest(name, choices)
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(choices)}"
-        raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets tells of them)")
+        raise InputError(f"there is no preset {name!r}", "", f"{hint} (lmworks recipe presets describes them)")
     values = dict(_all()[name])
     about = {key: str(values.pop(key)) for key in DESCRIPTION_KEYS}
     return Preset(name, **about, values={"name": name, **values})

@@ -108,7 +108,7 @@ def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overr
         InputError: a setting is invalid, or conflicts with others.
     """
     _refuse_two_lengths(values, overrides.origin if overrides and _lengths(overrides.values) else origin)
-    recipe = build(Recipe, _write_out(values), origin, overrides)
+    recipe = build(Recipe, _expand_shorthands(values), origin, overrides)
     if recipe.is_new:
         if recipe.family is None:
             raise InputError("is missing", "family", "name the family in whose names a new model is saved: gpt2 ...")
@@ -131,7 +131,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, origin: str 
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise InputError("is no recipe", str(path), "write settings as name: value; see lmworks recipe show")
-    changes = _write_out(overrides or {})
+    changes = _expand_shorthands(overrides or {})
     return resolve(merge_values(values, changes), str(path), Overrides(changes, origin))
 
 
@@ -143,7 +143,7 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str 
         overrides: nested plain values.
         origin: where the overrides come from, for errors: the preset's own values have none.
     """
-    values, changes = presets.preset(name).values, _write_out(overrides or {})
+    values, changes = presets.preset(name).values, _expand_shorthands(overrides or {})
     if "vocab_size" in _group(changes, "tokenizer"):
         values = merge(values, {"tokenizer": {"at_most": False}})
     return resolve(merge_values(values, changes), origin)
@@ -152,7 +152,7 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str 
 def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """Nested merge in which the second's values take precedence. If the second names another task, the first's task
     settings are dropped; if it sets a length of training, the first's length is dropped."""
-    first, second = _write_out(first), _write_out(second)
+    first, second = _expand_shorthands(first), _expand_shorthands(second)
     task_name = _group(second, "task").get("name")
     if task_name is not None and task_name != _group(first, "task").get("name"):
         first = {**first, "task": {}}
@@ -191,7 +191,7 @@ def is_preset(source: str) -> bool:
     return spelled(source, presets.names()) in presets.names() and not Path(source).exists()
 
 
-def _write_out(values: dict[str, Any]) -> dict[str, Any]:
+def _expand_shorthands(values: dict[str, Any]) -> dict[str, Any]:
     """The values with :data:`SHORTHANDS` expanded, and with the registered names of method and task."""
     named = {key: {inner: values[key]} for key, inner in SHORTHANDS.items() if isinstance(values.get(key), str)}
     values = {**values, **named}

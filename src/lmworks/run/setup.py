@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmworks.adapt.method import Method
-from lmworks.base import process_memory
+from lmworks.base import figures, preparation, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example, count_labels
@@ -48,6 +48,7 @@ class Setup:
         evaluation_providers: matmul provider by shape in evaluation (kernels/matmul), of a new run.
         cached_evaluation: the cache's entry of the evaluation before training; None: it is not cached.
         is_divided_inside: whether the held-out rows are the ends of the rows to train on.
+        preparation: seconds of fetching and measuring, by name, which a later run finds in the cache.
         notes: for the user, before the run starts.
     """
 
@@ -64,6 +65,7 @@ class Setup:
     cached_evaluation: CachedEvaluation | None
     has_new_head: bool
     is_divided_inside: bool = False
+    preparation: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -79,6 +81,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     Raises:
         InputError: they do not fit, or there is too little memory.
     """
+    prepared_before = preparation.seconds()
     source, method = source_of(recipe), recipe.adaptation
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
@@ -98,7 +101,7 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     notes = [_data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
     notes += settle_evaluation(recipe, examples, held_out)
     notes += note_few_held_out(recipe, held_out, table, is_inside)
-    _leave_out(held_out, recipe.evaluate.measured)
+    _limit_held_out(held_out, recipe.evaluate.measured)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _statistics(sampled, examples.report, evaluation)
@@ -110,7 +113,9 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     cached = None if is_resumed or has_new_head else _cached_evaluation(recipe, evaluation, providers)
     if has_new_head or (cached is not None and cached.results is not None):
         plan = plan.without_evaluation_before()
-    return Setup(
+    prepared = preparation.seconds_since(prepared_before)
+    notes += [f"{work} took {figures.duration(seconds)}; the result is kept" for work, seconds in prepared.items()]
+    parts = (
         recipe,
         source,
         model,
@@ -124,8 +129,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
         cached,
         has_new_head,
         is_inside,
-        notes,
     )
+    return Setup(*parts, prepared, notes)
 
 
 def _training_examples(task: Task, rows: Table, table: Table, recipe: Recipe) -> Examples:
@@ -191,7 +196,7 @@ def _data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:
     return f"{note}; {count_of(held_out.report.rows, 'row')} held out in {rest}" if len(held_out) else note
 
 
-def _leave_out(held_out: Examples, most: int | None) -> None:
+def _limit_held_out(held_out: Examples, most: int | None) -> None:
     """Keep only ``most`` held-out examples, at equal intervals."""
     if most is not None and len(held_out) > most:
         held_out.items = spread(held_out.items, most)

@@ -90,12 +90,12 @@ class Source(ABC):
     def library_bytes(self) -> int:
         """Bytes that the process uses now, except for the weights: libraries, tokenizer, data."""
 
-    def event(self) -> dict[str, Any]:
-        """Further entries for the journal."""
+    def start_entries(self) -> dict[str, Any]:
+        """Entries for the journal's ``start`` event."""
         return {}
 
-    def keep(self, folder: Path) -> None:
-        """Write into the run's new folder what a resumed run needs in addition to the recipe."""
+    def save_for_resuming(self, folder: Path) -> None:
+        """Save in the run's folder what resuming needs besides the recipe."""
         return
 
 
@@ -122,13 +122,13 @@ def recipe_of(run: RunFolder) -> Recipe:
         raise InputError(f"the run's recipe cannot be read: {error.fault}", str(run.recipe), hint) from error
     recipe.out = str(run.path)
     began_in = str(start.get("working_directory", ""))
-    recipe.data.source = _from(began_in, recipe.data.source)
+    recipe.data.source = _resolved(began_in, recipe.data.source)
     if (run.path / python_rows.FILE).is_file():
         recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     if recipe.is_new:
         recipe.tokenizer = NewTokenizer(source=str(run.path / TOKENIZER))
     else:
-        recipe.model = _from(began_in, str(recipe.model))
+        recipe.model = _resolved(began_in, str(recipe.model))
     return recipe
 
 
@@ -159,8 +159,8 @@ def config_of(source: str | Path, base: str | Path | None = None) -> ModelConfig
     return config.config(tokenizer_of(source).vocab_size) if isinstance(config, ModelSettings) else config
 
 
-def _from(folder: str, source: str) -> str:
-    """A relative path, resolved against ``folder`` if it exists there and not in the working directory."""
+def _resolved(folder: str, source: str) -> str:
+    """A source; if it is a relative path that exists in ``folder`` and not in the working directory, the one there."""
     path = Path(folder, source)
     return str(path) if folder and not expand_home(source).exists() and path.exists() else source
 
@@ -212,12 +212,12 @@ class OpenedModel(Source):
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Open the model, with its tokenizer."""
-        self._before = process_memory.resident_memory()
+        self._bytes_before = process_memory.resident_memory()
         storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
         self.model = open_saved_model(self.source, storage=storage)
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
-        self._opened = process_memory.resident_memory()
+        self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
         return self.model
 
@@ -225,8 +225,8 @@ class OpenedModel(Source):
         """Measured; of a memory-mapped file, only the pages that were read are in memory."""
         assert self.model is not None
         weights = weight_bytes(self.model.network)
-        after = max(0, process_memory.resident_memory() - self._opened)
-        return self._before + max(0, self._opened - self._before - weights) + after
+        after = max(0, process_memory.resident_memory() - self._bytes_opened)
+        return self._bytes_before + max(0, self._bytes_opened - self._bytes_before - weights) + after
 
     def weight_formats(self) -> list[WeightFormat]:
         """Float32 unless the recipe asks otherwise; and quantized blocks as in the file, if it has them."""
@@ -267,7 +267,8 @@ class NewModel(Source):
         if recipe.family not in FAMILIES:
             hint = f"one of: {', '.join(sorted(FAMILIES))}"
             raise InputError(f"there is no family {recipe.family!r}", "family", hint)
-        self.settings, self.family, self.choice = recipe.model, FAMILIES[recipe.family], recipe.tokenizer
+        self.settings, self.family = recipe.model, FAMILIES[recipe.family]
+        self.tokenizer_settings = recipe.tokenizer
         self.tokenizer_event: dict[str, Any] = {}
         self.network: Transformer | None = None
 
@@ -278,14 +279,13 @@ class NewModel(Source):
 
     def existing_tokenizer(self) -> Tokenizer | None:
         """The tokenizer that the recipe names, if any."""
-        return None if self.choice.source is None else tokenizer_of(self.choice.source)
+        return None if self.tokenizer_settings.source is None else tokenizer_of(self.tokenizer_settings.source)
 
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Train or open the tokenizer, and initialize weights with the seed of training."""
-        self.tokenizer = tokenizer = self.existing_tokenizer() or self._trained_tokenizer(rows)
-        if self.choice.source is not None:
-            self.tokenizer_event = {"source": self.choice.source, "vocab_size": tokenizer.vocab_size}
-            self.notes.append(f"tokenizer of {self.choice.source}, {tokenizer.vocab_size:,} ids")
+        self.tokenizer, self.tokenizer_event, notes = tokenizer_of_new(self.tokenizer_settings, rows, self.family.name)
+        self.notes += notes
+        tokenizer = self.tokenizer
         config = self.settings.config(tokenizer.vocab_size)
         ids = self._special_ids(task, tokenizer)
         self.family.write_config(config, ids)
@@ -294,20 +294,6 @@ class NewModel(Source):
         self.network = network.eval()
         name = str(self.recipe.name)
         return LanguageModel(self.network, tokenizer, self.family, name, name, hf_config=ids, generation=ids)
-
-    def _trained_tokenizer(self, rows: Table) -> Tokenizer:
-        try:
-            trained, notes = _train(self.choice, list(texts_of(row.values for row in rows.rows)), self.family.name)
-        except InputError as error:
-            hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
-            raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
-        self.tokenizer_event = {
-            "source": "trained on the training rows",
-            "kind": self.choice.kind,
-            "vocab_size": trained.tokenizer.vocab_size,
-        }
-        self.notes += [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
-        return trained.tokenizer
 
     def _special_ids(self, task: TaskSettings, tokenizer: Tokenizer) -> dict[str, int]:
         """The ids of special tokens, under their names in config.json and generation_config.json."""
@@ -321,22 +307,47 @@ class NewModel(Source):
         weights = [] if self.network is None else [weight.nbytes for weight in self.network.parameters()]
         return process_memory.resident_memory() - sum(weights)
 
-    def event(self) -> dict[str, Any]:
+    def start_entries(self) -> dict[str, Any]:
         """The tokenizer's origin."""
         return {"tokenizer": self.tokenizer_event}
 
-    def keep(self, folder: Path) -> None:
+    def save_for_resuming(self, folder: Path) -> None:
         """Save the tokenizer."""
         self.tokenizer.save(folder / TOKENIZER)
 
 
-def _train(choice: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
+def tokenizer_of_new(new: NewTokenizer, rows: Table, family: str) -> tuple[Tokenizer, dict[str, Any], list[str]]:
+    """The tokenizer of a new model, opened or trained; its entry in the journal, and notes for the user.
+
+    Args:
+        new: of the recipe.
+        rows: training rows.
+        family: whose special tokens a trained one has.
+
+    Raises:
+        InputError: it cannot be opened, or not be trained by these settings on these rows.
+    """
+    if new.source is not None:
+        tokenizer = tokenizer_of(new.source)
+        event = {"source": new.source, "vocab_size": tokenizer.vocab_size}
+        return tokenizer, event, [f"tokenizer of {new.source}, {tokenizer.vocab_size:,} ids"]
+    try:
+        trained, notes = _train(new, list(texts_of(row.values for row in rows.rows)), family)
+    except InputError as error:
+        hint = re.sub(r"--(?=[a-z])", "--tokenizer.", error.hint)
+        raise InputError(error.fault, f"tokenizer.{error.place}", hint) from error
+    vocab_size = trained.tokenizer.vocab_size
+    event = {"source": "trained on the training rows", "kind": new.kind, "vocab_size": vocab_size}
+    return trained.tokenizer, event, [f"tokenizer: {note}" for note in (*notes, *trained.notes)]
+
+
+def _train(new: NewTokenizer, texts: list[str], family: str) -> tuple[train_tokenizer.TrainedTokenizer, list[str]]:
     """A new tokenizer, and a note if it has fewer ids than vocab_size."""
-    settings = TokenizerSettings(**choice.model_dump(exclude={"source", "at_most"}))
+    settings = TokenizerSettings(**new.model_dump(exclude={"source", "at_most"}))
     try:
         return train_tokenizer.train(texts, settings, family), []
     except TooManyEntries as error:
-        if not choice.at_most:
+        if not new.at_most:
             raise
         fewer = settings.model_copy(update={"vocab_size": error.filled})
         note = f"the text fills {error.filled:,} ids, not the preset's {settings.vocab_size:,}"

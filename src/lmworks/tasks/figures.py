@@ -83,12 +83,12 @@ GENERAL_LOSS = Figure(
     title_of_new="Another text",
 )
 
-CLASS_ACCURACY = Figure("accuracy", "Accuracy", "classification", "accuracy", "row_correct", "", "share", "higher")
+CLASS_ACCURACY = Figure("accuracy", "Accuracy", "classification", "accuracy", "row_correct", better="higher")
 CLASSIFICATION = (
     CLASS_ACCURACY,
     Figure("macro_f1", "Macro-F1", "classification", "macro_f1", better="higher"),
     Figure("micro_f1", "Micro-F1", "classification", "micro_f1", better="higher"),
-    Figure("roc_auc", "ROC-AUC, mean over the labels", "classification", "roc_auc", better="higher"),
+    Figure("roc_auc", "ROC-AUC", "classification", "roc_auc", better="higher"),
     Figure("calibration_error", "Calibration error (ECE)", "classification", "calibration_error"),
 )
 """Figures of classifiers (evaluate/classification), for every task that gives a text labels."""

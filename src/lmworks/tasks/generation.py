@@ -47,7 +47,7 @@ def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[Answ
 
 def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:
     """The model's answer to one of the prompts in the settings: its blanks filled, or a continuation, or an answer."""
-    if model.config.architecture == "encoder" or _BLANK.search(text):
+    if model.architecture == "encoder" or _BLANK.search(text):
         return model.fill(text).text
     return model.generate(text, **_sampling(model, settings).model_dump())
 
@@ -115,7 +115,7 @@ def _generate(model: LanguageModel, ids: list[int], settings: EvaluateSettings, 
 
 def _sampling(model: LanguageModel, settings: EvaluateSettings) -> SamplingSettings:
     """A decoder samples its continuation; an encoder-decoder generates greedily."""
-    samples = model.config.architecture == "decoder"
+    samples = model.architecture == "decoder"
     temperature, top_k = (settings.temperature, settings.top_k) if samples else (0.0, 0)
     return SamplingSettings(max_tokens=settings.longest, temperature=temperature, top_k=top_k)
 

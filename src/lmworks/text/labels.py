@@ -15,6 +15,8 @@ SHOWN = 3
 """Labels shown in a note about several."""
 LEAST_ROWS, UNIQUE_SHARE = 50, 0.9
 """From so many rows on, and from so many different labels per row on, labels are no classes."""
+MOST_NUMBERS = 20
+"""Of more numbers than these, of which some have a fraction, labels are no classes."""
 
 
 class LabelNames:
@@ -83,6 +85,15 @@ class LabelNames:
 def are_nearly_unique(labels: int, rows: int) -> bool:
     """Whether nearly every row has a label of its own, in enough rows to know: such labels are no classes."""
     return rows >= LEAST_ROWS and labels >= UNIQUE_SHARE * rows
+
+
+def are_continuous(labels: Sequence[str]) -> bool:
+    """Whether labels are numbers on a scale rather than classes: more than a few, some of them with a fraction."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return False
+    return len(numbers) > MOST_NUMBERS and not all(number.is_integer() for number in numbers)
 
 
 def _whole(value: object) -> str | None:

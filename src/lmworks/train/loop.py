@@ -104,13 +104,13 @@ def train(
     network.recompute_lowest(settings.recompute)
     try:
         with (
-            cast_frozen_weights(network, run_arithmetic.precision) as originals,
+            cast_frozen_weights(network, run_arithmetic.precision) as original_bytes,
             matmul.providers(run_arithmetic.providers),
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
             training = _Training(
-                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, originals
+                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, original_bytes
             )
             return training.run_session(stop_requested)
     finally:
@@ -139,7 +139,7 @@ class _Training:
         device: torch.device,
         transform: ExampleTransform | None,
         run_arithmetic: Arithmetic,
-        originals: int,
+        original_bytes: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
@@ -154,7 +154,7 @@ class _Training:
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
-        self.memory = PeakMemory(network, originals, hooks.library_bytes)
+        self.memory = PeakMemory(network, original_bytes, hooks.library_bytes)
         self.workload = Workload()  # documents whose FLOPs have not been counted yet
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
@@ -180,7 +180,7 @@ class _Training:
         self._resume()
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
-        self.run.write("session", **self._opening())
+        self.run.write("session", **self._session_entries())
         meter = EnergyMeter()
         meter.start()
         first = self.step
@@ -372,7 +372,7 @@ class _Training:
             checkpoint.restore(checkpoint.read(self.run, best).tensors, self.named)
             self.progress.say(f"the weights are those of step {best}, the best on held-out rows")
 
-    def _opening(self) -> dict[str, Any]:
+    def _session_entries(self) -> dict[str, Any]:
         stored = sum(prod(layer.storage.shape) for _, layer in stored_layers(self.network))
         parameters = stored + sum(parameter.numel() for parameter in self.network.parameters())
         return {

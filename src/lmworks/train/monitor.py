@@ -31,7 +31,7 @@ class Monitor:
         total_steps: of the run.
         epoch_steps: of one pass over the data.
         autocast: opens the autocast context of an evaluation.
-        precision: its name; before and after training everything is measured in float32.
+        precision: its name; evaluations before and after training are in float32.
 
     Attributes:
         best: ``loss`` and ``step`` of the best evaluation; empty before the first.

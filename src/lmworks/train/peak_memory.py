@@ -19,15 +19,15 @@ class PeakMemory:
 
     Args:
         network: the model.
-        originals: bytes of float32 weights that stay in memory together with their copies in another precision.
+        original_bytes: bytes of float32 weights that stay in memory together with their copies in another precision.
         library_bytes: bytes that the process uses besides the model; None: resident memory minus weights, measured now.
 
     Attributes:
         stage: in which the peak so far was reached; :data:`BEFORE` is everything before training.
     """
 
-    def __init__(self, network: nn.Module, originals: int = 0, library_bytes: int | None = None) -> None:
-        self.weights = originals + weight_bytes(network)
+    def __init__(self, network: nn.Module, original_bytes: int = 0, library_bytes: int | None = None) -> None:
+        self.weights = original_bytes + weight_bytes(network)
         if library_bytes is None:
             library_bytes = max(0, process_memory.resident_memory() - self.weights)
         self.library_bytes = library_bytes

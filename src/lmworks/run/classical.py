@@ -1,0 +1,243 @@
+"""Runs of classifiers by counts of words: the same rows, journal, report card and folder as a run of a network.
+
+Such a model trains in seconds, so that a killed run is begun again. The majority class is evaluated on the same rows
+and stands where a network's evaluation before training stands.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmworks.base import machine, process_memory
+from lmworks.base.energy import EnergyMeter
+from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of, list_names
+from lmworks.base.files import folder_size
+from lmworks.base.journal import RunFolder
+from lmworks.base.settings import to_yaml
+from lmworks.baselines.tfidf import TextClassifier
+from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
+from lmworks.evaluate.classification import evaluate_predictions
+from lmworks.evaluate.prediction import Prediction
+from lmworks.reports import card, page
+from lmworks.run import checks, classical_recipe
+from lmworks.run.classical_recipe import ClassicalRecipe
+from lmworks.run.result import Run, Say, silent
+from lmworks.text import corpus, python_rows
+from lmworks.text.cleaning import clean_all, steps_of
+from lmworks.text.labels import are_continuous
+from lmworks.text.rows import Table, option
+
+MAJORITY = "majority"
+TASK = {"name": "classify", "learns": "the label of a text"}
+FEW_ROWS = 5
+"""Labels with fewer training rows are named."""
+
+
+@dataclass
+class Setup:
+    """Everything that a run needs.
+
+    Attributes:
+        recipe: its settings.
+        train, held_out: rows of texts and labels.
+        notes: what a person should know of them.
+    """
+
+    recipe: ClassicalRecipe
+    train: Table
+    held_out: Table
+    notes: list[str] = field(default_factory=list)
+
+
+def run_recipe(recipe: ClassicalRecipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
+    """Start a new run.
+
+    Args:
+        recipe: its settings; not changed.
+        say: called with each line of progress.
+        rows: training data instead of the recipe's source; saved in the run's folder.
+
+    Raises:
+        InputError: anything about data or settings that cannot be used.
+    """
+    say, recipe = say or silent, recipe.model_copy(deep=True)
+    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{recipe.model}"
+    folder = Path(recipe.out)
+    checks.check_folder(folder)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
+    for line in setup.notes:
+        say(line)
+    run = RunFolder.create(folder, to_yaml(recipe))
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
+    run.write("start", **_start_event(recipe))
+    run.write("data", **_data_event(setup))
+    return _run_stages(run, setup, say)
+
+
+def resume(folder: str | Path, say: Say | None = None) -> Run:
+    """Finish a run that was killed: it is trained anew, on the same rows.
+
+    Raises:
+        InputError: its recipe or its data cannot be read.
+    """
+    say, run = say or silent, RunFolder(folder)
+    if run.events("finish"):
+        say(f"{run.path} has finished already; see lmworks report {run.path}")
+        if not (run.path / page.HTML).is_file():  # killed between its end and the report
+            page.write(run.path, card.build(run.path))
+        return Run(run.path, "finished")
+    recipe = classical_recipe.resolve(str(run.recipe), {})
+    recipe.out = str(run.path)
+    started = (run.events("start") or [{}])[0]
+    began_in = Path(str(started.get("working_directory", "")), recipe.data.source)
+    recipe.data.source = str(began_in) if began_in.exists() else recipe.data.source
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
+    setup = set_up(recipe)
+    say(f"resuming {run.path} from its beginning")
+    run.write("resume")
+    if not started:  # killed before its first event
+        run.write("start", **_start_event(recipe))
+        run.write("data", **_data_event(setup))
+    return _run_stages(run, setup, say)
+
+
+def is_classical(folder: str | Path) -> bool:
+    """Whether a run folder is one of a classifier by counts of words."""
+    recipe = Path(folder) / "recipe.yaml"
+    return recipe.is_file() and classical_recipe.is_classifier(str(recipe))
+
+
+def set_up(recipe: ClassicalRecipe, rows: list[dict[str, Any]] | None = None) -> Setup:
+    """Read the rows and divide them.
+
+    Raises:
+        InputError: they cannot be read, or have no labels that are classes.
+    """
+    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
+    if table.kind != "labels":
+        hint = f"name both columns: {option('columns', {'text': 'COLUMN', 'label': 'COLUMN'})}"
+        fault = f"{recipe.model} learns labels of texts, and these are rows of kind {table.kind}"
+        raise InputError(fault, table.name, hint)
+    if are_continuous(table.labels):
+        fault = f"the labels are numbers on a scale, not classes: {len(table.labels):,} different ones"
+        hint = (
+            "write classes instead of numbers (low, high); to predict a number is regression, which no such model does"
+        )
+        raise InputError(fault, f"{table.name}, column {table.columns.get('label', 'label')!r}", hint)
+    train, held_out = corpus.split(table, recipe.data)
+    if recipe.tfidf.classifier != MAJORITY and len(set(_labels(train))) == 1:
+        fault = f"every row to train on has the label {train.rows[0].values['label']!r}: there is nothing to learn"
+        raise InputError(fault, table.name, "add rows with other labels")
+    notes = [*train.notes, *_label_notes(train, held_out), *_cleaning_notes(train, recipe.tfidf)]
+    return Setup(recipe, train, held_out, notes)
+
+
+def _label_notes(train: Table, held_out: Table) -> list[str]:
+    """Labels of which there are too few rows to train on, or none to measure."""
+    trained, measured = (Counter(_labels(part)) for part in (train, held_out))
+    absent = [label for label in train.labels if not trained[label]]
+    few = [f"{label} ({trained[label]})" for label in train.labels if 0 < trained[label] < FEW_ROWS]
+    unmeasured = [label for label in train.labels if trained[label] and not measured[label]]
+    notes = []
+    if absent:
+        notes.append(f"labels without a row to train on, which are never predicted: {list_names(absent)}")
+    if few:
+        notes.append(f"labels with fewer than {FEW_ROWS} rows to train on: {list_names(few)}")
+    if unmeasured and len(held_out):
+        notes.append(f"labels without a held-out row, which no figure measures: {list_names(unmeasured)}")
+    return notes
+
+
+def _cleaning_notes(train: Table, settings: TfidfSettings) -> list[str]:
+    """How many texts each step of cleaning changed."""
+    if settings.classifier == MAJORITY or not settings.cleaning:
+        return []
+    changed = clean_all(_texts(train), steps_of(settings.cleaning)).changed
+    listed = ", ".join(f"{name} {count:,}" for name, count in changed.items())
+    return [f"texts to train on that each step of cleaning changed, of {len(train):,}: {listed}"]
+
+
+def _texts(table: Table) -> list[str]:
+    return [row.values["text"] for row in table.rows]
+
+
+def _labels(table: Table) -> list[str]:
+    return [row.values["label"] for row in table.rows]
+
+
+def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
+    started, meter = time.monotonic(), EnergyMeter()
+    meter.start()
+    recipe, train = setup.recipe, setup.train
+    if len(setup.held_out) and recipe.tfidf.classifier != MAJORITY:
+        majority = TextClassifier.fit(_texts(train), _labels(train), settings_of(MAJORITY))
+        part = _evaluate(majority.predict(_texts(setup.held_out)), setup.held_out)
+        run.write("evaluation", when="before", step=0, name="majority class", classification=part)
+    say(f"training {recipe.model} on {count_of(len(train), 'text')}, into {run.path}")
+    began = time.monotonic()
+    model = TextClassifier.fit(_texts(train), _labels(train), recipe.tfidf)
+    trained = time.monotonic()
+    for note in model.notes:
+        say(note)
+    shutil.rmtree(run.final, ignore_errors=True)  # of a killed session
+    model.save(run.final)
+    predicting = time.monotonic()
+    predicted = model.predict(_texts(setup.held_out))
+    seconds = time.monotonic() - predicting
+    if predicted:
+        part = _evaluate(predicted, setup.held_out)
+        run.write("evaluation", when="after", classification=part | {"heaviest_words": model.heaviest_words()})
+    energy = meter.stop()
+    run.write(
+        "finish",
+        seconds=time.monotonic() - started,
+        training_seconds=trained - began,
+        peak_memory=process_memory.peak_memory(),
+        texts_per_second=len(predicted) / seconds if predicted and seconds else None,
+        energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
+        artefact={"path": str(run.final), "bytes": folder_size(run.final)},
+        parameters={"total": model.parameters, "trainable": model.parameters},
+        notes=model.notes,
+        stopped="finished",
+    )
+    run.sync()
+    page.write(run.path, card.build(run.path))
+    return Run(run.path, "finished")
+
+
+def _evaluate(predicted: list[Prediction], table: Table) -> dict[str, Any]:
+    places = [row.place for row in table.rows]
+    return evaluate_predictions(predicted, _labels(table), table.labels, _texts(table), places)
+
+
+def _start_event(recipe: ClassicalRecipe) -> dict[str, Any]:
+    return {
+        "model": recipe.model,
+        "new": True,
+        "data": recipe.data.source,
+        "working_directory": str(Path.cwd()),
+        "method": recipe.tfidf.classifier.replace("_", " "),
+        "task": TASK,
+        "machine": machine.describe(),
+        "precision": "float64",
+    }
+
+
+def _data_event(setup: Setup) -> dict[str, Any]:
+    return {
+        "rows": len(setup.train),
+        "skipped": len(setup.train.skipped),
+        "held_out": len(setup.held_out),
+        "labels": dict(Counter(_labels(setup.train)).most_common()),
+        "notes": setup.notes,
+    }
