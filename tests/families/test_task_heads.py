@@ -18,9 +18,9 @@ from lmworks.data.packing import collate
 from lmworks.families.folder import open_folder, read_config, save_folder
 from lmworks.families.opened import Opened
 from lmworks.families.registry import FAMILIES
-from lmworks.families.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.forward import hidden_states
 from lmworks.model.initialization import replace_heads
+from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.train.losses import terms
 
 TINY: dict[str, dict[str, Any]] = {

@@ -97,7 +97,7 @@ def write(
     rows = family.table(config)
     fused, transposed = _fuse(rows, factors, outputs)
     theirs = {_written(name, family, config): update for name, update in fused.items()}
-    places = (their_place(rows, name) for name in outputs if not name.startswith("heads."))
+    places = (their_place(rows, name) for name in outputs)
     all_modules = {_written(place.module, family, config) for place in places if place is not None}
     adapter_config = {
         **_ranks_and_targets(theirs, all_modules),

@@ -9,36 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row
 from lmworks.model.config import Activation, HeadConfig, HeadKind, ProblemType
+from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
 
-SEQUENCE, TOKENS, SPANS = "sequence_classification", "token_classification", "question_answering"
-"""The names of the heads, each of one kind of class."""
 PROBLEMS: dict[str, ProblemType] = {
     "single_label_classification": "single_label",
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
 DEFAULT_LABELS = 2  # classes without id2label have so many
-
-
-class HeadRequest(NamedTuple):
-    """The head that a task needs.
-
-    Attributes:
-        name: SEQUENCE, TOKENS or SPANS.
-        size: its outputs.
-        problem: what they mean.
-        labels: their names.
-    """
-
-    name: str
-    size: int
-    problem: ProblemType
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.outputs import head_logits, probabilities
 from lmworks.evaluate.prediction import Prediction, predictions
-from lmworks.families.task_heads import SEQUENCE
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
+from lmworks.model.task_heads import SEQUENCE
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 

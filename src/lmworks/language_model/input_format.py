@@ -104,6 +104,10 @@ class InputFormat(Settings):
             raise InputError(f"the prompt {needs}", "the input", f"the pattern is {pattern!r}")
         return str(value) if pattern is None else pattern.format(**values)
 
+    def fill_text(self, value: Input) -> str:
+        """The text that a head reads, as the pattern of the text makes it."""
+        return self.model_copy(update={"prompt": None}).fill(value)
+
     def prompt_of(self, value: Input, tokenizer: Tokenizer) -> Prompt:
         """One input as the training examples have it, up to the answer.
 

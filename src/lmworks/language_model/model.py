@@ -21,7 +21,6 @@ from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
 from lmworks.families.opened import dtype_of
 from lmworks.families.sentence_pooling import SentencePooling
-from lmworks.families.task_heads import SEQUENCE
 from lmworks.generate.embed import Pooling, embed
 from lmworks.generate.fill import Filled, fill, next_sentence
 from lmworks.generate.packed import make_fast
@@ -34,6 +33,7 @@ from lmworks.language_model.heads import classify, labels_of
 from lmworks.language_model.input_format import Input, InputFormat
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
+from lmworks.model.task_heads import SEQUENCE
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.messages import with_texts
@@ -238,7 +238,7 @@ class LanguageModel:
         """
         listed = as_list(texts, (str, Mapping), "texts", TEXTS_HINT)
         form = self.input_format
-        filled = [form.fill(text) if form is not None and form.kind == "class" else str(text) for text in listed]
+        filled = [form.fill_text(text) if form is not None and form.kind == "class" else str(text) for text in listed]
         start = self.rules.decoder_start_token_id
         texts_of_one = [(text,) for text in filled]
         return classify(self.network, self.tokenizer, start, texts_of_one, self.source)

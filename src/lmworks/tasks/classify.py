@@ -13,9 +13,8 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.data.batch import Example
 from lmworks.data.documents import ROWS_AT_ONCE
 from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
-from lmworks.families.task_heads import SEQUENCE, HeadRequest
 from lmworks.language_model.head_inputs import HeadInputs
-from lmworks.language_model.input_format import InputFormat
+from lmworks.model.task_heads import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
 from lmworks.tasks.with_head import HeadTask
 from lmworks.text.rows import DataSettings, Row, Table
@@ -69,10 +68,6 @@ class Classify(HeadTask):
             return None
         labelled = inputs.labelled(example, self.head, self.class_of(row.values["label"], row.place))
         return replace(labelled, origin=row.values["text"])
-
-    def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """With the pattern of the text; the labels are the head's."""
-        return super().input_format(settings).model_copy(update={"prompt": None})
 
     def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
         """The part ``classification``: see evaluate/classification."""

@@ -17,9 +17,9 @@ from lmworks.data.batch import LANGUAGE, Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.families.task_heads import HeadRequest
 from lmworks.language_model.input_format import InputFormat, InputKind
 from lmworks.model.config import ModelConfig
+from lmworks.model.task_heads import HeadRequest
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table
