@@ -39,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data.columns '{text: body}', --data.limit 100 (rows)."
     )
     training.add_argument("data", metavar="TEXT", help="a file, a folder, a named data set or hub:owner/name")
-    training.add_argument("--out", required=True, metavar="FILE", help="F.txt or F.vec: text; F.bin: binary")
+    training.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="F.txt or F.vec: text; F.bin: binary, of fasttext with subword vectors",
+    )
     training.add_argument("--overwrite", action="store_true", help="in place of a file that is there")
     _add_settings(training)
     nearest = verbs.add_parser("nearest", help="the words nearest to a word", allow_abbrev=False)
