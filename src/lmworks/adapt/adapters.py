@@ -17,6 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
+from lmworks.model.transformer import Transformer
 
 
 class Adapter(nn.Module, ABC):
@@ -92,6 +93,18 @@ def refuse_second(network: nn.Module) -> None:
     """
     if next(adapters(network), None) is not None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
+
+
+def refuse_cells(network: Transformer, method: str) -> None:
+    """Raise if a network's layers are recurrent cells or convolutions, which have no linears to adapt.
+
+    Raises:
+        InputError: they are.
+    """
+    layer = network.config.layer
+    if layer != "attention":
+        fault = f"{method} updates linears, and {layer} layers have none"
+        raise InputError(fault, "method", "--method full trains such a model whole, as it was trained before")
 
 
 @contextmanager

@@ -93,6 +93,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.model.surgery import put
 
         adapters.refuse_second(network)
+        adapters.refuse_cells(network, "LoRA")
         names = self.adapted_linears(network)
         network.requires_grad_(False)
         for parameter in head_parameters(network).values():

@@ -1,4 +1,4 @@
-"""lmworks data: what the model sees of a data file, token by token, and the named data sets.
+"""lmworks data: what the model sees of a data file, token by token; cleaning it; and the named data sets.
 
 Needs only a model's tokenizer, never its weights.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.base.settings import build, parse_overrides
-from lmworks.commands import show
+from lmworks.commands import clean, show
 from lmworks.commands.opening import add_base
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ GIVEN = "dim"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """list; show MODEL DATA."""
-    parser.description = "Show what a model sees of a data file, or list the named data sets."
-    verbs = parser.add_subparsers(dest="action", metavar="list | show", required=True)
+    """list; show MODEL DATA; clean DATA."""
+    from lmworks.text.cleaning import STEPS
+
+    parser.description = "Show what a model sees of a data file, clean its texts, or list the named data sets."
+    verbs = parser.add_subparsers(dest="action", metavar="list | show | clean", required=True)
+    cleaning = verbs.add_parser("clean", help="clean texts in named steps", allow_abbrev=False)
+    clean.add_arguments(cleaning, {name: step.about for name, step in STEPS.items()})
     listing = verbs.add_parser("list", help="the named data sets", allow_abbrev=False)
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
@@ -60,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was asked for."""
+    if args.action == "clean":
+        return clean.run(args, data_overrides(rest))
     return _list(args, rest) if args.action == "list" else _show(args, rest)
 
 
@@ -120,7 +126,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     _print_examples(examples, task, args)
     try:
         task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)
-        task_class(task_settings, tokenizer, config)
+        task_class(task_settings, tokenizer, _with_head(config, task_class, table))
         check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)

@@ -56,9 +56,8 @@ class Printer:
         for head, labels in example.labels.items():
             names = self.labels.get(head)
             for label in labels.classes.tolist() if len(labels.places) == 1 else []:
-                print(
-                    f"{head.replace('_', ' ')}: " + (names[label] if names and labels.classes.ndim == 1 else str(label))
-                )
+                said = names[label] if names and labels.classes.ndim == 1 else str(label)
+                print(f"{head.replace('_', ' ')}: {said}")
         if example.targets is not None:
             self._hidden(example)
             return

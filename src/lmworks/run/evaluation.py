@@ -176,7 +176,7 @@ class Evaluation:
         tokens = losses.language if losses.language.targets.any() or not losses.heads else losses.of_heads
         sizes = [example.bytes for example in self.held_out]
         by_row = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
-        rows = {f"row_{name}": _sum_adjacent(values).tolist() for name, values in by_row.items()}
+        rows = {f"row_{name}": sum_adjacent(values).tolist() for name, values in by_row.items()}
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 
     def samples(self) -> list[dict[str, Any]]:
@@ -259,7 +259,7 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
-def _sum_adjacent(values: np.ndarray) -> np.ndarray:
+def sum_adjacent(values: np.ndarray) -> np.ndarray:
     """(n,) -> (min(n, MOST_ROW_FIGURES),): sums over groups of adjacent values."""
     groups = min(len(values), MOST_ROW_FIGURES)
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)

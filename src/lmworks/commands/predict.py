@@ -1,0 +1,96 @@
+"""lmworks predict: the labels that a classifier gives the rows of a file, and how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmworks.base import figures
+from lmworks.base.errors import InputError
+from lmworks.commands import show
+from lmworks.commands.data import data_overrides
+from lmworks.commands.opening import add_base
+
+if TYPE_CHECKING:
+    from lmworks.run.predict_file import Predictions
+
+ABOUT = """Give each row of a file a label. Where the rows have labels, accuracy, F1 and the confusion matrix are
+printed too. The columns are those of the run that trained the model, else by their usual names; any data setting is an
+option: --data.columns '{text: COLUMN, label: COLUMN}'."""
+SHOWN, WIDTH = 5, 60  # rows that are printed, characters of each text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL FILE --out FILE."""
+    parser.description = ABOUT
+    parser.add_argument("model", help="a run or folder of a classifier")
+    add_base(parser)
+    parser.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
+    parser.add_argument("--out", metavar="FILE", help="write the rows with predictions: .csv, .jsonl, .parquet ...")
+    parser.add_argument("--rows", type=int, default=SHOWN, metavar="N", help=f"how many to print (default {SHOWN})")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Predict, print a few rows and the figures, write the file."""
+    from lmworks.run import predict_file
+    from lmworks.run.load import load
+    from lmworks.text.formats import format_of
+    from lmworks.text.rows import DataSettings
+
+    model = load(args.model, base=args.base)
+    if not hasattr(model, "predict"):
+        hint = "train one: lmworks tune tfidf-logreg FILE"
+        raise InputError("is no classifier", args.model, hint)
+    settings = predict_file.settings_for(args.model, args.data, data_overrides(rest))
+    if args.out:
+        format_of(Path(args.out), DataSettings())  # before anything is predicted
+    predictions = predict_file.predict_rows(model, args.data, settings, predict_file.label_names(args.model))
+    notes = predictions.table.notes
+    if predict_file.has_trained_on(args.model, args.data):
+        notes = [*notes, "the model was trained on most of these rows: figures of others will be lower"]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    _print(predictions, args.rows)
+    if args.out:
+        print(f"written: {predict_file.write(predictions, args.data, settings, args.out)}")
+    return 0
+
+
+def _print(predictions: Predictions, count: int) -> None:
+    """The first rows, how often each label was predicted, and the figures."""
+    from rich.console import Console
+
+    from lmworks.evaluate.metrics import bootstrap_interval
+    from lmworks.reports import classification, classification_tables, terminal
+
+    cells = [
+        (
+            classification_tables.excerpt(row.values["text"], WIDTH),
+            *predictions.right[number : number + 1],
+            prediction.label,
+            f"{prediction.probabilities[prediction.label]:.3f}",
+        )
+        for number, (row, prediction) in enumerate(
+            zip(predictions.table.rows[: max(count, 0)], predictions.predicted, strict=False)
+        )
+    ]
+    if cells:
+        show.table(("text", *(["label"] if predictions.right else []), "prediction", "probability"), cells)
+    counts = Counter(prediction.label for prediction in predictions.predicted).most_common()
+    total = figures.count_of(len(predictions.predicted), "row")
+    print(f"{total}: {', '.join(f'{label} {times:,}' for label, times in counts)}")
+    part = predictions.classification
+    if part is None:
+        return
+    interval = bootstrap_interval(part["row_correct"])
+    ends = figures.interval(interval.low, interval.high)
+    print(f"accuracy {figures.number(part['accuracy'])} (95 % interval {ends})")
+    for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error"):
+        print(f"{name.replace('_', ' ')} {figures.number(part[name])}")
+    shown = classification.of_evaluation({"classification": {**part, "calibration": []}})
+    to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
+    for line in classification_tables.render(shown):
+        to.print(line)
