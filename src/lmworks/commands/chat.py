@@ -48,11 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Ask and answer until the person leaves."""
     from lmworks.generate.sampling import SamplingSettings
+    from lmworks.generate.torch_stepper import check_writes
 
     if is_eliza(args.model):
         return _talk_with_eliza(args, rest)
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
     model = open_model(args)
+    check_writes(model.network)
     note_format(model, args.raw)
     conversation = Conversation(model, settings, args.system, args.raw)
     if not (args.ask or args.held_out):

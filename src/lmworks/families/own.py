@@ -28,6 +28,7 @@ def _reader(architecture: str) -> Callable[[Keys], dict[str, Any]]:
     def read(keys: Keys) -> dict[str, Any]:
         fields = keys.fields(FIELDS) | {"architecture": architecture}
         fields["kernel_sizes"] = tuple(keys.take("kernel_sizes", None, list) or ())
+        fields["max_over_time"] = keys.take("max_over_time", False)
         fields["heads"] = tuple(keys.take("heads", None, list) or ())
         return fields
 
@@ -37,7 +38,7 @@ def _reader(architecture: str) -> Callable[[Keys], dict[str, Any]]:
 def _write(config: ModelConfig) -> dict[str, Any]:
     keys = keys_of(config, FIELDS)
     if config.kernel_sizes:
-        keys["kernel_sizes"] = list(config.kernel_sizes)
+        keys |= {"kernel_sizes": list(config.kernel_sizes), "max_over_time": config.max_over_time}
     if config.heads:
         keys["heads"] = [head.model_dump(mode="json") for head in config.heads]
     return keys
