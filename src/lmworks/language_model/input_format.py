@@ -23,7 +23,7 @@ from lmworks.text.tokenizer import Tokenizer
 
 FILE = "lmworks.json"
 Input = str | Mapping[str, Any]
-InputKind = Literal["text", "prompt", "label", "source", "class"]
+InputKind = Literal["text", "prompt", "label", "source", "class", "words"]
 KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
 """The kind of inputs by task, for files of versions that did not save the kind; all other tasks: text."""
 
@@ -36,7 +36,8 @@ class InputFormat(Settings):
     task: str = Field(description="What was trained, by the task's name.")
     kind: InputKind = Field(
         description="text: a text or conversation as it is; prompt: the prompt of an answer; label: a text that is "
-        "labelled in words; source: what an encoder reads; class: a text that a head classifies."
+        "labelled in words; source: what an encoder reads; class: a text that a head classifies; words: a text "
+        "whose words a head tags."
     )
     text: str | None = Field(None, description="label: the text built from columns, where the run had a pattern.")
     prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
@@ -73,7 +74,7 @@ class InputFormat(Settings):
     @property
     def asks(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
-        return self.kind not in ("text", "class")
+        return self.kind not in ("text", "class", "words")
 
     @property
     def columns(self) -> list[str]:

@@ -17,6 +17,7 @@ from lmworks.tasks.masked import Masked
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
+from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -28,6 +29,7 @@ TASKS: dict[str, type[Task]] = {
         Instructions,
         Chat,
         Classify,
+        Tag,
         Labels,
         Masked,
         Spans,
@@ -42,6 +44,7 @@ _COLUMNS = {
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
 }
 
 
