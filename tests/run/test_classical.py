@@ -11,8 +11,10 @@ import pytest
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.baselines.tfidf import TextClassifier
+from lmworks.baselines.tfidf_settings import settings_of
 from lmworks.commands.main import main
 from lmworks.run import classical
+from lmworks.run.cleaning_effect import cleaning_effects
 from lmworks.text import corpus
 from lmworks.text.rows import DataSettings
 
@@ -142,6 +144,23 @@ def test_rows_without_text_can_be_left_out(tmp_path: Path) -> None:
     made = [*rows(), {"text": " ", "label": "bad"}]
     run = lmworks.tune("bow-nb", made, out=tmp_path / "run", data={"on_bad_row": "skip"})
     assert run.card["data"]["skipped"] == 1
+
+
+def test_what_a_step_of_cleaning_is_worth_is_measured_in_pairs() -> None:
+    noisy = [{**row, "text": f"<p>{row['text'].upper() if n % 3 else row['text']}"} for n, row in enumerate(rows())]
+    settings = DataSettings(held_out=40)
+    effects = cleaning_effects(noisy, ["html", "case"], settings)
+    assert [effect.steps for effect in effects] == [(), ("html",), ("case",), ("html", "case")]
+    train, held_out = classical.labelled_rows(noisy, settings)
+    chosen = settings_of("tfidf-logreg", {"cleaning": "html,case"})
+    texts, labels = ([row.values[name] for row in train.rows] for name in ("text", "label"))
+    predicted = TextClassifier.fit(texts, labels, chosen).predict([row.values["text"] for row in held_out.rows])
+    right = [prediction.label == row.values["label"] for prediction, row in zip(predicted, held_out.rows, strict=True)]
+    assert effects[3].accuracy == sum(right) / 40
+    assert effects[3].change is not None
+    assert effects[3].change.value == pytest.approx(effects[3].accuracy - effects[0].accuracy)
+    with pytest.raises(InputError, match="too few"):
+        cleaning_effects(noisy, ["html"], DataSettings(held_out=2))
 
 
 @pytest.mark.parametrize(

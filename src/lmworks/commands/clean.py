@@ -17,6 +17,7 @@ from lmworks.commands import show
 
 if TYPE_CHECKING:
     from lmworks.text.clean_file import CleanedFile
+    from lmworks.text.rows import DataSettings
 
 LONGEST = 600  # characters of a text that is shown
 SHOWN = 3  # rows
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser, steps: dict[str, str]) -> Non
     parser.add_argument("--steps", required=True, metavar="STEP,STEP", help=", ".join(steps))
     parser.add_argument("--out", metavar="FILE", help="write the rows in the same format, other columns as they were")
     parser.add_argument("--rows", type=int, default=SHOWN, metavar="N", help=f"how many to print (default {SHOWN})")
+    parser.add_argument(
+        "--measure",
+        nargs="?",
+        const="tfidf-logreg",
+        metavar="PRESET",
+        help="of rows with labels: what each step is worth to a classifier by counts of words (default tfidf-logreg)",
+    )
 
 
 def run(args: argparse.Namespace, settings_words: dict) -> int:
@@ -56,7 +64,32 @@ def run(args: argparse.Namespace, settings_words: dict) -> int:
     _print_counts(cleaned)
     if args.out:
         print(f"written: {cleaned.write(args.out)}")
+    if args.measure:
+        _measure(args, [step.name for step in steps], settings)
     return 0
+
+
+def _measure(args: argparse.Namespace, steps: list[str], settings: DataSettings) -> None:
+    """Accuracy of a classifier with each step alone and with all, beside the one without cleaning."""
+    from lmworks.base import figures
+    from lmworks.run.cleaning_effect import cleaning_effects
+
+    print(f"measuring {args.measure} with each step ...", file=sys.stderr)
+    cells = []
+    for effect in cleaning_effects(args.data, steps, settings, args.measure):
+        change = effect.change
+        name = effect.steps[0] if len(effect.steps) == 1 else "all of them" if effect.steps else "no cleaning"
+        cells.append(
+            (
+                name,
+                f"{effect.ngrams:,}",
+                f"{effect.accuracy:.3f}",
+                figures.signed(change.value, 2) if change else "",
+                figures.interval(change.low, change.high, True) if change else "",
+            )
+        )
+    print()
+    show.table(("step", "n-grams", "accuracy", "change", "95 % interval"), cells)
 
 
 def _print_rows(cleaned: CleanedFile, count: int) -> None:

@@ -58,6 +58,7 @@ GROUPS = {
         "models": Verb("models", False, "the models that are here, and the names that can be fetched"),
         "vectors": Verb("vectors", True, "static word vectors: train, neighbours, analogies, evaluate"),
         "recipe": Verb("recipes", True, "recipes and presets: show one, list them, their schema"),
+        "gradients": Verb("gradients", False, "how far gradients reach: by distance, by depth"),
         "doctor": Verb("doctor", False, "which computer this is, and how fast"),
     },
 }
