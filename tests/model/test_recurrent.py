@@ -112,6 +112,27 @@ def test_the_gradient_of_packed_documents_is_the_sum_of_their_own(layer: str) ->
             torch.testing.assert_close(network.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_max_over_time_is_that_of_each_text() -> None:
+    """Kim 2014, eq. 3: of packed texts as of each alone; every token has it as its state."""
+    plain, config = drawn(config_of("convolution")), config_of("convolution", max_over_time=True, hidden_dropout=0.5)
+    network = Transformer(config).eval()
+    network.load_state_dict(plain.state_dict())
+    documents = texts()
+    segments = torch.cat([torch.full((len(ids),), number) for number, ids in enumerate(documents, 1)])
+    packed = network.hidden_states(torch.cat(documents)[None], segments=segments[None])[0].split(list(LENGTHS))
+    for ids, states in zip(documents, packed, strict=True):
+        expected = plain.hidden_states(ids[None])[0].max(0).values
+        torch.testing.assert_close(states, expected.expand_as(states), **CLOSE)
+        gradients = []
+        for pooled in (network.hidden_states(ids[None])[0, 0], plain.hidden_states(ids[None])[0].max(0).values):
+            weight = (network if not gradients else plain).embed_tokens.weight
+            gradients.append(torch.autograd.grad(pooled.square().sum(), weight)[0])
+        torch.testing.assert_close(*gradients, **CLOSE)
+    dropped = network.train().hidden_states(documents[1][None])[0]
+    assert (dropped == dropped[0]).all()  # one draw a text, of the maxima alone
+    assert 0.2 < float((dropped[0] == 0).float().mean()) < 0.9
+
+
 def test_a_row_of_padding_alone_is_zeros() -> None:
     for layer in ALL:
         network = drawn(config_of(layer))
@@ -181,7 +202,8 @@ def test_saved_and_opened_it_is_the_same(layer: str, tied: bool, tmp_path: Path)
     if layer != "convolution":
         changes |= {"tie_word_embeddings": tied, "head_bias": tied}
     else:
-        changes |= {"heads": [{"name": "label", "kind": "first", "size": 3}]}
+        head = {"name": "sequence_classification", "kind": "first", "size": 3, "labels": ["a", "b", "c"]}
+        changes |= {"heads": [head], "max_over_time": tied}
     network = drawn(config_of(layer, **changes))
     family = FAMILIES["lmworks-convolutional" if layer == "convolution" else "lmworks-recurrent"]
     save_folder(tmp_path / "model", network, network.config, family, tokenizer)

@@ -159,6 +159,9 @@ def fingerprint(network: nn.Module) -> str:
         f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
     }
     own |= {name.replace(".base.", "."): tensor for name, tensor in _base_parameters(network)}
+    config = getattr(network, "config", None)
+    if config is not None and not config.language_head:  # the head of a task is trained with the adapter
+        own = {name: weight for name, weight in own.items() if not name.startswith(("heads.", "pooler."))}
     digest = hashlib.sha256()
     for name, weight in sorted(own.items()):
         sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)

@@ -126,7 +126,7 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     _print_examples(examples, task, args)
     try:
         task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)
-        task_class(task_settings, tokenizer, config)
+        task_class(task_settings, tokenizer, _with_head(config, task_class, table))
         check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
@@ -142,14 +142,32 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
     if settings.name == registry.AUTO:
         speaking = config.model_copy(update={"language_head": True})
         task = registry.choose(settings, table.kind, speaking, lambda: tokenizer, table.name)
-        return task(settings, tokenizer, speaking)
+        return task(settings, tokenizer, _with_head(speaking, task, table))
     registry.check_settings(settings)
     task = registry.task_class(settings.name)
     follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
     parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": task.architecture, **parts})
+    fitting = config.model_copy(
+        update={
+            "architecture": config.architecture if config.architecture in task.architectures else task.architectures[0],
+            **parts,
+        }
+    )
     registry.choose(settings, table.kind, fitting, lambda: tokenizer, table.name)
-    return task(settings, tokenizer, fitting)
+    return task(settings, tokenizer, _with_head(fitting, task, table))
+
+
+def _with_head(config: ModelConfig, task: type[Task], table: Table) -> ModelConfig:
+    """The config with the head that the task asks for, at the token that models of its architecture read."""
+    from lmworks.model.config import HeadConfig
+    from lmworks.model.task_heads import SEQUENCE
+
+    request = task.head_request(table)
+    if request is None or request.is_met_by(config.head(request.name)):
+        return config
+    place = "tokens" if request.name != SEQUENCE else "first" if config.architecture == "encoder" else "last"
+    head = HeadConfig(kind=place, **request._asdict())
+    return config.model_copy(update={"heads": (head,)})
 
 
 def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:
@@ -158,12 +176,13 @@ def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) ->
 
     from lmworks.commands.examples import Printer, print_counts
 
-    if not task.is_random and task.architecture == "decoder":
+    if not task.is_random and task.architectures == ("decoder",):
         for number, example in enumerate(examples.items[: args.examples], 1):
             _print_example(number, example, task.tokenizer, args)
         _print_report(examples)
         return
-    printer = Printer(task.tokenizer, args.tokens, args.ids)
+    labels = {head.name: head.labels for head in task.model.heads if head.labels}
+    printer = Printer(task.tokenizer, args.tokens, args.ids, labels)
     for number, example in enumerate(examples.items[: args.examples], 1):
         for draw in range(args.draws):
             rng = np.random.default_rng((args.seed, draw, number - 1))

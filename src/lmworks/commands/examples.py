@@ -6,6 +6,7 @@ Knows no model; reads examples alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.text import Text
@@ -33,10 +34,13 @@ class Printer:
         tokenizer: writes ids as pieces.
         most: tokens of each text that are shown.
         lines: a line a token, with ids.
+        labels: names of the outputs of each head.
     """
 
-    def __init__(self, tokenizer: Tokenizer, most: int, lines: bool) -> None:
-        self.tokenizer, self.most, self.lines = tokenizer, most, lines
+    def __init__(
+        self, tokenizer: Tokenizer, most: int, lines: bool, labels: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.tokenizer, self.most, self.lines, self.labels = tokenizer, most, lines, {**CLASSES, **(labels or {})}
         self.console = show.console()
         self.plain = not self.console.is_terminal or self.console.no_color
         self.spaced = _is_spaced(tokenizer)
@@ -50,8 +54,10 @@ class Printer:
         cut = f", cut by {example.dropped}" if example.dropped else ""
         print(f"--- example {name}, {example.place}: {sizes}{cut}")
         for head, labels in example.labels.items():
-            for label in labels.classes.tolist():
-                print(f"{head} {label}" + (f": {CLASSES[head][label]}" if head in CLASSES else ""))
+            names = self.labels.get(head)
+            for label in labels.classes.tolist() if len(labels.places) == 1 else []:
+                said = names[label] if names and labels.classes.ndim == 1 else str(label)
+                print(f"{head.replace('_', ' ')}: {said}")
         if example.targets is not None:
             self._hidden(example)
             return
@@ -121,8 +127,8 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
     samples = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
     if not samples:
         return
-    if samples[0].targets is not None:
-        may = sum(int(example.loss.sum()) for example in examples)
+    may = sum(int(example.loss.sum()) for example in examples)
+    if samples[0].targets is not None and may:
         fates = [
             fate(int(seen), int(meant), task.tokenizer)
             for example in samples
@@ -133,12 +139,15 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
         shares = [f"{fates.count(name) / len(fates):.1%} {name}" for name in FATES if name in fates]
         print(f"one draw hides {hidden}" + (f"; of the hidden are {', '.join(shares)}" if shares else ""))
     for head in samples[0].labels:
+        if any(example.labels[head].classes.ndim > 1 for example in samples):  # values, or several labels each
+            continue
         counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
-        names = CLASSES.get(head, ())
+        config = task.model.head(head)
+        names = CLASSES.get(head) or (config.labels if config is not None else ())
         named = [
             f"{count:,} × {names[label] if names else f'class {label}'}" for label, count in sorted(counts.items())
         ]
-        print(f"{head}: {', '.join(named)}")
+        print(f"{head.replace('_', ' ')}: {', '.join(named)}")
     if samples[0].source is not None:
         sources = sum(len(example.source) for example in samples if example.source is not None)
         print(f"{sources:,} tokens of source, {sum(len(example) for example in samples):,} of the decoder")

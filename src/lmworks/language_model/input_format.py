@@ -23,7 +23,7 @@ from lmworks.text.tokenizer import Tokenizer
 
 FILE = "lmworks.json"
 Input = str | Mapping[str, Any]
-InputKind = Literal["text", "prompt", "label", "source"]
+InputKind = Literal["text", "prompt", "label", "source", "class"]
 KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
 """The kind of inputs by task, for files of versions that did not save the kind; all other tasks: text."""
 
@@ -36,7 +36,7 @@ class InputFormat(Settings):
     task: str = Field(description="What was trained, by the task's name.")
     kind: InputKind = Field(
         description="text: a text or conversation as it is; prompt: the prompt of an answer; label: a text that is "
-        "labelled; source: what an encoder reads."
+        "labelled in words; source: what an encoder reads; class: a text that a head classifies."
     )
     text: str | None = Field(None, description="label: the text built from columns, where the run had a pattern.")
     prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
@@ -73,7 +73,7 @@ class InputFormat(Settings):
     @property
     def asks(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
-        return self.kind != "text"
+        return self.kind not in ("text", "class")
 
     @property
     def columns(self) -> list[str]:
@@ -103,6 +103,10 @@ class InputFormat(Settings):
             needs = f"needs {' and '.join(missing)}" if missing else "is built from no columns: give a text"
             raise InputError(f"the prompt {needs}", "the input", f"the pattern is {pattern!r}")
         return str(value) if pattern is None else pattern.format(**values)
+
+    def fill_text(self, value: Input) -> str:
+        """The text that a head reads, as the pattern of the text makes it."""
+        return self.model_copy(update={"prompt": None}).fill(value)
 
     def prompt_of(self, value: Input, tokenizer: Tokenizer) -> Prompt:
         """One input as the training examples have it, up to the answer.

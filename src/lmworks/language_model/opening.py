@@ -14,6 +14,7 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.sources import LocalSource, find
 from lmworks.baselines import tfidf_folder
+from lmworks.baselines.eliza import is_eliza
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
@@ -150,6 +151,8 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
 
 def _resolve(source: str | Path, offline: bool | None) -> LocalSource:
     """Find the source; a run folder stands for its result."""
+    if is_eliza(source):
+        raise InputError("answers by rules and is no model: it only talks", str(source), "lmworks chat eliza")
     local = find(str(source), "model", offline)
     if not (local.path / JOURNAL).is_file():
         return local

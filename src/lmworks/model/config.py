@@ -91,6 +91,9 @@ class ModelConfig(Settings):
         "neither positions nor norms; or convolutions over neighbouring tokens (model/convolution).",
     )
     kernel_sizes: tuple[int, ...] = Field((), description="convolution: tokens that each group of filters reads.")
+    max_over_time: bool = Field(
+        False, description="convolution: the state of every token is the maximum over its text, of each filter."
+    )
     vocab_size: int = Field(gt=0, le=MOST_WIDTH)
     hidden_size: int = Field(gt=0, le=MOST_WIDTH)
     intermediate_size: int = Field(gt=0, le=MOST_WIDTH)
@@ -178,8 +181,8 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _layers_agree(self) -> Self:
         if self.layer == "attention":
-            if self.kernel_sizes:
-                raise ValueError("kernel_sizes are those of layer convolution")
+            if self.kernel_sizes or self.max_over_time:
+                raise ValueError("kernel_sizes and max_over_time are those of layer convolution")
             return self
         expected = "encoder" if self.layer == "convolution" else "decoder"
         if self.architecture != expected:
@@ -189,6 +192,8 @@ class ModelConfig(Settings):
         for name, value in fixed.items():
             if getattr(self, name) != value:
                 raise ValueError(f"layer {self.layer} has no use for {name} {getattr(self, name)}: leave it out")
+        if self.is_recurrent and self.max_over_time:
+            raise ValueError("max_over_time is of layer convolution")
         if self.layer == "convolution" and (not self.kernel_sizes or self.hidden_size % len(self.kernel_sizes)):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is divided among the groups of filters, of which kernel_sizes names "

@@ -102,7 +102,7 @@ class Stack(nn.Module):
             states = None if cache is None else cache.states
             return recurrent.run(self.layers, x, shared.mask.query_segments, states, self.recompute)
         if self.config.layer == "convolution":
-            return convolution.run(self.layers, x, shared.mask.query_segments, max(self.config.kernel_sizes))
+            return convolution.run(self.layers, x, shared.mask.query_segments, self.config)
         if self.relative_bias is not None:
             shared = shared._replace(relative=self.relative_bias.bias_of(shared.mask))
         for index in range(self.depth):

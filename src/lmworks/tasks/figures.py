@@ -44,6 +44,7 @@ NUMBERS = Figure(
 """Figure of answers whose references all end in a number, as those of GSM8K do."""
 
 LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
+LABEL_LOSS = Figure("held_out_loss", "Loss", "held_out", "loss", "row_nats", "row_tokens", "nats per label")
 PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")
 """The exponential of the loss, which stands before it."""
 
