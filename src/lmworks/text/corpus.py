@@ -61,7 +61,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
             if column not in shape.used and value is not None:
                 unused.setdefault(column, row.place)
         try:
-            rows.append(Row(shape.build(row.values), row.place, row.key))
+            values = shape.build(row.values)
+            rows.append(Row(values, row.place, row.key or values.get(shape.key, "")))
         except shapes.BadRow as error:
             bad.add(error.fault, row.place, shape.hint(error))
         if len(rows) == settings.limit:
@@ -202,7 +203,8 @@ def _hash(text: str) -> str:
 
 
 def _key_name(table: Table) -> str:
-    return "module" if table.rows[0].key else "content"
+    by_context = table.kind == "questions"
+    return "context" if by_context else "module" if table.rows[0].key else "content"
 
 
 def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:
