@@ -164,6 +164,27 @@ def test_what_a_step_of_cleaning_is_worth_is_measured_in_pairs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["plan", "bow-nb", "x.csv"], "lmworks tune bow-nb x.csv"),
+        (["pretrain", "bow-nb", "x.csv"], "lmworks tune bow-nb x.csv"),
+        (["tune", "tfidf-logrex", "x.csv"], "did you mean tfidf-logreg"),
+        (["tune", "tfidf-logreg"], "lmworks tune tfidf-logreg DATA"),
+    ],
+)
+def test_the_hint_names_the_command(words: list[str], hint: str, capsys) -> None:
+    assert main(words) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_its_recipe_is_shown(reviews: Path, tmp_path: Path, capsys) -> None:
+    assert main(["recipe", "show", "bow-nb", str(reviews), "--tfidf.alpha", "2"]) == 0
+    (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
+    assert main(["tune", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert lmworks.load(tmp_path / "run").settings.alpha == 2.0
+
+
+@pytest.mark.parametrize(
     ("options", "fault"),
     [
         ({"train": {"epochs": 2}}, "setting of networks"),
