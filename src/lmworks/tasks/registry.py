@@ -11,6 +11,7 @@ from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
@@ -30,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
         Chat,
         Classify,
         Tag,
+        Extract,
         Labels,
         Masked,
         Spans,
@@ -45,6 +47,7 @@ _COLUMNS = {
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
     "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
+    "questions": "questions, contexts and answers (--data.kind questions)",
 }
 
 

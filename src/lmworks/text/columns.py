@@ -35,6 +35,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "labels": ("text", "label"),
     "text": ("text",),
     "tags": ("tokens", "tags"),
+    "questions": ("question", "context", "answers", "answer_start"),  # see text/questions
 }
 SPANS_FIELDS = ("text", "spans")  # of kind tags too
 
