@@ -37,7 +37,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "tags": ("tokens", "tags"),
     "questions": ("question", "context", "answers", "answer_start"),  # see text/questions
 }
-SPANS_FIELDS = ("text", "spans")  # of kind tags too
+SPANS_FIELDS = ("text", "entities")  # of kind tags too
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def find_fields(available: list[str], column_settings: dict[str, str], settings:
     ):
         return fields  # the settings are complete: nothing else is guessed
     find("tokens", TOKENS)
-    find("spans", SPANS)
+    find("entities", SPANS)
     if settings.kind == "tags" or "tokens" in fields:
         find("tags", TAGS)
     find("messages", MESSAGES)
@@ -135,7 +135,7 @@ def is_tagged(fields: dict[str, str], sample: Sample) -> bool:
     lists = {name for name, column in fields.items() if sample.has_value(column, lambda value: isinstance(value, list))}
     if "tokens" in lists and "tags" in lists:
         return True
-    return "text" in fields and "spans" in lists and sample.has_value(fields["spans"], are_spans)
+    return "text" in fields and "entities" in lists and sample.has_value(fields["entities"], are_spans)
 
 
 def are_spans(value: Any) -> bool:
@@ -152,7 +152,7 @@ def are_spans(value: Any) -> bool:
 def check_named_columns(
     column_settings: dict[str, str], patterns: dict[str, str], available: list[str], name: str
 ) -> None:
-    known = {field for needed in FIELDS.values() for field in needed} | {"context", "spans"}
+    known = {field for needed in FIELDS.values() for field in needed} | {"context", "entities"}
     for field_name in column_settings:
         if field_name not in known:
             raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")

@@ -99,7 +99,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if kind is None and {"source", "target"} & set(column_settings):
         kind = "pairs"  # the settings name one side; the error names the other
-    if kind == "tags" and ("spans" in columns or {"tokens", "tags"} <= set(columns)):
+    if kind == "tags" and ("entities" in columns or {"tokens", "tags"} <= set(columns)):
         return _tagged(columns, sample, settings)
     if kind == "completion" and not patterns and _is_conversation(columns, sample):
         return _chat_of_sides(columns, sample, settings)
