@@ -27,9 +27,6 @@ from lmworks.text.labels import LabelNames
 from lmworks.text.plain_text import text_fault
 from lmworks.text.rows import DataSettings, Kind, Row, option
 
-SINGULAR = {"token": "tokens", "tag": "tags"}
-"""Names of fields in ``data.columns`` that mean another one."""
-
 
 class BadRow(Exception):
     """This row cannot be used; whoever reads it knows its place.
@@ -88,7 +85,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     """
     sample = Sample.of(rows)
     available = list(dict.fromkeys(column for row in rows for column in row.values))
-    column_settings = {SINGULAR.get(field, field): str(column) for field, column in settings.columns.items()}
+    column_settings = {_plural(field): str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
     check_named_columns(column_settings, patterns, available, name)
     check_patterns(patterns, available, len(rows))
@@ -109,6 +106,11 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
         taken = {columns[field] for field in needed if field in columns}
         raise recognition_error(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
+
+
+def _plural(field: str) -> str:
+    """A field as it is called here: token and tag, of one column each, are called tokens and tags."""
+    return f"{field}s" if f"{field}s" in FIELDS["tags"] else field
 
 
 def _shape(
