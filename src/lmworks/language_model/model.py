@@ -29,8 +29,9 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.find_answers import SpanAnswer, find_answers
 from lmworks.language_model.heads import classify, labels_of
-from lmworks.language_model.input_format import Input, InputFormat
+from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
 from lmworks.model.task_heads import SEQUENCE
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     import torch
 
 Message = dict[str, str]
-TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
-MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 
 
 @dataclass
@@ -243,6 +242,15 @@ class LanguageModel:
         texts_of_one = [(text,) for text in filled]
         return classify(self.network, self.tokenizer, start, texts_of_one, self.source)
 
+    def answer_question(self, question: str, context: str) -> SpanAnswer:
+        """The span of a context that answers a question, of a model with a head for spans."""
+        return self.answer_questions([(question, context)])[0]
+
+    def answer_questions(self, pairs: Sequence[tuple[str, str]]) -> list[SpanAnswer]:
+        """The same for pairs of question and context; see language_model/find_answers."""
+        start, form = self.rules.decoder_start_token_id, self.input_format
+        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source)
+
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
     @overload
@@ -389,8 +397,3 @@ class LanguageModel:
         if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
             return settings
         return settings.model_copy(update={"slide": self.input_format.slide})
-
-
-def texts_of(value: str | Sequence[str]) -> list[str]:
-    """A text, or several, as a list."""
-    return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)

@@ -94,6 +94,20 @@ CLASSIFICATION = (
 """Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
 
+QUESTIONS = tuple(
+    Figure(key, title, "questions", key, rows, unit="percent", better="higher")
+    for key, title, rows in (
+        ("f1", "F1", "row_f1"),
+        ("exact", "Exact match", "row_exact"),
+        ("has_answer_f1", "F1 where there is an answer", ""),
+        ("has_answer_exact", "Exact match where there is an answer", ""),
+        ("no_answer_f1", "Right where there is no answer", ""),
+        ("best_f1", "F1 at the threshold that is best for these rows", ""),
+    )
+)
+"""Figures of answers that are spans of a context (evaluate/question_answering)."""
+
+
 def of_head(name: str) -> Figure:
     """The accuracy of a classification head."""
     title = f"{name.replace('_', ' ').capitalize()}: accuracy"

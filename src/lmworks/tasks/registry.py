@@ -11,6 +11,7 @@ from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
@@ -28,6 +29,7 @@ TASKS: dict[str, type[Task]] = {
         Instructions,
         Chat,
         Classify,
+        Extract,
         Labels,
         Masked,
         Spans,
@@ -42,6 +44,7 @@ _COLUMNS = {
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "questions": "questions, contexts and answers (--data.kind questions)",
 }
 
 

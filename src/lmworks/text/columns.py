@@ -31,6 +31,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "pairs": ("source", "target"),
     "labels": ("text", "label"),
     "text": ("text",),
+    "questions": ("question", "context", "answers", "answer_start"),  # see text/questions
 }
 
 

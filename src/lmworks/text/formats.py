@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmworks.base.errors import InputError
+from lmworks.text import questions
 from lmworks.text.columns import find_fields
 from lmworks.text.delimited import delimited, tabbed_lines
 from lmworks.text.plain_text import byte_fault, convert_hint
@@ -249,6 +250,10 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
         raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", hint) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"JSON that cannot be read ({error})", str(path), "write a plain list of objects") from error
+    if questions.is_squad(value):
+        notes.append(f"{path.name} has the layout of SQuAD")
+        yield from questions.squad_rows(value, str(path))
+        return
     if isinstance(value, dict):
         if id(value) in objects.double_keys:
             fault = f"key {objects.double_keys[id(value)]!r} stands twice in one object"

@@ -14,7 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import write_yaml
 from lmworks.base.settings import Settings
 
-Kind = Literal["text", "labels", "completion", "pairs", "chat"]
+Kind = Literal["text", "labels", "completion", "pairs", "chat", "questions"]
 Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
 
 
@@ -73,7 +73,8 @@ class Row:
 
     Attributes:
         values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``prompt``, ``completion``;
-            ``source``, ``target`` (and ``references``, where the row has several targets); ``messages``.
+            ``source``, ``target`` (and ``references``, where the row has several targets); ``messages``; ``question``,
+            ``context``, ``answers`` (text/questions).
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.
@@ -91,7 +92,7 @@ class Table:
 
     Attributes:
         name: the source.
-        kind: text, labels, completion, pairs or chat.
+        kind: text, labels, completion, pairs, chat or questions.
         rows: the usable rows.
         columns: our field -> the column or pattern it is built from.
         notes: how the kind was recognised, unused columns ...
