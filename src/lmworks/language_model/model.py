@@ -246,10 +246,10 @@ class LanguageModel:
         """The span of a context that answers a question, of a model with a head for spans."""
         return self.answer_questions([(question, context)])[0]
 
-    def answer_questions(self, pairs: Sequence[tuple[str, str]]) -> list[SpanAnswer]:
+    def answer_questions(self, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> list[SpanAnswer]:
         """The same for pairs of question and context; see language_model/find_answers."""
         start, form = self.rules.decoder_start_token_id, self.input_format
-        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source)
+        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source, places)
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
