@@ -30,11 +30,11 @@ from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stre
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.heads import classify, labels_of
+from lmworks.language_model.heads import classify
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
-from lmworks.model.task_heads import SEQUENCE
+from lmworks.model.task_heads import SEQUENCE, labels_of
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.messages import with_texts
