@@ -65,10 +65,10 @@ class HeadMethods(ABC):
         """The span of a context that answers a question, of a model with a head for spans."""
         return self.answer_questions([(question, context)])[0]
 
-    def answer_questions(self, pairs: Sequence[tuple[str, str]]) -> list[SpanAnswer]:
+    def answer_questions(self, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> list[SpanAnswer]:
         """The same for pairs of question and context; see language_model/find_answers."""
         start, form = self.rules.decoder_start_token_id, self.input_format
-        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source)
+        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source, places)
 
     def tag(self, texts: Sequence[TextOrTokens]) -> list[list[Entity]]:
         """The entities of each text, of a model with a head that tags words; of other tags, each word with its own.
