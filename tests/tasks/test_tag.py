@@ -34,7 +34,7 @@ TRAIN = {
     "steps": 60, "batch_size": 8, "learning_rate": 1e-2, "precision": "float32", "threads": 1, "warmup": 0,
     "evaluate_every": 30,
 }  # fmt: skip
-ENCODER, DECODER = "tinybert", "llama-1m"
+ENCODER, DECODER = "bert-mini", "llama-1m"
 TAGS = {"cat": "B-animal", "dog": "B-animal", "red": "B-thing", "box": "I-thing", "moon": "B-thing"}
 
 
