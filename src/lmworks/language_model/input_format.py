@@ -27,7 +27,7 @@ FILE = "lmworks.json"
 TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
 MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 Input = str | Mapping[str, Any]
-InputKind = Literal["text", "prompt", "label", "source", "class", "span"]
+InputKind = Literal["text", "prompt", "label", "source", "class", "span", "words"]
 KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
 """The kind of inputs by task, for files of versions that did not save the kind; all other tasks: text."""
 
@@ -41,7 +41,7 @@ class InputFormat(Settings):
     kind: InputKind = Field(
         description="text: a text or conversation as it is; prompt: the prompt of an answer; label: a text that is "
         "labelled in words; source: what an encoder reads; class: a text that a head classifies; span: a question and "
-        "the context in which a head finds its answer."
+        "the context in which a head finds its answer; words: a text whose words a head tags."
     )
     text: str | None = Field(None, description="label: the text built from columns, where the run had a pattern.")
     prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
@@ -87,7 +87,7 @@ class InputFormat(Settings):
     @property
     def asks(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
-        return self.kind not in ("text", "class", "span")
+        return self.kind not in ("text", "class", "span", "words")
 
     @property
     def columns(self) -> list[str]:

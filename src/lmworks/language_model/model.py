@@ -15,7 +15,6 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate.prediction import Prediction
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
@@ -29,12 +28,10 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
-from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.heads import classify, labels_of
+from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
-from lmworks.model.task_heads import SEQUENCE
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.messages import with_texts
@@ -47,7 +44,7 @@ Message = dict[str, str]
 
 
 @dataclass
-class LanguageModel:
+class LanguageModel(HeadMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -219,37 +216,6 @@ class LanguageModel:
         """
         network = self.network.eval()
         return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that its head gives texts; none of a model without such a head."""
-        head = self.config.head(SEQUENCE)
-        return [] if head is None else labels_of(head)
-
-    def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """The label of each text with all probabilities, of a model with a head that classifies texts.
-
-        Args:
-            texts: a list of texts; where the run's text is built from several columns, of dictionaries of these.
-
-        Raises:
-            InputError: it has no such head.
-        """
-        listed = as_list(texts, (str, Mapping), "texts", TEXTS_HINT)
-        form = self.input_format
-        filled = [form.fill_text(text) if form is not None and form.kind == "class" else str(text) for text in listed]
-        start = self.rules.decoder_start_token_id
-        texts_of_one = [(text,) for text in filled]
-        return classify(self.network, self.tokenizer, start, texts_of_one, self.source)
-
-    def answer_question(self, question: str, context: str) -> SpanAnswer:
-        """The span of a context that answers a question, of a model with a head for spans."""
-        return self.answer_questions([(question, context)])[0]
-
-    def answer_questions(self, pairs: Sequence[tuple[str, str]]) -> list[SpanAnswer]:
-        """The same for pairs of question and context; see language_model/find_answers."""
-        start, form = self.rules.decoder_start_token_id, self.input_format
-        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source)
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...

@@ -139,7 +139,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = _originals(source, settings)
+    originals = originals_of(source, settings)
     rows = []
     for row, prediction in zip(predictions.table.rows, predictions.predicted, strict=True):
         added = {PREDICTION: prediction.label, PROBABILITY: prediction.probabilities[prediction.label]}
@@ -148,7 +148,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     return write_rows(out, rows)
 
 
-def _originals(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
+def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
     """Place -> values of a file's rows, all columns; empty where the source is no file."""
     if not isinstance(source, (str, Path)) or not expand_home(source).is_file():
         return {}

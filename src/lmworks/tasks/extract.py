@@ -190,8 +190,13 @@ class Extract(HeadTask):
         ]
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
-        """The right answer and that of this window alone."""
-        raise NotImplementedError("an answer is that of all windows: see samples")
+        """The right answer, and the best span of this window alone."""
+        from lmworks.evaluate.answer_spans import best_span
+
+        question, begin, end, _ = _asked(example).window
+        best = best_span([(0, logits)], end - begin, self.settings.max_answer_tokens)
+        first, last = question.characters(begin + best.first, begin + best.last)
+        return {"reference": " | ".join(_asked(example).gold) or NO_ANSWER, "answer": question.context[first:last]}
 
 
 def _with_gold(example: Example, gold: list[str], inputs: HeadInputs) -> Example:

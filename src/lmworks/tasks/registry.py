@@ -18,6 +18,7 @@ from lmworks.tasks.masked import Masked
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
+from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -29,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
         Instructions,
         Chat,
         Classify,
+        Tag,
         Extract,
         Labels,
         Masked,
@@ -44,6 +46,7 @@ _COLUMNS = {
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
     "questions": "questions, contexts and answers (--data.kind questions)",
 }
 

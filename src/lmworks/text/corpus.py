@@ -23,6 +23,7 @@ from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
+from lmworks.text.tagged_rows import with_labels
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""
@@ -73,6 +74,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     _check_late(shape, sample, unused, settings)
     notes += _notes(shape, unused, bad)
     labels: list[str] = []
+    if shape.kind == "tags":
+        rows, labels = with_labels(rows, notes)
     if shape.kind == "labels":
         rows, labels = _with_labels(rows, shape.labels, notes)
         if settings.limit is None and (unused_names := shape.labels.unused()):

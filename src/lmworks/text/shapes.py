@@ -9,9 +9,10 @@ from typing import Any, TypeGuard
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
-from lmworks.text import messages, questions
+from lmworks.text import messages, questions, tagged_rows
 from lmworks.text.columns import (
     FIELDS,
+    SPANS_FIELDS,
     Sample,
     check_named_columns,
     check_patterns,
@@ -46,7 +47,7 @@ class Shape:
     """How raw rows become rows of a kind.
 
     Attributes:
-        kind: text, labels, completion, pairs or chat.
+        kind: text, labels, completion, pairs, chat or tags.
         columns: our field -> the column or pattern it is built from.
         used: columns of the source that are read.
         notes: how this was decided.
@@ -84,7 +85,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     """
     sample = Sample.of(rows)
     available = list(dict.fromkeys(column for row in rows for column in row.values))
-    column_settings = {field: str(column) for field, column in settings.columns.items()}
+    column_settings = {_plural(field): str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
     check_named_columns(column_settings, patterns, available, name)
     check_patterns(patterns, available, len(rows))
@@ -95,6 +96,8 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if kind is None and {"source", "target"} & set(column_settings):
         kind = "pairs"  # the settings name one side; the error names the other
+    if kind == "tags" and ("entities" in columns or {"tokens", "tags"} <= set(columns)):
+        return _tagged(columns, sample, settings)
     if kind == "completion" and not patterns and _is_conversation(columns, sample):
         return _chat_of_sides(columns, sample, settings)
     needed = FIELDS.get(kind or "", ())
@@ -103,6 +106,11 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
         taken = {columns[field] for field in needed if field in columns}
         raise recognition_error(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
+
+
+def _plural(field: str) -> str:
+    """A field as it is called here: token and tag, of one column each, are called tokens and tags."""
+    return f"{field}s" if f"{field}s" in FIELDS["tags"] else field
 
 
 def _shape(
@@ -166,6 +174,27 @@ def _chat_of_sides(columns: dict[str, str], sample: Sample, settings: DataSettin
         except InputError as error:
             raise _bad_messages(error, f"fields {sides['prompt']!r} and {sides['completion']!r}") from error
         return {"messages": conversation}
+
+    shape.build = build
+    return shape
+
+
+def _tagged(columns: dict[str, str], sample: Sample, settings: DataSettings) -> Shape:
+    """Rows of kind tags: lists of tokens and tags, or texts with entities by their characters."""
+    fields = FIELDS["tags"] if {"tokens", "tags"} <= set(columns) else SPANS_FIELDS
+    read = {field: columns[field] for field in fields}
+    notes = [_note("tags", bool(settings.kind or settings.columns), read)]
+    shape = Shape("tags", read, set(read.values()), notes, LabelNames({}), sample.first_places)
+    make = tagged_rows.of_tokens if "tokens" in read else tagged_rows.of_spans
+
+    def build(values: dict[str, Any]) -> dict[str, Any]:
+        first, second = (_present(values, column) for column in read.values())
+        try:
+            row = make(first, second, settings.label_names)
+        except InputError as error:
+            raise BadRow(error.fault, error.hint or "write tokens with tags") from error
+        _checked(row["text"], f"field {read[fields[0]]!r}")
+        return row
 
     shape.build = build
     return shape
