@@ -52,11 +52,13 @@ class Tagged(NamedTuple):
     Attributes:
         words: of the text.
         tags: of each word.
+        probabilities: of each tag.
         entities: what these tags make of it.
     """
 
     words: Words
     tags: list[str]
+    probabilities: list[float]
     entities: list[Entity]
 
 
@@ -100,7 +102,7 @@ def _continued(tag: str, labels: Sequence[str]) -> str:
 def with_entities(words: Words, tagged: TagsOfWords) -> Tagged:
     """A text with its entities."""
     found = [_entity(words, span, tagged.probabilities) for span in entities(tagged.tags)]
-    return Tagged(words, tagged.tags, found)
+    return Tagged(words, tagged.tags, tagged.probabilities.tolist(), found)
 
 
 def _entity(words: Words, span: Span, probabilities: np.ndarray) -> Entity:

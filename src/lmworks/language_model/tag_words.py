@@ -22,7 +22,7 @@ from lmworks.model.transformer import Transformer
 from lmworks.text.tagged_rows import joined
 from lmworks.text.tokenizer import Tokenizer
 
-TextOrTokens = str | Sequence[str]
+TextOrTokens = str | Sequence[str] | Words
 TAG_HINT = 'give a list of texts, or of lists of tokens: ["In Rome", ["In", "Rome"]]'
 
 
@@ -32,6 +32,8 @@ def words_of(value: TextOrTokens, place: str) -> Words:
     Raises:
         InputError: it is neither, or a token is empty.
     """
+    if isinstance(value, Words):
+        return value
     if isinstance(value, str):
         return Words.of_text(value)
     if not isinstance(value, (list, tuple)) or not all(isinstance(token, str) and token.strip() for token in value):
@@ -46,7 +48,7 @@ def tag_words(
     """The words of each text with their tags, and the entities that they make.
 
     Args:
-        texts: a text each, or its tokens.
+        texts: a text each, or its tokens, or a text whose words are known.
         network: with a head for tokens.
         tokenizer: the model's.
         decoder_start: of an encoder-decoder, where the model's files say it.

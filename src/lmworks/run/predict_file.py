@@ -95,7 +95,7 @@ def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():
         return []
-    settings = build(DataSettings, {**values, "columns": {}}, "the command line")
+    settings = build(DataSettings, values, "the command line")
     first = next(formats.records(path, settings, BadRows("skip"), []), None)
     return list(first.values) if first else []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, Labels
 from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
 from lmworks.data.word_pieces import Pieces, Words, pieces_of
@@ -16,7 +17,7 @@ from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.task_heads import TOKENS, HeadRequest
 from lmworks.tasks.figures import ENTITIES, LABEL_LOSS
 from lmworks.tasks.with_head import HeadTask
-from lmworks.text.rows import DataSettings, Row, Table
+from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tags import OUTSIDE
 
 if TYPE_CHECKING:
@@ -50,7 +51,14 @@ class Tag(HeadTask):
 
     @classmethod
     def head_request(cls, table: Table) -> HeadRequest:
-        """A head with the table's tags."""
+        """A head with the table's tags.
+
+        Raises:
+            InputError: the rows have none.
+        """
+        if not table.labels:
+            hint = f"name the column of the tags: {option('columns', {'tokens': 'COLUMN', 'tags': 'COLUMN'})}"
+            raise InputError("the rows have no tags", table.name, hint)
         return HeadRequest(TOKENS, len(table.labels), "single_label", tuple(table.labels))
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:

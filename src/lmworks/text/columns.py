@@ -133,8 +133,8 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
 def is_tagged(fields: dict[str, str], sample: Sample) -> bool:
     """Whether rows are words with tags: both lists, or texts with lists of entities."""
     lists = {name for name, column in fields.items() if sample.has_value(column, lambda value: isinstance(value, list))}
-    if "tokens" in lists and "tags" in lists:
-        return True
+    if "tokens" in lists and ("tags" in lists or not {"text", "prompt", "source"} & set(fields)):
+        return True  # without tags, to be tagged
     return "text" in fields and "entities" in lists and sample.has_value(fields["entities"], are_spans)
 
 

@@ -1,7 +1,7 @@
 """Files in the CoNLL formats -> raw rows: a word a line in columns, an empty line after each sentence.
 
-Columns stand between tabs, or else between spaces. The first is the word, the last its tag; CoNLL-U (ten columns) has
-its own names. Knows no file: lines come with their numbers.
+Columns stand between tabs, or else between spaces. The first is the word, the last its tag (a file of words alone has
+one column); CoNLL-U (ten columns) has its own names. Knows no file: lines come with their numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lmworks.text.rows import BadRows, DataSettings, Row
 from lmworks.text.tags import OUTSIDE, split_tag
 
 Line = tuple[int, str]
-TOKENS, TAGS = "tokens", "tags"
+TOKENS, TAGS, PREDICTION = "tokens", "tags", "prediction"
 TOKEN_NAMES, TAG_NAMES = ("tokens", "token"), ("tags", "tag")  # in data.columns
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 RANGE = re.compile(r"\d+[-.]\d+")
@@ -113,7 +113,11 @@ def _names(fields: Sequence[str], path: Path, settings: DataSettings) -> list[st
     else:
         names, word, tag = [str(number) for number in range(1, len(fields) + 1)], 0, len(fields) - 1
     for place, name, known in ((word, TOKENS, TOKEN_NAMES), (tag, TAGS, TAG_NAMES)):
-        if len(fields) > 1 and not set(known) & set(settings.columns) and names[place] not in settings.columns.values():
+        if (
+            (len(fields) > 1 or name == TOKENS)
+            and not set(known) & set(settings.columns)
+            and names[place] not in settings.columns.values()
+        ):
             names[place] = name
     numbered = {str(number): place for place, number in enumerate(range(1, len(fields) + 1))}
     for column in settings.columns.values():  # numbers count in CoNLL-U too
@@ -123,7 +127,13 @@ def _names(fields: Sequence[str], path: Path, settings: DataSettings) -> list[st
 
 
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Rows with ``tokens`` and ``tags`` as lines of a file, each with its end."""
+    """Rows with ``tokens`` as lines of a file, each with its end; the other columns with a value for each token follow,
+    those that are called ``tags`` and ``prediction`` last."""
+    last = [TOKENS, TAGS, PREDICTION]
     for row in rows:
-        yield from (f"{token}\t{tag}\n" for token, tag in zip(row[TOKENS], row[TAGS], strict=True))
+        count = len(row[TOKENS])
+        whole = [name for name, value in row.items() if isinstance(value, list) and len(value) == count]
+        others = [name for name in whole if name not in last and all(isinstance(cell, str) for cell in row[name])]
+        names = [TOKENS, *others, *(name for name in last[1:] if name in whole)]
+        yield from ("\t".join(cells) + "\n" for cells in zip(*(row[name] for name in names), strict=True))
         yield "\n"

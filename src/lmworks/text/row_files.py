@@ -46,8 +46,8 @@ def _text(rows: Sequence[Mapping[str, Any]], kind: str, settings: DataSettings, 
         return "[\n" + ",\n".join(map(_json, rows)) + "\n]\n"
     columns = columns_of(rows)
     if kind == "conll":
-        if not {conll.TOKENS, conll.TAGS} <= set(columns):
-            raise InputError("rows without tokens and tags are no CoNLL", place, "name it .csv or .jsonl")
+        if conll.TOKENS not in columns:
+            raise InputError("rows without tokens are no CoNLL", place, "name it .csv or .jsonl")
         return "".join(conll.lines_of(rows))
     if len(columns) > 1:
         raise InputError(f"plain text has no columns ({', '.join(columns)})", place, "name it .csv or .jsonl")

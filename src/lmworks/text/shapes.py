@@ -96,7 +96,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if kind is None and {"source", "target"} & set(column_settings):
         kind = "pairs"  # the settings name one side; the error names the other
-    if kind == "tags" and ("entities" in columns or {"tokens", "tags"} <= set(columns)):
+    if kind == "tags" and {"entities", "tokens"} & set(columns):
         return _tagged(columns, sample, settings)
     if kind == "completion" and not patterns and _is_conversation(columns, sample):
         return _chat_of_sides(columns, sample, settings)
@@ -181,16 +181,18 @@ def _chat_of_sides(columns: dict[str, str], sample: Sample, settings: DataSettin
 
 def _tagged(columns: dict[str, str], sample: Sample, settings: DataSettings) -> Shape:
     """Rows of kind tags: lists of tokens and tags, or texts with entities by their characters."""
-    fields = FIELDS["tags"] if {"tokens", "tags"} <= set(columns) else SPANS_FIELDS
-    read = {field: columns[field] for field in fields}
+    fields = FIELDS["tags"] if "tokens" in columns else SPANS_FIELDS
+    read = {field: columns[field] for field in fields if field in columns}
     notes = [_note("tags", bool(settings.kind or settings.columns), read)]
     shape = Shape("tags", read, set(read.values()), notes, LabelNames({}), sample.first_places)
     make = tagged_rows.of_tokens if "tokens" in read else tagged_rows.of_spans
+    if len(read) == 1:
+        notes.append("the rows have no tags")
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
-        first, second = (_present(values, column) for column in read.values())
+        sides = [_present(values, column) for column in read.values()]
         try:
-            row = make(first, second, settings.label_names)
+            row = make(*sides, names=settings.label_names)
         except InputError as error:
             raise BadRow(error.fault, error.hint or "write tokens with tags") from error
         _checked(row["text"], f"field {read[fields[0]]!r}")

@@ -30,38 +30,41 @@ def joined(tokens: Sequence[str]) -> tuple[str, list[int]]:
     return " ".join(tokens), starts
 
 
-def of_tokens(tokens: Any, tags: Any, names: Mapping[str, str]) -> dict[str, Any]:
+def of_tokens(tokens: Any, tags: Any = None, *, names: Mapping[str, str]) -> dict[str, Any]:
     """A row of lists: ``tokens``, ``tags``, ``text`` and ``starts``, the character at which each token begins.
 
     Args:
-        tokens, tags: lists of one length.
+        tokens, tags: lists of one length; without tags, the row has none.
         names: of tags, where the settings give some.
 
     Raises:
         InputError: they are none, or a token is empty.
     """
     for name, value in (("tokens", tokens), ("tags", tags)):
-        if not isinstance(value, list):
+        if not isinstance(value, list) and not (name == "tags" and value is None):
             raise InputError(f"the {name} are a {type(value).__name__}, not a list", "", f"write a list of {name}")
     if not tokens:
         raise InputError("there is no token", "", "give every row a token")
-    if len(tokens) != len(tags):
+    if tags is not None and len(tokens) != len(tags):
         raise InputError(
             f"{count_of(len(tokens), 'token')} and {count_of(len(tags), 'tag')}", "", "give each token one"
         )
     bad = next((token for token in tokens if not isinstance(token, str) or not token.strip()), None)
     if bad is not None:
         raise InputError(f"{bad!r} is no token", "", "write every token as text, and leave empty ones out")
+    text, starts = joined(tokens)
+    row = {"tokens": list(tokens), "text": text, "starts": starts}
+    if tags is None:
+        return row
     named = [names.get(str(tag), tag) for tag in tags]
     unnamed = next((tag for tag in named if not isinstance(tag, str) or not tag.strip()), None)
     if unnamed is not None:
         hint = f"name the tags, as {option('label_names', {'0': 'O', '1': 'B-person'})}"
         raise InputError(f"{unnamed!r} is no tag", "", hint)
-    text, starts = joined(tokens)
-    return {"tokens": list(tokens), "tags": [tag.strip() for tag in named], "text": text, "starts": starts}
+    return {**row, "tags": [tag.strip() for tag in named]}
 
 
-def of_spans(text: Any, spans: Any, names: Mapping[str, str]) -> dict[str, Any]:
+def of_spans(text: Any, spans: Any, *, names: Mapping[str, str]) -> dict[str, Any]:
     """A row of a text with entities by their characters; fields as of :func:`of_tokens`.
 
     Raises:
@@ -112,6 +115,8 @@ def _of_words(span: Span, words: Sequence[tuple[int, int]]) -> Span:
 
 def with_labels(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
     """Rows with IOB2 tags, and all tags: O first, the others sorted. What was changed is noted."""
+    if not all("tags" in row.values for row in rows):
+        return rows, []
     _refuse_mixed(rows)
     scheme = scheme_of([row.values["tags"] for row in rows])
     if scheme.name:
