@@ -14,6 +14,7 @@ from tiny_tasks import bert_like, model, roberta_like, t5_like
 
 import lmworks
 from lmworks.base.errors import InputError
+from lmworks.base.figures import number
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import merge
 from lmworks.data.batch import SPAN_END, SPAN_START, Example
@@ -168,6 +169,9 @@ def test_questions_without_answer_choose_a_threshold_that_is_saved(models: dict[
     opened.input_format = saved.model_copy(update={"null_threshold": -1e9})
     assert opened.answer_question(asked["question"], asked["context"])[:3] == ("", 0, 0)
     card = lmworks.report(run.folder)
+    assert card["questions"]["no_answer"] == after["no_answer"]
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert f"exceeds that of the best span by more than {number(saved.null_threshold)}" in page
     assert {"f1", "exact", "no_answer_f1", "best_f1"} <= {measure["key"] for measure in card["measures"]}
 
 
@@ -239,6 +243,8 @@ def test_a_model_without_the_head_says_how_to_train_one(models: dict[str, str]) 
     with pytest.raises(InputError, match="no head that finds answers") as error:
         lmworks.load(models[DECODER]).answer_question("Who?", "The cat.")
     assert "lmworks tune" in error.value.hint
+    with pytest.raises(InputError, match="context: a NoneType"):
+        lmworks.load(models[DECODER]).answer_question("Who?", None)  # type: ignore[arg-type]
 
 
 def test_the_baseline_is_the_sentence_of_most_words() -> None:

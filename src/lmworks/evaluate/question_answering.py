@@ -123,7 +123,7 @@ def _mistakes(answered: Sequence[Answered], given: Sequence[str], row_f1: np.nda
             "question": answered[number].question,
             "gold": list(answered[number].gold),
             "predicted": given[number],
-            "probability": answered[number].probability,
+            "probability": answered[number].probability if given[number] else None,
         }
         for number in wrong[:SHOWN_MISTAKES]
     ]

@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmworks.base.errors import as_list
+from lmworks.base.errors import as_list, check_type
 from lmworks.evaluate.prediction import Prediction
 from lmworks.evaluate.tagging import Entity, Tagged
 from lmworks.generate.sampling import Rules
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
 from lmworks.language_model.heads import classify
-from lmworks.language_model.input_format import TEXTS_HINT, InputFormat
+from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
 from lmworks.model.task_heads import SEQUENCE, TOKENS, labels_of
 from lmworks.model.transformer import Transformer
@@ -63,6 +63,8 @@ class HeadMethods(ABC):
 
     def answer_question(self, question: str, context: str) -> SpanAnswer:
         """The span of a context that answers a question, of a model with a head for spans."""
+        for text, name in ((question, "question"), (context, "context")):
+            check_type(text, str, name, TEXT_HINT)
         return self.answer_questions([(question, context)])[0]
 
     def answer_questions(self, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> list[SpanAnswer]:

@@ -15,7 +15,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, classification, entities, summary
+from lmworks.reports import advice, classification, entities, questions, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -57,6 +57,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "how": HOW,
         "classification": classification.of_evaluation(last or first),
         "entities": entities.of_evaluation(last or first),
+        "questions": questions.of_evaluation(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,
