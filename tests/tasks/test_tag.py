@@ -304,3 +304,71 @@ def test_tags_of_single_words_are_learned_too(models: dict[str, str], tmp_path: 
     assert after["f1"] == pytest.approx(after["accuracy"])
     (found,) = run.model.tag([["The", "cat", "saw", "."]])
     assert [entity.label for entity in found] == ["DET", "NOUN", "VERB", "PUNCT"]
+
+
+# The command
+
+
+def test_predict_tags_the_rows_of_a_file(
+    runs: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmworks.commands.main import main
+
+    run = str(runs[ENCODER].folder)
+    rows = tagged_rows(8)
+    lines = "".join("\n".join(map("\t".join, zip(row["tokens"], row["tags"], strict=True))) + "\n\n" for row in rows)
+    (tmp_path / "rows.conll").write_text(lines)
+    assert main(["predict", run, str(tmp_path / "rows.conll"), "--out", str(tmp_path / "out.conll")]) == 0
+    shown = capsys.readouterr().out
+    assert "rows.conll:1: The" in shown
+    assert "entity F1 " in shown
+    written = (tmp_path / "out.conll").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in written] == [line.split("\t") for line in lines.splitlines()]
+    predicted = runs[ENCODER].model.tag_words([row["tokens"] for row in rows])
+    assert [line.split("\t")[2] for line in written if line] == [tag for found in predicted for tag in found.tags]
+    (tmp_path / "words.conll").write_text("The\ncat\n\nA\ndog\n")
+    assert main(["predict", run, str(tmp_path / "words.conll"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "F1" not in shown
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first["tokens"] == ["The", "cat"]
+    assert len(first["prediction"]) == 2
+    (tmp_path / "text.txt").write_text("The cat saw\nA red box.\n")
+    assert main(["predict", run, str(tmp_path / "text.txt"), "--out", str(tmp_path / "texts.jsonl")]) == 0
+    for row in map(json.loads, (tmp_path / "texts.jsonl").read_text().splitlines()):
+        for entity in row["predicted_entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_predict_names_the_row_of_an_unknown_type(
+    runs: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmworks.commands.main import main
+
+    (tmp_path / "rows.conll").write_text("a O\n\nb B-planet\n")
+    assert main(["predict", str(runs[ENCODER].folder), str(tmp_path / "rows.conll")]) != 0
+    said = capsys.readouterr().err
+    assert "does not know 'B-planet'" in said
+    assert "rows.conll:3" in said
+
+
+def test_data_show_marks_the_tokens_that_carry_tags(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmworks.commands.main import main
+
+    (tmp_path / "rows.conll").write_text("unbelievably O\ncat B-animal\n")
+    assert main(["data", "show", models[ENCODER], str(tmp_path / "rows.conll")]) == 0
+    shown = capsys.readouterr().out
+    assert "2 with loss" in shown
+    assert "/B-animal]" in shown
+    assert "/O]" in shown
+    assert "task tag" in shown
+    assert main(["data", "show", models[ENCODER], str(tmp_path / "rows.conll"), "--ids"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("B-animal" in line and "loss" in line for line in lines) == 1
+
+
+def test_rows_without_tags_are_not_trained_on(models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the rows have no tags"):
+        lmworks.tune(models[ENCODER], [{"tokens": ["a", "b"]}] * 10, out=tmp_path / "run", train=TRAIN)

@@ -14,7 +14,7 @@ from rich.text import Text
 from lmworks.commands import show
 from lmworks.data.batch import NEXT_SENTENCE, SPAN_END, SPAN_START, Example
 from lmworks.data.examples import Examples
-from lmworks.model.task_heads import SPANS
+from lmworks.model.task_heads import SPANS, TOKENS
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -48,7 +48,8 @@ class Printer:
 
     def example(self, example: Example, name: str) -> None:
         """One sampled example under a line that says what it is."""
-        sizes = f"{len(example)} tokens, {example.num_targets} with loss"
+        tagged = len(example.labels[TOKENS].places) if TOKENS in example.labels else 0
+        sizes = f"{len(example)} tokens, {example.num_targets or tagged} with loss"
         if example.source is not None:
             parts = f"{len(example.source)} tokens of source, {len(example)} of the decoder"
             sizes = f"{parts}, {example.num_targets} with loss"
@@ -56,7 +57,7 @@ class Printer:
         print(f"--- example {name}, {example.place}: {sizes}{cut}")
         for head, labels in example.labels.items():
             names = self.labels.get(head)
-            for label in labels.classes.tolist() if len(labels.places) == 1 else []:
+            for label in labels.classes.tolist() if len(labels.places) == 1 and head != TOKENS else []:
                 said = names[label] if names and labels.classes.ndim == 1 else str(label)
                 print(f"{head.replace('_', ' ')}: {said}")
         if SPANS in example.labels:
@@ -72,19 +73,22 @@ class Printer:
         """A text with masked tokens: the input and, after an arrow, the target."""
         types = example.types if example.types is not None else np.zeros(len(example), dtype=int)
         assert example.targets is not None
-        (first, last), ids = _span_of(example), _ids_of(example)
+        (first, last), ids, tags = _span_of(example), _ids_of(example), self._tags_of(example)
         for kind in np.unique(types):
             line = Text(f"type {kind}: " if example.types is not None else "")
             for place in np.flatnonzero(types == kind)[: self.most]:
                 input_id, target_id = int(ids[place]), int(example.targets[place])
                 outcome = fate(input_id, target_id, self.tokenizer) if example.loss[place] else ""
                 if self.lines:
-                    state = "answer" if first <= place <= last else outcome
+                    state = "answer" if first <= place <= last else "loss" if place in tags else outcome
                     text = f"{state:8} {self.tokenizer.piece(input_id)!r}"
                     target = f" -> {target_id} {self.tokenizer.piece(target_id)!r}" if outcome else ""
+                    target = f" -> {tags[place]}" if place in tags else target
                     print(f"{input_id:>8} type {kind} {text}{target}")
                 elif outcome:
                     self._marked(line, f"{self.piece(input_id)}→{self.piece(target_id).strip()}", FATES[outcome])
+                elif place in tags:
+                    self._marked(line, f"{self.piece(input_id)}/{tags[place]}", LEARNED)
                 elif first <= place <= last:
                     self._marked(line, self.piece(input_id), LEARNED)
                 else:
@@ -92,6 +96,14 @@ class Printer:
             if not self.lines:
                 self.console.print(line, soft_wrap=True)
         self._more(len(example))
+
+    def _tags_of(self, example: Example) -> dict[int, str]:
+        """Places of tokens that carry a tag -> the tag; none of an example without a head for tokens."""
+        if TOKENS not in example.labels:
+            return {}
+        labels, names = example.labels[TOKENS], self.labels.get(TOKENS)
+        pairs = zip(labels.places.tolist(), labels.classes.tolist(), strict=True)
+        return {place: names[number] if names else str(number) for place, number in pairs}
 
     def _text(self, title: str, ids: np.ndarray, loss: np.ndarray | None) -> None:
         """A text of which nothing is hidden in its place; sentinels and masks are marked."""
