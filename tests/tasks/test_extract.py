@@ -163,6 +163,11 @@ def test_questions_without_answer_choose_a_threshold_that_is_saved(models: dict[
     saved = InputFormat.read(run.folder / "final")
     assert saved is not None
     assert saved.null_threshold == after["best_f1_threshold"]
+    journal = run.folder / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if json.loads(line)["event"] != "finish"]
+    journal.write_text("".join(f"{line}\n" for line in kept))  # as if it had been killed after this evaluation
+    lmworks.resume(run.folder)
+    assert InputFormat.read(run.folder / "final") == saved
     opened = lmworks.load(str(run.folder))
     asked = question(200)
     assert opened.answer_question(asked["question"], asked["context"]).null_probability is not None
