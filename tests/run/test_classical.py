@@ -129,6 +129,7 @@ def test_rare_labels_are_said_and_are_not_fatal(tmp_path: Path) -> None:
     ("made", "fault"),
     [
         ([{"text": f"a b {n}", "label": (n % 30) / 7} for n in range(90)], "regression"),
+        ([{"text": f"a b {n}", "label": f"{n / 7:.3f}"} for n in range(90)], "regression"),
         ([{"text": f"a b {n}", "label": "x"} for n in range(30)], "nothing to learn"),
         ([{"text": f"a b {n}"} for n in range(30)], "rows of kind text"),
         ([{"text": "", "label": "x"}, {"text": "b", "label": "y"}], "row 1"),

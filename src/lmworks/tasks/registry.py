@@ -11,12 +11,14 @@ from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
+from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -28,6 +30,8 @@ TASKS: dict[str, type[Task]] = {
         Instructions,
         Chat,
         Classify,
+        Tag,
+        Extract,
         Labels,
         Masked,
         Spans,
@@ -42,6 +46,8 @@ _COLUMNS = {
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
+    "questions": "questions, contexts and answers (--data.kind questions)",
 }
 
 
