@@ -129,6 +129,10 @@ def test_transformers_finds_our_answers_in_a_trained_folder(
         assert row["context"][answer.start : answer.end] == answer.text
         assert 0 < answer.probability <= 1
         assert answer.null_probability is None  # every question of its data had an answer
+    theirs.save_pretrained(tmp_path / "theirs")
+    opened.tokenizer.save(tmp_path / "theirs")  # a folder that no run of ours has written
+    foreign = lmworks.load(tmp_path / "theirs")
+    check_answers(foreign.answer_questions([(row["question"], row["context"]) for row in rows]), found)
     after = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "after")
     before = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "before")
     assert after["questions"]["rows"] == len(after["questions"]["row_f1"]) == 12
@@ -163,6 +167,11 @@ def test_questions_without_answer_choose_a_threshold_that_is_saved(models: dict[
     saved = InputFormat.read(run.folder / "final")
     assert saved is not None
     assert saved.null_threshold == after["best_f1_threshold"]
+    journal = run.folder / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if json.loads(line)["event"] != "finish"]
+    journal.write_text("".join(f"{line}\n" for line in kept))  # as if it had been killed after this evaluation
+    lmworks.resume(run.folder)
+    assert InputFormat.read(run.folder / "final") == saved
     opened = lmworks.load(str(run.folder))
     asked = question(200)
     assert opened.answer_question(asked["question"], asked["context"]).null_probability is not None
