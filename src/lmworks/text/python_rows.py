@@ -53,8 +53,8 @@ def class_names(table: Any) -> dict[str, list[str]]:
     """Columns of a `datasets` table that hold numbers of classes, or lists of them -> the names of these classes."""
     features = getattr(table, "features", None)
     features = features if isinstance(features, Mapping) else {}
-    kinds = {column: getattr(kind, "feature", kind) for column, kind in features.items()}
-    return {column: kind.names for column, kind in kinds.items() if getattr(kind, "names", None)}
+    listed = ((column, getattr(getattr(kind, "feature", kind), "names", None)) for column, kind in features.items())
+    return {column: names for column, names in listed if names}
 
 
 def named(row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
