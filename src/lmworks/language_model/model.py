@@ -15,7 +15,7 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
@@ -227,21 +227,32 @@ class LanguageModel:
         head = self.config.head(SEQUENCE)
         return [] if head is None else labels_of(head)
 
-    def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """The label of each text with all probabilities, of a model with a head that classifies texts.
+    def predict(
+        self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]
+    ) -> list[Prediction] | list[PredictedValue]:
+        """The label of each text with all probabilities, of a model with a head for texts; of a regression its value.
 
         Args:
-            texts: a list of texts; where the run's text is built from several columns, of dictionaries of these.
+            texts: a list of texts as the head reads them; of pairs of texts; or of dictionaries: the columns that the
+                run's text is built from, or ``text`` and ``text_pair``.
 
         Raises:
             InputError: it has no such head.
         """
-        listed = as_list(texts, (str, Mapping), "texts", TEXTS_HINT)
-        form = self.input_format
-        filled = [form.fill_text(text) if form is not None and form.kind == "class" else str(text) for text in listed]
+        listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
         start = self.rules.decoder_start_token_id
-        texts_of_one = [(text,) for text in filled]
-        return classify(self.network, self.tokenizer, start, texts_of_one, self.source)
+        return classify(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
+
+    def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+        """The one or two texts of an input."""
+        if isinstance(text, str):
+            return [text]
+        if not isinstance(text, Mapping):
+            return list(text)
+        if "text" in text:
+            return [str(text[name]) for name in ("text", "text_pair") if name in text]
+        form = self.input_format
+        return [form.fill_text(text) if form is not None else str(text)]
 
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
