@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,8 +49,8 @@ class Classifier(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """What it says of each text."""
+    def predict(self, texts: Sequence[Any]) -> Sequence[Prediction | PredictedValue]:
+        """What it says of each text; of each pair of texts, where it takes such."""
         ...
 
 

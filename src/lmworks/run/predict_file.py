@@ -42,7 +42,7 @@ class Predictions:
     """
 
     table: Table
-    predicted: list[Prediction] | list[PredictedValue]
+    predicted: Sequence[Prediction | PredictedValue]
     right: list[str]
     classification: dict[str, Any] | None = None
     regression: dict[str, Any] | None = None
@@ -128,16 +128,16 @@ def predict_rows(
         return Predictions(table, model.predict(inputs), [])
     if table.kind in ("values", "pair_values"):
         values = np.array([row.values["value"] for row in table.rows])
-        predicted = model.predict(inputs)
-        if not all(isinstance(each, PredictedValue) for each in predicted):
-            raise InputError("gives labels, and these rows have values", table.name, "give rows with labels")
-        figures = regression_figures(np.array([each.value for each in predicted]), values)
-        return Predictions(table, predicted, [f"{value:g}" for value in values], regression=figures)
+        rated = [each for each in model.predict(inputs) if isinstance(each, PredictedValue)]
+        if len(rated) < len(inputs):
+            raise InputError("the model gives labels, and these rows have values", table.name, "give rows with labels")
+        figures = regression_figures(np.array([each.value for each in rated]), values)
+        return Predictions(table, rated, [f"{value:g}" for value in values], regression=figures)
     known = list(model.labels)
     right = [_labels_of(row, names or {}, known) for row in table.rows]
-    predicted = model.predict(inputs)
-    if not all(isinstance(each, Prediction) for each in predicted):
-        raise InputError("gives values, and these rows have labels", table.name, "give rows with values")
+    predicted = [each for each in model.predict(inputs) if isinstance(each, Prediction)]
+    if len(predicted) < len(inputs):
+        raise InputError("the model gives values, and these rows have labels", table.name, "give rows with values")
     places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
     if table.kind == "multi_labels":
         part = evaluate_several(predicted, right, known, shown, places)

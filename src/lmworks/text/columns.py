@@ -109,9 +109,8 @@ def _find_labelled(
     settings: DataSettings,
 ) -> None:
     """Find the fields of kinds with one text or two, and with a label, several or a value."""
-    if settings.kind in (None, "pair_labels", "pair_values", "text_pairs") and any(
-        name in by_name for name in SECOND_TEXT
-    ):
+    of_pairs = settings.kind in (None, "pair_labels", "pair_values", "text_pairs")
+    if of_pairs and any(name in by_name for name in SECOND_TEXT):
         find("text_pair", SECOND_TEXT)
         find("text", FIRST_TEXT)
     find("text", TEXT)
