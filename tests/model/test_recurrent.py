@@ -202,11 +202,8 @@ def test_saved_and_opened_it_is_the_same(layer: str, tied: bool, tmp_path: Path)
     if layer != "convolution":
         changes |= {"tie_word_embeddings": tied, "head_bias": tied}
     else:
-        heads = [
-            {"name": "label", "kind": "first", "size": 3},
-            {"name": "other", "kind": "last", "size": 2, "dense": "tanh"},
-        ]
-        changes |= {"heads": heads, "max_over_time": tied}
+        head = {"name": "sequence_classification", "kind": "first", "size": 3, "labels": ["a", "b", "c"]}
+        changes |= {"heads": [head], "max_over_time": tied}
     network = drawn(config_of(layer, **changes))
     family = FAMILIES["lmworks-convolutional" if layer == "convolution" else "lmworks-recurrent"]
     save_folder(tmp_path / "model", network, network.config, family, tokenizer)

@@ -7,7 +7,7 @@ import argparse
 from lmworks.base.errors import InputError
 from lmworks.base.settings import to_yaml
 from lmworks.commands import show, tune
-from lmworks.run import ngram_recipe
+from lmworks.run import classical_recipe, ngram_recipe
 from lmworks.run import recipe as recipes
 from lmworks.run.ngram_recipe import NgramRecipe
 from lmworks.run.recipe import Recipe
@@ -42,6 +42,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.data is None and not recipes.is_recipe(args.model):
             raise _no_data()
         return _count_ngrams(ngram_recipe.resolve(args.model, tune.settings_of(args, rest)), args.dry_run)
+    if classical_recipe.is_classifier(args.model):
+        hint = f"lmworks tune {args.model} {args.data or 'DATA'}"
+        raise InputError("is a classifier by counts of words, and no language model", args.model, hint)
     return tune.start(recipe_of(args, rest), args.dry_run)
 
 

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, then show the card."""
     if classical_recipe.is_classifier(args.model):
         return _classify(args, rest)
+    if near := classical_recipe.near_preset(args.model):
+        raise InputError("is no file or folder here, and no alias", args.model, f"did you mean {near}?")
     return start(recipe_of(args, rest), args.dry_run)
 
 

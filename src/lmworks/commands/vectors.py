@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import UNKNOWN, count, count_of, number, percent
+from lmworks.base.files import expand_home
 from lmworks.base.settings import build, describe, parse_overrides, parse_value
 from lmworks.baselines.vector_files import VectorFormat, format_of
 from lmworks.baselines.vector_settings import VectorSettings
@@ -149,7 +150,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _check_out(args: argparse.Namespace, named: bool = False) -> Path:
     """Where the vectors go; ``named``: whether their format is given by name."""
-    out = Path(args.out)
+    out = expand_home(args.out)
     if not named:
         format_of(out)
     if out.exists() and not args.overwrite:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of
 from lmworks.families.mapping import Rename, Row, expand
+from lmworks.families.task_heads import SEQUENCE, SPANS, TOKENS, HeadLayout
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears
 
@@ -29,7 +30,6 @@ def _reader(architecture: str) -> Callable[[Keys], dict[str, Any]]:
         fields = keys.fields(FIELDS) | {"architecture": architecture}
         fields["kernel_sizes"] = tuple(keys.take("kernel_sizes", None, list) or ())
         fields["max_over_time"] = keys.take("max_over_time", False)
-        fields["heads"] = tuple(keys.take("heads", None, list) or ())
         return fields
 
     return read
@@ -39,8 +39,6 @@ def _write(config: ModelConfig) -> dict[str, Any]:
     keys = keys_of(config, FIELDS)
     if config.kernel_sizes:
         keys |= {"kernel_sizes": list(config.kernel_sizes), "max_over_time": config.max_over_time}
-    if config.heads:
-        keys["heads"] = [head.model_dump(mode="json") for head in config.heads]
     return keys
 
 
@@ -53,11 +51,24 @@ def _table(config: ModelConfig) -> list[Row]:
         rows.append(Rename("lm_head.weight", "lm_head.weight"))
     if config.language_head and config.head_bias:
         rows.append(Rename("lm_head.bias", "head_bias"))
-    for head in config.heads:
-        parts = ["weight", *["bias"] * head.bias, *["dense.weight", "dense.bias"] * (head.dense is not None)]
-        rows += [Rename(f"heads.{head.name}.{part}", f"heads.{head.name}.{part}") for part in parts]
     return expand(rows, config.num_hidden_layers)
 
 
-RECURRENT = Family("lmworks-recurrent", "RecurrentLanguageModel", _reader("decoder"), _write, _table, "model.")
-CONVOLUTIONAL = Family("lmworks-convolutional", "ConvolutionalEncoder", _reader("encoder"), _write, _table, "model.")
+RECURRENT_HEADS = {
+    SEQUENCE: HeadLayout("RecurrentForSequenceClassification", "last", "score"),
+    TOKENS: HeadLayout("RecurrentForTokenClassification", "tokens", "classifier"),
+    SPANS: HeadLayout("RecurrentForQuestionAnswering", "tokens", "qa_outputs"),
+}
+CONVOLUTIONAL_HEADS = {SEQUENCE: HeadLayout("ConvolutionalForSequenceClassification", "first", "classifier")}
+RECURRENT = Family(
+    "lmworks-recurrent", "RecurrentLanguageModel", _reader("decoder"), _write, _table, "model.", heads=RECURRENT_HEADS
+)
+CONVOLUTIONAL = Family(
+    "lmworks-convolutional",
+    "ConvolutionalEncoder",
+    _reader("encoder"),
+    _write,
+    _table,
+    "model.",
+    heads=CONVOLUTIONAL_HEADS,
+)

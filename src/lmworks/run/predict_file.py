@@ -87,11 +87,13 @@ def _data_of_run(model: str | Path) -> dict[str, Any]:
 
 
 def has_trained_on(model: str | Path, source: str) -> bool:
-    """Whether the model is a run that was trained on rows of this very file."""
+    """Whether the model is a run that was trained on rows of this very file or named data set."""
     run, path = expand_home(model), expand_home(source)
-    if not (run / JOURNAL).is_file() or not path.exists():
+    if not (run / JOURNAL).is_file():
         return False
     start = next(iter(RunFolder(run).events("start")), {})
+    if not path.exists():  # a named data set
+        return bool(start.get("data") == source)
     return Path(str(start.get("working_directory", "")), str(start.get("data", ""))).resolve() == path.resolve()
 
 

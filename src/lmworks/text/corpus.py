@@ -20,7 +20,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
-from lmworks.text.labels import LabelNames, are_nearly_unique
+from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
 
@@ -78,7 +78,7 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
             fault = f"no row has the labels {list_names(unused_names)}, for which names are given"
             raise InputError(fault, "data.label_names", f"leave them out; the labels are {list_names(labels)}")
         if shape.kind == "labels" and are_nearly_unique(len(labels), len(rows)):
-            raise _own_labels(rows, len(labels), shape, settings, name)
+            raise _own_labels(rows, labels, shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
 
 
@@ -126,7 +126,9 @@ def _merged(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {**values, "label": names.get(values["label"], values["label"])}
 
 
-def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: DataSettings, name: str) -> InputError:
+def _own_labels(
+    rows: list[Row], labels: list[str], shape: shapes.Shape, settings: DataSettings, name: str
+) -> InputError:
     """That the labels are none, and options that read the rows: text and label exchanged, or rows of another kind.
 
     Every prompt lists all labels: rows that are labelled so would be as long as the file.
@@ -139,8 +141,11 @@ def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: Dat
     ways.append(f"to learn them as answers: {_as_answers(label, text, are_texts, settings)}")
     if "text" in shape.columns:
         ways.append(f"to learn the texts alone: {option('kind', 'text')}")
-    fault = f"nearly every row has a label of its own: {labels:,} labels in {len(rows):,} rows"
+    fault = f"nearly every row has a label of its own: {len(labels):,} labels in {len(rows):,} rows"
     place = f"{name}, column {label!r}"
+    if are_continuous(labels):
+        fault = f"{fault}, and they are numbers on a scale: predicting these is regression"
+        return InputError(fault, place, "; or ".join(["write classes instead of numbers (low, high)", *ways]))
     return InputError(f"{fault}; are text and label swapped?", place, "; or ".join(ways))
 
 
