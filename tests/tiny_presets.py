@@ -37,6 +37,11 @@ OWN_KINDS: dict[str, dict[str, Any]] = {
     for name in ("rnn-small", "gru-small", "lstm-small")
 }
 """The same, for presets of families that transformers does not have."""
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "lstm-small": OWN_KINDS["lstm-small"],
+    "cnn-small": {"model": {"num_attention_heads": 1, "hidden_size": 30}, "tokenizer": {"vocab_size": 100}},
+}
+"""The same, for rows with labels."""
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -63,7 +68,7 @@ def small(preset: str) -> dict[str, Any]:
     """Settings that make a preset train in a second."""
     from lmworks.base.settings import merge
 
-    return deepcopy(merge(SMALL, {**KINDS, **OWN_KINDS}[preset]))  # a test may change its own
+    return deepcopy(merge(SMALL, {**KINDS, **OWN_KINDS, **CLASSIFIERS}[preset]))  # a test may change its own
 
 
 def options(preset: str) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_presets import KINDS, OWN_KINDS, options, save_pairs, save_text, small
+from tiny_presets import CLASSIFIERS, KINDS, OWN_KINDS, options, save_pairs, save_text, sentences, small
 
 import lmworks
 from lmworks.base.errors import InputError
@@ -83,6 +83,27 @@ def test_a_recurrent_model_learns_and_is_opened_again(preset, tmp_path):
     further = {name: further[name] for name in ("train", "evaluate", "method")}
     again = lmworks.tune(run.folder, data_of(preset, tmp_path), out=tmp_path / "tuned", **further)
     assert again.stopped == "finished"
+
+
+@pytest.mark.parametrize("preset", CLASSIFIERS)
+def test_a_recurrent_or_convolutional_model_classifies(preset, tmp_path):
+    rows = [
+        {"text": text, "label": "animal" if "cat" in text or "dog" in text else "person"} for text in sentences(200)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": str(tmp_path / "rows.jsonl"), "held_out": 30}
+    values = merge(small(preset), {"train": {"steps": 60, "batch_size": 8, "evaluate_every": 60}})
+    run = lmworks.pretrain(preset, data, out=tmp_path / "run", task="classify", **values)
+    (accuracy,) = (measure for measure in run.card["measures"] if measure["title"] == "Accuracy")
+    assert accuracy["after"]["value"] > 0.9
+    model = lmworks.load(run.folder / "final")
+    assert [answer.label for answer in model.predict(["The cat sold her hat.", "My sister sold her hat."])] == [
+        "animal",
+        "person",
+    ]
+    if preset == "cnn-small":
+        with pytest.raises(InputError, match="writes no texts"):
+            model.generate("The cat")
 
 
 def test_samples_show_how_the_model_changes(tmp_path):

@@ -123,6 +123,8 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json:
         print(json.dumps(asdict(examples.report), indent=2))
         return 0
+    why = "as --task says" if args.task else f"which a model like this learns from rows of kind {table.kind}"
+    print(f"task {task.name}: {task.learns}, {why}")
     _print_examples(examples, task, args)
     try:
         task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)

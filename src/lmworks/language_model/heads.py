@@ -12,17 +12,12 @@ from lmworks.evaluate.outputs import head_logits, probabilities
 from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, several_labels
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
-from lmworks.model.task_heads import SEQUENCE
+from lmworks.model.task_heads import SEQUENCE, labels_of
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
 Texts = Sequence[Sequence[str]]
 """Inputs of a head: one text each, or two."""
-
-
-def labels_of(head: HeadConfig) -> list[str]:
-    """The names of a head's outputs, as ``transformers`` names them where nobody has."""
-    return list(head.labels) or [f"LABEL_{number}" for number in range(head.size)]
 
 
 def classify(

@@ -15,7 +15,6 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.base.settings import build
 from lmworks.data.prompts import Prompt
-from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.scoring import Score, score_texts
 from lmworks.families.family import Family
 from lmworks.families.folder import save_folder
@@ -29,11 +28,10 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
-from lmworks.language_model.heads import classify, labels_of
-from lmworks.language_model.input_format import Input, InputFormat
+from lmworks.language_model.head_methods import HeadMethods
+from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
-from lmworks.model.task_heads import SEQUENCE
 from lmworks.model.transformer import Transformer
 from lmworks.text import chat
 from lmworks.text.messages import with_texts
@@ -43,12 +41,10 @@ if TYPE_CHECKING:
     import torch
 
 Message = dict[str, str]
-TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
-MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 
 
 @dataclass
-class LanguageModel:
+class LanguageModel(HeadMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -221,39 +217,6 @@ class LanguageModel:
         network = self.network.eval()
         return embed(network, self.tokenizer, texts_of(texts), pooling, normalize, self.pooling, max_tokens)
 
-    @property
-    def labels(self) -> list[str]:
-        """The labels that its head gives texts; none of a model without such a head."""
-        head = self.config.head(SEQUENCE)
-        return [] if head is None else labels_of(head)
-
-    def predict(
-        self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]
-    ) -> list[Prediction] | list[PredictedValue]:
-        """The label of each text with all probabilities, of a model with a head for texts; of a regression its value.
-
-        Args:
-            texts: a list of texts as the head reads them; of pairs of texts; or of dictionaries: the columns that the
-                run's text is built from, or ``text`` and ``text_pair``.
-
-        Raises:
-            InputError: it has no such head.
-        """
-        listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
-        start = self.rules.decoder_start_token_id
-        return classify(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
-
-    def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
-        """The one or two texts of an input."""
-        if isinstance(text, str):
-            return [text]
-        if not isinstance(text, Mapping):
-            return list(text)
-        if "text" in text:
-            return [str(text[name]) for name in ("text", "text_pair") if name in text]
-        form = self.input_format
-        return [form.fill_text(text) if form is not None else str(text)]
-
     @overload
     def chat(self, messages: Sequence[Message], *, details: Literal[True], **options: Any) -> Reply: ...
     @overload
@@ -400,8 +363,3 @@ class LanguageModel:
         if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
             return settings
         return settings.model_copy(update={"slide": self.input_format.slide})
-
-
-def texts_of(value: str | Sequence[str]) -> list[str]:
-    """A text, or several, as a list."""
-    return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)

@@ -13,7 +13,8 @@ from lmworks.baselines.ngram_stepper import NgramStepper
 from lmworks.evaluate.scoring import Score
 from lmworks.families.folder import check_place
 from lmworks.generate.stepper import Stepper
-from lmworks.language_model.model import LanguageModel, texts_of
+from lmworks.language_model.input_format import texts_of
+from lmworks.language_model.model import LanguageModel
 from lmworks.text.tokenizer import Tokenizer
 
 

@@ -83,13 +83,14 @@ def _block(config: ModelConfig) -> int:
 # Tensors of hidden_size a token that PyTorch saves for one cell and its input, as measured; gates, states, and the
 # products before their sum.
 CELL_TENSORS = {"rnn": 2, "gru": 8, "lstm": 18}
+CONVOLUTION_TENSORS = 4  # the input with zeros between documents, the output, what max over time or dropout keep
 
 
 def _other_layer(config: ModelConfig) -> int:
     """Tensors of hidden_size a token that a recurrent or convolutional layer saves; approximate."""
     if config.is_recurrent:
         return CELL_TENSORS[config.layer] + bool(config.hidden_dropout)  # whose output is another tensor
-    return len(config.kernel_sizes) + 4  # padded copies of the input, one for each size of windows
+    return CONVOLUTION_TENSORS
 
 
 def saves_scores(config: ModelConfig, frozen: bool) -> tuple[bool, bool]:

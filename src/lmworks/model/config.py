@@ -172,11 +172,12 @@ class ModelConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _without_attention(cls, values: Any) -> Any:
-        """Layers other than attention have one width, and no heads, positions and norms: these need not be given."""
+        """Layers other than attention have no heads, positions and norms, which need not be given, and one width: a
+        written recipe, in which hidden_size is changed, is no contradiction."""
         if not isinstance(values, dict) or values.get("layer", "attention") == "attention":
             return values
-        unused = {"intermediate_size": values.get("hidden_size"), "num_attention_heads": 1}
-        return unused | {"positions": "none", "norm_position": "post"} | values
+        unused = {"num_attention_heads": 1, "positions": "none", "norm_position": "post"}
+        return unused | values | {"intermediate_size": values.get("hidden_size")}
 
     @model_validator(mode="after")
     def _layers_agree(self) -> Self:

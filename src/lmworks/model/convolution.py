@@ -16,6 +16,7 @@ from torch.nn import functional
 from lmworks.kernels.dropout import dropout
 from lmworks.model.config import ModelConfig
 from lmworks.model.documents import Documents
+from lmworks.model.linear import linear
 
 
 class ConvolutionLayer(nn.Module):
@@ -25,14 +26,26 @@ class ConvolutionLayer(nn.Module):
         super().__init__()
         filters = config.hidden_size // len(config.kernel_sizes)
         self.convolutions = nn.ModuleList(nn.Conv1d(config.hidden_size, filters, size) for size in config.kernel_sizes)
+        self.sizes = config.kernel_sizes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, E, S) tokens with zeros around every document -> (1, E, S)."""
+        """(S, E) tokens with zeros between documents -> (S, E).
+
+        One product for all places of all windows, whose results are shifted and added: convolutions of PyTorch compile
+        code for each new number of tokens.
+        """
+        parts = [part for convolution in self.convolutions for part in convolution.get_parameter("weight").unbind(2)]
+        products = iter(linear(x, torch.cat(parts)).split([len(part) for part in parts], dim=1))
         groups = []
-        for convolution in self.convolutions:
-            size = int(convolution.kernel_size[0])  # type: ignore[index]
-            groups.append(convolution(functional.pad(x, (size // 2, (size - 1) // 2))))
+        for convolution, size in zip(self.convolutions, self.sizes, strict=True):
+            y = sum(_shifted(next(products), size // 2 - place) for place in range(size))
+            groups.append(y + convolution.get_parameter("bias"))
         return functional.relu(torch.cat(groups, dim=1))
+
+
+def _shifted(x: torch.Tensor, by: int) -> torch.Tensor:
+    """(S, E) rows moved down by so many places, upwards where it is negative; zeros come in."""
+    return functional.pad(x, (0, 0, by, -by))
 
 
 def run(layers: nn.ModuleList, x: torch.Tensor, segments: torch.Tensor | None, config: ModelConfig) -> torch.Tensor:
@@ -58,7 +71,7 @@ def run(layers: nn.ModuleList, x: torch.Tensor, segments: torch.Tensor | None, c
     flat, y = x.flatten(0, 1), x.flatten(0, 1).index_select(0, places)
     for index, layer in enumerate(layers):
         spread = flat.new_zeros(length, flat.shape[1]).index_copy(0, line, y)
-        y = layer(spread.t()[None])[0].t().index_select(0, line).to(x.dtype)
+        y = layer(spread).index_select(0, line).to(x.dtype)
         if index < len(layers) - 1 or not config.max_over_time:
             y = dropout(y, rate)
     if config.max_over_time:

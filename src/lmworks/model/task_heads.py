@@ -30,3 +30,8 @@ class HeadRequest(NamedTuple):
         if head is None or head.problem != self.problem:
             return False
         return set(self.labels) <= set(head.labels) if self.labels else head.size == self.size
+
+
+def labels_of(head: HeadConfig) -> list[str]:
+    """The names of a head's outputs, as ``transformers`` names them where nobody has."""
+    return list(head.labels) or [f"LABEL_{number}" for number in range(head.size)]

@@ -157,6 +157,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if not _is_evaluated(run, "after"):
         say("evaluating after training")
         _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
+    _save_choices(run, setup)
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -187,6 +188,13 @@ def _save(setup: Setup, folder: Path) -> None:
     else:
         setup.method.save(setup.model, folder, str(setup.recipe.model))
     _input_format(setup).save(folder)
+
+
+def _save_choices(run: RunFolder, setup: Setup) -> None:
+    """Save what the evaluation after training chose with the input format of the result."""
+    evaluations = [event for event in run.events("evaluation") if event.get("when") == "after"]
+    if chosen := setup.task.chosen_format(evaluations[-1]):
+        _input_format(setup).model_copy(update=chosen).save(run.final)
 
 
 def _input_format(setup: Setup) -> InputFormat:

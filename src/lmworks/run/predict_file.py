@@ -101,7 +101,7 @@ def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():
         return []
-    settings = build(DataSettings, {**values, "columns": {}}, "the command line")
+    settings = build(DataSettings, values, "the command line")
     first = next(formats.records(path, settings, BadRows("skip"), []), None)
     return list(first.values) if first else []
 
@@ -174,7 +174,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = _originals(source, settings)
+    originals = originals_of(source, settings)
     pairs = zip(predictions.table.rows, predictions.predicted, strict=True)
     return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(each)} for row, each in pairs])
 
@@ -189,7 +189,7 @@ def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
     return added | {f"{PROBABILITY}_{label}": value for label, value in predicted.probabilities.items()}
 
 
-def _originals(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
+def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
     """Place -> values of a file's rows, all columns; empty where the source is no file."""
     if not isinstance(source, (str, Path)) or not expand_home(source).is_file():
         return {}

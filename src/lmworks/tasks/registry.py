@@ -11,6 +11,7 @@ from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
@@ -18,6 +19,7 @@ from lmworks.tasks.regression import Regression
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
+from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -29,6 +31,8 @@ TASKS: dict[str, type[Task]] = {
         Instructions,
         Chat,
         Classify,
+        Tag,
+        Extract,
         Labels,
         Regression,
         Masked,
@@ -48,6 +52,8 @@ _COLUMNS = {
     "pair_values": "two texts and a value (--data.columns '{text: COLUMN, text_pair: COLUMN, value: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
+    "questions": "questions, contexts and answers (--data.kind questions)",
 }
 
 

@@ -169,6 +169,10 @@ class Task(ABC):
             system=settings.system,
         )
 
+    def chosen_format(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the input format that are chosen by the evaluation after training."""
+        return {}
+
     # Evaluation
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:

@@ -23,6 +23,7 @@ from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
+from lmworks.text.tagged_rows import with_labels
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""
@@ -61,7 +62,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
             if column not in shape.used and value is not None:
                 unused.setdefault(column, row.place)
         try:
-            rows.append(Row(shape.build(row.values), row.place, row.key))
+            values = shape.build(row.values)
+            rows.append(Row(values, row.place, row.key or values.get(shape.key, "")))
         except shapes.BadRow as error:
             bad.add(error.fault, row.place, shape.hint(error))
         if len(rows) == settings.limit:
@@ -72,6 +74,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     _check_late(shape, sample, unused, settings)
     notes += _notes(shape, unused, bad)
     labels: list[str] = []
+    if shape.kind == "tags":
+        rows, labels = with_labels(rows, notes)
     if shape.kind in ("labels", "pair_labels", "multi_labels"):
         rows, labels = _with_labels(rows, shape.labels, notes)
         if settings.limit is None and (unused_names := shape.labels.unused()):
@@ -211,7 +215,8 @@ def _hash(text: str) -> str:
 
 
 def _key_name(table: Table) -> str:
-    return "module" if table.rows[0].key else "content"
+    by_context = table.kind == "questions"
+    return "context" if by_context else "module" if table.rows[0].key else "content"
 
 
 def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:

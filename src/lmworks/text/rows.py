@@ -25,8 +25,10 @@ Kind = Literal[
     "completion",
     "pairs",
     "chat",
+    "questions",
+    "tags",
 ]
-Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
+Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "conll"]
 
 
 class DataSettings(Settings):
@@ -37,6 +39,7 @@ class DataSettings(Settings):
         "messages": "--data.columns '{messages: COLUMN}'",
         "source": "--data.columns '{source: COLUMN, target: COLUMN}'",
         "target": "--data.columns '{source: COLUMN, target: COLUMN}'",
+        "tags": "--data.columns '{tokens: COLUMN, tags: COLUMN}'",
     }
 
     kind: Kind | None = Field(None, description="What a row is; default: recognised by the columns.")
@@ -92,7 +95,8 @@ class Row:
         values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``text``, ``labels`` (a
             list); ``text``, ``value`` (a number); with ``text_pair`` where a row has two texts; ``prompt``,
             ``completion``; ``source``, ``target`` (and ``references``, where the row has several targets);
-            ``messages``.
+            ``messages``; ``question``, ``context``, ``answers`` (text/questions); ``tokens``, ``tags``, ``text``,
+            ``starts`` (text/tagged_rows).
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.
