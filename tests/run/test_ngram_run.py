@@ -82,6 +82,8 @@ def test_a_killed_run_is_begun_again(runs, tmp_path):
     kept = [line for line in journal.read_text().splitlines() if json.loads(line)["event"] in ("start", "data")]
     journal.write_text("\n".join(kept) + "\n")
     shutil.rmtree(folder / "final")
+    with pytest.raises(InputError, match="lmworks resume"):
+        lmworks.load(folder)
     assert bits(lmworks.resume(folder)) == pytest.approx(bits(runs["ngram-3"]))
     said = []
     lmworks.resume(folder, said.append)

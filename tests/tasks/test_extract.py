@@ -129,6 +129,10 @@ def test_transformers_finds_our_answers_in_a_trained_folder(
         assert row["context"][answer.start : answer.end] == answer.text
         assert 0 < answer.probability <= 1
         assert answer.null_probability is None  # every question of its data had an answer
+    theirs.save_pretrained(tmp_path / "theirs")
+    opened.tokenizer.save(tmp_path / "theirs")  # a folder that no run of ours has written
+    foreign = lmworks.load(tmp_path / "theirs")
+    check_answers(foreign.answer_questions([(row["question"], row["context"]) for row in rows]), found)
     after = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "after")
     before = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "before")
     assert after["questions"]["rows"] == len(after["questions"]["row_f1"]) == 12
