@@ -14,7 +14,7 @@ from lmworks.data.examples import Examples
 from lmworks.model.config import ProblemType
 from lmworks.model.task_heads import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
-from lmworks.tasks.with_head import HeadTask
+from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FEWEST_EXAMPLES = 5  # of a label; of fewer, hardly any row is held out
 
 
-class Classify(HeadTask):
+class Classify(TextHeadTask):
     """Rows of one text or two, with a label or a list of labels."""
 
     name = "classify"

@@ -15,7 +15,7 @@ from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
-from lmworks.tasks.regression import Regression
+from lmworks.tasks.regress import Regress
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
@@ -34,7 +34,7 @@ TASKS: dict[str, type[Task]] = {
         Tag,
         Extract,
         Labels,
-        Regression,
+        Regress,
         Masked,
         Spans,
         Denoising,

@@ -91,6 +91,31 @@ class HeadTask(Task):
     def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
         """See :meth:`Task.figures_of`."""
 
+    def accepts_long(self, row: Row, example: Example, settings: DataSettings, report: Report) -> bool:
+        """Count an example that was cut; False: it is left out.
+
+        Raises:
+            InputError: rows that are too long are to stop the run.
+        """
+        if settings.on_long == "stop":
+            fault = f"{example.dropped} tokens more than fit"
+            hint = f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}"
+            raise InputError(fault, row.place, hint)
+        if settings.on_long == "skip":
+            report.too_long += 1
+            return False
+        report.truncated += 1
+        report.dropped_tokens += example.dropped
+        return True
+
+    def count_labels(self, report: Report, items: Sequence[Example]) -> None:
+        """Count the labels as what is learned."""
+        report.loss_tokens = sum(labels.weight for example in items for labels in example.labels.values())
+
+
+class TextHeadTask(HeadTask):
+    """A head learns to answer one text, or a pair of texts, with one label."""
+
     def text_examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """A row, an example: one text or two, and a label; texts that are longer than the context are cut, left out or
         refused (data.on_long)."""
@@ -128,24 +153,3 @@ class HeadTask(Task):
         Raises:
             InputError: the head does not know it.
         """
-
-    def accepts_long(self, row: Row, example: Example, settings: DataSettings, report: Report) -> bool:
-        """Count an example that was cut; False: it is left out.
-
-        Raises:
-            InputError: rows that are too long are to stop the run.
-        """
-        if settings.on_long == "stop":
-            fault = f"{example.dropped} tokens more than fit"
-            hint = f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}"
-            raise InputError(fault, row.place, hint)
-        if settings.on_long == "skip":
-            report.too_long += 1
-            return False
-        report.truncated += 1
-        report.dropped_tokens += example.dropped
-        return True
-
-    def count_labels(self, report: Report, items: Sequence[Example]) -> None:
-        """Count the labels as what is learned."""
-        report.loss_tokens = sum(labels.weight for example in items for labels in example.labels.values())

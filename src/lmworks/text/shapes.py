@@ -140,7 +140,9 @@ def _shape(
         notes.append("sources that are lists of texts are joined by spaces")
     if kind == "pairs" and sample.has_value(read["target"], _is_texts):
         notes.append("of targets that are lists of texts the first is learned; all are kept as references")
-    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first_places)
+    # rows that share their first text stay together: a premise with another hypothesis would tell its label
+    key = "text" if kind in ("pair_labels", "pair_values") else ""
+    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first_places, key=key)
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
         if kind == "chat":
@@ -157,7 +159,8 @@ def _has_several(column: str, sample: Sample, settings: DataSettings) -> bool:
     """Whether a column of labels holds any number of them."""
     if settings.kind is not None:
         return settings.kind == "multi_labels"
-    return settings.label_separator is not None or sample.has_value(column, is_list_of_labels)
+    given = [row.values[column] for row in sample.rows if row.values.get(column) is not None]
+    return settings.label_separator is not None or (bool(given) and all(map(is_list_of_labels, given)))
 
 
 def _note(kind: str, by_settings: bool, sources: dict[str, str]) -> str:

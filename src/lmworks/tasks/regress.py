@@ -11,17 +11,17 @@ from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.model.task_heads import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import REGRESSION
-from lmworks.tasks.with_head import HeadTask
+from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 
-class Regression(HeadTask):
+class Regress(TextHeadTask):
     """Rows of one text or two, with a value; the loss is the squared error."""
 
-    name = "regression"
+    name = "regress"
     learns = "the value of a text"
     kinds = ("values", "pair_values")
     default_for = ("values", "pair_values")
