@@ -10,7 +10,14 @@ from lmworks.base.errors import InputError
 from lmworks.text import corpus, formats
 from lmworks.text.rows import DataSettings, Table
 
-FIELD = {"text": "text", "labels": "text", "completion": "prompt", "pairs": "source"}
+FIELD = {
+    "text": "text",
+    "labels": "text",
+    "tags": "text",
+    "completion": "prompt",
+    "pairs": "source",
+    "questions": "question",
+}
 
 
 @dataclass(frozen=True)
