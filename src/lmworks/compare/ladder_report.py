@@ -19,7 +19,7 @@ def rows(state: State) -> list[list[str]]:
 def _cells(step: Step, task: str) -> list[str]:
     if step.state != "done":
         return [step.title, "left out" if step.state == "left out" else "open", *[""] * (len(HEADS[task]) - 2)]
-    ends = interval(*step.interval) if step.interval else UNKNOWN
+    ends = interval(step.interval[0], step.interval[1]) if step.interval else UNKNOWN
     middle = [number(step.macro_f1)] if task == "classify" else []
     times = [duration(step.training_seconds) if step.training_seconds else UNKNOWN, duration(step.seconds)]
     parameters = UNKNOWN if step.parameters is None else count(step.parameters)
