@@ -21,7 +21,7 @@ from lmworks.language_model.opening import open_saved_model, read_config
 from lmworks.run import classical, recipe
 from lmworks.run.load import load
 from lmworks.run.result import Run, Say
-from lmworks.tasks.registry import task_class
+from lmworks.tasks.labels import Labels
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text import python_rows
 from lmworks.text.rows import DataSettings
@@ -116,7 +116,7 @@ class ClassifyLadder:
         read_config(rung.model)  # fetched where it is not here
         began = time.monotonic()
         model = open_saved_model(rung.model)
-        task = task_class("labels")(TaskSettings(name="labels"), model.tokenizer, model.config)
+        task = Labels(TaskSettings(name=Labels.name), model.tokenizer, model.config)
         question = QUESTION + ", ".join(self.train.labels)
         rows = [
             replace(row, values={**row.values, "text": f"{row.values['text']}\n\n{question}"})
