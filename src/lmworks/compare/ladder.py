@@ -159,10 +159,10 @@ class _Climb:
         if step.state != "open":
             return step
         seconds = step.seconds + time.monotonic() - began
-        taken = [float(e["seconds"]) for e in RunFolder(folder).events("step")] if (folder / JOURNAL).is_file() else []
-        if trial is not None and taken:
+        trained = _training_seconds(folder)
+        if trial is not None and trained:
             self.pace.learn(trial[0], folder, time.monotonic() - trial[1])
-        return replace(step, state="done", seconds=seconds, training_seconds=sum(taken) or step.training_seconds)
+        return replace(step, state="done", seconds=seconds, training_seconds=trained or step.training_seconds)
 
     def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[pacing.Trial, float] | None]:
         """Train a rung. Gives why it cannot be trained; of a network, its trial, and when its run began."""
@@ -204,7 +204,9 @@ class _Climb:
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""
         filling = [step for step in self.state.steps[place:] if self.rungs[step.name].kind in ("trained", "prompted")]
-        return (self.state.settings.budget - self.spent) / max(1, len(filling))
+        weights = [self.rungs[step.name].weight for step in filling]
+        own = self.rungs[self.state.steps[place].name].weight
+        return (self.state.settings.budget - self.spent) * own / (sum(weights) or 1.0)
 
     def _too_slow(self, place: int) -> str:
         """Why a rung of counts is left out: judged by the one before it."""
@@ -237,6 +239,15 @@ class _Climb:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         ladder_page.write(self.folder, self.state)
+
+
+def _training_seconds(folder: Path) -> float | None:
+    """The seconds of training alone that a run's journal has: of its steps, or as its end says; None without a run."""
+    if not (folder / JOURNAL).is_file():
+        return None
+    run = RunFolder(folder)
+    taken = [float(event["seconds"]) for event in run.events("step")]
+    return sum(taken) if taken else next((event.get("training_seconds") for event in run.events("finish")), None)
 
 
 def _seconds_alive(run: RunFolder) -> float:

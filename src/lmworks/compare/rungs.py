@@ -21,6 +21,7 @@ class Rung:
         model: a preset, or a model to open.
         settings: groups of its recipe that differ from the preset's.
         most_epochs: passes over the training rows that its share may buy; more would learn them by heart.
+        weight: of its share of the budget.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Rung:
     model: str
     settings: dict[str, Any] = field(default_factory=dict)
     most_epochs: float = MOST_EPOCHS
+    weight: float = 1.0
 
 
 def _transformer(positions: str, **model: Any) -> Rung:
@@ -59,7 +61,7 @@ CLASSIFY = (
     Rung("word-vectors", "averaged word vectors", "vectors", "word2vec"),
     Rung("cnn", "CNN", "trained", "cnn-small", _HEAD, 8.0),
     Rung("lstm", "LSTM", "trained", "lstm-small", _HEAD, 8.0),
-    Rung("encoder", "encoder, fine-tuned (LoRA)", "trained", "minilm-l6", {**_HEAD, "method": "lora"}, 4.0),
+    Rung("encoder", "encoder, fine-tuned (LoRA)", "trained", "minilm-l6", {**_HEAD, "method": "lora"}, 4.0, 3.0),
     Rung("decoder-prompt", "decoder, by prompt", "prompted", "smollm2-135m-instruct"),
 )
 """Classifiers of texts."""
