@@ -15,7 +15,7 @@ import numpy as np
 
 from lmworks.base import process_memory
 from lmworks.base.errors import InputError
-from lmworks.data.batch import Example
+from lmworks.data.batch import CONTRASTIVE, Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
@@ -169,7 +169,7 @@ class Evaluation:
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
         """Figures over all held-out examples, and by example (or by group of adjacent ones)."""
         losses = scoring.row_losses(network, self.held_out)
-        tokens = losses.language
+        tokens = losses.heads.get(CONTRASTIVE, losses.language)
         sizes = [example.bytes for example in self.held_out]
         by_row = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
         rows = {f"row_{name}": _sum_adjacent(values).tolist() for name, values in by_row.items()}

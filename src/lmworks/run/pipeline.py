@@ -182,6 +182,7 @@ def _evaluates_during_training(setup: Setup) -> bool:
 
 def _save(setup: Setup, folder: Path) -> None:
     """Save the result: what the method saves, or the whole model if it is new; with the input format."""
+    setup.task.finish(setup.model)
     if setup.recipe.is_new:
         setup.model.save(folder)
     else:

@@ -92,6 +92,19 @@ CLASSIFICATION = (
 )
 """Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
+PAIR_LOSS = LOSS._replace(unit="nats per pair")
+PAIR_ACCURACY = Figure(
+    "contrastive_accuracy",
+    "Own partner ranked first",
+    "held_out",
+    "contrastive_accuracy",
+    "row_correct",
+    "row_tokens",
+    "share",
+    "higher",
+)
+"""Figures of vectors of pairs: each text's partner among those of all held-out rows."""
+
 
 def of_head(name: str) -> Figure:
     """The accuracy of a classification head."""

@@ -9,6 +9,7 @@ from lmworks.base.settings import nearest, spelled
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
+from lmworks.tasks.contrastive import Contrastive
 from lmworks.tasks.denoising import Denoising
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
@@ -31,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
         Spans,
         Denoising,
         SequenceToSequence,
+        Contrastive,
     )
 }
 
@@ -73,17 +75,18 @@ def check_settings(settings: TaskSettings) -> None:
             raise InputError(f"task {task.name} does not use it", f"task.{name}", hint)
 
 
-def check_model(model: ModelConfig) -> None:
-    """Refuse a model that no task trains.
+def check_model(model: ModelConfig, settings: TaskSettings) -> None:
+    """Refuse a model without a language head, unless the settings name a task that needs none.
 
     Raises:
-        InputError: it has no language head.
+        InputError: it is refused.
     """
-    if not model.language_head:
-        fault = "this model only embeds: it has no language head, so no task trains it"
+    if not model.language_head and (settings.name == AUTO or task_class(settings.name).needs_language_head):
+        fault = "this model only embeds: it has no language head, and the task would need one"
         hint = (
-            "take one that has a language head: a decoder such as smollm2-135m-instruct, which writes labels as text, "
-            "too; a masked language model, an encoder-decoder"
+            "learn from pairs which texts belong together: --task contrastive; or take one that has a language head: "
+            "a decoder such as smollm2-135m-instruct, which writes labels as text, too; a masked language model, an "
+            "encoder-decoder"
         )
         raise InputError(fault, "model", hint)
 
@@ -103,7 +106,7 @@ def choose(
     Raises:
         InputError: no task trains such a model on such rows; says what would work.
     """
-    check_model(model)
+    check_model(model, settings)
     check_settings(settings)
     if settings.name != AUTO:
         task = task_class(settings.name)

@@ -23,8 +23,9 @@ MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output", "reply")
 CONTEXT = ("context", "input")
-SOURCE = ("source", "src")
-TARGET = ("target", "tgt")
+SOURCE = ("source", "src", "anchor")
+TARGET = ("target", "tgt", "positive")
+NEGATIVE = ("negative", "negatives", "hard_negative", "hard_negatives")
 FIELDS: dict[str, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
@@ -87,6 +88,7 @@ def find_fields(available: list[str], column_settings: dict[str, str], settings:
     if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, column_settings, settings)):
         find("source", SOURCE)
         find("target", TARGET)
+        find("negative", NEGATIVE)
     if settings.kind not in ("completion", "chat", "pairs"):
         find("text", TEXT)
         find("label", LABEL)
@@ -121,7 +123,7 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
 def check_named_columns(
     column_settings: dict[str, str], patterns: dict[str, str], available: list[str], name: str
 ) -> None:
-    known = {field for needed in FIELDS.values() for field in needed} | {"context"}
+    known = {field for needed in FIELDS.values() for field in needed} | {"context", "negative"}
     for field_name in column_settings:
         if field_name not in known:
             raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")

@@ -73,7 +73,8 @@ class Row:
 
     Attributes:
         values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``prompt``, ``completion``;
-            ``source``, ``target`` (and ``references``, where the row has several targets); ``messages``.
+            ``source``, ``target`` (and ``references``, where the row has several targets, and ``negatives``, where it
+            has texts that do not belong to the source); ``messages``.
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.
