@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-understanding sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -49,10 +49,14 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/memory.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/families.py
+	$(BIN)/python benchmarks/understanding.py
 	$(if $(PARAGRAPH),$(BIN)/python benchmarks/tiny.py --text $(PARAGRAPH))
 
 bench-train: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K)) $(TRAIN)
+
+bench-understanding: $(VENV)/bench
+	$(BIN)/python benchmarks/understanding.py
 
 sanitize: $(VENV)/test
 	@$(PIP) cmake ninja nanobind

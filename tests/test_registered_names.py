@@ -103,3 +103,8 @@ def test_a_decision_is_seen_however_it_is_written(code, word):
 @pytest.mark.parametrize("code", ["table.kind == 'labels'", "COLUMNS = {'chat': 1}", "print('lora')", "name = 'full'"])
 def test_what_decides_nothing_by_a_name_is_let_through(code):
     assert not {word for _, word in decisions(code)} & (TASK_NAMES | METHOD_NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(TASK_NAMES))
+def test_every_task_has_all_methods_of_its_interface(name):
+    assert TASKS[name].__abstractmethods__ == frozenset()

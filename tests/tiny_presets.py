@@ -32,6 +32,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "transformer-tiny": {"model": {"num_decoder_layers": 1}, "tokenizer": {"kind": "char", "vocab_size": None}},
 }
 """Presets of every family and objective, with what makes them small."""
+OWN_KINDS: dict[str, dict[str, Any]] = {
+    name: {"model": {"num_attention_heads": 1}, "tokenizer": {"vocab_size": 300}}
+    for name in ("rnn-small", "gru-small", "lstm-small")
+}
+"""The same, for presets of families that transformers does not have."""
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "lstm-small": OWN_KINDS["lstm-small"],
+    "cnn-small": {"model": {"num_attention_heads": 1, "hidden_size": 30}, "tokenizer": {"vocab_size": 100}},
+}
+"""The same, for rows with labels."""
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -58,7 +68,7 @@ def small(preset: str) -> dict[str, Any]:
     """Settings that make a preset train in a second."""
     from lmworks.base.settings import merge
 
-    return deepcopy(merge(SMALL, KINDS[preset]))  # a test may change its own
+    return deepcopy(merge(SMALL, {**KINDS, **OWN_KINDS, **CLASSIFIERS}[preset]))  # a test may change its own
 
 
 def options(preset: str) -> list[str]:

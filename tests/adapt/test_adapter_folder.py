@@ -250,12 +250,13 @@ def test_the_hints_on_adapters_can_be_followed(saved):
     path = folder / "adapter_config.json"
     kept = path.read_text()
     path.write_text(json.dumps(json.loads(kept) | {"peft_type": "IA3"}))
-    for read in (load_adapter, lambda network, *rest: peft_folder.read(*rest, network.config)):
+    for read in (load_adapter, lambda network, folder, family: peft_folder.read_lora_config(folder)):
         with pytest.raises(InputError, match="IA3") as caught:
             read(network, folder, family)
         assert caught.value.hint == "give an adapter of type LORA"
     path.write_text(kept)
-    factors, _ = peft_folder.read(folder, family, network.config)
+    config, tensors = peft_folder.read_lora_config(folder), peft_folder.read_tensors(folder)
+    factors = peft_folder.read(folder, family, network.config, tensors, config)
     update = next(iter(factors.values()))
     unknown = factors | {"layers.0.self_attn.extra_proj": update}
     with pytest.raises(InputError, match="no place for an adapter") as caught:

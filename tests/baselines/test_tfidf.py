@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,25 @@ def test_a_damaged_folder_is_refused(what: str, tmp_path: Path) -> None:
         TextClassifier.open(tmp_path)
     assert str(tmp_path) in raised.value.place
     assert raised.value.hint
+
+
+def test_idf_is_as_the_page_on_history_says(tmp_path: Path) -> None:
+    texts = ["every one here", "every two here", "every two more", "every last one"]
+    TextClassifier.fit(texts, ["x", "y", "x", "y"], "tfidf-nb").save(tmp_path)
+    words = json.loads((tmp_path / "vocabulary.json").read_text())
+    idf = dict(zip(words, load_file(tmp_path / "model.safetensors")["idf"].tolist(), strict=True))
+    for word in words:
+        df = sum(word in text.split() for text in texts)
+        assert idf[word] == pytest.approx(np.log((1 + 4) / (1 + df)) + 1)
+    assert idf["every"] == 1.0
+
+
+def test_the_page_on_history_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "TextClassifier" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert "good {'bad': [('dull'," in capsys.readouterr().out
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:

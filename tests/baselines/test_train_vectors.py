@@ -36,12 +36,11 @@ def _trained(tmp_path_factory):
 @pytest.mark.parametrize("algorithm", ["word2vec", "fasttext"])
 def test_gensim_gives_the_same_vectors_by_itself(algorithm, architecture):
     given = {"vector_size": 7, "window": 2, "epochs": 3, "negative": 4, "seed": 5}
-    buckets = {"buckets": 50} if algorithm == "fasttext" else {}
-    ours = train([TEXT], VectorSettings(algorithm=algorithm, architecture=architecture, **given, **buckets)).vectors
+    bucket = {"bucket": 50} if algorithm == "fasttext" else {}
+    ours = train([TEXT], VectorSettings(algorithm=algorithm, architecture=architecture, **given, **bucket)).vectors
     sentences = list(read_sentences([TEXT]))
     peer = {"word2vec": Word2Vec, "fasttext": FastText}[algorithm]
-    more = {"bucket": 50} if buckets else {}
-    theirs = peer(sentences, sg=int(architecture == "skip-gram"), min_count=1, workers=1, **given, **more)
+    theirs = peer(sentences, sg=int(architecture == "skip-gram"), min_count=1, workers=1, **given, **bucket)
     assert ours.words == theirs.wv.index_to_key
     np.testing.assert_array_equal(ours.vectors, theirs.wv.vectors)
 
@@ -60,7 +59,7 @@ def test_gensim_reads_no_less_than_the_whole_of_a_long_line():
         ({"algorithm": "fasttext", "x_max": 4}, "--x-max: fasttext has no such setting"),
         (
             {"algorithm": "fasttext", "min_n": 7},
-            "--min-n: the shortest part of a word, 7, is longer than the longest, 6",
+            "--min-n: the shortest n-gram, 7, is longer than the longest, 6",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gensim.models import KeyedVectors
+from gensim.test.utils import datapath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -181,3 +182,21 @@ def test_texts_are_averaged_over_their_known_words():
     assert vectors.average([]).shape == (0, 5)
     with pytest.raises(InputError):
         vectors.average("one text")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EN.1-10.cbow1_wind5_hs0_neg10_size300_smpl1e-05.txt",
+        "euclidean_vectors.bin",
+        "high_precision.kv.bin",
+        "high_precision.kv.txt",
+        "lee_fasttext.vec",
+        "test_glove.txt",
+    ],
+)
+def test_files_of_other_programs_are_read_as_gensim_reads_them(name):
+    ours, path = lmworks.word_vectors(datapath(name)), datapath(name)
+    theirs = KeyedVectors.load_word2vec_format(path, binary=name.endswith(".bin"), no_header=name == "test_glove.txt")
+    assert ours.words == theirs.index_to_key
+    np.testing.assert_array_equal(ours.vectors, theirs.vectors)

@@ -117,11 +117,11 @@ def test_pairs_show_types_and_label(tmp_path, text, capsys):
     folder = saved(bert_like(), tmp_path / "bert")
     run("show", folder, text, "--task", "masked", "--task.next_sentence", "true", "--draws", "6")
     out = capsys.readouterr().out
-    assert "next_sentence 0: the second text follows the first" in out
-    assert "next_sentence 1: the second text does not follow the first" in out
+    assert "next sentence: the second text follows the first" in out
+    assert "next sentence: the second text does not follow the first" in out
     assert "\ntype 0:  [CLS]" in out
     assert "\ntype 1: " in out
-    assert re.search(r"^next_sentence: .*\d × the second text", out, re.MULTILINE)
+    assert re.search(r"^next sentence: .*\d × the second text", out, re.MULTILINE)
 
 
 def test_one_long_text_says_what_is_counted(model, tmp_path, capsys):

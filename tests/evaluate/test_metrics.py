@@ -139,3 +139,19 @@ def test_number_match() -> None:
 )
 def test_references_that_end_in_numbers(references: list[str], expected: bool) -> None:
     assert metrics.end_in_numbers(references) is expected
+
+
+def test_ratios_of_equal_denominators_are_paired_differences() -> None:
+    random = np.random.default_rng(0)
+    before, after, weights = random.normal(size=50), random.normal(size=50), random.uniform(1, 2, size=50)
+    expected = metrics.paired_difference(before, after, weights=weights)
+    received = metrics.paired_ratios((before, weights), (after, weights))
+    np.testing.assert_allclose(received, expected, atol=1e-12)
+
+
+def test_ratios_may_have_denominators_of_their_own_or_none() -> None:
+    change = metrics.paired_ratios(([0.0] * 20, [0.0] * 20), ([1.0, 0.0] * 10, [2.0, 1.0] * 10))
+    assert change.value == pytest.approx(10 / 30)
+    assert change.excludes_zero
+    with pytest.raises(ValueError, match="same rows"):
+        metrics.paired_ratios(([1.0], [1.0]), ([1.0, 2.0], [1.0, 1.0]))

@@ -18,6 +18,7 @@ from lmworks.model.transformer import Transformer
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 BOTH = {"architecture": "encoder-decoder", "num_decoder_layers": 2, "max_position_embeddings": 64}
+ONE_WIDTH = {"intermediate_size": 32, "num_attention_heads": 1}
 LONGROPE = RopeScaling(
     kind="longrope", factor=4.0, original_max_position_embeddings=10, short_factor=(1.0,) * 4, long_factor=(3.0,) * 4
 )
@@ -28,6 +29,9 @@ MODELS: dict[str, dict] = {
     "longrope": {"rope_scaling": LONGROPE, "max_position_embeddings": 64},
     "dynamic": {"rope_scaling": RopeScaling(kind="dynamic", factor=2.0), "max_position_embeddings": 12},
     "soft caps": {"attention_softcap": 5.0, "logit_softcap": 5.0, "max_position_embeddings": 64},
+    "rnn": {"layer": "rnn", "max_position_embeddings": 64, **ONE_WIDTH},
+    "gru": {"layer": "gru", "max_position_embeddings": 64, **ONE_WIDTH},
+    "lstm": {"layer": "lstm", "max_position_embeddings": 64, **ONE_WIDTH},
     "encoder-decoder": {"positions": "sinusoidal", **BOTH},
     "encoder-decoder, relative": {"positions": "relative", **BOTH},
 }
@@ -105,6 +109,22 @@ def test_rows_are_kept_in_any_order_and_more_than_once(network):
     np.testing.assert_array_equal(stepper.logits.numpy(), again[[1, 1, 0]].numpy())
     stepper.prefill([as_prompt(stepper, PROMPTS[1])])
     np.testing.assert_allclose(stepper.logits[0].numpy(), alone(network, PROMPTS[1], 1)[1][0], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["rnn", "gru", "lstm"])
+def test_the_state_of_a_recurrent_network_is_what_reading_the_whole_text_gives(layer: str) -> None:
+    torch.manual_seed(3)
+    network = Transformer(ModelConfig(**{**SIZES, **MODELS[layer]})).eval()
+    tokens, logits = alone(network, PROMPTS[2], 80)  # further than the windows of training
+    with torch.no_grad():
+        whole = network(torch.tensor([PROMPTS[2] + tokens])).logits[0, len(PROMPTS[2]) - 1 : -1]
+    np.testing.assert_allclose(logits, whole.numpy(), atol=1e-5, rtol=1e-4)
+    stepper = TorchStepper(network)
+    stepper.prefill([RowStart(ids) for ids in PROMPTS])
+    assert stepper._cache is not None
+    held = [part.shape for state in stepper._cache.states for part in state.parts]
+    assert held == [(len(PROMPTS), 32)] * (2 if layer != "lstm" else 4)  # however long the texts
+    assert stepper._cache.layers == []
 
 
 def test_once_a_long_row_has_left_its_columns_and_its_masks_go_with_the_next_that_joins():

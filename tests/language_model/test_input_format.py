@@ -36,16 +36,16 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def tuned(model: Path, folder: Path, rows: list[dict], **data) -> lmworks.LanguageModel:
+def tuned(model: Path, folder: Path, rows: list[dict], task: str = "auto", **data) -> lmworks.LanguageModel:
     values = settings()
     values["data"] |= {"source": str(write(folder / "rows.jsonl", rows)), **data}
     values["train"] |= {"learning_rate": 1e-2, "steps": 6}
-    return lmworks.tune(str(model), values.pop("data"), out=folder / "run", **values).model
+    return lmworks.tune(str(model), values.pop("data"), task=task, out=folder / "run", **values).model
 
 
 @pytest.fixture(scope="module", name="classifier")
 def _classifier(model, tmp_path_factory) -> lmworks.LanguageModel:
-    return tuned(model, tmp_path_factory.mktemp("classifier"), COLOURS, system="Say the colour.", **COLUMNS)
+    return tuned(model, tmp_path_factory.mktemp("classifier"), COLOURS, "labels", system="Say the colour.", **COLUMNS)
 
 
 def test_a_classifier_says_the_likeliest_label_wherever_it_is_asked(classifier, tmp_path):

@@ -99,11 +99,16 @@ def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
         lmworks.load(tmp_path / "other")
 
 
-def test_commands_open_it(folder, capsys):
+def test_commands_open_it(folder, tmp_path, capsys):
     assert main(["score", str(folder), "the cat"]) == 0
     assert main(["generate", str(folder), "the cat", "--max-tokens", "3"]) == 0
     assert main(["next", "the", "--model", str(folder)]) == 0
     assert "token" in capsys.readouterr().out
+    assert main(["save", str(folder), str(tmp_path / "copy")]) == 0
+    assert "weights" not in capsys.readouterr().out
+    assert main(["score", str(tmp_path / "copy"), "the cat"]) == 0
+    assert main(["save", str(folder), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 2
+    assert "float64" in capsys.readouterr().err
     assert main(["embed", "a", "--model", str(folder)]) == 2
     assert "has no network" in capsys.readouterr().err
 

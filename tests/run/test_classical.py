@@ -11,8 +11,10 @@ import pytest
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.baselines.tfidf import TextClassifier
+from lmworks.baselines.tfidf_settings import settings_of
 from lmworks.commands.main import main
 from lmworks.run import classical
+from lmworks.run.cleaning_effect import cleaning_effects
 from lmworks.text import corpus
 from lmworks.text.rows import DataSettings
 
@@ -127,6 +129,7 @@ def test_rare_labels_are_said_and_are_not_fatal(tmp_path: Path) -> None:
     ("made", "fault"),
     [
         ([{"text": f"a b {n}", "label": (n % 30) / 7} for n in range(90)], "regression"),
+        ([{"text": f"a b {n}", "label": f"{n / 7:.3f}"} for n in range(90)], "regression"),
         ([{"text": f"a b {n}", "label": "x"} for n in range(30)], "nothing to learn"),
         ([{"text": f"a b {n}"} for n in range(30)], "rows of kind text"),
         ([{"text": "", "label": "x"}, {"text": "b", "label": "y"}], "row 1"),
@@ -142,6 +145,44 @@ def test_rows_without_text_can_be_left_out(tmp_path: Path) -> None:
     made = [*rows(), {"text": " ", "label": "bad"}]
     run = lmworks.tune("bow-nb", made, out=tmp_path / "run", data={"on_bad_row": "skip"})
     assert run.card["data"]["skipped"] == 1
+
+
+def test_what_a_step_of_cleaning_is_worth_is_measured_in_pairs() -> None:
+    noisy = [{**row, "text": f"<p>{row['text'].upper() if n % 3 else row['text']}"} for n, row in enumerate(rows())]
+    settings = DataSettings(held_out=40)
+    effects = cleaning_effects(noisy, ["html", "case"], settings)
+    assert [effect.steps for effect in effects] == [(), ("html",), ("case",), ("html", "case")]
+    train, held_out = classical.labelled_rows(noisy, settings)
+    chosen = settings_of("tfidf-logreg", {"cleaning": "html,case"})
+    texts, labels = ([row.values[name] for row in train.rows] for name in ("text", "label"))
+    predicted = TextClassifier.fit(texts, labels, chosen).predict([row.values["text"] for row in held_out.rows])
+    right = [prediction.label == row.values["label"] for prediction, row in zip(predicted, held_out.rows, strict=True)]
+    assert effects[3].accuracy == sum(right) / 40
+    assert effects[3].change is not None
+    assert effects[3].change.value == pytest.approx(effects[3].accuracy - effects[0].accuracy)
+    with pytest.raises(InputError, match="too few"):
+        cleaning_effects(noisy, ["html"], DataSettings(held_out=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["plan", "bow-nb", "x.csv"], "lmworks tune bow-nb x.csv"),
+        (["pretrain", "bow-nb", "x.csv"], "lmworks tune bow-nb x.csv"),
+        (["tune", "tfidf-logrex", "x.csv"], "did you mean tfidf-logreg"),
+        (["tune", "tfidf-logreg"], "lmworks tune tfidf-logreg DATA"),
+    ],
+)
+def test_the_hint_names_the_command(words: list[str], hint: str, capsys) -> None:
+    assert main(words) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_its_recipe_is_shown(reviews: Path, tmp_path: Path, capsys) -> None:
+    assert main(["recipe", "show", "bow-nb", str(reviews), "--tfidf.alpha", "2"]) == 0
+    (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
+    assert main(["tune", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert lmworks.load(tmp_path / "run").settings.alpha == 2.0
 
 
 @pytest.mark.parametrize(

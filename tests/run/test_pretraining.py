@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_presets import KINDS, options, save_pairs, save_text, small
+from tiny_presets import CLASSIFIERS, KINDS, OWN_KINDS, options, save_pairs, save_text, sentences, small
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import merge
+from lmworks.generate.sampling import SamplingSettings
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import run_recipe
 from lmworks.run.setup import set_up
@@ -60,6 +61,49 @@ def test_a_run_learns_and_transformers_open_it(preset, tmp_path):
             ours, output = model.network(ids).logits, theirs(ids)
     logits = output.prediction_logits if hasattr(output, "prediction_logits") else output.logits
     torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preset", OWN_KINDS)
+def test_a_recurrent_model_learns_and_is_opened_again(preset, tmp_path):
+    run = run_of(preset, tmp_path, train={"steps": 60, "batch_size": 8, "evaluate_every": 30, "learning_rate": 1e-2})
+    measures = {measure["key"]: measure for measure in run.card["measures"]}
+    assert measures["held_out_loss"]["change"]["value"] < -1
+    assert measures["held_out_accuracy"]["change"]["value"] > 0.1
+    assert run.card["training"]["tokens"] == RunFolder(run.folder).events("start")[0]["plan"]["tokens"]
+    model = lmworks.load(run.folder)
+    assert model.config.layer == preset.removesuffix("-small")
+    text = "The cat found"
+    assert 0 < model.score([text])[0].nats < 40
+    assert len(model.next(text)) == 10
+    (reply,) = model.complete([text], SamplingSettings(max_tokens=40))  # beyond the windows of training
+    assert reply.usage.completion_tokens == 40 or reply.stop_reason == "end"
+    with pytest.raises(InputError, match="LoRA updates linears, and"):
+        lmworks.tune(run.folder, data_of(preset, tmp_path), out=tmp_path / "tuned")
+    further = {**small(preset), "method": "full"}
+    further = {name: further[name] for name in ("train", "evaluate", "method")}
+    again = lmworks.tune(run.folder, data_of(preset, tmp_path), out=tmp_path / "tuned", **further)
+    assert again.stopped == "finished"
+
+
+@pytest.mark.parametrize("preset", CLASSIFIERS)
+def test_a_recurrent_or_convolutional_model_classifies(preset, tmp_path):
+    rows = [
+        {"text": text, "label": "animal" if "cat" in text or "dog" in text else "person"} for text in sentences(200)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": str(tmp_path / "rows.jsonl"), "held_out": 30}
+    values = merge(small(preset), {"train": {"steps": 60, "batch_size": 8, "evaluate_every": 60}})
+    run = lmworks.pretrain(preset, data, out=tmp_path / "run", task="classify", **values)
+    (accuracy,) = (measure for measure in run.card["measures"] if measure["title"] == "Accuracy")
+    assert accuracy["after"]["value"] > 0.9
+    model = lmworks.load(run.folder / "final")
+    assert [answer.label for answer in model.predict(["The cat sold her hat.", "My sister sold her hat."])] == [
+        "animal",
+        "person",
+    ]
+    if preset == "cnn-small":
+        with pytest.raises(InputError, match="writes no texts"):
+            model.generate("The cat")
 
 
 def test_samples_show_how_the_model_changes(tmp_path):
@@ -195,6 +239,7 @@ main(["pretrain", *sys.argv[2:]])
         ("tinybert", "sampling"),
         ("tinyt5", "training"),
         ("tinyt5", "evaluation after"),
+        ("lstm-small", "training"),
     ],
 )
 def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(preset, stage, text, tmp_path):

@@ -86,3 +86,11 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     frames = pytest.importorskip("pandas")
     with pytest.raises(InputError, match="two columns are called 'text'"):
         corpus.read(frames.DataFrame([["a", "b"]], columns=["text", "text"]), DataSettings())
+
+
+def test_lists_of_class_numbers_of_a_datasets_table_become_names():
+    hub = pytest.importorskip("datasets")
+    kinds = hub.Sequence(hub.ClassLabel(names=["O", "B-place"]))
+    features = hub.Features({"tokens": hub.Sequence(hub.Value("string")), "ner_tags": kinds})
+    table = hub.Dataset.from_list([{"tokens": ["In", "Rome"], "ner_tags": [0, 1]}], features=features)
+    assert corpus.read(table).rows[0].values["tags"] == ["O", "B-place"]

@@ -12,6 +12,7 @@ from torch import nn
 
 from lmworks.adapt import peft_folder
 from lmworks.adapt.adapters import adapters, fingerprint, refuse_second
+from lmworks.adapt.head_weights import head_parameters, load_head, saved_head
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, expand_home
@@ -50,8 +51,11 @@ def save(network: Transformer, folder: Path | str, family: Family, base_source: 
         if not name.endswith(".base")
     }
     dropout = next(iter(present.values())).dropout
-    peft_folder.write(folder, factors, outputs, family, network.config, dropout, base_source)
-    record = {"base": base_source, "base_fingerprint": fingerprint(network)}
+    head = saved_head(network, family)
+    peft_folder.write(folder, factors, outputs, family, network.config, dropout, base_source, head)
+    record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network)}
+    if head is not None:
+        record["head"] = network.config.heads[0].model_dump()
     if base_source and Path(base_source).exists():
         record["base_from_here"] = os.path.relpath(Path(base_source).resolve(), folder.resolve())
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
@@ -74,11 +78,18 @@ def load(network: Transformer, folder: Path | str, family: Family, trainable: bo
     """
     refuse_second(network)
     folder = Path(folder)
-    factors, config = peft_folder.read(folder, family, network.config)
+    config, tensors = peft_folder.read_lora_config(folder), peft_folder.read_tensors(folder)
+    of_head = load_head(
+        network, family, config, tensors, _record(folder).get("head"), str(folder / peft_folder.WEIGHTS)
+    )
+    rest = {name: tensor for name, tensor in tensors.items() if name not in of_head}
+    factors = peft_folder.read(folder, family, network.config, rest, config)
     linears = dict(named_linears(network))
     network.requires_grad_(False)
     dropout = float(config.get("lora_dropout") or 0.0)
     wrapped = {name: _wrapped(name, linears[name], own, dropout, folder) for name, own in factors.items()}
+    for parameter in head_parameters(network).values():
+        parameter.requires_grad_(trainable)
     for name, module in wrapped.items():
         module.lora_A.requires_grad_(trainable)
         module.lora_B.requires_grad_(trainable)

@@ -17,6 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
+from lmworks.model.transformer import Transformer
 
 
 class Adapter(nn.Module, ABC):
@@ -94,6 +95,18 @@ def refuse_second(network: nn.Module) -> None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
 
 
+def refuse_cells(network: Transformer, method: str) -> None:
+    """Raise if a network's layers are recurrent cells or convolutions, which have no linears to adapt.
+
+    Raises:
+        InputError: they are.
+    """
+    layer = network.config.layer
+    if layer != "attention":
+        fault = f"{method} updates linears, and {layer} layers have none"
+        raise InputError(fault, "method", "--method full trains such a model whole, as it was trained before")
+
+
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
     """Within this block the network computes exactly as its base: adapters are disabled, merged ones are unmerged."""
@@ -146,6 +159,9 @@ def fingerprint(network: nn.Module) -> str:
         f"{name}.weight".replace(".base.", "."): module.storage for name, module in stored_layers(network)
     }
     own |= {name.replace(".base.", "."): tensor for name, tensor in _base_parameters(network)}
+    config = getattr(network, "config", None)
+    if config is not None and not config.language_head:  # the head of a task is trained with the adapter
+        own = {name: weight for name, weight in own.items() if not name.startswith(("heads.", "pooler."))}
     digest = hashlib.sha256()
     for name, weight in sorted(own.items()):
         sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)

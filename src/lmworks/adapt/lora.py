@@ -88,12 +88,16 @@ class LoRA(AdapterMethod[LoRASettings]):
         import torch
 
         from lmworks.adapt import adapters
+        from lmworks.adapt.head_weights import head_parameters
         from lmworks.adapt.low_rank import LoRALinear
         from lmworks.model.surgery import put
 
         adapters.refuse_second(network)
+        adapters.refuse_cells(network, "LoRA")
         names = self.adapted_linears(network)
         network.requires_grad_(False)
+        for parameter in head_parameters(network).values():
+            parameter.requires_grad_(True)
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))

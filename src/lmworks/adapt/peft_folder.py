@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from lmworks.adapt.head_weights import PREFIX, SavedHead
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import check_kinds, read_object
@@ -27,11 +28,11 @@ from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules, their_place
 from lmworks.model.config import ModelConfig
 
-CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
 # Keys of their config that are read here, or that change nothing once the adapter is trained.
 READ_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"}
-READ_KEYS |= {"rank_pattern", "alpha_pattern", "target_modules"}
+READ_KEYS |= {"rank_pattern", "alpha_pattern", "target_modules", "modules_to_save"}
 IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 IGNORED_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 IGNORED_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
@@ -42,6 +43,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "r": (int,),
     "use_rslora": (bool,),
     "target_modules": (str, list),
+    "modules_to_save": (list,),
     "layers_to_transform": (int, list),
     "init_lora_weights": (bool, str),
 }
@@ -78,6 +80,7 @@ def write(
     config: ModelConfig,
     dropout: float = 0.0,
     base_source: str = "",
+    head: SavedHead | None = None,
 ) -> None:
     """Write an adapter.
 
@@ -89,14 +92,17 @@ def write(
         config: of the network.
         dropout: recorded for further training.
         base_source: how to find the base model again.
+        head: of a task, which is kept whole.
     """
     rows = family.table(config)
-    theirs, transposed = _fuse(rows, factors, outputs)
-    all_modules = {place.module for name in outputs if (place := their_place(rows, name))}
+    fused, transposed = _fuse(rows, factors, outputs)
+    theirs = {_written(name, family, config): update for name, update in fused.items()}
+    places = (their_place(rows, name) for name in outputs)
+    all_modules = {_written(place.module, family, config) for place in places if place is not None}
     adapter_config = {
         **_ranks_and_targets(theirs, all_modules),
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if head is None else head.task_type,
         "base_model_name_or_path": base_source or None,
         "inference_mode": True,
         "lora_dropout": dropout,
@@ -104,10 +110,10 @@ def write(
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,
-        "modules_to_save": None,
+        "modules_to_save": None if head is None else head.modules,
         "init_lora_weights": True,
     }
-    tensors = {}
+    tensors = {} if head is None else dict(head.tensors)
     for name, update in theirs.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b.contiguous()
@@ -140,17 +146,35 @@ def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> 
     }
 
 
-def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, Factors], dict[str, Any]]:
-    """An adapter's updates by our module names, and its adapter_config.json.
+def _written(module: str, family: Family, config: ModelConfig) -> str:
+    """A module's name in the class of their model that the config asks for."""
+    return family.written_name(f"{module}.weight", config).removesuffix(".weight")
+
+
+def read(
+    folder: Path,
+    family: Family,
+    config: ModelConfig,
+    tensors: Mapping[str, torch.Tensor],
+    adapter_config: dict[str, Any],
+) -> dict[str, Factors]:
+    """An adapter's updates by our module names.
+
+    Args:
+        folder: for errors.
+        family: of the base.
+        config: of the base, with the adapter's head.
+        tensors: of the adapter, without those of its head, by their names in the file.
+        adapter_config: as :func:`read_lora_config` gives it.
 
     Raises:
         InputError: it is not a LoRA adapter, uses unsupported features, or does not match this model.
     """
-    adapter_config = _read_lora_config(folder)
     rows = family.table(config)
     factors: dict[str, Factors] = {}
-    for module, pair in _read_pairs(folder).items():
-        ours = our_modules(rows, module) or our_modules(rows, family.prefix + module)
+    for module, pair in _pairs(tensors, folder).items():
+        current = family.current_name(module)
+        ours = our_modules(rows, current) or our_modules(rows, family.prefix + current)
         if not ours:
             raise InputError(
                 f"{module} is no linear of a {family.name} model of this size",
@@ -159,7 +183,7 @@ def read(folder: Path, family: Family, config: ModelConfig) -> tuple[dict[str, F
             )
         factors |= _split(pair, ours, _scale(module, len(pair["A"]), adapter_config, folder))
     _check_complete(adapter_config, set(factors), rows, folder)
-    return factors, adapter_config
+    return factors
 
 
 def _fuse(
@@ -247,7 +271,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_lora_config(folder: Path) -> dict[str, Any]:
+def read_lora_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of a LoRA adapter.
+
+    Raises:
+        InputError: it is no LoRA adapter, or has settings that are not computed here.
+    """
     path, config = folder / CONFIG, read_config(folder)
     if config.get("peft_type") != "LORA":
         raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "give an adapter of type LORA")
@@ -264,8 +293,12 @@ def _read_lora_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Factors A and B by their module names."""
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of an adapter by their names in the file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     path = folder / WEIGHTS
     if not path.exists():
         pickled = (folder / "adapter_model.bin").exists()
@@ -273,9 +306,14 @@ def _read_pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
         hint = safetensors if pickled else "give the folder peft saved"
         raise InputError("the adapter's weights are missing", str(path), hint)
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except SafetensorError as fault:
         raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
+
+
+def _pairs(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Factors A and B by their module names."""
+    path = folder / WEIGHTS
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(key)

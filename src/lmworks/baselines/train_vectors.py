@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
 from lmworks.baselines import glove
+from lmworks.baselines.fasttext_file import FastTextModel, FastTextSettings
 from lmworks.baselines.sentences import Sentences, read_sentences
 from lmworks.baselines.vector_settings import EPOCHS, RATES, WINDOWS, VectorSettings
 from lmworks.baselines.word_vectors import WordVectors
@@ -91,7 +92,7 @@ def _train_by_gensim(models: Any, sentences: Sentences, settings: VectorSettings
         "workers": settings.workers,
     }
     if name == "fasttext":
-        parts = {"min_n": settings.min_n or 3, "max_n": settings.max_n or 6, "bucket": settings.buckets or 200_000}
+        parts = {"min_n": settings.min_n or 3, "max_n": settings.max_n or 6, "bucket": settings.bucket or 200_000}
         model = models.FastText(**arguments, **parts)
     else:
         model = models.Word2Vec(**arguments)
@@ -109,7 +110,31 @@ def _train_by_gensim(models: Any, sentences: Sentences, settings: VectorSettings
         )
     finally:
         logging.getLogger("gensim").setLevel(level)
-    return WordVectors(model.wv.index_to_key, model.wv.vectors)
+    return WordVectors(
+        model.wv.index_to_key,
+        model.wv.vectors,
+        subwords=_fasttext_model(model, sentences, settings) if name == "fasttext" else None,
+    )
+
+
+def _fasttext_model(model: Any, sentences: Sentences, settings: VectorSettings) -> FastTextModel:
+    """gensim's model of fastText, with the settings that fastText's files carry."""
+    counts = dict(zip(sentences.words, sentences.counts.tolist(), strict=True))
+    words = list(model.wv.index_to_key)
+    carried = FastTextSettings(
+        dim=settings.vector_size,
+        ws=model.window,
+        epoch=model.epochs,
+        minCount=settings.min_count,
+        neg=model.negative,
+        model=2 if model.sg else 1,
+        bucket=model.wv.bucket,
+        minn=model.wv.min_n,
+        maxn=model.wv.max_n,
+        t=model.sample,
+    )
+    rows = (model.wv.vectors_vocab, model.wv.vectors_ngrams, model.syn1neg)
+    return FastTextModel(carried, words, [counts[word] for word in words], *rows)
 
 
 def _progress(models: Any, words: int) -> Any:

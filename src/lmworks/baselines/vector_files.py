@@ -24,9 +24,9 @@ from lmworks.base.figures import count_of
 from lmworks.base.files import atomic_file, expand_home
 from lmworks.text.plain_text import convert_hint
 
-VectorFormat = Literal["text", "binary", "glove"]
+VectorFormat = Literal["text", "binary", "glove", "fasttext"]
 FORMATS: dict[str, VectorFormat] = {".txt": "text", ".vec": "text", ".bin": "binary"}
-"""Ending of a file's name -> the format in which it is written."""
+"""Ending of a file's name -> the format in which it is written. "fasttext" is written by baselines/fasttext_file."""
 
 HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,7})\s*")
 COMPRESSED = {b"\x1f\x8b\x08": "gunzip -k", b"PK\x03\x04": "unzip"}

@@ -19,7 +19,7 @@ EPOCHS: dict[str, int] = {"word2vec": 5, "fasttext": 5, "glove": 25}
 RATES: dict[str, float] = {"word2vec": 0.025, "fasttext": 0.025, "glove": 0.05}
 OWN: dict[str, tuple[Algorithm, ...]] = {
     **dict.fromkeys(("architecture", "negative", "sample"), ("word2vec", "fasttext")),
-    **dict.fromkeys(("min_n", "max_n", "buckets"), ("fasttext",)),
+    **dict.fromkeys(("min_n", "max_n", "bucket"), ("fasttext",)),
     **dict.fromkeys(("x_max", "alpha"), ("glove",)),
 }
 """Setting -> the algorithms that have it; all have those that do not stand here."""
@@ -44,9 +44,13 @@ class VectorSettings(Settings):
     sample: float | None = Field(
         None, ge=0, description="word2vec, fasttext: frequent words are left out from this share on. Default: 0.001."
     )
-    min_n: int | None = Field(None, gt=0, description="fasttext: shortest part of a word with a vector. Default: 3.")
-    max_n: int | None = Field(None, gt=0, description="fasttext: longest part of a word with a vector. Default: 6.")
-    buckets: int | None = Field(None, gt=0, description="fasttext: vectors that parts of words share. Default: 200000.")
+    min_n: int | None = Field(
+        None, gt=0, description="fasttext: characters of the shortest n-gram of a word. Default: 3."
+    )
+    max_n: int | None = Field(
+        None, gt=0, description="fasttext: characters of the longest n-gram of a word. Default: 6."
+    )
+    bucket: int | None = Field(None, gt=0, description="fasttext: vectors that all n-grams share. Default: 200000.")
     x_max: float | None = Field(None, gt=0, description="glove: count from which on a pair weighs 1. Default: 100.")
     alpha: float | None = Field(None, gt=0, description="glove: exponent of the weights below x_max. Default: 0.75.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of all that is random.")
@@ -56,12 +60,12 @@ class VectorSettings(Settings):
         """Refuse settings that the algorithm does not have.
 
         Raises:
-            InputError: there is one, or the lengths of parts of words exclude each other.
+            InputError: there is one, or the lengths of n-grams exclude each other.
         """
         for name, algorithms in OWN.items():
             if getattr(self, name) is not None and self.algorithm not in algorithms:
                 hint = f"leave it out, or --algorithm {' or '.join(algorithms)}"
                 raise InputError(f"{self.algorithm} has no such setting", f"--{name.replace('_', '-')}", hint)
         if (self.min_n or 3) > (self.max_n or 6):
-            fault = f"the shortest part of a word, {self.min_n or 3}, is longer than the longest, {self.max_n or 6}"
+            fault = f"the shortest n-gram, {self.min_n or 3}, is longer than the longest, {self.max_n or 6}"
             raise InputError(fault, "--min-n", f"--max-n {self.min_n or 3}, or a smaller --min-n")

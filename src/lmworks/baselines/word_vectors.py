@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lmworks.base.errors import InputError, as_list
+from lmworks.baselines.fasttext_file import FastTextModel, is_fasttext, read_fasttext, write_fasttext
 from lmworks.baselines.sentences import words_of
-from lmworks.baselines.vector_files import VectorFormat, read_vectors, write_vectors
+from lmworks.baselines.vector_files import VectorFormat, format_of, read_vectors, write_vectors
 
 NEAR = 5
 """Words that an error proposes for one that has no vector."""
@@ -39,13 +40,21 @@ class WordVectors:
         vectors: (V, E) float32.
         index: word -> its row.
         notes: what a person should know of the file they are from.
+        subwords: fastText's model with vectors of character n-grams, where it is at hand; any word then has a vector.
     """
 
-    def __init__(self, words: Sequence[str], vectors: np.ndarray, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        vectors: np.ndarray,
+        notes: Sequence[str] = (),
+        subwords: FastTextModel | None = None,
+    ) -> None:
         self.words = list(words)
         self.vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self.index = {word: row for row, word in enumerate(self.words)}
         self.notes = list(notes)
+        self.subwords = subwords
         if self.vectors.ndim != 2 or len(self.words) != len(self.vectors) or len(self.index) != len(self.words):
             fault = f"{len(self.index)} different words of {len(self.words)} do not fit vectors of {self.vectors.shape}"
             raise InputError(fault, "WordVectors", "give each word once, and vectors of shape (words, size)")
@@ -62,14 +71,25 @@ class WordVectors:
         Raises:
             InputError: the file cannot be read, or is damaged.
         """
+        if is_fasttext(path):
+            model = read_fasttext(path, limit, errors)
+            return cls(model.words, model.vectors(), subwords=model)
         return cls(*read_vectors(path, limit, errors))
 
     def save(self, path: str | Path, file_format: VectorFormat | None = None) -> Path:
-        """Write them as "text", "binary" (both word2vec's) or "glove"; default: by the ending .txt, .vec or .bin.
+        """Write them as "text", "binary" (both word2vec's), "glove", or "fasttext", which keeps subword vectors.
+
+        Default: by the ending .txt or .vec (text) or .bin ("fasttext" where there are subword vectors, else "binary").
 
         Raises:
-            InputError: the ending says no format, or the file cannot be written.
+            InputError: the ending says no format, there are no subword vectors, or the file cannot be written.
         """
+        is_binary = file_format is None and format_of(Path(path)) == "binary"
+        if file_format == "fasttext" or (is_binary and self.subwords is not None):
+            if self.subwords is None:
+                hint = "train with --algorithm fasttext, or choose another format"
+                raise InputError("there are no subword vectors to write", str(path), hint)
+            return write_fasttext(path, self.subwords)
         return write_vectors(path, self.words, self.vectors, file_format)
 
     def __len__(self) -> int:
@@ -90,12 +110,27 @@ class WordVectors:
         return self.vectors / np.where(lengths > 0, lengths, 1)
 
     def vector(self, word: str) -> np.ndarray:
-        """(E) the vector of a word.
+        """(E) the vector of a word; with `subwords`, of any word that has an n-gram.
 
         Raises:
             InputError: it has none.
         """
+        if word not in self.index and self.subwords is not None:
+            vector = self.subwords.vector(word)
+            if vector is not None:
+                return vector
         return self.vectors[self.row(word)]
+
+    def unit_vector(self, word: str) -> np.ndarray:
+        """(E) the vector of a word, divided by its length.
+
+        Raises:
+            InputError: it has none.
+        """
+        if word in self.index:
+            return self.unit[self.index[word]]
+        vector = self.vector(word)
+        return vector / (np.linalg.norm(vector) or 1)
 
     def row(self, word: str) -> int:
         """The row of a word.
@@ -117,7 +152,7 @@ class WordVectors:
         Raises:
             InputError: one has no vector.
         """
-        return float(self.unit[self.row(first)] @ self.unit[self.row(second)])
+        return float(self.unit_vector(first) @ self.unit_vector(second))
 
     def nearest(self, word: str, top: int = 10) -> list[Neighbour]:
         """The words whose vectors have the greatest cosine with that of a word, without the word itself.
@@ -144,9 +179,10 @@ class WordVectors:
         minus = as_list(negative, str, "negative", "give a list of words")
         if not plus:
             raise InputError("there is no word to begin with", "positive", 'as in analogy(["king", "woman"], ["man"])')
-        rows = [self.row(word) for word in [*plus, *minus]]
+        words = [*plus, *minus]
         signs = np.array([1.0] * len(plus) + [-1.0] * len(minus), dtype=np.float32)
-        return self.nearest_to(signs @ self.unit[rows], top, without=rows)
+        vector = signs @ np.stack([self.unit_vector(word) for word in words])
+        return self.nearest_to(vector, top, without=[self.index[word] for word in words if word in self.index])
 
     def nearest_to(self, vector: np.ndarray, top: int = 10, without: Sequence[int] = ()) -> list[Neighbour]:
         """The words nearest to any vector (E); ``without`` are rows that are left out."""
@@ -161,14 +197,21 @@ class WordVectors:
     def average(self, texts: Iterable[str]) -> np.ndarray:
         """(N, E) float32, for each text the mean of the vectors of its words; zeros where none of them has one.
 
-        Words are cut as for training, and looked for as they are written, then in lower case.
+        Words are cut as for training, and looked for as they are written, then in lower case, then by their n-grams.
         """
-        rows: list[np.ndarray] = []
-        for text in as_list(texts, str, "texts", "give a list of texts"):
-            found = [self.index.get(word, self.index.get(word.lower(), -1)) for word in words_of(text, lowercase=False)]
-            known = [row for row in found if row >= 0]
-            rows.append(self.vectors[known].mean(axis=0) if known else np.zeros(self.size, dtype=np.float32))
-        return np.stack(rows) if rows else np.zeros((0, self.size), dtype=np.float32)
+        means = [self._mean(text) for text in as_list(texts, str, "texts", "give a list of texts")]
+        return np.stack(means) if means else np.zeros((0, self.size), dtype=np.float32)
+
+    def _mean(self, text: str) -> np.ndarray:
+        vectors = [self._vector_in_text(word) for word in words_of(text, lowercase=False)]
+        known = [vector for vector in vectors if vector is not None]
+        return np.stack(known).mean(axis=0) if known else np.zeros(self.size, dtype=np.float32)
+
+    def _vector_in_text(self, word: str) -> np.ndarray | None:
+        row = self.index.get(word, self.index.get(word.lower(), -1))
+        if row >= 0:
+            return self.vectors[row]
+        return self.subwords.vector(word) if self.subwords is not None else None
 
 
 def open_vectors(path: str | Path, limit: int | None = None, errors: str = "strict") -> WordVectors:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, nearest, parse_overrides
+from lmworks.baselines.eliza import Eliza, is_eliza
 from lmworks.commands.generate import add_options, as_list, explain_stop, note_format
 from lmworks.commands.opening import open_model
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 ABOUT = """Talk with a model; it remembers the conversation. /help lists the commands, /quit or the end of the input
 ends. Sampling is set by further options, as for generate. A model that a run trained is asked with the system message
-and the prompt of that run; a classifier labels each text."""
+and the prompt of that run; a classifier labels each text. lmworks chat eliza: a conversation of 1966, by rules."""
 HELP = """\
 /new    start another conversation
 /help   show this
@@ -47,9 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Ask and answer until the person leaves."""
     from lmworks.generate.sampling import SamplingSettings
+    from lmworks.generate.torch_stepper import check_writes
 
+    if is_eliza(args.model):
+        return _talk_with_eliza(args, rest)
     settings = build(SamplingSettings, as_list(parse_overrides(rest)), "the command line")
     model = open_model(args)
+    check_writes(model.network)
     note_format(model, args.raw)
     conversation = Conversation(model, settings, args.system, args.raw)
     if not (args.ask or args.held_out):
@@ -90,7 +95,39 @@ class Conversation:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
 
 
-def _talk(conversation: Conversation) -> int:
+class ElizaConversation:
+    """A conversation with ELIZA."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was said, and which rules were used."""
+        self.eliza = Eliza()
+
+    def say(self, text: str) -> None:
+        """Print the reply to a message."""
+        print(self.eliza.respond(text), end="\n\n" if sys.stdin.isatty() else "\n", flush=True)
+
+
+def _talk_with_eliza(args: argparse.Namespace, rest: list[str]) -> int:
+    """Talk with ELIZA; refuse options of models."""
+    given = [name for name in ("system", "held_out", "base", "fast", "raw") if getattr(args, name, None)]
+    if given or rest:
+        option = f"--{given[0].replace('_', '-')}" if given else rest[0].split("=")[0]
+        raise InputError("eliza answers by rules, and has no such option", option, "leave it out: lmworks chat eliza")
+    conversation = ElizaConversation()
+    if not args.ask:
+        print(conversation.eliza.greeting)
+        return _talk(conversation)
+    for question in args.ask:
+        print(f"> {question}")
+        conversation.restart()
+        conversation.say(question)
+    return 0
+
+
+def _talk(conversation: Conversation | ElizaConversation) -> int:
     if sys.stdin.isatty():
         print("/help lists the commands", file=sys.stderr)
         with contextlib.suppress(ImportError):

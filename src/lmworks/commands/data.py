@@ -1,4 +1,4 @@
-"""lmworks data: what the model sees of a data file, token by token, and the named data sets.
+"""lmworks data: what the model sees of a data file, token by token; cleaning it; and the named data sets.
 
 Needs only a model's tokenizer, never its weights.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.base.settings import build, parse_overrides
-from lmworks.commands import show
+from lmworks.commands import clean, show
 from lmworks.commands.opening import add_base
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ GIVEN = "dim"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """list; show MODEL DATA."""
-    parser.description = "Show what a model sees of a data file, or list the named data sets."
-    verbs = parser.add_subparsers(dest="action", metavar="list | show", required=True)
+    """list; show MODEL DATA; clean DATA."""
+    from lmworks.text.cleaning import STEPS
+
+    parser.description = "Show what a model sees of a data file, clean its texts, or list the named data sets."
+    verbs = parser.add_subparsers(dest="action", metavar="list | show | clean", required=True)
+    cleaning = verbs.add_parser("clean", help="clean texts in named steps", allow_abbrev=False)
+    clean.add_arguments(cleaning, {name: step.about for name, step in STEPS.items()})
     listing = verbs.add_parser("list", help="the named data sets", allow_abbrev=False)
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = verbs.add_parser("show", help="examples token by token, and counts", allow_abbrev=False)
@@ -60,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was asked for."""
+    if args.action == "clean":
+        return clean.run(args, data_overrides(rest))
     return _list(args, rest) if args.action == "list" else _show(args, rest)
 
 
@@ -117,10 +123,12 @@ def _show(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json:
         print(json.dumps(asdict(examples.report), indent=2))
         return 0
+    why = "as --task says" if args.task else f"which a model like this learns from rows of kind {table.kind}"
+    print(f"task {task.name}: {task.learns}, {why}")
     _print_examples(examples, task, args)
     try:
         task_class = registry.choose(task_settings, table.kind, config, lambda: tokenizer, table.name)
-        task_class(task_settings, tokenizer, config)
+        task_class(task_settings, tokenizer, _with_head(config, task_class, table))
         check_report(examples.report, settings)
     except InputError as error:
         print(f"\ntraining on this would be refused: {error}", file=sys.stderr)
@@ -136,14 +144,32 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
     if settings.name == registry.AUTO:
         speaking = config.model_copy(update={"language_head": True})
         task = registry.choose(settings, table.kind, speaking, lambda: tokenizer, table.name)
-        return task(settings, tokenizer, speaking)
+        return task(settings, tokenizer, _with_head(speaking, task, table))
     registry.check_settings(settings)
     task = registry.task_class(settings.name)
     follows = HeadConfig(name=NEXT_SENTENCE, kind="pooled", size=2)
     parts = {"language_head": True, "heads": (follows,), "type_vocab_size": max(config.type_vocab_size, 2)}
-    fitting = config.model_copy(update={"architecture": task.architecture, **parts})
+    fitting = config.model_copy(
+        update={
+            "architecture": config.architecture if config.architecture in task.architectures else task.architectures[0],
+            **parts,
+        }
+    )
     registry.choose(settings, table.kind, fitting, lambda: tokenizer, table.name)
-    return task(settings, tokenizer, fitting)
+    return task(settings, tokenizer, _with_head(fitting, task, table))
+
+
+def _with_head(config: ModelConfig, task: type[Task], table: Table) -> ModelConfig:
+    """The config with the head that the task asks for, at the token that models of its architecture read."""
+    from lmworks.model.config import HeadConfig
+    from lmworks.model.task_heads import SEQUENCE
+
+    request = task.head_request(table)
+    if request is None or request.is_met_by(config.head(request.name)):
+        return config
+    place = "tokens" if request.name != SEQUENCE else "first" if config.architecture == "encoder" else "last"
+    head = HeadConfig(kind=place, **request._asdict())
+    return config.model_copy(update={"heads": (head,)})
 
 
 def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:
@@ -152,12 +178,13 @@ def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) ->
 
     from lmworks.commands.examples import Printer, print_counts
 
-    if not task.is_random and task.architecture == "decoder":
+    if not task.is_random and task.architectures == ("decoder",):
         for number, example in enumerate(examples.items[: args.examples], 1):
             _print_example(number, example, task.tokenizer, args)
         _print_report(examples)
         return
-    printer = Printer(task.tokenizer, args.tokens, args.ids)
+    labels = {head.name: head.labels for head in task.model.heads if head.labels}
+    printer = Printer(task.tokenizer, args.tokens, args.ids, labels)
     for number, example in enumerate(examples.items[: args.examples], 1):
         for draw in range(args.draws):
             rng = np.random.default_rng((args.seed, draw, number - 1))

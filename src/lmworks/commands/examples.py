@@ -6,13 +6,15 @@ Knows no model; reads examples alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.text import Text
 
 from lmworks.commands import show
-from lmworks.data.batch import NEXT_SENTENCE, Example
+from lmworks.data.batch import NEXT_SENTENCE, SPAN_END, SPAN_START, Example
 from lmworks.data.examples import Examples
+from lmworks.model.task_heads import SPANS, TOKENS
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -33,25 +35,33 @@ class Printer:
         tokenizer: writes ids as pieces.
         most: tokens of each text that are shown.
         lines: a line a token, with ids.
+        labels: names of the outputs of each head.
     """
 
-    def __init__(self, tokenizer: Tokenizer, most: int, lines: bool) -> None:
-        self.tokenizer, self.most, self.lines = tokenizer, most, lines
+    def __init__(
+        self, tokenizer: Tokenizer, most: int, lines: bool, labels: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.tokenizer, self.most, self.lines, self.labels = tokenizer, most, lines, {**CLASSES, **(labels or {})}
         self.console = show.console()
         self.plain = not self.console.is_terminal or self.console.no_color
         self.spaced = _is_spaced(tokenizer)
 
     def example(self, example: Example, name: str) -> None:
         """One sampled example under a line that says what it is."""
-        sizes = f"{len(example)} tokens, {example.num_targets} with loss"
+        tagged = len(example.labels[TOKENS].places) if TOKENS in example.labels else 0
+        sizes = f"{len(example)} tokens, {example.num_targets or tagged} with loss"
         if example.source is not None:
             parts = f"{len(example.source)} tokens of source, {len(example)} of the decoder"
             sizes = f"{parts}, {example.num_targets} with loss"
         cut = f", cut by {example.dropped}" if example.dropped else ""
         print(f"--- example {name}, {example.place}: {sizes}{cut}")
         for head, labels in example.labels.items():
-            for label in labels.classes.tolist():
-                print(f"{head} {label}" + (f": {CLASSES[head][label]}" if head in CLASSES else ""))
+            names = self.labels.get(head)
+            for label in labels.classes.tolist() if len(labels.places) == 1 and head != TOKENS else []:
+                said = names[label] if names and labels.classes.ndim == 1 else str(label)
+                print(f"{head.replace('_', ' ')}: {said}")
+        if SPANS in example.labels:
+            print(f"{SPANS.replace('_', ' ')}: {_span_said(example, self.tokenizer)}")
         if example.targets is not None:
             self._hidden(example)
             return
@@ -63,22 +73,37 @@ class Printer:
         """A text with masked tokens: the input and, after an arrow, the target."""
         types = example.types if example.types is not None else np.zeros(len(example), dtype=int)
         assert example.targets is not None
+        (first, last), ids, tags = _span_of(example), _ids_of(example), self._tags_of(example)
         for kind in np.unique(types):
             line = Text(f"type {kind}: " if example.types is not None else "")
             for place in np.flatnonzero(types == kind)[: self.most]:
-                input_id, target_id = int(example.ids[place]), int(example.targets[place])
+                input_id, target_id = int(ids[place]), int(example.targets[place])
                 outcome = fate(input_id, target_id, self.tokenizer) if example.loss[place] else ""
                 if self.lines:
-                    text = f"{outcome:8} {self.tokenizer.piece(input_id)!r}"
+                    state = "answer" if first <= place <= last else "loss" if place in tags else outcome
+                    text = f"{state:8} {self.tokenizer.piece(input_id)!r}"
                     target = f" -> {target_id} {self.tokenizer.piece(target_id)!r}" if outcome else ""
+                    target = f" -> {tags[place]}" if place in tags else target
                     print(f"{input_id:>8} type {kind} {text}{target}")
                 elif outcome:
                     self._marked(line, f"{self.piece(input_id)}→{self.piece(target_id).strip()}", FATES[outcome])
+                elif place in tags:
+                    self._marked(line, f"{self.piece(input_id)}/{tags[place]}", LEARNED)
+                elif first <= place <= last:
+                    self._marked(line, self.piece(input_id), LEARNED)
                 else:
                     line.append(self.piece(input_id), style=GIVEN)
             if not self.lines:
                 self.console.print(line, soft_wrap=True)
         self._more(len(example))
+
+    def _tags_of(self, example: Example) -> dict[int, str]:
+        """Places of tokens that carry a tag -> the tag; none of an example without a head for tokens."""
+        if TOKENS not in example.labels:
+            return {}
+        labels, names = example.labels[TOKENS], self.labels.get(TOKENS)
+        pairs = zip(labels.places.tolist(), labels.classes.tolist(), strict=True)
+        return {place: names[number] if names else str(number) for place, number in pairs}
 
     def _text(self, title: str, ids: np.ndarray, loss: np.ndarray | None) -> None:
         """A text of which nothing is hidden in its place; sentinels and masks are marked."""
@@ -111,6 +136,29 @@ class Printer:
         return f" {piece}" if self.spaced and not piece.startswith("##") else piece
 
 
+def _span_of(example: Example) -> tuple[int, int]:
+    """The first and the last token of the answer; (0, 0) of a window without it, (0, -1) without a head for spans."""
+    labels = example.labels.get(SPANS)
+    if labels is None:
+        return 0, -1
+    first, last = (int(labels.places[(labels.classes & mark) > 0][0]) for mark in (SPAN_START, SPAN_END))
+    return first, last
+
+
+def _ids_of(example: Example) -> np.ndarray:
+    """The tokens whose places have labels: an encoder-decoder with a head for spans reads them one place later."""
+    return example.source if example.source is not None and SPANS in example.labels else example.ids
+
+
+def _span_said(example: Example, tokenizer: Tokenizer) -> str:
+    """What a window points to, in words."""
+    first, last = _span_of(example)
+    if last == 0:
+        return "this window does not hold the answer, and points to its first token"
+    said = tokenizer.decode(_ids_of(example)[first : last + 1].tolist())
+    return f"tokens {first} to {last}, {said.strip()!r}"
+
+
 def fate(input_id: int, target_id: int, tokenizer: Tokenizer) -> str:
     """What became of a hidden token: masked, replaced or left."""
     return "masked" if input_id == tokenizer.mask_id else "left" if input_id == target_id else "replaced"
@@ -121,8 +169,8 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
     samples = [task.sample(example, np.random.default_rng((seed, 0, n))) for n, example in enumerate(examples.items)]
     if not samples:
         return
-    if samples[0].targets is not None:
-        may = sum(int(example.loss.sum()) for example in examples)
+    may = sum(int(example.loss.sum()) for example in examples)
+    if samples[0].targets is not None and may:
         fates = [
             fate(int(seen), int(meant), task.tokenizer)
             for example in samples
@@ -133,12 +181,19 @@ def print_counts(task: Task, examples: Examples, seed: int) -> None:
         shares = [f"{fates.count(name) / len(fates):.1%} {name}" for name in FATES if name in fates]
         print(f"one draw hides {hidden}" + (f"; of the hidden are {', '.join(shares)}" if shares else ""))
     for head in samples[0].labels:
+        if head == SPANS:
+            pointing = sum(_span_of(example)[1] == 0 for example in samples)
+            print(f"{head.replace('_', ' ')}: {len(samples) - pointing:,} × with the answer, {pointing:,} × without")
+            continue
+        if any(example.labels[head].classes.ndim > 1 for example in samples):  # values, or several labels each
+            continue
         counts = Counter(label for example in samples for label in example.labels[head].classes.tolist())
-        names = CLASSES.get(head, ())
+        config = task.model.head(head)
+        names = CLASSES.get(head) or (config.labels if config is not None else ())
         named = [
             f"{count:,} × {names[label] if names else f'class {label}'}" for label, count in sorted(counts.items())
         ]
-        print(f"{head}: {', '.join(named)}")
+        print(f"{head.replace('_', ' ')}: {', '.join(named)}")
     if samples[0].source is not None:
         sources = sum(len(example.source) for example in samples if example.source is not None)
         print(f"{sources:,} tokens of source, {sum(len(example) for example in samples):,} of the decoder")

@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 
+from lmworks.base.errors import InputError
 from lmworks.commands import pretrain, show, tune
+from lmworks.run import classical_recipe
 from lmworks.run import recipe as recipes
 
 ABOUT = """What a run will need: parameters, work, time, memory, disk. Opens model and data, trains nothing, writes
@@ -24,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the plan."""
+    if classical_recipe.is_classifier(args.model):
+        hint = f"train it: lmworks tune {args.model} {args.data or 'DATA'}"
+        raise InputError("a classifier by counts of words trains in seconds and has no plan", args.model, hint)
     door = pretrain if recipes.is_preset(args.model) else tune
     recipe = door.recipe_of(args, rest)
     from lmworks.run.setup import set_up

@@ -17,9 +17,10 @@ from lmworks.commands.opening import add_base
 if TYPE_CHECKING:
     from lmworks.run.predict_file import Predictions
 
-ABOUT = """Give each row of a file a label. Where the rows have labels, accuracy, F1 and the confusion matrix are
-printed too. The columns are those of the run that trained the model, else by their usual names; any data setting is an
-option: --data.columns '{text: COLUMN, label: COLUMN}'."""
+ABOUT = """Give each row of a file a label, answer its question from its context, or tag its words, as the model was
+trained. Where the rows have labels, accuracy, F1 and the confusion matrix are printed too. The columns are those of
+the run that trained the model, else by their usual names; any data setting is an option: --data.columns '{text:
+COLUMN, label: COLUMN}'."""
 SHOWN, WIDTH = 5, 60  # rows that are printed, characters of each text
 
 
@@ -35,12 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict, print a few rows and the figures, write the file."""
-    from lmworks.run import predict_file
+    from lmworks.commands import predict_answers as questions
+    from lmworks.commands import predict_tags as tags
+    from lmworks.run import predict_answers, predict_file, predict_tags
     from lmworks.run.load import load
     from lmworks.text.formats import format_of
     from lmworks.text.rows import DataSettings
 
     model = load(args.model, base=args.base)
+    if predict_answers.finds_answers(model):
+        return questions.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out)
+    if predict_tags.tags_words(model):
+        return tags.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out)
     if not hasattr(model, "predict"):
         hint = "train one: lmworks tune tfidf-logreg FILE"
         raise InputError("is no classifier", args.model, hint)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 
 from lmworks.base.errors import InputError
-from lmworks.commands import tune
+from lmworks.base.settings import to_yaml
+from lmworks.commands import show, tune
+from lmworks.run import classical_recipe, ngram_recipe
 from lmworks.run import recipe as recipes
+from lmworks.run.ngram_recipe import NgramRecipe
 from lmworks.run.recipe import Recipe
 
 ABOUT = """Train a new model: lmworks pretrain PRESET DATA, or lmworks pretrain RECIPE.yaml [DATA]. The command
@@ -29,10 +32,31 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
         return recipes.read(args.model, tune.settings_of(args, rest))
     values = tune.settings_of(args, rest)
     if args.data is None:
-        raise InputError("no data set is named", "DATA", "lmworks pretrain PRESET DATA; lmworks data list names some")
+        raise _no_data()
     return recipes.from_preset(args.model, values)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, then show the card."""
+    if ngram_recipe.is_ngram(args.model):
+        if args.data is None and not recipes.is_recipe(args.model):
+            raise _no_data()
+        return _count_ngrams(ngram_recipe.resolve(args.model, tune.settings_of(args, rest)), args.dry_run)
+    if classical_recipe.is_classifier(args.model):
+        hint = f"lmworks tune {args.model} {args.data or 'DATA'}"
+        raise InputError("is a classifier by counts of words, and no language model", args.model, hint)
     return tune.start(recipe_of(args, rest), args.dry_run)
+
+
+def _count_ngrams(recipe: NgramRecipe, dry_run: bool) -> int:
+    """Train an n-gram model, then show the card; or only print the recipe."""
+    if dry_run:
+        print(to_yaml(recipe), end="")
+        return 0
+    from lmworks.run import ngrams
+
+    return tune.finish(ngrams.run_recipe(recipe, show.line))
+
+
+def _no_data() -> InputError:
+    return InputError("no data set is named", "DATA", "lmworks pretrain PRESET DATA; lmworks data list names some")

@@ -8,9 +8,10 @@ import json
 from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.base.settings import describe, parse_overrides, to_yaml
+from lmworks.baselines import tfidf_settings
 from lmworks.commands import show
 from lmworks.model import sizes
-from lmworks.run import presets
+from lmworks.run import classical_recipe, ngram_recipe, presets
 from lmworks.run import recipe as recipes
 from lmworks.run.new_model import ModelSettings
 from lmworks.run.recipe import Recipe
@@ -49,7 +50,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.data is not None:
             raise InputError(f"has no use for {args.data!r}", "lmworks recipe show", "--preset PRESET DATA")
         values = recipes.merge_values({"data": args.model or "python-source"}, parse_overrides(rest))
-        print(to_yaml(recipes.from_preset(args.preset, values)), end="")
+        resolve = ngram_recipe.resolve if ngram_recipe.is_preset(args.preset) else recipes.from_preset
+        print(to_yaml(resolve(args.preset, values)), end="")
+    elif args.model is not None and classical_recipe.is_classifier(args.model):
+        values = recipes.merge_values({"data": args.data or "movie-reviews"}, parse_overrides(rest))
+        print(to_yaml(classical_recipe.resolve(args.model, values)), end="")
     else:
         values = {"model": args.model or "smollm2-135m-instruct", "data": args.data or "python-help"}
         print(to_yaml(recipes.resolve(recipes.merge_values(values, parse_overrides(rest)))), end="")
@@ -70,11 +75,21 @@ def _presets(names: list[str]) -> None:
         layers = str(model.num_hidden_layers) + (f"+{model.num_decoder_layers}" if model.num_decoder_layers else "")
         kind = tokenizer.kind
         vocabulary = f"{kind} {ids:,}" if tokenizer.vocab_size else kind
-        shape = (layers, model.hidden_size, model.num_attention_heads, model.max_position_embeddings)
+        attends = model.layer == "attention"
+        shape = (
+            layers,
+            model.hidden_size,
+            model.num_attention_heads if attends else model.layer,
+            model.max_position_embeddings,
+        )
         rows.append((name, recipe.family, recipe.task.name, *shape, vocabulary, size))
         about.append(f"{name}: {preset.about}.\n    {preset.citation}. Published: {preset.published}.")
     heads = ("preset", "names of", "task", "layers", "hidden", "heads", "context", "vocabulary", "parameters")
     show.table(heads, rows, spare=("heads", "context", "hidden", "names of"))
     print(f"(the parameters of word and character vocabularies are counted with {IDS_HERE} ids)\n")
     print("\n".join(about))
+    print("\nn-gram models (they count, and have no network):")
+    print("\n".join(f"{name}: {text}." for name, text in ngram_recipe.ABOUT.items()))
+    print("\nclassifiers by counts of words (lmworks tune PRESET DATA):")
+    print("\n".join(f"{name}: {text}." for name, text in tfidf_settings.ABOUT.items()))
     print("\nlmworks pretrain PRESET DATA trains one; lmworks recipe show --preset PRESET > my.yaml writes it out.")

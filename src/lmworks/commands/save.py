@@ -28,10 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Open and write."""
     from lmworks.families.folder import check_place
+    from lmworks.language_model.ngram import NgramLanguageModel
 
     check_place(Path(args.folder), args.overwrite)  # before the model is opened, not after
     model = open_model(args)
     folder = model.save(args.folder, dtype=args.dtype, overwrite=args.overwrite)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}  {size / 1e6:,.0f} MB, weights in {args.dtype}{HALF if args.dtype == 'float32' else ''}")
+    weights = f", weights in {args.dtype}{HALF if args.dtype == 'float32' else ''}"
+    print(f"{folder}  {size / 1e6:,.0f} MB{'' if isinstance(model, NgramLanguageModel) else weights}")
     return 0

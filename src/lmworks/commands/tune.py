@@ -11,7 +11,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import merge, parse_overrides, spelled, to_yaml
 from lmworks.baselines.tfidf_settings import PRESETS
 from lmworks.commands import show
-from lmworks.run import classical_recipe
+from lmworks.run import classical_recipe, ngram_recipe
 from lmworks.run import recipe as recipes
 from lmworks.run.recipe import Recipe
 from lmworks.tasks.registry import TASKS
@@ -58,7 +58,7 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
     values = settings_of(args, rest)
     if args.data is None:
         raise InputError("no data set is named", "DATA", "lmworks tune MODEL DATA; lmworks data list names some")
-    if recipes.is_preset(args.model):
+    if recipes.is_preset(args.model) or ngram_recipe.is_ngram(args.model):
         hint = f"train it: lmworks pretrain {args.model} {args.data}"
         raise InputError("is the preset of a new model, not a model to open", args.model, hint)
     if "model" in values:
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, then show the card."""
     if classical_recipe.is_classifier(args.model):
         return _classify(args, rest)
+    if near := classical_recipe.near_preset(args.model):
+        raise InputError("is no file or folder here, and no alias", args.model, f"did you mean {near}?")
     return start(recipe_of(args, rest), args.dry_run)
 
 

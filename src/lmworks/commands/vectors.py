@@ -1,17 +1,19 @@
-"""lmworks vectors: static word vectors trained on a text, their neighbours and analogies."""
+"""lmworks vectors: static word vectors trained on a text, their neighbours and analogies, how good they are."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count, count_of, number
+from lmworks.base.figures import UNKNOWN, count, count_of, number, percent
+from lmworks.base.files import expand_home
 from lmworks.base.settings import build, describe, parse_overrides, parse_value
-from lmworks.baselines.vector_files import format_of
+from lmworks.baselines.vector_files import VectorFormat, format_of
 from lmworks.baselines.vector_settings import VectorSettings
 from lmworks.commands import show
 
@@ -22,20 +24,28 @@ if TYPE_CHECKING:
     from lmworks.text.rows import DataSettings, Table
 
 VERB = "lmworks vectors "
+FORMAT_NAMES = get_args(VectorFormat)
 FILE = "word vectors in a format of word2vec, GloVe or fastText"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """train TEXT; nearest FILE WORD; analogy FILE king - man + woman."""
+    """train TEXT; nearest FILE WORD; analogy FILE king - man + woman; evaluate FILE; convert FILE."""
     parser.description = "Train static word vectors (word2vec, fastText, GloVe) on a text, or ask vectors of a file."
-    verbs = parser.add_subparsers(dest="action", metavar="train | nearest | analogy", required=True)
+    verbs = parser.add_subparsers(
+        dest="action", metavar="train | nearest | analogy | evaluate | convert", required=True
+    )
     training = verbs.add_parser("train", help="learn them from a text", allow_abbrev=False)
     training.description = (
         "Learn word vectors from a text, each line of which is a sentence. Data settings are options too: "
         "--data.columns '{text: body}', --data.limit 100 (rows)."
     )
     training.add_argument("data", metavar="TEXT", help="a file, a folder, a named data set or hub:owner/name")
-    training.add_argument("--out", required=True, metavar="FILE", help="F.txt or F.vec: text; F.bin: binary")
+    training.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="F.txt or F.vec: text; F.bin: binary, of fasttext with subword vectors",
+    )
     training.add_argument("--overwrite", action="store_true", help="in place of a file that is there")
     _add_settings(training)
     nearest = verbs.add_parser("nearest", help="the words nearest to a word", allow_abbrev=False)
@@ -46,6 +56,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     analogy.add_argument("file", help=FILE)
     analogy.add_argument("terms", nargs="+", metavar="TERM", help="words with + or - between them")
     _add_asking(analogy)
+    _add_evaluate(
+        verbs.add_parser("evaluate", help="analogies answered, similarities as people see them", allow_abbrev=False)
+    )
+    _add_convert(verbs.add_parser("convert", help="write them in another format", allow_abbrev=False))
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Answer analogies by category, and compare cosines of pairs of words with similarities that people gave. The "
+        "usual lists, questions-words and WordSim-353, come with gensim."
+    )
+    parser.add_argument("file", help=FILE)
+    parser.add_argument("--analogies", metavar="F", help="in place of questions-words.txt: ': NAME', four words a line")
+    parser.add_argument("--pairs", metavar="F", help="in place of wordsim353.tsv: word, word, number, tabs between")
+    _add_limit(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help=FILE)
+    parser.add_argument("--out", required=True, metavar="FILE", help="F.txt or F.vec: text; F.bin: binary")
+    parser.add_argument("--format", choices=FORMAT_NAMES, help="glove: text without a first line; default: by the name")
+    parser.add_argument("--overwrite", action="store_true", help="in place of a file that is there")
+    _add_limit(parser)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +95,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many (default 10)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N words of the file")
+    _add_limit(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N words of the file")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -73,7 +111,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError(
             f"there is no option {rest[0].split('=')[0]}", VERB + args.action, f"{VERB}{args.action} --help"
         )
-    return _nearest(args) if args.action == "nearest" else _analogy(args)
+    actions = {"nearest": _nearest, "analogy": _analogy, "evaluate": _evaluate, "convert": _convert}
+    return actions[args.action](args)
 
 
 # Training
@@ -86,10 +125,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     settings = build(VectorSettings, values, "the command line")
     settings.check()
     data_settings = _data_settings(rest)
-    out = Path(args.out)
-    format_of(out)
-    if out.exists() and not args.overwrite:
-        raise InputError("there is a file here already", str(out), "another --out, or --overwrite")
+    out = _check_out(args)
     from lmworks.baselines.train_vectors import train
     from lmworks.evaluate.progress import listening
     from lmworks.text import corpus
@@ -110,6 +146,16 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"mean weighted squared error: {first} in the first epoch, {last} in the last")
     print(f"written to {out}; see them: {VERB}nearest {out} {vectors.words[min(50, len(vectors) - 1)]}")
     return 0
+
+
+def _check_out(args: argparse.Namespace, named: bool = False) -> Path:
+    """Where the vectors go; ``named``: whether their format is given by name."""
+    out = expand_home(args.out)
+    if not named:
+        format_of(out)
+    if out.exists() and not args.overwrite:
+        raise InputError("there is a file here already", str(out), "another --out, or --overwrite")
+    return out
 
 
 def _data_settings(rest: list[str]) -> DataSettings:
@@ -180,6 +226,64 @@ def parse_terms(terms: list[str]) -> tuple[list[str], list[str]]:
     if sign or not words["+"]:
         raise InputError("there is no word that is added" if not sign else f"no word follows {sign}", place, hint)
     return words["+"], words["-"]
+
+
+# Evaluating and converting
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from lmworks.baselines import vector_evaluation as evaluation
+    from lmworks.evaluate.progress import listening
+    from lmworks.train.progress import EvaluationProgress
+
+    analogies = args.analogies or evaluation.published_list("questions-words.txt")
+    pairs = args.pairs or evaluation.published_list("wordsim353.tsv")
+    vectors = _open(args)
+    with EvaluationProgress("evaluating") as shown, listening(shown):
+        similarity = evaluation.evaluate_similarities(vectors, pairs)
+        categories = evaluation.evaluate_analogies(vectors, analogies)
+    whole = evaluation.sum_of(categories)
+    if args.json:
+        rows = [{**asdict(category), "accuracy": category.accuracy} for category in [*categories, whole]]
+        _print_json({"analogies": rows, "similarity": asdict(similarity)})
+        return 0
+    show.table(
+        ("analogies", "accuracy", "correct", "with vectors", "questions"),
+        [
+            (each.name, percent(each.accuracy), count(each.correct), count(each.known), count(each.total))
+            for each in [*categories, whole]
+        ],
+    )
+    print()
+    show.table(
+        ("similarity of words", "Pearson", "Spearman", "with vectors", "pairs"),
+        [
+            (
+                Path(pairs).name,
+                *map(_correlation, (similarity.pearson, similarity.spearman)),
+                count(similarity.known),
+                count(similarity.total),
+            )
+        ],
+    )
+    if whole.known < whole.total or similarity.known < similarity.total:
+        print("\nquestions and pairs with a word that has no vector are left out")
+    return 0
+
+
+def _correlation(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _convert(args: argparse.Namespace) -> int:
+    out = _check_out(args, named=args.format is not None)
+    vectors = _open(args)
+    vectors.save(out, args.format)
+    print(f"{count_of(len(vectors), 'word')} of {vectors.size} numbers written to {out}")
+    return 0
+
+
+# Files and answers
 
 
 def _open(args: argparse.Namespace) -> WordVectors:

@@ -10,7 +10,14 @@ from lmworks.base.errors import InputError
 from lmworks.text import corpus, formats
 from lmworks.text.rows import DataSettings, Table
 
-FIELD = {"text": "text", "labels": "text", "completion": "prompt", "pairs": "source"}
+FIELD = {
+    "text": "text",
+    "labels": "text",
+    "tags": "text",
+    "completion": "prompt",
+    "pairs": "source",
+    "questions": "question",
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,14 @@ def read_texts(source: Any, settings: DataSettings | None = None) -> TextRows:
     notes = list(table.notes)
     if name != "text":
         notes.append(f"of each row the {name} is read; --data.text '{{COLUMN}}' names another")
-    labels = [row.values["label"] for row in table.rows] if table.kind == "labels" else None
+    labels = [_label(row.values["label"]) for row in table.rows] if table.kind == "labels" else None
     texts = [row.values[name] for row in table.rows]
     return TextRows(table.name, texts, [row.place for row in table.rows], labels, notes)
+
+
+def _label(value: Any) -> str:
+    """A label, several, or a number, as text."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _in_parts(source: Any, settings: DataSettings, table: Table) -> Table:

@@ -147,7 +147,7 @@ def bootstrap_interval(
     """
     numerators, denominators = _columns(values, weights)
     figures = _resampled(numerators, denominators, seed)
-    return _interval(float(numerators.sum() / denominators.sum()), figures, level)
+    return _interval(_ratio(numerators, denominators), figures, level)
 
 
 def paired_difference(
@@ -168,6 +168,39 @@ def paired_difference(
     return bootstrap_interval(second - first, seed, level, weights)
 
 
+def paired_ratios(
+    before: tuple[Sequence[float], Sequence[float]],
+    after: tuple[Sequence[float], Sequence[float]],
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """After minus before of figures whose denominators differ too, as F1's do: the rows are resampled as pairs.
+
+    Args:
+        before, after: (n,) numerators and (n,) denominators of the same rows; a figure without any denominator is 0.
+        seed, level: as in :func:`bootstrap_interval`.
+
+    Raises:
+        ValueError: other rows on one side, or none.
+    """
+    sides = [_columns(*side) for side in (before, after)]
+    count = len(sides[0][0])
+    if len(sides[1][0]) != count:
+        raise ValueError(f"a paired difference needs the same rows on both sides, not {count} and {len(sides[1][0])}")
+    random = np.random.default_rng(seed)
+    figures = np.empty(RESAMPLES)
+    for draw in range(RESAMPLES):
+        rows = random.integers(0, count, count)
+        old, new = (_ratio(numerators[rows], denominators[rows]) for numerators, denominators in sides)
+        figures[draw] = new - old
+    return _interval(_ratio(*sides[1]) - _ratio(*sides[0]), figures, level)
+
+
+def _ratio(numerators: np.ndarray, denominators: np.ndarray) -> float:
+    total = float(denominators.sum())
+    return float(numerators.sum()) / total if total else 0.0
+
+
 def _columns(values: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
     numerators = np.asarray(values, dtype=np.float64)
     denominators = np.ones_like(numerators) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -183,7 +216,7 @@ def _resampled(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> n
     figures = np.empty(RESAMPLES)
     for draw in range(RESAMPLES):  # row by row: a matrix of all draws would take RESAMPLES times the memory
         rows = random.integers(0, len(numerators), len(numerators))
-        figures[draw] = numerators[rows].sum() / denominators[rows].sum()
+        figures[draw] = _ratio(numerators[rows], denominators[rows])
     return figures
 
 

@@ -14,10 +14,12 @@ class Prediction(NamedTuple):
     Attributes:
         label: the likeliest label.
         probabilities: label -> probability, of all labels.
+        cut_tokens: tokens at the end of the text that were not read, since it is longer than the model's context.
     """
 
     label: str
     probabilities: dict[str, float]
+    cut_tokens: int = 0
 
 
 @runtime_checkable

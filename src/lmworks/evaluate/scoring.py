@@ -110,6 +110,16 @@ class ExampleLosses:
     language: Losses
     heads: dict[str, Losses] = field(default_factory=dict)
 
+    @property
+    def of_heads(self) -> Losses:
+        """The sums over all classification heads; there is at least one."""
+        parts = list(self.heads.values())
+        return Losses(
+            sum((part.nats for part in parts), np.zeros(1)),
+            sum((part.targets for part in parts), np.zeros(1, dtype=np.int64)),
+            sum((part.correct for part in parts), np.zeros(1, dtype=np.int64)),
+        )
+
 
 @torch.no_grad()
 def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: int = EVALUATED_TOKENS) -> ExampleLosses:
@@ -127,7 +137,7 @@ def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: in
     try:
         if CONTRASTIVE in losses.heads:
             return replace(losses, heads={CONTRASTIVE: _pair_losses(network, examples, row_tokens)})
-        for rows in _groups(examples, row_tokens):
+        for rows in groups_by_length(examples, row_tokens):
             part = _batch_losses(network, collate([examples[row] for row in rows]), len(rows))
             losses.language.put(rows, part.language)
             for name, of_head in part.heads.items():
@@ -143,7 +153,7 @@ def _pair_losses(network: Transformer, examples: Sequence[Example], row_tokens: 
     order: list[int] = []
     parts: list[TextVectors] = []
     scale = 1.0
-    for rows in _groups(examples, row_tokens):
+    for rows in groups_by_length(examples, row_tokens):
         batch = collate([examples[row] for row in rows]).to(network.device)
         labels = batch.labels[CONTRASTIVE]
         parts.append(text_vectors(hidden_states(network, batch).flatten(0, 1), batch, labels))
@@ -267,7 +277,7 @@ def _windows(
     return windows, len(tokens) - first, len(text[unscored:].encode("utf-8", errors="replace"))
 
 
-def _groups(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
+def groups_by_length(examples: Sequence[Example], row_tokens: int) -> list[list[int]]:
     """Examples with something to score, neighbours in length together, as many as a row holds."""
     groups: list[list[int]] = []
     free_tokens = 0

@@ -17,8 +17,9 @@ from lmworks.base.errors import InputError
 from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
 from lmworks.families.task_heads import HeadLayout, HeadLayouts, named_head, read_head, write_head
-from lmworks.model.config import HeadConfig, ModelConfig, ProblemType
+from lmworks.model.config import HeadConfig, ModelConfig
 from lmworks.model.sizes import stacks
+from lmworks.model.task_heads import HeadRequest
 
 if TYPE_CHECKING:
     from lmworks.families.mapping import Row
@@ -121,31 +122,33 @@ class Family:
         own = {row.theirs for head in config.heads for row in layout.rows(head.name)}
         return name if name in own else layout.prefix + name.removeprefix(self.prefix)
 
+    def current_name(self, name: str) -> str:
+        """A tensor's name of today, in the family's table, for the name in a file."""
+        for old, new in self.older:
+            name = re.sub(old, new, name)
+        return name
+
     def layout(self, config: ModelConfig) -> HeadLayout | None:
         """The class with the head that a config has; None where it has no such head."""
         return next((self.heads[head.name] for head in config.heads if head.name in self.heads), None)
 
-    def with_head(
-        self, config: ModelConfig, name: str, size: int, problem: ProblemType, labels: Sequence[str] = ()
-    ) -> ModelConfig:
+    def with_head(self, config: ModelConfig, request: HeadRequest) -> ModelConfig:
         """The config of this family's class with a head, on the same backbone.
 
         Args:
             config: of the backbone with whatever heads.
-            name: of the head (families/task_heads).
-            size: its outputs.
-            problem: what they mean.
-            labels: their names.
+            request: the head.
 
         Raises:
             InputError: this family has no such class.
         """
-        if name not in self.heads:
-            known = ", ".join(self.heads[other].architecture for other in self.heads) or "none"
-            fault = f"a {self.name} model has no class for {name.replace('_', ' ')}"
+        if request.name not in self.heads:
+            known = ", ".join(layout.architecture for layout in self.heads.values()) or "none"
+            fault = f"a {self.name} model has no class for {request.name.replace('_', ' ')}"
             raise InputError(fault, "model", f"take another model; classes with a head that it has: {known}")
-        layout = self.heads[name]
+        layout = self.heads[request.name]
         dropout = config.hidden_dropout if layout.dropout and not layout.default_dropout else None
+        name, size, problem, labels = request
         return self._headed(config, layout.head(name, size, problem, labels, dropout))
 
     def _headed(self, config: ModelConfig, head: HeadConfig) -> ModelConfig:

@@ -200,7 +200,7 @@ class _Weights(Mapping[str, torch.Tensor]):
                     fault = f"{INDEX} assigns {missing[0]} to this file, which does not hold it"
                     raise InputError(fault, str(path), "fetch the model again, whole")
                 names = assigned
-            self._where |= {_newer(name, family): (file, name, path) for name in sorted(names)}
+            self._where |= {family.current_name(name): (file, name, path) for name in sorted(names)}
         if not any(name.startswith(family.prefix) for name in self._where):  # saved without its head
             full = {name: name if _is_duplicate(name, family) else family.prefix + name for name in self._where}
             self._where = {full[name]: where for name, where in self._where.items()}
@@ -230,12 +230,6 @@ class _Weights(Mapping[str, torch.Tensor]):
     def strip(self, prefix: str) -> None:
         """Take what stands before the names away."""
         self._where = {name.removeprefix(prefix): where for name, where in self._where.items()}
-
-
-def _newer(name: str, family: Family) -> str:
-    for old, new in family.older:
-        name = re.sub(old, new, name)
-    return name
 
 
 def _is_duplicate(name: str, family: Family) -> bool:

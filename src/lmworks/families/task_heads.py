@@ -14,9 +14,8 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row
 from lmworks.model.config import Activation, HeadConfig, HeadKind, ProblemType
+from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
 
-SEQUENCE, TOKENS, SPANS = "sequence_classification", "token_classification", "question_answering"
-"""The names of the heads, each of one kind of class."""
 PROBLEMS: dict[str, ProblemType] = {
     "single_label_classification": "single_label",
     "multi_label_classification": "multi_label",

@@ -190,6 +190,9 @@ def check_writes(network: Transformer) -> None:
     Raises:
         InputError: it is an encoder, or has no language head.
     """
+    if not network.config.language_head and network.config.heads:
+        heads = " and ".join(head.name.replace("_", " ") for head in network.config.heads)
+        raise InputError(f"the model writes no texts: it has a head for {heads}", hint="lmworks predict MODEL FILE")
     if network.config.architecture == "encoder":
         raise InputError(
             "the model is an encoder: it reads texts and writes none",

@@ -13,17 +13,21 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from lmworks.base.errors import InputError
+from lmworks.base.errors import InputError, as_list
 from lmworks.base.files import atomic_write
 from lmworks.base.settings import Settings
 from lmworks.data.prompts import Prompt, as_messages, prompts
+from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS
+from lmworks.language_model.question_windows import STRIDE
 from lmworks.text.columns import names_in
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
 
 FILE = "lmworks.json"
+TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
+MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 Input = str | Mapping[str, Any]
-InputKind = Literal["text", "prompt", "label", "source"]
+InputKind = Literal["text", "prompt", "label", "source", "class", "span", "words"]
 KIND_OF_TASK: dict[str, InputKind] = {"instructions": "prompt", "labels": "label", "seq2seq": "source"}
 """The kind of inputs by task, for files of versions that did not save the kind; all other tasks: text."""
 
@@ -36,7 +40,8 @@ class InputFormat(Settings):
     task: str = Field(description="What was trained, by the task's name.")
     kind: InputKind = Field(
         description="text: a text or conversation as it is; prompt: the prompt of an answer; label: a text that is "
-        "labelled; source: what an encoder reads."
+        "labelled in words; source: what an encoder reads; class: a text that a head classifies; span: a question and "
+        "the context in which a head finds its answer; words: a text whose words a head tags."
     )
     text: str | None = Field(None, description="label: the text built from columns, where the run had a pattern.")
     prompt: str | None = Field(None, description="The prompt built from columns, where the run had a pattern.")
@@ -45,6 +50,15 @@ class InputFormat(Settings):
     labels: tuple[str, ...] = Field((), description="label: all of them, sorted.")
     prefix: str = Field("", description="source: stands before each source.")
     slide: bool = Field(False, description="Pretrained here on windows of texts: a full context slides.")
+
+    stride: int = Field(STRIDE, description="span: tokens that two windows over a context share; 0: one window alone.")
+    max_answer_tokens: int = Field(MAX_ANSWER_TOKENS, description="span: tokens of the longest answer.")
+    max_tokens: int | None = Field(None, description="span: tokens of the longest window; None: the model's context.")
+    null_threshold: float | None = Field(
+        None,
+        description="span: how much the score of no answer exceeds that of the best span where there is no answer; "
+        "None: every question is answered.",
+    )
 
     @classmethod
     def read(cls, folder: Path) -> InputFormat | None:
@@ -73,7 +87,7 @@ class InputFormat(Settings):
     @property
     def asks(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
-        return self.kind != "text"
+        return self.kind not in ("text", "class", "span", "words")
 
     @property
     def columns(self) -> list[str]:
@@ -104,6 +118,10 @@ class InputFormat(Settings):
             raise InputError(f"the prompt {needs}", "the input", f"the pattern is {pattern!r}")
         return str(value) if pattern is None else pattern.format(**values)
 
+    def fill_text(self, value: Input) -> str:
+        """The text that a head reads, as the pattern of the text makes it."""
+        return self.model_copy(update={"prompt": None}).fill(value)
+
     def prompt_of(self, value: Input, tokenizer: Tokenizer) -> Prompt:
         """One input as the training examples have it, up to the answer.
 
@@ -131,6 +149,11 @@ class InputFormat(Settings):
         if not copies:
             return copies
         return as_messages(Row({"messages": copies}), DataSettings(system=self.system), [])
+
+
+def texts_of(value: str | Sequence[str]) -> list[str]:
+    """A text, or several, as a list."""
+    return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -28,7 +28,8 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.classify import choose_labels
-from lmworks.language_model.input_format import Input, InputFormat
+from lmworks.language_model.head_methods import HeadMethods
+from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
 from lmworks.model.transformer import Transformer
@@ -40,12 +41,10 @@ if TYPE_CHECKING:
     import torch
 
 Message = dict[str, str]
-TEXT_HINT, TEXTS_HINT = "give a text", "give a text or a list of texts"
-MESSAGES_HINT = 'give a list of messages: [{"role": "user", "content": "..."}]'
 
 
 @dataclass
-class LanguageModel:
+class LanguageModel(HeadMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -364,8 +363,3 @@ class LanguageModel:
         if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
             return settings
         return settings.model_copy(update={"slide": self.input_format.slide})
-
-
-def texts_of(value: str | Sequence[str]) -> list[str]:
-    """A text, or several, as a list."""
-    return [value] if isinstance(value, str) else as_list(value, str, "texts", TEXTS_HINT)

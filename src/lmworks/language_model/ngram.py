@@ -13,7 +13,8 @@ from lmworks.baselines.ngram_stepper import NgramStepper
 from lmworks.evaluate.scoring import Score
 from lmworks.families.folder import check_place
 from lmworks.generate.stepper import Stepper
-from lmworks.language_model.model import LanguageModel, texts_of
+from lmworks.language_model.input_format import texts_of
+from lmworks.language_model.model import LanguageModel
 from lmworks.text.tokenizer import Tokenizer
 
 
@@ -91,7 +92,19 @@ class NgramLanguageModel(LanguageModel):
         ]
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
-        """Write a folder that lmworks opens; ``dtype`` is of networks and is not used."""
+        """Write a folder that lmworks opens.
+
+        Args:
+            folder: new or empty.
+            dtype: of networks alone: probabilities are written as they are, in float64.
+            overwrite: replace a model that was saved there.
+
+        Raises:
+            InputError: the folder holds something, there is no room, or another ``dtype`` is asked for.
+        """
+        if dtype != "float32":
+            fault = f"an n-gram model is written in float64, not in {dtype}"
+            raise InputError(fault, self.source, "leave --dtype out (in Python dtype)")
         folder = Path(folder)
         check_place(folder, overwrite)
         with atomic_folder(folder) as aside:

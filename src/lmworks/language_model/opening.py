@@ -14,9 +14,11 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.sources import LocalSource, find
 from lmworks.baselines import tfidf_folder
+from lmworks.baselines.eliza import is_eliza
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
+from lmworks.families.sentence_pooling import read_pooling
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
@@ -76,8 +78,10 @@ def _add_adapter(model: LanguageModel, path: Path) -> None:
         model.tokenizer = Tokenizer.open(path)
         model.tokenizer.end_ids |= ends
         notes = fit_tokenizer(model.tokenizer, model.config.vocab_size, str(path))
+    pooling, pooling_notes = read_pooling(path)
+    model.pooling = pooling or model.pooling
     model.input_format = InputFormat.read(path)
-    model.notes = [*notes, *model.notes, *adapter_notes]
+    model.notes = [*notes, *pooling_notes, *model.notes, *adapter_notes]
 
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:
@@ -150,6 +154,8 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
 
 def _resolve(source: str | Path, offline: bool | None) -> LocalSource:
     """Find the source; a run folder stands for its result."""
+    if is_eliza(source):
+        raise InputError("answers by rules and is no model: it only talks", str(source), "lmworks chat eliza")
     local = find(str(source), "model", offline)
     if not (local.path / JOURNAL).is_file():
         return local

@@ -2,7 +2,7 @@
 
 Exact for documents of several lengths packed in one flat row, in training without dropout (a test compares), except for
 a few bytes per layer that do not depend on the number of tokens. Where a sliding window hides tokens, the result is an
-upper bound.
+upper bound. Of recurrent and convolutional layers the bytes are as measured, and approximate.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def activation_bytes(
             values for each query head, make no copies, and recompute gates.
         skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
     """
+    if config.layer != "attention":
+        return round(_other_layer(config) * config.hidden_size * 4)  # in float32, whatever the precision
     stack = next(stack for stack in stacks(config) if stack.reads == ("memory" if part == "memory" else "own"))
     fused = native and not stack.cross and is_fusable(config) and config.sliding_window is None
     self_scores, cross_scores = saves_scores(config, adapted is not None)
@@ -76,6 +78,19 @@ def _block(config: ModelConfig) -> int:
     saved = sums * config.hidden_size + 2 * (2 if config.norm == "layer" else 1)
     saved += 2 * (heads + shared) * size + heads
     return saved + config.intermediate_size * (2 if config.gated else 1)
+
+
+# Tensors of hidden_size a token that PyTorch saves for one cell and its input, as measured; gates, states, and the
+# products before their sum.
+CELL_TENSORS = {"rnn": 2, "gru": 8, "lstm": 18}
+CONVOLUTION_TENSORS = 4  # the input with zeros between documents, the output, what max over time or dropout keep
+
+
+def _other_layer(config: ModelConfig) -> int:
+    """Tensors of hidden_size a token that a recurrent or convolutional layer saves; approximate."""
+    if config.is_recurrent:
+        return CELL_TENSORS[config.layer] + bool(config.hidden_dropout)  # whose output is another tensor
+    return CONVOLUTION_TENSORS
 
 
 def saves_scores(config: ModelConfig, frozen: bool) -> tuple[bool, bool]:

@@ -1,4 +1,5 @@
-"""The KV cache: keys and values of earlier tokens. It is an argument of forward passes, never stored in modules.
+"""The KV cache: keys and values of earlier tokens; of recurrent layers, their states. It is an argument of forward
+passes, never stored in modules.
 
 With gradients enabled, appending concatenates, so that gradients flow through the cache to a learned prefix (prefix
 tuning). Otherwise it writes in place into a buffer that doubles when it is full.
@@ -57,8 +58,32 @@ class LayerCache:
             self.cross = (self.cross[0][rows], self.cross[1][rows])
 
 
+State = tuple[torch.Tensor, ...]  # of a recurrent cell, each part (rows, E): h, and of an lstm c too; empty: zeros
+
+
+class LayerState:
+    """One recurrent layer's state of each row of a batch, which does not grow with the tokens read."""
+
+    def __init__(self, batch: int, size: int, parts: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.parts: State = tuple(torch.zeros(batch, size, dtype=dtype, device=device) for _ in range(parts))
+
+    def of_rows(self, rows: torch.Tensor) -> State:
+        """The states of these rows, in this order."""
+        return tuple(part[rows] for part in self.parts)
+
+    def put(self, rows: torch.Tensor, state: State) -> None:
+        """Replace the states of these rows."""
+        self.parts = tuple(
+            old.index_copy(0, rows, new.to(old.dtype)) for old, new in zip(self.parts, state, strict=True)
+        )
+
+    def join(self, other: LayerState) -> None:
+        """Append the rows of another batch."""
+        self.parts = tuple(torch.cat(pair) for pair in zip(self.parts, other.parts, strict=True))
+
+
 class Cache:
-    """Keys, values, positions and segments of the tokens before a forward pass.
+    """Keys and values, or states, and positions and segments of the tokens before a forward pass.
 
     Args:
         config: sizes of the model.
@@ -75,10 +100,15 @@ class Cache:
         device: torch.device | str = "cpu",
     ) -> None:
         place = torch.device(device)
-        layers = config.num_decoder_layers or config.num_hidden_layers
-        self.layers = [
-            LayerCache(batch, config.key_value_heads, config.head_size, capacity, dtype, place) for _ in range(layers)
-        ]
+        layers = range(config.num_decoder_layers or config.num_hidden_layers)
+        self.layers: list[LayerCache] = []
+        self.states: list[LayerState] = []
+        if config.is_recurrent:
+            parts = 2 if config.layer == "lstm" else 1
+            self.states = [LayerState(batch, config.hidden_size, parts, dtype, place) for _ in layers]
+        else:
+            heads, size = config.key_value_heads, config.head_size
+            self.layers = [LayerCache(batch, heads, size, capacity, dtype, place) for _ in layers]
         self.positions = torch.zeros(batch, 0, dtype=torch.int64, device=place)
         self.segments: torch.Tensor | None = None
 
@@ -105,6 +135,8 @@ class Cache:
         """
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.join(theirs, length, length + reserve)
+        for own, joining in zip(self.states, other.states, strict=True):
+            own.join(joining)
         segments = [
             torch.ones_like(cache.positions) if cache.segments is None else cache.segments for cache in (self, other)
         ]
@@ -116,6 +148,8 @@ class Cache:
         """Keep only these rows of the batch, in this order."""
         for layer in self.layers:
             layer.keep_rows(rows)
+        for state in self.states:
+            state.parts = state.of_rows(rows)
         self.positions = self.positions[rows]
         self.segments = None if self.segments is None else self.segments[rows]
 

@@ -6,7 +6,7 @@ published family is a translation of its config.json into this one (families/).
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -14,6 +14,7 @@ from lmworks.base.settings import Settings
 from lmworks.data.batch import LANGUAGE
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "gelu_tanh", "silu"]
+Layer = Literal["attention", "rnn", "gru", "lstm", "convolution"]
 LayerKind = Literal["full_attention", "sliding_attention"]
 Positions = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "none"]
 Initialization = Literal["normal", "truncated", "gpt2", "xavier", "t5"]
@@ -79,11 +80,20 @@ class HeadConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """A transformer. Sizes count elements; rates are fractions."""
+    """A transformer, or a model of recurrent or convolutional layers. Sizes count elements; rates are fractions."""
 
     model_config = ConfigDict(frozen=True)
 
     architecture: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
+    layer: Layer = Field(
+        "attention",
+        description="What a layer is: attention and feed-forward; a recurrent cell (model/recurrent), which needs "
+        "neither positions nor norms; or convolutions over neighbouring tokens (model/convolution).",
+    )
+    kernel_sizes: tuple[int, ...] = Field((), description="convolution: tokens that each group of filters reads.")
+    max_over_time: bool = Field(
+        False, description="convolution: the state of every token is the maximum over its text, of each filter."
+    )
     vocab_size: int = Field(gt=0, le=MOST_WIDTH)
     hidden_size: int = Field(gt=0, le=MOST_WIDTH)
     intermediate_size: int = Field(gt=0, le=MOST_WIDTH)
@@ -159,6 +169,41 @@ class ModelConfig(Settings):
     initialization: Initialization = Field("normal", description="Of new weights; see model/initialization.")
     initializer_range: float = Field(0.02, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_attention(cls, values: Any) -> Any:
+        """Layers other than attention have no heads, positions and norms, which need not be given, and one width: a
+        written recipe, in which hidden_size is changed, is no contradiction."""
+        if not isinstance(values, dict) or values.get("layer", "attention") == "attention":
+            return values
+        unused = {"num_attention_heads": 1, "positions": "none", "norm_position": "post"}
+        return unused | values | {"intermediate_size": values.get("hidden_size")}
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> Self:
+        if self.layer == "attention":
+            if self.kernel_sizes or self.max_over_time:
+                raise ValueError("kernel_sizes and max_over_time are those of layer convolution")
+            return self
+        expected = "encoder" if self.layer == "convolution" else "decoder"
+        if self.architecture != expected:
+            raise ValueError(f"a model of layer {self.layer} is of architecture {expected}, not {self.architecture}")
+        fixed: dict[str, Any] = {"positions": "none", "norm_position": "post", "num_attention_heads": 1}
+        fixed |= {"num_layer_groups": None, "layer_kinds": None, "sliding_window": None}
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"layer {self.layer} has no use for {name} {getattr(self, name)}: leave it out")
+        if self.is_recurrent and self.max_over_time:
+            raise ValueError("max_over_time is of layer convolution")
+        if self.layer == "convolution" and (not self.kernel_sizes or self.hidden_size % len(self.kernel_sizes)):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is divided among the groups of filters, of which kernel_sizes names "
+                f"{len(self.kernel_sizes)}"
+            )
+        if any(size < 1 for size in self.kernel_sizes):
+            raise ValueError("each of kernel_sizes is at least one token")
+        return self
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
@@ -195,6 +240,11 @@ class ModelConfig(Settings):
     def head(self, name: str) -> HeadConfig | None:
         """The classification head of this name; None where there is none."""
         return next((head for head in self.heads if head.name == name), None)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether its layers are recurrent cells, which keep a state in place of a KV cache."""
+        return self.layer in ("rnn", "gru", "lstm")
 
     @property
     def head_size(self) -> int:

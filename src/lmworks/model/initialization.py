@@ -11,6 +11,10 @@ t5         N(0, fan-in^-0.5) for each matrix, an untied head included; q_proj al
            because T5 does not scale its scores; embeddings N(0, 1) (Raffel et al. 2020, as in Mesh TensorFlow).
 
 Norms start at 1 and biases at 0 everywhere. xavier and t5 do not use initializer_range.
+
+Recurrent cells and convolutions, whatever the scheme: uniform in +-fan-in^-0.5, as PyTorch has them (fan-in of both
+matrices of a cell: hidden_size); the forget gate of an lstm starts with a bias of 1, so that its state is kept at first
+(Gers et al. 2000; Jozefowicz et al. 2015).
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ def draw(network: Transformer, generator: torch.Generator | None = None) -> None
                 stack = network.encoder if name.startswith("encoder.") else network
                 _fill(values, module, name, config, writes[stack or network], generator)
                 module.weight.copy_(values)
+            elif isinstance(module, nn.RNNBase | nn.Conv1d):
+                _fill_plain(module, generator)
             if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
                 bias.zero_()
         if network.head_bias is not None:
@@ -79,6 +85,20 @@ def _fill(
     elif scheme == "t5":
         std = _t5(module, name, config)
     nn.init.normal_(values, std=std, generator=generator)
+
+
+def _fill_plain(module: nn.RNNBase | nn.Conv1d, generator: torch.Generator | None) -> None:
+    """Draw a recurrent cell or a group of filters."""
+    for name, weight in module.named_parameters():
+        if name.startswith("bias"):
+            weight.zero_()
+            continue
+        bound = weight[0].numel() ** -0.5
+        values = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
+        weight.copy_(values.uniform_(-bound, bound, generator=generator))
+    if isinstance(module, nn.LSTM):
+        size = module.hidden_size  # the gates stand in the order input, forget, cell, output
+        module.get_parameter("bias_ih_l0")[size : 2 * size] = 1.0
 
 
 def _t5(module: nn.Linear | nn.Embedding, name: str, config: ModelConfig) -> float:

@@ -28,6 +28,7 @@ class LinearShape:
         bias: whether it has a bias.
         reads: which tokens pass through it: "own" (the stack's) or "memory" (the source tokens of an encoder-decoder).
         layers: the layers that use this block.
+        weight: name of the matrix in its module.
     """
 
     name: str
@@ -36,6 +37,12 @@ class LinearShape:
     bias: bool
     reads: str = "own"
     layers: tuple[LayerId, ...] = ()
+    weight: str = "weight"
+
+    @property
+    def weight_name(self) -> str:
+        """Name of the parameter, as ``named_parameters`` gives it."""
+        return f"{self.name}.{self.weight}"
 
     @property
     def weights(self) -> int:
@@ -105,6 +112,8 @@ def linears(config: ModelConfig) -> list[LinearShape]:
 
 
 def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[LayerId, ...]) -> list[LinearShape]:
+    if config.layer != "attention":
+        return _other_layer(config, name, layers)
     hidden, inner, reads = config.hidden_size, config.intermediate_size, stack.reads
     queries, keys = config.num_attention_heads * config.head_size, config.key_value_heads * config.head_size
     matrices = []
@@ -120,12 +129,31 @@ def _block(config: ModelConfig, name: str, stack: StackShape, layers: tuple[Laye
     return [*matrices, LinearShape(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias, reads, layers)]
 
 
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # matrices of one width that a recurrent cell's weights hold
+
+
+def _other_layer(config: ModelConfig, name: str, layers: tuple[LayerId, ...]) -> list[LinearShape]:
+    """The matrices of a recurrent layer, of its input and of its state, or of a convolutional layer, one a group."""
+    hidden = config.hidden_size
+    if config.is_recurrent:
+        outputs, parts = GATES[config.layer] * hidden, ("ih", "hh")
+        return [
+            LinearShape(f"{name}.cell", hidden, outputs, True, layers=layers, weight=f"weight_{part}_l0")
+            for part in parts
+        ]
+    filters = hidden // len(config.kernel_sizes)
+    return [
+        LinearShape(f"{name}.convolutions.{index}", hidden * size, filters, True, layers=layers)
+        for index, size in enumerate(config.kernel_sizes)
+    ]
+
+
 def parameters(config: ModelConfig) -> dict[str, int]:
     """Number of parameters by part, and their ``total``; tied and shared parameters count once. Exact.
 
     Parts: embed_tokens, embed_types, embed_positions (learned positions and relative-position biases, of each stack),
-    embed_project, attention, feedforward, norms, lm_head (with its bias and what comes before it), pooler, heads (for
-    classification).
+    embed_project, attention, feedforward, recurrent, convolution, norms, lm_head (with its bias and what comes before
+    it), pooler, heads (for classification).
     """
     hidden, width = config.hidden_size, config.embedding_width
     matrices = linears(config)
@@ -136,6 +164,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         "embed_project": (width + 1) * hidden if config.embedding_size else 0,
         "attention": sum(m.parameters for m in matrices if "_attn." in m.name),
         "feedforward": sum(m.parameters for m in matrices if ".mlp." in m.name),
+        "recurrent": sum(m.parameters for m in matrices if m.name.endswith(".cell")),
+        "convolution": sum(m.parameters for m in matrices if ".convolutions." in m.name),
         "norms": _norms(config),
         "lm_head": _head(config),
         "pooler": config.pooler * hidden * (hidden + 1),
@@ -162,6 +192,9 @@ def _head(config: ModelConfig) -> int:
 
 def _norms(config: ModelConfig) -> int:
     elements = config.embedding_width if config.language_head and config.head_transform else 0
+    if config.layer != "attention":
+        elements += config.embedding_width if config.embedding_norm else 0
+        return elements * (2 if config.norm == "layer" else 1)
     for stack in stacks(config):
         blocks = config.num_layer_groups or stack.layers
         each = {"pre": 2, "post": 2, "both": 4}[config.norm_position] + stack.cross
@@ -249,7 +282,9 @@ def attention_flops(config: ModelConfig, lengths: Sequence[int], sources: Sequen
         lengths: tokens of each document (of the decoder, in an encoder-decoder).
         sources: tokens of each document's source, in an encoder-decoder.
     """
-    each = 4 * config.num_attention_heads * config.head_size  # 2 FLOPs an element for the score, 2 for the sum
+    each = (
+        4 * config.num_attention_heads * config.head_size * (config.layer == "attention")
+    )  # 2 FLOPs an element for the score, 2 for the sum
     flops = {}
     for stack in stacks(config):
         own = lengths if stack.reads == "own" else sources
@@ -285,6 +320,8 @@ def head_flops(config: ModelConfig, places: int, labels: Mapping[str, int]) -> d
 
 def key_value_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, memory_tokens: int = 0) -> int:
     """Bytes of a KV cache of all layers for ``tokens`` tokens, and, in an encoder-decoder, for ``memory_tokens`` source
-    tokens. Exact."""
+    tokens. Exact. 0 where layers have no attention: the state of a recurrent layer does not grow."""
+    if config.layer != "attention":
+        return 0
     layers = config.num_decoder_layers or config.num_hidden_layers
     return round(2 * layers * config.key_value_heads * config.head_size * (tokens + memory_tokens) * bytes_each)

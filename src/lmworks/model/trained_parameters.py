@@ -57,9 +57,7 @@ class TrainedParameters:
 
     def linears(self, config: ModelConfig) -> list[LinearShape]:
         """The blocks' matrices whose input is saved for the backward pass: trained ones, and those with an adapter."""
-        return [
-            linear for linear in linears(config) if f"{linear.name}.weight" in self.own or self.added_to(linear.name)
-        ]
+        return [linear for linear in linears(config) if linear.weight_name in self.own or self.added_to(linear.name)]
 
     @property
     def rank(self) -> int:

@@ -107,7 +107,7 @@ def training_flops(
         counts = [passes[layer] for layer in linear.layers]
         if "cross_attn" in linear.name and linear.reads == "memory" and not encoder_trained:
             counts = [times - (times > 1) for times in counts]  # the gradient of their input is not needed
-        weight_gradients = len(counts) * (f"{linear.name}.weight" in trained.own)
+        weight_gradients = len(counts) * (linear.weight_name in trained.own)
         linears += 2 * linear.weights * reads[linear.reads] * (sum(counts) + weight_gradients)
         adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(counts) + len(counts))
     for layer, flops in sizes.attention_flops(config, lengths, sources).items():

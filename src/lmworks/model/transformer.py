@@ -1,8 +1,9 @@
 """The transformer: encoder-only, decoder-only and encoder-decoder, from a ModelConfig.
 
-The file follows the model: embeddings, a stack of blocks, a norm, a head. It does not depend on families, texts, losses
-or adapters. It offers them these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache
-with a prefix, segments (documents packed in a row), and logits of selected tokens only.
+The file follows the model: embeddings, a stack of blocks, a norm, a head. Recurrent or convolutional layers may stand
+in place of the blocks (``config.layer``). It does not depend on families, texts, losses or adapters. It offers them
+these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache with a prefix, segments
+(documents packed in a row), and logits of selected tokens only.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from torch.utils.checkpoint import checkpoint
 from lmworks.base.errors import InputError
 from lmworks.kernels.activations import activate
 from lmworks.kernels.dropout import dropout
+from lmworks.model import convolution, recurrent
 from lmworks.model.accumulation import embed
 from lmworks.model.attention import Rotation
 from lmworks.model.block import Block, BlockInputs
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
+from lmworks.model.convolution import ConvolutionLayer
 from lmworks.model.heads import Heads
 from lmworks.model.linear import Linear, linear
 from lmworks.model.masks import AttentionMask, document_lengths
 from lmworks.model.norm import make_norm
 from lmworks.model.positions import Rotary, sinusoids
+from lmworks.model.recurrent import RecurrentLayer
 from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
@@ -77,7 +81,7 @@ class Stack(nn.Module):
         self.embed_norm = make_norm(config, config.embedding_width) if config.embedding_norm else None
         self.relative_bias = RelativeBias(config, causal) if config.positions == "relative" else None
         groups = config.num_layer_groups or layers
-        self.layers = nn.ModuleList(Block(config, layer, cross) for layer in range(groups))
+        self.layers = nn.ModuleList(_make_layer(config, layer, cross) for layer in range(groups))
         self.norm = make_norm(config) if config.norm_position != "post" else None
         self._sinusoids = torch.empty(0, 0)
 
@@ -94,6 +98,11 @@ class Stack(nn.Module):
 
     def run(self, x: torch.Tensor, shared: BlockInputs, cache: Cache | None = None) -> torch.Tensor:
         """Input embeddings (B, T, E) -> hidden states (B, T, E)."""
+        if self.config.is_recurrent:
+            states = None if cache is None else cache.states
+            return recurrent.run(self.layers, x, shared.mask.query_segments, states, self.recompute)
+        if self.config.layer == "convolution":
+            return convolution.run(self.layers, x, shared.mask.query_segments, self.config)
         if self.relative_bias is not None:
             shared = shared._replace(relative=self.relative_bias.bias_of(shared.mask))
         for index in range(self.depth):
@@ -112,6 +121,12 @@ class Stack(nn.Module):
                 table = torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
             self._sinusoids = table.to(positions.device)
         return self._sinusoids[positions]
+
+
+def _make_layer(config: ModelConfig, layer: int, cross: bool) -> nn.Module:
+    if config.is_recurrent:
+        return RecurrentLayer(config)
+    return ConvolutionLayer(config) if config.layer == "convolution" else Block(config, layer, cross)
 
 
 class HeadTransform(nn.Module):

@@ -26,8 +26,8 @@ def on_length(card: Card, train: dict[str, Any]) -> list[str]:
         train: the group ``train`` of the run's settings.
     """
     points = card["curves"]["held_out"]
-    if card["run"]["state"] != "finished" or len(points) < 2:
-        return []
+    if card["run"]["state"] != "finished" or len(points) < 2 or card["training"]["steps"] == 1:
+        return []  # with one step there is no curve yet; n-grams are counted in one
     (_, previous), (last_step, last) = points[-2:]
     best_step, best = min(points, key=lambda point: point[1])
     if best_step == last_step:

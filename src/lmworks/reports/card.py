@@ -15,7 +15,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, classification, summary
+from lmworks.reports import advice, classification, entities, questions, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -56,6 +56,8 @@ def build(run: str | Path) -> dict[str, Any]:
         "measures": listed,
         "how": HOW,
         "classification": classification.of_evaluation(last or first),
+        "entities": entities.of_evaluation(last or first),
+        "questions": questions.of_evaluation(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,

@@ -49,6 +49,7 @@ def _matrix(part: Part) -> str:
     labels, size = part["labels"], MARGIN + CELL * len(part["labels"])
     drawn = [
         f'<svg viewBox="0 0 {size} {size - MARGIN + 44}" role="img" class="matrix" '
+        f'style="max-width: {1.3 * size:.0f}px" '
         f'aria-label="Confusion matrix: right labels are rows, predicted labels are columns">',
         f'<text x="{MARGIN}" y="12">predicted</text><text x="0" y="40">right label</text>',
     ]
@@ -83,14 +84,14 @@ def _reliability(part: Part) -> str:
     """Accuracy by confidence; on the diagonal a classifier is right as often as it says."""
     if not part["calibration"]:
         return ""
-    left, top, most = 44, 12, max(count for *_, count in part["calibration"])
+    left, top, most = 44, 28, max(count for *_, count in part["calibration"])
 
     def place(confidence: float, accuracy: float) -> tuple[float, float]:
         return left + SIDE * confidence, top + SIDE * (1 - accuracy)
 
     drawn = [
         f'<svg viewBox="0 0 {left + SIDE + 16} {top + SIDE + 42}" role="img" class="reliability" '
-        'aria-label="Reliability: accuracy by confidence">'
+        'aria-label="Reliability: accuracy by confidence"><text x="0" y="12">accuracy</text>'
     ]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = place(tick, tick)

@@ -19,6 +19,7 @@ from lmworks.tasks.figures import (
     BITS,
     CLASS_ACCURACY,
     CLASSIFICATION,
+    ENTITIES,
     GENERAL_BITS,
     GENERAL_LOSS,
     LOSS,
@@ -45,6 +46,7 @@ Event = dict[str, Any]
 _EVERY = (  # of a journal that names no task
     ANSWERS,
     *CLASSIFICATION,
+    *ENTITIES,
     LOSS,
     ACCURACY,
     BITS,
@@ -71,8 +73,8 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
         if figure is ANSWERS:
             listed += [_answers(old, new), *_macro_f1(old, new)]
             continue
-        sides = [_rows(side, figure) for side in (old, new)]
-        measure = _measure(old.get(figure.name), new.get(figure.name), sides[0], sides[1], better=figure.better)
+        sides = _rows(old, figure), _rows(new, figure)
+        measure = _measure(old.get(figure.name), new.get(figure.name), *sides, figure.better, figure.own_denominators)
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
@@ -195,6 +197,7 @@ def _measure(
     before: tuple[list[float], list[float]] | None,
     after: tuple[list[float], list[float]] | None,
     better: str,
+    own_denominators: bool = False,
 ) -> dict[str, Any]:
     """One figure on both sides, its change, and the verdict that the rows allow."""
     change: dict[str, Any] | None = None
@@ -202,12 +205,16 @@ def _measure(
     if old is not None and new is not None:
         change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old if old else None}
         verdict = "not tested: no figures by row"
-        # pairs need the same rows: as many, and weighing the same
-        if before and after and before[1] == after[1]:
+        # pairs need the same rows: as many, and weighing the same where the weights are no result themselves
+        if before and after and (own_denominators or before[1] == after[1]):
             if len(before[0]) < FEWEST_ROWS:
                 verdict = f"not tested: too few rows ({len(before[0])})"
             else:
-                pairs = metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
+                pairs = (
+                    metrics.paired_ratios(before, after, level=LEVEL)
+                    if own_denominators
+                    else metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
+                )
                 change["interval"] = [pairs.low, pairs.high]
                 verdict = _verdict(pairs, old, better)
     return {

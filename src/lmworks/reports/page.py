@@ -15,7 +15,7 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
-from lmworks.reports import classification_page, curves, facts
+from lmworks.reports import classification_page, curves, entity_page, facts, question_page
 from lmworks.reports.markup import prose, table, text
 
 HTML = "report.html"
@@ -34,6 +34,8 @@ def render(card: Card) -> str:
             _tiles(card),
             _measures(card),
             classification_page.render(card["classification"]),
+            entity_page.render(card["entities"]),
+            question_page.render(card["questions"]),
             _curves(card),
             f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
             _grown(card) or _samples(card),

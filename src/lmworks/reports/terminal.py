@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmworks.base import figures
-from lmworks.reports import classification_tables, facts
+from lmworks.reports import classification_tables, entity_tables, facts, question_tables
 from lmworks.reports.measures import baseline_note
 from lmworks.reports.tables import table as _table
 
@@ -45,6 +45,8 @@ def render(card: Card, width: int = PLAIN_WIDTH) -> RenderableType:
     if card["measures"]:
         parts += [Text(), _measures(card, width)]
     parts += classification_tables.render(card["classification"])
+    parts += entity_tables.render(card["entities"])
+    parts += question_tables.render(card["questions"])
     parts += [Text(), _costs(card)]
     parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
     parts += _curves(card, width)

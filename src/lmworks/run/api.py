@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from lmworks.base.errors import InputError, check_type
-from lmworks.run import classical, classical_recipe, pipeline
+from lmworks.run import classical, classical_recipe, ngram_recipe, ngrams, pipeline
 from lmworks.run import recipe as recipes
 from lmworks.run.pipeline import run_recipe
 from lmworks.run.plan import Plan
@@ -88,6 +88,8 @@ def resume(folder: str | Path, say: Say | None = None) -> Run:
         InputError: there is no run, or its data or settings have changed.
     """
     check_type(folder, (str, Path), "run", "give the folder of a run")
+    if ngrams.is_ngram_run(folder):
+        return ngrams.resume(folder, say)
     return classical.resume(folder, say) if classical.is_classical(folder) else pipeline.resume(folder, say)
 
 
@@ -105,7 +107,8 @@ def pretrain(
     """Train a new model, whose weights are drawn at random.
 
     Args:
-        preset: a name (``lmworks recipe presets`` lists them), or the path of a recipe (.yaml).
+        preset: a name (``lmworks recipe presets`` lists them), or the path of a recipe (.yaml). An n-gram model, as
+            ngram-5 is, has the settings ``ngram={...}``.
         data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
             which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
         method: default "full".
@@ -120,6 +123,8 @@ def pretrain(
     check_type(preset, (str, Path), "preset", "give a preset (lmworks recipe presets lists them) or a recipe (.yaml)")
     preset = str(preset)
     values, rows = _values(data, settings, method, out)
+    if ngram_recipe.is_ngram(preset):
+        return ngrams.run_recipe(ngram_recipe.resolve(preset, values, "pretrain"), say, rows)
     if recipes.is_recipe(preset):
         recipe = recipes.read(preset, values, "pretrain")
     else:

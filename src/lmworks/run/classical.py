@@ -31,7 +31,7 @@ from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus, python_rows
 from lmworks.text.cleaning import clean_all, steps_of
 from lmworks.text.labels import are_continuous
-from lmworks.text.rows import Table, option
+from lmworks.text.rows import DataSettings, Table, option
 
 MAJORITY = "majority"
 TASK = {"name": "classify", "learns": "the label of a text"}
@@ -123,23 +123,29 @@ def set_up(recipe: ClassicalRecipe, rows: list[dict[str, Any]] | None = None) ->
     Raises:
         InputError: they cannot be read, or have no labels that are classes.
     """
-    table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
-    if table.kind != "labels":
-        hint = f"name both columns: {option('columns', {'text': 'COLUMN', 'label': 'COLUMN'})}"
-        fault = f"{recipe.model} learns labels of texts, and these are rows of kind {table.kind}"
-        raise InputError(fault, table.name, hint)
-    if are_continuous(table.labels):
-        fault = f"the labels are numbers on a scale, not classes: {len(table.labels):,} different ones"
-        hint = (
-            "write classes instead of numbers (low, high); to predict a number is regression, which no such model does"
-        )
-        raise InputError(fault, f"{table.name}, column {table.columns.get('label', 'label')!r}", hint)
-    train, held_out = corpus.split(table, recipe.data)
+    train, held_out = labelled_rows(recipe.data.source if rows is None else rows, recipe.data)
     if recipe.tfidf.classifier != MAJORITY and len(set(_labels(train))) == 1:
         fault = f"every row to train on has the label {train.rows[0].values['label']!r}: there is nothing to learn"
-        raise InputError(fault, table.name, "add rows with other labels")
+        raise InputError(fault, train.name, "add rows with other labels")
     notes = [*train.notes, *_label_notes(train, held_out), *_cleaning_notes(train, recipe.tfidf)]
     return Setup(recipe, train, held_out, notes)
+
+
+def labelled_rows(source: Any, settings: DataSettings) -> tuple[Table, Table]:
+    """Rows of texts and labels to train on, and held out.
+
+    Raises:
+        InputError: they cannot be read, or have no labels that are classes.
+    """
+    table = corpus.read(source, settings)
+    if table.kind != "labels":
+        hint = f"name both columns: {option('columns', {'text': 'COLUMN', 'label': 'COLUMN'})}"
+        raise InputError(f"rows of kind {table.kind} have no text with a label to learn", table.name, hint)
+    if are_continuous(table.labels):
+        fault = f"the labels are numbers on a scale, not classes: {len(table.labels):,} different ones"
+        hint = "write classes instead of numbers (low, high): predicting a number is regression, which it does not do"
+        raise InputError(fault, f"{table.name}, column {table.columns.get('label', 'label')!r}", hint)
+    return corpus.split(table, settings)
 
 
 def _label_notes(train: Table, held_out: Table) -> list[str]:

@@ -4,6 +4,7 @@ scikit-learn.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,12 @@ def is_classifier(source: str) -> bool:
         model = read_yaml(Path(source)).get("model")
         return isinstance(model, str) and is_preset(model)
     return is_preset(source) and not Path(source).exists()
+
+
+def near_preset(source: str) -> str | None:
+    """The preset that a mistyped name probably means; None where a file has that name, or none is near."""
+    near = get_close_matches(source.lower(), PRESETS, n=1, cutoff=0.8)
+    return near[0] if near and not Path(source).exists() else None
 
 
 def resolve(model: str, values: dict[str, Any], origin: str = COMMAND_LINE) -> ClassicalRecipe:

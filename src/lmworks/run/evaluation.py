@@ -15,7 +15,7 @@ import numpy as np
 
 from lmworks.base import process_memory
 from lmworks.base.errors import InputError
-from lmworks.data.batch import CONTRASTIVE, Example
+from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
@@ -110,7 +110,9 @@ class Evaluation:
                 f"{len(prompts) - len(usable)} held-out prompts leave no room for an answer in the context of "
                 f"{context} tokens and are not asked; the first is {place}"
             )
-        if general and task.architecture != "decoder" and not task.general_examples(general, context):
+        if not task.needs_language_head:
+            general = []
+        elif general and model.config.architecture != "decoder" and not task.general_examples(general, context):
             general = []
             notes.append(
                 f"another text is not measured: task {task.name} has no examples of plain texts for this model"
@@ -150,6 +152,8 @@ class Evaluation:
         if self.general and (general := self._general_figures()):
             figures["general"] = general
         process_memory.trim_memory(0)
+        if self.held_out:
+            figures |= self.task.figures_of(self.model, self.held_out)
         if not self.prompts:
             return figures, self.samples()
         choices = sum(len(prompt.choices) for prompt in self.prompts)
@@ -169,10 +173,10 @@ class Evaluation:
     def held_out_figures(self, network: Transformer, step: int = 0) -> Figures:
         """Figures over all held-out examples, and by example (or by group of adjacent ones)."""
         losses = scoring.row_losses(network, self.held_out)
-        tokens = losses.heads.get(CONTRASTIVE, losses.language)
+        tokens = losses.language if losses.language.targets.any() or not losses.heads else losses.of_heads
         sizes = [example.bytes for example in self.held_out]
         by_row = {"nats": tokens.nats, "tokens": tokens.targets, "bytes": np.array(sizes), "correct": tokens.correct}
-        rows = {f"row_{name}": _sum_adjacent(values).tolist() for name, values in by_row.items()}
+        rows = {f"row_{name}": sum_adjacent(values).tolist() for name, values in by_row.items()}
         return {"rows": len(rows["row_nats"]), **scoring.summary(losses, sizes), **rows}
 
     def samples(self) -> list[dict[str, Any]]:
@@ -193,7 +197,7 @@ class Evaluation:
     def _general_figures(self) -> Figures:
         """Bits per byte of the general text for a decoder; for other models the loss of the task's examples of it."""
         network = self.model.network
-        if self.task.architecture == "decoder":
+        if self.model.config.architecture == "decoder":
             progress.begin("texts for forgetting", len(self.general))
             scores = scoring.score_texts(network, self.model.tokenizer, self.general)
             nats, size = sum(score.nats for score in scores), sum(score.bytes for score in scores)
@@ -255,7 +259,7 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
-def _sum_adjacent(values: np.ndarray) -> np.ndarray:
+def sum_adjacent(values: np.ndarray) -> np.ndarray:
     """(n,) -> (min(n, MOST_ROW_FIGURES),): sums over groups of adjacent values."""
     groups = min(len(values), MOST_ROW_FIGURES)
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)

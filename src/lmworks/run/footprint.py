@@ -235,7 +235,7 @@ def _num_cast_weights(setup: TrainingSetup) -> int:
     """Number of frozen weights of which training holds copies in bfloat16: not the adapted ones, which are added to
     their updates before they are cast."""
     own, linears = setup.trained.own, setup.saved_inputs or ()
-    return setup.trained.frozen - sum(linear.weights for linear in linears if f"{linear.name}.weight" not in own)
+    return setup.trained.frozen - sum(linear.weights for linear in linears if linear.weight_name not in own)
 
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
+from lmworks.families.sentence_pooling import MODULES, write_pooling
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.reports import card, page
@@ -157,6 +158,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if not _is_evaluated(run, "after"):
         say("evaluating after training")
         _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
+    _save_choices(run, setup)
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
@@ -182,12 +184,22 @@ def _evaluates_during_training(setup: Setup) -> bool:
 
 def _save(setup: Setup, folder: Path) -> None:
     """Save the result: what the method saves, or the whole model if it is new; with the input format."""
-    setup.task.finish(setup.model)
+    model, pooling = setup.model, setup.model.pooling
+    setup.task.finish(model)
     if setup.recipe.is_new:
-        setup.model.save(folder)
+        model.save(folder)
     else:
-        setup.method.save(setup.model, folder, str(setup.recipe.model))
+        setup.method.save(model, folder, str(setup.recipe.model))
+    if model.pooling not in (None, pooling) and not (folder / MODULES).exists():  # an adapter, whose base has another
+        write_pooling(folder, model.pooling, model.config.hidden_size)
     _input_format(setup).save(folder)
+
+
+def _save_choices(run: RunFolder, setup: Setup) -> None:
+    """Save what the evaluation after training chose with the input format of the result."""
+    evaluations = [event for event in run.events("evaluation") if event.get("when") == "after"]
+    if chosen := setup.task.chosen_format(evaluations[-1]):
+        _input_format(setup).model_copy(update=chosen).save(run.final)
 
 
 def _input_format(setup: Setup) -> InputFormat:
@@ -198,6 +210,9 @@ def _input_format(setup: Setup) -> InputFormat:
 
 
 def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
+    if setup.has_new_head:
+        figures = setup.task.untrained_figures(setup.train.items, setup.held_out.items)
+        return _write_evaluation(run, "before", 0, figures, [])
     cached = setup.cached_evaluation
     if cached is not None and cached.results is not None:
         say(

@@ -81,11 +81,13 @@ def _data_of_run(model: str | Path) -> dict[str, Any]:
 
 
 def has_trained_on(model: str | Path, source: str) -> bool:
-    """Whether the model is a run that was trained on rows of this very file."""
+    """Whether the model is a run that was trained on rows of this very file or named data set."""
     run, path = expand_home(model), expand_home(source)
-    if not (run / JOURNAL).is_file() or not path.exists():
+    if not (run / JOURNAL).is_file():
         return False
     start = next(iter(RunFolder(run).events("start")), {})
+    if not path.exists():  # a named data set
+        return bool(start.get("data") == source)
     return Path(str(start.get("working_directory", "")), str(start.get("data", ""))).resolve() == path.resolve()
 
 
@@ -93,7 +95,7 @@ def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():
         return []
-    settings = build(DataSettings, {**values, "columns": {}}, "the command line")
+    settings = build(DataSettings, values, "the command line")
     first = next(formats.records(path, settings, BadRows("skip"), []), None)
     return list(first.values) if first else []
 
@@ -137,7 +139,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = _originals(source, settings)
+    originals = originals_of(source, settings)
     rows = []
     for row, prediction in zip(predictions.table.rows, predictions.predicted, strict=True):
         added = {PREDICTION: prediction.label, PROBABILITY: prediction.probabilities[prediction.label]}
@@ -146,7 +148,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     return write_rows(out, rows)
 
 
-def _originals(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
+def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
     """Place -> values of a file's rows, all columns; empty where the source is no file."""
     if not isinstance(source, (str, Path)) or not expand_home(source).is_file():
         return {}

@@ -18,6 +18,7 @@ from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_le
 from lmworks.run.evaluation import Evaluation, sample_once, spread
 from lmworks.run.evaluation_cache import CachedEvaluation
 from lmworks.run.footprint import DataStatistics, ProcessMemory
+from lmworks.run.new_head import give_head
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
@@ -43,6 +44,7 @@ class Setup:
         train, held_out: examples.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
+        has_new_head: whether the model was given a head that knows nothing yet.
         evaluation_providers: matmul provider by shape in evaluation (kernels/matmul), of a new run.
         cached_evaluation: the cache's entry of the evaluation before training; None: it is not cached.
         is_divided_inside: whether the held-out rows are the ends of the rows to train on.
@@ -61,6 +63,7 @@ class Setup:
     plan: Plan
     evaluation_providers: dict[str, str]
     cached_evaluation: CachedEvaluation | None
+    has_new_head: bool
     is_divided_inside: bool = False
     preparation: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -80,7 +83,6 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     """
     prepared_before = preparation.seconds()
     source, method = source_of(recipe), recipe.adaptation
-    registry.check_model(source.config, recipe.task)  # before the data: no columns would help such a model
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = task_class.name
@@ -90,6 +92,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
         table = task_class.usable_rows(table, tokenizer, recipe.data)
     train_rows, held_out_rows = corpus.split(table, recipe.data)
     model = source.open(recipe.task, train_rows)
+    request = task_class.head_request(table)
+    has_new_head = request is not None and give_head(model, request, recipe.train.seed)
     task = task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
     examples = _training_examples(task, train_rows, table, recipe)
     held_out = _held_out_examples(task, held_out_rows, recipe)
@@ -108,12 +112,26 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *notes, *examples.report.notes, *evaluation.notes, *note_long_rows(sampled, recipe.train)]
     providers = {} if is_resumed else evaluation_providers(model.network)
-    cached = None if is_resumed else _cached_evaluation(recipe, evaluation, providers)
-    if cached is not None and cached.results is not None:
+    cached = None if is_resumed or has_new_head else _cached_evaluation(recipe, evaluation, providers)
+    if has_new_head or (cached is not None and cached.results is not None):
         plan = plan.without_evaluation_before()
     prepared = preparation.seconds_since(prepared_before)
     notes += [f"{work} took {figures.duration(seconds)}; the result is kept" for work, seconds in prepared.items()]
-    parts = (recipe, source, model, method, task, examples, held_out, evaluation, plan, providers, cached, is_inside)
+    parts = (
+        recipe,
+        source,
+        model,
+        method,
+        task,
+        examples,
+        held_out,
+        evaluation,
+        plan,
+        providers,
+        cached,
+        has_new_head,
+        is_inside,
+    )
     return Setup(*parts, prepared, notes)
 
 

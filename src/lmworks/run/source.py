@@ -30,6 +30,7 @@ from lmworks.model.stored_layers import stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer
+from lmworks.run.ngram_recipe import is_ngram
 from lmworks.run.recipe import Recipe, read
 from lmworks.tasks.registry import task_class
 from lmworks.tasks.settings import TaskSettings
@@ -108,9 +109,12 @@ def recipe_of(run: RunFolder) -> Recipe:
     """The recipe of a run to be resumed, with relative paths resolved against the directory in which it began.
 
     Raises:
-        InputError: it cannot be read; another version may have written it.
+        InputError: it cannot be read, since another version may have written it; or the run trains an n-gram model.
     """
     start = next(iter(run.events("start")), {})
+    if run.recipe.is_file() and is_ngram(str(run.recipe)):
+        hint = f"begin it again, which takes seconds: lmworks resume {run.path}"
+        raise InputError("the run of an n-gram model ended before the model was saved", str(run.path), hint)
     try:
         recipe = read(run.recipe)
     except InputError as error:

@@ -26,7 +26,7 @@ from lmworks.adapt.method import Method
 from lmworks.base import measurements, preparation
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.errors import InputError
-from lmworks.data.batch import CONTRASTIVE, Example
+from lmworks.data.batch import CONTRASTIVE, Example, Labels
 from lmworks.data.pairs import pair_example
 from lmworks.evaluate.scoring import row_losses
 from lmworks.families.opened import matrices_of
@@ -36,7 +36,7 @@ from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.kernels import matmul
 from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import initialization, sizes
-from lmworks.model.config import ModelConfig
+from lmworks.model.config import HeadConfig, ModelConfig
 from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.stored_layers import store
 from lmworks.model.training_cost import Workload
@@ -258,13 +258,17 @@ def _random_documents(setup: TrainingSetup, shift: int = 0) -> list[Example]:
     rng = np.random.default_rng(0)
     if CONTRASTIVE in documents.labels:
         return [_pair(length, setup.config, rng) for length, _ in pairs]
-    return [_example(length, source, loss_share, setup.config.vocab_size, rng) for length, source in pairs]
+    return [_example(length, source, loss_share, setup.config, rng) for length, source in pairs]
 
 
-def _example(length: int, source: int, loss_share: float, vocab_size: int, rng: np.random.Generator) -> Example:
-    ids = rng.integers(0, vocab_size, length, dtype=np.int32)
+def _example(length: int, source: int, loss_share: float, config: ModelConfig, rng: np.random.Generator) -> Example:
+    """A document of random tokens; of a model without a language head, with a label for each of its heads."""
+    ids = rng.integers(0, config.vocab_size, length, dtype=np.int32)
+    read = rng.integers(0, config.vocab_size, source, dtype=np.int32) if source else None
+    if not config.language_head:
+        labels = {head.name: _labels(head, length) for head in config.heads}
+        return Example(ids, np.zeros(length, dtype=bool), targets=ids, source=read, labels=labels)
     loss = np.arange(length) >= length - max(1, round(loss_share * length))
-    read = rng.integers(0, vocab_size, source, dtype=np.int32) if source else None
     return Example(ids, loss, targets=ids, source=read)
 
 
@@ -273,6 +277,16 @@ def _pair(length: int, config: ModelConfig, rng: np.random.Generator) -> Example
     count = max(2, -(-length // config.max_position_embeddings))
     ids = rng.integers(0, config.vocab_size, max(length, count), dtype=np.int32)
     return pair_example(np.array_split(ids, count), "mean", 1.0)
+
+
+def _labels(head: HeadConfig, length: int) -> Labels:
+    """Labels of a document for a head, all the same."""
+    places = np.array(head.places(length))
+    if head.problem == "span":
+        return Labels.of_span(places, 0, length - 1)
+    if head.problem == "single_label":
+        return Labels.of_tokens(places, np.zeros_like(places))
+    return Labels.of_text(np.zeros(head.size), places[0])
 
 
 def _token_seconds(call: Callable[[int], int]) -> float:

@@ -25,7 +25,7 @@ class Causal(Task):
 
     name = "causal"
     learns = "the next token of texts"
-    architecture = "decoder"
+    architectures = ("decoder",)
     kinds = ("text",)
     default_for = ("text",)
     uses = frozenset({"windows"})

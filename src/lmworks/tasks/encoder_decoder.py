@@ -25,7 +25,7 @@ class EncoderDecoderTask(Task):
         decoder_start_role: role of the token that the decoder of a new model reads first.
     """
 
-    architecture = "encoder-decoder"
+    architectures = ("encoder-decoder",)
     decoder_start_role: ClassVar[str] = "pad"
 
     @property

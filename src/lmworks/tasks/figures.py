@@ -23,6 +23,7 @@ class Figure(NamedTuple):
         better: "lower" or "higher".
         divisor: of the numerators, which may have another unit than the figure.
         title_of_new: its title for a new model; empty: the same.
+        own_denominators: whether the denominators depend on the model too, as those of F1.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Figure(NamedTuple):
     better: str = "lower"
     divisor: float = 1.0
     title_of_new: str = ""
+    own_denominators: bool = False
 
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
@@ -44,6 +46,7 @@ NUMBERS = Figure(
 """Figure of answers whose references all end in a number, as those of GSM8K do."""
 
 LOSS = Figure("held_out_loss", "Loss on held-out rows", "held_out", "loss", "row_nats", "row_tokens", "nats per token")
+LABEL_LOSS = Figure("held_out_loss", "Loss", "held_out", "loss", "row_nats", "row_tokens", "nats per label")
 PERPLEXITY = Figure("held_out_perplexity", "Perplexity", "held_out", "loss", unit="tokens to choose among")
 """The exponential of the loss, which stands before it."""
 
@@ -104,6 +107,31 @@ PAIR_ACCURACY = Figure(
     "higher",
 )
 """Figures of vectors of pairs: each text's partner among those of all held-out rows."""
+
+ENTITIES = (
+    Figure(
+        "entity_f1", "Entity F1", "entities", "f1", "row_right", "row_entities", better="higher", own_denominators=True
+    ),
+    Figure("entity_precision", "Entity precision", "entities", "precision", better="higher"),
+    Figure("entity_recall", "Entity recall", "entities", "recall", better="higher"),
+    Figure("strict_f1", "Entity F1, strict IOB2", "entities", "strict_f1", better="higher"),
+    Figure("tag_accuracy", "Words with the right tag", "entities", "accuracy", unit="share", better="higher"),
+)
+"""Figures of models that tag words (evaluate/entities)."""
+
+
+QUESTIONS = tuple(
+    Figure(key, title, "questions", key, rows, unit="percent", better="higher")
+    for key, title, rows in (
+        ("f1", "F1", "row_f1"),
+        ("exact", "Exact match", "row_exact"),
+        ("has_answer_f1", "F1 where there is an answer", ""),
+        ("has_answer_exact", "Exact match where there is an answer", ""),
+        ("no_answer_f1", "Right where there is no answer", ""),
+        ("best_f1", "F1 at the threshold that is best for these rows", ""),
+    )
+)
+"""Figures of answers that are spans of a context (evaluate/question_answering)."""
 
 
 def of_head(name: str) -> Figure:

@@ -26,7 +26,7 @@ class Instructions(Task):
 
     name = "instructions"
     learns = "to answer prompts"
-    architecture = "decoder"
+    architectures = ("decoder",)
     kinds: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     default_for: ClassVar[tuple[str, ...]] = ("completion", "pairs")
     uses = frozenset({"windows"})

@@ -20,7 +20,7 @@ class Labels(Instructions):
     name = "labels"
     learns = "to write the label of a text"
     kinds = ("labels",)
-    default_for = ("labels",)
+    default_for = ()
     input_kind = "label"
     metric = "accuracy"
 

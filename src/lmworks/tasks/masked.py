@@ -31,7 +31,7 @@ class Masked(Task):
 
     name = "masked"
     learns = "hidden tokens"
-    architecture = "encoder"
+    architectures = ("encoder",)
     kinds = ("text", "labels")
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})

@@ -9,14 +9,17 @@ from lmworks.base.settings import nearest, spelled
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
+from lmworks.tasks.classify import Classify
 from lmworks.tasks.contrastive import Contrastive
 from lmworks.tasks.denoising import Denoising
+from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
+from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 
@@ -27,6 +30,9 @@ TASKS: dict[str, type[Task]] = {
         Causal,
         Instructions,
         Chat,
+        Classify,
+        Tag,
+        Extract,
         Labels,
         Masked,
         Spans,
@@ -42,6 +48,8 @@ _COLUMNS = {
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
+    "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",
+    "questions": "questions, contexts and answers (--data.kind questions)",
 }
 
 
@@ -75,18 +83,19 @@ def check_settings(settings: TaskSettings) -> None:
             raise InputError(f"task {task.name} does not use it", f"task.{name}", hint)
 
 
-def check_model(model: ModelConfig, settings: TaskSettings) -> None:
-    """Refuse a model without a language head, unless the settings name a task that needs none.
+def _check_head(task: type[Task], model: ModelConfig) -> None:
+    """Refuse a task that trains the language head of a model that has none.
 
     Raises:
-        InputError: it is refused.
+        InputError: it does.
     """
-    if not model.language_head and (settings.name == AUTO or task_class(settings.name).needs_language_head):
-        fault = "this model only embeds: it has no language head, and the task would need one"
+    if task.needs_language_head and not model.language_head:
+        heads = " and ".join(head.name.replace("_", " ") for head in model.heads)
+        has = f"it has a head for {heads}" if heads else "it only embeds"
+        fault = f"task {task.name} trains a language head, and this model has none: {has}"
         hint = (
-            "learn from pairs which texts belong together: --task contrastive; or take one that has a language head: "
-            "a decoder such as smollm2-135m-instruct, which writes labels as text, too; a masked language model, an "
-            "encoder-decoder"
+            "give it rows with labels (--data.columns '{text: COLUMN, label: COLUMN}'), or take a model with a "
+            "language head: a decoder such as smollm2-135m-instruct, a masked language model, an encoder-decoder"
         )
         raise InputError(fault, "model", hint)
 
@@ -106,30 +115,28 @@ def choose(
     Raises:
         InputError: no task trains such a model on such rows; says what would work.
     """
-    check_model(model, settings)
     check_settings(settings)
     if settings.name != AUTO:
         task = task_class(settings.name)
-        if task.architecture != model.architecture:
-            fault = f"task {task.name} trains {_a(task.architecture)}; this model is {_a(model.architecture)}"
+        if model.architecture not in task.architectures:
+            trained = " or ".join(map(_a, task.architectures))
+            fault = f"task {task.name} trains {trained}; this model is {_a(model.architecture)}"
             raise InputError(fault, "task.name", _usable_tasks(kind, model.architecture))
         if kind not in task.kinds:
             fault = f"task {task.name} takes no rows of kind {kind}"
             raise InputError(fault, place, _usable_tasks(kind, model.architecture, task))
+        _check_head(task, model)
         return task
-    of_model = [task for task in TASKS.values() if task.architecture == model.architecture]
+    of_model = [task for task in TASKS.values() if model.architecture in task.architectures]
     suited = [task for task in of_model if kind in task.default_for]
     if not suited:
-        rows = "labels: it has no head for them" if kind == "labels" else f"rows of kind {kind}"
-        raise InputError(
-            f"{_a(model.architecture)} does not learn {rows}",
-            place,
-            _usable_tasks(kind, model.architecture),
-        )
+        fault = f"{_a(model.architecture)} does not learn rows of kind {kind}"
+        raise InputError(fault, place, _usable_tasks(kind, model.architecture))
     task = suited[0]
     if len(suited) > 1 and (known := tokenizer()) is not None:
         task = next((task for task in suited if task.suits(known)), suited[-1])
     check_settings(settings.model_copy(update={"name": task.name}))
+    _check_head(task, model)
     return task
 
 
@@ -140,14 +147,16 @@ def _a(architecture: str) -> str:
 
 def _usable_tasks(kind: str, architecture: str, task: type[Task] | None = None) -> str:
     """A hint: the tasks for these rows and this model, or if there are none, other rows and other models."""
-    usable = [task.name for task in TASKS.values() if task.architecture == architecture and kind in task.kinds]
+    usable = [task.name for task in TASKS.values() if architecture in task.architectures and kind in task.kinds]
     if usable:
         return f"for this model and these rows: --task {' or '.join(usable)}"
     kinds = (
         task.kinds
         if task
-        else [k for other in TASKS.values() if other.architecture == architecture for k in other.kinds]
+        else [k for other in TASKS.values() if architecture in other.architectures for k in other.kinds]
     )
     rows = " or ".join(_COLUMNS[name] for name in dict.fromkeys(kinds))
-    models = " or ".join(dict.fromkeys(_a(task.architecture) for task in TASKS.values() if kind in task.default_for))
+    models = " or ".join(
+        dict.fromkeys(_a(name) for task in TASKS.values() if kind in task.default_for for name in task.architectures)
+    )
     return f"give this model {rows}; or take {models} for these rows"

@@ -29,7 +29,7 @@ class SequenceToSequence(EncoderDecoderTask):
     name = "seq2seq"
     learns = "the target of each source"
     kinds = ("pairs", "completion", "labels")
-    default_for = ("pairs", "completion", "labels")
+    default_for = ("pairs", "completion")
     uses = frozenset({"prefix", "decoder_start"})
     input_kind = "source"
     figures = (ANSWERS, NUMBERS, LOSS, PERPLEXITY, ACCURACY, BITS, GENERAL_LOSS)

@@ -38,6 +38,11 @@ class TaskSettings(Settings):
         "auto", description="What a decoder reads first; auto: as the model says, else pad (T5, Marian), denoising eos."
     )
 
+    stride: int = Field(
+        128, ge=0, description="extract: tokens that two windows over a long context share; 0: refuse long contexts."
+    )
+    max_answer_tokens: int = Field(30, gt=0, description="extract: tokens of the longest answer.")
+
     def changed(self) -> list[str]:
         """The settings that are not at their defaults, without the name."""
         fields = type(self).model_fields

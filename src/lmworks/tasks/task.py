@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat, InputKind
 from lmworks.model.config import ModelConfig
+from lmworks.model.task_heads import HeadRequest
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table
@@ -34,7 +35,8 @@ class Task(ABC):
     Class attributes:
         name: in recipes.
         learns: what a model learns, in a few words for the report.
-        architecture: architecture of the models that it trains.
+        architectures: of the models that it trains.
+        needs_language_head: whether it trains the model's language head.
         kinds: kinds of rows that it takes.
         default_for: kinds of rows for which the task ``auto`` is this one.
         uses: names of the task settings that it uses.
@@ -43,13 +45,13 @@ class Task(ABC):
         default_mask_rate: the published fraction of hidden tokens; 0 for tasks that hide none.
         metric: name of the metric of its answers (evaluate/metrics).
         figures: figures of the report card, in this order; the first is the headline.
-        needs_language_head: whether it trains only models with one.
         whole_steps: whether all documents of a step pass through together, whatever ``train.row_tokens`` says.
     """
 
     name: ClassVar[str]
     learns: ClassVar[str]
-    architecture: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    needs_language_head: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]]
     default_for: ClassVar[tuple[str, ...]]
     uses: ClassVar[frozenset[str]] = frozenset()
@@ -58,7 +60,6 @@ class Task(ABC):
     default_mask_rate: ClassVar[float] = 0.0
     metric: ClassVar[str] = "chrf"
     figures: ClassVar[tuple[Figure, ...]]
-    needs_language_head: ClassVar[bool] = True
     whole_steps: ClassVar[bool] = False
 
     def __init__(
@@ -108,6 +109,15 @@ class Task(ABC):
 
         Raises:
             InputError: the tokenizer has no such token.
+        """
+        return None
+
+    @classmethod
+    def head_request(cls, table: Table) -> HeadRequest | None:
+        """The head that a model must have, and is given where it lacks it; None: the heads that it has.
+
+        Args:
+            table: all rows, with their labels.
         """
         return None
 
@@ -164,6 +174,10 @@ class Task(ABC):
     def finish(self, model: LanguageModel) -> None:  # noqa: B027
         """Change what is saved beside the weights of a trained model; by default nothing."""
 
+    def chosen_format(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the input format that are chosen by the evaluation after training."""
+        return {}
+
     # Evaluation
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
@@ -179,6 +193,19 @@ class Task(ABC):
     @abstractmethod
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """Samples of the model's answers to held-out examples: ``prompt``, ``reference`` and ``answer`` of each."""
+
+    def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
+        """Further parts of an ``evaluation`` event, beside held-out loss and answers, by their names."""
+        return {}
+
+    def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
+        """Such parts of what a new head is compared with, and its ``name``; a new head itself says nothing yet.
+
+        Args:
+            training: examples that it is trained on.
+            examples: held-out ones.
+        """
+        return {}
 
     def general_examples(self, texts: Sequence[str], context: int) -> list[Example]:
         """Examples of texts that are never trained on, to measure forgetting; none if the task takes no texts."""

@@ -26,13 +26,19 @@ CONTEXT = ("context", "input")
 SOURCE = ("source", "src", "anchor")
 TARGET = ("target", "tgt", "positive")
 NEGATIVE = ("negative", "negatives", "hard_negative", "hard_negatives")
+TOKENS = ("tokens", "words", "token")
+TAGS = ("tags", "ner_tags", "labels", "tag", "ner", "pos_tags", "chunk_tags")
+SPANS = ("spans", "entities")
 FIELDS: dict[str, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
     "pairs": ("source", "target"),
     "labels": ("text", "label"),
     "text": ("text",),
+    "tags": ("tokens", "tags"),
+    "questions": ("question", "context", "answers", "answer_start"),  # see text/questions
 }
+SPANS_FIELDS = ("text", "entities")  # of kind tags too
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,10 @@ def find_fields(available: list[str], column_settings: dict[str, str], settings:
         and any(set(column_settings) >= set(needed) for needed in FIELDS.values())
     ):
         return fields  # the settings are complete: nothing else is guessed
+    find("tokens", TOKENS)
+    find("entities", SPANS)
+    if settings.kind == "tags" or "tokens" in fields:
+        find("tags", TAGS)
     find("messages", MESSAGES)
     find("completion", COMPLETION)
     find("prompt", PROMPT)
@@ -107,6 +117,8 @@ def _has_sides(by_name: dict[str, str], column_settings: dict[str, str], setting
 
 
 def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
+    if is_tagged(fields, sample):
+        return "tags"
     if "messages" in fields and sample.has_value(fields["messages"], lambda value: isinstance(value, list)):
         return "chat"
     if "prompt" in fields and "completion" in fields:
@@ -120,10 +132,29 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
     return None
 
 
+def is_tagged(fields: dict[str, str], sample: Sample) -> bool:
+    """Whether rows are words with tags: both lists, or texts with lists of entities."""
+    lists = {name for name, column in fields.items() if sample.has_value(column, lambda value: isinstance(value, list))}
+    if "tokens" in lists and ("tags" in lists or not {"text", "prompt", "source"} & set(fields)):
+        return True  # without tags, to be tagged
+    return "text" in fields and "entities" in lists and sample.has_value(fields["entities"], are_spans)
+
+
+def are_spans(value: Any) -> bool:
+    """Whether a value is a list of entities by their characters."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(
+        (isinstance(span, dict) and {"start", "start_offset", "begin"} & set(span))
+        or (isinstance(span, list) and len(span) == 3 and isinstance(span[0], int))
+        for span in value
+    )
+
+
 def check_named_columns(
     column_settings: dict[str, str], patterns: dict[str, str], available: list[str], name: str
 ) -> None:
-    known = {field for needed in FIELDS.values() for field in needed} | {"context", "negative"}
+    known = {field for needed in FIELDS.values() for field in needed} | {"context", "entities", "negative"}
     for field_name in column_settings:
         if field_name not in known:
             raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")

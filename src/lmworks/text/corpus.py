@@ -21,9 +21,10 @@ from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
 from lmworks.text.beir import is_beir, judged_pairs
-from lmworks.text.labels import LabelNames, are_nearly_unique
+from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
+from lmworks.text.tagged_rows import with_labels
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""
@@ -62,7 +63,8 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
             if column not in shape.used and value is not None:
                 unused.setdefault(column, row.place)
         try:
-            rows.append(Row(shape.build(row.values), row.place, row.key))
+            values = shape.build(row.values)
+            rows.append(Row(values, row.place, row.key or values.get(shape.key, "")))
         except shapes.BadRow as error:
             bad.add(error.fault, row.place, shape.hint(error))
         if len(rows) == settings.limit:
@@ -73,13 +75,15 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     _check_late(shape, sample, unused, settings)
     notes += _notes(shape, unused, bad)
     labels: list[str] = []
+    if shape.kind == "tags":
+        rows, labels = with_labels(rows, notes)
     if shape.kind == "labels":
         rows, labels = _with_labels(rows, shape.labels, notes)
         if settings.limit is None and (unused_names := shape.labels.unused()):
             fault = f"no row has the labels {list_names(unused_names)}, for which names are given"
             raise InputError(fault, "data.label_names", f"leave them out; the labels are {list_names(labels)}")
         if are_nearly_unique(len(labels), len(rows)):
-            raise _own_labels(rows, len(labels), shape, settings, name)
+            raise _own_labels(rows, labels, shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
 
 
@@ -123,7 +127,9 @@ def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[
     return rows, labels
 
 
-def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: DataSettings, name: str) -> InputError:
+def _own_labels(
+    rows: list[Row], labels: list[str], shape: shapes.Shape, settings: DataSettings, name: str
+) -> InputError:
     """That the labels are none, and options that read the rows: text and label exchanged, or rows of another kind.
 
     Every prompt lists all labels: rows that are labelled so would be as long as the file.
@@ -136,8 +142,11 @@ def _own_labels(rows: list[Row], labels: int, shape: shapes.Shape, settings: Dat
     ways.append(f"to learn them as answers: {_as_answers(label, text, are_texts, settings)}")
     if "text" in shape.columns:
         ways.append(f"to learn the texts alone: {option('kind', 'text')}")
-    fault = f"nearly every row has a label of its own: {labels:,} labels in {len(rows):,} rows"
+    fault = f"nearly every row has a label of its own: {len(labels):,} labels in {len(rows):,} rows"
     place = f"{name}, column {label!r}"
+    if are_continuous(labels):
+        fault = f"{fault}, and they are numbers on a scale: predicting these is regression"
+        return InputError(fault, place, "; or ".join(["write classes instead of numbers (low, high)", *ways]))
     return InputError(f"{fault}; are text and label swapped?", place, "; or ".join(ways))
 
 
@@ -203,7 +212,8 @@ def _hash(text: str) -> str:
 
 
 def _key_name(table: Table) -> str:
-    return "module" if table.rows[0].key else "content"
+    by_context = table.kind == "questions"
+    return "context" if by_context else "module" if table.rows[0].key else "content"
 
 
 def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:

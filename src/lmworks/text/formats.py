@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmworks.base.errors import InputError
+from lmworks.text import conll, questions
 from lmworks.text.columns import find_fields
 from lmworks.text.delimited import delimited, tabbed_lines
 from lmworks.text.plain_text import byte_fault, convert_hint
@@ -30,6 +31,11 @@ SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".bio": "conll",
 }
 
 
@@ -72,9 +78,14 @@ def records(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) 
     Raises:
         InputError: the file cannot be read, or has a bad row and such rows are not to be skipped.
     """
-    kind = format_of(path, settings)
     if path.stat().st_size == 0:
         raise InputError("the file is empty", str(path), "give a file with at least one row")
+    if _is_tagged(path, settings):
+        notes.append(f"{path.name} is read as CoNLL: its lines are words with tags")
+        return conll.sentences(path, _lines(path, bad), settings, bad)
+    kind = format_of(path, settings)
+    if kind == "conll":
+        return conll.sentences(path, _lines(path, bad), settings, bad)
     if kind == "txt":
         return _texts(path, settings, bad)
     if kind in ("csv", "tsv"):
@@ -84,6 +95,20 @@ def records(path: Path, settings: DataSettings, bad: BadRows, notes: list[str]) 
     if kind == "json":
         return _json(path, bad, notes)
     return _parquet(path)
+
+
+def _is_tagged(path: Path, settings: DataSettings) -> bool:
+    """Whether a file that its name does not call so is in a CoNLL format, by its first lines."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    by_name = SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if settings.format or settings.kind not in (None, "tags") or by_name not in (None, "txt", "tsv"):
+        return False
+    if by_name == "txt" and "document" in settings.model_fields_set:
+        return False
+    try:
+        return conll.is_tagged(line for _, line in _lines(path, BadRows("skip")))
+    except InputError:  # which is said where the file is read
+        return False
 
 
 BYTE_ORDER_MARKS = {"UTF-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "UTF-16": (b"\xff\xfe", b"\xfe\xff")}
@@ -249,6 +274,10 @@ def _json(path: Path, bad: BadRows, notes: list[str]) -> Iterator[Row]:
         raise InputError(f"not JSON ({error.msg})", f"{path}:{error.lineno}", hint) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"JSON that cannot be read ({error})", str(path), "write a plain list of objects") from error
+    if questions.is_squad(value):
+        notes.append(f"{path.name} has the layout of SQuAD")
+        yield from questions.squad_rows(value, str(path))
+        return
     if isinstance(value, dict):
         if id(value) in objects.double_keys:
             fault = f"key {objects.double_keys[id(value)]!r} stands twice in one object"

@@ -50,17 +50,22 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
 
 
 def class_names(table: Any) -> dict[str, list[str]]:
-    """Columns of a `datasets` table that hold numbers of classes -> the names of these classes."""
+    """Columns of a `datasets` table that hold numbers of classes, or lists of them -> the names of these classes."""
     features = getattr(table, "features", None)
     features = features if isinstance(features, Mapping) else {}
-    return {column: kind.names for column, kind in features.items() if getattr(kind, "names", None)}
+    listed = ((column, getattr(getattr(kind, "feature", kind), "names", None)) for column, kind in features.items())
+    return {column: names for column, names in listed if names}
 
 
 def named(row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
     """A row with names in place of the numbers of classes; a negative number is no class."""
-    numbers = {column: row.get(column) for column in classes}
-    known = {column: value for column, value in numbers.items() if isinstance(value, int) and value >= 0}
-    return {**row, **dict.fromkeys(classes), **{column: classes[column][value] for column, value in known.items()}}
+    return {**row, **{column: _named(row.get(column), names) for column, names in classes.items()}}
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(number, names) for number in value]
+    return names[value] if isinstance(value, int) and value >= 0 else None
 
 
 def plain(value: Any) -> Any:

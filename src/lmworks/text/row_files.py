@@ -12,7 +12,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
-from lmworks.text import formats
+from lmworks.text import conll, formats
 from lmworks.text.rows import DataSettings
 
 
@@ -45,6 +45,10 @@ def _text(rows: Sequence[Mapping[str, Any]], kind: str, settings: DataSettings, 
     if kind == "json":
         return "[\n" + ",\n".join(map(_json, rows)) + "\n]\n"
     columns = columns_of(rows)
+    if kind == "conll":
+        if conll.TOKENS not in columns:
+            raise InputError("rows without tokens are no CoNLL", place, "name it .csv or .jsonl")
+        return "".join(conll.lines_of(rows))
     if len(columns) > 1:
         raise InputError(f"plain text has no columns ({', '.join(columns)})", place, "name it .csv or .jsonl")
     return "".join(f"{_one_line(value)}\n" for row in rows for value in row.values())

@@ -14,8 +14,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import write_yaml
 from lmworks.base.settings import Settings
 
-Kind = Literal["text", "labels", "completion", "pairs", "chat"]
-Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
+Kind = Literal["text", "labels", "completion", "pairs", "chat", "questions", "tags"]
+Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "conll"]
 
 
 class DataSettings(Settings):
@@ -26,6 +26,7 @@ class DataSettings(Settings):
         "messages": "--data.columns '{messages: COLUMN}'",
         "source": "--data.columns '{source: COLUMN, target: COLUMN}'",
         "target": "--data.columns '{source: COLUMN, target: COLUMN}'",
+        "tags": "--data.columns '{tokens: COLUMN, tags: COLUMN}'",
     }
 
     kind: Kind | None = Field(None, description="What a row is; default: recognised by the columns.")
@@ -74,7 +75,8 @@ class Row:
     Attributes:
         values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``prompt``, ``completion``;
             ``source``, ``target`` (and ``references``, where the row has several targets, and ``negatives``, where it
-            has texts that do not belong to the source); ``messages``.
+            has texts that do not belong to the source); ``messages``; ``question``, ``context``, ``answers``
+            (text/questions); ``tokens``, ``tags``, ``text``, ``starts`` (text/tagged_rows).
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.
@@ -92,12 +94,12 @@ class Table:
 
     Attributes:
         name: the source.
-        kind: text, labels, completion, pairs or chat.
+        kind: text, labels, completion, pairs, chat, questions or tags.
         rows: the usable rows.
         columns: our field -> the column or pattern it is built from.
         notes: how the kind was recognised, unused columns ...
         skipped: place and reason of each row left out.
-        labels: kind labels: every label of the source, sorted; both sides of a split know them all.
+        labels: kinds labels and tags: every label of the source, sorted; both sides of a split know them all.
     """
 
     name: str

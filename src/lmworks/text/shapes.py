@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from lmworks.base.errors import InputError
-from lmworks.text import messages
+from lmworks.base.figures import list_names
+from lmworks.text import messages, questions, tagged_rows
 from lmworks.text.columns import (
     FIELDS,
+    SPANS_FIELDS,
     Sample,
     check_named_columns,
     check_patterns,
@@ -45,12 +47,13 @@ class Shape:
     """How raw rows become rows of a kind.
 
     Attributes:
-        kind: text, labels, completion, pairs or chat.
+        kind: text, labels, completion, pairs, chat or tags.
         columns: our field -> the column or pattern it is built from.
         used: columns of the source that are read.
         notes: how this was decided.
         build: raw values -> our values; raises BadRow.
         labels: kind labels: how each label is written.
+        key: our field by which rows are divided: those of one value fall on the same side; empty: by their content.
         first_places: column -> place of the first row where it holds something.
         unused_keys: kind chat: keys of messages that nothing reads.
     """
@@ -63,6 +66,7 @@ class Shape:
     first_places: dict[str, str]
     build: Callable[[dict[str, Any]], dict[str, Any]] = field(init=False)
     unused_keys: dict[str, None] = field(default_factory=dict)
+    key: str = ""
 
     def hint(self, error: BadRow) -> str:
         """What to do about a bad row; of a column that only other rows have, the first of them is named."""
@@ -81,15 +85,19 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
     """
     sample = Sample.of(rows)
     available = list(dict.fromkeys(column for row in rows for column in row.values))
-    column_settings = {field: str(column) for field, column in settings.columns.items()}
+    column_settings = {_plural(field): str(column) for field, column in settings.columns.items()}
     patterns = {key: value for key in ("text", "prompt", "completion") if (value := getattr(settings, key)) is not None}
     check_named_columns(column_settings, patterns, available, name)
     check_patterns(patterns, available, len(rows))
+    if (found := questions.find_columns(sample, settings)) is not None:
+        return _questions(found, sample, settings, name)
     fields = find_fields(list(sample.first_places), column_settings, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if kind is None and {"source", "target"} & set(column_settings):
         kind = "pairs"  # the settings name one side; the error names the other
+    if kind == "tags" and {"entities", "tokens"} & set(columns):
+        return _tagged(columns, sample, settings)
     if kind == "completion" and not patterns and _is_conversation(columns, sample):
         return _chat_of_sides(columns, sample, settings)
     needed = FIELDS.get(kind or "", ())
@@ -98,6 +106,11 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
         taken = {columns[field] for field in needed if field in columns}
         raise recognition_error(sample, available, name, kind, missing, taken)
     return _shape(kind, columns, patterns, sample, settings)
+
+
+def _plural(field: str) -> str:
+    """A field as it is called here: token and tag, of one column each, are called tokens and tags."""
+    return f"{field}s" if f"{field}s" in FIELDS["tags"] else field
 
 
 def _shape(
@@ -163,6 +176,57 @@ def _chat_of_sides(columns: dict[str, str], sample: Sample, settings: DataSettin
         except InputError as error:
             raise _bad_messages(error, f"fields {sides['prompt']!r} and {sides['completion']!r}") from error
         return {"messages": conversation}
+
+    shape.build = build
+    return shape
+
+
+def _tagged(columns: dict[str, str], sample: Sample, settings: DataSettings) -> Shape:
+    """Rows of kind tags: lists of tokens and tags, or texts with entities by their characters."""
+    fields = FIELDS["tags"] if "tokens" in columns else SPANS_FIELDS
+    read = {field: columns[field] for field in fields if field in columns}
+    notes = [_note("tags", bool(settings.kind or settings.columns), read)]
+    shape = Shape("tags", read, set(read.values()), notes, LabelNames({}), sample.first_places)
+    make = tagged_rows.of_tokens if "tokens" in read else tagged_rows.of_spans
+    if len(read) == 1:
+        notes.append("the rows have no tags")
+
+    def build(values: dict[str, Any]) -> dict[str, Any]:
+        sides = [_present(values, column) for column in read.values()]
+        try:
+            row = make(*sides, names=settings.label_names)
+        except InputError as error:
+            raise BadRow(error.fault, error.hint or "write tokens with tags") from error
+        _checked(row["text"], f"field {read[fields[0]]!r}")
+        return row
+
+    shape.build = build
+    return shape
+
+
+def _questions(columns: dict[str, str], sample: Sample, settings: DataSettings, name: str) -> Shape:
+    """Rows of kind questions: those about one context stay together."""
+    if missing := [field for field in ("question", "context") if field not in columns]:
+        available = list_names([repr(column) for column in sample.first_places])
+        fault = f"kind questions needs {' and '.join(missing)}, and no column of ({available}) has such a name"
+        hint = f"say which column it is: {option('columns', dict.fromkeys(missing, 'COLUMN'))}"
+        raise InputError(fault, name, hint)
+    notes = [_note("questions", bool(settings.kind or settings.columns), columns)]
+    if "answers" not in columns:
+        notes.append("the rows have no answers")
+    elif sample.has_value(columns["answers"], questions.is_unplaced) and "answer_start" not in columns:
+        notes.append("answers without answer_start: the first occurrence in the context is taken")
+    used = {*columns.values(), *questions.KEPT}
+    shape = Shape("questions", columns, used, notes, LabelNames({}), sample.first_places, key="context")
+
+    def build(values: dict[str, Any]) -> dict[str, Any]:
+        question, context = _text(values, columns["question"]), _text(values, columns["context"])
+        try:
+            answers = questions.answers_of(values, columns, context)
+        except InputError as error:
+            raise BadRow(error.fault, error.hint or "correct the row") from error
+        known = {key: values[key] for key in ("id",) if values.get(key) is not None}
+        return {**known, "question": question, "context": context, **({} if answers is None else {"answers": answers})}
 
     shape.build = build
     return shape

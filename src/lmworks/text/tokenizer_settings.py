@@ -22,6 +22,8 @@ FAMILY_STYLES: dict[str, Style] = {
     **dict.fromkeys(("gemma2", "gemma3", "gemma3_text"), "gemma"),
     "distilbert": "bert",
     "xlm-roberta": "roberta",
+    "lmworks-recurrent": "gpt2",
+    "lmworks-convolutional": "bert",
 }
 """Families whose special tokens are another style's; the other families have a style of their own name."""
 

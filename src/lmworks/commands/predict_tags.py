@@ -1,0 +1,64 @@
+"""How lmworks predict tags the words of a file: the first texts with their entities, F1 by type, and a file of them."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmworks.base import figures
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+    from lmworks.run.predict_tags import TaggedRows
+
+
+def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], count: int, out: str | None) -> int:
+    """Tag the rows of a file; arguments as of commands/predict_answers.run."""
+    from lmworks.run import predict_file, predict_tags
+    from lmworks.text.formats import format_of
+    from lmworks.text.rows import DataSettings
+
+    settings = predict_tags.tags_settings(source, data, given)
+    if out:
+        format_of(Path(out), DataSettings())  # before anything is predicted
+    tagged = predict_tags.tag_rows(model, data, settings)
+    notes = tagged.table.notes
+    if predict_file.has_trained_on(source, data):
+        notes = [*notes, "the model was trained on most of these rows: figures of others will be lower"]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    _print(tagged, max(count, 0))
+    if out:
+        print(f"written: {predict_tags.write_tags(tagged, data, settings, out)}")
+    return 0
+
+
+def _print(tagged: TaggedRows, count: int) -> None:
+    """The first rows, how often each label was predicted, and the figures."""
+    from rich.console import Console
+
+    from lmworks.evaluate.metrics import bootstrap_interval
+    from lmworks.evaluate.tagging import marked
+    from lmworks.reports import entities, entity_tables, terminal
+
+    for row, found in list(zip(tagged.table.rows, tagged.predicted, strict=True))[:count]:
+        print(f"{row.place}: {marked(found.words, found.tags)}")
+        for entity in found.entities:
+            place = f"characters {entity.start} to {entity.end}"
+            print(f"  {entity.label}: {entity.text!r}, {place}, probability {entity.probability:.3f}")
+    counts = Counter(entity.label for found in tagged.predicted for entity in found.entities)
+    total = figures.count_of(len(tagged.predicted), "row")
+    print(f"{total}: {', '.join(f'{label} {times:,}' for label, times in counts.most_common()) or 'no entity'}")
+    part = tagged.figures
+    if part is None:
+        return
+    ends = bootstrap_interval(part["row_right"], weights=part["row_entities"])
+    print(f"entity F1 {figures.number(part['f1'])} (95 % interval {figures.interval(ends.low, ends.high)})")
+    for name in ("precision", "recall", "strict_f1", "accuracy"):
+        title = {"strict_f1": "F1, strict IOB2", "accuracy": "words with the right tag, share"}.get(name, name)
+        print(f"{title} {figures.number(part[name])}")
+    to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
+    for line in entity_tables.render(entities.of_evaluation({"entities": part})):
+        to.print(line)

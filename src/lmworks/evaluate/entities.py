@@ -1,0 +1,128 @@
+"""Figures of models that tag words: precision, recall and F1 of whole entities, as ``seqeval`` gives them.
+
+An entity counts as found where its type, its first and its last word are right (Tjong Kim Sang and De Meulder 2003).
+Knows no model and no file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmworks.data.word_pieces import Words
+from lmworks.evaluate.tagging import characters_of, marked
+from lmworks.text.tags import Span, Tags, entities, have_scheme, strict_entities
+
+SHOWN_MISTAKES = 10
+
+
+def scores(right: int, predicted: int, expected: int) -> dict[str, float]:
+    """Precision, recall and F1 from counts of entities; 0 where there is nothing to divide by."""
+    precision, recall = right / predicted if predicted else 0.0, right / expected if expected else 0.0
+    return {"precision": precision, "recall": recall, "f1": 2 * right / (predicted + expected) if right else 0.0}
+
+
+def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, Any]:
+    """Figures of predicted tags, as a JSON object.
+
+    Args:
+        expected, predicted: tags of each word of each sentence.
+
+    Returns:
+        ``precision``, ``recall`` and ``f1`` of all entities (micro), ``macro_f1``, the mean of the types',
+        ``strict_f1``, where only what B begins is an entity, ``accuracy``, the share of words with the right tag,
+        ``types``: of each type its scores and the numbers ``expected``, ``predicted`` and ``right``; by row
+        ``row_right``, twice the entities that are right, and ``row_entities``, those expected and those predicted:
+        their quotient is F1.
+    """
+    pairs = [_spans(expected, predicted, find) for find in (entities, strict_entities)]
+    rows = [(len(right & found), len(right) + len(found)) for right, found in pairs[0]]
+    counts = {name: Counter[str]() for name in ("expected", "predicted", "right")}
+    for right, found in pairs[0]:
+        for name, spans in (("expected", right), ("predicted", found), ("right", right & found)):
+            counts[name].update(span.kind for span in spans)
+    kinds = sorted(counts["expected"] | counts["predicted"])
+    types = {
+        kind: {
+            **scores(counts["right"][kind], counts["predicted"][kind], counts["expected"][kind]),
+            **{name: of_kind[kind] for name, of_kind in counts.items()},
+        }
+        for kind in kinds
+    }
+    words = [(a, b) for one, other in zip(expected, predicted, strict=True) for a, b in zip(one, other, strict=True)]
+    strict = [sum(len(part(right, found)) for right, found in pairs[1]) for part in (_both, _second, _first)]
+    total = scores(*(counts[name].total() for name in ("right", "predicted", "expected")))
+    return {
+        "rows": len(rows),
+        "words": len(words),
+        "scheme": "IOB2" if have_scheme(tag for pair in words for tag in pair) else "",
+        **total,
+        "macro_f1": float(np.mean([types[kind]["f1"] for kind in kinds])) if kinds else 0.0,
+        "strict_f1": scores(*strict)["f1"],
+        "accuracy": sum(a == b for a, b in words) / len(words) if words else 0.0,
+        "types": types,
+        "row_right": [2.0 * right for right, _ in rows],
+        "row_entities": [float(both) for _, both in rows],
+    }
+
+
+SpanSets = tuple[set[Span], set[Span]]
+
+
+def _spans(expected: Sequence[Tags], predicted: Sequence[Tags], find: Callable[[Tags], list[Span]]) -> list[SpanSets]:
+    return [(set(find(one)), set(find(other))) for one, other in zip(expected, predicted, strict=True)]
+
+
+def _both(right: set[Span], found: set[Span]) -> set[Span]:
+    return right & found
+
+
+def _first(right: set[Span], found: set[Span]) -> set[Span]:
+    return right
+
+
+def _second(right: set[Span], found: set[Span]) -> set[Span]:
+    return found
+
+
+def with_sentences(
+    figures: dict[str, Any],
+    expected: Sequence[Tags],
+    predicted: Sequence[Tags],
+    probabilities: Sequence[np.ndarray],
+    words: Sequence[Words],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The figures with ``mistakes``, as the journal keeps them: sentences with the wrong entities that the model is
+    surest of, each an object of ``place``, ``expected`` and ``predicted`` (the text with its entities in brackets),
+    ``wrong`` (what was predicted there) and ``probability``.
+
+    Args:
+        figures: of :func:`entity_figures`.
+        expected, predicted: tags of each word of each of N sentences.
+        probabilities: (W,) of each predicted tag, by sentence.
+        words, places: of the N sentences.
+    """
+    mistakes: list[dict[str, Any]] = []
+    for row, (right, found) in enumerate(_spans(expected, predicted, entities)):
+        wrong = [(float(probabilities[row][span.first : span.end].mean()), span) for span in found - right]
+        missed = [(float(probabilities[row][span.first : span.end].mean()), span) for span in right - found]
+        if not wrong and not missed:
+            continue
+        probability, span = max(wrong or missed)
+        begin, end = characters_of(words[row], span)
+        kind = span.kind if wrong else "no entity"
+        mistakes.append(
+            {
+                "place": places[row],
+                "expected": marked(words[row], expected[row]),
+                "predicted": marked(words[row], predicted[row]),
+                "wrong": f"{words[row].text[begin:end]}: {kind}",
+                "probability": probability,
+            }
+        )
+    mistakes.sort(key=lambda mistake: -mistake["probability"])
+    return {**figures, "mistakes": mistakes[:SHOWN_MISTAKES]}

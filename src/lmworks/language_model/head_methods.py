@@ -1,0 +1,90 @@
+"""What one asks a model with the head of a task: labels of texts, tags of words, answers in contexts.
+
+The methods of LanguageModel that need such a head, a few lines each.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmworks.base.errors import as_list, check_type
+from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.tagging import Entity, Tagged
+from lmworks.generate.sampling import Rules
+from lmworks.language_model.find_answers import SpanAnswer, find_answers
+from lmworks.language_model.heads import classify
+from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
+from lmworks.language_model.tag_words import TextOrTokens, tag_words
+from lmworks.model.task_heads import SEQUENCE, TOKENS, labels_of
+from lmworks.model.transformer import Transformer
+from lmworks.text.tokenizer import Tokenizer
+
+
+class HeadMethods(ABC):
+    """A model whose network may have the head of a task."""
+
+    network: Transformer
+    source: str
+    input_format: InputFormat | None
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """Text <-> ids."""
+
+    @property
+    @abstractmethod
+    def rules(self) -> Rules:
+        """What its publisher demands of every text that it writes."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that its head gives texts, or words; none of a model without such a head."""
+        heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
+        return next((labels_of(head) for head in heads if head is not None), [])
+
+    def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """The label of each text with all probabilities, of a model with a head that classifies texts.
+
+        Args:
+            texts: a list of texts; where the run's text is built from several columns, of dictionaries of these.
+
+        Raises:
+            InputError: it has no such head.
+        """
+        listed = as_list(texts, (str, Mapping), "texts", TEXTS_HINT)
+        form = self.input_format
+        filled = [form.fill_text(text) if form is not None and form.kind == "class" else str(text) for text in listed]
+        start = self.rules.decoder_start_token_id
+        texts_of_one = [(text,) for text in filled]
+        return classify(self.network, self.tokenizer, start, texts_of_one, self.source)
+
+    def answer_question(self, question: str, context: str) -> SpanAnswer:
+        """The span of a context that answers a question, of a model with a head for spans."""
+        for text, name in ((question, "question"), (context, "context")):
+            check_type(text, str, name, TEXT_HINT)
+        return self.answer_questions([(question, context)])[0]
+
+    def answer_questions(self, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> list[SpanAnswer]:
+        """The same for pairs of question and context; see language_model/find_answers."""
+        start, form = self.rules.decoder_start_token_id, self.input_format
+        return find_answers(pairs, self.network, self.tokenizer, start, form, self.source, places)
+
+    def tag(self, texts: Sequence[TextOrTokens]) -> list[list[Entity]]:
+        """The entities of each text, of a model with a head that tags words; of other tags, each word with its own.
+
+        Args:
+            texts: texts, whose words are found (text/tags.split_words), or lists of tokens, which stay as they are:
+                characters then count in the text that they make with spaces between them.
+
+        Raises:
+            InputError: it has no such head, or a text is none.
+        """
+        return [tagged.entities for tagged in self.tag_words(texts)]
+
+    def tag_words(self, texts: Sequence[TextOrTokens]) -> list[Tagged]:
+        """The words of each text with their tags, and the entities; arguments as in :meth:`tag`."""
+        start = self.rules.decoder_start_token_id
+        return tag_words(texts, self.network, self.tokenizer, start, self.source)

@@ -1,0 +1,65 @@
+"""What a model's head says of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.evaluate.outputs import head_logits, probabilities
+from lmworks.evaluate.prediction import Prediction, predictions
+from lmworks.language_model.head_inputs import HeadInputs
+from lmworks.model.config import HeadConfig
+from lmworks.model.task_heads import SEQUENCE, labels_of
+from lmworks.model.transformer import Transformer
+from lmworks.text.tokenizer import Tokenizer
+
+Texts = Sequence[Sequence[str]]
+"""Inputs of a head: one text each, or two."""
+
+
+def classify(
+    network: Transformer, tokenizer: Tokenizer, decoder_start: int | None, texts: Texts, source: str
+) -> list[Prediction]:
+    """The label of each text, or of each pair of texts, with all probabilities.
+
+    Args:
+        network: with a head that classifies texts.
+        tokenizer: the model's.
+        decoder_start: of an encoder-decoder, where the model's files say it.
+        texts: one or two each.
+        source: of the model, for errors.
+
+    Raises:
+        InputError: the model has no head that classifies texts.
+    """
+    config = network.config
+    head = config.head(SEQUENCE)
+    if head is None:
+        hint = f"train one: lmworks tune {source} FILE, with texts and labels"
+        raise InputError("the model has no head that classifies texts", source, hint)
+    inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
+    examples = encode(tokenizer, inputs, head, texts)
+    of_head = [logits[0] for logits in head_logits(network, examples, head.name)]
+    rows = np.stack(of_head) if of_head else np.zeros((0, head.size), dtype=np.float32)
+    listed = predictions(probabilities(rows, head), labels_of(head))
+    return [
+        prediction._replace(cut_tokens=example.dropped) if example.dropped else prediction
+        for prediction, example in zip(listed, examples, strict=True)
+    ]
+
+
+def encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
+    """Texts as the head reads them; their labels say nothing but its places."""
+    joined = [inputs.joined(each) for each in texts]
+    ids = iter(tokenizer.encode_many([part for parts in joined for part in parts]))
+    examples = []
+    for number, parts in enumerate(joined, 1):
+        example = inputs.example([next(ids) for _ in parts], f"text {number}")
+        if not len(example.ids):
+            raise InputError("is empty, and the tokenizer adds nothing to it", f"text {number}", "leave it out")
+        nothing = 0 if head.problem == "single_label" else np.zeros(head.size, dtype=np.float32)
+        examples.append(inputs.labelled(example, head, nothing))
+    return examples

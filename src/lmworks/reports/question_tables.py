@@ -1,0 +1,32 @@
+"""The card's part about answers to questions on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from lmworks.base import figures
+from lmworks.reports.classification_tables import excerpt
+from lmworks.reports.questions import NO_ANSWER, about_threshold, gold_of
+
+Part = dict[str, Any]
+
+
+def render(part: Part | None) -> list[RenderableType]:
+    """The parts in their order, each with an empty line before it; none for a card without answers."""
+    if part is None:
+        return []
+    lines: list[RenderableType] = []
+    if said := about_threshold(part):
+        lines += [Text(), Text(said)]
+    if part["mistakes"]:
+        lines += [Text(), Text("Most confident mistakes", style="bold")]
+    for mistake in part["mistakes"]:
+        lines.append(Text(f"{excerpt(mistake['question'])} ({mistake['place']})"))
+        lines.append(Text(f"  right     {excerpt(gold_of(mistake))}", style="dim"))
+        predicted = excerpt(mistake["predicted"]) or NO_ANSWER
+        probability = f", probability {figures.number(mistake['probability'])}" if mistake["predicted"] else ""
+        lines.append(Text(f"  predicted {predicted}{probability}", style="dim"))
+    return lines

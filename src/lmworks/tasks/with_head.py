@@ -1,0 +1,106 @@
+"""What tasks of models with a head share: a text is read by any backbone, and the head's outputs are its answer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.base.figures import list_names
+from lmworks.data.batch import Example
+from lmworks.data.examples import Report
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.head_inputs import HeadInputs
+from lmworks.model.config import HeadConfig
+from lmworks.tasks.task import Task
+from lmworks.text.rows import DataSettings, Row, option
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+
+class HeadTask(Task):
+    """A head on any backbone learns to answer texts.
+
+    Class attributes:
+        head_name: the head that it trains (families/task_heads).
+    """
+
+    architectures = ("encoder", "decoder", "encoder-decoder")
+    needs_language_head = False
+    head_name: ClassVar[str]
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The head's loss alone."""
+        return (self.head_name,)
+
+    @property
+    def head(self) -> HeadConfig:
+        """The model's head."""
+        head = self.model.head(self.head_name)
+        assert head is not None, "checked by __init__"
+        return head
+
+    def inputs(self, settings: DataSettings, context: int) -> HeadInputs:
+        """How texts become the model's input."""
+        limit = min(context, settings.max_tokens or context)
+        return HeadInputs.of(self.tokenizer, self.model, self.decoder_start, limit)
+
+    def class_of(self, label: str, place: str) -> int:
+        """The number of a label.
+
+        Raises:
+            InputError: the head does not know it.
+        """
+        try:
+            return self.head.labels.index(label)
+        except ValueError:
+            fault = f"{label!r} is none of the model's labels ({list_names(self.head.labels)})"
+            raise InputError(fault, place, "correct the row, or begin with a model without this head") from None
+
+    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+        """Texts with their right label and the predicted one."""
+        from lmworks.evaluate.outputs import head_logits
+
+        logits = head_logits(model.network, examples, self.head_name)
+        return [
+            {"prompt": self.shown_text(example), **self.shown_answers(example, row)}
+            for example, row in zip(examples, logits, strict=True)
+        ]
+
+    def shown_text(self, example: Example) -> str:
+        """The text of an example, for a person."""
+        return str(example.origin)
+
+    @abstractmethod
+    def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
+        """``reference`` and ``answer`` of an example, for a person; ``logits``: (N, C) of its places."""
+
+    @abstractmethod
+    def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
+        """See :meth:`Task.figures_of`."""
+
+    def accepts_long(self, row: Row, example: Example, settings: DataSettings, report: Report) -> bool:
+        """Count an example that was cut; False: it is left out.
+
+        Raises:
+            InputError: rows that are too long are to stop the run.
+        """
+        if settings.on_long == "stop":
+            fault = f"{example.dropped} tokens more than fit"
+            hint = f"raise data.max_tokens, shorten the row, or cut it: {option('on_long', 'cut')}"
+            raise InputError(fault, row.place, hint)
+        if settings.on_long == "skip":
+            report.too_long += 1
+            return False
+        report.truncated += 1
+        report.dropped_tokens += example.dropped
+        return True
+
+    def count_labels(self, report: Report, items: Sequence[Example]) -> None:
+        """Count the labels as what is learned."""
+        report.loss_tokens = sum(labels.weight for example in items for labels in example.labels.values())
