@@ -57,6 +57,7 @@ bench-train: $(VENV)/bench
 
 bench-understanding: $(VENV)/bench
 	$(BIN)/python benchmarks/understanding.py
+	$(BIN)/python benchmarks/embedding.py
 
 sanitize: $(VENV)/test
 	@$(PIP) cmake ninja nanobind

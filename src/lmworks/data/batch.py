@@ -116,7 +116,7 @@ class Example:
     def parts(self) -> list[object]:
         """Everything that a model sees of it and is asked for: what a hash of an example covers."""
         heads = {name: (labels.places, labels.classes) for name, labels in sorted(self.labels.items())}
-        parts = [self.ids, self.loss, self.targets, self.source, self.types, heads, self.bytes]
+        parts: list[object] = [self.ids, self.loss, self.targets, self.source, self.types, heads, self.bytes]
         return [*parts, self.lengths] if self.lengths else parts
 
     @property

@@ -31,7 +31,7 @@ class Contrastive(Task):
 
     name = "contrastive"
     learns = "which texts belong together"
-    architecture = "encoder"
+    architectures = ("encoder",)
     kinds = ("pairs", "completion")
     default_for = ()  # chosen by name
     uses = frozenset({"pooling", "scale"})
