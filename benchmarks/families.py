@@ -1,7 +1,7 @@
 """The table of families: how far each is from ``transformers``, and the lines of code that it cost.
 
 Every tiny random model of tests/tiny_families.py is opened here, asked the same as theirs, and both learn from the same
-loss. ``--write`` puts the table into docs/families.md.
+loss; and the classes with the head of a task. ``--write`` puts the tables into docs/families.md.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def measure() -> dict[str, dict[str, tuple[float, float, float]]]:
 def table() -> str:
     """The table as Markdown, and what the families share."""
     files, measured = files_of_families(), measure()
-    if missing := sorted(set(files) - set(measured)):
+    from lmworks.families.registry import OWN
+
+    if missing := sorted(set(files) - set(measured) - {family.name for family in OWN}):
         raise SystemExit(f"there is no tiny model for {', '.join(missing)}: add it to tests/tiny_families.py")
     rows = [HEADERS, ("---", "---:", "---:", "---:", "---:", "---", "---:")]
     for family, variants in measured.items():
@@ -93,18 +95,43 @@ def _noises() -> str:
     )
 
 
+HEADS_BEGIN, HEADS_END = BEGIN.replace("<!-- printed", "<!-- heads, printed"), "<!-- end of the heads -->"
+
+
+def table_of_heads() -> str:
+    """The classes with the head of a task: the largest difference of any logit, by family and head, as Markdown."""
+    from tiny_heads import CASES, difference, make
+
+    from lmworks.families.folder import open_folder
+    from lmworks.families.registry import FAMILIES, OWN
+    from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+
+    measured: dict[str, dict[str, str]] = {}
+    for family, head in CASES:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            model = make(family, head)
+            model.save_pretrained(folder)
+            measured.setdefault(family, {})[head] = f"{difference(model, open_folder(folder), head):.1e}"
+    heads = (SEQUENCE, TOKENS, SPANS)
+    rows = [("family", *(f"For{''.join(map(str.title, head.split('_')))}" for head in heads)), ("---", *["---:"] * 3)]
+    for family in FAMILIES:
+        if family not in {own.name for own in OWN}:
+            rows.append((family, *(measured.get(family, {}).get(head, "–") for head in heads)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def main() -> None:
     """Print the table; with ``--write``, put it into its page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/families.md")
     arguments = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    printed = table()
-    print(printed)
-    if arguments.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n{printed}\n{END}{after}", encoding="utf-8")
+    for printed, begin, end in ((table(), BEGIN, END), (table_of_heads(), HEADS_BEGIN, HEADS_END)):
+        print(printed)
+        if arguments.write:
+            before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+            after = rest.partition(end)[2]
+            PAGE.write_text(f"{before}{begin}\n{printed}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

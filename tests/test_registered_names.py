@@ -29,8 +29,11 @@ OTHER_MEANINGS = {
 }
 CLASSIFIERS = ("evaluate/classification.py", "reports/measures.py", "reports/classification.py")
 CLASSIFIERS += ("reports/classification_tables.py", "reports/classification_page.py")
+CLASSIFIERS += ("tasks/classify.py", "text/columns.py", "text/corpus.py", "text/shapes.py")
 CLASSIFIERS += ("baselines/tfidf_folder.py", "run/predict_file.py", "commands/predict.py")
 OTHER_MEANINGS |= {(path, "labels") for path in CLASSIFIERS}  # the classes of a classifier
+LADDERS = ("compare/rungs.py", "compare/ladder.py", "compare/ladder_report.py", "compare/ladder_settings.py")
+OTHER_MEANINGS |= {(path, "classify") for path in LADDERS}  # a ladder of classifiers
 OLD_FILES = ("language_model/input_format.py", "KIND_OF_TASK")  # files that say their task alone
 
 

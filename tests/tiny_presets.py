@@ -35,7 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
 OWN_KINDS: dict[str, dict[str, Any]] = {
     name: {"model": {"num_attention_heads": 1}, "tokenizer": {"vocab_size": 300}}
     for name in ("rnn-small", "gru-small", "lstm-small")
-}
+} | {"transformer-small": {"tokenizer": {"vocab_size": 300}}}
 """The same, for presets of families that transformers does not have."""
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "lstm-small": OWN_KINDS["lstm-small"],

@@ -160,7 +160,7 @@ def test_recipes_are_made_from_the_registry():
     for name, method in METHODS.items():
         assert {f"{name}.{field}" for field in method.settings_class.model_fields} <= names
         recipe = resolve({"model": "m", "data": "d", "method": name})
-        assert recipe.train.learning_rate == method.learning_rate
+        assert recipe.adaptation.default_learning_rate(from_scratch=False) == method.learning_rate
         assert type(method_of(recipe)) is method
         assert f"{name}: {method.summary}" in next(row.help for row in describe(Recipe) if row.name == "method")
     assert {method.settings_class for method in METHODS.values()} - {NoSettings}

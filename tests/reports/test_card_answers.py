@@ -14,8 +14,8 @@ from lmworks.evaluate.metrics import macro_f1
 from lmworks.reports import page, terminal
 
 
-def _tune(folder, rows):
-    values = settings()
+def _tune(folder, rows, **more):
+    values = settings() | more
     values["data"]["source"] = str(save_questions(folder / "rows.jsonl", rows))
     values["train"]["steps"] = 2
     return lmworks.tune(str(save_tiny(folder / "tiny")), values.pop("data"), out=folder / "run", **values)
@@ -29,7 +29,7 @@ def _printed(built: dict) -> str:
 
 def test_accuracy_is_compared_with_the_most_frequent_label(tmp_path):
     rows = [{"text": f"Sentence number {n}.", "label": "rare" if n % 4 == 0 else "common"} for n in range(40)]
-    run = _tune(tmp_path, rows)
+    run = _tune(tmp_path, rows, task="labels")
     side = next(event for event in RunFolder(run.folder).events("evaluation") if event["when"] == "after")["task"]
     assert set(side["references"]) <= {"rare", "common"}
     assert [

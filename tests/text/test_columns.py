@@ -98,7 +98,7 @@ def test_one_row_and_two_rows(row, count):
 @pytest.mark.parametrize(
     ("rows", "kind"),
     [
-        ([{"premise": "It rains", "hypothesis": "It is dry"}, {"premise": "b b", "hypothesis": "c"}], "completion"),
+        ([{"given": "It rains", "follows": "It is dry"}, {"given": "b b", "follows": "c"}], "completion"),
         ([{"utterance": f"Hall {n} is far from here", "topic": "ab"[n % 2]} for n in range(12)], "labels"),
         ([{"chosen": "a", "rejected": "b"}], "text"),
         ([{"prompt": "q", "chosen": "a", "rejected": "b"}], "completion"),

@@ -183,7 +183,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
         ("a.parquet", b"PAR1", "not a Parquet file"),
         ("a.tsv", "ham\tGo until jurong point, crazy..\nspam\tFree entry in 2 a weekly comp\n", "--data.header false"),
         ("a.jsonl", lines([{"chosen": "a", "rejected": "b"}]), "preferences"),
-        ("a.jsonl", lines([{"premise": "a", "hypothesis": "b"}]), "do not say what a row is"),
+        ("a.jsonl", lines([{"given": "a", "follows": "b"}]), "do not say what a row is"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(file, content, fault, tmp_path):

@@ -19,6 +19,7 @@ class Full(WeightsMethod[NoSettings]):
     summary = "every weight"
     default_for = frozenset({"new"})
     learning_rate = 2e-5
+    head_learning_rate = 1e-4
     pretraining_learning_rate = 5e-4
 
     def parameters(self, network: Transformer) -> Iterable[str]:

@@ -32,6 +32,7 @@ class LastLayers(WeightsMethod[LastLayersSettings]):
     summary = "the last few layers, all below frozen"
     settings_class = LastLayersSettings
     learning_rate = 2e-4
+    head_learning_rate = 5e-4
     pretraining_learning_rate = 5e-4
 
     def parameters(self, network: Transformer) -> Iterable[str]:

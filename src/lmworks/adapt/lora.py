@@ -80,6 +80,7 @@ class LoRA(AdapterMethod[LoRASettings]):
     settings_class = LoRASettings
     default_for = frozenset({"opened"})
     learning_rate = 2e-4
+    head_learning_rate = 1e-3
     pretraining_learning_rate = 2e-4
     peft_type = "LORA"
 

@@ -50,6 +50,8 @@ class Method(ABC, Generic[S]):
         settings_class: its settings; :class:`NoSettings` if it has none.
         default_for: the models, "opened" or "new", for which it is the default method.
         learning_rate: default peak rate for an opened model.
+        head_learning_rate: the same where the model was given a new head, which learns nothing at the rates of weights
+            that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
     """
@@ -59,6 +61,7 @@ class Method(ABC, Generic[S]):
     settings_class: ClassVar[type[Settings]] = NoSettings
     default_for: ClassVar[frozenset[ModelKind]] = frozenset()
     learning_rate: ClassVar[float]
+    head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
 
@@ -119,9 +122,16 @@ class Method(ABC, Generic[S]):
         self.apply(network)
         return TrainedParameters.of(network)
 
-    def default_learning_rate(self, from_scratch: bool) -> float:
-        """The default peak learning rate."""
-        return self.pretraining_learning_rate if from_scratch else self.learning_rate
+    def default_learning_rate(self, from_scratch: bool, has_new_head: bool = False) -> float:
+        """The default peak learning rate.
+
+        Args:
+            from_scratch: of a new model.
+            has_new_head: of an opened model with a head that has random weights.
+        """
+        if from_scratch:
+            return self.pretraining_learning_rate
+        return (has_new_head and self.head_learning_rate) or self.learning_rate
 
 
 class AdapterMethod(Method[S]):

@@ -13,6 +13,8 @@ from lmworks.base.errors import InputError
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
 from lmworks.commands.opening import add_base
+from lmworks.evaluate.prediction import PredictedValue, Prediction
+from lmworks.text.rows import Row
 
 if TYPE_CHECKING:
     from lmworks.run.predict_file import Predictions
@@ -66,6 +68,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:
+    """The cells of a prediction: the label or value, and a probability where there is one."""
+    if isinstance(predicted, PredictedValue):
+        return f"{predicted.value:.4g}", ""
+    share = predicted.probabilities.get(predicted.label)
+    return predicted.label or "none", "" if share is None else f"{share:.3f}"
+
+
+def _texts_of(row: Row) -> list[str]:
+    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
+
+
 def _print(predictions: Predictions, count: int) -> None:
     """The first rows, how often each label was predicted, and the figures."""
     from rich.console import Console
@@ -75,10 +89,9 @@ def _print(predictions: Predictions, count: int) -> None:
 
     cells = [
         (
-            classification_tables.excerpt(row.values["text"], WIDTH),
+            classification_tables.excerpt(" · ".join(_texts_of(row)), WIDTH),
             *predictions.right[number : number + 1],
-            prediction.label,
-            f"{prediction.probabilities[prediction.label]:.3f}",
+            *_shown(prediction),
         )
         for number, (row, prediction) in enumerate(
             zip(predictions.table.rows[: max(count, 0)], predictions.predicted, strict=False)
@@ -86,9 +99,14 @@ def _print(predictions: Predictions, count: int) -> None:
     ]
     if cells:
         show.table(("text", *(["label"] if predictions.right else []), "prediction", "probability"), cells)
-    counts = Counter(prediction.label for prediction in predictions.predicted).most_common()
     total = figures.count_of(len(predictions.predicted), "row")
-    print(f"{total}: {', '.join(f'{label} {times:,}' for label, times in counts)}")
+    labels = [each.label or "none" for each in predictions.predicted if isinstance(each, Prediction)]
+    listed = [f"{label} {times:,}" for label, times in Counter(labels).most_common()]
+    print(f"{total}: {figures.list_names(listed)}" if listed else total)
+    if cut := sum(each.cut_tokens > 0 for each in predictions.predicted):
+        print(f"{figures.count_of(cut, 'row')} longer than the model's context: the end was not read")
+    for name in ("pearson", "spearman", "squared_error") if predictions.regression is not None else ():
+        print(f"{name.replace('_', ' ')} {figures.number((predictions.regression or {})[name])}")
     part = predictions.classification
     if part is None:
         return

@@ -1,10 +1,12 @@
-"""lmworks resume: go on with a run of tune or pretrain that was killed or stopped."""
+"""lmworks resume: go on with a run of tune or pretrain, or a ladder, that was killed or stopped."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from lmworks.commands import show
+from lmworks.compare.ladder_settings import is_ladder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Resume, then show the card."""
+    """Resume, then show the card; of a ladder, its table."""
+    if is_ladder(args.run):
+        from lmworks.commands import ladder
+        from lmworks.compare.ladder import go_on
+
+        return ladder.finish(go_on(args.run, show.line), Path(args.run))
     from lmworks.commands.tune import finish
     from lmworks.run.api import resume
 

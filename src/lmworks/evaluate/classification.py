@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmworks.evaluate.prediction import Prediction, probability_matrix
+from lmworks.evaluate.prediction import THRESHOLD, Prediction, probability_matrix
 
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
 SHOWN_MISTAKES = 10
-THRESHOLD = 0.5
-"""From this probability on a text has a label, where it may have several."""
 
 
 class Calibration(NamedTuple):
@@ -134,6 +132,27 @@ def evaluate_predictions(
     classes = np.array([number[label] for label in right], dtype=np.int64)
     probabilities = probability_matrix(predicted, labels)
     figures = single_label_figures(probabilities, classes, labels)
+    return with_texts(figures, probabilities, classes, texts, places)
+
+
+def evaluate_several(
+    predicted: Sequence[Prediction],
+    right: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    texts: Sequence[str],
+    places: Sequence[str],
+) -> dict[str, Any]:
+    """The part ``classification`` of an evaluation, of a classifier that gives each text any number of labels.
+
+    Args:
+        predicted: N predictions.
+        right: the right labels of each text.
+        labels: all of them.
+        texts, places: of the N rows.
+    """
+    classes = np.array([[label in each for label in labels] for each in right]).reshape(len(right), len(labels))
+    probabilities = probability_matrix(predicted, labels)
+    figures = multi_label_figures(probabilities, classes, labels)
     return with_texts(figures, probabilities, classes, texts, places)
 
 

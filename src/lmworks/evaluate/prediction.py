@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+THRESHOLD = 0.5
+"""From this probability on a text has a label, where it may have several."""
 
 
 class Prediction(NamedTuple):
     """What a classifier says of a text.
 
     Attributes:
-        label: the likeliest label.
+        label: the likeliest label; of a classifier that gives a text any number of labels, all that are likely,
+            joined by commas.
         probabilities: label -> probability, of all labels.
         cut_tokens: tokens at the end of the text that were not read, since it is longer than the model's context.
     """
 
     label: str
     probabilities: dict[str, float]
+    cut_tokens: int = 0
+
+
+class PredictedValue(NamedTuple):
+    """What a regression says of a text.
+
+    Attributes:
+        value: in the unit of the training rows.
+        cut_tokens: as of a :class:`Prediction`.
+    """
+
+    value: float
     cut_tokens: int = 0
 
 
@@ -33,8 +49,8 @@ class Classifier(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """What it says of each text."""
+    def predict(self, texts: Sequence[Any]) -> Sequence[Prediction | PredictedValue]:
+        """What it says of each text; of each pair of texts, where it takes such."""
         ...
 
 
@@ -48,6 +64,22 @@ def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Predic
     return [
         Prediction(labels[best], dict(zip(labels, row, strict=True)))
         for best, row in zip(probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+    ]
+
+
+def several_labels(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+    """Predictions of a classifier that gives a text any number of labels: those of at least THRESHOLD.
+
+    Args:
+        probabilities: (N, C), each between 0 and 1.
+        labels: C names.
+    """
+    return [
+        Prediction(
+            ", ".join(label for label, share in zip(labels, row, strict=True) if share >= THRESHOLD),
+            dict(zip(labels, row, strict=True)),
+        )
+        for row in probabilities.tolist()
     ]
 
 

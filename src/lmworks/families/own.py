@@ -1,5 +1,6 @@
 """Models that only lmworks has, since ``transformers`` has no class for them: recurrent language models (RNN, GRU,
-LSTM) and convolutional encoders. Their config.json has our names of the fields, their tensors have PyTorch's names.
+LSTM), convolutional encoders, and a decoder whose positions may be sinusoidal, learned or rotary with nothing else
+changed. Their config.json has our names of the fields, their tensors have PyTorch's names (the decoder's, Llama's).
 """
 
 from __future__ import annotations
@@ -7,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lmworks.families.decoder import MLP, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout
+from lmworks.families.task_heads import HeadLayout, decoder_heads
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import linears
 from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
@@ -72,4 +74,43 @@ CONVOLUTIONAL = Family(
     _table,
     "model.",
     heads=CONVOLUTIONAL_HEADS,
+)
+
+TRANSFORMER_FIELDS: Fields = {
+    name: (name, NEEDED) for name in (*SIZES, "intermediate_size", "num_attention_heads", "positions")
+} | {
+    "num_key_value_heads": ("num_key_value_heads", None),
+    "head_dim": ("head_dim", None),
+    "norm_eps": ("norm_eps", 1e-5),
+    "tie_word_embeddings": ("tie_word_embeddings", True),
+    "embedding_scale": ("embedding_scale", 1.0),
+    "rope_theta": ("rope_theta", 10_000.0),
+    "initializer_range": ("initializer_range", 0.02),
+}
+
+
+def _read_transformer(keys: Keys) -> dict[str, Any]:
+    fields = keys.fields({name: entry for name, entry in TRANSFORMER_FIELDS.items() if name != "positions"})
+    return fields | {"positions": keys.need("positions")}
+
+
+def _write_transformer(config: ModelConfig) -> dict[str, Any]:
+    return keys_of(config, TRANSFORMER_FIELDS)
+
+
+def _transformer_table(config: ModelConfig) -> list[Row]:
+    rows = decoder_rows(config, (*QKV, OUTPUT, *MLP, *NORMS))
+    if config.positions == "learned":
+        rows.append(Rename("model.embed_positions.weight", "embed_positions.weight"))
+    return rows
+
+
+TRANSFORMER = Family(
+    "lmworks-transformer",
+    "TransformerLanguageModel",
+    _read_transformer,
+    _write_transformer,
+    _transformer_table,
+    "model.",
+    heads=decoder_heads("Transformer", has_spans=False),
 )

@@ -16,7 +16,7 @@ from lmworks.families.gemma import GEMMA2, GEMMA3
 from lmworks.families.gpt2 import GPT2
 from lmworks.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from lmworks.families.marian import MARIAN
-from lmworks.families.own import CONVOLUTIONAL, RECURRENT
+from lmworks.families.own import CONVOLUTIONAL, RECURRENT, TRANSFORMER
 from lmworks.families.phi3 import PHI3
 from lmworks.families.roberta import ROBERTA, XLM_ROBERTA
 from lmworks.families.starcoder2 import STARCODER2
@@ -25,7 +25,7 @@ from lmworks.families.t5 import T5
 DECODERS = (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, STARCODER2)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT)
 ENCODER_DECODERS = (BART, MARIAN, T5)
-OWN = (RECURRENT, CONVOLUTIONAL)  # which transformers does not have
+OWN = (RECURRENT, CONVOLUTIONAL, TRANSFORMER)  # which transformers does not have
 FAMILIES: dict[str, Family] = {family.name: family for family in (*DECODERS, *ENCODERS, *ENCODER_DECODERS, *OWN)}
 # Models that people will try and that read more than text.
 PICTURES = {"gemma3": "gemma3_text", "gemma3n": "gemma3_text", "phi3_v": "phi3", "phi4_multimodal": "phi3"}

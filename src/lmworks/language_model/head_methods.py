@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmworks.base.errors import as_list, check_type
-from lmworks.evaluate.prediction import Prediction
+from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, Tagged
 from lmworks.generate.sampling import Rules
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
@@ -45,21 +45,32 @@ class HeadMethods(ABC):
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
         return next((labels_of(head) for head in heads if head is not None), [])
 
-    def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """The label of each text with all probabilities, of a model with a head that classifies texts.
+    def predict(
+        self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]
+    ) -> list[Prediction] | list[PredictedValue]:
+        """The label of each text with all probabilities, of a model with a head for texts; of a regression its value.
 
         Args:
-            texts: a list of texts; where the run's text is built from several columns, of dictionaries of these.
+            texts: a list of texts as the head reads them; of pairs of texts; or of dictionaries: the columns that the
+                run's text is built from, or ``text`` and ``text_pair``.
 
         Raises:
             InputError: it has no such head.
         """
-        listed = as_list(texts, (str, Mapping), "texts", TEXTS_HINT)
-        form = self.input_format
-        filled = [form.fill_text(text) if form is not None and form.kind == "class" else str(text) for text in listed]
+        listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
         start = self.rules.decoder_start_token_id
-        texts_of_one = [(text,) for text in filled]
-        return classify(self.network, self.tokenizer, start, texts_of_one, self.source)
+        return classify(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
+
+    def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+        """The one or two texts of an input."""
+        if isinstance(text, str):
+            return [text]
+        if not isinstance(text, Mapping):
+            return list(text)
+        if "text" in text:
+            return [str(text[name]) for name in ("text", "text_pair") if name in text]
+        form = self.input_format
+        return [form.fill_text(text) if form is not None else str(text)]
 
     def answer_question(self, question: str, context: str) -> SpanAnswer:
         """The span of a context that answers a question, of a model with a head for spans."""

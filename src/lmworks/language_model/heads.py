@@ -9,7 +9,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.outputs import head_logits, probabilities
-from lmworks.evaluate.prediction import Prediction, predictions
+from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, several_labels
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
 from lmworks.model.task_heads import SEQUENCE, labels_of
@@ -22,8 +22,8 @@ Texts = Sequence[Sequence[str]]
 
 def classify(
     network: Transformer, tokenizer: Tokenizer, decoder_start: int | None, texts: Texts, source: str
-) -> list[Prediction]:
-    """The label of each text, or of each pair of texts, with all probabilities.
+) -> list[Prediction] | list[PredictedValue]:
+    """The label of each text, or of each pair of texts, with all probabilities; its value, of a regression.
 
     Args:
         network: with a head that classifies texts.
@@ -44,10 +44,13 @@ def classify(
     examples = encode(tokenizer, inputs, head, texts)
     of_head = [logits[0] for logits in head_logits(network, examples, head.name)]
     rows = np.stack(of_head) if of_head else np.zeros((0, head.size), dtype=np.float32)
-    listed = predictions(probabilities(rows, head), labels_of(head))
+    if head.problem == "regression":
+        values = zip(rows[:, 0].tolist(), examples, strict=True)
+        return [PredictedValue(value, example.dropped) for value, example in values]
+    named = several_labels if head.problem == "multi_label" else predictions
+    listed = named(probabilities(rows, head), labels_of(head))
     return [
-        prediction._replace(cut_tokens=example.dropped) if example.dropped else prediction
-        for prediction, example in zip(listed, examples, strict=True)
+        prediction._replace(cut_tokens=example.dropped) for prediction, example in zip(listed, examples, strict=True)
     ]
 
 

@@ -211,7 +211,8 @@ def _input_format(setup: Setup) -> InputFormat:
 
 def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
     if setup.has_new_head:
-        figures = setup.task.untrained_figures(setup.train.items, setup.held_out.items)
+        rows = setup.held_out.items
+        figures = setup.task.untrained_figures(setup.train.items, rows) if rows else {}
         return _write_evaluation(run, "before", 0, figures, [])
     cached = setup.cached_evaluation
     if cached is not None and cached.results is not None:

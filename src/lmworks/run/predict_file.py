@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
@@ -13,15 +15,17 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import build, merge
-from lmworks.evaluate.classification import evaluate_predictions
-from lmworks.evaluate.prediction import Classifier, Prediction
+from lmworks.evaluate.classification import evaluate_predictions, evaluate_several
+from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
+from lmworks.evaluate.regression import regression_figures
 from lmworks.text import corpus, formats
 from lmworks.text.row_files import write_rows
-from lmworks.text.rows import BadRows, DataSettings, Table, option
+from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
 
 PREDICTION, PROBABILITY = "prediction", "probability"
 """Columns that are added to the rows; ``probability_LABEL`` too."""
-KEPT = ("columns", "text", "header", "delimiter", "quotes")
+KINDS = ("text", "labels", "multi_labels", "values", "text_pairs", "pair_labels", "pair_values")
+KEPT = ("columns", "text", "header", "delimiter", "quotes", "label_separator")
 """Settings of a run's data that hold for the rows to predict too."""
 
 
@@ -30,16 +34,18 @@ class Predictions:
     """What a classifier says of the rows of a table.
 
     Attributes:
-        table: rows of kind labels or text.
+        table: rows of one of KINDS.
         predicted: a prediction for each row.
-        right: the right label of each row; empty without labels.
+        right: the right answer of each row, for a person; empty without one.
         classification: the part ``classification`` of an evaluation (evaluate/classification); None without labels.
+        regression: the part ``regression`` (evaluate/regression); None without values.
     """
 
     table: Table
-    predicted: list[Prediction]
+    predicted: Sequence[Prediction | PredictedValue]
     right: list[str]
-    classification: dict[str, Any] | None
+    classification: dict[str, Any] | None = None
+    regression: dict[str, Any] | None = None
 
 
 def settings_for(model: str | Path, source: str, given: Mapping[str, Any]) -> DataSettings:
@@ -103,7 +109,7 @@ def _columns(path: Path, values: dict[str, Any]) -> list[str]:
 def predict_rows(
     model: Classifier, source: Any, settings: DataSettings, names: Mapping[str, str] | None = None
 ) -> Predictions:
-    """Predict the label of each row.
+    """Predict the label, or the value, of each row.
 
     Args:
         model: a classifier.
@@ -115,37 +121,72 @@ def predict_rows(
         InputError: the rows cannot be read or have no texts, or a row has a label that the classifier does not know.
     """
     table = corpus.read(source, settings)
-    if table.kind not in ("labels", "text"):
+    if table.kind not in KINDS:
         hint = f"name the column of the texts: {option('columns', {'text': 'COLUMN'})}"
         raise InputError(f"rows of kind {table.kind} have no text to classify", table.name, hint)
-    texts = [row.values["text"] for row in table.rows]
-    if table.kind == "text":
-        return Predictions(table, model.predict(texts), [], None)
+    texts = [_texts_of(row) for row in table.rows]
+    inputs = [parts[0] if len(parts) == 1 else parts for parts in texts]
+    if table.kind in ("text", "text_pairs"):
+        return Predictions(table, model.predict(inputs), [])
+    if table.kind in ("values", "pair_values"):
+        values = np.array([row.values["value"] for row in table.rows])
+        rated = [each for each in model.predict(inputs) if isinstance(each, PredictedValue)]
+        if len(rated) < len(inputs):
+            raise InputError("the model gives labels, and these rows have values", table.name, "give rows with labels")
+        figures = regression_figures(np.array([each.value for each in rated]), values)
+        return Predictions(table, rated, [f"{value:g}" for value in values], regression=figures)
     known = list(model.labels)
-    right = [(names or {}).get(row.values["label"], row.values["label"]) for row in table.rows]
-    for label, row in zip(right, table.rows, strict=True):
+    right = [_labels_of(row, names or {}, known) for row in table.rows]
+    predicted = [each for each in model.predict(inputs) if isinstance(each, Prediction)]
+    if len(predicted) < len(inputs):
+        raise InputError("the model gives values, and these rows have labels", table.name, "give rows with values")
+    places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
+    if table.kind == "multi_labels":
+        part = evaluate_several(predicted, right, known, shown, places)
+        return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
+    single = [labels[0] for labels in right]
+    return Predictions(table, predicted, single, evaluate_predictions(predicted, single, known, shown, places))
+
+
+def _texts_of(row: Row) -> list[str]:
+    """The text of a row, or its two texts."""
+    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
+
+
+def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list[str]:
+    """The right labels of a row by the classifier's names.
+
+    Raises:
+        InputError: it does not know one of them.
+    """
+    labels = [names.get(label, label) for label in row.values.get("labels", [row.values.get("label")])]
+    for label in labels:
         if label not in known:
             hint = f"labels are {list_names(known)}; name it as one of them, {option('label_names', {label: known[0]})}"
             raise InputError(f"label {label!r} is not one that the classifier knows", row.place, hint)
-    predicted = model.predict(texts)
-    places = [row.place for row in table.rows]
-    return Predictions(table, predicted, right, evaluate_predictions(predicted, right, known, texts, places))
+    return labels
 
 
 def write(predictions: Predictions, source: Any, settings: DataSettings, out: str | Path) -> Path:
-    """Write the rows with their predictions: all columns of the source, the label, its probability, and that of each
-    label.
+    """Write the rows with their predictions: all columns of the source; the label and the probability of each label,
+    or the value.
 
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
     originals = originals_of(source, settings)
-    rows = []
-    for row, prediction in zip(predictions.table.rows, predictions.predicted, strict=True):
-        added = {PREDICTION: prediction.label, PROBABILITY: prediction.probabilities[prediction.label]}
-        added |= {f"{PROBABILITY}_{label}": value for label, value in prediction.probabilities.items()}
-        rows.append({**originals.get(row.place, row.values), **added})
-    return write_rows(out, rows)
+    pairs = zip(predictions.table.rows, predictions.predicted, strict=True)
+    return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(each)} for row, each in pairs])
+
+
+def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
+    """The columns that are added to a row."""
+    if isinstance(predicted, PredictedValue):
+        return {PREDICTION: predicted.value}
+    added: dict[str, Any] = {PREDICTION: predicted.label}
+    if predicted.label in predicted.probabilities:
+        added[PROBABILITY] = predicted.probabilities[predicted.label]
+    return added | {f"{PROBABILITY}_{label}": value for label, value in predicted.probabilities.items()}
 
 
 def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:

@@ -121,7 +121,7 @@ def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overr
                 raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
     recipe.method = recipe.method or (METHOD_OF_NEW if recipe.is_new else METHOD_OF_OPENED)
     tasks.check_settings(recipe.task)
-    if recipe.train.learning_rate is None:
+    if recipe.train.learning_rate is None and recipe.is_new:  # of an opened one it depends on the task: run/setup
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)
     return recipe
 

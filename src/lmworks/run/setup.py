@@ -94,6 +94,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     model = source.open(recipe.task, train_rows)
     request = task_class.head_request(table)
     has_new_head = request is not None and give_head(model, request, recipe.train.seed)
+    if recipe.train.learning_rate is None:
+        recipe.train.learning_rate = method.default_learning_rate(recipe.is_new, has_new_head)
     task = task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
     examples = _training_examples(task, train_rows, table, recipe)
     held_out = _held_out_examples(task, held_out_rows, recipe)

@@ -1,37 +1,35 @@
-"""Sequence classification: a head on any backbone gives a text one of its labels."""
+"""Sequence classification: a head on any backbone gives a text, or a pair of texts, one label or any number of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmworks.base.figures import count_of, list_names
 from lmworks.data.batch import Example
-from lmworks.data.documents import ROWS_AT_ONCE
-from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
-from lmworks.language_model.head_inputs import HeadInputs
+from lmworks.data.examples import Examples
+from lmworks.model.config import ProblemType
 from lmworks.model.task_heads import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
-from lmworks.tasks.with_head import HeadTask
+from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
-FEWEST_EXAMPLES = 5  # of a class; of fewer, hardly any is held out
+FEWEST_EXAMPLES = 5  # of a label; of fewer, hardly any row is held out
 
 
-class Classify(HeadTask):
-    """Rows of text and label."""
+class Classify(TextHeadTask):
+    """Rows of one text or two, with a label or a list of labels."""
 
     name = "classify"
     learns = "the label of a text"
-    kinds = ("labels",)
-    default_for = ("labels",)
+    kinds = ("labels", "pair_labels", "multi_labels")
+    default_for = ("labels", "pair_labels", "multi_labels")
     input_kind = "class"
     head_name = SEQUENCE
     figures = (*CLASSIFICATION, LABEL_LOSS)
@@ -39,35 +37,22 @@ class Classify(HeadTask):
     @classmethod
     def head_request(cls, table: Table) -> HeadRequest:
         """A head with the table's labels."""
-        return HeadRequest(SEQUENCE, len(table.labels), "single_label", tuple(table.labels))
+        problem: ProblemType = "multi_label" if table.kind == "multi_labels" else "single_label"
+        return HeadRequest(SEQUENCE, len(table.labels), problem, tuple(table.labels))
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example; texts that are longer than the context are cut, left out or refused (data.on_long)."""
-        inputs, report = self.inputs(settings, context), start_report(table, "classify")
-        items: list[Example] = []
-        for begin in range(0, len(table), ROWS_AT_ONCE):
-            rows = table.rows[begin : begin + ROWS_AT_ONCE]
-            ids = self.tokenizer.encode_many([row.values["text"] for row in rows])
-            built = (self._example(row, part, inputs, settings, report) for row, part in zip(rows, ids, strict=True))
-            items += [example for example in built if example is not None]
-        count(items, report)
-        count_specials(table.rows, self.tokenizer, report)
-        self.count_labels(report, items)
-        note_rows(report, "without a token")
-        report.notes += _rare_labels(table)
-        return Examples(items, report, table.labels)
+        """A row, an example."""
+        examples = self.text_examples(table, settings, context)
+        examples.report.notes += _rare_labels(table)
+        return examples
 
-    def _example(
-        self, row: Row, ids: list[int], inputs: HeadInputs, settings: DataSettings, report: Report
-    ) -> Example | None:
-        example = inputs.example([ids], row.place)
-        if not len(example.ids):
-            count_without_loss(row, report)
-            return None
-        if example.dropped and not self.accepts_long(row, example, settings, report):
-            return None
-        labelled = inputs.labelled(example, self.head, self.class_of(row.values["label"], row.place))
-        return replace(labelled, origin=row.values["text"])
+    def label_of(self, row: Row) -> int | np.ndarray:
+        """The class of a row, or 1 for each of its labels and 0 for the others."""
+        if "labels" not in row.values:
+            return self.class_of(row.values["label"], row.place)
+        has = np.zeros(self.head.size)
+        has[[self.class_of(label, row.place) for label in row.values["labels"]]] = 1.0
+        return has
 
     def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
         """The part ``classification``: see evaluate/classification."""
@@ -77,33 +62,38 @@ class Classify(HeadTask):
         return self._figures(probabilities(np.concatenate(logits), self.head), examples)
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the shares of the labels in training give: the commonest label for every text."""
-        shares = np.bincount([_class_of(example) for example in training], minlength=self.head.size) / len(training)
-        return {"name": "commonest label", **self._figures(np.tile(shares, (len(examples), 1)), examples)}
+        """What the shares of the labels in training give: the same answer for every text."""
+        shares = self._labels(training).mean(axis=0)
+        name = "labels of most texts" if self.head.problem == "multi_label" else "commonest label"
+        return {"name": name, **self._figures(np.tile(shares, (len(examples), 1)), examples)}
+
+    def _labels(self, examples: Sequence[Example]) -> np.ndarray:
+        """(N, C) bool: the labels of each example."""
+        labels = np.concatenate([example.labels[SEQUENCE].classes for example in examples])
+        return labels > 0.5 if labels.ndim > 1 else labels[:, None] == np.arange(self.head.size)
 
     def _figures(self, rows: np.ndarray, examples: Sequence[Example]) -> dict[str, Any]:
-        from lmworks.evaluate.classification import single_label_figures, with_texts
+        from lmworks.evaluate.classification import multi_label_figures, single_label_figures, with_texts
 
-        classes = np.array([_class_of(example) for example in examples])
-        figures = single_label_figures(rows, classes, self.head.labels)
+        labels = self._labels(examples)
+        if self.head.problem == "multi_label":
+            figures = multi_label_figures(rows, labels, self.head.labels)
+        else:
+            labels = labels.argmax(axis=1)
+            figures = single_label_figures(rows, labels, self.head.labels)
         texts, places = [str(example.origin) for example in examples], [example.place for example in examples]
-        return {"classification": with_texts(figures, rows, classes, texts, places)}
+        return {"classification": with_texts(figures, rows, labels, texts, places)}
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
-        """The right label and the likeliest."""
-        return {
-            "reference": self.head.labels[_class_of(example)],
-            "answer": self.head.labels[int(logits[0].argmax())],
-        }
-
-
-def _class_of(example: Example) -> int:
-    return int(example.labels[SEQUENCE].classes[0])
+        """The right labels and the predicted ones."""
+        named, (right,) = np.array(self.head.labels, dtype=object), self._labels([example])
+        predicted = logits[0] > 0 if self.head.problem == "multi_label" else logits[0] == logits[0].max()
+        return {"reference": ", ".join(named[right]) or "none", "answer": ", ".join(named[predicted]) or "none"}
 
 
 def _rare_labels(table: Table) -> list[str]:
     """A note about labels of few rows: with so few, none may be held out, and little is learned of them."""
-    counts = Counter(row.values["label"] for row in table.rows)
+    counts = Counter(label for row in table.rows for label in row.values.get("labels", [row.values.get("label")]))
     rare = [f"{label} ({counts[label]})" for label in table.labels if 0 < counts[label] < FEWEST_EXAMPLES]
     if not rare:
         return []

@@ -134,6 +134,14 @@ QUESTIONS = tuple(
 """Figures of answers that are spans of a context (evaluate/question_answering)."""
 
 
+REGRESSION = (
+    Figure("pearson", "Pearson correlation", "regression", "pearson", better="higher"),
+    Figure("spearman", "Spearman correlation", "regression", "spearman", better="higher"),
+    Figure("squared_error", "Mean squared error", "regression", "squared_error", "row_errors", "row_weights"),
+)
+"""Figures of tasks that give a text a value (evaluate/regression)."""
+
+
 def of_head(name: str) -> Figure:
     """The accuracy of a classification head."""
     title = f"{name.replace('_', ' ').capitalize()}: accuracy"

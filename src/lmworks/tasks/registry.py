@@ -16,6 +16,7 @@ from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.masked import Masked
+from lmworks.tasks.regress import Regress
 from lmworks.tasks.seq2seq import SequenceToSequence
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
@@ -30,10 +31,11 @@ TASKS: dict[str, type[Task]] = {
         Causal,
         Instructions,
         Chat,
-        Classify,
         Tag,
         Extract,
-        Labels,
+        Labels,  # before Classify, of which a model with a chat template does not need the head
+        Classify,
+        Regress,
         Masked,
         Spans,
         Denoising,
@@ -46,6 +48,10 @@ _COLUMNS = {
     "text": "texts (--data.columns '{text: COLUMN}')",
     "completion": "prompts and completions (--data.columns '{prompt: COLUMN, completion: COLUMN}')",
     "pairs": "sources and targets (--data.columns '{source: COLUMN, target: COLUMN}')",
+    "pair_labels": "two texts and a label (--data.columns '{text: COLUMN, text_pair: COLUMN, label: COLUMN}')",
+    "multi_labels": "texts and lists of labels (--data.columns '{text: COLUMN, labels: COLUMN}')",
+    "values": "texts and values (--data.columns '{text: COLUMN, value: COLUMN}')",
+    "pair_values": "two texts and a value (--data.columns '{text: COLUMN, text_pair: COLUMN, value: COLUMN}')",
     "labels": "texts and labels (--data.columns '{text: COLUMN, label: COLUMN}')",
     "chat": "conversations (messages)",
     "tags": "words with tags (CoNLL, or --data.columns '{tokens: COLUMN, tags: COLUMN}')",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,15 +12,21 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.data.batch import Example
-from lmworks.data.examples import Report
+from lmworks.data.documents import ROWS_AT_ONCE
+from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
 from lmworks.tasks.task import Task
-from lmworks.text.rows import DataSettings, Row, option
+from lmworks.text.rows import DataSettings, Row, Table, option
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
+
+
+def texts_of(row: Row) -> list[str]:
+    """The text of a row, or its two texts."""
+    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
 
 
 class HeadTask(Task):
@@ -104,3 +111,45 @@ class HeadTask(Task):
     def count_labels(self, report: Report, items: Sequence[Example]) -> None:
         """Count the labels as what is learned."""
         report.loss_tokens = sum(labels.weight for example in items for labels in example.labels.values())
+
+
+class TextHeadTask(HeadTask):
+    """A head learns to answer one text, or a pair of texts, with one label."""
+
+    def text_examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """A row, an example: one text or two, and a label; texts that are longer than the context are cut, left out or
+        refused (data.on_long)."""
+        inputs, report = self.inputs(settings, context), start_report(table, self.name)
+        items: list[Example] = []
+        for begin in range(0, len(table), ROWS_AT_ONCE):
+            rows = table.rows[begin : begin + ROWS_AT_ONCE]
+            joined = [inputs.joined(texts_of(row)) for row in rows]
+            ids = iter(self.tokenizer.encode_many([text for texts in joined for text in texts]))
+            parts = [[next(ids) for _ in texts] for texts in joined]
+            built = (self._labelled(row, part, inputs, settings, report) for row, part in zip(rows, parts, strict=True))
+            items += [example for example in built if example is not None]
+        count(items, report)
+        count_specials(table.rows, self.tokenizer, report)
+        self.count_labels(report, items)
+        note_rows(report, "without a token")
+        return Examples(items, report, table.labels)
+
+    def _labelled(
+        self, row: Row, parts: Sequence[Sequence[int]], inputs: HeadInputs, settings: DataSettings, report: Report
+    ) -> Example | None:
+        """A row's example; None: it is left out, which the report counts."""
+        example = inputs.example(parts, row.place)
+        if not len(example.ids):
+            count_without_loss(row, report)
+            return None
+        if example.dropped and not self.accepts_long(row, example, settings, report):
+            return None
+        return replace(inputs.labelled(example, self.head, self.label_of(row)), origin=" · ".join(texts_of(row)))
+
+    @abstractmethod
+    def label_of(self, row: Row) -> int | np.ndarray:
+        """The label of a row as the head gives it: a class, or (C,) labels or values.
+
+        Raises:
+            InputError: the head does not know it.
+        """

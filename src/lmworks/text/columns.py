@@ -5,6 +5,7 @@ Knows no file and no token.
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ from lmworks.text.rows import DataSettings, Kind, Row, option
 
 TEXT = ("text", "content", "document", "body", "sentence", "sms", "review", "passage")
 LABEL = ("label", "class", "category", "sentiment", "target", "intent")
+FIRST_TEXT = ("premise", "sentence1", "sentence_1", "text1", "text_a", "question1", *TEXT)
+SECOND_TEXT = ("hypothesis", "sentence2", "sentence_2", "text2", "text_b", "question2", "text_pair")
+LABELS = ("labels",)
+VALUE = ("value", "score", "similarity", "similarity_score")
 MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output", "reply")
@@ -33,7 +38,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
     "pairs": ("source", "target"),
+    "pair_labels": ("text", "text_pair", "label"),
+    "pair_values": ("text", "text_pair", "value"),
     "labels": ("text", "label"),
+    "multi_labels": ("text", "labels"),
+    "values": ("text", "value"),
+    "text_pairs": ("text", "text_pair"),
     "text": ("text",),
     "tags": ("tokens", "tags"),
     "questions": ("question", "context", "answers", "answer_start"),  # see text/questions
@@ -100,9 +110,27 @@ def find_fields(available: list[str], column_settings: dict[str, str], settings:
         find("target", TARGET)
         find("negative", NEGATIVE)
     if settings.kind not in ("completion", "chat", "pairs"):
-        find("text", TEXT)
-        find("label", LABEL)
+        _find_labelled(find, fields, by_name, settings)
     return fields
+
+
+def _find_labelled(
+    find: Callable[[str, tuple[str, ...]], None],
+    fields: dict[str, str],
+    by_name: dict[str, str],
+    settings: DataSettings,
+) -> None:
+    """Find the fields of kinds with one text or two, and with a label, several or a value."""
+    of_pairs = settings.kind in (None, "pair_labels", "pair_values", "text_pairs")
+    if of_pairs and any(name in by_name for name in SECOND_TEXT):
+        find("text_pair", SECOND_TEXT)
+        find("text", FIRST_TEXT)
+    find("text", TEXT)
+    find("label", LABEL)
+    if "label" not in fields:
+        find("labels", LABELS)
+    if "text_pair" in fields and not {"label", "labels"} & set(fields):
+        find("value", VALUE)  # of one text it is named by the settings: a score beside a text may be anything
 
 
 def _has_sides(by_name: dict[str, str], column_settings: dict[str, str], settings: DataSettings) -> bool:
@@ -125,11 +153,44 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
         return "completion"
     if "source" in fields and "target" in fields:
         return "pairs"
+    paired = "text" in fields and "text_pair" in fields
+    if paired and "label" in fields:
+        return "pair_labels"
+    if paired and "value" in fields and _is_numeric(fields["value"], sample):
+        return "pair_values"
     if "text" in fields and "label" in fields:
         return "labels"
+    if "text" in fields and "labels" in fields and sample.has_value(fields["labels"], is_list_of_labels):
+        return "multi_labels"
+    if "text" in fields and "value" in fields and _is_numeric(fields["value"], sample):
+        return "values"
+    if paired:
+        return "text_pairs"
     if "text" in fields:
         return "text"
     return None
+
+
+def _is_numeric(column: str, sample: Sample) -> bool:
+    """Whether a column holds numbers alone."""
+    given = [row.values.get(column) for row in sample.rows if row.values.get(column) is not None]
+    return bool(given) and all(number_of(value) is not None for value in given)
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, or a text that is one; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_list_of_labels(value: object) -> bool:
+    """Whether a value is a list of texts or numbers, or empty."""
+    return isinstance(value, list) and all(isinstance(entry, str | int | float) for entry in value)
 
 
 def is_tagged(fields: dict[str, str], sample: Sample) -> bool:

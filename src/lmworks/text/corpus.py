@@ -77,12 +77,12 @@ def read(source: Any, settings: DataSettings | None = None) -> Table:
     labels: list[str] = []
     if shape.kind == "tags":
         rows, labels = with_labels(rows, notes)
-    if shape.kind == "labels":
+    if shape.kind in ("labels", "pair_labels", "multi_labels"):
         rows, labels = _with_labels(rows, shape.labels, notes)
         if settings.limit is None and (unused_names := shape.labels.unused()):
             fault = f"no row has the labels {list_names(unused_names)}, for which names are given"
             raise InputError(fault, "data.label_names", f"leave them out; the labels are {list_names(labels)}")
-        if are_nearly_unique(len(labels), len(rows)):
+        if shape.kind == "labels" and are_nearly_unique(len(labels), len(rows)):
             raise _own_labels(rows, labels, shape, settings, name)
     return Table(name, shape.kind, rows, shape.columns, notes, bad.reasons, labels)
 
@@ -116,15 +116,19 @@ def _with_labels(rows: list[Row], names: LabelNames, notes: list[str]) -> tuple[
     """Rows with one name for each label, and the labels, sorted."""
     merged = names.merged()
     if merged:
-        rows = [
-            replace(row, values={**row.values, "label": merged.get(row.values["label"], row.values["label"])})
-            for row in rows
-        ]
-    labels = sorted({row.values["label"] for row in rows})
+        rows = [replace(row, values=_merged(row.values, merged)) for row in rows]
+    labels = sorted({label for row in rows for label in row.values.get("labels", [row.values.get("label")])})
     notes += [f"{count_of(len(labels), 'label')}: {list_names(labels)}", *names.notes()]
     if len(labels) == 1:
         notes.append("every row has the same label, so that there is nothing to learn: add rows with other labels")
     return rows, labels
+
+
+def _merged(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The fields of a row with one name for each label."""
+    if "labels" in values:
+        return {**values, "labels": list(dict.fromkeys(names.get(label, label) for label in values["labels"]))}
+    return {**values, "label": names.get(values["label"], values["label"])}
 
 
 def _own_labels(

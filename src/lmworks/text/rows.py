@@ -14,7 +14,20 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import write_yaml
 from lmworks.base.settings import Settings
 
-Kind = Literal["text", "labels", "completion", "pairs", "chat", "questions", "tags"]
+Kind = Literal[
+    "text",
+    "labels",
+    "multi_labels",
+    "pair_labels",
+    "values",
+    "pair_values",
+    "text_pairs",
+    "completion",
+    "pairs",
+    "chat",
+    "questions",
+    "tags",
+]
 Format = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "conll"]
 
 
@@ -38,6 +51,12 @@ class DataSettings(Settings):
     text: str | None = Field(None, description='Text made of columns, e.g. "{title}\\n{body}".')
     prompt: str | None = Field(None, description='Prompt made of columns, e.g. "Question: {question}\\nAnswer:".')
     completion: str | None = Field(None, description='Completion made of columns, e.g. " {answer}".')
+    label_separator: str | None = Field(
+        None, min_length=1, description="Between several labels in one field, e.g. |: texts have any number of labels."
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="Smallest and largest value of a regression, e.g. [0, 5]: others are bad rows."
+    )
     label_names: dict[str, str] = Field(default_factory=dict, description="Names of labels, e.g. {'0': no, '1': yes}.")
     header: bool = Field(True, description="Whether the first line of a CSV or TSV names the columns.")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="Default: comma for CSV, tab for TSV.")
@@ -73,10 +92,11 @@ class Row:
     """One row: its fields under our names, its place, and the key of the group that it is split with.
 
     Attributes:
-        values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``prompt``, ``completion``;
-            ``source``, ``target`` (and ``references``, where the row has several targets, and ``negatives``, where it
-            has texts that do not belong to the source); ``messages``; ``question``, ``context``, ``answers``
-            (text/questions); ``tokens``, ``tags``, ``text``, ``starts`` (text/tagged_rows).
+        values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``text``, ``labels`` (a
+            list); ``text``, ``value`` (a number); with ``text_pair`` where a row has two texts; ``prompt``,
+            ``completion``; ``source``, ``target`` (and ``references``, where the row has several targets, and
+            ``negatives``, where it has texts that do not belong to the source); ``messages``; ``question``,
+            ``context``, ``answers`` (text/questions); ``tokens``, ``tags``, ``text``, ``starts`` (text/tagged_rows).
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.
@@ -94,12 +114,12 @@ class Table:
 
     Attributes:
         name: the source.
-        kind: text, labels, completion, pairs, chat, questions or tags.
+        kind: one of Kind.
         rows: the usable rows.
         columns: our field -> the column or pattern it is built from.
         notes: how the kind was recognised, unused columns ...
         skipped: place and reason of each row left out.
-        labels: kinds labels and tags: every label of the source, sorted; both sides of a split know them all.
+        labels: of kinds with labels: every label of the source, sorted; both sides of a split know them all.
     """
 
     name: str

@@ -18,9 +18,11 @@ from lmworks.text.columns import (
     check_patterns,
     fill,
     find_fields,
+    is_list_of_labels,
     is_list_of_objects,
     kind_of,
     names_in,
+    number_of,
     recognition_error,
 )
 from lmworks.text.labels import LabelNames
@@ -47,12 +49,12 @@ class Shape:
     """How raw rows become rows of a kind.
 
     Attributes:
-        kind: text, labels, completion, pairs, chat or tags.
+        kind: of the rows.
         columns: our field -> the column or pattern it is built from.
         used: columns of the source that are read.
         notes: how this was decided.
         build: raw values -> our values; raises BadRow.
-        labels: kind labels: how each label is written.
+        labels: how each label is written, of kinds with labels.
         key: our field by which rows are divided: those of one value fall on the same side; empty: by their content.
         first_places: column -> place of the first row where it holds something.
         unused_keys: kind chat: keys of messages that nothing reads.
@@ -93,7 +95,12 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
         return _questions(found, sample, settings, name)
     fields = find_fields(list(sample.first_places), column_settings, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}
+    if (column := columns.get("label")) is not None and _has_several(column, sample, settings):
+        del columns["label"]  # several labels a row
+        columns["labels"] = column
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
+    if settings.kind is None and settings.label_separator is not None and {"text", "labels"} <= {*columns, *patterns}:
+        kind = "multi_labels"
     if kind is None and {"source", "target"} & set(column_settings):
         kind = "pairs"  # the settings name one side; the error names the other
     if kind == "tags" and {"entities", "tokens"} & set(columns):
@@ -135,17 +142,27 @@ def _shape(
         notes.append("sources that are lists of texts are joined by spaces")
     if kind == "pairs" and sample.has_value(read["target"], _is_texts):
         notes.append("of targets that are lists of texts the first is learned; all are kept as references")
-    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first_places)
+    # rows that share their first text stay together: a premise with another hypothesis would tell its label
+    key = "text" if kind in ("pair_labels", "pair_values") else ""
+    shape = Shape(kind, sources, used, notes, LabelNames(settings.label_names), sample.first_places, key=key)
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
         if kind == "chat":
             return {"messages": _messages(values, read["messages"], shape.unused_keys)}
         if kind == "pairs":
             return _pair(values, read["source"], read["target"]) | _negatives(values, read.get("negative"))
-        return _build(read, wanted, values, shape.labels)
+        return _build(read, wanted, values, shape.labels, settings)
 
     shape.build = build
     return shape
+
+
+def _has_several(column: str, sample: Sample, settings: DataSettings) -> bool:
+    """Whether a column of labels holds any number of them."""
+    if settings.kind is not None:
+        return settings.kind == "multi_labels"
+    given = [row.values[column] for row in sample.rows if row.values.get(column) is not None]
+    return settings.label_separator is not None or (bool(given) and all(map(is_list_of_labels, given)))
 
 
 def _note(kind: str, by_settings: bool, sources: dict[str, str]) -> str:
@@ -242,11 +259,18 @@ def is_ambiguous(shape: Shape, sample: Sequence[Row], late: dict[str, str], sett
     return kind_of(fields, everything) != shape.kind and not _is_conversation(fields, everything)
 
 
+NO_TEXTS = ("label", "labels", "value", "context")  # fields that are read in ways of their own
+
+
 def _build(
-    columns: dict[str, str], patterns: dict[str, str], values: dict[str, Any], labels: LabelNames
+    columns: dict[str, str],
+    patterns: dict[str, str],
+    values: dict[str, Any],
+    labels: LabelNames,
+    settings: DataSettings,
 ) -> dict[str, Any]:
-    """The fields of a row of kind text, labels or completion."""
-    row = {field: _text(values, column) for field, column in columns.items() if field not in ("label", "context")}
+    """The fields of a row of kind text or completion, or of a kind with labels or values."""
+    row: dict[str, Any] = {field: _text(values, column) for field, column in columns.items() if field not in NO_TEXTS}
     for field_name, pattern in patterns.items():
         used = names_in(pattern)
         absent = next((column for column in used if values.get(column) is None), None)
@@ -267,7 +291,37 @@ def _build(
                 raise BadRow(f"field {column!r} is missing", hint, column)
             raise BadRow(f"field {column!r} holds no label", "give every row a label")
         row["label"] = _checked(name, f"field {column!r}")
+    if "labels" in columns:
+        row["labels"] = _labels(values, columns["labels"], labels, settings.label_separator)
+    if "value" in columns:
+        row["value"] = _value(values, columns["value"], settings.value_range)
     return row
+
+
+def _labels(values: dict[str, Any], column: str, labels: LabelNames, separator: str | None) -> list[str]:
+    """The labels of a row, each once; a row may have none."""
+    value = _present(values, column)
+    if isinstance(value, str) and separator is not None:
+        value = [part for part in value.split(separator) if part.strip()]
+    if not is_list_of_labels(value):
+        hint = "write a list of labels, or say what stands between them: --data.label_separator '|'"
+        raise BadRow(f"field {column!r} is a {type(value).__name__}, not a list of labels", hint)
+    names = [labels.name(label) for label in value]
+    if None in names:
+        raise BadRow(f"field {column!r} holds an empty label", "leave it out of the list")
+    return [_checked(name, f"field {column!r}") for name in dict.fromkeys(names) if name is not None]
+
+
+def _value(values: dict[str, Any], column: str, limits: tuple[float, float] | None) -> float:
+    """The value of a row, a finite number within the limits."""
+    value = _present(values, column)
+    number = number_of(value)
+    if number is None:
+        raise BadRow(f"field {column!r} is {value!r}, not a number", "give every row a number in this field")
+    if limits is not None and not limits[0] <= number <= limits[1]:
+        low, high = limits
+        raise BadRow(f"field {column!r} is {number:g}, outside {low:g} to {high:g}", "correct it, or the value_range")
+    return number
 
 
 def _present(values: dict[str, Any], column: str) -> Any:

@@ -24,6 +24,7 @@ FAMILY_STYLES: dict[str, Style] = {
     "xlm-roberta": "roberta",
     "lmworks-recurrent": "gpt2",
     "lmworks-convolutional": "bert",
+    "lmworks-transformer": "gpt2",
 }
 """Families whose special tokens are another style's; the other families have a style of their own name."""
 

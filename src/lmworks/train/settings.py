@@ -30,6 +30,10 @@ class OptimizerSettings(Settings):
         gt=0,
         description="Peak rate. None: the method's own: "
         + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
+        + "; with a new head "
+        + ", ".join(
+            f"{name} {method.head_learning_rate:g}" for name, method in METHODS.items() if method.head_learning_rate
+        )
         + f"; from scratch {default('new').pretraining_learning_rate:g}.",
     )
     find_learning_rate: bool = Field(

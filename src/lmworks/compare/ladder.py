@@ -1,0 +1,257 @@
+"""A ladder of models from the simplest to the newest on one text or one labelled file, within a budget of time.
+
+Every rung is an ordinary run in a folder of its own. ladder.json is written after each, so that a killed ladder goes on
+where it was: finished rungs are not run again, and the run that was killed is resumed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmworks.base.errors import InputError
+from lmworks.base.figures import duration, number
+from lmworks.base.files import make_folder
+from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.base.settings import merge
+from lmworks.compare import ladder_page, pacing
+from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
+from lmworks.compare.pacing import FEWEST_STEPS, Pace
+from lmworks.compare.rungs import LADDERS, Rung
+from lmworks.run import api
+from lmworks.run.result import Run, Say, silent
+from lmworks.text import corpus
+
+FEWEST_SECONDS = 1.0
+"""Of a share of the budget; with less, not even a few steps are tried."""
+GROWTH = 3.0
+"""A rung of counts takes at most so many times the seconds of the one before it."""
+
+
+class Contest(Protocol):
+    """What all rungs of one task share: data, how a rung is trained, and how it is measured.
+
+    Attributes:
+        notes: of the data.
+        prompt: what language models continue.
+    """
+
+    notes: list[str]
+    prompt: str
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """What is compared."""
+        ...
+
+    def groups(self, rung: Rung) -> dict[str, Any]:
+        """Settings of a rung's recipe that serve the ladder."""
+        ...
+
+    def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
+        """Train a rung in a new folder."""
+        ...
+
+    def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
+        """The step with the figures of a rung that is trained; a rung that is not trained may take these seconds."""
+        ...
+
+
+def climb(settings: LadderSettings, out: str | Path, say: Say | None = None) -> State:
+    """Begin a ladder in a new folder.
+
+    Args:
+        settings: of the ladder; not changed.
+        out: its folder.
+        say: called with each line of progress.
+
+    Raises:
+        InputError: the data or a setting cannot be used, or the folder holds something.
+    """
+    folder = Path(out)
+    if is_ladder(folder):
+        raise InputError("is a ladder already", str(folder), f"go on with it: lmworks ladder --out {folder}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("is there already and not empty", str(folder), "choose another --out")
+    task = settings.task
+    if task == "auto":
+        task = "classify" if corpus.read(settings.source, settings.data).kind == "labels" else "language"
+    settings = settings.model_copy(update={"task": task}, deep=True)
+    settings.check_names(task)
+    steps = [
+        Step(rung.name, rung.title, f"{number}-{rung.name}")
+        for number, rung in enumerate(LADDERS[task], 1)
+        if not settings.only or rung.name in settings.only
+    ]
+    make_folder(folder)
+    return _Climb(folder, State(settings, steps), say or silent).go()
+
+
+def go_on(folder: str | Path, say: Say | None = None) -> State:
+    """Go on with a ladder that was killed or stopped; of a finished one, its figures.
+
+    Raises:
+        InputError: there is none.
+    """
+    state = State.read(Path(folder))
+    return _Climb(Path(folder), state, say or silent).go()
+
+
+class _Climb:
+    """One session of a ladder."""
+
+    def __init__(self, folder: Path, state: State, say: Say) -> None:
+        self.folder, self.state, self.say = folder, state, say
+        self.began, self.before = time.monotonic(), state.seconds
+        self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
+        self.pace, self.trial_seconds = Pace(), FEWEST_SECONDS
+        self.contest: Contest
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all sessions so far."""
+        return self.before + time.monotonic() - self.began
+
+    def go(self) -> State:
+        """Climb the rungs that are open."""
+        state = self.state
+        if all(step.state != "open" for step in state.steps):
+            self._write()
+            return state
+        self._add_killed_seconds()
+        self.contest = self._contest()
+        state.compared, state.prompt = self.contest.compared, self.contest.prompt
+        state.notes = state.notes or self.contest.notes
+        self._write()
+        for place, step in enumerate(state.steps):
+            if step.state == "open":
+                self.say(f"rung {place + 1} of {len(state.steps)}: {step.title}")
+                state.steps[place] = self._climb_one(place, step)
+                self._write()
+                self.say(_result(state.steps[place]))
+        self._write()
+        return state
+
+    def _contest(self) -> Contest:
+        if self.state.settings.task == "language":
+            from lmworks.compare.language import LanguageLadder
+
+            return LanguageLadder(self.folder, self.state.settings)
+        from lmworks.compare.classify import ClassifyLadder
+
+        return ClassifyLadder(self.folder, self.state.settings)
+
+    def _climb_one(self, place: int, step: Step) -> Step:
+        """A rung, done or left out."""
+        began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
+        trial = None
+        try:
+            if rung.kind in ("counted", "trained"):
+                reason, trial = self._train(place, rung, folder)
+                if reason:
+                    return self._left_out(step, reason, began)
+            step = self.contest.measure(rung, step, folder, self.say, self._share(place))
+        except InputError as error:
+            return self._left_out(step, f"{error.place}: {error.fault}" if error.place else error.fault, began)
+        if step.state != "open":
+            return step
+        seconds = step.seconds + time.monotonic() - began
+        taken = [float(e["seconds"]) for e in RunFolder(folder).events("step")] if (folder / JOURNAL).is_file() else []
+        if trial is not None and taken:
+            self.pace.learn(trial[0], folder, time.monotonic() - trial[1])
+        return replace(step, state="done", seconds=seconds, training_seconds=sum(taken) or step.training_seconds)
+
+    def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[pacing.Trial, float] | None]:
+        """Train a rung. Gives why it cannot be trained; of a network, its trial, and when its run began."""
+        if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
+            self._finish(api.resume(folder, self.say))
+            return "", None
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+        groups = merge(merge(rung.settings, self.contest.groups(rung)), self.state.settings.rung.get(rung.name, {}))
+        if rung.kind == "counted":
+            if reason := self._too_slow(place):
+                return reason, None
+            self._finish(self.contest.start(rung, folder, **groups))
+            return "", None
+        share, began = self._share(place), time.monotonic()
+
+        def start(out: Path, training: dict[str, Any]) -> Run:
+            return self.contest.start(rung, out, **merge({"train": training}, groups))
+
+        if share < self.trial_seconds:
+            tried = f"a trial of a few steps takes {duration(self.trial_seconds)}"
+            return f"its share of the budget is {duration(max(0.0, share))}, and {tried}", None
+        trial = pacing.measure(start, self.folder / "trial")
+        took = time.monotonic() - began
+        self.trial_seconds = took if self.trial_seconds == FEWEST_SECONDS else min(took, self.trial_seconds)
+        left = share - (time.monotonic() - began)
+        steps = self.pace.steps(trial, left)
+        if steps < FEWEST_STEPS:
+            return (
+                f"its share of the budget, {duration(share)}, buys {max(0, steps)} steps of {duration(trial.step)} "
+                f"beside {duration(trial.overhead)} for the rest; the fewest are {FEWEST_STEPS}"
+            ), None
+        steps = min(steps, max(FEWEST_STEPS, round(rung.most_epochs * trial.steps_per_epoch)))
+        self._write()
+        began = time.monotonic()
+        self.say(f"  {steps:,} steps of {duration(trial.step)}, in a share of {duration(share)}")
+        self._finish(start(folder, pacing.training(steps)))
+        return "", (trial, began)
+
+    def _share(self, place: int) -> float:
+        """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""
+        filling = [step for step in self.state.steps[place:] if self.rungs[step.name].kind in ("trained", "prompted")]
+        return (self.state.settings.budget - self.spent) / max(1, len(filling))
+
+    def _too_slow(self, place: int) -> str:
+        """Why a rung of counts is left out: judged by the one before it."""
+        left = self.state.settings.budget - self.spent
+        earlier = [step.seconds for step in self.state.steps[:place] if self.rungs[step.name].kind == "counted"]
+        expected = GROWTH * earlier[-1] if earlier else 0.0
+        if left <= 0 or expected > left:
+            return f"{duration(max(0.0, left))} of the budget are left, and it may take {duration(expected)}"
+        return ""
+
+    def _left_out(self, step: Step, reason: str, began: float) -> Step:
+        return replace(step, state="left out", reason=reason, seconds=time.monotonic() - began)
+
+    @staticmethod
+    def _finish(run: Run) -> None:
+        if run.stopped == "interrupted":
+            raise KeyboardInterrupt
+
+    def _add_killed_seconds(self) -> None:
+        """Count what killed sessions spent on the run that they left unfinished."""
+        for step in self.state.steps:
+            folder = self.folder / step.folder
+            if step.state == "open" and (folder / JOURNAL).is_file():
+                more = _seconds_alive(RunFolder(folder)) - step.killed_seconds
+                step.killed_seconds += more
+                step.seconds += more
+                self.before += more
+
+    def _write(self) -> None:
+        self.state.seconds = self.spent
+        self.state.write(self.folder)
+        ladder_page.write(self.folder, self.state)
+
+
+def _seconds_alive(run: RunFolder) -> float:
+    """The seconds of all sessions of a run, by the times of its events; the time between sessions does not count."""
+    total, first, last = 0.0, 0.0, 0.0
+    for event in run.events():
+        now = float(event.get("time", last))
+        if event["event"] in ("start", "resume") or not first:
+            total, first = total + last - first, now
+        last = now
+    return total + last - first
+
+
+def _result(step: Step) -> str:
+    if step.state == "left out":
+        return f"  left out: {step.reason}"
+    ends = f" ({number(step.interval[0])} … {number(step.interval[1])})" if step.interval else ""
+    return f"  {number(step.value)}{ends} in {duration(step.seconds)}"

@@ -1,0 +1,98 @@
+"""A ladder as one HTML file: its table, bars with their intervals, a sample of each rung; no network, no other file."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from lmworks.base.figures import interval, number
+from lmworks.base.files import atomic_write
+from lmworks.compare import ladder_report
+from lmworks.compare.ladder_settings import State, Step
+from lmworks.reports.markup import prose, table, text
+
+HTML = "ladder.html"
+WIDTH, ROW, LEFT, RIGHT, BAR = 760, 34, 230, 64, 18
+"""In units of the drawing, about a pixel each: the whole, a rung, room for names and for figures, a bar."""
+
+
+def write(folder: Path, state: State) -> Path:
+    """Write ladder.html into a ladder's folder, whole or not at all."""
+    atomic_write(folder / HTML, render(state))
+    return folder / HTML
+
+
+def render(state: State) -> str:
+    """The whole page."""
+    files = resources.files("lmworks.reports")
+    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    title = f"The ladder on {state.settings.source}"
+    heading = ladder_report.heading(state) if state.compared else "Not begun"
+    rows = [
+        f'<tr><th scope="row">{text(cells[0])}</th>{"".join(f"<td>{text(cell)}</td>" for cell in cells[1:])}</tr>'
+        for cells in ladder_report.rows(state)
+    ]
+    remarks = "".join(f"<li>{prose(line)}</li>" for line in [*ladder_report.remarks(state), *state.notes])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>\n{style}{_STYLE}</style></head>\n'
+        f'<body><main><header><p class="eyebrow">Ladder</p><h1>{text(title)}</h1>'
+        f'<p class="summary">{prose(heading)}</p></header>\n'
+        f"<section><h2>What each step was worth</h2>{_bars(state)}</section>\n"
+        f"<section>{table(ladder_report.HEADS[state.settings.task], rows)}</section>\n"
+        f'<section class="notes"><ul>{remarks}</ul></section>\n'
+        f"{_samples(state)}</main><script>\n{script}</script></body></html>\n"
+    )
+
+
+def _bars(state: State) -> str:
+    """A bar for each rung that is done, from zero, with its interval as a line."""
+    done = [step for step in state.steps if step.state == "done" and step.value is not None]
+    if not done:
+        return ""
+    most = max(max(step.value or 0.0, *(step.interval or [0.0])) for step in done) or 1.0
+    scale, height = (WIDTH - LEFT - RIGHT) / most, ROW * len(done)
+    measure = state.compared["measure"]
+    drawn = "".join(_bar(step, place, scale, measure) for place, step in enumerate(done))
+    label = f"{measure} of each rung, with 95 % intervals"
+    return (
+        f'<figure><svg class="ladder" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{text(label)}">{drawn}'
+        "</svg>"
+        f'<ul class="legend"><li>{text(measure)}; the line is the 95 % interval</li></ul></figure>'
+    )
+
+
+def _bar(step: Step, place: int, scale: float, measure: str) -> str:
+    value = step.value or 0.0
+    low, high = step.interval or [value, value]
+    middle, end = ROW * place + ROW / 2, LEFT + scale * max(value, high)
+    said = f"{step.title} · {measure} {number(value)} ({interval(low, high)})"
+    parts = [
+        f'<text class="name" x="{LEFT - 10}" y="{middle + 4:.1f}" text-anchor="end">{text(step.title)}</text>',
+        f'<rect class="bar spot" x="{LEFT}" y="{middle - BAR / 2:.1f}" width="{max(0.5, scale * value):.1f}" '
+        f'height="{BAR}" data-say="{text(said)}"><title>{text(said)}</title></rect>',
+        f'<line class="ends" x1="{LEFT + scale * low:.1f}" x2="{LEFT + scale * high:.1f}" y1="{middle:.1f}" '
+        f'y2="{middle:.1f}"/>',
+        f'<text class="figure" x="{end + 8:.1f}" y="{middle + 4:.1f}">{text(number(value))}</text>',
+    ]
+    return "".join(parts)
+
+
+def _samples(state: State) -> str:
+    rows = [
+        f'<tr><th scope="row">{text(step.title)}</th><td class="text">{text(step.sample)}</td></tr>'
+        for step in state.steps
+        if step.sample is not None
+    ]
+    if not rows:
+        return ""
+    prompt = f"<h3>{text(state.prompt)}</h3>{table([], rows, 'grown')}"
+    return f'<section><h2>How each goes on</h2><div class="sample">{prompt}</div></section>\n'
+
+
+_STYLE = (
+    ".ladder { width: 100%; height: auto; display: block; } .ladder text { fill: var(--soft); font-size: 13px; }\n"
+    ".ladder text.figure { fill: var(--ink); } .ladder .bar { fill: var(--accent); fill-opacity: 0.75; }\n"
+    ".ladder .bar:hover { fill-opacity: 1; } .ladder .ends { stroke: var(--ink); stroke-width: 2; }\n"
+)

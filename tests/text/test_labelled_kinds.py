@@ -1,0 +1,65 @@
+"""Rows of pairs, several labels and values: recognised by their columns, and what is wrong with a row is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.text import corpus
+from lmworks.text.rows import DataSettings
+
+
+def read(rows: list[dict[str, Any]], **settings: Any) -> Any:
+    return corpus.read(rows, DataSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"premise": "a", "hypothesis": "b", "label": "no"}, "pair_labels"),
+        ({"index": 1, "sentence1": "a", "sentence2": "b", "label": 0}, "pair_labels"),
+        ({"sentence1": "a", "sentence2": "b", "score": "3.5"}, "pair_values"),
+        ({"text": "a", "text_pair": "b"}, "text_pairs"),
+        ({"text": "a", "labels": ["x", "y"]}, "multi_labels"),
+        ({"text": "a", "label": ["x"]}, "multi_labels"),
+        ({"text": "a", "label": "x"}, "labels"),
+        ({"text": "a", "score": 0.5}, "text"),  # it may be anything
+    ],
+)
+def test_the_kind_follows_from_the_columns(row: dict[str, Any], kind: str) -> None:
+    assert read([row, row]).kind == kind
+
+
+def test_values_of_one_text_are_named() -> None:
+    table = read([{"text": "a", "stars": "4.5"}] * 2, columns={"text": "text", "value": "stars"})
+    assert (table.kind, table.rows[0].values) == ("values", {"text": "a", "value": 4.5})
+
+
+def test_several_labels_in_one_field() -> None:
+    rows = [{"text": "a", "label": "x|y| x"}, {"text": "b", "label": "z"}]
+    table = read(rows, label_separator="|")
+    assert [row.values["labels"] for row in table.rows] == [["x", "y"], ["z"]]
+    assert table.labels == ["x", "y", "z"]
+    assert read([{"text": "a", "labels": []}, {"text": "b", "labels": ["x"]}]).rows[0].values["labels"] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "said"),
+    [
+        ({"text": "a", "text_pair": "b", "score": "high"}, {"kind": "pair_values"}, "is 'high', not a number"),
+        ({"text": "a", "text_pair": "b", "score": 7}, {"value_range": (0, 5)}, "is 7, outside 0 to 5"),
+        ({"text": "a", "text_pair": "b", "score": float("inf")}, {"kind": "pair_values"}, "not a number"),
+        ({"text": "a", "text_pair": "", "label": "x"}, {}, "field 'text_pair' is empty"),
+        ({"text": "a", "labels": "x"}, {"kind": "multi_labels"}, "is a str, not a list of labels"),
+        ({"text": "a", "labels": ["x", ""]}, {}, "holds an empty label"),
+    ],
+)
+def test_a_bad_row_is_named(row: dict[str, Any], settings: dict[str, Any], said: str) -> None:
+    good = {"text": "a", "text_pair": "b", "score": 1, "label": "x", "labels": ["x"]}
+    rows = [{name: good[name] for name in row}, row]
+    with pytest.raises(InputError, match=said) as refusal:
+        read(rows, **settings)
+    assert refusal.value.place == "row 2"
+    assert refusal.value.hint
