@@ -30,10 +30,10 @@ TASKS: dict[str, type[Task]] = {
         Causal,
         Instructions,
         Chat,
-        Classify,
         Tag,
         Extract,
-        Labels,
+        Labels,  # before Classify, of which a model with a chat template does not need the head
+        Classify,
         Regress,
         Masked,
         Spans,
