@@ -50,13 +50,15 @@ def lmworks_arm(model: str, method: str, precision: str, folder: Path, seed: int
         run = lmworks.tune(model, data, method=method, out=Path(place) / "run", train=train, **settings)
         whole, peak = time.perf_counter() - started, process_memory.peak_memory()
         steps = RunFolder(run.folder).events("step")
+        trained = RunFolder(run.folder).events("start")[0]["parameters"]["trainable"]
         rows = work.held_out_rows(folder)
         if recipe.is_tagging:
             predicted: list[Any] = [tagged.tags for tagged in run.model.tag_words([row["tokens"] for row in rows])]
         else:
             predicted = [answer.label for answer in run.model.predict(list(map(_texts, rows)))]
     seconds = steps[-1]["time"] - steps[0]["time"] + steps[0]["seconds"]
-    return _figures(seconds, whole, peak, len(steps), sum(step["tokens"] for step in steps), rows, predicted)
+    tokens = sum(step["tokens"] for step in steps)
+    return {"trained": trained, **_figures(seconds, whole, peak, len(steps), tokens, rows, predicted)}
 
 
 def _texts(row: dict[str, Any]) -> str | list[str]:
@@ -103,7 +105,9 @@ def trainer_arm(model: str, method: str, precision: str, folder: Path, seed: int
     rows = work.held_out_rows(folder)
     predicted = _predicted(network, tokenizer, rows, recipe, collate)
     tokens = round(recipe.epochs * sum(len(row["input_ids"]) for row in encoded))
-    return _figures(clock.ended - clock.began, whole, peak, steps, tokens, rows, predicted)
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    seconds = clock.ended - clock.began
+    return {"trained": trained, **_figures(seconds, whole, peak, steps, tokens, rows, predicted)}
 
 
 def peer_network(model: str, method: str, recipe: work.Recipe) -> Any:

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import arms
+import classifier_arms
 import classifier_work as work
 import classifiers
 import pytest
+from tiny_presets import save_text, small
+
+import lmworks
+from lmworks.base.settings import merge
 
 ROWS = [(f"a cat number {n} sat", "animal") if n % 2 else (f"the moon of night {n}", "sky") for n in range(40)]
 
@@ -75,3 +80,32 @@ def test_bfloat16_peer_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(classifiers.arms_of("full")) == ["lmworks", "Trainer float32"]
     monkeypatch.setattr(arms, "bfloat16_is_faster", lambda: True)
     assert list(classifiers.arms_of("lora")) == ["lmworks", "Trainer + PEFT float32", "Trainer + PEFT bf16"]
+
+
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    data = {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 2}
+    few = {"train": {"steps": 2, "evaluate_every": 2}}
+    return str(lmworks.pretrain("tinybert", data, out=folder / "run", **merge(small("tinybert"), few)).folder / "final")
+
+
+@pytest.mark.parametrize(("method", "is_tagging"), [("full", False), ("lora", False), ("lora", True)])
+def test_both_arms_train_the_same_weights_on_the_same_rows(
+    model: str, file: str, tmp_path: Path, method: str, is_tagging: bool
+) -> None:
+    pytest.importorskip("peft")
+    if is_tagging:
+        tagged = [
+            "\n".join(f"{word} {tag}" for word, tag in zip(t.split(), ["O", "B-x"] * 9, strict=False)) for t, _ in ROWS
+        ]
+        Path(file).with_suffix(".conll").write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+    name, source = ("wnut-17", str(Path(file).with_suffix(".conll"))) if is_tagging else ("sms-spam", file)
+    recipe = work.prepare(name, source, tmp_path / "work", epochs=1)
+    ours = classifier_arms.lmworks_arm(model, method, "float32", tmp_path / "work", 0)
+    theirs = classifier_arms.trainer_arm(model, method, "float32", tmp_path / "work", 0)
+    assert ours.keys() == theirs.keys()
+    for key in ("steps", "tokens", "trained"):
+        assert ours[key] == theirs[key] > 0
+    assert recipe.steps == ours["steps"]
+    assert len(ours["right"]) == len(theirs["right"]) == 8
