@@ -49,14 +49,15 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/memory.py $(if $(GSM8K),--data $(GSM8K))
 	$(BIN)/python benchmarks/families.py
-	$(BIN)/python benchmarks/understanding.py
+	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)
 	$(if $(PARAGRAPH),$(BIN)/python benchmarks/tiny.py --text $(PARAGRAPH))
 
 bench-train: $(VENV)/bench
 	$(BIN)/python benchmarks/training.py $(if $(GSM8K),--data $(GSM8K)) $(TRAIN)
 
 bench-understanding: $(VENV)/bench
-	$(BIN)/python benchmarks/understanding.py
+	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)
+	$(BIN)/python benchmarks/embedding.py
 
 sanitize: $(VENV)/test
 	@$(PIP) cmake ninja nanobind

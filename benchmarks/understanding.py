@@ -1,31 +1,36 @@
-"""Models that came before transformers, beside the libraries that people know for them.
+"""Understanding texts: models that came before transformers, and classifiers by a network, beside the libraries that
+people know for them.
 
 Each arm is a function, and runs in a process of its own. n-gram models: a 5-gram with plain Kneser-Ney smoothing (what
 NLTK has) is trained on the words of Python's standard library and scores held-out words; the arms must agree on the
 probabilities. The same with a million words, and with modified Kneser-Ney, is ours alone: NLTK's time grows with the
 product of both texts. TF-IDF with logistic regression, stored and opened, must give the predictions of scikit-learn's
-own pipeline.
+own pipeline. Classifiers by a network (classifiers.py): MiniLM fine-tuned in full and by LoRA, beside Trainer and PEFT.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Container
+from typing import Any
 
 import arms
+import classifiers
 import numpy as np
 
-from lmworks.base import process_memory
+from lmworks.base import process_memory, sources
 
 ORDER, DISCOUNT = 5, 0.1
 TRAINED, SCORED = 50_000, 200  # words
 MANY = 1_000_000  # tokens of the arm that is measured alone
 LONGEST, MOST_MEMORY, LEAST_RATIO = 10.0, 0.5, 5.0  # what is asked for: seconds, GB of the process, NLTK's time / ours
 BEGIN, END = "<s>", "</s>"
+OLDER = "older"  # of the parts of this benchmark: models before transformers
 
 
 def words(trained: int, scored: int) -> tuple[list[list[str]], list[list[str]]]:
@@ -205,20 +210,59 @@ def verdicts(medians: dict[str, dict[str, float]]) -> list[tuple[str, float, str
     ]
 
 
-def main() -> None:
-    """All arms in turn, and what is asked for."""
-    options = arms.parser(__doc__ or "").parse_args()
-    if options.arm:
-        print(json.dumps(ARMS[options.arm]()))
-        return
-    figures = arms.take_turns(__file__, {name: ["--arm", name] for name in ARMS}, options.rounds)
+def older(rounds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """All arms of models before transformers in turn, and what is asked for."""
+    figures = arms.take_turns(__file__, {name: ["--arm", name] for name in ARMS}, rounds)
     medians = arms.medians(figures)
     judged = verdicts(medians)
     for name, figure, bound, reached in judged:
         print(f"{name:<48} {figure:>12.4g}  {bound:<10} {'reached' if reached else 'not reached'}")
     settings = {"order": ORDER, "trained_words": TRAINED, "scored_words": SCORED, "tokens": MANY}
     asked = [dict(zip(("name", "figure", "bound", "reached"), row, strict=True)) for row in judged]
-    arms.keep("understanding", {"settings": settings, "rounds": figures, "medians": medians, "asked": asked})
+    return {"settings": settings, "rounds": figures, "medians": medians}, asked
+
+
+def networks(given: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Classifiers by a network: see classifiers.py."""
+    model = sources.find(given.model).path
+    names = [name for name in classifiers.work.WORKLOADS if given.only is None or name in given.only]
+    files = classifiers.given_files(given.data)
+    result, lines = classifiers.compare(str(model), files, given.rounds, names, given.methods, given.rows, given.epochs)
+    print("\nasked and reached", *[line.line() for line in lines], sep="\n")
+    return {"model": given.model, **result}, [{**vars(line), "reached": line.reached} for line in lines]
+
+
+def options() -> argparse.Namespace:
+    """What was asked for."""
+    parser = arms.parser((__doc__ or "").splitlines()[0])
+    parts = [OLDER, *classifiers.work.WORKLOADS]
+    parser.add_argument("--only", nargs="+", choices=parts, help=f"some parts of it (default {', '.join(parts)})")
+    parser.add_argument("--methods", nargs="+", choices=classifiers.METHODS, default=classifiers.METHODS)
+    about = "of sms-spam, wnut-17 or snli; they are left out without it"
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help=f"the data {about}")
+    parser.add_argument("--model", default=classifiers.work.MODEL, help="an encoder (default %(default)s)")
+    parser.add_argument("--rows", type=int, help="at most so many rows of each data set; nothing is kept then")
+    parser.add_argument("--epochs", type=float, help="passes over the rows (default: as the data set needs)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """All arms in turn, and what is asked for."""
+    given = options()
+    if given.arm:
+        print(json.dumps(ARMS[given.arm]()))
+        return
+    result: dict[str, Any] = {}
+    asked: list[dict[str, Any]] = []
+    if given.only is None or OLDER in given.only:
+        result, asked = older(given.rounds)
+    if given.only != [OLDER]:
+        result["networks"], more = networks(given)
+        asked += more
+    if given.rows is None:
+        arms.keep("-".join(["understanding", *(given.only or [])]), {**result, "asked": asked})
+    else:
+        print("not written: --rows was given")
 
 
 if __name__ == "__main__":

@@ -105,5 +105,11 @@ def test_which_text_of_a_row_is_read(tmp_path):
     rows = read_texts(pairs)
     assert rows.texts == ["who"]
     assert any("prompt is read" in note for note in rows.notes)
+    several = [{"text": f"tea {number}", "labels": ["hot", "green"][: number % 2 + 1]} for number in range(6)]
+    assert read_texts(several).labels[:2] == ["hot", "hot, green"]
+    two = [{"premise": f"tea {number}", "hypothesis": "hot", "label": "ab"[number % 2]} for number in range(6)]
+    rows = read_texts(two)
+    assert (rows.texts[0], rows.labels[:2]) == ("tea 0", ["a", "b"])
+    assert "of two texts the first is read" in rows.notes
     with pytest.raises(InputError, match="conversation"):
         read_texts([{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}])

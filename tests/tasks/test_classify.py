@@ -55,6 +55,19 @@ def tuned(model_folder: str, folder: Path, method: str) -> Any:
     return lmworks.tune(model_folder, data, method=method, out=folder / "run", train=TRAIN, evaluate={"samples": 2})
 
 
+def test_nothing_held_out(models: dict[str, str], tmp_path: Path) -> None:
+    """A new head is trained, and predicts, without any figure before or after."""
+    rows = [{"text": text, "label": label_of(text)} for text in sentences(40)]
+    run = lmworks.tune(
+        models[ENCODER], {"source": rows, "held_out": 0}, method="full", out=tmp_path / "run", train=TRAIN
+    )
+    assert [event.get("classification") for event in RunFolder(run.folder).events("evaluation")] == [None, None]
+    assert run.card["training"]["steps"] == TRAIN["steps"]
+    losses = [event["loss"] for event in RunFolder(run.folder).events("step")]
+    assert losses[-1] < losses[0]
+    assert {prediction.label for prediction in run.model.predict(sentences(30))} <= set(LABELS)
+
+
 def probabilities(predictions: list[Any]) -> np.ndarray:
     return np.array([[prediction.probabilities[label] for label in LABELS] for prediction in predictions])
 

@@ -55,6 +55,14 @@ def test_texts_of_an_encoder_decoder_are_damaged_as_its_tokenizer_allows():
     assert choose("text", model("encoder-decoder"), lambda: None).name == "spans"
 
 
+def test_a_decoder_with_a_chat_template_writes_its_labels():
+    tokenizer = t5_like()
+    assert choose("labels", model("decoder"), lambda: tokenizer).name == "classify"
+    tokenizer.chat_template = "{{ messages }}"
+    assert choose("labels", model("decoder"), lambda: tokenizer).name == "labels"
+    assert choose("labels", model("encoder"), lambda: tokenizer).name == "classify"
+
+
 @pytest.mark.parametrize("name", registry.TASKS)
 def test_a_task_takes_its_rows_and_its_models_alone(name):
     task = registry.TASKS[name]

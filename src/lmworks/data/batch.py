@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 LANGUAGE = "language"  # the name of the language head's loss; no other head has it
+CONTRASTIVE = "contrastive"  # the name of the loss of vectors of texts (model/contrastive), which has no head
 NEXT_SENTENCE = "next_sentence"  # the head of BERT and ALBERT for pairs of sentences; class 0: the second follows
 
 
@@ -31,13 +32,16 @@ class Labels(NamedTuple):
     Attributes:
         places: (N,) int64 index of the tokens that the head reads.
         classes: (N,) int64 the right class at each of them; (N, C) float32 where the head gives several labels (0 or
-            1) or values; of a span (N,) int64 marks of all tokens among which its ends are, see SPAN_START.
+            1) or values; of a span (N,) int64 marks of all tokens among which its ends are, see SPAN_START; of texts to
+            compare (CONTRASTIVE) the role of the text whose vector the token is a part of.
         weight: of the document in the loss: as many as it has labels, one for a span.
+        scale: of the cosines of texts to compare.
     """
 
     places: np.ndarray
     classes: np.ndarray
     weight: int
+    scale: float = 1.0
 
     @classmethod
     def of_text(cls, label: int | np.ndarray, place: int = 0) -> Labels:
@@ -76,6 +80,7 @@ class Example:
         types: (T,) int32 kind of each token (0 first, 1 second sentence); None: all 0.
         labels: of classification heads, by their names.
         origin: further data from which the task samples (the document of a window, words, other sentences).
+        lengths: tokens of each of several texts in it, which do not attend to one another; (): it is one text.
     """
 
     ids: np.ndarray
@@ -88,6 +93,7 @@ class Example:
     types: np.ndarray | None = None
     labels: Mapping[str, Labels] = field(default_factory=dict)
     origin: object | None = None
+    lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,7 +116,8 @@ class Example:
     def parts(self) -> list[object]:
         """Everything that a model sees of it and is asked for: what a hash of an example covers."""
         heads = {name: (labels.places, labels.classes) for name, labels in sorted(self.labels.items())}
-        return [self.ids, self.loss, self.targets, self.source, self.types, heads, self.bytes]
+        parts: list[object] = [self.ids, self.loss, self.targets, self.source, self.types, heads, self.bytes]
+        return [*parts, self.lengths] if self.lengths else parts
 
     @property
     def num_targets(self) -> int:
@@ -137,11 +144,13 @@ class HeadLabels(NamedTuple):
         places: (N,) int64 index, in the flattened ids, of the tokens that the head reads.
         classes: (N,) int64 or (N, C) float32, as in Labels.
         weight: sum of the documents' weights.
+        scale: as in Labels.
     """
 
     places: torch.Tensor
     classes: torch.Tensor
     weight: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ class Batch:
 
         source = None if self.source is None else Source(*(move(part) for part in vars(self.source).values()))
         labels = {
-            name: HeadLabels(move(of_head.places), move(of_head.classes), of_head.weight)
+            name: of_head._replace(places=move(of_head.places), classes=move(of_head.classes))
             for name, of_head in self.labels.items()
         }
         tensors: dict[str, Any] = {

@@ -46,7 +46,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     """All documents as one batch without padding: one per row where all have the same length, else one flat row."""
     first = examples[0]
     shape = (first.width, first.size)
-    if all((example.width, example.size) == shape for example in examples):
+    if all((example.width, example.size, example.lengths) == (*shape, ()) for example in examples):
         return pad(examples, 0)
     (batch,) = pack(examples, sum(example.size for example in examples))
     return batch
@@ -56,7 +56,7 @@ def _flat(documents: Sequence[Example]) -> Batch:
     columns = [_columns(example) for example in documents]
     ids, targets, weights, types = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
     lengths = [example.width for example in documents]
-    positions, segments = _numbered(lengths)
+    positions, segments = _numbered([text for example in documents for text in example.lengths or (example.width,)])
     source = None
     if _has_sources(documents):
         source_ids = np.concatenate([_source_of(example) for example in documents])[None]
@@ -161,9 +161,10 @@ def _labels(examples: Sequence[Example], begins: np.ndarray) -> dict[str, HeadLa
             if labels.places.max(initial=0) >= example.width:
                 raise ValueError(f"a label of head {head} stands at a token that does not pass through the network")
             by_head.setdefault(head, []).append((begin + labels.places, labels.classes, labels.weight))
+    scales = {head: labels.scale for example in examples for head, labels in example.labels.items()}
     joined = {head: tuple(zip(*of_head, strict=True)) for head, of_head in by_head.items()}
     return {
-        head: HeadLabels(_tensor(np.concatenate(places)), _tensor(np.concatenate(classes)), sum(weights))
+        head: HeadLabels(_tensor(np.concatenate(places)), _tensor(np.concatenate(classes)), sum(weights), scales[head])
         for head, (places, classes, weights) in joined.items()
     }
 

@@ -10,14 +10,9 @@ from lmworks.base.errors import InputError
 from lmworks.text import corpus, formats
 from lmworks.text.rows import DataSettings, Table
 
-FIELD = {
-    "text": "text",
-    "labels": "text",
-    "tags": "text",
-    "completion": "prompt",
-    "pairs": "source",
-    "questions": "question",
-}
+FIELD = {"completion": "prompt", "pairs": "source", "questions": "question"}
+"""The field that is read of each kind of rows; of all others ``text``."""
+LABEL = {"labels": "label", "pair_labels": "label", "multi_labels": "labels"}
 
 
 @dataclass(frozen=True)
@@ -55,13 +50,20 @@ def read_texts(source: Any, settings: DataSettings | None = None) -> TextRows:
         hint = "--data.text '{COLUMN}' with a column that holds a text"
         raise InputError("a conversation is no single text", table.name, hint)
     table = _in_parts(source, settings, table)
-    name = FIELD[table.kind]
+    name, label = FIELD.get(table.kind, "text"), LABEL.get(table.kind)
     notes = list(table.notes)
     if name != "text":
         notes.append(f"of each row the {name} is read; --data.text '{{COLUMN}}' names another")
-    labels = [row.values["label"] for row in table.rows] if table.kind == "labels" else None
+    if any("text_pair" in row.values for row in table.rows):
+        notes.append("of two texts the first is read")
+    labels = [_label(row.values[label]) for row in table.rows] if label else None
     texts = [row.values[name] for row in table.rows]
     return TextRows(table.name, texts, [row.place for row in table.rows], labels, notes)
+
+
+def _label(value: Any) -> str:
+    """A label, or several, as text."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _in_parts(source: Any, settings: DataSettings, table: Table) -> Table:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from torch.nn import functional
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT
-from lmworks.data.batch import Batch, Example, count_labels
+from lmworks.data.batch import CONTRASTIVE, Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
+from lmworks.model.contrastive import TextVectors, contrastive_losses, text_vectors
 from lmworks.model.forward import hidden_states
 from lmworks.model.heads import head_losses
 from lmworks.model.transformer import Transformer
@@ -134,6 +135,8 @@ def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: in
     training = network.training
     network.eval()
     try:
+        if CONTRASTIVE in losses.heads:
+            return replace(losses, heads={CONTRASTIVE: _pair_losses(network, examples, row_tokens)})
         for rows in groups_by_length(examples, row_tokens):
             part = _batch_losses(network, collate([examples[row] for row in rows]), len(rows))
             losses.language.put(rows, part.language)
@@ -142,6 +145,24 @@ def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: in
             progress.report(len(rows))
     finally:
         network.train(training)
+    return losses
+
+
+def _pair_losses(network: Transformer, examples: Sequence[Example], row_tokens: int) -> Losses:
+    """The contrastive loss of pairs of texts, each compared with the texts of all examples."""
+    order: list[int] = []
+    parts: list[TextVectors] = []
+    scale = 1.0
+    for rows in groups_by_length(examples, row_tokens):
+        batch = collate([examples[row] for row in rows]).to(network.device)
+        labels = batch.labels[CONTRASTIVE]
+        parts.append(text_vectors(hidden_states(network, batch).flatten(0, 1), batch, labels))
+        order, scale = order + rows, labels.scale
+        progress.report(len(rows))
+    nats, correct = contrastive_losses(TextVectors(*map(torch.cat, zip(*parts, strict=True))), scale)
+    losses = Losses.zeros(len(examples))
+    documents = torch.arange(len(order))
+    losses.put(order, Losses.of(nats.cpu(), correct.cpu(), documents, len(order)))
     return losses
 
 

@@ -18,6 +18,7 @@ from lmworks.baselines.eliza import is_eliza
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
 from lmworks.families.opened import fit_tokenizer
+from lmworks.families.sentence_pooling import read_pooling
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
@@ -77,8 +78,10 @@ def _add_adapter(model: LanguageModel, path: Path) -> None:
         model.tokenizer = Tokenizer.open(path)
         model.tokenizer.end_ids |= ends
         notes = fit_tokenizer(model.tokenizer, model.config.vocab_size, str(path))
+    pooling, pooling_notes = read_pooling(path)
+    model.pooling = pooling or model.pooling
     model.input_format = InputFormat.read(path)
-    model.notes = [*notes, *model.notes, *adapter_notes]
+    model.notes = [*notes, *pooling_notes, *model.notes, *adapter_notes]
 
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:

@@ -21,6 +21,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
+from lmworks.families.sentence_pooling import MODULES, write_pooling
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.reports import card, page
@@ -183,10 +184,14 @@ def _evaluates_during_training(setup: Setup) -> bool:
 
 def _save(setup: Setup, folder: Path) -> None:
     """Save the result: what the method saves, or the whole model if it is new; with the input format."""
+    model, pooling = setup.model, setup.model.pooling
+    setup.task.finish(model)
     if setup.recipe.is_new:
-        setup.model.save(folder)
+        model.save(folder)
     else:
-        setup.method.save(setup.model, folder, str(setup.recipe.model))
+        setup.method.save(model, folder, str(setup.recipe.model))
+    if model.pooling not in (None, pooling) and not (folder / MODULES).exists():  # an adapter, whose base has another
+        write_pooling(folder, model.pooling, model.config.hidden_size)
     _input_format(setup).save(folder)
 
 
@@ -206,7 +211,8 @@ def _input_format(setup: Setup) -> InputFormat:
 
 def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
     if setup.has_new_head:
-        figures = setup.task.untrained_figures(setup.train.items, setup.held_out.items)
+        rows = setup.held_out.items
+        figures = setup.task.untrained_figures(setup.train.items, rows) if rows else {}
         return _write_evaluation(run, "before", 0, figures, [])
     cached = setup.cached_evaluation
     if cached is not None and cached.results is not None:

@@ -10,7 +10,7 @@ from lmworks.adapt.method import Method
 from lmworks.base import figures, preparation, process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
-from lmworks.data.batch import Example, count_labels
+from lmworks.data.batch import CONTRASTIVE, Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
@@ -104,6 +104,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     notes += settle_evaluation(recipe, examples, held_out)
     notes += note_few_held_out(recipe, held_out, table, is_inside)
     _limit_held_out(held_out, recipe.evaluate.measured)
+    if task.whole_steps:  # the plan's rows are those of training
+        recipe.train.row_tokens = recipe.train.batch_size * max(example.size for example in examples.items)
     evaluation = Evaluation.of(model, task, held_out, held_out_rows, recipe.data, recipe.evaluate)
     sampled = sample_once(task, examples.items)
     documents = _statistics(sampled, examples.report, evaluation)
@@ -208,12 +210,12 @@ def _limit_held_out(held_out: Examples, most: int | None) -> None:
 def _statistics(examples: list[Example], report: Report, evaluation: Evaluation) -> DataStatistics:
     """Statistics of the examples, and of the evaluations, for the plan."""
     sources = [len(example.source) for example in examples if example.source is not None]
-    answers = evaluation.answer_workload()
+    answers, labels = evaluation.answer_workload(), count_labels(examples)
     return DataStatistics(
         [example.width for example in examples],
         sources=sources,
-        loss_tokens=report.loss_tokens,
-        labels=count_labels(examples),
+        loss_tokens=0 if CONTRASTIVE in labels else report.loss_tokens,  # whose logits are computed
+        labels=labels,
         evaluation_tokens=evaluation.tokens() + answers.prompt_tokens,
         held_out_tokens=sum(example.size for example in evaluation.held_out),
         answer_rows=answers.rows,

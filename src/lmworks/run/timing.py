@@ -26,7 +26,8 @@ from lmworks.adapt.method import Method
 from lmworks.base import measurements, preparation
 from lmworks.base.contention import UNDISTURBED_SHARE, ShareMeter
 from lmworks.base.errors import InputError
-from lmworks.data.batch import Example, Labels
+from lmworks.data.batch import CONTRASTIVE, Example, Labels
+from lmworks.data.pairs import pair_example
 from lmworks.evaluate.scoring import row_losses
 from lmworks.families.opened import matrices_of
 from lmworks.generate.decode import decode
@@ -255,6 +256,8 @@ def _random_documents(setup: TrainingSetup, shift: int = 0) -> list[Example]:
         pairs = pairs[1::2] or pairs[:1]
     loss_share = documents.total_loss_tokens / max(1, sum(documents.lengths))
     rng = np.random.default_rng(0)
+    if CONTRASTIVE in documents.labels:
+        return [_pair(length, setup.config, rng) for length, _ in pairs]
     return [_example(length, source, loss_share, setup.config, rng) for length, source in pairs]
 
 
@@ -267,6 +270,13 @@ def _example(length: int, source: int, loss_share: float, config: ModelConfig, r
         return Example(ids, np.zeros(length, dtype=bool), targets=ids, source=read, labels=labels)
     loss = np.arange(length) >= length - max(1, round(loss_share * length))
     return Example(ids, loss, targets=ids, source=read)
+
+
+def _pair(length: int, config: ModelConfig, rng: np.random.Generator) -> Example:
+    """Texts to compare: two, or as many as the context asks for."""
+    count = max(2, -(-length // config.max_position_embeddings))
+    ids = rng.integers(0, config.vocab_size, max(length, count), dtype=np.int32)
+    return pair_example(np.array_split(ids, count), "mean", 1.0)
 
 
 def _labels(head: HeadConfig, length: int) -> Labels:

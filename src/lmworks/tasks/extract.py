@@ -117,14 +117,13 @@ class Extract(HeadTask):
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
         """With the windows and the longest answer; where rows have no answer, "no answer" is one."""
-        return InputFormat(
-            task=self.name,
-            kind=self.input_kind,
-            stride=self.settings.stride,
-            max_answer_tokens=self.settings.max_answer_tokens,
-            max_tokens=settings.max_tokens,
-            null_threshold=0.0 if self.has_unanswerable else None,
-        )
+        windows = {
+            "stride": self.settings.stride,
+            "max_answer_tokens": self.settings.max_answer_tokens,
+            "max_tokens": settings.max_tokens,
+            "null_threshold": 0.0 if self.has_unanswerable else None,
+        }
+        return super().input_format(settings).model_copy(update=windows)
 
     def chosen_format(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """The threshold of "no answer" that gives the best F1 on the held-out rows."""

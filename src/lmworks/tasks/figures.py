@@ -95,6 +95,19 @@ CLASSIFICATION = (
 )
 """Figures of classifiers (evaluate/classification), for every task that gives a text labels."""
 
+PAIR_LOSS = LOSS._replace(unit="nats per pair")
+PAIR_ACCURACY = Figure(
+    "contrastive_accuracy",
+    "Own partner ranked first",
+    "held_out",
+    "contrastive_accuracy",
+    "row_correct",
+    "row_tokens",
+    "share",
+    "higher",
+)
+"""Figures of vectors of pairs: each text's partner among those of all held-out rows."""
+
 ENTITIES = (
     Figure(
         "entity_f1", "Entity F1", "entities", "f1", "row_right", "row_entities", better="higher", own_denominators=True

@@ -9,6 +9,7 @@ from lmworks.data.prompts import Answer, Prompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.tasks.instructions import Instructions
 from lmworks.text.rows import DataSettings
+from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
@@ -20,9 +21,14 @@ class Labels(Instructions):
     name = "labels"
     learns = "to write the label of a text"
     kinds = ("labels",)
-    default_for = ()
+    default_for = ("labels",)
     input_kind = "label"
     metric = "accuracy"
+
+    @classmethod
+    def suits(cls, tokenizer: Tokenizer) -> bool:
+        """A model that follows instructions knows what labels mean, and keeps its language head; others get a head."""
+        return tokenizer.chat_template is not None
 
     def answer(self, model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
         """The likeliest label of each text."""

@@ -10,6 +10,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.chat import Chat
 from lmworks.tasks.classify import Classify
+from lmworks.tasks.contrastive import Contrastive
 from lmworks.tasks.denoising import Denoising
 from lmworks.tasks.extract import Extract
 from lmworks.tasks.instructions import Instructions
@@ -30,15 +31,16 @@ TASKS: dict[str, type[Task]] = {
         Causal,
         Instructions,
         Chat,
-        Classify,
         Tag,
         Extract,
-        Labels,
+        Labels,  # before Classify, of which a model with a chat template does not need the head
+        Classify,
         Regress,
         Masked,
         Spans,
         Denoising,
         SequenceToSequence,
+        Contrastive,
     )
 }
 

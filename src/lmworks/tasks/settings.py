@@ -29,6 +29,10 @@ class TaskSettings(Settings):
     next_sentence: bool = Field(False, description="masked: pairs of sentences; does the second follow the first?")
     mean_span: float = Field(3.0, ge=1, description="spans, denoising: mean number of tokens of a hidden span.")
     permute_sentences: bool = Field(True, description="denoising: the sentences of the source stand in random order.")
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="contrastive: a text's vector: the mean of its tokens, or its first token."
+    )
+    scale: float = Field(20.0, gt=0, description="contrastive: factor of the cosines; 1 / temperature.")
     prefix: str = Field("", description='seq2seq: stands before each source ("translate English to French: ").')
     decoder_start: Literal["auto", "pad", "bos", "eos"] = Field(
         "auto", description="What a decoder reads first; auto: as the model says, else pad (T5, Marian), denoising eos."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lmworks.base.errors import InputError
-from lmworks.data.batch import LANGUAGE, Example
+from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Example
 from lmworks.data.examples import Examples
 from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
@@ -45,6 +45,7 @@ class Task(ABC):
         default_mask_rate: the published fraction of hidden tokens; 0 for tasks that hide none.
         metric: name of the metric of its answers (evaluate/metrics).
         figures: figures of the report card, in this order; the first is the headline.
+        whole_steps: whether all documents of a step pass through together, whatever ``train.row_tokens`` says.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class Task(ABC):
     default_mask_rate: ClassVar[float] = 0.0
     metric: ClassVar[str] = "chrf"
     figures: ClassVar[tuple[Figure, ...]]
+    whole_steps: ClassVar[bool] = False
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
@@ -77,7 +79,7 @@ class Task(ABC):
         self.settings, self.tokenizer, self.model = settings, tokenizer, model
         self.decoder_start = decoder_start
         for name in self.losses:
-            if name != LANGUAGE and model.head(name) is None:
+            if name not in (LANGUAGE, CONTRASTIVE) and model.head(name) is None:
                 hint = f"add it to the model: heads: [{{name: {name}, kind: pooled, size: 2}}] and pooler: true"
                 raise InputError(f"this model has no head {name}", f"task {self.name}", hint)
 
@@ -168,6 +170,9 @@ class Task(ABC):
             template=settings.template,
             system=settings.system,
         )
+
+    def finish(self, model: LanguageModel) -> None:  # noqa: B027
+        """Change what is saved beside the weights of a trained model; by default nothing."""
 
     def chosen_format(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """Settings of the input format that are chosen by the evaluation after training."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.text.plain_text import text_fault
+from lmworks.text.rows import Row
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels.tsv"
 HINT = f"a folder in BEIR's layout has {CORPUS}, {QUERIES} and {QRELS} (or qrels/test.tsv)"
@@ -55,6 +56,22 @@ def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
     judgements = _judgements(place, documents, queries)
     judged = {name: text for name, text in queries.items() if name in judgements}
     return RetrievalData(str(folder), documents, judged, judgements)
+
+
+def judged_pairs(folder: str | Path, split: str = "train") -> Iterator[Row]:
+    """A row for each relevant document of each query, as source and target. Rows of one document fall on the same side
+    of a split into training and held-out rows.
+
+    Args:
+        folder, split: as in read_beir; without ``qrels/train.tsv`` the judgements of ``test``.
+    """
+    split = split if (Path(folder) / "qrels" / f"{split}.tsv").is_file() else "test"
+    data = read_beir(folder, split)
+    for query, judged in data.judgements.items():
+        for document, relevance in judged.items():
+            if relevance > 0:
+                values = {"source": data.queries[query], "target": data.documents[document]}
+                yield Row(values, f"{folder}: query {query}", document)
 
 
 def _texts(path: Path) -> dict[str, str]:

@@ -28,8 +28,9 @@ MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output", "reply")
 CONTEXT = ("context", "input")
-SOURCE = ("source", "src")
-TARGET = ("target", "tgt")
+SOURCE = ("source", "src", "anchor")
+TARGET = ("target", "tgt", "positive")
+NEGATIVE = ("negative", "negatives", "hard_negative", "hard_negatives")
 TOKENS = ("tokens", "words", "token")
 TAGS = ("tags", "ner_tags", "labels", "tag", "ner", "pos_tags", "chunk_tags")
 SPANS = ("spans", "entities")
@@ -107,6 +108,7 @@ def find_fields(available: list[str], column_settings: dict[str, str], settings:
     if settings.kind == "pairs" or (settings.kind is None and _has_sides(by_name, column_settings, settings)):
         find("source", SOURCE)
         find("target", TARGET)
+        find("negative", NEGATIVE)
     if settings.kind not in ("completion", "chat", "pairs"):
         _find_labelled(find, fields, by_name, settings)
     return fields
@@ -213,7 +215,7 @@ def are_spans(value: Any) -> bool:
 def check_named_columns(
     column_settings: dict[str, str], patterns: dict[str, str], available: list[str], name: str
 ) -> None:
-    known = {field for needed in FIELDS.values() for field in needed} | {"context", "entities"}
+    known = {field for needed in FIELDS.values() for field in needed} | {"context", "entities", "negative"}
     for field_name in column_settings:
         if field_name not in known:
             raise InputError(f"unknown field {field_name!r}", "columns", f"fields are {', '.join(sorted(known))}")

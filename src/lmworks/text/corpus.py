@@ -20,6 +20,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.base.files import expand_home
 from lmworks.base.sources import is_offline
 from lmworks.text import datasets, formats, python_rows, shapes
+from lmworks.text.beir import is_beir, judged_pairs
 from lmworks.text.labels import LabelNames, are_continuous, are_nearly_unique
 from lmworks.text.plain_text import split_lines
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
@@ -259,6 +260,8 @@ def _open(source: Any, settings: DataSettings, bad: BadRows, notes: list[str]) -
     if name.startswith("hub:"):
         return _hub(name.removeprefix("hub:"), settings), name
     path = expand_home(source)
+    if is_beir(path):
+        return judged_pairs(path), name
     if path.is_dir():
         files = formats.files_in(path, settings)
         notes.append(f"{count_of(len(files), 'file')} of {path}")

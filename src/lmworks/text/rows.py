@@ -94,9 +94,9 @@ class Row:
     Attributes:
         values: ``text``; ``text``, ``label`` (and ``prompt`` where the settings have one); ``text``, ``labels`` (a
             list); ``text``, ``value`` (a number); with ``text_pair`` where a row has two texts; ``prompt``,
-            ``completion``; ``source``, ``target`` (and ``references``, where the row has several targets);
-            ``messages``; ``question``, ``context``, ``answers`` (text/questions); ``tokens``, ``tags``, ``text``,
-            ``starts`` (text/tagged_rows).
+            ``completion``; ``source``, ``target`` (and ``references``, where the row has several targets, and
+            ``negatives``, where it has texts that do not belong to the source); ``messages``; ``question``,
+            ``context``, ``answers`` (text/questions); ``tokens``, ``tags``, ``text``, ``starts`` (text/tagged_rows).
         place: ``file:line``, ``file: row n`` or, of rows given in Python, ``row n``.
         key: rows of one key fall on the same side of a split; empty: the content is the key.
         has_header: a raw row of a table whose header names the columns.

@@ -128,6 +128,8 @@ def _shape(
     read = {field: columns[field] for field in needed if field not in patterns}
     if kind == "completion" and "context" in columns and "prompt" in read:
         read["context"] = columns["context"]
+    if kind == "pairs" and "negative" in columns:
+        read["negative"] = columns["negative"]
     wanted = {field: pattern for field, pattern in patterns.items() if field in needed or field == "prompt"}
     used = set(read.values()) | {column for pattern in wanted.values() for column in names_in(pattern)}
     by_settings = bool(settings.kind or settings.columns or patterns)
@@ -148,7 +150,7 @@ def _shape(
         if kind == "chat":
             return {"messages": _messages(values, read["messages"], shape.unused_keys)}
         if kind == "pairs":
-            return _pair(values, read["source"], read["target"])
+            return _pair(values, read["source"], read["target"]) | _negatives(values, read.get("negative"))
         return _build(read, wanted, values, shape.labels, settings)
 
     shape.build = build
@@ -360,6 +362,15 @@ def _pair(values: dict[str, Any], source: str, target: str) -> dict[str, Any]:
         values = {**values, target: next((text for text in targets if text.strip()), "")}
         row["references"] = list(targets)
     return {"source": _text(values, source), "target": _text(values, target), **row}
+
+
+def _negatives(values: dict[str, Any], column: str | None) -> dict[str, list[str]]:
+    """Texts that do not belong to the source: a text, a list of texts, or nothing."""
+    value = values.get(column) if column else None
+    if value is None or value == "":
+        return {}
+    texts = value if isinstance(value, list) else [value]
+    return {"negatives": [_text({column or "": text}, column or "") for text in texts]}
 
 
 def _is_texts(value: Any) -> TypeGuard[list[str]]:

@@ -1,7 +1,8 @@
 """Losses: pure functions of a network and a batch, independent of optimizer, loop and task.
 
 A loss is a sum of named terms: the cross-entropy of the language head, which causal, masked, span and instruction
-training share, and one for each head that has labels in the batch (model/heads). The language head runs
+training share, one for each head that has labels in the batch (model/heads), and that of vectors of texts
+(model/contrastive). The language head runs
 only at tokens whose weight is not zero, and only a chunk of their logits exists at a time (model/chunks).
 """
 
@@ -13,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from lmworks.data.batch import LANGUAGE, Batch
+from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Batch
 from lmworks.kernels.entropy import cross_entropy_
 from lmworks.kernels.matmul import matmul
 from lmworks.model.accumulation import cast, gradient_buffer
 from lmworks.model.chunks import trained_logits
+from lmworks.model.contrastive import contrastive_losses, text_vectors
 from lmworks.model.forward import hidden_states
 from lmworks.model.heads import head_losses
 from lmworks.model.linear import PLAIN_LINEARS
@@ -57,6 +59,10 @@ def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
             weights, targets, head_input = weights[weighted], targets[weighted], hidden.index_select(0, weighted)
         by_name[LANGUAGE] = Term(language_loss(network, head_input, targets, weights), float(weights.sum()))
     for name, labels in batch.labels.items():
+        if name == CONTRASTIVE:
+            nats, _ = contrastive_losses(text_vectors(hidden, batch, labels), labels.scale)
+            by_name[name] = Term(nats.sum(), labels.weight)
+            continue
         logits = network.head_logits(name, hidden.index_select(0, labels.places)).float()
         losses = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
         by_name[name] = Term(losses.nats.sum(), labels.weight)

@@ -16,7 +16,7 @@ from torch import nn
 
 from lmworks.base import process_memory
 from lmworks.base.seeds import derived_seed
-from lmworks.data.batch import LANGUAGE, Batch, Example, ExampleTransform
+from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model.accumulation import accumulate_in_place
 from lmworks.model.products import has_lora_term
@@ -135,8 +135,11 @@ def sample(
 def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
     """A step's documents as the batches that pass through the network one after another.
 
-    Documents of equal length get one row each: this needs neither padding nor an attention mask.
+    Documents of equal length get one row each: this needs neither padding nor an attention mask. Texts to compare pass
+    through together, since each is compared with all.
     """
+    if any(CONTRASTIVE in example.labels for example in examples):
+        return [collate(examples)]
     if not settings.packing:
         return [pad(examples, 0)]
     shapes = {(example.width, example.size) for example in examples}

@@ -1,0 +1,91 @@
+"""Contrastive learning of pairs of texts: an encoder's vector of a text is to be nearest to that of its own partner.
+
+The loss is model/contrastive: InfoNCE with the other texts of the step as negatives, and hard negatives where the rows
+have some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import CONTRASTIVE, Example
+from lmworks.data.examples import Examples, Report, count, limit_of, note_rows, start_report
+from lmworks.data.pairs import pair_example
+from lmworks.data.sequences import SIDES
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.tasks.figures import PAIR_ACCURACY, PAIR_LOSS
+from lmworks.tasks.task import Task
+from lmworks.text.rows import DataSettings, Row, Table, option
+
+if TYPE_CHECKING:
+    from lmworks.language_model.model import LanguageModel
+
+
+class Contrastive(Task):
+    """Rows of source and target, or prompt and completion; with ``negative``: triplets."""
+
+    name = "contrastive"
+    learns = "which texts belong together"
+    architectures = ("encoder",)
+    kinds = ("pairs", "completion")
+    default_for = ()  # chosen by name
+    uses = frozenset({"pooling", "scale"})
+    figures = (PAIR_ACCURACY, PAIR_LOSS)
+    needs_language_head = False
+    whole_steps = True
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The loss of vectors of texts, which needs no head."""
+        return (CONTRASTIVE,)
+
+    def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
+        """One example for each row; texts that are too long are cut, or their rows left out or refused."""
+        limit = limit_of(settings, context)
+        extra = len(self.tokenizer.opening) + len(self.tokenizer.closing)
+        if limit <= extra:
+            raise InputError(f"{limit} tokens have no room for a text", "data.max_tokens", f"at least {extra + 1}")
+        report = start_report(table, "contrastive")
+        fields = SIDES[table.kind]
+        texts = [[*(row.values[field] for field in fields), *row.values.get("negatives", [])] for row in table.rows]
+        ids = iter(self.tokenizer.encode_whole([text for of_row in texts for text in of_row]))
+        items = []
+        for row, of_row in zip(table.rows, texts, strict=True):
+            example = self._example(row, [next(ids) for _ in of_row], limit, settings.on_long, report)
+            if example is not None:
+                items.append(example)
+        count(items, report)
+        report.loss_tokens = sum(len(example) for example in items)  # each is a part of a text's vector
+        note_rows(report, "without a token on one side")
+        return Examples(items, report)
+
+    def _example(self, row: Row, texts: list[list[int]], limit: int, on_long: str, report: Report) -> Example | None:
+        """The example of a row, or None where it is left out."""
+        dropped = sum(max(len(text) - limit, 0) for text in texts)
+        if dropped and on_long == "stop":
+            fault = f"a text is {max(map(len, texts))} tokens long; the limit is {limit}"
+            raise InputError(fault, row.place, f"shorten it, or cut it: {option('on_long', 'cut')}")
+        if dropped and on_long == "skip":
+            report.too_long += 1
+            return None
+        report.truncated += bool(dropped)
+        report.dropped_tokens += dropped
+        closing = self.tokenizer.closing
+        cut = [text if len(text) <= limit else text[: limit - len(closing)] + closing for text in texts]
+        arrays = [np.array(text, dtype=np.int32) for text in cut]
+        return pair_example(arrays, self.settings.pooling, self.settings.scale, row.place, dropped)
+
+    def finish(self, model: LanguageModel) -> None:
+        """The trained model makes vectors as it was trained."""
+        from lmworks.families.sentence_pooling import SentencePooling
+
+        model.pooling = replace(model.pooling or SentencePooling(), modes=(self.settings.pooling,))
+
+    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
+        """None: a vector is no text."""
+        return []
