@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmworks.base import figures
@@ -14,7 +13,6 @@ from lmworks.commands import show
 from lmworks.commands.data import data_overrides
 from lmworks.commands.opening import add_base
 from lmworks.evaluate.prediction import PredictedValue, Prediction
-from lmworks.text.rows import Row
 
 if TYPE_CHECKING:
     from lmworks.run.predict_file import Predictions
@@ -42,8 +40,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.commands import predict_tags as tags
     from lmworks.run import predict_answers, predict_file, predict_tags
     from lmworks.run.load import load
-    from lmworks.text.formats import format_of
-    from lmworks.text.rows import DataSettings
 
     model = load(args.model, base=args.base)
     if predict_answers.finds_answers(model):
@@ -54,13 +50,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         hint = "train one: lmworks tune tfidf-logreg FILE"
         raise InputError("is no classifier", args.model, hint)
     settings = predict_file.settings_for(args.model, args.data, data_overrides(rest))
-    if args.out:
-        format_of(Path(args.out), DataSettings())  # before anything is predicted
+    predict_file.check_out(args.out)
     predictions = predict_file.predict_rows(model, args.data, settings, predict_file.label_names(args.model))
-    notes = predictions.table.notes
-    if predict_file.has_trained_on(args.model, args.data):
-        notes = [*notes, "the model was trained on most of these rows: figures of others will be lower"]
-    for note in notes:
+    for note in predict_file.notes_of(predictions.table, args.model, args.data):
         print(f"note: {note}", file=sys.stderr)
     _print(predictions, args.rows)
     if args.out:
@@ -76,10 +68,6 @@ def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:
     return predicted.label or "none", "" if share is None else f"{share:.3f}"
 
 
-def _texts_of(row: Row) -> list[str]:
-    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
-
-
 def _print(predictions: Predictions, count: int) -> None:
     """The first rows, how often each label was predicted, and the figures."""
     from rich.console import Console
@@ -89,7 +77,7 @@ def _print(predictions: Predictions, count: int) -> None:
 
     cells = [
         (
-            classification_tables.excerpt(" · ".join(_texts_of(row)), WIDTH),
+            classification_tables.excerpt(" · ".join(row.texts), WIDTH),
             *predictions.right[number : number + 1],
             *_shown(prediction),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base import figures
@@ -28,17 +27,11 @@ def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], cou
         out: the file to write; None: none.
     """
     from lmworks.run import predict_answers, predict_file
-    from lmworks.text.formats import format_of
-    from lmworks.text.rows import DataSettings
 
     settings = predict_answers.answers_settings(source, data, given)
-    if out:
-        format_of(Path(out), DataSettings())  # before anything is predicted
+    predict_file.check_out(out)
     answers = predict_answers.answer_rows(model, data, settings)
-    notes = answers.table.notes
-    if predict_file.has_trained_on(source, data):
-        notes = [*notes, "the model was trained on most of these rows: figures of others will be lower"]
-    for note in notes:
+    for note in predict_file.notes_of(answers.table, source, data):
         print(f"note: {note}", file=sys.stderr)
     _print(answers, max(count, 0))
     if out:

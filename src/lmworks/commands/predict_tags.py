@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base import figures
@@ -17,17 +16,11 @@ if TYPE_CHECKING:
 def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], count: int, out: str | None) -> int:
     """Tag the rows of a file; arguments as of commands/predict_answers.run."""
     from lmworks.run import predict_file, predict_tags
-    from lmworks.text.formats import format_of
-    from lmworks.text.rows import DataSettings
 
     settings = predict_tags.tags_settings(source, data, given)
-    if out:
-        format_of(Path(out), DataSettings())  # before anything is predicted
+    predict_file.check_out(out)
     tagged = predict_tags.tag_rows(model, data, settings)
-    notes = tagged.table.notes
-    if predict_file.has_trained_on(source, data):
-        notes = [*notes, "the model was trained on most of these rows: figures of others will be lower"]
-    for note in notes:
+    for note in predict_file.notes_of(tagged.table, source, data):
         print(f"note: {note}", file=sys.stderr)
     _print(tagged, max(count, 0))
     if out:

@@ -97,6 +97,23 @@ def has_trained_on(model: str | Path, source: str) -> bool:
     return Path(str(start.get("working_directory", "")), str(start.get("data", ""))).resolve() == path.resolve()
 
 
+def notes_of(table: Table, model: str | Path, source: str) -> list[str]:
+    """The notes on rows that are predicted, and whether the model was trained on them."""
+    if not has_trained_on(model, source):
+        return table.notes
+    return [*table.notes, "the model was trained on most of these rows: figures of others will be lower"]
+
+
+def check_out(out: str | None) -> None:
+    """Refuse a file whose name says no format, before anything is predicted.
+
+    Raises:
+        InputError: it does not.
+    """
+    if out is not None:
+        formats.format_of(Path(out), DataSettings())
+
+
 def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():
@@ -124,7 +141,7 @@ def predict_rows(
     if table.kind not in KINDS:
         hint = f"name the column of the texts: {option('columns', {'text': 'COLUMN'})}"
         raise InputError(f"rows of kind {table.kind} have no text to classify", table.name, hint)
-    texts = [_texts_of(row) for row in table.rows]
+    texts = [row.texts for row in table.rows]
     inputs = [parts[0] if len(parts) == 1 else parts for parts in texts]
     if table.kind in ("text", "text_pairs"):
         return Predictions(table, model.predict(inputs), [])
@@ -146,11 +163,6 @@ def predict_rows(
         return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
     single = [labels[0] for labels in right]
     return Predictions(table, predicted, single, evaluate_predictions(predicted, single, known, shown, places))
-
-
-def _texts_of(row: Row) -> list[str]:
-    """The text of a row, or its two texts."""
-    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
 
 
 def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list[str]:

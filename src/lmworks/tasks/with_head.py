@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 
-def texts_of(row: Row) -> list[str]:
-    """The text of a row, or its two texts."""
-    return [row.values[name] for name in ("text", "text_pair") if name in row.values]
-
-
 class HeadTask(Task):
     """A head on any backbone learns to answer texts.
 
@@ -123,7 +118,7 @@ class TextHeadTask(HeadTask):
         items: list[Example] = []
         for begin in range(0, len(table), ROWS_AT_ONCE):
             rows = table.rows[begin : begin + ROWS_AT_ONCE]
-            joined = [inputs.joined(texts_of(row)) for row in rows]
+            joined = [inputs.joined(row.texts) for row in rows]
             ids = iter(self.tokenizer.encode_many([text for texts in joined for text in texts]))
             parts = [[next(ids) for _ in texts] for texts in joined]
             built = (self._labelled(row, part, inputs, settings, report) for row, part in zip(rows, parts, strict=True))
@@ -144,7 +139,7 @@ class TextHeadTask(HeadTask):
             return None
         if example.dropped and not self.accepts_long(row, example, settings, report):
             return None
-        return replace(inputs.labelled(example, self.head, self.label_of(row)), origin=" · ".join(texts_of(row)))
+        return replace(inputs.labelled(example, self.head, self.label_of(row)), origin=" · ".join(row.texts))
 
     @abstractmethod
     def label_of(self, row: Row) -> int | np.ndarray:

@@ -107,6 +107,11 @@ class Row:
     key: str = ""
     has_header: bool = False
 
+    @property
+    def texts(self) -> list[str]:
+        """The text of a row of labels or values, or its two texts."""
+        return [self.values[name] for name in ("text", "text_pair") if name in self.values]
+
 
 @dataclass
 class Table:
