@@ -19,16 +19,15 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
 from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import to_yaml
 from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.evaluate.classification import evaluate_predictions
 from lmworks.evaluate.prediction import Prediction
 from lmworks.reports import card, page
-from lmworks.run import checks, classical_recipe
+from lmworks.run import classical_recipe, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
-from lmworks.run.result import Run, Say, silent
-from lmworks.text import corpus, python_rows
+from lmworks.run.result import Run, Say
+from lmworks.text import corpus
 from lmworks.text.cleaning import clean_all, steps_of
 from lmworks.text.labels import are_continuous
 from lmworks.text.rows import DataSettings, Table, option
@@ -56,59 +55,13 @@ class Setup:
 
 
 def run_recipe(recipe: ClassicalRecipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
-    """Start a new run.
-
-    Args:
-        recipe: its settings; not changed.
-        say: called with each line of progress.
-        rows: training data instead of the recipe's source; saved in the run's folder.
-
-    Raises:
-        InputError: anything about data or settings that cannot be used.
-    """
-    say, recipe = say or silent, recipe.model_copy(deep=True)
-    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{recipe.model}"
-    folder = Path(recipe.out)
-    checks.check_folder(folder)
-    if rows is not None:
-        recipe.data.source = str(folder / python_rows.FILE)
-    setup = set_up(recipe, rows)
-    for line in setup.notes:
-        say(line)
-    run = RunFolder.create(folder, to_yaml(recipe))
-    if rows is not None:
-        python_rows.save(rows, folder / python_rows.FILE)
-    run.write("start", **_start_event(recipe))
-    run.write("data", **_data_event(setup))
-    return _run_stages(run, setup, say)
+    """Start a new run; see run/quick_runs."""
+    return quick_runs.start(recipe, set_up, _run_stages, say, rows)
 
 
 def resume(folder: str | Path, say: Say | None = None) -> Run:
-    """Finish a run that was killed: it is trained anew, on the same rows.
-
-    Raises:
-        InputError: its recipe or its data cannot be read.
-    """
-    say, run = say or silent, RunFolder(folder)
-    if run.events("finish"):
-        say(f"{run.path} has finished already; see lmworks report {run.path}")
-        if not (run.path / page.HTML).is_file():  # killed between its end and the report
-            page.write(run.path, card.build(run.path))
-        return Run(run.path, "finished")
-    recipe = classical_recipe.resolve(str(run.recipe), {})
-    recipe.out = str(run.path)
-    started = (run.events("start") or [{}])[0]
-    began_in = Path(str(started.get("working_directory", "")), recipe.data.source)
-    recipe.data.source = str(began_in) if began_in.exists() else recipe.data.source
-    if (run.path / python_rows.FILE).is_file():
-        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
-    setup = set_up(recipe)
-    say(f"resuming {run.path} from its beginning")
-    run.write("resume")
-    if not started:  # killed before its first event
-        run.write("start", **_start_event(recipe))
-        run.write("data", **_data_event(setup))
-    return _run_stages(run, setup, say)
+    """Finish a run that was killed: it is begun again."""
+    return quick_runs.begin_again(folder, lambda path: classical_recipe.resolve(path, {}), set_up, _run_stages, say)
 
 
 def is_classical(folder: str | Path) -> bool:
@@ -185,6 +138,9 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     started, meter = time.monotonic(), EnergyMeter()
     meter.start()
     recipe, train = setup.recipe, setup.train
+    if not run.events("start"):
+        run.write("start", **_start_event(recipe))
+        run.write("data", **_data_event(setup))
     if len(setup.held_out) and recipe.tfidf.classifier != MAJORITY:
         majority = TextClassifier.fit(_texts(train), _labels(train), settings_of(MAJORITY))
         part = _evaluate(majority.predict(_texts(setup.held_out)), setup.held_out)

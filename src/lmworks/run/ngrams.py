@@ -22,7 +22,6 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import to_yaml
 from lmworks.baselines.ngram import NgramModel
 from lmworks.data.batch import Example
 from lmworks.data.documents import Document, encode_documents
@@ -30,14 +29,14 @@ from lmworks.evaluate.scoring import bits_per_byte, perplexity
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.ngram import NgramLanguageModel
 from lmworks.reports import card, page
-from lmworks.run import checks, ngram_recipe
+from lmworks.run import ngram_recipe, quick_runs
 from lmworks.run.evaluation import spread, sum_adjacent
 from lmworks.run.ngram_recipe import NgramRecipe, SampleSettings
-from lmworks.run.result import Run, Say, silent
+from lmworks.run.result import Run, Say
 from lmworks.run.source import tokenizer_of_new
 from lmworks.tasks.causal import Causal
 from lmworks.tasks.generation import continue_texts
-from lmworks.text import corpus, python_rows
+from lmworks.text import corpus
 from lmworks.text.rows import Table, option
 from lmworks.text.tokenizer import Tokenizer
 
@@ -94,54 +93,13 @@ def end_id(tokenizer: Tokenizer) -> int | None:
 
 
 def run_recipe(recipe: NgramRecipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
-    """Start a new run.
-
-    Args:
-        recipe: its settings; not changed.
-        say: called with each line of progress.
-        rows: training data instead of the recipe's source; saved in the run's folder.
-
-    Raises:
-        InputError: anything about data or settings that cannot be used.
-    """
-    say, recipe = say or silent, recipe.model_copy(deep=True)
-    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{recipe.model}"
-    folder = Path(recipe.out)
-    checks.check_folder(folder)
-    if rows is not None:
-        recipe.data.source = str(folder / python_rows.FILE)
-    setup = set_up(recipe, rows)
-    for line in setup.notes:
-        say(line)
-    run = RunFolder.create(folder, to_yaml(recipe))
-    if rows is not None:
-        python_rows.save(rows, folder / python_rows.FILE)
-    return _run_stages(run, setup, say)
+    """Start a new run; see run/quick_runs."""
+    return quick_runs.start(recipe, set_up, _run_stages, say, rows)
 
 
 def resume(folder: str | Path, say: Say | None = None) -> Run:
-    """Finish a run that was killed: it is trained anew, on the same rows.
-
-    Raises:
-        InputError: its recipe or its data cannot be read.
-    """
-    say, run = say or silent, RunFolder(folder)
-    if run.events("finish"):
-        say(f"{run.path} has finished already; see lmworks report {run.path}")
-        if not (run.path / page.HTML).is_file():  # killed between its end and the report
-            page.write(run.path, card.build(run.path))
-        return Run(run.path, "finished")
-    recipe = ngram_recipe.resolve(str(run.recipe), {})
-    recipe.out = str(run.path)
-    started = (run.events("start") or [{}])[0]
-    began_in = Path(str(started.get("working_directory", "")), recipe.data.source)
-    recipe.data.source = str(began_in) if began_in.exists() else recipe.data.source
-    if (run.path / python_rows.FILE).is_file():
-        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
-    setup = set_up(recipe)
-    say(f"resuming {run.path} from its beginning")
-    run.write("resume")
-    return _run_stages(run, setup, say)
+    """Finish a run that was killed: it is begun again."""
+    return quick_runs.begin_again(folder, lambda path: ngram_recipe.resolve(path, {}), set_up, _run_stages, say)
 
 
 def is_ngram_run(folder: str | Path) -> bool:

@@ -1,0 +1,89 @@
+"""What runs of models that train in seconds share: how they start, and that a killed one is begun again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from lmworks.base.journal import RunFolder
+from lmworks.base.settings import to_yaml
+from lmworks.reports import card, page
+from lmworks.run import checks
+from lmworks.run.classical_recipe import ClassicalRecipe
+from lmworks.run.ngram_recipe import NgramRecipe
+from lmworks.run.result import Run, Say, silent
+from lmworks.text import python_rows
+
+
+class QuickSetup(Protocol):
+    """What a recipe becomes, with notes for the user."""
+
+    notes: list[str]
+
+
+R = TypeVar("R", ClassicalRecipe, NgramRecipe)
+S = TypeVar("S", bound=QuickSetup)
+SetUp = Callable[[R, list[dict[str, Any]] | None], S]
+Stages = Callable[[RunFolder, S, Say], Run]
+
+
+def start(recipe: R, set_up: SetUp[R, S], stages: Stages[S], say: Say | None, rows: list[dict[str, Any]] | None) -> Run:
+    """Start a new run.
+
+    Args:
+        recipe: its settings; not changed.
+        set_up: reads the data.
+        stages: trains, saves and evaluates, and writes the journal from its first event on.
+        say: called with each line of progress.
+        rows: training data instead of the recipe's source; saved in the run's folder.
+
+    Raises:
+        InputError: anything about data or settings that cannot be used.
+    """
+    say, recipe = say or silent, recipe.model_copy(deep=True)
+    recipe.out = recipe.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{recipe.model}"
+    folder = Path(recipe.out)
+    checks.check_folder(folder)
+    if rows is not None:
+        recipe.data.source = str(folder / python_rows.FILE)
+    setup = set_up(recipe, rows)
+    for line in setup.notes:
+        say(line)
+    run = RunFolder.create(folder, to_yaml(recipe))
+    if rows is not None:
+        python_rows.save(rows, folder / python_rows.FILE)
+    return stages(run, setup, say)
+
+
+def begin_again(
+    folder: str | Path, resolve: Callable[[str], R], set_up: SetUp[R, S], stages: Stages[S], say: Say | None
+) -> Run:
+    """Finish a run that was killed: it is trained anew, on the same rows.
+
+    Args:
+        folder: of the run.
+        resolve: the path of its recipe -> its settings.
+        set_up, stages, say: as of :func:`start`.
+
+    Raises:
+        InputError: its recipe or its data cannot be read.
+    """
+    say, run = say or silent, RunFolder(folder)
+    if run.events("finish"):
+        say(f"{run.path} has finished already; see lmworks report {run.path}")
+        if not (run.path / page.HTML).is_file():  # killed between its end and the report
+            page.write(run.path, card.build(run.path))
+        return Run(run.path, "finished")
+    recipe = resolve(str(run.recipe))
+    recipe.out = str(run.path)
+    started = next(iter(run.events("start")), {})
+    began_in = Path(str(started.get("working_directory", "")), recipe.data.source)
+    recipe.data.source = str(began_in) if began_in.exists() else recipe.data.source
+    if (run.path / python_rows.FILE).is_file():
+        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
+    setup = set_up(recipe, None)
+    say(f"resuming {run.path} from its beginning")
+    run.write("resume")
+    return stages(run, setup, say)
