@@ -37,6 +37,14 @@ def test_values_of_one_text_are_named() -> None:
     assert (table.kind, table.rows[0].values) == ("values", {"text": "a", "value": 4.5})
 
 
+def test_the_hint_for_labels_on_a_scale_reads_them_as_values() -> None:
+    rows = [{"text": f"parcel {n}", "label": n * 0.37 + 0.001} for n in range(80)]
+    with pytest.raises(InputError, match="predicting these is regression") as refusal:
+        read(rows)
+    assert "to learn the values: --data.columns '{text: text, value: label}'" in refusal.value.hint
+    assert read(rows, columns={"text": "text", "value": "label"}).kind == "values"
+
+
 def test_several_labels_in_one_field() -> None:
     rows = [{"text": "a", "label": "x|y| x"}, {"text": "b", "label": "z"}]
     table = read(rows, label_separator="|")

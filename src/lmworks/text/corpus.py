@@ -150,7 +150,9 @@ def _own_labels(
     place = f"{name}, column {label!r}"
     if are_continuous(labels):
         fault = f"{fault}, and they are numbers on a scale: predicting these is regression"
-        return InputError(fault, place, "; or ".join(["write classes instead of numbers (low, high)", *ways]))
+        fields = {"text": text, "value": label} if text else {"value": label}
+        values = f"to learn the values: {option('columns', fields)}"
+        return InputError(fault, place, "; or ".join([values, "write classes instead (low, high)", *ways]))
     return InputError(f"{fault}; are text and label swapped?", place, "; or ".join(ways))
 
 
