@@ -96,7 +96,7 @@ def labelled_rows(source: Any, settings: DataSettings) -> tuple[Table, Table]:
         raise InputError(f"rows of kind {table.kind} have no text with a label to learn", table.name, hint)
     if are_continuous(table.labels):
         fault = f"the labels are numbers on a scale, not classes: {len(table.labels):,} different ones"
-        hint = "write classes instead of numbers (low, high): a network predicts numbers: lmworks tune minilm-l6"
+        hint = "write classes instead of numbers (low, high), or take a network for regression: lmworks tune minilm-l6"
         raise InputError(fault, f"{table.name}, column {table.columns.get('label', 'label')!r}", hint)
     return corpus.split(table, settings)
 
