@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 
 import torch
 
+from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import native_module
 
@@ -116,25 +116,6 @@ def dequantize(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> tor
     if full < len(codes):
         values[full:].mul_(scales[-1])
     return values
-
-
-class AdamWScalars(NamedTuple):
-    """The scalar arguments of a step, in the order in which the native kernel takes them.
-
-    Attributes:
-        learning_rate, beta1, beta2, weight_decay, epsilon: of AdamW.
-        first_correction, second_correction: 1 - beta1^t and sqrt(1 - beta2^t), the bias corrections of step t.
-        gradient_factor: the gradient is multiplied by it (clipping).
-    """
-
-    learning_rate: float
-    beta1: float
-    beta2: float
-    weight_decay: float
-    epsilon: float
-    first_correction: float
-    second_correction: float
-    gradient_factor: float
 
 
 def adamw_step(

@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim.adamw import adamw
 
 from lmworks.adapt import registry as methods
+from lmworks.kernels import adamw as adamw_kernel
+from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit
 from lmworks.train.settings import OptimizerSettings
@@ -64,7 +66,7 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's fused AdamW, with gradient clipping in the same pass over memory.
+    """AdamW with gradient clipping in the same pass over memory: one call of a native kernel, or PyTorch's fused AdamW.
 
     A step of a small network takes a few milliseconds, so :meth:`advance` skips the bookkeeping of torch's ``step``.
     """
@@ -89,7 +91,13 @@ class AdamW(torch.optim.AdamW):
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
         states = [self.state[parameter] or self._initial_state(parameter) for parameter in parameters]
         first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        _fused(parameters, [_gradient(parameter) for parameter in parameters], first, second, steps, group, scale)
+        gradients = [_gradient(parameter) for parameter in parameters]
+        numbers = {float(step) for step in steps}  # more than one where a parameter had no gradient in some step
+        if len(numbers) != 1 or not adamw_kernel.can_run(*parameters, *gradients):
+            _fused(parameters, gradients, first, second, steps, group, scale)
+            return
+        torch._foreach_add_(steps, 1)
+        adamw_kernel.adamw_step(parameters, gradients, first, second, _scalars(group, numbers.pop() + 1, scale))
 
     def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
@@ -152,9 +160,9 @@ class EightBitAdamW(AdamW):
         return state
 
 
-def _scalars(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> eight_bit.AdamWScalars:
+def _scalars(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> AdamWScalars:
     beta1, beta2 = group["betas"]
-    return eight_bit.AdamWScalars(
+    return AdamWScalars(
         learning_rate=group["lr"],
         beta1=beta1,
         beta2=beta2,
@@ -220,4 +228,6 @@ def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     """Euclidean norm of all gradients together."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if adamw_kernel.can_run(*gradients):
+        return math.sqrt(adamw_kernel.sum_of_squares(gradients))
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0

@@ -115,8 +115,8 @@ inline void update_block(float* weights, const float* gradient, float* first, fl
     for_each_vector(count, [&](Size i, int n) {
         const Vec g = load_n(gradient + i, n) * step.gradient_scale;
         Vec m = load(first + i), v = load(second + i);
-        m += (1.0f - step.beta1) * (g - m);
-        v = v * step.beta2 + (1.0f - step.beta2) * g * g;
+        m += step.weight1 * (g - m);
+        v = v * step.beta2 + step.weight2 * g * g;
         store(first + i, m), store(second + i, v);
         Vec root = v;
         for (int lane = 0; lane < W; ++lane) root[lane] = std::sqrt(v[lane]);

@@ -86,8 +86,17 @@ struct EightBitMoment {
 };
 
 // One step of AdamW: corrections are 1 - beta1^t and sqrt(1 - beta2^t); gradients are multiplied by gradient_scale.
+// weight1 and weight2 are 1 - beta1 and 1 - beta2: in float32 that subtraction would be wrong by 5e-5 of its result.
 struct AdamWStep {
-    float learning_rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
+    float learning_rate, weight1, beta2, weight2, weight_decay, eps, correction1, correction2, gradient_scale;
+};
+
+// A tensor of AdamW's step with float32 moments; all (count).
+struct AdamWTensor {
+    float* weights;
+    const float* gradient;
+    float *first, *second;
+    Size count;
 };
 
 struct KernelTable {
@@ -101,6 +110,10 @@ struct KernelTable {
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);
+    // The same on several tensors, with float32 moments.
+    void (*adamw)(const AdamWTensor* tensors, Size count, const AdamWStep& step);
+    // Of all elements of several tensors.
+    double (*sum_of_squares)(const float* const* tensors, const Size* sizes, Size count);
     // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
 
