@@ -99,6 +99,43 @@ struct AdamWTensor {
     Size count;
 };
 
+// The linears of a block, in the order of its parameters (model/fused.py).
+enum BlockLinearIndex : int { Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ, BLOCK_LINEARS };
+
+// weight (outputs, inputs), bias (outputs) or null; the weight is null if the block has no such linear. dweight and dbias
+// are overwritten, or added to.
+struct BlockLinear {
+    const float *weight, *bias;
+    Size inputs, outputs;
+    float *dweight, *dbias;
+    bool accumulate_weight, accumulate_bias;
+};
+
+// weight, bias (hidden); mean, scale (tokens): statistics of the rows, null mean for RMSNorm. Gradients are added to.
+struct BlockNorm {
+    const float *weight, *bias;
+    float *mean, *scale, *dweight, *dbias;
+};
+
+// A transformer block over packed documents, (tokens, size) each: x, y, sum1, sum2 (hidden), q, mixed (heads * head_size),
+// k, v (kv_heads * head_size), up, gate (inner). The forward pass writes y and all arrays from q on, which the backward
+// pass reads; sum1 and sum2 are the residual sums, sum2 is null where the norms come first, gate where the feed-forward is
+// not gated. Rates and seeds are those of dropout.
+struct BlockCall {
+    bool pre_norm, layer_norm, causal;
+    int activation;
+    float eps, scale, attention_rate, hidden_rate, mlp_rate;
+    std::uint64_t attention_seed, seed1, mlp_seed, seed2;
+    Size tokens, hidden, inner, heads, kv_heads, head_size, sequences, rotary_size;
+    const std::int64_t* cu_seqlens;
+    const float *cos, *sin;  // (tokens, rotary_size / 2)
+    BlockNorm norm1, norm2;
+    BlockLinear linears[BLOCK_LINEARS];
+    float *x, *y, *q, *k, *v, *mixed, *logsumexp, *sum1, *up, *gate, *sum2;
+    const float* dy;
+    float* dx;
+};
+
 struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
@@ -114,6 +151,8 @@ struct KernelTable {
     void (*adamw)(const AdamWTensor* tensors, Size count, const AdamWStep& step);
     // Of all elements of several tensors.
     double (*sum_of_squares)(const float* const* tensors, const Size* sizes, Size count);
+    void (*block_forward)(const BlockCall& block);
+    void (*block_backward)(const BlockCall& block);
     // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
 

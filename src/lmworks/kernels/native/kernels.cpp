@@ -4,6 +4,7 @@
 #include "eight_bit.inl"
 #include "adamw.inl"
 #include "matmul.inl"
+#include "block.inl"
 #include "reading.inl"
 #include "quantized.inl"
 
@@ -29,7 +30,7 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
-                                   adamw, sum_of_squares, read_memory};
+                                   adamw, sum_of_squares, block_forward, block_backward, read_memory};
     return table;
 }
 
