@@ -96,7 +96,7 @@ class Plan:
         work = {name: max(1, round(getattr(self, name) * share)) for name in ("steps", "tokens", "loss_tokens")}
         flops = {part: round(value * share) for part, value in self.flops.items()}
         seconds = {**self.seconds, "training": most, "total": self.seconds["total"] - saved}
-        return replace(self, **work, flops=flops, seconds=seconds)  # type: ignore[arg-type]
+        return replace(self, **work, flops=flops, seconds=seconds)
 
     def event(self) -> dict[str, Any]:
         """The plan as an event of the journal, which the report card compares with the run."""
