@@ -25,7 +25,7 @@ from lmworks.families.sentence_pooling import MODULES, write_pooling
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.reports import card, page
-from lmworks.run import checks
+from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.recipe import Recipe
 from lmworks.run.result import Run, Say, silent
@@ -78,6 +78,8 @@ def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run
     _input_format(setup).save(folder)
     if rows is not None:
         python_rows.save(rows, folder / python_rows.FILE)
+    if setup.mined_rows is not None:
+        mined_negatives.save(setup.mined_rows, folder)
     run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)

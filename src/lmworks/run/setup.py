@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lmworks.adapt.method import Method
@@ -14,6 +15,7 @@ from lmworks.data.batch import CONTRASTIVE, Example, count_labels
 from lmworks.data.examples import Examples, Report, check_report, count
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.run import mined_negatives
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once, spread
 from lmworks.run.evaluation_cache import CachedEvaluation
@@ -42,6 +44,7 @@ class Setup:
         method: how the model is trained.
         task: what it learns.
         train, held_out: examples.
+        mined_rows: rows to train on with mined negatives; None: nothing is mined.
         evaluation: of the model before and after training.
         plan: expected time, memory and disk.
         has_new_head: whether the model was given a head that knows nothing yet.
@@ -66,6 +69,7 @@ class Setup:
     has_new_head: bool
     is_divided_inside: bool = False
     preparation: dict[str, float] = field(default_factory=dict)
+    mined_rows: Table | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,6 +101,8 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = method.default_learning_rate(recipe.is_new, has_new_head)
     task = task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
+    if recipe.task.mined_negatives:
+        train_rows = _with_mined_negatives(model, train_rows, table, recipe, is_resumed)
     examples = _training_examples(task, train_rows, table, recipe)
     held_out = _held_out_examples(task, held_out_rows, recipe)
     is_inside = len(held_out_rows) > 0 and len(train_rows) == len(table)
@@ -134,7 +140,15 @@ def set_up(recipe: Recipe, rows: list[dict[str, Any]] | None = None, is_resumed:
         has_new_head,
         is_inside,
     )
-    return Setup(*parts, prepared, notes)
+    mined_rows = train_rows if recipe.task.mined_negatives else None
+    return Setup(*parts, prepared, mined_rows, notes)
+
+
+def _with_mined_negatives(model: LanguageModel, rows: Table, table: Table, recipe: Recipe, is_resumed: bool) -> Table:
+    """The rows to train on with hard negatives: mined, or of a resumed run those that its folder keeps."""
+    if is_resumed:
+        return mined_negatives.kept(rows, Path(str(recipe.out)))
+    return mined_negatives.mined(model, rows, table, recipe.task, recipe.data)
 
 
 def _training_examples(task: Task, rows: Table, table: Table, recipe: Recipe) -> Examples:
