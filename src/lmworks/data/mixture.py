@@ -97,6 +97,8 @@ class MixtureSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         """The steps that are left. The state already counts a step when it is handed out."""
+        for sampler, total in zip(self.samplers, self.steps_by_task(self.steps), strict=True):
+            sampler.steps = total  # the length may have been set again since
         streams = [iter(sampler) for sampler in self.samplers]
         while self.step < self.steps:
             epoch, place = divmod(self.step, self.steps_per_epoch)
