@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,17 +19,20 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
 from lmworks.compare import ladder, ladder_page, pacing
-from lmworks.compare.ladder_settings import STATE, LadderSettings, State, parse_seconds
+from lmworks.compare.ladder_report import remarks
+from lmworks.compare.ladder_settings import STATE, LadderSettings, State
 from lmworks.compare.language import documents_of, pieces, scored_texts
-from lmworks.compare.pacing import Pace, Trial
+from lmworks.compare.pacing import Expected, Pace
 from lmworks.compare.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
+from lmworks.train.time_limit import TimeLimit
 
 NETWORKS = [rung.name for rung in LANGUAGE if rung.kind == "trained"]
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 32}
 TRANSFORMER = {**TINY, "num_attention_heads": 2, "intermediate_size": 32}
 CHANGES = {
-    name: {"model": TRANSFORMER if "transformer" in name else TINY, "train": {"batch_size": 64}} for name in NETWORKS
+    name: {"model": TRANSFORMER if "transformer" in name else TINY, "train": {"batch_size": 64, "epochs": 6}}
+    for name in NETWORKS
 }
 
 
@@ -43,7 +47,7 @@ def text(tmp_path_factory) -> Path:
 def settings_of(text: Path, **changes) -> LadderSettings:
     values = {
         "source": str(text),
-        "budget": 1000.0,  # more than 20 passes take: the passes end each run
+        "budget": 1000.0,  # more than six passes take: the passes end each run
         "data": {"document": "paragraph", "held_out": 0.2},
         "tokenizer": {"vocab_size": 300},
         "rung": CHANGES,
@@ -157,22 +161,28 @@ def test_a_rung_without_time_is_left_out_and_says_why(text, tmp_path):
     assert "RNN is left out: its share" in (tmp_path / "ladder" / ladder_page.HTML).read_text()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5 h", 5400), (30, 30)])
-def test_budgets(text, seconds):
-    assert parse_seconds(text) == seconds
-
-
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "10 days", ""])
-def test_a_budget_that_is_none(text):
-    with pytest.raises(InputError, match="no duration"):
-        parse_seconds(text)
+def test_a_budget_that_is_none(text, tmp_path, capsys):
+    assert main(["ladder", "x.txt", f"--budget={text}", "--out", str(tmp_path / "a")]) == 2
+    assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
 
 
 def test_steps_fill_a_share():
-    trial = Trial(step=0.1, overhead=2.0, steps_per_epoch=10)
-    assert Pace().steps(trial, 12.0) == 100
-    assert Pace(step=2.0, overhead=3.0).steps(trial, 12.0) == 30
-    assert pacing.training(100)["evaluate_every"] > 100
+    expected = Expected(step=0.1, around=2.0)
+    assert Pace(around=1.0).steps(expected, 12.0) == 100
+    assert Pace(step=2.0, around=3.0).steps(expected, 12.0) == 30
+    assert Pace(around=3.0).seconds(expected, 12.0) == 6.0
+    assert pacing.training(6.0, 100, 8.0)["max_time"] == 6.0
+
+
+def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    state = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
+    (note,) = state.steps[1].notes
+    assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)
+    assert f"RNN: {note}" in remarks(state)
+    report = lmworks.report(tmp_path / "ladder" / "5-rnn")
+    assert any("its time was over (train.max_time)" in warning for warning in report["run"]["warnings"])
 
 
 def test_what_cannot_be_climbed(text, climbed, tmp_path, capsys):

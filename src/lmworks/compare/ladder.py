@@ -19,14 +19,15 @@ from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
 from lmworks.compare import ladder_page, pacing
 from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import FEWEST_STEPS, Pace
+from lmworks.compare.pacing import FEWEST_STEPS, Expected, Pace
 from lmworks.compare.rungs import LADDERS, Rung
 from lmworks.run import api
+from lmworks.run.plan import Plan
 from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus
 
 FEWEST_SECONDS = 1.0
-"""Of a share of the budget; with less, not even a few steps are tried."""
+"""Of a share of the budget; with less, no network is planned."""
 GROWTH = 3.0
 """A rung of counts takes at most so many times the seconds of the one before it."""
 
@@ -49,6 +50,10 @@ class Contest(Protocol):
 
     def groups(self, rung: Rung) -> dict[str, Any]:
         """Settings of a rung's recipe that serve the ladder."""
+        ...
+
+    def plan(self, rung: Rung, **groups: Any) -> Plan:
+        """The plan of a network's run."""
         ...
 
     def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
@@ -107,7 +112,7 @@ class _Climb:
         self.folder, self.state, self.say = folder, state, say
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
-        self.pace, self.trial_seconds = Pace(), FEWEST_SECONDS
+        self.pace, self.planning_seconds = Pace(), FEWEST_SECONDS
         self.contest: Contest
 
     @property
@@ -147,10 +152,10 @@ class _Climb:
     def _climb_one(self, place: int, step: Step) -> Step:
         """A rung, done or left out."""
         began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
-        trial = None
+        planned = None
         try:
             if rung.kind in ("counted", "trained"):
-                reason, trial = self._train(place, rung, folder)
+                reason, planned = self._train(place, rung, folder)
                 if reason:
                     return self._left_out(step, reason, began)
             step = self.contest.measure(rung, step, folder, self.say, self._share(place))
@@ -159,13 +164,16 @@ class _Climb:
         if step.state != "open":
             return step
         seconds = step.seconds + time.monotonic() - began
-        trained = _training_seconds(folder)
-        if trial is not None and trained:
-            self.pace.learn(trial[0], folder, time.monotonic() - trial[1])
-        return replace(step, state="done", seconds=seconds, training_seconds=trained or step.training_seconds)
+        if planned is not None:
+            expected, start = planned
+            self.pace.learn(expected, folder, time.monotonic() - start)
+        trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
+        if rung.kind == "trained" and (note := pacing.cut_short(folder)):
+            notes = [*notes, note]
+        return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
 
-    def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[pacing.Trial, float] | None]:
-        """Train a rung. Gives why it cannot be trained; of a network, its trial, and when its run began."""
+    def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[Expected, float] | None]:
+        """Train a rung. Gives why it cannot be trained; of a network, what was expected, and when its run began."""
         if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
             self._finish(api.resume(folder, self.say))
             return "", None
@@ -177,29 +185,26 @@ class _Climb:
             self._finish(self.contest.start(rung, folder, **groups))
             return "", None
         share, began = self._share(place), time.monotonic()
-
-        def start(out: Path, training: dict[str, Any]) -> Run:
-            return self.contest.start(rung, out, **merge({"train": training}, groups))
-
-        if share < self.trial_seconds:
-            tried = f"a trial of a few steps takes {duration(self.trial_seconds)}"
-            return f"its share of the budget is {duration(max(0.0, share))}, and {tried}", None
-        trial = pacing.measure(start, self.folder / "trial")
-        took = time.monotonic() - began
-        self.trial_seconds = took if self.trial_seconds == FEWEST_SECONDS else min(took, self.trial_seconds)
-        left = share - (time.monotonic() - began)
-        steps = self.pace.steps(trial, left)
+        if share < self.planning_seconds:
+            planning = f"planning its run takes {duration(self.planning_seconds)}"
+            return f"its share of the budget is {duration(max(0.0, share))}, and {planning}", None
+        expected = pacing.expect(lambda: self.contest.plan(rung, **groups))
+        began, took = time.monotonic(), time.monotonic() - began
+        self.planning_seconds = took if self.planning_seconds == FEWEST_SECONDS else min(took, self.planning_seconds)
+        seconds, steps = self.pace.seconds(expected, share - took), self.pace.steps(expected, share - took)
         if steps < FEWEST_STEPS:
+            step, rest = expected.step * self.pace.step, expected.around * self.pace.around
             return (
-                f"its share of the budget, {duration(share)}, buys {max(0, steps)} steps of {duration(trial.step)} "
-                f"beside {duration(trial.overhead)} for the rest; the fewest are {FEWEST_STEPS}"
+                f"its share of the budget, {duration(share)}, buys {max(0, steps)} steps of {duration(step)} beside "
+                f"{duration(took + rest)} for the rest; the fewest are {FEWEST_STEPS}"
             ), None
-        steps = min(steps, max(FEWEST_STEPS, round(rung.most_epochs * trial.steps_per_epoch)))
         self._write()
-        began = time.monotonic()
-        self.say(f"  {steps:,} steps of {duration(trial.step)}, in a share of {duration(share)}")
-        self._finish(start(folder, pacing.training(steps)))
-        return "", (trial, began)
+        self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
+        training = pacing.training(seconds, steps, rung.most_epochs)
+        if {"steps", "epochs"} & groups.get("train", {}).keys():
+            del training["epochs"]
+        self._finish(self.contest.start(rung, folder, **merge({"train": training}, groups)))
+        return "", (expected, began)
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""

@@ -169,6 +169,10 @@ def _warnings(events: list[Event], finished: bool, torn: bool) -> list[str]:
     for event in events:
         if event["event"] == "failure":
             notes.append(f"Training stopped at step {event.get('step')}: its {event.get('quantity')} was not a number.")
+    session, end = _last(events, "session"), _last(events, "session_end")
+    if end.get("reason") == "time":
+        steps = f"{end.get('last'):,} of {session.get('steps'):,} planned steps"
+        notes.append(f"Training stopped after {steps}: its time was over (train.max_time).")
     apart = sum(e["event"] == "divergence" for e in events)
     if apart:
         notes.append(f"{count_of(apart, 'step')} repeated after a resume came out differently.")

@@ -87,6 +87,17 @@ class Plan:
         shorter = {name: self.seconds[name] - before for name in ("before", "evaluation", "total") if self.seconds}
         return replace(self, seconds=self.seconds | shorter)
 
+    def within(self, most: float | None) -> Plan:
+        """The plan of a run whose training stops after so many seconds; its steps and tokens are those that fit."""
+        training = self.seconds.get("training", 0.0)
+        if most is None or training <= most:
+            return self
+        share, saved = most / training, training - most
+        work = {name: max(1, round(getattr(self, name) * share)) for name in ("steps", "tokens", "loss_tokens")}
+        flops = {part: round(value * share) for part, value in self.flops.items()}
+        seconds = {**self.seconds, "training": most, "total": self.seconds["total"] - saved}
+        return replace(self, **work, flops=flops, seconds=seconds)
+
     def event(self) -> dict[str, Any]:
         """The plan as an event of the journal, which the report card compares with the run."""
         return dict(vars(self))

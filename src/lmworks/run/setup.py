@@ -173,7 +173,8 @@ def _plan(
     """The plan of the run, made when data and model are in memory."""
     memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
     formats = source.weight_formats()
-    return make_plan(config, method, train, documents, memory, weight_formats=formats, is_resumed=is_resumed)
+    plan = make_plan(config, method, train, documents, memory, weight_formats=formats, is_resumed=is_resumed)
+    return plan.within(train.max_time)
 
 
 def _cached_evaluation(recipe: Recipe, evaluation: Evaluation, providers: dict[str, str]) -> CachedEvaluation | None:

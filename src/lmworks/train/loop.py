@@ -44,6 +44,7 @@ from lmworks.train.step import (
     step_flops,
 )
 from lmworks.train.stopping import defer_signals
+from lmworks.train.time_limit import TimeLimit
 
 # Minimum time between checkpoints: seconds, and a multiple of the time that the last checkpoint took to write.
 CHECKPOINT_SECONDS, SAVING_RATIO = 30.0, 20.0
@@ -54,7 +55,8 @@ class Outcome:
     """How training ended.
 
     Attributes:
-        reason: "finished", "early" (no better evaluation for ``patience`` times) or "interrupted" (by a signal).
+        reason: "finished", "early" (no better evaluation for ``patience`` times), "time" (``max_time`` was over before
+            the planned steps) or "interrupted" (by a signal).
         step: the last step.
         best_step: of the best evaluation; the network holds its weights at the end of a run.
         precision: of the matrix products, and the reason for it.
@@ -145,12 +147,15 @@ class _Training:
         self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
         epochs = settings.epochs if settings.steps is None else None
         self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
-        self.total_steps = len(self.sampler)
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
+        self.time_limit = TimeLimit(settings.max_time)
+        trial = (network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
+        self.sampler.steps = self.total_steps = self.time_limit.fitting_steps(run, *trial, len(self.sampler))
         self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
         self.identity = identity.of(examples, settings, transform)
-        self.step, self.loss, self.reason = 0, None, ""
+        self.step, self.reason = 0, ""
+        self.loss: float | None = None
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
@@ -159,21 +164,10 @@ class _Training:
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
         context = partial(autocast, self.arithmetic.precision, device)
-        epoch_steps = self.sampler.steps_per_epoch
+        lengths = (self.total_steps, self.sampler.steps_per_epoch)
         self.monitor = Monitor(
-            network,
-            hooks,
-            run,
-            self.progress,
-            settings,
-            self.total_steps,
-            epoch_steps,
-            context,
-            self.arithmetic.precision,
+            network, hooks, run, self.progress, settings, *lengths, context, self.arithmetic.precision
         )
-
-    step: int
-    loss: float | None
 
     def run_session(self, stop_requested: Callable[[], bool]) -> Outcome:
         """All remaining steps."""
@@ -220,12 +214,17 @@ class _Training:
                 return
             self._step(indices)
             self.memory.end_stage("training")
+            if is_over := self.time_limit.is_over:
+                self.monitor.total_steps = self.step  # evaluated as a last step is
             better = self.monitor.is_due(self.step) and self.monitor.evaluate(self.step)
             self.memory.end_stage("evaluation during training")
             if self.monitor.stops_early:
                 self.reason = "early"
             elif self.step >= self.total_steps:
                 self.reason = "finished"
+            elif is_over:
+                self.reason = "time"
+                self.progress.say(f"stopped after {self.step:,} of {self.total_steps:,} planned steps (train.max_time)")
             elif stop_requested():
                 self.reason = "interrupted"
             if self.reason or better or self._checkpoint_is_due():
@@ -308,6 +307,7 @@ class _Training:
             "best": self.monitor.best,
             "evaluations_since_best": self.monitor.evaluations_since_best,
             "reason": self.reason,
+            "elapsed": self.time_limit.elapsed,
         }
         checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
@@ -326,6 +326,7 @@ class _Training:
         checkpoint.restore(state.tensors, self.named, self.optimizer)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
+        self.time_limit.earlier = state.values.get("elapsed", 0.0)
         self.monitor.best, self.monitor.evaluations_since_best = (
             state.values["best"],
             state.values["evaluations_since_best"],
