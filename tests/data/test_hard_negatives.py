@@ -10,7 +10,7 @@ from lmworks.data.hard_negatives import MiningRange, hard_negatives
 
 RANGES = st.builds(
     MiningRange,
-    count=st.integers(1, 4),
+    most=st.integers(1, 4),
     first=st.integers(0, 3),
     last=st.integers(1, 12),
     margin=st.sampled_from([0.0, 0.05, 0.5]),
@@ -39,7 +39,7 @@ def test_negatives_are_those_of_the_definition(allowed: MiningRange, seed: int) 
         expected: list[int] = []
         for document in order[allowed.first : allowed.last]:
             too_near = scores[document] > positive - allowed.margin * abs(positive)
-            if len(expected) < allowed.count:
+            if len(expected) < allowed.most:
                 too_near = too_near or (allowed.max_score is not None and scores[document] > allowed.max_score)
                 likely += int(too_near)
                 expected += [] if too_near else [document]

@@ -20,13 +20,13 @@ class MiningRange(NamedTuple):
     """Which documents may be negatives of a query.
 
     Attributes:
-        count: most negatives of a query.
+        most: negatives of a query.
         first, last: ranks from ``first`` to below ``last`` among the documents that are no positive; 0: the nearest.
         margin: the score is at most (1 - margin) times that of the positive; 0: at most that of the positive.
         max_score: the score is at most this; None: any.
     """
 
-    count: int
+    most: int
     first: int = 0
     last: int = 100
     margin: float = 0.05
@@ -72,7 +72,7 @@ def hard_negatives(
             limit = limit if allowed.max_score is None else min(limit, allowed.max_score)
             negatives: list[int] = []
             for document in _ranked(scores, positives[number], allowed):
-                if len(negatives) == allowed.count:
+                if len(negatives) == allowed.most:
                     break
                 if scores[document] > limit:
                     likely += 1
