@@ -127,6 +127,23 @@ def test_a_stopped_ladder_goes_on_where_it_was(text, tmp_path):
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_a_ladder_as_a_python_call(text, tmp_path):
+    folder, data = tmp_path / "ladder", {"document": "paragraph"}
+    climbed = lmworks.ladder(text, budget="1h", only=["uniform", "trigram"], out=folder, data=data)
+    assert climbed.state.settings.budget == 3600.0
+    assert [row.title for row in climbed.rows] == ["uniform", "trigram"]
+    assert climbed.best is climbed.rows[1]
+    assert lmworks.load(climbed.folder / climbed.best.folder).generate("A", max_tokens=2)
+    assert "trigram" in climbed._repr_html_()
+    assert "1 h 00 min" in climbed.remarks[0]
+    assert lmworks.ladder(out=folder).rows == climbed.rows
+    for wrong in ({"budget": "soon"}, {"task": "sing"}, {"steps": 3}):
+        with pytest.raises(InputError):
+            lmworks.ladder(text, out=tmp_path / "wrong", **wrong)
+    with pytest.raises(InputError, match="folder of no ladder"):
+        lmworks.ladder(out=tmp_path / "nothing")
+
+
 def has_checkpoint(run: Path) -> bool:
     journal = run / "journal.jsonl"
     return journal.is_file() and '"checkpoint"' in journal.read_text()

@@ -9,7 +9,7 @@ from lmworks.base.figures import interval, number
 from lmworks.base.files import atomic_write
 from lmworks.compare import ladder_report
 from lmworks.compare.ladder_settings import State, Step
-from lmworks.reports.markup import prose, table, text
+from lmworks.reports.markup import frame, prose, table, text
 
 HTML = "ladder.html"
 WIDTH, ROW, LEFT, RIGHT, BAR = 760, 34, 230, 64, 18
@@ -20,6 +20,11 @@ def write(folder: Path, state: State) -> Path:
     """Write ladder.html into a ladder's folder, whole or not at all."""
     atomic_write(folder / HTML, render(state))
     return folder / HTML
+
+
+def embedded(state: State) -> str:
+    """The page as part of another one, such as a notebook's, in a frame of its own."""
+    return frame(f"The ladder on {state.settings.source}", render(state))
 
 
 def render(state: State) -> str:
