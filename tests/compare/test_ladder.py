@@ -18,11 +18,11 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.compare import ladder, ladder_page, pacing
+from lmworks.compare import ladder, ladder_page
 from lmworks.compare.ladder_report import remarks
 from lmworks.compare.ladder_settings import STATE, LadderSettings, State
 from lmworks.compare.language import documents_of, pieces, scored_texts
-from lmworks.compare.pacing import Expected, Pace
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
 from lmworks.train.time_limit import TimeLimit
@@ -154,6 +154,7 @@ def test_a_killed_run_is_resumed(text, tmp_path):
     changes = [f"--rung.rnn.model.{name}={value}" for name, value in TINY.items()]
     words = ["ladder", str(text), "--out", str(folder), "--only", "uniform,rnn", "--budget", "600", *changes]
     words += ["--data.document=paragraph", "--tokenizer.vocab_size=300", "--rung.rnn.train.batch_size=4"]
+    words += ["--rung.rnn.train.checkpoint_every=10"]
     with subprocess.Popen(
         [sys.executable, "-m", "lmworks.commands.main", *words], stdout=subprocess.DEVNULL
     ) as process:
@@ -184,16 +185,21 @@ def test_a_budget_that_is_none(text, tmp_path, capsys):
     assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
 
 
-def test_steps_fill_a_share():
-    expected = Expected(step=0.1, around=2.0)
-    assert Pace(around=1.0).steps(expected, 12.0) == 100
-    assert Pace(step=2.0, around=3.0).steps(expected, 12.0) == 30
-    assert Pace(around=3.0).seconds(expected, 12.0) == 6.0
-    assert pacing.training(6.0, 100, 8.0)["max_time"] == 6.0
+def test_what_surrounds_training_is_known_from_the_rung_before(climbed):
+    pace = Pace()
+    assert pace.training_seconds(10.0) == pytest.approx(7.0)
+    run = climbed / "5-rnn"
+    trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
+    pace.learn(run, trained + 4.0)
+    assert pace.training_seconds(10.0) == pytest.approx(6.0)
+    assert pace.training_seconds(3.0) < 0
 
 
 def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    few = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
+    assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
+    monkeypatch.setattr("lmworks.compare.ladder.FEWEST_STEPS", 1)
     state = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)
