@@ -13,7 +13,7 @@ from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.opening import add_base
+from lmworks.commands.opening import add_base, add_head
 from lmworks.commands.predict_answers import show_answers
 from lmworks.commands.predict_tags import show_tags
 from lmworks.evaluate.prediction import PredictedValue, Prediction
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("model", help="a run or folder of a classifier")
     add_base(parser)
+    add_head(parser)
     parser.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     parser.add_argument("--out", metavar="FILE", help="write the rows with predictions: .csv, .jsonl, .parquet ...")
     parser.add_argument("--rows", type=int, default=SHOWN, metavar="N", help=f"how many to print (default {SHOWN})")
@@ -43,12 +44,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.run import predict_file
     from lmworks.run.load import load
 
-    model = load(args.model, base=args.base)
-    settings_for, predict, show_rows, write = _functions(model, args.model)
-    settings = settings_for(args.model, args.data, data_overrides(rest))
+    model = load(args.model, base=args.base, head=args.head)
+    settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
+    settings = settings_for(args.model, args.data, data_overrides(rest), args.head)
     predict_file.check_out(args.out)
     predicted = predict(model, args.data, settings)
-    for note in predict_file.notes_of(predicted.table, args.model, args.data):
+    for note in predict_file.notes_of(predicted.table, args.model, args.data, args.head):
         print(f"note: {note}", file=sys.stderr)
     show_rows(predicted, max(args.rows, 0))
     if args.out:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _functions(model: Any, source: str) -> tuple[Callable[..., Any], ...]:
+def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[..., Any], ...]:
     """What reads the rows' settings, predicts the rows, prints them and writes them, by the model's head.
 
     Raises:
@@ -71,7 +72,7 @@ def _functions(model: Any, source: str) -> tuple[Callable[..., Any], ...]:
         return predict_file.settings_for, predict_tags.tag_rows, show_tags, predict_tags.write_tags
     if not hasattr(model, "predict"):
         raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")
-    predict = partial(predict_file.predict_rows, names=predict_file.label_names(source))
+    predict = partial(predict_file.predict_rows, names=predict_file.label_names(source, head))
     return predict_file.settings_for, predict, show_labels, predict_file.write
 
 

@@ -19,7 +19,7 @@ from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
 from lmworks.compare import ladder_page, pacing
 from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import FEWEST_STEPS, Pace
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
@@ -158,8 +158,7 @@ class _Climb:
         if rung.kind == "trained":
             if is_new:
                 self.pace.learn(folder, time.monotonic() - began)
-            if note := pacing.cut_short(folder):
-                notes = [*notes, note]
+            notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
         seconds = step.seconds + time.monotonic() - began
         return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
 
@@ -185,11 +184,11 @@ class _Climb:
         if {"steps", "epochs"} & groups.get("train", {}).keys():
             del training["epochs"]
         self._finish(self.contest.start(rung, folder, **merge({"train": training}, groups)))
-        done = pacing.steps_done(folder)
-        if pacing.cut_short(folder) and done < FEWEST_STEPS:
-            bought = f"bought {count_of(done, 'step')}; the fewest are {FEWEST_STEPS}"
-            return f"its share of the budget, {duration(share)}, {bought}"
-        return ""
+        few = pacing.too_few_steps(folder)
+        if few is None:
+            return ""
+        bought = f"bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
+        return f"its share of the budget, {duration(share)}, {bought}"
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""

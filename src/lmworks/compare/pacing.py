@@ -33,10 +33,11 @@ class Pace:
         return share - (FIRST_SHARE * share if self.around is None else self.around)
 
     def learn(self, run: Path, seconds: float) -> None:
-        """Note what a run of so many seconds in all took besides training."""
+        """Note what a run of so many seconds in all took besides training and measuring this machine, which is kept."""
         events = RunFolder(run)
+        once = sum((events.events("start")[0].get("preparation") or {}).values())
         trained = [float(event["seconds"]) for kind in ("step", LENGTH) for event in events.events(kind)]
-        self.around = max(0.0, seconds - sum(trained))
+        self.around = max(0.0, seconds - once - sum(trained))
 
 
 def training(seconds: float, epochs: float) -> dict[str, Any]:
@@ -49,9 +50,12 @@ def training(seconds: float, epochs: float) -> dict[str, Any]:
     return {"max_time": seconds, "epochs": epochs, "evaluate_every": MOST_STEPS, "threads": 1}
 
 
-def steps_done(run: Path) -> int:
-    """The steps that a run has trained."""
-    return max((int(event["step"]) for event in RunFolder(run).events("step")), default=0)
+def too_few_steps(run: Path) -> int | None:
+    """The steps that a run has trained, where its time was too short for FEWEST_STEPS; else None."""
+    events = RunFolder(run)
+    done = max((int(event["step"]) for event in events.events("step")), default=0)
+    lengths = events.events(LENGTH)
+    return done if done < FEWEST_STEPS and lengths and done < lengths[-1]["without_limit"] else None
 
 
 def cut_short(run: Path) -> str:

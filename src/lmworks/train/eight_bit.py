@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 
 import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import native_module
+from lmworks.train.row_moments import AdamWScalars
 
 BLOCK = 256  # numbers that share a scale
 DECADES = 7  # powers of ten below 1 that the levels cover
@@ -118,25 +118,6 @@ def dequantize(codes: torch.Tensor, levels: Levels, scales: torch.Tensor) -> tor
     return values
 
 
-class AdamWScalars(NamedTuple):
-    """The scalar arguments of a step, in the order in which the native kernel takes them.
-
-    Attributes:
-        learning_rate, beta1, beta2, weight_decay, epsilon: of AdamW.
-        first_correction, second_correction: 1 - beta1^t and sqrt(1 - beta2^t), the bias corrections of step t.
-        gradient_factor: the gradient is multiplied by it (clipping).
-    """
-
-    learning_rate: float
-    beta1: float
-    beta2: float
-    weight_decay: float
-    epsilon: float
-    first_correction: float
-    second_correction: float
-    gradient_factor: float
-
-
 def adamw_step(
     weights: torch.Tensor,
     gradient: torch.Tensor,
@@ -151,4 +132,4 @@ def adamw_step(
         scalars: of this step.
     """
     arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]
-    native_module().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *scalars)
+    native_module().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, scalars)

@@ -90,6 +90,13 @@ struct AdamWStep {
     float learning_rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
 };
 
+// Embeddings (rows, columns) with the moments of AdamW, and for each row whether any of its moments is not zero.
+struct RowMoments {
+    float *weights, *first, *second;
+    std::uint8_t* has_moments;
+    Size rows;
+};
+
 struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
@@ -101,6 +108,9 @@ struct KernelTable {
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);
+    // The same with float32 moments for embeddings of which few rows (ascending) have gradients (count, columns).
+    void (*adamw_rows)(const RowMoments& table, const float* gradients, const std::int64_t* rows, Size count, Size columns,
+                       const AdamWStep& step);
     // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
 

@@ -28,7 +28,7 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
-                                   read_memory};
+                                   adamw_rows,         read_memory};
     return table;
 }
 
