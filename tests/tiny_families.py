@@ -169,6 +169,7 @@ CASES: dict[str, Case] = {
     "t5-v1.1": Case(
         "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, T5, 0.1
     ),
+    "t5-encoder": Case("T5EncoderModel", {}, T5, 0.1),
     "t5-gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}, T5, 0.1),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,18 +18,21 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.compare import ladder, ladder_page, pacing
-from lmworks.compare.ladder_settings import STATE, LadderSettings, State, parse_seconds
+from lmworks.compare import ladder, ladder_page
+from lmworks.compare.ladder_report import remarks
+from lmworks.compare.ladder_settings import STATE, LadderSettings, State
 from lmworks.compare.language import documents_of, pieces, scored_texts
-from lmworks.compare.pacing import Pace, Trial
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
+from lmworks.train.time_limit import TimeLimit
 
 NETWORKS = [rung.name for rung in LANGUAGE if rung.kind == "trained"]
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 32}
 TRANSFORMER = {**TINY, "num_attention_heads": 2, "intermediate_size": 32}
 CHANGES = {
-    name: {"model": TRANSFORMER if "transformer" in name else TINY, "train": {"batch_size": 64}} for name in NETWORKS
+    name: {"model": TRANSFORMER if "transformer" in name else TINY, "train": {"batch_size": 64, "epochs": 6}}
+    for name in NETWORKS
 }
 
 
@@ -43,7 +47,7 @@ def text(tmp_path_factory) -> Path:
 def settings_of(text: Path, **changes) -> LadderSettings:
     values = {
         "source": str(text),
-        "budget": 1000.0,  # more than 20 passes take: the passes end each run
+        "budget": 1000.0,  # more than six passes take: the passes end each run
         "data": {"document": "paragraph", "held_out": 0.2},
         "tokenizer": {"vocab_size": 300},
         "rung": CHANGES,
@@ -99,7 +103,7 @@ def test_the_page_and_the_table_name_every_rung(climbed, capsys):
     for rung in LANGUAGE:
         assert rung.title in page
         assert rung.title in printed
-    assert page.count('class="bar spot"') == len(LANGUAGE)
+    assert page.count('class="bar spot"') == 2 * len(LANGUAGE)  # for wide screens and for phones
     assert "http" not in page.replace("http-equiv", "")
     assert main(["ladder", "--out", str(climbed), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((climbed / STATE).read_text())
@@ -123,6 +127,23 @@ def test_a_stopped_ladder_goes_on_where_it_was(text, tmp_path):
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_a_ladder_as_a_python_call(text, tmp_path):
+    folder, data = tmp_path / "ladder", {"document": "paragraph"}
+    climbed = lmworks.ladder(text, budget="1h", only=["uniform", "trigram"], out=folder, data=data)
+    assert climbed.state.settings.budget == 3600.0
+    assert [row.title for row in climbed.rows] == ["uniform", "trigram"]
+    assert climbed.best is climbed.rows[1]
+    assert lmworks.load(climbed.folder / climbed.best.folder).generate("A", max_tokens=2)
+    assert "trigram" in climbed._repr_html_()
+    assert "1 h 00 min" in climbed.remarks[0]
+    assert lmworks.ladder(out=folder).rows == climbed.rows
+    for wrong in ({"budget": "soon"}, {"task": "sing"}, {"steps": 3}):
+        with pytest.raises(InputError):
+            lmworks.ladder(text, out=tmp_path / "wrong", **wrong)
+    with pytest.raises(InputError, match="folder of no ladder"):
+        lmworks.ladder(out=tmp_path / "nothing")
+
+
 def has_checkpoint(run: Path) -> bool:
     journal = run / "journal.jsonl"
     return journal.is_file() and '"checkpoint"' in journal.read_text()
@@ -133,6 +154,7 @@ def test_a_killed_run_is_resumed(text, tmp_path):
     changes = [f"--rung.rnn.model.{name}={value}" for name, value in TINY.items()]
     words = ["ladder", str(text), "--out", str(folder), "--only", "uniform,rnn", "--budget", "600", *changes]
     words += ["--data.document=paragraph", "--tokenizer.vocab_size=300", "--rung.rnn.train.batch_size=4"]
+    words += ["--rung.rnn.train.checkpoint_every=10"]
     with subprocess.Popen(
         [sys.executable, "-m", "lmworks.commands.main", *words], stdout=subprocess.DEVNULL
     ) as process:
@@ -157,22 +179,33 @@ def test_a_rung_without_time_is_left_out_and_says_why(text, tmp_path):
     assert "RNN is left out: its share" in (tmp_path / "ladder" / ladder_page.HTML).read_text()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5 h", 5400), (30, 30)])
-def test_budgets(text, seconds):
-    assert parse_seconds(text) == seconds
-
-
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "10 days", ""])
-def test_a_budget_that_is_none(text):
-    with pytest.raises(InputError, match="no duration"):
-        parse_seconds(text)
+def test_a_budget_that_is_none(text, tmp_path, capsys):
+    assert main(["ladder", "x.txt", f"--budget={text}", "--out", str(tmp_path / "a")]) == 2
+    assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
 
 
-def test_steps_fill_a_share():
-    trial = Trial(step=0.1, overhead=2.0, steps_per_epoch=10)
-    assert Pace().steps(trial, 12.0) == 100
-    assert Pace(step=2.0, overhead=3.0).steps(trial, 12.0) == 30
-    assert pacing.training(100)["evaluate_every"] > 100
+def test_what_surrounds_training_is_known_from_the_rung_before(climbed):
+    pace = Pace()
+    assert pace.training_seconds(10.0) == pytest.approx(7.0)
+    run = climbed / "5-rnn"
+    trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
+    pace.learn(run, trained + 4.0)
+    assert pace.training_seconds(10.0) == pytest.approx(6.0)
+    assert pace.training_seconds(3.0) < 0
+
+
+def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    few = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
+    assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
+    monkeypatch.setattr("lmworks.compare.pacing.FEWEST_STEPS", 1)
+    state = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
+    (note,) = state.steps[1].notes
+    assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)
+    assert f"RNN: {note}" in remarks(state)
+    report = lmworks.report(tmp_path / "ladder" / "5-rnn")
+    assert any("its time was over (train.max_time)" in warning for warning in report["run"]["warnings"])
 
 
 def test_what_cannot_be_climbed(text, climbed, tmp_path, capsys):

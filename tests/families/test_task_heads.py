@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tiny_families import CASES as FAMILY_CASES
 from tiny_heads import CASES, example, labels_of, logits, make, texts, their_logits, theirs
 
 from lmworks.base.errors import InputError
@@ -17,8 +20,9 @@ from lmworks.data.batch import Labels
 from lmworks.data.packing import collate
 from lmworks.families.folder import open_folder, read_config, save_folder
 from lmworks.families.opened import Opened
+from lmworks.families.registry import FAMILIES, OWN
 from lmworks.model.initialization import replace_heads
-from lmworks.model.task_heads import SEQUENCE, SPANS, HeadRequest
+from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.train.losses import terms
 
 every_head = pytest.mark.parametrize(("family", "head"), CASES, ids=[f"{family}-{head}" for family, head in CASES])
@@ -111,3 +115,40 @@ def test_a_damaged_head_names_the_key(keys: dict[str, Any], said: str, tmp_path:
     path.write_text(json.dumps(json.loads(path.read_text()) | keys))
     with pytest.raises(InputError, match=said):
         open_folder(tmp_path)
+
+
+@torch.no_grad()
+def test_an_encoder_alone_is_taken_from_a_whole_model_and_never_made_whole_again(tmp_path: Path) -> None:
+    model = make("t5", SPANS)
+    model.save_pretrained(tmp_path / "theirs")
+    ours = open_folder(tmp_path / "theirs")
+    expected = ours.network.encode(ids := torch.tensor([[7, 8, 9]]))
+    request = HeadRequest(TOKENS, 2, "single_label")
+    config = ours.family.with_head(ours.config, request)
+    assert (config.architecture, config.num_decoder_layers) == ("encoder", None)
+    replace_heads(ours.network, config, torch.Generator())
+    torch.testing.assert_close(ours.network.hidden_states(ids), expected, rtol=0, atol=0)
+    assert not any("cross_attn" in name for name in ours.network.state_dict())
+    with pytest.raises(InputError, match="has a decoder, and this model is an encoder alone"):
+        ours.family.with_head(config, HeadRequest(SEQUENCE, 2, "single_label"))
+
+
+def test_every_class_of_our_families_is_read_or_named_as_one_that_is_not() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    page = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    compared = {case.architecture for case in FAMILY_CASES.values()}
+    for name, family in FAMILIES.items():
+        if family in OWN:
+            continue
+        kind = CONFIG_MAPPING[name]
+        module = importlib.import_module(kind.__module__.replace(".configuration_", ".modeling_"))
+        classes = [
+            other
+            for other, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, transformers.PreTrainedModel) and value.config_class is kind
+        ]
+        read = compared | {layout.architecture for layout in family.heads.values()}
+        for other in classes:
+            if "For" in other or "Heads" in other or "LMHead" in other:
+                assert other in read or f"`{other}`" in page, other

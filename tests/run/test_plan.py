@@ -218,3 +218,14 @@ def test_a_plan_can_be_written_and_read() -> None:
     text = "\n".join(created.lines())
     for word in ("parameters", "work", "time", "memory", "disk", "activations"):
         assert word in text
+
+
+def test_a_limit_of_time_shortens_the_plan():
+    plan = _plan()
+    seconds = {"training": 40.0, "before": 1.0, "after": 1.0, "evaluation": 2.0, "total": 42.0}
+    whole = replace(plan, seconds=seconds)
+    half = whole.within(20.0)
+    assert (half.seconds["training"], half.seconds["total"]) == (20.0, 22.0)
+    assert half.steps == round(plan.steps / 2)
+    assert half.flops["total"] == round(plan.flops["total"] / 2)
+    assert whole.within(None) == whole.within(50.0) == whole

@@ -34,7 +34,8 @@ TRAIN = {
     "steps": 60, "batch_size": 8, "learning_rate": 1e-2, "precision": "float32", "threads": 1, "warmup": 0,
     "evaluate_every": 30,
 }  # fmt: skip
-ENCODER, DECODER = "bert-mini", "llama-1m"
+ENCODER, DECODER, BOTH = "bert-mini", "llama-1m", "tinyt5"
+EVERY = [ENCODER, DECODER, BOTH]
 TAGS = {"cat": "B-animal", "dog": "B-animal", "red": "B-thing", "box": "I-thing", "moon": "B-thing"}
 
 
@@ -171,7 +172,7 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             ).folder
             / "final"
         )
-        for preset in (ENCODER, DECODER, "bart-base")
+        for preset in (*EVERY, "bart-base")
     }
 
 
@@ -182,10 +183,10 @@ def tuned(model_folder: str, folder: Path, method: str) -> Any:
 
 @pytest.fixture(scope="module", name="runs")
 def _runs(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {preset: tuned(models[preset], tmp_path_factory.mktemp(preset), "full") for preset in (ENCODER, DECODER)}
+    return {preset: tuned(models[preset], tmp_path_factory.mktemp(preset), "full") for preset in EVERY}
 
 
-@pytest.mark.parametrize("preset", [ENCODER, DECODER])
+@pytest.mark.parametrize("preset", EVERY)
 def test_a_run_learns_and_says_what_it_found(runs: dict[str, Any], preset: str) -> None:
     run = runs[preset]
     before, after = (
@@ -207,7 +208,7 @@ def test_a_run_learns_and_says_what_it_found(runs: dict[str, Any], preset: str) 
     assert run.model.labels == LABELS
 
 
-@pytest.mark.parametrize("preset", [ENCODER, DECODER])
+@pytest.mark.parametrize("preset", EVERY)
 def test_pipelines_of_transformers_give_our_labels(runs: dict[str, Any], preset: str) -> None:
     transformers = pytest.importorskip("transformers")
     run = runs[preset]
@@ -225,7 +226,7 @@ def test_pipelines_of_transformers_give_our_labels(runs: dict[str, Any], preset:
                 assert whole.probability == pytest.approx(float(entry["score"]), abs=1e-4)
 
 
-@pytest.mark.parametrize("preset", [ENCODER, DECODER])
+@pytest.mark.parametrize("preset", EVERY)
 def test_peft_opens_the_adapter_with_its_head(models: dict[str, str], preset: str, tmp_path: Path) -> None:
     import torch
 

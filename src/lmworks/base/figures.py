@@ -14,6 +14,7 @@ UNKNOWN = "–"
 NATS_PER_BIT = math.log(2)
 LISTED, LONGEST = 10, 40
 """Names of a list that are printed, and characters of each."""
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
@@ -105,6 +106,18 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as a person writes it: ``90s``, ``10m``, ``1.5 h``; a number alone is seconds.
+
+    Raises:
+        ValueError: it is no duration, or zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise ValueError(f"{text!r} is no duration: write for example 90s, 10m or 1h")
+    return float(match[1]) * _SECONDS[match[2].lower()]
 
 
 def percent(share: float | None, digits: int = 3) -> str:

@@ -160,16 +160,18 @@ def _task(settings: TaskSettings, table: Table, tokenizer: Tokenizer, config: Mo
 
 
 def _with_head(config: ModelConfig, task: type[Task], table: Table) -> ModelConfig:
-    """The config with the head that the task asks for, at the token that models of its architecture read."""
+    """The config with the head that the task asks for, at the token that models of its architecture read; of an
+    encoder-decoder, tokens are classified by its encoder alone."""
     from lmworks.model.config import HeadConfig
-    from lmworks.model.task_heads import SEQUENCE
+    from lmworks.model.task_heads import SEQUENCE, TOKENS
 
     request = task.head_request(table)
     if request is None or request.is_met_by(config.head(request.name)):
         return config
     place = "tokens" if request.name != SEQUENCE else "first" if config.architecture == "encoder" else "last"
     head = HeadConfig(kind=place, **request._asdict())
-    return config.model_copy(update={"heads": (head,)})
+    alone = {"architecture": "encoder"} if request.name == TOKENS and config.architecture == "encoder-decoder" else {}
+    return config.model_copy(update={"heads": (head,), **alone})
 
 
 def _print_examples(examples: Examples, task: Task, args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, merge, parse_overrides
 from lmworks.commands import show
-from lmworks.compare.ladder_settings import LadderSettings, is_ladder, parse_seconds
+from lmworks.compare.ladder_settings import LadderSettings, is_ladder
 from lmworks.run.recipe import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def _quiet(line: str) -> None:
 
 def _settings(args: argparse.Namespace, rest: list[str]) -> LadderSettings:
     values: dict[str, Any] = parse_overrides(rest)
-    given = {"source": args.file, "task": args.task, "only": args.only}
-    if args.budget is not None:
-        given["budget"] = parse_seconds(args.budget)
+    given = {"source": args.file, "task": args.task, "only": args.only, "budget": args.budget}
     return build(LadderSettings, merge(values, {k: v for k, v in given.items() if v is not None}), COMMAND_LINE)
 
 

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import duration, number
+from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
 from lmworks.compare import ladder_page, pacing
 from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import FEWEST_STEPS, Pace
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus
 
 FEWEST_SECONDS = 1.0
-"""Of a share of the budget; with less, not even a few steps are tried."""
+"""Of a share of the budget; with less, no network is begun."""
 GROWTH = 3.0
 """A rung of counts takes at most so many times the seconds of the one before it."""
 
@@ -107,7 +107,7 @@ class _Climb:
         self.folder, self.state, self.say = folder, state, say
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
-        self.pace, self.trial_seconds = Pace(), FEWEST_SECONDS
+        self.pace = Pace()
         self.contest: Contest
 
     @property
@@ -147,59 +147,48 @@ class _Climb:
     def _climb_one(self, place: int, step: Step) -> Step:
         """A rung, done or left out."""
         began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
-        trial = None
+        is_new = not (folder / JOURNAL).is_file()
         try:
-            if rung.kind in ("counted", "trained"):
-                reason, trial = self._train(place, rung, folder)
-                if reason:
-                    return self._left_out(step, reason, began)
+            if rung.kind in ("counted", "trained") and (reason := self._train(place, rung, folder)):
+                return self._left_out(step, reason, began)
             step = self.contest.measure(rung, step, folder, self.say, self._share(place))
         except InputError as error:
             return self._left_out(step, f"{error.place}: {error.fault}" if error.place else error.fault, began)
-        if step.state != "open":
-            return step
+        trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
+        if rung.kind == "trained":
+            if is_new:
+                self.pace.learn(folder, time.monotonic() - began)
+            notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
         seconds = step.seconds + time.monotonic() - began
-        trained = _training_seconds(folder)
-        if trial is not None and trained:
-            self.pace.learn(trial[0], folder, time.monotonic() - trial[1])
-        return replace(step, state="done", seconds=seconds, training_seconds=trained or step.training_seconds)
+        return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
 
-    def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[pacing.Trial, float] | None]:
-        """Train a rung. Gives why it cannot be trained; of a network, its trial, and when its run began."""
+    def _train(self, place: int, rung: Rung, folder: Path) -> str:
+        """Train a rung, or say why it is left out."""
+        share = self._share(place)
         if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
             self._finish(api.resume(folder, self.say))
-            return "", None
+            return ""
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
         groups = merge(merge(rung.settings, self.contest.groups(rung)), self.state.settings.rung.get(rung.name, {}))
         if rung.kind == "counted":
             if reason := self._too_slow(place):
-                return reason, None
+                return reason
             self._finish(self.contest.start(rung, folder, **groups))
-            return "", None
-        share, began = self._share(place), time.monotonic()
-
-        def start(out: Path, training: dict[str, Any]) -> Run:
-            return self.contest.start(rung, out, **merge({"train": training}, groups))
-
-        if share < self.trial_seconds:
-            tried = f"a trial of a few steps takes {duration(self.trial_seconds)}"
-            return f"its share of the budget is {duration(max(0.0, share))}, and {tried}", None
-        trial = pacing.measure(start, self.folder / "trial")
-        took = time.monotonic() - began
-        self.trial_seconds = took if self.trial_seconds == FEWEST_SECONDS else min(took, self.trial_seconds)
-        left = share - (time.monotonic() - began)
-        steps = self.pace.steps(trial, left)
-        if steps < FEWEST_STEPS:
-            return (
-                f"its share of the budget, {duration(share)}, buys {max(0, steps)} steps of {duration(trial.step)} "
-                f"beside {duration(trial.overhead)} for the rest; the fewest are {FEWEST_STEPS}"
-            ), None
-        steps = min(steps, max(FEWEST_STEPS, round(rung.most_epochs * trial.steps_per_epoch)))
-        self._write()
-        began = time.monotonic()
-        self.say(f"  {steps:,} steps of {duration(trial.step)}, in a share of {duration(share)}")
-        self._finish(start(folder, pacing.training(steps)))
-        return "", (trial, began)
+            return ""
+        seconds = self.pace.training_seconds(share)
+        if share < FEWEST_SECONDS or seconds < pacing.LEAST_SHARE * share:
+            rest = f", and all but training takes {duration(self.pace.around)}" if self.pace.around else ""
+            return f"its share of the budget is {duration(max(0.0, share))}{rest}"
+        self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
+        training = pacing.training(seconds, rung.most_epochs)
+        if {"steps", "epochs"} & groups.get("train", {}).keys():
+            del training["epochs"]
+        self._finish(self.contest.start(rung, folder, **merge({"train": training}, groups)))
+        few = pacing.too_few_steps(folder)
+        if few is None:
+            return ""
+        bought = f"bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
+        return f"its share of the budget, {duration(share)}, {bought}"
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import parse_duration
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import read_object
 from lmworks.base.settings import Settings
@@ -20,22 +20,8 @@ from lmworks.text.rows import DataSettings
 
 STATE = "ladder.json"
 VERSION = 1
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)")
 TOKENIZER: dict[str, Any] = {"kind": "byte-bpe", "style": "llama", "vocab_size": 2048, "at_most": True}
 """One for all rungs. Bytes leave nothing unknown; a token begins every text, so that its first one is predicted too."""
-
-
-def parse_seconds(text: str | float) -> float:
-    """``10m`` -> 600.0; a number alone is seconds.
-
-    Raises:
-        InputError: it is no duration, or zero.
-    """
-    match = _BUDGET.fullmatch(str(text).strip().lower())
-    if match is None or not float(match[1]):
-        raise InputError(f"{text!r} is no duration", "--budget", "write 90s, 10m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 class LadderSettings(Settings):
@@ -43,13 +29,18 @@ class LadderSettings(Settings):
 
     source: str = Field(description="A file, a named data set or hub:owner/name.")
     task: Literal["auto", "language", "classify"] = Field("auto", description="auto: rows with labels are classified.")
-    budget: float = Field(600.0, gt=0, description="Seconds that all rungs together may take.")
+    budget: float = Field(600.0, gt=0, description="Time that all rungs together may take: 90s, 10m, 1h.")
     data: DataSettings = Field(default_factory=DataSettings)
     tokenizer: NewTokenizer = Field(default_factory=lambda: NewTokenizer.model_validate(TOKENIZER))
     only: list[str] = Field(default_factory=list, description="Names of the rungs to climb; none: all.")
     rung: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Changes of a rung's recipe: --rung.lstm.train.learning_rate 0.01"
     )
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_a_duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
 
     @field_validator("only", mode="before")
     @classmethod

@@ -103,9 +103,8 @@ class LanguageLadder:
             out: the run's folder.
             **groups: settings of its recipe.
         """
-        return runs.pretrain(
-            rung.model, self.data, out=out, tokenizer={"source": str(self.folder / TOKENIZER)}, **groups
-        )
+        tokenizer = {"source": str(self.folder / TOKENIZER)}
+        return runs.pretrain(rung.model, self.data, out=out, tokenizer=tokenizer, **groups)
 
     @staticmethod
     def groups(rung: Rung) -> dict[str, Any]:

@@ -1,97 +1,67 @@
-"""How many steps a network may train in its share of a budget: a few are tried first, with all that surrounds them."""
+"""How long a network may train in its share of a budget: what surrounds its steps is known from the rung before."""
 
 from __future__ import annotations
 
-import math
-import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from lmworks.base.journal import RunFolder
-from lmworks.run.result import Run
+from lmworks.train.settings import MOST_STEPS
+from lmworks.train.time_limit import EVENT as LENGTH
 
-TRIED_STEPS = 5
-SKIPPED_STEPS = 2  # the first ones allocate memory
 FEWEST_STEPS = 20
-"""A network that its share does not buy so many steps is left out."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a short run of a network took.
-
-    Attributes:
-        step: seconds of a step. overhead: seconds of all else: reading, evaluations, saving.
-        steps_per_epoch: of its training rows.
-    """
-
-    step: float
-    overhead: float
-    steps_per_epoch: float
+"""A network whose share bought fewer steps is left out."""
+FIRST_SHARE = 0.3
+"""Of the first network's share: for all but training, of which nothing is known yet."""
+LEAST_SHARE = 0.1
+"""Of a share: with less left for training, none is begun."""
 
 
 @dataclass
 class Pace:
-    """Corrections of trials by the rungs before: what really happened over what their trials promised.
+    """What the network before took besides training.
 
     Attributes:
-        step: of seconds a step. overhead: of the seconds around the steps.
+        around: seconds of opening, evaluations, saving and the ladder's own figures; None before the first network.
     """
 
-    step: float = 1.0
-    overhead: float = 1.0
+    around: float | None = None
 
-    def steps(self, trial: Trial, seconds: float) -> int:
-        """The steps that fit into so many seconds."""
-        return math.floor((seconds - trial.overhead * self.overhead) / (trial.step * self.step))
+    def training_seconds(self, share: float) -> float:
+        """Seconds of training in a share of so many seconds; negative where nothing is left for it."""
+        return share - (FIRST_SHARE * share if self.around is None else self.around)
 
-    def learn(self, trial: Trial, run: Path, seconds: float) -> None:
-        """Correct by a run that took so many seconds in all."""
-        taken = [float(event["seconds"]) for event in RunFolder(run).events("step")]
-        self.step = sum(taken) / len(taken) / trial.step
-        if trial.overhead:
-            self.overhead = max(0.1, (seconds - sum(taken)) / trial.overhead)
-
-
-def measure(start: Callable[[Path, dict[str, Any]], Run], folder: Path) -> Trial:
-    """Try a few steps in a folder that is removed afterwards.
-
-    Args:
-        start: starts a run in a folder with these settings of training.
-        folder: of the trial.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.monotonic()
-    try:
-        run = start(folder, training(TRIED_STEPS))
-        if run.stopped == "interrupted":
-            raise KeyboardInterrupt
-        seconds = time.monotonic() - began
-        events = RunFolder(folder)
-        taken = [float(event["seconds"]) for event in events.events("step")]
-        examples = int(events.events("data")[0]["examples"])
-        once = sum((events.events("start")[0].get("preparation") or {}).values())  # this machine, measured and kept
-        around = max(0.0, seconds - sum(taken) - once)
-        return Trial(median(taken[SKIPPED_STEPS:]), around, examples / _batch_size(events))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    def learn(self, run: Path, seconds: float) -> None:
+        """Note what a run of so many seconds in all took besides training and measuring this machine, which is kept."""
+        events = RunFolder(run)
+        once = sum((events.events("start")[0].get("preparation") or {}).values())
+        trained = [float(event["seconds"]) for kind in ("step", LENGTH) for event in events.events(kind)]
+        self.around = max(0.0, seconds - once - sum(trained))
 
 
-def training(steps: int) -> dict[str, Any]:
-    """Settings of training so many steps.
+def training(seconds: float, epochs: float) -> dict[str, Any]:
+    """Settings of training for at most so many seconds, and at most so many epochs.
 
     There is no evaluation on the way: choosing the best step by the held-out rows would make the comparison on these
-    rows too good. Checkpoints are frequent, so that a killed ladder repeats little. One thread for each: recurrent
-    networks have no use for more, and as much time is then as much computing.
+    rows too good. One thread for each: recurrent networks have no use for more, and as much time is then as much
+    computing.
     """
-    return {"steps": steps, "evaluate_every": steps + 1, "checkpoint_every": max(1, steps // 4), "threads": 1}
+    return {"max_time": seconds, "epochs": epochs, "evaluate_every": MOST_STEPS, "threads": 1}
 
 
-def _batch_size(run: RunFolder) -> int:
-    from lmworks.run import recipe as recipes
+def too_few_steps(run: Path) -> int | None:
+    """The steps that a run has trained, where its time was too short for FEWEST_STEPS; else None."""
+    events = RunFolder(run)
+    done = max((int(event["step"]) for event in events.events("step")), default=0)
+    lengths = events.events(LENGTH)
+    return done if done < FEWEST_STEPS and lengths and done < lengths[-1]["without_limit"] else None
 
-    return recipes.read(run.recipe).train.batch_size
+
+def cut_short(run: Path) -> str:
+    """What to say of a run whose time was over before its planned steps; else nothing."""
+    events = RunFolder(run)
+    ends, sessions = events.events("session_end"), events.events("session")
+    if not ends or ends[-1]["reason"] != "time":
+        return ""
+    return f"stopped after {ends[-1]['last']:,} of {sessions[-1]['steps']:,} planned steps, when its time was over"

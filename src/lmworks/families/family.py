@@ -140,13 +140,19 @@ class Family:
             request: the head.
 
         Raises:
-            InputError: this family has no such class.
+            InputError: this family has no such class, or the class has a decoder and the backbone none.
         """
         if request.name not in self.heads:
             known = ", ".join(layout.architecture for layout in self.heads.values()) or "none"
             fault = f"a {self.name} model has no class for {request.name.replace('_', ' ')}"
             raise InputError(fault, "model", f"take another model; classes with a head that it has: {known}")
         layout = self.heads[request.name]
+        has_decoder = config.architecture == "encoder-decoder"
+        if not has_decoder and not layout.encoder_alone and any(other.encoder_alone for other in self.heads.values()):
+            fault = f"a {layout.architecture} has a decoder, and this model is an encoder alone"
+            raise InputError(fault, "model", "take the model that it was made from, with its decoder")
+        if layout.encoder_alone and has_decoder:
+            config = config.model_copy(update={"architecture": "encoder", "num_decoder_layers": None})
         dropout = config.hidden_dropout if layout.dropout and not layout.default_dropout else None
         name, size, problem, labels = request
         return self._headed(config, layout.head(name, size, problem, labels, dropout))

@@ -1,5 +1,6 @@
-"""T5 (Raffel et al. 2020), T5 v1.1, Flan-T5: encoder and decoder, RMSNorm first, relative positions, no biases, scores
-that are not scaled. v1.0 is plain and ties its head, scaling what it reads; v1.1 is gated and has a head of its own.
+"""T5 (Raffel et al. 2020), T5 v1.1, Flan-T5: encoder and decoder, or the encoder alone. RMSNorm first, relative
+positions, no biases, scores that are not scaled. v1.0 is plain and ties its head, scaling what it reads; v1.1 is gated
+and has a head of its own.
 
 In training theirs also drops out what leaves a stack; ours drops out within it alone.
 """
@@ -13,7 +14,8 @@ from lmworks.families.family import ACTIVATIONS, Family, Keys, theirs_of
 from lmworks.families.mapping import Rename, Row, expand
 from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SEQUENCE, SPANS
+from lmworks.model.sizes import stacks
+from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
 
 SIZES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
 FIELDS: dict[str, tuple[str, Any]] = {  # ours: theirs, and its value where the config lacks it
@@ -33,20 +35,23 @@ UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias
 
 def _read(keys: Keys) -> dict[str, Any]:
     sizes = keys.sizes(**SIZES)
-    keys.expect("is_encoder_decoder", True)
+    alone = keys.promised("classifier.weight", "T5EncoderModel", "T5ForTokenClassification")
+    keys.expect("is_encoder_decoder", not alone, True)
     keys.ignore("initializer_factor", "classifier_dropout", "output_past", "gradient_checkpointing")
     keys.ignore("dense_act_fn", "is_gated_act")  # both follow from feed_forward_proj
     word = keys.take("feed_forward_proj", "relu") or "relu"
     activation = "gelu_new" if word == "gated-gelu" else word.removeprefix(GATED)
     if activation not in ACTIVATIONS:
         raise InputError(f"feed_forward_proj: {word!r} is not a feed-forward we have", keys.place, "relu or gated-gelu")
+    decoder_layers = keys.take("num_decoder_layers", None, int)
     # transformers 5 always writes that the head is tied; only the scale distinguishes v1.0 from v1.1
     scaled = keys.take("scale_decoder_outputs", None, bool)
     tied = keys.take("tie_word_embeddings", True)
     scaled = tied is not False if scaled is None else scaled
     return sizes | {
-        "architecture": "encoder-decoder",
-        "num_decoder_layers": keys.take("num_decoder_layers", None, int) or sizes["num_hidden_layers"],
+        "architecture": "encoder" if alone else "encoder-decoder",
+        "num_decoder_layers": None if alone else decoder_layers or sizes["num_hidden_layers"],
+        "language_head": not alone,
         **{ours: keys.take(*theirs) for ours, theirs in FIELDS.items()},
         "positions": "relative",
         "norm": "rms",
@@ -60,6 +65,10 @@ def _read(keys: Keys) -> dict[str, Any]:
     }
 
 
+def _architecture(config: ModelConfig) -> str:
+    return "T5EncoderModel" if config.architecture == "encoder" else "T5ForConditionalGeneration"
+
+
 def _write(config: ModelConfig) -> dict[str, Any]:
     word = theirs_of(config.activation, ("relu", "gelu_new"))
     return {
@@ -68,9 +77,9 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         **{theirs: getattr(config, ours) for ours, (theirs, _) in FIELDS.items()},
         "d_kv": config.head_size,
         "dropout_rate": config.hidden_dropout,
-        "num_decoder_layers": config.num_decoder_layers,
+        "num_decoder_layers": config.num_decoder_layers or config.num_hidden_layers,
         "feed_forward_proj": word if not config.gated else GATED + word.replace("gelu_new", "gelu"),
-        "is_encoder_decoder": True,
+        "is_encoder_decoder": config.architecture == "encoder-decoder",
         "tie_word_embeddings": config.head_scale != 1.0,
     }
 
@@ -80,13 +89,12 @@ def _rows(config: ModelConfig) -> list[Row]:
     if not config.tie_word_embeddings:
         table.append(Rename(HEAD, HEAD))
     ups = {"wi_0": "gate_proj", "wi_1": "up_proj"} if config.gated else {"wi": "up_proj"}
-    for theirs, ours, last, layers in (
-        ("encoder.", "encoder.", 1, config.num_hidden_layers),
-        ("decoder.", "", 2, config.num_decoder_layers or 0),
-    ):
+    for stack in stacks(config):  # the decoder is our own stack, as an encoder alone is
+        theirs, ours = "decoder." if stack.cross else "encoder.", stack.prefix
+        last = 2 if stack.cross else 1
         block = {"layer.0.layer_norm": "input_layernorm", f"layer.{last}.layer_norm": "post_attention_layernorm"}
         block |= {f"layer.0.SelfAttention.{name}": f"self_attn.{name}_proj" for name in "qkvo"}
-        if not ours:
+        if stack.cross:
             block |= {f"layer.1.EncDecAttention.{name}": f"cross_attn.{name}_proj" for name in "qkvo"}
             block["layer.1.layer_norm"] = "cross_attention_layernorm"
         block |= {f"layer.{last}.DenseReluDense.{name}": f"mlp.{other}" for name, other in ups.items()}
@@ -95,15 +103,18 @@ def _rows(config: ModelConfig) -> list[Row]:
         names |= {"final_layer_norm": "norm"}
         names["block.0.layer.0.SelfAttention.relative_attention_bias"] = "relative_bias"
         pairs = [(f"{theirs}{name}.weight", f"{ours}{other}.weight") for name, other in names.items()]
-        table += expand([Rename(*pair) for pair in pairs], layers)
+        table += expand([Rename(*pair) for pair in pairs], stack.layers)
     return table
 
 
 NAMES = "classification_head.out_proj", "classification_head.dense"
-RATE = ("classifier_dropout",)
+RATE, WRAPPED = ("classifier_dropout",), "transformer."
 HEADS = {
-    SEQUENCE: HeadLayout("T5ForSequenceClassification", "last", *NAMES, dropout=RATE, prefix="transformer."),
+    SEQUENCE: HeadLayout("T5ForSequenceClassification", "last", *NAMES, dropout=RATE, prefix=WRAPPED),
+    TOKENS: HeadLayout(
+        "T5ForTokenClassification", "tokens", "classifier", dropout=RATE, prefix=WRAPPED, encoder_alone=True
+    ),
     SPANS: HeadLayout("T5ForQuestionAnswering", "tokens", "qa_outputs"),
 }
 OLDER = ((r"^transformer\.", ""),)
-T5 = Family("t5", "T5ForConditionalGeneration", _read, _write, _rows, "", (UNUSED,), TIED, OLDER, HEADS)
+T5 = Family("t5", _architecture, _read, _write, _rows, "", (UNUSED,), TIED, OLDER, HEADS)

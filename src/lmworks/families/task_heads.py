@@ -37,6 +37,7 @@ class HeadLayout:
         dropout: keys of the config that give the rate, the first that is set; none: nothing is dropped out.
         default_dropout: where no key is set.
         prefix: before the names of the backbone, where it is not the family's.
+        encoder_alone: whether the class of an encoder-decoder has no decoder.
     """
 
     architecture: str
@@ -48,6 +49,7 @@ class HeadLayout:
     dropout: tuple[str, ...] = ()
     default_dropout: float = 0.0
     prefix: str | None = None
+    encoder_alone: bool = False
 
     def head(
         self, name: str, size: int, problem: ProblemType, labels: Sequence[str] = (), dropout: float | None = None

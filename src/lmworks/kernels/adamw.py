@@ -56,7 +56,7 @@ def adamw_step(
         scalars: of this step.
     """
     arrays = ([to_dlpack(tensor.detach()) for tensor in group] for group in (weights, gradients, first, second))
-    native_module().adamw(*arrays, *scalars)
+    native_module().adamw(*arrays, scalars)
 
 
 def sum_of_squares(tensors: Sequence[torch.Tensor]) -> float:

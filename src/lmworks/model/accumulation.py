@@ -19,6 +19,10 @@ from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
 
+SPARSE_SIZE, SPARSE_RATIO = 1 << 20, 4
+"""The gradient of embeddings is sparse where they have so many numbers, and so many times the rows that are read, or
+more: it takes a few calls more than a dense one."""
+
 _enabled = False
 # The key consists of the ids of the tensors that a cast is computed from, and of its other inputs. The entry holds
 # these tensors, so that no id is reused while the entry exists.
@@ -75,11 +79,17 @@ def _cached(
 def gradient_buffer(weight: torch.Tensor) -> torch.Tensor | None:
     """The float32 ``.grad`` to which a weight's gradients are added in place, allocated as zeros if there is none; None
     if gradients must be returned to autograd instead."""
-    if not _enabled or not weight.is_leaf or not weight.requires_grad or weight.dtype != torch.float32:
+    if not _accumulates(weight):
         return None
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
+    elif weight.grad.is_sparse:  # an embedding that is the language head too
+        weight.grad = weight.grad.to_dense()
     return weight.grad
+
+
+def _accumulates(weight: torch.Tensor) -> bool:
+    return _enabled and weight.is_leaf and weight.requires_grad and weight.dtype == torch.float32
 
 
 def weight_gradient(
@@ -101,9 +111,13 @@ def added_gradient(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor
 
 
 def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """(V, E) embeddings, (...) ids -> (..., E); in-place accumulation writes only the gradients of the rows that were
-    read."""
-    if torch.is_grad_enabled() and gradient_buffer(weight) is not None:
+    """(V, E) embeddings, (...) ids -> (..., E).
+
+    In-place accumulation writes only the gradients of the rows that were read. Where these are few, ``.grad`` is a
+    sparse tensor of them, unless something else gives the other rows gradients too: to fill the gradient of a large
+    vocabulary with zeros, and to read them again, takes longer than the rest of a small encoder's passes over memory.
+    """
+    if torch.is_grad_enabled() and _accumulates(weight):
         return _Embed.apply(weight, ids)
     return functional.embedding(ids, weight)
 
@@ -117,7 +131,14 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         weight, ids = ctx.saved_tensors
+        rows, gradients = ids.flatten(), grad_output.flatten(0, -2).to(weight.dtype)
+        is_dense = weight.grad is not None and not weight.grad.is_sparse
+        is_large = weight.numel() >= SPARSE_SIZE and len(weight) >= SPARSE_RATIO * len(rows)
+        if _accumulates(weight) and not is_dense and is_large:
+            sparse = torch.sparse_coo_tensor(rows[None], gradients, weight.shape, check_invariants=False)
+            weight.grad = sparse if weight.grad is None else weight.grad + sparse
+            return None, None
         buffer = gradient_buffer(weight)
         gradient = torch.zeros_like(weight) if buffer is None else buffer
-        gradient.index_add_(0, ids.flatten(), grad_output.flatten(0, -2).to(gradient.dtype))
+        gradient.index_add_(0, rows, gradients)
         return (gradient if buffer is None else None), None

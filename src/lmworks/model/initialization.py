@@ -111,17 +111,20 @@ def _t5(module: nn.Linear | nn.Embedding, name: str, config: ModelConfig) -> flo
 
 
 def replace_heads(network: Transformer, config: ModelConfig, generator: torch.Generator) -> None:
-    """Give a network the heads of another config in place of its own, the language head included.
+    """Give a network the heads of another config in place of its own, the language head included. Where the config is
+    of an encoder alone, the decoder of an encoder-decoder is taken away.
 
     Heads of the same name and config keep their weights; new linears are drawn from a normal distribution with the
     config's ``initializer_range``, biases are zero. A new pooler is drawn likewise.
 
     Args:
         network: a Transformer; changed in place.
-        config: its config with other ``heads``, ``language_head`` and ``pooler``.
+        config: its config with other ``heads``, ``language_head``, ``pooler`` and ``architecture``.
         generator: of the new weights.
     """
     kept = {name: module for name, module in network.heads.items() if config.head(name) == module.config}
+    if network.encoder is not None and config.architecture == "encoder":
+        network.keep_encoder()
     network.config, network.heads = config, Heads(config)
     network.heads.update(kept)
     fresh: list[nn.Module] = [module for name, module in network.heads.items() if name not in kept]

@@ -1,8 +1,8 @@
 """A whole block of a small network as one native call forward and one backward (native/block.inl).
 
-With few tokens and narrow layers a step consists of calls: each starts the threads and waits for them. Here a thread takes
-a few documents through the whole block. Norms, attention, activation, dropout and random numbers are those of the kernels
-that model/fused calls one by one; products are the package's own, since a library's start threads of their own.
+With few tokens and narrow layers a step consists of calls: each starts the threads and waits for them. Here a thread
+takes a few documents through the whole block. Norms, attention, activation, dropout and random numbers are those of the
+kernels that model/fused calls one by one; products are the package's own, since a library's start threads of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedAc
 from lmworks.model.block_parts import BlockSettings
 from lmworks.model.products import Gradients, OptionalTensor
 
-# Measured (docs/notebook.md): beyond these, products outweigh calls, and the fastest provider should compute them.
+# Sizes of the published tiny models, with room. Beyond them products outweigh calls, and the fastest provider should
+# compute them.
 MAX_WIDTH, MAX_INNER, MAX_TOKENS = 256, 1024, 2048
 MAX_DOCUMENT = 256  # tokens of one work item of attention
 

@@ -211,6 +211,15 @@ class Transformer(Stack):
         if self.encoder is not None:
             self.encoder.recompute, self.recompute = blocks, max(0, blocks - self.encoder.depth)
 
+    def keep_encoder(self) -> None:
+        """Take the decoder away: the encoder's blocks become the model's own, which is an encoder alone then."""
+        encoder = self.encoder
+        if encoder is None:
+            raise ValueError(f"a {self.config.architecture} has no separate encoder")
+        self.encoder, self.causal, self.depth = None, False, encoder.depth
+        self.layers, self.norm, self.embed_norm = encoder.layers, encoder.norm, encoder.embed_norm
+        self.embed_positions, self.relative_bias = encoder.embed_positions, encoder.relative_bias
+
     def encode(
         self, ids: torch.Tensor, segments: torch.Tensor | None = None, positions: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
 from lmworks.reports import classification_page, curves, entity_page, facts, question_page
-from lmworks.reports.markup import prose, table, text
+from lmworks.reports.markup import frame, prose, table, text
 
 HTML = "report.html"
 Card = dict[str, Any]
@@ -33,9 +32,8 @@ def render(card: Card) -> str:
             _notes(card),
             _tiles(card),
             _measures(card),
-            classification_page.render(card["classification"]),
-            entity_page.render(card["entities"]),
-            question_page.render(card["questions"]),
+            _of_kind(card),
+            *map(_of_task, card["tasks"]),
             _curves(card),
             f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
             _grown(card) or _samples(card),
@@ -53,10 +51,7 @@ def render(card: Card) -> str:
 
 def embedded(card: Card) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
-    return (
-        f'<iframe title="Report card of {text(card["run"]["name"])}" srcdoc="{escape(render(card), quote=True)}" '
-        'sandbox="allow-scripts" style="width: 100%; height: 640px; border: 0"></iframe>'
-    )
+    return frame(f"Report card of {card['run']['name']}", render(card))
 
 
 def write(folder: str | Path, card: Card) -> Path:
@@ -78,9 +73,21 @@ def _header(card: Card) -> str:
     about = " · ".join(text(part) for part in parts if part)
     return (
         f'<header><p class="eyebrow">Report card of {text(run["name"])}</p>'
-        f'<h1>{text(facts.title(run["model"]))} <span class="soft">on</span> {text(facts.title(run["data"]))}</h1>'
+        f'<h1>{text(facts.title(run["model"]))} <span class="soft">on</span> {text(facts.data_title(card))}</h1>'
         f'<p class="summary">{prose(card["summary"])}</p><p class="soft">{about}</p></header>\n'
     )
+
+
+def _of_kind(part: Card) -> str:
+    """What only a classifier, a tagger or a model that answers questions has."""
+    drawn = classification_page.render(part["classification"]), entity_page.render(part["entities"])
+    return "".join([*drawn, question_page.render(part["questions"])])
+
+
+def _of_task(part: Card) -> str:
+    """One of several tasks: its figures, and those beside the same task trained alone."""
+    title = f"<section><h2>{text(facts.task_title(part))}</h2></section>\n"
+    return title + _tiles(part) + _measures(part) + _measures(part["alone"]) + _of_kind(part)
 
 
 def _notes(card: Card) -> str:
@@ -130,7 +137,7 @@ def _measures(card: Card) -> str:
             f'<td class="rows">{figures.count(measure["rows"])}</td><td class="said">{_verdict(measure)}</td></tr>'
         )
     after = "after" if card["compared"]["after"] != "step" else f"at step {figures.count(card['compared']['step'])}"
-    before = card["compared"].get("before_name")
+    before, after = card["compared"].get("before_name"), card["compared"].get("after_name") or after
     title = f"Beside the {before}" if before else "Before and after"
     return (
         f"<section><h2>{text(title)}, on rows that were not trained on</h2>"

@@ -87,6 +87,17 @@ class Plan:
         shorter = {name: self.seconds[name] - before for name in ("before", "evaluation", "total") if self.seconds}
         return replace(self, seconds=self.seconds | shorter)
 
+    def within(self, most: float | None) -> Plan:
+        """The plan of a run whose training stops after so many seconds; its steps and tokens are those that fit."""
+        training = self.seconds.get("training", 0.0)
+        if most is None or training <= most:
+            return self
+        share, saved = most / training, training - most
+        work = {name: max(1, round(getattr(self, name) * share)) for name in ("steps", "tokens", "loss_tokens")}
+        flops = {part: round(value * share) for part, value in self.flops.items()}
+        seconds = {**self.seconds, "training": most, "total": self.seconds["total"] - saved}
+        return replace(self, **work, flops=flops, seconds=seconds)
+
     def event(self) -> dict[str, Any]:
         """The plan as an event of the journal, which the report card compares with the run."""
         return dict(vars(self))
@@ -134,6 +145,7 @@ def make(
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     is_resumed: bool = False,
+    measures: bool = True,
 ) -> Plan:
     """The plan of a run.
 
@@ -148,6 +160,7 @@ def make(
         timing: of the run on this machine; None: measured now, or read from the cache.
         weight_formats: formats of the model's own weights, the preferred one first, the smallest last.
         is_resumed: whether the run was begun before: its rows, precision and weights stay as they were chosen.
+        measures: whether the run may be timed; else its time is that of its matrix products, a lower bound.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the machine's memory or in its budget.
@@ -158,7 +171,7 @@ def make(
     trained, settings = method.trained_parameters(config), with_row_tokens(train, config, preferred)
     request = TrainingSetup.of(config, trained, settings, preferred, documents, process)
     fit = _fit_resumed(request, weight_formats[0]) if is_resumed else _fit(request, weight_formats)
-    timing = timing or timings.read_or_measure(fit.setup, method, documents.answer_rows)
+    timing = timing or timings.read_or_measure(fit.setup, method, documents.answer_rows, measures)
     return _plan_of(fit, reason if fit.setup.precision == preferred else fit.note, timing)
 
 
@@ -248,7 +261,7 @@ class RunTotals:
         """The totals of a run."""
         documents, train = setup.documents, setup.train
         lengths, sources, loss_tokens = documents.lengths, documents.sources, documents.total_loss_tokens
-        sampler = steps_of(len(lengths), train)
+        sampler = steps_of(len(lengths), train, documents.mixture)
         document_tokens = np.array([own + source for own, source in length_pairs(lengths, sources)])
         tokens = int(sampler.visits() @ document_tokens)  # the last steps may take only some of the documents
         epochs = tokens / max(1, document_tokens.sum())
@@ -311,8 +324,9 @@ def _disk(setup: TrainingSetup) -> dict[str, int]:
     trained, train = setup.trained, setup.train
     checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trained.count)
     saved = trained.count_added or setup.parameters  # an adapter, or a whole model
+    results = len(documents.mixture.names) if (documents := setup.documents).mixture else 1  # one with each head
     by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
-        "final": 4 * saved + TOKENIZER_BYTES * setup.config.vocab_size,
+        "final": results * (4 * saved + TOKENIZER_BYTES * setup.config.vocab_size),
     }
     return {**by_part, "total": sum(by_part.values())}

@@ -24,7 +24,7 @@ class Run:
 
     Attributes:
         folder: the run's folder.
-        stopped: why training ended: "finished", "early" or "interrupted".
+        stopped: why training ended: "finished", "early", "time" (train.max_time) or "interrupted".
     """
 
     folder: Path

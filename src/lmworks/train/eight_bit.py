@@ -132,4 +132,4 @@ def adamw_step(
         scalars: of this step.
     """
     arrays = [(to_dlpack(codes), to_dlpack(scales)) for codes, scales in moments]
-    native_module().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, *scalars)
+    native_module().adamw_8bit(to_dlpack(weights), to_dlpack(gradient), *arrays, scalars)

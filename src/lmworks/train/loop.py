@@ -22,7 +22,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
-from lmworks.data.sampler import BatchSampler
+from lmworks.data.mixture import Mixture, sampler_of
 from lmworks.kernels import matmul, native_module, product_rates
 from lmworks.model.stored_layers import stored_layers
 from lmworks.model.training_cost import Workload
@@ -35,15 +35,9 @@ from lmworks.train.monitor import Monitor
 from lmworks.train.peak_memory import PeakMemory
 from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, with_row_tokens
-from lmworks.train.step import (
-    StepResult,
-    accumulate_gradients,
-    autocast,
-    cast_frozen_weights,
-    sample,
-    step_flops,
-)
+from lmworks.train.step import StepResult, accumulate_gradients, autocast, cast_frozen_weights, sample, step_flops
 from lmworks.train.stopping import defer_signals
+from lmworks.train.time_limit import TimeLimit
 
 # Minimum time between checkpoints: seconds, and a multiple of the time that the last checkpoint took to write.
 CHECKPOINT_SECONDS, SAVING_RATIO = 30.0, 20.0
@@ -54,7 +48,8 @@ class Outcome:
     """How training ended.
 
     Attributes:
-        reason: "finished", "early" (no better evaluation for ``patience`` times) or "interrupted" (by a signal).
+        reason: "finished", "early" (no better evaluation for ``patience`` times), "time" (``max_time`` was over before
+            the planned steps) or "interrupted" (by a signal).
         step: the last step.
         best_step: of the best evaluation; the network holds its weights at the end of a run.
         precision: of the matrix products, and the reason for it.
@@ -76,6 +71,7 @@ def train(
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
     transform: ExampleTransform | None = None,
+    mixture: Mixture | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; resume from the run's newest checkpoint where there is one.
 
@@ -88,6 +84,7 @@ def train(
         device: where to train.
         transform: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each
             step samples again, with a generator seeded by (seed, step, index).
+        mixture: the tasks that the examples are of; None: they are of one.
 
     Returns:
         How training ended. With an evaluation hook, the network has the weights of the best evaluation.
@@ -109,9 +106,8 @@ def train(
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            training = _Training(
-                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, original_bytes
-            )
+            parts = (network, examples, settings, run, hooks or Hooks(), device, transform, mixture)
+            training = _Training(*parts, run_arithmetic, original_bytes)
             return training.run_session(stop_requested)
     finally:
         process_memory.stop_keeping_memory()
@@ -138,19 +134,24 @@ class _Training:
         hooks: Hooks,
         device: torch.device,
         transform: ExampleTransform | None,
+        mixture: Mixture | None,
         run_arithmetic: Arithmetic,
         original_bytes: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
-        epochs = settings.epochs if settings.steps is None else None
-        self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
-        self.total_steps = len(self.sampler)
+        length = settings.epochs, settings.steps
+        self.sampler = sampler_of(len(examples), settings.batch_size, settings.seed, *length, mixture)
+        self.loss_weights = mixture.loss_weights if mixture is not None else None
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
+        self.time_limit = TimeLimit(settings.max_time)
+        trial = (network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
+        self.sampler.steps = self.total_steps = self.time_limit.fitting_steps(run, *trial, len(self.sampler))
         self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
-        self.identity = identity.of(examples, settings, transform)
-        self.step, self.loss, self.reason = 0, None, ""
+        self.identity = identity.of(examples, settings, transform, mixture)
+        self.step, self.reason = 0, ""
+        self.loss: float | None = None
         self.diverged = False
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.session: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "targets": 0.0, "flops": 0.0}
@@ -159,21 +160,10 @@ class _Training:
         limit = None if hooks.quiet else self._limit()
         self.progress = TrainingProgress(self.total_steps, limit, hooks.console, hooks.quiet)
         context = partial(autocast, self.arithmetic.precision, device)
-        epoch_steps = self.sampler.steps_per_epoch
+        lengths = (self.total_steps, self.sampler.steps_per_epoch)
         self.monitor = Monitor(
-            network,
-            hooks,
-            run,
-            self.progress,
-            settings,
-            self.total_steps,
-            epoch_steps,
-            context,
-            self.arithmetic.precision,
+            network, hooks, run, self.progress, settings, *lengths, context, self.arithmetic.precision
         )
-
-    step: int
-    loss: float | None
 
     def run_session(self, stop_requested: Callable[[], bool]) -> Outcome:
         """All remaining steps."""
@@ -220,12 +210,17 @@ class _Training:
                 return
             self._step(indices)
             self.memory.end_stage("training")
+            if is_over := self.time_limit.is_over:
+                self.monitor.total_steps = self.step  # evaluated as a last step is
             better = self.monitor.is_due(self.step) and self.monitor.evaluate(self.step)
             self.memory.end_stage("evaluation during training")
             if self.monitor.stops_early:
                 self.reason = "early"
             elif self.step >= self.total_steps:
                 self.reason = "finished"
+            elif is_over:
+                self.reason = "time"
+                self.progress.say(f"stopped after {self.step:,} of {self.total_steps:,} planned steps (train.max_time)")
             elif stop_requested():
                 self.reason = "interrupted"
             if self.reason or better or self._checkpoint_is_due():
@@ -239,7 +234,7 @@ class _Training:
             self.network.train()
         documents = sample(self.examples, indices, self.transform, self.settings.seed, step)
         result = accumulate_gradients(
-            self.network, documents, self.settings, step, self.arithmetic.precision, self.device
+            self.network, documents, self.settings, step, self.arithmetic.precision, self.device, self.loss_weights
         )
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
@@ -308,6 +303,7 @@ class _Training:
             "best": self.monitor.best,
             "evaluations_since_best": self.monitor.evaluations_since_best,
             "reason": self.reason,
+            "elapsed": self.time_limit.elapsed,
         }
         checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
@@ -326,6 +322,7 @@ class _Training:
         checkpoint.restore(state.tensors, self.named, self.optimizer)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
+        self.time_limit.earlier = state.values.get("elapsed", 0.0)
         self.monitor.best, self.monitor.evaluations_since_best = (
             state.values["best"],
             state.values["evaluations_since_best"],
@@ -361,6 +358,7 @@ class _Training:
             self.arithmetic.precision,
             self.device,
             self.total_steps,
+            self.loss_weights,
         )
         self.run.write("rate_finder", learning_rate=curve.best, rates=curve.rates, losses=curve.losses)
         self.progress.say(f"learning rate {curve.best:.2g}, where the loss fell fastest")

@@ -14,7 +14,7 @@ from lmworks.adapt import registry as methods
 from lmworks.kernels import adamw as adamw_kernel
 from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import supports
-from lmworks.train import eight_bit
+from lmworks.train import eight_bit, row_moments
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
@@ -69,7 +69,12 @@ class AdamW(torch.optim.AdamW):
     """AdamW with gradient clipping in the same pass over memory: one call of a native kernel, or PyTorch's fused AdamW.
 
     A step of a small network takes a few milliseconds, so :meth:`advance` skips the bookkeeping of torch's ``step``.
+    Embeddings of which few rows have a gradient are updated by a kernel of our own (train/row_moments).
     """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self._touched_rows: dict[nn.Parameter, torch.Tensor] = {}
 
     def advance(self, learning_rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
         """One step with the parameters' gradients, which are set to None afterwards.
@@ -89,6 +94,13 @@ class AdamW(torch.optim.AdamW):
                 parameter.grad = None
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
+        dense = []
+        for parameter in parameters:
+            if _has_sparse_gradient(parameter, group):
+                self._update_rows(parameter, self.state[parameter] or self._initial_state(parameter), group, scale)
+            else:
+                dense.append(parameter)
+        parameters = dense
         states = [self.state[parameter] or self._initial_state(parameter) for parameter in parameters]
         first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         gradients = [_gradient(parameter) for parameter in parameters]
@@ -98,6 +110,16 @@ class AdamW(torch.optim.AdamW):
             return
         torch._foreach_add_(steps, 1)
         adamw_kernel.adamw_step(parameters, gradients, first, second, _scalars(group, numbers.pop() + 1, scale))
+
+    def _update_rows(
+        self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
+    ) -> None:
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        if parameter not in self._touched_rows:  # the first step of a session
+            self._touched_rows[parameter] = row_moments.has_moments(first, second)
+        state["step"] += 1
+        scalars, touched = _scalars(group, float(state["step"]), scale), self._touched_rows[parameter]
+        row_moments.adamw_step(parameter, _gradient(parameter), first, second, touched, scalars)
 
     def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
@@ -123,6 +145,7 @@ class EightBitAdamW(AdamW):
             super()._update(small, group, scale)
         for parameter in parameters:
             if _has_8bit_moments(parameter):
+                parameter.grad = _gradient(parameter).to_dense()
                 self._update_8bit(parameter, self.state[parameter] or self._initial_state(parameter), group, scale)
 
     def _update_8bit(
@@ -179,6 +202,14 @@ def _has_8bit_moments(parameter: nn.Parameter) -> bool:
     return parameter.numel() >= MIN_8BIT_SIZE and parameter.is_contiguous() and parameter.dtype == torch.float32
 
 
+def _has_sparse_gradient(parameter: nn.Parameter, group: dict[str, Any]) -> bool:
+    """Whether its gradient is one of rows that the kernel takes; any other sparse gradient is made dense."""
+    gradient = _gradient(parameter)
+    if gradient.is_sparse and (group["weight_decay"] or not supports(parameter, gradient)):
+        parameter.grad = gradient.to_dense()
+    return _gradient(parameter).is_sparse
+
+
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
     assert parameter.grad is not None
     return parameter.grad
@@ -227,7 +258,13 @@ def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     """Euclidean norm of all gradients together."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # a token that was read twice has one row
+            gradients.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            gradients.append(parameter.grad)
     if adamw_kernel.can_run(*gradients):
         return math.sqrt(adamw_kernel.sum_of_squares(gradients))
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0

@@ -10,6 +10,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "kernel_table.hpp"
 
@@ -44,10 +45,13 @@ inline void check_size(std::size_t size, std::size_t expected, const char* name)
                                     std::to_string(expected));
 }
 
-inline AdamWStep adamw_step(double rate, double beta1, double beta2, double weight_decay, double eps, double correction1,
-                            double correction2, double gradient_scale) {
+// Of kernels/adamw.AdamWScalars, in its order.
+using StepScalars = std::tuple<double, double, double, double, double, double, double, double>;
+
+inline AdamWStep adamw_step(const StepScalars& scalars) {
+    const auto [learning_rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale] = scalars;
     const auto f32 = [](double x) { return static_cast<float>(x); };
-    return {f32(rate), f32(1 - beta1), f32(beta2), f32(1 - beta2), f32(weight_decay), f32(eps), f32(correction1),
+    return {f32(learning_rate), f32(1 - beta1), f32(beta2), f32(1 - beta2), f32(weight_decay), f32(eps), f32(correction1),
             f32(correction2), f32(gradient_scale)};
 }
 

@@ -1,7 +1,7 @@
 // A whole transformer block, forward and backward, in float32, for small networks: their time is spent in starting threads
 // and calling kernels, not in arithmetic. Documents are independent in a block until the gradients of its weights are
 // summed. So a work item takes a few documents through the whole block, with products of this file's panels, and threads
-// meet once in the forward pass and three times in the backward pass. model/block.py has the definition. The documents of a
+// meet twice in the forward pass and four times in the backward pass. model/block.py has the definition. The documents of a
 // work item and the order of all sums are fixed, so the bits do not depend on the number of threads.
 #pragma once
 

@@ -1,8 +1,8 @@
 // A step of AdamW whose moments are stored in 8 bits, in one pass over memory: a block's moments are decoded, updated with
 // its weights and encoded again while they are in registers and the first cache.
 #include <algorithm>
-#include <cmath>
 
+#include "adamw.inl"
 #include "kernel_table.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -109,22 +109,6 @@ inline void encode(const EightBitMoment& moment, Size block, Size begin, Size co
     else std::memcpy(moment.codes + begin, codes, count);
 }
 
-inline void update_block(float* weights, const float* gradient, float* first, float* second, Size count,
-                         const AdamWStep& step) {
-    const float step_size = step.learning_rate / step.correction1, root_factor = 1.0f / step.correction2;
-    for_each_vector(count, [&](Size i, int n) {
-        const Vec g = load_n(gradient + i, n) * step.gradient_scale;
-        Vec m = load(first + i), v = load(second + i);
-        m += step.weight1 * (g - m);
-        v = v * step.beta2 + step.weight2 * g * g;
-        store(first + i, m), store(second + i, v);
-        Vec root = v;
-        for (int lane = 0; lane < W; ++lane) root[lane] = std::sqrt(v[lane]);
-        const Vec w = load_n(weights + i, n) * (1.0f - step.learning_rate * step.weight_decay);
-        store_n(weights + i, w - step_size * m / (root * root_factor + step.eps), n);
-    });
-}
-
 void adamw_8bit(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                 Size count, const AdamWStep& step) {
     const Size blocks = (count + MOMENT_BLOCK - 1) / MOMENT_BLOCK;
@@ -134,7 +118,7 @@ void adamw_8bit(float* weights, const float* gradient, const EightBitMoment& fir
         for (Size block = item * MOMENT_BLOCKS_PER_ITEM; block < end; ++block) {
             const Size begin = block * MOMENT_BLOCK, size = std::min(MOMENT_BLOCK, count - begin);
             decode<true>(first, block, begin, size, first_values), decode<false>(second, block, begin, size, second_values);
-            update_block(weights + begin, gradient + begin, first_values, second_values, size, step);
+            adamw_update(weights + begin, gradient + begin, first_values, second_values, size, step);
             encode<true>(first, block, begin, size, first_values), encode<false>(second, block, begin, size, second_values);
         }
     });

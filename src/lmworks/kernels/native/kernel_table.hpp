@@ -136,6 +136,13 @@ struct BlockCall {
     float* dx;
 };
 
+// Embeddings (rows, columns) with the moments of AdamW, and for each row whether any of its moments is not zero.
+struct RowMoments {
+    float *weights, *first, *second;
+    std::uint8_t* has_moments;
+    Size rows;
+};
+
 struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
@@ -153,6 +160,9 @@ struct KernelTable {
     double (*sum_of_squares)(const float* const* tensors, const Size* sizes, Size count);
     void (*block_forward)(const BlockCall& block);
     void (*block_backward)(const BlockCall& block);
+    // The same with float32 moments for embeddings of which few rows (ascending) have gradients (count, columns).
+    void (*adamw_rows)(const RowMoments& table, const float* gradients, const std::int64_t* rows, Size count, Size columns,
+                       const AdamWStep& step);
     // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
 

@@ -30,7 +30,7 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
-                                   adamw, sum_of_squares, block_forward, block_backward, read_memory};
+                                   adamw, sum_of_squares, block_forward, block_backward, adamw_rows, read_memory};
     return table;
 }
 

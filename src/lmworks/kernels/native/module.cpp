@@ -269,14 +269,29 @@ EightBitMoment eight_bit_moment(const MomentArrays& arrays, std::size_t count) {
 }
 
 void adamw_8bit(Output<float> weights, Input<float> gradient, const MomentArrays& first, const MomentArrays& second,
-                double rate, double beta1, double beta2, double weight_decay, double eps, double correction1,
-                double correction2, double gradient_scale) {
+                const StepScalars& scalars) {
     const std::size_t count = weights.size();
     check_size(gradient.size(), count, "gradient");
     const EightBitMoment m = eight_bit_moment(first, count), v = eight_bit_moment(second, count);
-    const AdamWStep step = adamw_step(rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale);
+    const AdamWStep step = adamw_step(scalars);
     nb::gil_scoped_release release;
     kernels().adamw_8bit(weights.data(), gradient.data(), m, v, count, step);
+}
+
+void adamw_rows(Output<float> weights, Input<float> gradients, const Int64s& rows, Output<float> first,
+                Output<float> second, Output<std::uint8_t> has_moments, const StepScalars& scalars) {
+    const std::size_t count = rows.size(), total = has_moments.size();
+    if (!total || weights.size() % total) throw std::invalid_argument("weights: not as many rows as has_moments");
+    const std::size_t columns = weights.size() / total;
+    check_size(gradients.size(), count * columns, "gradients");
+    check_size(first.size(), weights.size(), "first"), check_size(second.size(), weights.size(), "second");
+    for (std::size_t i = 0; i < count; ++i)
+        if (rows.data()[i] < 0 || rows.data()[i] >= std::int64_t(total) || (i && rows.data()[i] <= rows.data()[i - 1]))
+            throw std::invalid_argument("rows: not ascending, or not of this table");
+    const AdamWStep step = adamw_step(scalars);
+    nb::gil_scoped_release release;
+    kernels().adamw_rows({weights.data(), first.data(), second.data(), has_moments.data(), Size(total)}, gradients.data(),
+                         rows.data(), count, columns, step);
 }
 
 void check_cu_seqlens(const Int64s& cu_seqlens, std::size_t tokens, const char* name) {
@@ -365,6 +380,7 @@ NB_MODULE(_native, m) {
     m.def("thread_pool", [] { return std::string(thread_pool()); });
     m.def("read_memory", &read_memory);
     m.def("adamw_8bit", &adamw_8bit);
+    m.def("adamw_rows", &adamw_rows);
     m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     bind<float>(m), bind<Bf16>(m);
     bind_training(m);

@@ -12,8 +12,7 @@ namespace {
 using Outputs = std::vector<Output<float>>;
 using Inputs = std::vector<Input<float>>;
 
-void adamw(Outputs weights, Inputs gradients, Outputs first, Outputs second, double rate, double beta1, double beta2,
-           double weight_decay, double eps, double correction1, double correction2, double gradient_scale) {
+void adamw(Outputs weights, Inputs gradients, Outputs first, Outputs second, const StepScalars& scalars) {
     const std::size_t tensors = weights.size();
     check_size(gradients.size(), tensors, "gradients"), check_size(first.size(), tensors, "first moments");
     check_size(second.size(), tensors, "second moments");
@@ -24,7 +23,7 @@ void adamw(Outputs weights, Inputs gradients, Outputs first, Outputs second, dou
         check_size(second[i].size(), count, "second moment");
         updates.push_back({weights[i].data(), gradients[i].data(), first[i].data(), second[i].data(), static_cast<Size>(count)});
     }
-    const AdamWStep step = adamw_step(rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale);
+    const AdamWStep step = adamw_step(scalars);
     nb::gil_scoped_release release;
     kernels().adamw(updates.data(), static_cast<Size>(tensors), step);
 }
