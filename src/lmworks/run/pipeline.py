@@ -28,7 +28,7 @@ from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
 from lmworks.reports.several import ALONE
-from lmworks.run import checks
+from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.mixture import MixtureTask
 from lmworks.run.recipe import Recipe
@@ -72,7 +72,7 @@ def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
     folder = Path(recipe.out)
     checks.check_folder(folder)
     name_given_rows(recipe, rows, folder)
-    setup = set_up(recipe, rows)
+    setup = set_up(recipe, rows, measures=recipe.train.max_time is None)  # else the time is known, and not to be spent
     reason = setup.plan.precision_reason
     say(f"precision {reason}")
     for line in (*checks.slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
@@ -83,6 +83,8 @@ def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
         _input_format(setup).save(folder)
     for file, given in files_of_given_rows(rows).items():
         python_rows.save(given, folder / file)
+    if setup.mined_rows is not None:
+        mined_negatives.save(setup.mined_rows, folder)
     run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)
@@ -112,7 +114,7 @@ def _resume(run: RunFolder, say: Say) -> Run:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = recipe_of(run)
     use_threads(started[0]["threads"])
-    setup = set_up(recipe, is_resumed=True)
+    setup = set_up(recipe, is_resumed=True, measures=recipe.train.max_time is None)
     say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)

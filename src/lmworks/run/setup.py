@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lmworks.adapt.method import Method
@@ -13,6 +14,7 @@ from lmworks.data.examples import Examples, Report
 from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.run import mined_negatives
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once
 from lmworks.run.evaluation_cache import CachedEvaluation
@@ -23,8 +25,9 @@ from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source, source_of
-from lmworks.run.task_data import Content, GivenRows, data_note, limit_held_out, make_examples, read_rows
+from lmworks.run.task_data import Content, GivenRows, TaskRows, data_note, limit_held_out, make_examples, read_rows
 from lmworks.tasks.task import Task
+from lmworks.text.rows import Table
 from lmworks.train.arithmetic import evaluation_providers, is_small
 from lmworks.train.settings import TrainSettings
 
@@ -49,6 +52,7 @@ class Setup:
         preparation: seconds of fetching and measuring, by name, which a later run finds in the cache.
         notes: for the user, before the run starts.
         mixture: the tasks that the examples are of; None: they are of one.
+        mined_rows: rows to train on with mined negatives; None: nothing is mined.
     """
 
     recipe: Recipe
@@ -67,9 +71,10 @@ class Setup:
     preparation: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mixture: Mixture | None = None
+    mined_rows: Table | None = None
 
 
-def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = False) -> Setup:
+def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = False, measures: bool = True) -> Setup:
     """Open data and model, and check that they fit the task and the method: as far as possible before weights are
     opened.
 
@@ -77,6 +82,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         recipe: resolved; the task's name and the settings that a memory budget determines are written into it.
         rows: training data instead of the recipe's source; of several tasks by their names.
         is_resumed: a resumed run: nothing that changes its losses is chosen again.
+        measures: whether the run may be timed for its plan.
 
     Raises:
         InputError: they do not fit, or there is too little memory.
@@ -86,11 +92,11 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
     if recipe.tasks:
         content = mixture_content(recipe, source, rows if isinstance(rows, dict) else {})
     else:
-        content = _content(recipe, source, rows if isinstance(rows, list) else None)
+        content = _content(recipe, source, rows if isinstance(rows, list) else None, is_resumed)
     model, task, examples, evaluation = content.model, content.task, content.train, content.evaluation
     sampled = sample_once(task, examples.items)
     documents = replace(_statistics(sampled, examples.report, evaluation), mixture=content.mixture)
-    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed)
+    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
     plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *content.notes, *examples.report.notes]
@@ -116,10 +122,10 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         content.has_new_head,
         content.is_divided_inside,
     )
-    return Setup(*parts, prepared, notes, content.mixture)
+    return Setup(*parts, prepared, notes, content.mixture, content.mined_rows)
 
 
-def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None) -> Content:
+def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None, is_resumed: bool) -> Content:
     """What a run of one task trains on; arguments as of :func:`set_up`."""
     rows = read_rows(recipe, source, given)
     if not recipe.is_new:
@@ -130,6 +136,8 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None)
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new, has_new_head)
     task = rows.task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
+    if recipe.task.mined_negatives:
+        rows = replace(rows, train=_with_mined_negatives(model, rows, recipe, is_resumed))
     examples, held_out = make_examples(task, rows, recipe)
     is_inside = rows.is_divided_inside
     notes = [data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
@@ -139,7 +147,15 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None)
     if task.whole_steps:  # the plan's rows are those of training
         recipe.train.row_tokens = recipe.train.batch_size * max(example.size for example in examples.items)
     evaluation = Evaluation.of(model, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
-    return Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes)
+    mined_rows = rows.train if recipe.task.mined_negatives else None
+    return Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes, mined_rows=mined_rows)
+
+
+def _with_mined_negatives(model: LanguageModel, rows: TaskRows, recipe: Recipe, is_resumed: bool) -> Table:
+    """The rows to train on with hard negatives: mined, or of a resumed run those that its folder keeps."""
+    if is_resumed:
+        return mined_negatives.kept(rows.train, Path(str(recipe.out)))
+    return mined_negatives.mined(model, rows.train, rows.table, recipe.task, recipe.data)
 
 
 def _plan(
@@ -149,11 +165,13 @@ def _plan(
     train: TrainSettings,
     documents: DataStatistics,
     is_resumed: bool,
+    measures: bool,
 ) -> Plan:
     """The plan of the run, made when data and model are in memory."""
     memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
     formats = source.weight_formats()
-    plan = make_plan(config, method, train, documents, memory, weight_formats=formats, is_resumed=is_resumed)
+    choices = {"weight_formats": formats, "is_resumed": is_resumed, "measures": measures}
+    plan = make_plan(config, method, train, documents, memory, **choices)  # type: ignore[arg-type]
     return plan.within(train.max_time)
 
 

@@ -37,6 +37,7 @@ class Content:
         is_divided_inside: whether the held-out rows are the ends of the rows to train on.
         notes: for the user.
         mixture: the tasks that the examples are of; None: they are of one.
+        mined_rows: rows to train on with mined negatives; None: nothing is mined.
     """
 
     model: LanguageModel
@@ -48,6 +49,7 @@ class Content:
     is_divided_inside: bool
     notes: list[str]
     mixture: Mixture | None = None
+    mined_rows: Table | None = None
 
 
 @dataclass(frozen=True)

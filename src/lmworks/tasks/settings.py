@@ -29,10 +29,31 @@ class TaskSettings(Settings):
     next_sentence: bool = Field(False, description="masked: pairs of sentences; does the second follow the first?")
     mean_span: float = Field(3.0, ge=1, description="spans, denoising: mean number of tokens of a hidden span.")
     permute_sentences: bool = Field(True, description="denoising: the sentences of the source stand in random order.")
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="contrastive: a text's vector: the mean of its tokens, or its first token."
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto",
+        description="contrastive: a text's vector: the mean of its tokens, its first or its last token; auto: of a "
+        "decoder the last, which alone has read the whole text, else the mean.",
     )
     scale: float = Field(20.0, gt=0, description="contrastive: factor of the cosines; 1 / temperature.")
+    mined_negatives: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="contrastive: before training the model searches among the targets of the rows, and each row gets "
+        "so many hard negatives: near texts that are not its target.",
+    )
+    mining_range_min: int = Field(0, ge=0, description="contrastive: so many of the nearest are left out.")
+    mining_range_max: int = Field(100, gt=0, description="contrastive: ranks that may give negatives end here.")
+    mining_margin: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="contrastive: a negative's cosine is at most (1 - margin) times that of the target; nearer texts "
+        "are likely to answer too.",
+    )
+    mining_max_score: float | None = Field(
+        None, ge=-1, le=1, description="contrastive: the largest cosine of a mined negative."
+    )
     prefix: str = Field("", description='seq2seq: stands before each source ("translate English to French: ").')
     decoder_start: Literal["auto", "pad", "bos", "eos"] = Field(
         "auto", description="What a decoder reads first; auto: as the model says, else pad (T5, Marian), denoising eos."
