@@ -32,8 +32,9 @@ $(VENV)/bench: $(VENV)/test
 demo: $(VENV)/base
 	@sh examples/demo.sh $(BIN)/lmworks
 
+# Files are dealt out to two processes; a test computes with one thread, see tests/conftest.py.
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/test
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800

@@ -42,15 +42,6 @@ ASKED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny products are slower on two threads, much slower where others compute too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_both(model_type: str) -> Any:
     """A tiny encoder-decoder of ``transformers``, every weight random."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM

@@ -307,7 +307,6 @@ def test_any_number_of_threads_gives_the_same_bits():
         out_attention = attention.varlen_attention(row, row[:, :3], row[:, 3:], cu_seqlens, cu_seqlens, 0.3, True, 0.0)
         gradients = torch.autograd.grad(out_attention.square().sum(), row)
         results.append((out_attention, *gradients, *torch.autograd.grad(out.square().sum(), (x, weight))))
-    torch.set_num_threads(2)
     for others in results[1:]:
         for expected, actual in zip(results[0], others, strict=True):
             assert torch.equal(expected, actual)

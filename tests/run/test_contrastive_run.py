@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,12 @@ from tiny_kinds import save_encoder
 
 import lmworks
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
 from lmworks.data.batch import CONTRASTIVE
+from lmworks.run import mined_negatives
+from lmworks.run.mined_negatives import FILE
 from lmworks.text import corpus
+from lmworks.text.beir import read_beir
 
 ROWS = [
     {"anchor": f"{first} {second}", "positive": f"{second} in {first}", "negative": "salad"}
@@ -89,3 +96,97 @@ def test_long_texts_are_cut_left_out_or_refused(encoder):
     assert len(task.examples(table, corpus.DataSettings(on_long="skip"), 16)) == 1
     with pytest.raises(InputError, match="22 tokens long"):
         task.examples(table, corpus.DataSettings(on_long="stop"), 16)
+
+
+# Mined negatives
+
+WORDS = ("i", "love", "my", "fresh", "apple", "in", "salad", "tea", "cat", "fruit")
+MINING = {"name": "contrastive", "mined_negatives": 2, "mining_margin": 0.0}
+
+
+def save_judged(folder: Path) -> Path:
+    """Queries of two words; each document that holds the first of them answers it."""
+    folder.mkdir()
+    documents = {f"d{n}": f"{a} {b} {a}" for n, (a, b) in enumerate((a, b) for a in WORDS[:6] for b in WORDS[6:])}
+    queries = {f"q{n}": f"{a} {b}" for n, (a, b) in enumerate((a, b) for a in WORDS[:6] for b in WORDS[:3])}
+    for name, texts in (("corpus", documents), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    judged = [
+        f"{query}\t{document}\t1\n"
+        for query, asked in queries.items()
+        for document, text in documents.items()
+        if text.startswith(asked.split()[0] + " ")
+    ]
+    (folder / "qrels.tsv").write_text("".join(judged))
+    return folder
+
+
+def test_mined_negatives_of_judged_queries_are_never_judged_positives(encoder, tmp_path):
+    folder = save_judged(tmp_path / "judged")
+    lines: list[str] = []
+    run = lmworks.tune(
+        encoder, str(folder), task=MINING, method="full", train={**TRAIN, "steps": 2}, out=tmp_path / "run",
+        say=lines.append,
+    )  # fmt: skip
+    data = read_beir(folder)
+    answers = {
+        data.queries[query]: {data.documents[document] for document in judged}
+        for query, judged in data.judgements.items()
+    }
+    rows = [json.loads(line) for line in (run.folder / FILE).read_text().splitlines()]
+    mined = [(row["source"], negative) for row in rows for negative in row["negatives"]]
+    assert len(mined) > len(rows)
+    assert not [pair for pair in mined if pair[1] in answers[pair[0]]]
+    note = next(line for line in lines if line.startswith("hard negatives mined"))
+    assert note.startswith(f"hard negatives mined: {len(mined)} for {len(rows)} rows among ")
+    assert "left out as likely positives: " in note
+    assert note in lmworks.report(run.folder)["run"]["notes"]
+
+
+def test_a_killed_run_goes_on_with_the_same_negatives_and_losses(encoder, tmp_path):
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({**row, "negative": []}) + "\n" for row in ROWS))
+    given = {
+        "task": MINING, "method": "full", "train": {**TRAIN, "checkpoint_every": 2, "threads": 1},
+        "evaluate": {"samples": 0},
+    }  # fmt: skip
+    data = {"source": str(tmp_path / "rows.jsonl")}
+    whole = lmworks.tune(encoder, data, out=tmp_path / "whole", **given)
+    program = f"""
+import os, signal, lmworks
+from lmworks.base.journal import RunFolder
+write = RunFolder.write
+def ends(self, event, **fields):
+    if event == "step" and fields["step"] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, event, **fields)
+RunFolder.write = ends
+lmworks.tune({str(encoder)!r}, {data!r}, out={str(tmp_path / "killed")!r}, **{given!r})
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    killed = tmp_path / "killed"
+    assert max(event["step"] for event in RunFolder(killed).events("step")) == 3
+    assert lmworks.resume(killed).stopped == "finished"
+    losses = [[(e["step"], e["loss"]) for e in RunFolder(run).events("step")] for run in (killed, whole.folder)]
+    assert sorted(set(losses[0])) == losses[1]
+    assert not RunFolder(killed).events("divergence")
+    assert (killed / FILE).read_text() == (whole.folder / FILE).read_text()
+
+
+def test_negatives_of_other_rows_and_settings_without_use_are_refused(encoder, tmp_path):
+    table = corpus.read(ROWS)
+    mined_negatives.save(table, tmp_path)
+    assert mined_negatives.kept(table, tmp_path).rows == table.rows
+    with pytest.raises(InputError, match="of other rows"):
+        mined_negatives.kept(corpus.read([{**row, "anchor": "tea"} for row in ROWS]), tmp_path)
+    (tmp_path / mined_negatives.FILE).unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        mined_negatives.kept(table, tmp_path)
+    for task, fault in (
+        ({"mining_margin": 0.2}, "nothing is mined"),
+        ({"mined_negatives": 1, "mining_range_min": 5, "mining_range_max": 5}, "no rank is at least 5 and below 5"),
+        ({"mined_negatives": 1, "mining_max_score": -1.0}, "no hard negative was found"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            lmworks.tune(encoder, ROWS, task={"name": "contrastive", **task}, train=TRAIN, out=tmp_path / "run")

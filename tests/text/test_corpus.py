@@ -171,7 +171,7 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(name, tmp_path
         ("a.csv", "question,question\na,b\n", "names 'question' twice"),
         ("a.csv", b"\xff\xfea\x00", "UTF-16"),
         ("a.csv", "a".encode("utf-32"), "iconv -f UTF-32"),
-        ("a.jsonl", gzip.compress(b"{}"), "mv a.jsonl a.jsonl.gz"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "mv a.jsonl a.jsonl.gz"),
         ("a.jsonl", json.dumps(QA), "a.jsonl:1: a JSON list.*\n.*--data.format json"),
         ("a.jsonl", json.dumps(QA, indent=1), "a.jsonl:1: a JSON list.*\n.*--data.format json"),
         ("a.jsonl.gz", b"no gzip", "not a whole gzip file"),

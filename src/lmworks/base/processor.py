@@ -131,10 +131,17 @@ def use_threads(count: int | None = None) -> int:
 
 def identity() -> str:
     """What a measurement of this machine depends on: processor, instructions, threads, version of PyTorch."""
+    chip = processor()
+    return "; ".join((chip.name, " ".join(chip.instructions), f"{threads()} threads", f"torch {_torch_version()}"))
+
+
+@cache
+def _torch_version() -> str:
+    """As it is installed, without importing it. It is kept: its metadata takes ten milliseconds to read, and a short
+    run asks thirty times."""
     from importlib.metadata import version
 
-    chip = processor()
-    return "; ".join((chip.name, " ".join(chip.instructions), f"{threads()} threads", f"torch {version('torch')}"))
+    return version("torch")
 
 
 def threads() -> int:

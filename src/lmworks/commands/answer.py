@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import number
-from lmworks.commands.opening import add_base
+from lmworks.commands.opening import add_base, add_head
 
 if TYPE_CHECKING:
     from lmworks.language_model.find_answers import SpanAnswer
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("model", help="a run or folder of a model with a head for spans")
     add_base(parser)
+    add_head(parser)
     parser.add_argument(
         "--context", required=True, metavar="FILE", help="the text in which it stands; -: standard input"
     )

@@ -11,7 +11,7 @@ from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.opening import add_base
+from lmworks.commands.opening import add_base, add_head
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     parser.add_argument("model", help="a run or folder of a classifier")
     add_base(parser)
+    add_head(parser)
     parser.add_argument("data", help="a file, a folder, a named data set or hub:owner/name")
     parser.add_argument("--out", metavar="FILE", help="write the rows with predictions: .csv, .jsonl, .parquet ...")
     parser.add_argument("--rows", type=int, default=SHOWN, metavar="N", help=f"how many to print (default {SHOWN})")
@@ -41,18 +42,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.run import predict_answers, predict_file, predict_tags
     from lmworks.run.load import load
 
-    model = load(args.model, base=args.base)
+    model = load(args.model, base=args.base, head=args.head)
     if predict_answers.finds_answers(model):
-        return questions.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out)
+        return questions.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out, args.head)
     if predict_tags.tags_words(model):
-        return tags.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out)
+        return tags.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out, args.head)
     if not hasattr(model, "predict"):
         hint = "train one: lmworks tune tfidf-logreg FILE"
         raise InputError("is no classifier", args.model, hint)
-    settings = predict_file.settings_for(args.model, args.data, data_overrides(rest))
+    settings = predict_file.settings_for(args.model, args.data, data_overrides(rest), args.head)
     predict_file.check_out(args.out)
-    predictions = predict_file.predict_rows(model, args.data, settings, predict_file.label_names(args.model))
-    for note in predict_file.notes_of(predictions.table, args.model, args.data):
+    predictions = predict_file.predict_rows(model, args.data, settings, predict_file.label_names(args.model, args.head))
+    for note in predict_file.notes_of(predictions.table, args.model, args.data, args.head):
         print(f"note: {note}", file=sys.stderr)
     _print(predictions, args.rows)
     if args.out:

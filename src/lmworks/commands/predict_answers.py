@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 WIDTH = 50  # characters of each text
 
 
-def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], count: int, out: str | None) -> int:
+def run(
+    model: LanguageModel,
+    source: str,
+    data: str,
+    given: dict[str, Any],
+    count: int,
+    out: str | None,
+    head: str | None = None,
+) -> int:
     """Answer the rows of a file.
 
     Args:
@@ -28,10 +36,10 @@ def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], cou
     """
     from lmworks.run import predict_answers, predict_file
 
-    settings = predict_answers.answers_settings(source, data, given)
+    settings = predict_answers.answers_settings(source, data, given, head)
     predict_file.check_out(out)
     answers = predict_answers.answer_rows(model, data, settings)
-    for note in predict_file.notes_of(answers.table, source, data):
+    for note in predict_file.notes_of(answers.table, source, data, head):
         print(f"note: {note}", file=sys.stderr)
     _print(answers, max(count, 0))
     if out:

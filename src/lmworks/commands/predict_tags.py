@@ -13,14 +13,22 @@ if TYPE_CHECKING:
     from lmworks.run.predict_tags import TaggedRows
 
 
-def run(model: LanguageModel, source: str, data: str, given: dict[str, Any], count: int, out: str | None) -> int:
+def run(
+    model: LanguageModel,
+    source: str,
+    data: str,
+    given: dict[str, Any],
+    count: int,
+    out: str | None,
+    head: str | None = None,
+) -> int:
     """Tag the rows of a file; arguments as of commands/predict_answers.run."""
     from lmworks.run import predict_file, predict_tags
 
-    settings = predict_tags.tags_settings(source, data, given)
+    settings = predict_tags.tags_settings(source, data, given, head)
     predict_file.check_out(out)
     tagged = predict_tags.tag_rows(model, data, settings)
-    for note in predict_file.notes_of(tagged.table, source, data):
+    for note in predict_file.notes_of(tagged.table, source, data, head):
         print(f"note: {note}", file=sys.stderr)
     _print(tagged, max(count, 0))
     if out:

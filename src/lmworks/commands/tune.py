@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 OPENING = "opening model and data, and measuring this machine where it was not measured for such a model yet ..."
 
-ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, or lmworks tune RECIPE.yaml. Every setting of a recipe
-can be given as an option: --train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
+ABOUT = """Adapt a model to a data set: lmworks tune MODEL DATA, lmworks tune RECIPE.yaml, or, where the recipe names
+its data or several tasks, lmworks tune MODEL RECIPE.yaml. Every setting of a recipe can be given as an option:
+--train.epochs 3 --lora.rank 8 --data.held_out 100 (lmworks recipe list prints them all)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,9 @@ def recipe_of(args: argparse.Namespace, rest: list[str]) -> Recipe:
     """The recipe that the words on the command line mean: a file's, or that of a model to open."""
     if recipes.is_recipe(args.model):
         return recipes.read(args.model, settings_of(args, rest))
+    if args.data is not None and recipes.is_recipe(args.data):  # MODEL RECIPE: the model takes precedence
+        recipe, args.data = args.data, None
+        return recipes.read(recipe, {**settings_of(args, rest), "model": args.model})
     values = settings_of(args, rest)
     if args.data is None:
         raise InputError("no data set is named", "DATA", "lmworks tune MODEL DATA; lmworks data list names some")

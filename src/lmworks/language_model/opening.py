@@ -22,6 +22,7 @@ from lmworks.families.sentence_pooling import read_pooling
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
+from lmworks.language_model.result_heads import folder_of
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ def open_saved_model(
     offline: bool | None = None,
     storage: str | None = None,
     base: str | Path | None = None,
+    head: str | None = None,
 ) -> LanguageModel:
     """Open a model from any source.
 
@@ -48,11 +50,12 @@ def open_saved_model(
             the file has them (a GGUF's blocks). They are dequantized where they are used; adapters train over them.
         base: of an adapter: the model that it was trained on, where it has moved since the adapter's config was
             written. Refused with any other source.
+        head: of a run of several tasks: the head that the model has.
 
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
-    local = _resolve(source, offline)
+    local = _resolve(source, offline, head)
     if tfidf_folder.is_tfidf(local.path):
         hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
@@ -152,17 +155,17 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
     return folder.read_config(path)
 
 
-def _resolve(source: str | Path, offline: bool | None) -> LocalSource:
-    """Find the source; a run folder stands for its result."""
+def _resolve(source: str | Path, offline: bool | None, head: str | None = None) -> LocalSource:
+    """Find the source; a run folder stands for its result, and a head for its folder there."""
     if is_eliza(source):
         raise InputError("answers by rules and is no model: it only talks", str(source), "lmworks chat eliza")
     local = find(str(source), "model", offline)
     if not (local.path / JOURNAL).is_file():
-        return local
+        return LocalSource(folder_of(local.path, head, str(source)), local.source, local.origin, local.note)
     final = local.path / "final"
     if not final.is_dir():
         hint = (
             f"finish it: lmworks resume {source}; or write its best checkpoint as a model: lmworks save {source} FOLDER"
         )
         raise InputError("this run has not finished", str(source), hint)
-    return LocalSource(final, str(source), local.origin, local.note)
+    return LocalSource(folder_of(final, head, str(source)), str(source), local.origin, local.note)

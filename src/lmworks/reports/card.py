@@ -16,6 +16,7 @@ from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.reports import advice, classification, entities, questions, summary
+from lmworks.reports import several as several_tasks
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -41,7 +42,8 @@ def build(run: str | Path) -> dict[str, Any]:
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
-    listed = measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
+    several = several_tasks.of_run(folder, start, first, last)
+    listed = [] if several else measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
     notes = [*_precision_notes(events), *_cache_notes(first)]
     notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
@@ -54,6 +56,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "parameters": start.get("parameters") or finish.get("parameters") or {},
         "compared": _compared(first, last),
         "measures": listed,
+        "tasks": several,
         "how": HOW,
         "classification": classification.of_evaluation(last or first),
         "entities": entities.of_evaluation(last or first),

@@ -20,6 +20,19 @@ def title(source: str | None) -> str:
     return figures.UNKNOWN if source is None else str(source).rstrip("/\\").replace("\\", "/").rpartition("/")[2]
 
 
+def data_title(card: Card) -> str:
+    """What a run learned from, as a heading names it: its data set, or its tasks."""
+    tasks = card.get("tasks") or []
+    return ", ".join(part["name"] for part in tasks) if tasks else title(card["run"]["data"])
+
+
+def task_title(part: Card) -> str:
+    """The heading of one of several tasks."""
+    weight = part["weight"]
+    weighs = f", weight {figures.number(weight)}" if weight not in (None, 1) else ""
+    return f"{part['name']} · {part['task']} on {title(part['data'])}{weighs}"
+
+
 def state(run: Card) -> str:
     """How far the run came, in words."""
     again = f", resumed {run['resumed']} time{'s' if run['resumed'] > 1 else ''}" if run["resumed"] else ""

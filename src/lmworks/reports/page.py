@@ -33,9 +33,8 @@ def render(card: Card) -> str:
             _notes(card),
             _tiles(card),
             _measures(card),
-            classification_page.render(card["classification"]),
-            entity_page.render(card["entities"]),
-            question_page.render(card["questions"]),
+            _of_kind(card),
+            *map(_of_task, card["tasks"]),
             _curves(card),
             f'<div class="halves">{_costs(card)}{_facts(card)}</div>',
             _grown(card) or _samples(card),
@@ -78,9 +77,21 @@ def _header(card: Card) -> str:
     about = " · ".join(text(part) for part in parts if part)
     return (
         f'<header><p class="eyebrow">Report card of {text(run["name"])}</p>'
-        f'<h1>{text(facts.title(run["model"]))} <span class="soft">on</span> {text(facts.title(run["data"]))}</h1>'
+        f'<h1>{text(facts.title(run["model"]))} <span class="soft">on</span> {text(facts.data_title(card))}</h1>'
         f'<p class="summary">{prose(card["summary"])}</p><p class="soft">{about}</p></header>\n'
     )
+
+
+def _of_kind(part: Card) -> str:
+    """What only a classifier, a tagger or a model that answers questions has."""
+    drawn = classification_page.render(part["classification"]), entity_page.render(part["entities"])
+    return "".join([*drawn, question_page.render(part["questions"])])
+
+
+def _of_task(part: Card) -> str:
+    """One of several tasks: its figures, and those beside the same task trained alone."""
+    title = f"<section><h2>{text(facts.task_title(part))}</h2></section>\n"
+    return title + _tiles(part) + _measures(part) + _measures(part["alone"]) + _of_kind(part)
 
 
 def _notes(card: Card) -> str:
@@ -130,7 +141,7 @@ def _measures(card: Card) -> str:
             f'<td class="rows">{figures.count(measure["rows"])}</td><td class="said">{_verdict(measure)}</td></tr>'
         )
     after = "after" if card["compared"]["after"] != "step" else f"at step {figures.count(card['compared']['step'])}"
-    before = card["compared"].get("before_name")
+    before, after = card["compared"].get("before_name"), card["compared"].get("after_name") or after
     title = f"Beside the {before}" if before else "Before and after"
     return (
         f"<section><h2>{text(title)}, on rows that were not trained on</h2>"

@@ -30,11 +30,19 @@ def sentence(card: Card) -> str:
         shown = [measure] if other is None else sorted((measure, other), key=lambda shown: not _is_sure(shown))
         parts = [_result(shown[0], card), *(_lower(_result(second, card)) for second in shown[1:])]
         parts += [part for part in (_baseline(measure), _forgetting(card)) if part]
+    by_task = [_of_task(part) for part in card.get("tasks") or []]
+    parts = [part for part in by_task if part] or parts
     seconds = card["costs"]["seconds"]
     if seconds:
         verb = "the run took" if card["run"]["state"] == "finished" else "so far it took"
         parts.append(f"{verb} {figures.duration(seconds)}")
     return f"{'; '.join(parts)}."
+
+
+def _of_task(part: Card) -> str:
+    """What came out of one of several tasks; empty where nothing was compared."""
+    measure = headline(part["measures"])
+    return f"{part['name']}: {_lower(_result(measure, part))}" if measure else ""
 
 
 def _otherwise(measure: Card, measures: list[Card]) -> Card | None:

@@ -44,9 +44,9 @@ def render(card: Card, width: int = PLAIN_WIDTH) -> RenderableType:
     parts += [Text(f"→ {advice}", style="yellow") for advice in card["advice"]]
     if card["measures"]:
         parts += [Text(), _measures(card, width)]
-    parts += classification_tables.render(card["classification"])
-    parts += entity_tables.render(card["entities"])
-    parts += question_tables.render(card["questions"])
+    parts += _of_kind(card)
+    for part in card["tasks"]:
+        parts += _of_task(part, width)
     parts += [Text(), _costs(card)]
     parts += [Text(f"· {note}", style="dim") for note in card["run"]["notes"]]
     parts += _curves(card, width)
@@ -54,22 +54,37 @@ def render(card: Card, width: int = PLAIN_WIDTH) -> RenderableType:
         parts += [Text(), *(_grown(sample) for sample in card["progress"])]
     elif card["samples"]:
         parts += [Text(), *(_sample(sample) for sample in card["samples"])]
-    if card["measures"]:
+    if card["measures"] or card["tasks"]:
         parts += [Text(card["how"], style="dim")]
     return Group(*parts)
+
+
+def _of_kind(part: Card) -> list[RenderableType]:
+    """What only a classifier, a tagger or a model that answers questions has."""
+    drawn = classification_tables.render(part["classification"])
+    return [*drawn, *entity_tables.render(part["entities"]), *question_tables.render(part["questions"])]
+
+
+def _of_task(part: Card, width: int) -> list[RenderableType]:
+    """One of several tasks: its figures, and those beside the same task trained alone."""
+    parts: list[RenderableType] = [Text(), Text(facts.task_title(part), style="bold")]
+    parts += [_measures(shown, width) for shown in (part, part["alone"]) if shown["measures"]]
+    return [*parts, *_of_kind(part)]
 
 
 def _title(card: Card) -> Text:
     run = card["run"]
     title = Text()
-    title.append(f"{facts.title(run['model'])} on {facts.title(run['data'])}")
+    title.append(f"{facts.title(run['model'])} on {facts.data_title(card)}")
     about = [run["method"], run["precision"], facts.state(run)]
     return title.append(" · " + " · ".join(str(part) for part in about if part))
 
 
 def _measures(card: Card, width: int) -> Table:
     """A line for each figure; where the terminal is narrow, the interval stands below its change."""
-    after = "after" if card["compared"]["after"] != "step" else f"step {figures.count(card['compared']['step'])}"
+    compared = card["compared"]
+    after = "after" if compared["after"] != "step" else f"step {figures.count(compared['step'])}"
+    after = compared.get("after_name") or after
     changes = ["change", "95 % interval"] if width >= WIDE else ["change\n95 % interval"]
     before = card["compared"].get("before_name") or "before"
     table = _table("on rows not trained on", before, after, *changes, "rows", "")

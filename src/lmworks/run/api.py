@@ -48,7 +48,7 @@ def _also_by_name(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 @_also_by_name("model", "data")
 def tune(
     model: str | Path,
-    data: Any,
+    data: Any = None,
     /,
     *,
     method: str | None = None,
@@ -62,7 +62,8 @@ def tune(
         model: any source of a model; or the name of a classifier by counts of words, such as tfidf-logreg, which is
             trained from nothing (its settings are ``tfidf={...}``).
         data: a file, a named data set, ``hub:owner/name``, or rows: a list of dictionaries, a data frame or a table,
-            which the run keeps in its folder; or a dict of data settings with one of these as ``source``.
+            which the run keeps in its folder; or a dict of data settings with one of these as ``source``. None where
+            the settings name several tasks: ``tasks=[{"name": "spam", "data": "sms.tsv", "weight": 1.0}, ...]``.
         method: "lora" (default), "full" ...: ``lmworks recipe list`` names them.
         out: the run's folder; must be new. Default: runs/<time>-<model>-<method>.
         say: gets each line of progress; default: silent but for the progress of training.
@@ -73,6 +74,9 @@ def tune(
         InputError: anything about model, data or settings that cannot be used.
     """
     check_type(model, (str, Path), "model", MODEL_HINT)
+    if isinstance(data, (str, Path)) and recipes.is_recipe(str(data)):
+        values, _ = _values(None, settings, method, out)
+        return run_recipe(recipes.read(data, {**values, "model": str(model)}, "tune"), say)
     values, rows = _values(data, settings, method, out)
     if classical_recipe.is_classifier(str(model)):
         return classical.run_recipe(classical_recipe.resolve(str(model), values, "tune"), say, rows)
@@ -133,7 +137,7 @@ def pretrain(
 
 
 @_also_by_name("model", "data")
-def plan(model: str | Path, data: Any, /, *, method: str | None = None, **settings: Any) -> Plan:
+def plan(model: str | Path, data: Any = None, /, *, method: str | None = None, **settings: Any) -> Plan:
     """What a run will need: parameters, FLOPs, time, memory, disk. Opens model and data; neither trains nor writes.
 
     Args:
@@ -152,6 +156,9 @@ def plan(model: str | Path, data: Any, /, *, method: str | None = None, **settin
         recipe = recipes.from_preset(model, values, "plan")
     elif recipes.is_recipe(model):
         recipe = recipes.read(model, values, "plan")
+    elif isinstance(data, (str, Path)) and recipes.is_recipe(str(data)):
+        values, rows = _values(None, settings, method)
+        recipe = recipes.read(data, {**values, "model": model}, "plan")
     else:
         recipe = _recipe_of_opened(model, values, "plan")
     return set_up(recipe, rows).plan
@@ -176,10 +183,32 @@ def _values(
     more = settings.get("data", {})
     check_type(more, dict, "data", DATA_HINT)
     if more:
-        data = {**(data if isinstance(data, dict) else {"source": data}), **more}
-    source, rows = _source_and_rows(data)
+        data = {**(data if isinstance(data, dict) else {} if data is None else {"source": data}), **more}
     given = {"method": method, "out": None if out is None else str(out)}
-    return {**settings, "data": source, **{name: value for name, value in given.items() if value is not None}}, rows
+    values = {**settings, **{name: value for name, value in given.items() if value is not None}}
+    rows = None
+    if data is not None:
+        values["data"], rows = _source_and_rows(data)
+    if "tasks" not in settings:
+        return values, rows
+    values["tasks"], by_task = _tasks(settings["tasks"])
+    return values, by_task
+
+
+def _tasks(tasks: Any) -> tuple[list[Any], dict[str, list[dict[str, Any]]]]:
+    """The recipe's ``tasks``; and by name the rows of those whose rows are given in Python."""
+    check_type(tasks, (list, tuple), "tasks", 'give a list: [{"name": "spam", "data": "sms.tsv"}, ...]')
+    entries, by_task = [], {}
+    for number, entry in enumerate(tasks, 1):
+        check_type(entry, dict, f"tasks, entry {number}", 'give {"name": "spam", "data": "sms.tsv"}')
+        if entry.get("data") is None:
+            entries.append(entry)
+            continue
+        source, rows = _source_and_rows(entry["data"])
+        entries.append({**entry, "data": source})
+        if rows is not None:
+            by_task[str(entry.get("name"))] = rows
+    return entries, by_task
 
 
 def _source_and_rows(data: Any) -> tuple[Any, Any]:

@@ -36,8 +36,11 @@ def _of_checkpoint(run: RunFolder) -> LanguageModel:
     from lmworks.train import checkpoint
 
     notes: list[str] = []
-    step, state = _best(run, notes)
     recipe = recipe_of(run)
+    if recipe.tasks:
+        hint = f"finish it first: lmworks resume {run.path}"
+        raise InputError("of a run of several tasks that has not finished, no head can be opened", str(run.path), hint)
+    step, state = _best(run, notes)
     source = source_of(recipe)
     model = source.open(recipe.task, Table(str(run.path), "text", []))
     source.convert_weights(recipe.train.base_precision)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from lmworks.data.mixture import Mixture
 from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
@@ -50,6 +51,7 @@ class DataStatistics:
         answer_rows: answers generated at a time in evaluation.
         answer_steps: decoding steps of one evaluation, if all answers have the maximum length.
         answer_cache_bytes: largest KV cache of the answers.
+        mixture: the tasks that the training documents are of; None: they are of one.
     """
 
     lengths: Sequence[int]
@@ -61,6 +63,7 @@ class DataStatistics:
     answer_rows: int = 0
     answer_steps: int = 0
     answer_cache_bytes: int = 0
+    mixture: Mixture | None = None
 
     @property
     def total_loss_tokens(self) -> int:

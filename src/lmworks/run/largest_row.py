@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmworks.data.mixture import Mixture, MixtureSampler, sampler_of
 from lmworks.data.sampler import BatchSampler
 from lmworks.train.settings import TrainSettings
 
@@ -58,10 +59,9 @@ def length_pairs(lengths: Sequence[int], sources: Sequence[int]) -> list[tuple[i
     return list(zip(lengths, sources or [0] * len(lengths), strict=True))
 
 
-def steps_of(documents: int, train: TrainSettings) -> BatchSampler:
+def steps_of(documents: int, train: TrainSettings, mixture: Mixture | None = None) -> BatchSampler | MixtureSampler:
     """The steps of a run, each with the indices of its documents, as the training loop takes them."""
-    epochs = train.epochs if train.steps is None else None
-    return BatchSampler(documents, train.batch_size, train.seed, epochs, train.steps)
+    return sampler_of(documents, train.batch_size, train.seed, train.epochs, train.steps, mixture)
 
 
 def _largest_of_all_steps(sizes: Sequence[int], train: TrainSettings) -> list[int]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
 from lmworks.base.seeds import derived_seed
 from lmworks.language_model.model import LanguageModel
+from lmworks.model.config import ModelConfig
+from lmworks.model.head_views import copied, with_heads
 from lmworks.model.initialization import replace_heads
 from lmworks.model.task_heads import HeadRequest
+from lmworks.model.transformer import Transformer
 
 
 def give_head(model: LanguageModel, request: HeadRequest, seed: int) -> bool:
@@ -35,3 +42,35 @@ def give_head(model: LanguageModel, request: HeadRequest, seed: int) -> bool:
             model.tokenizer.pad_id = model.tokenizer.eos_id
         model.hf_config = {**model.hf_config, "pad_token_id": model.tokenizer.pad_id}
     return True
+
+
+def give_heads(
+    model: LanguageModel, requests: Mapping[str, HeadRequest], seed: int
+) -> tuple[dict[str, ModelConfig], bool]:
+    """Give a model the heads of several tasks, in place of its own; each new one is drawn from a seed of its own.
+
+    Args:
+        model: changed in place: its network then has a head of each name.
+        requests: by name, the head.
+        seed: of the weights of new heads.
+
+    Returns:
+        By name, the config of the class with this head alone (model/head_views); and whether any head is new.
+
+    Raises:
+        InputError: the model's family has no class with such a head.
+    """
+    network, pooler, has_new = model.network, model.network.pooler, False
+    views: dict[str, Transformer] = {}
+    for name, request in requests.items():
+        view = copied(network)
+        view.pooler = pooler  # of all heads that read it
+        part = replace(model, network=view)
+        if give_head(part, request, derived_seed(seed, name)):
+            has_new = True
+        else:  # the model's own, which another task may want too
+            view.heads = copy.deepcopy(view.heads)
+        pooler = pooler if view.pooler is None else view.pooler
+        model.hf_config, views[name] = part.hf_config, view
+    model.network, model.pooling = with_heads(network, views), None
+    return {name: view.config for name, view in views.items()}, has_new

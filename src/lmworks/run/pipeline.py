@@ -24,13 +24,16 @@ from lmworks.evaluate.progress import listening
 from lmworks.families.sentence_pooling import MODULES, write_pooling
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
+from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
-from lmworks.run import checks
+from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
+from lmworks.run.mixture import MixtureTask
 from lmworks.run.recipe import Recipe
 from lmworks.run.result import Run, Say, silent
 from lmworks.run.setup import Setup, set_up
 from lmworks.run.source import recipe_of
+from lmworks.run.task_data import GivenRows, files_of_given_rows, name_given_rows
 from lmworks.text import python_rows
 from lmworks.train import checkpoint
 from lmworks.train.hooks import Hooks
@@ -42,13 +45,13 @@ _ONE_RUN = threading.RLock()
 """Held by the run that is going on: threads, random numbers and providers of products are settings of the process."""
 
 
-def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
+def run_recipe(recipe: Recipe, say: Say | None = None, rows: GivenRows | None = None) -> Run:
     """Start a new run.
 
     Args:
         recipe: its settings; not changed.
         say: called with each line of progress.
-        rows: training data instead of the recipe's source; saved in the run's folder.
+        rows: training data instead of the recipe's source, of several tasks by their names; saved in the run's folder.
 
     Raises:
         InputError: anything about model, data or settings that cannot be used.
@@ -57,7 +60,7 @@ def run_recipe(recipe: Recipe, say: Say | None = None, rows: list[dict[str, Any]
         return _run_new(recipe, say or silent, rows)
 
 
-def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run:
+def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
     recipe = recipe.model_copy(deep=True)
     checks.check_threads(recipe.train.threads)
     use_threads(recipe.train.threads)
@@ -66,8 +69,7 @@ def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run
     precision = recipe.train.precision
     folder = Path(recipe.out)
     checks.check_folder(folder)
-    if rows is not None:
-        recipe.data.source = str(folder / python_rows.FILE)
+    name_given_rows(recipe, rows, folder)
     setup = set_up(recipe, rows)
     reason = setup.plan.precision_reason
     say(f"precision {reason}")
@@ -75,9 +77,12 @@ def _run_new(recipe: Recipe, say: Say, rows: list[dict[str, Any]] | None) -> Run
         say(line)
     run = RunFolder.create(folder, to_yaml(recipe))
     setup.source.save_for_resuming(folder)
-    _input_format(setup).save(folder)
-    if rows is not None:
-        python_rows.save(rows, folder / python_rows.FILE)
+    if not recipe.tasks:
+        _input_format(setup).save(folder)
+    for file, given in files_of_given_rows(rows).items():
+        python_rows.save(given, folder / file)
+    if setup.mined_rows is not None:
+        mined_negatives.save(setup.mined_rows, folder)
     run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)
@@ -147,6 +152,7 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         run,
         _hooks(setup),
         transform=setup.task.sample if setup.task.is_random else None,
+        mixture=setup.mixture,
     )
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
@@ -154,7 +160,10 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     process_memory.release_memory()
     if run.final.exists():
         shutil.rmtree(run.final)  # written by a killed session, with the same weights
-    _save(setup, run.final)
+    if isinstance(setup.task, MixtureTask):
+        _save_parts(setup, setup.task, run.final)
+    else:
+        _save(setup, run.final)
     if not _is_evaluated(run, "after"):
         say("evaluating after training")
         _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
@@ -195,9 +204,24 @@ def _save(setup: Setup, folder: Path) -> None:
     _input_format(setup).save(folder)
 
 
+def _save_parts(setup: Setup, task: MixtureTask, folder: Path) -> None:
+    """Save a folder for each head, as a run of its task alone saves it."""
+    for part in task.parts:
+        model = part.model_of(setup.model)
+        part.task.finish(model)
+        setup.method.save(model, folder / part.name, str(setup.recipe.model))
+        part.input_format().save(folder / part.name)
+    write_heads(folder, [part.name for part in task.parts])
+
+
 def _save_choices(run: RunFolder, setup: Setup) -> None:
     """Save what the evaluation after training chose with the input format of the result."""
     evaluations = [event for event in run.events("evaluation") if event.get("when") == "after"]
+    if isinstance(setup.task, MixtureTask):
+        for part in setup.task.parts:
+            if chosen := part.task.chosen_format((evaluations[-1].get("tasks") or {}).get(part.name) or {}):
+                part.input_format().model_copy(update=chosen).save(run.final / part.name)
+        return
     if chosen := setup.task.chosen_format(evaluations[-1]):
         _input_format(setup).model_copy(update=chosen).save(run.final)
 
@@ -254,7 +278,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "data": recipe.data.source,
         "working_directory": str(Path.cwd()),
         "method": recipe.method,
-        "task": recipe.task.model_dump(),
+        **_tasks_entries(recipe),
         **setup.source.start_entries(),
         "machine": machine.describe(),
         "precision": recipe.train.precision,
@@ -265,6 +289,17 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "plan": setup.plan.event(),
         "preparation": setup.preparation,
         "notes": setup.model.notes,
+    }
+
+
+def _tasks_entries(recipe: Recipe) -> dict[str, Any]:
+    """The task of a run, or its tasks."""
+    if not recipe.tasks:
+        return {"task": recipe.task.model_dump()}
+    learns = ", ".join(f"{entry.name} ({entry.task.name})" for entry in recipe.tasks)
+    return {
+        "task": {"name": MixtureTask.name, "learns": learns},
+        "tasks": [entry.model_dump() for entry in recipe.tasks],
     }
 
 

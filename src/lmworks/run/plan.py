@@ -259,7 +259,7 @@ class RunTotals:
         """The totals of a run."""
         documents, train = setup.documents, setup.train
         lengths, sources, loss_tokens = documents.lengths, documents.sources, documents.total_loss_tokens
-        sampler = steps_of(len(lengths), train)
+        sampler = steps_of(len(lengths), train, documents.mixture)
         document_tokens = np.array([own + source for own, source in length_pairs(lengths, sources)])
         tokens = int(sampler.visits() @ document_tokens)  # the last steps may take only some of the documents
         epochs = tokens / max(1, document_tokens.sum())
@@ -322,8 +322,9 @@ def _disk(setup: TrainingSetup) -> dict[str, int]:
     trained, train = setup.trained, setup.train
     checkpoint = round((4 + STATE_BYTES[train.optimizer_state]) * trained.count)
     saved = trained.count_added or setup.parameters  # an adapter, or a whole model
+    results = len(documents.mixture.names) if (documents := setup.documents).mixture else 1  # one with each head
     by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
-        "final": 4 * saved + TOKENIZER_BYTES * setup.config.vocab_size,
+        "final": results * (4 * saved + TOKENIZER_BYTES * setup.config.vocab_size),
     }
     return {**by_part, "total": sum(by_part.values())}

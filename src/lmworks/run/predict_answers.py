@@ -42,9 +42,9 @@ def finds_answers(model: object) -> bool:
     return isinstance(config, ModelConfig) and config.head(SPANS) is not None
 
 
-def answers_settings(model: str | Path, source: str, given: Mapping[str, Any]) -> DataSettings:
+def answers_settings(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
     """How the rows are read: as questions, with or without answers; arguments as of predict_file.settings_for."""
-    return settings_for(model, source, {"kind": "questions", **given})
+    return settings_for(model, source, {"kind": "questions", **given}, head)
 
 
 def answer_rows(model: LanguageModel, source: Any, settings: DataSettings) -> Answers:

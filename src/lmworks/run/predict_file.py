@@ -48,19 +48,20 @@ class Predictions:
     regression: dict[str, Any] | None = None
 
 
-def settings_for(model: str | Path, source: str, given: Mapping[str, Any]) -> DataSettings:
+def settings_for(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
     """How the rows are read: as the settings say, else as the rows of the model's run were, where it is one.
 
     Args:
         model: what the person named.
         source: the rows.
         given: settings from the command line.
+        head: of a run of several tasks.
 
     Raises:
         InputError: a setting is invalid.
     """
     values: dict[str, Any] = dict(given)
-    if data := _data_of_run(model):
+    if data := _data_of_run(model, head):
         kept = {name: data[name] for name in KEPT if data.get(name) is not None}
         values = merge(kept, values)
         if "columns" not in given and kept.get("columns"):
@@ -72,34 +73,38 @@ def settings_for(model: str | Path, source: str, given: Mapping[str, Any]) -> Da
     return build(DataSettings, values, "the command line")
 
 
-def label_names(model: str | Path) -> dict[str, str]:
+def label_names(model: str | Path, head: str | None = None) -> dict[str, str]:
     """The names that the model's run gave to labels, where it is a run and gave some."""
-    return dict(_data_of_run(model).get("label_names") or {})
+    return dict(_data_of_run(model, head).get("label_names") or {})
 
 
-def _data_of_run(model: str | Path) -> dict[str, Any]:
-    """The group ``data`` of a run's recipe; empty where the model is no run."""
+def _data_of_run(model: str | Path, head: str | None = None) -> dict[str, Any]:
+    """The group ``data`` of a run's recipe, of several tasks that of one; empty where the model is no run."""
     run = expand_home(model)
     if not (run / JOURNAL).is_file() or not (run / "recipe.yaml").is_file():
         return {}
-    data = read_yaml(run / "recipe.yaml").get("data")
+    recipe = read_yaml(run / "recipe.yaml")
+    data = next((entry.get("data") for entry in recipe.get("tasks") or [] if entry.get("name") == head), None)
+    data = data or recipe.get("data")
     return data if isinstance(data, dict) else {}
 
 
-def has_trained_on(model: str | Path, source: str) -> bool:
+def has_trained_on(model: str | Path, source: str, head: str | None = None) -> bool:
     """Whether the model is a run that was trained on rows of this very file or named data set."""
     run, path = expand_home(model), expand_home(source)
     if not (run / JOURNAL).is_file():
         return False
     start = next(iter(RunFolder(run).events("start")), {})
+    entries = [entry.get("data") or {} for entry in start.get("tasks") or [] if entry.get("name") == head]
+    trained = str(entries[0].get("source") if entries else start.get("data", ""))
     if not path.exists():  # a named data set
-        return bool(start.get("data") == source)
-    return Path(str(start.get("working_directory", "")), str(start.get("data", ""))).resolve() == path.resolve()
+        return trained == source
+    return Path(str(start.get("working_directory", "")), trained).resolve() == path.resolve()
 
 
-def notes_of(table: Table, model: str | Path, source: str) -> list[str]:
+def notes_of(table: Table, model: str | Path, source: str, head: str | None = None) -> list[str]:
     """The notes on rows that are predicted, and whether the model was trained on them."""
-    if not has_trained_on(model, source):
+    if not has_trained_on(model, source, head):
         return table.notes
     return [*table.notes, "the model was trained on most of these rows: figures of others will be lower"]
 

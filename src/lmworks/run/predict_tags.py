@@ -49,9 +49,9 @@ def tags_words(model: object) -> bool:
     return isinstance(config, ModelConfig) and config.head(TOKENS) is not None
 
 
-def tags_settings(model: str | Path, source: str, given: Mapping[str, Any]) -> DataSettings:
+def tags_settings(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
     """How the rows are read; arguments as of predict_file.settings_for."""
-    return settings_for(model, source, given)
+    return settings_for(model, source, given, head)
 
 
 def tag_rows(model: LanguageModel, source: Any, settings: DataSettings) -> TaggedRows:

@@ -16,11 +16,11 @@ from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import Overrides, Settings, build, merge, spelled
 from lmworks.evaluate.settings import EvaluateSettings
-from lmworks.run import presets
+from lmworks.run import presets, task_entries
 from lmworks.run.new_model import ModelSettings, NewTokenizer
+from lmworks.run.task_entries import TEMPERATURE, RecipeData, Sampling, TaskEntry
 from lmworks.tasks import registry as tasks
 from lmworks.tasks.settings import TaskSettings
-from lmworks.text.rows import DataSettings
 from lmworks.train.settings import TrainSettings
 
 METHOD_OF_OPENED, METHOD_OF_NEW = methods.default("opened").name, methods.default("new").name
@@ -32,12 +32,6 @@ COMMAND_LINE = "the command line"
 
 LENGTHS = ("steps", "epochs")
 """The settings for the length of training, of which a run uses one."""
-
-
-class RecipeData(DataSettings):
-    """The training data."""
-
-    source: str = Field(description="A file, a named data set (lmworks data list) or hub:owner/name.")
 
 
 def _kind_of_model(value: Any) -> str:
@@ -78,6 +72,20 @@ class Recipe(_WithMethods):
     task: TaskSettings = Field(default_factory=TaskSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    tasks: list[TaskEntry] = Field(
+        default_factory=list,
+        description="Several tasks in one run, instead of data.source and task: a list of {name, data, task, weight}.",
+    )
+    sampling: Sampling = Field(
+        "proportional",
+        description="tasks: steps of each: as its examples, equal, or as examples^(1/temperature).",
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description=f"sampling temperature: 1 is proportional, more is nearer to equal; None: {TEMPERATURE:g}.",
+    )
+    alone: bool = Field(False, description="tasks: then train each alone for as many steps, to compare.")
     out: str | None = Field(None, description="The run's folder; none: runs/<time>-<model>-<method>.")
 
     @property
@@ -89,6 +97,11 @@ class Recipe(_WithMethods):
     def title(self) -> str:
         """Title in the name of the run's folder."""
         return str(self.name) if self.is_new else f"{Path(str(self.model)).name}-{self.method}"
+
+    def of_task(self, entry: TaskEntry) -> Recipe:
+        """The recipe of one of its tasks alone; settings of training and evaluation are the same objects."""
+        changes = {"data": entry.data, "task": entry.task, "tasks": [], "sampling": "proportional"}
+        return self.model_copy(update={**changes, "temperature": None, "alone": False})
 
     @property
     def adaptation(self) -> Method[Any]:
@@ -121,6 +134,7 @@ def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overr
                 raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
     recipe.method = recipe.method or (METHOD_OF_NEW if recipe.is_new else METHOD_OF_OPENED)
     tasks.check_settings(recipe.task)
+    _check_tasks(recipe)
     if recipe.train.learning_rate is None and recipe.is_new:  # of an opened one it depends on the task: run/setup
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)
     return recipe
@@ -152,6 +166,8 @@ def from_preset(name: str, overrides: dict[str, Any] | None = None, origin: str 
 def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """Nested merge in which the second's values take precedence. If the second names another task, the first's task
     settings are dropped; if it sets a length of training, the first's length is dropped."""
+    if first.get("tasks") and isinstance(second.get("data"), dict):
+        first = {**first, "tasks": task_entries.override_data(first["tasks"], second["data"])}
     first, second = _expand_shorthands(first), _expand_shorthands(second)
     task_name = _group(second, "task").get("name")
     if task_name is not None and task_name != _group(first, "task").get("name"):
@@ -160,6 +176,30 @@ def merge_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
         train = {name: value for name, value in _group(first, "train").items() if name not in LENGTHS}
         first = {**first, "train": train}
     return merge(first, second)
+
+
+def _check_tasks(recipe: Recipe) -> None:
+    """Check the settings of several tasks, and fill in the temperature.
+
+    Raises:
+        InputError: they do not fit together, or stand there without tasks.
+    """
+    if not recipe.tasks:
+        for name in ("sampling", "temperature", "alone"):
+            if getattr(recipe, name) != type(recipe).model_fields[name].default:
+                raise InputError("is a setting of several tasks", name, "leave it out, or give a list of tasks")
+        return
+    if recipe.is_new:
+        hint = "train the model first, then tune it: lmworks tune RUN RECIPE.yaml"
+        raise InputError("several tasks are learned by a model that is opened, not by a new one", "tasks", hint)
+    task_entries.check(recipe.tasks)
+    for entry in recipe.tasks:
+        tasks.check_settings(entry.task)
+    if recipe.sampling == "temperature":
+        recipe.temperature = recipe.temperature or TEMPERATURE
+    elif recipe.temperature is not None:
+        hint = "write sampling: temperature, or leave it out"
+        raise InputError(f"{recipe.sampling} sampling does not use it", "temperature", hint)
 
 
 def _lengths(values: dict[str, Any]) -> dict[str, Any]:
@@ -199,4 +239,4 @@ def _expand_shorthands(values: dict[str, Any]) -> dict[str, Any]:
         values["method"] = spelled(values["method"], methods.METHODS)
     if isinstance(name := _group(values, "task").get("name"), str):
         values["task"] = {**values["task"], "name": spelled(name, tasks.TASKS)}
-    return values
+    return task_entries.expand(values) if isinstance(values.get("tasks"), list) and values["tasks"] else values

@@ -126,6 +126,9 @@ def recipe_of(run: RunFolder) -> Recipe:
         raise InputError(f"the run's recipe cannot be read: {error.fault}", str(run.recipe), hint) from error
     recipe.out = str(run.path)
     began_in = str(start.get("working_directory", ""))
+    for entry in recipe.tasks:
+        kept = run.path / f"{entry.name}-{python_rows.FILE}"
+        entry.data.source = str(kept) if kept.is_file() else _resolved(began_in, entry.data.source)
     recipe.data.source = _resolved(began_in, recipe.data.source)
     if (run.path / python_rows.FILE).is_file():
         recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved

@@ -1,14 +1,14 @@
 """Contrastive learning of pairs of texts: an encoder's vector of a text is to be nearest to that of its own partner.
 
 The loss is model/contrastive: InfoNCE with the other texts of the step as negatives, and hard negatives where the rows
-have some.
+have some, or where the model mines them (run/mined_negatives).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +19,15 @@ from lmworks.data.pairs import pair_example
 from lmworks.data.sequences import SIDES
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.figures import PAIR_ACCURACY, PAIR_LOSS
+from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table, option
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
+
+MINING = ("mining_range_min", "mining_range_max", "mining_margin", "mining_max_score")
+"""Settings of mined negatives (run/mined_negatives)."""
 
 
 class Contrastive(Task):
@@ -34,10 +38,17 @@ class Contrastive(Task):
     architectures = ("encoder",)
     kinds = ("pairs", "completion")
     default_for = ()  # chosen by name
-    uses = frozenset({"pooling", "scale"})
+    uses = frozenset({"pooling", "scale", "mined_negatives", *MINING})
     figures = (PAIR_ACCURACY, PAIR_LOSS)
     needs_language_head = False
     whole_steps = True
+
+    def __init__(self, settings: TaskSettings, *parts: Any) -> None:
+        """Refuses settings of mined negatives where none are mined; see :class:`Task`."""
+        if not settings.mined_negatives and (unused := next((n for n in settings.changed() if n in MINING), None)):
+            hint = "say how many negatives each row gets: --task.mined_negatives 1"
+            raise InputError("nothing is mined, so it says nothing", f"task.{unused}", hint)
+        super().__init__(settings, *parts)
 
     @property
     def losses(self) -> tuple[str, ...]:

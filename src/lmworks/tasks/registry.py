@@ -22,6 +22,7 @@ from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
 from lmworks.tasks.tag import Tag
 from lmworks.tasks.task import Task
+from lmworks.tasks.with_head import HeadTask
 from lmworks.text.tokenizer import Tokenizer
 
 AUTO = "auto"
@@ -71,6 +72,12 @@ def task_class(name: str) -> type[Task]:
         hint = f"did you mean {near[0]}?" if near else f"{AUTO}, or one of: {', '.join(TASKS)}"
         raise InputError(f"there is no task {name!r}", "task.name", hint)
     return TASKS[name]
+
+
+def head_task(kind: str) -> str | None:
+    """The task that trains a head on rows of a kind; None where there is none."""
+    suited = (task for task in TASKS.values() if issubclass(task, HeadTask) and kind in task.default_for)
+    return next((task.name for task in suited), None)
 
 
 def check_settings(settings: TaskSettings) -> None:

@@ -33,6 +33,25 @@ class TaskSettings(Settings):
         "mean", description="contrastive: a text's vector: the mean of its tokens, or its first token."
     )
     scale: float = Field(20.0, gt=0, description="contrastive: factor of the cosines; 1 / temperature.")
+    mined_negatives: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="contrastive: before training the model searches among the targets of the rows, and each row gets "
+        "so many hard negatives: near texts that are not its target.",
+    )
+    mining_range_min: int = Field(0, ge=0, description="contrastive: so many of the nearest are left out.")
+    mining_range_max: int = Field(100, gt=0, description="contrastive: ranks that may give negatives end here.")
+    mining_margin: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="contrastive: a negative's cosine is at most (1 - margin) times that of the target; nearer texts "
+        "are likely to answer too.",
+    )
+    mining_max_score: float | None = Field(
+        None, ge=-1, le=1, description="contrastive: the largest cosine of a mined negative."
+    )
     prefix: str = Field("", description='seq2seq: stands before each source ("translate English to French: ").')
     decoder_start: Literal["auto", "pad", "bos", "eos"] = Field(
         "auto", description="What a decoder reads first; auto: as the model says, else pad (T5, Marian), denoising eos."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lmworks.data.batch import Example, ExampleTransform
+from lmworks.data.mixture import Mixture
 from lmworks.train.settings import TrainSettings
 
 # Settings that are not compared: they change no loss, or a resumed run takes them, or what they gave, from its first
@@ -19,7 +20,10 @@ MAX_SAMPLES = 1000  # examples whose random part is hashed
 
 
 def of(
-    examples: Sequence[Example], settings: TrainSettings, transform: ExampleTransform | None = None
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    transform: ExampleTransform | None = None,
+    mixture: Mixture | None = None,
 ) -> dict[str, str]:
     """SHA-256 hashes of data, settings and task by name, and the values of some settings.
 
@@ -28,6 +32,7 @@ def of(
         settings: of the training; those that change losses are hashed.
         transform: the random part of the task; None: there is none. Its samples are hashed, so that a change of the
             task's settings or of its code changes the hash.
+        mixture: the tasks that the examples are of; None: they are of one.
     """
     data = hashlib.sha256()
     for example in examples:
@@ -35,6 +40,8 @@ def of(
     values = settings.model_dump_json(exclude=FREE_SETTINGS | NAMED_SETTINGS)
     identity = {f"train.{name}": str(getattr(settings, name)) for name in sorted(NAMED_SETTINGS)}
     identity |= {"data": data.hexdigest(), "settings": hashlib.sha256(values.encode()).hexdigest()}
+    if mixture is not None:
+        identity["tasks"] = hashlib.sha256(repr(mixture).encode()).hexdigest()
     if transform is not None:
         samples = hashlib.sha256()
         for index in range(0, len(examples), -(-len(examples) // MAX_SAMPLES)):

@@ -22,7 +22,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import is_full
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import LANGUAGE, Example, ExampleTransform
-from lmworks.data.sampler import BatchSampler
+from lmworks.data.mixture import Mixture, sampler_of
 from lmworks.kernels import matmul, native_module, product_rates
 from lmworks.model.stored_layers import stored_layers
 from lmworks.model.training_cost import Workload
@@ -35,14 +35,7 @@ from lmworks.train.monitor import Monitor
 from lmworks.train.peak_memory import PeakMemory
 from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, with_row_tokens
-from lmworks.train.step import (
-    StepResult,
-    accumulate_gradients,
-    autocast,
-    cast_frozen_weights,
-    sample,
-    step_flops,
-)
+from lmworks.train.step import StepResult, accumulate_gradients, autocast, cast_frozen_weights, sample, step_flops
 from lmworks.train.stopping import defer_signals
 from lmworks.train.time_limit import TimeLimit
 
@@ -78,6 +71,7 @@ def train(
     hooks: Hooks | None = None,
     device: str | torch.device = "cpu",
     transform: ExampleTransform | None = None,
+    mixture: Mixture | None = None,
 ) -> Outcome:
     """Train whatever requires a gradient; resume from the run's newest checkpoint where there is one.
 
@@ -90,6 +84,7 @@ def train(
         device: where to train.
         transform: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each
             step samples again, with a generator seeded by (seed, step, index).
+        mixture: the tasks that the examples are of; None: they are of one.
 
     Returns:
         How training ended. With an evaluation hook, the network has the weights of the best evaluation.
@@ -111,9 +106,8 @@ def train(
             defer_signals() as stop_requested,
             torch.random.fork_rng(devices=[]),
         ):
-            training = _Training(
-                network, examples, settings, run, hooks or Hooks(), device, transform, run_arithmetic, original_bytes
-            )
+            parts = (network, examples, settings, run, hooks or Hooks(), device, transform, mixture)
+            training = _Training(*parts, run_arithmetic, original_bytes)
             return training.run_session(stop_requested)
     finally:
         process_memory.stop_keeping_memory()
@@ -140,20 +134,22 @@ class _Training:
         hooks: Hooks,
         device: torch.device,
         transform: ExampleTransform | None,
+        mixture: Mixture | None,
         run_arithmetic: Arithmetic,
         original_bytes: int,
     ) -> None:
         self.network, self.examples, self.settings, self.run = network, examples, settings, run
         self.hooks, self.device, self.transform, self.arithmetic = hooks, device, transform, run_arithmetic
-        epochs = settings.epochs if settings.steps is None else None
-        self.sampler = BatchSampler(len(examples), settings.batch_size, settings.seed, epochs, settings.steps)
+        length = settings.epochs, settings.steps
+        self.sampler = sampler_of(len(examples), settings.batch_size, settings.seed, *length, mixture)
+        self.loss_weights = mixture.loss_weights if mixture is not None else None
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
         self.time_limit = TimeLimit(settings.max_time)
         trial = (network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
         self.sampler.steps = self.total_steps = self.time_limit.fitting_steps(run, *trial, len(self.sampler))
         self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
-        self.identity = identity.of(examples, settings, transform)
+        self.identity = identity.of(examples, settings, transform, mixture)
         self.step, self.reason = 0, ""
         self.loss: float | None = None
         self.diverged = False
@@ -189,7 +185,7 @@ class _Training:
         finally:
             energy = meter.stop()
             self._sums()
-            self.session |= {"first": first, "last": self.step, **self.memory.parts(self.network, self.optimizer)}
+            self.session |= {"first": first, "last": self.step, **self.memory.parts(self.network, self.optimizer.state)}
             self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
             if self.reason not in ("failed", ""):
                 self.run.write("session_end", reason=self.reason, **self.session)
@@ -238,7 +234,7 @@ class _Training:
             self.network.train()
         documents = sample(self.examples, indices, self.transform, self.settings.seed, step)
         result = accumulate_gradients(
-            self.network, documents, self.settings, step, self.arithmetic.precision, self.device
+            self.network, documents, self.settings, step, self.arithmetic.precision, self.device, self.loss_weights
         )
         norm = optimizers.gradient_norm(self.named.values())
         self._check(step, result.loss, norm)
@@ -309,7 +305,7 @@ class _Training:
             "reason": self.reason,
             "elapsed": self.time_limit.elapsed,
         }
-        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
+        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer.state), values))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - started
@@ -323,7 +319,7 @@ class _Training:
         for name, value in self.identity.items():
             if state.values["identity"].get(name) != value:
                 raise self._identity_error(name)
-        checkpoint.restore(state.tensors, self.named, self.optimizer)
+        checkpoint.restore(state.tensors, self.named, self.optimizer.state)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
         self.time_limit.earlier = state.values.get("elapsed", 0.0)
@@ -362,6 +358,7 @@ class _Training:
             self.arithmetic.precision,
             self.device,
             self.total_steps,
+            self.loss_weights,
         )
         self.run.write("rate_finder", learning_rate=curve.best, rates=curve.rates, losses=curve.losses)
         self.progress.say(f"learning rate {curve.best:.2g}, where the loss fell fastest")

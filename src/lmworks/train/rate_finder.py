@@ -8,7 +8,7 @@ logarithm of the rate. Afterwards weights and optimizer are as before, bit for b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ def range_test(
     precision: str,
     device: torch.device,
     total: int,
+    loss_weights: Mapping[str, float] | None = None,
 ) -> RateCurve:
     """Run the test on training examples, sampled with random numbers that training does not use.
 
@@ -58,6 +59,7 @@ def range_test(
         optimizer: of the run, before its first step.
         precision, device: of the matrix products.
         total: steps of the run.
+        loss_weights: of the run.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     initial = [parameter.detach().clone() for parameter in parameters]
@@ -68,7 +70,7 @@ def range_test(
         for step, rate in enumerate(rates, total + 1):
             indices = np.random.default_rng((settings.seed, step)).permutation(len(examples))[:size].tolist()
             documents = sample(examples, indices, transform, settings.seed, step)
-            loss = accumulate_gradients(network, documents, settings, step, precision, device).loss
+            loss = accumulate_gradients(network, documents, settings, step, precision, device, loss_weights).loss
             norm = gradient_norm(parameters)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 break

@@ -6,9 +6,9 @@ import contextlib
 import functools
 import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,17 +37,19 @@ class StepResult:
         tokens: real tokens that passed through the network.
         targets: sum of the weights of the language head's targets.
         workload: the documents, for counting floating-point operations.
+        weights: what terms are multiplied by, by name; 1 where nothing is said.
     """
 
     terms: dict[str, float]
     tokens: int
     targets: float
     workload: Workload
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
-        """The sum of all terms."""
-        return sum(self.terms.values(), start=0.0)
+        """The weighted sum of all terms."""
+        return sum((self.weights.get(name, 1.0) * term for name, term in self.terms.items()), start=0.0)
 
     @property
     def has_targets(self) -> bool:
@@ -158,6 +160,7 @@ def accumulate_gradients(
     step: int,
     precision: str,
     device: torch.device,
+    loss_weights: Mapping[str, float] | None = None,
 ) -> StepResult:
     """Add the gradient of the step's loss to the trainable parameters.
 
@@ -171,8 +174,10 @@ def accumulate_gradients(
         step: number of the step; it and the seed determine dropout, so that a resumed run drops the same elements.
         precision: of the matrix products.
         device: the network's.
+        loss_weights: of terms of classification heads, by name; 1 where nothing is said.
     """
     _seed(derived_seed(settings.seed, step), device)
+    factors = loss_weights or {}
     batches = batches_of(examples, settings)
     weights = losses.weights_of(batches)
     means = {name: 0.0 for name, weight in weights.items() if weight}
@@ -192,9 +197,11 @@ def accumulate_gradients(
             for name, part in parts.items():
                 means[name] += float(part.detach())
             if parts:
-                functools.reduce(operator.add, parts.values()).backward()
+                weighted = [part * factors[name] if name in factors else part for name, part in parts.items()]
+                functools.reduce(operator.add, weighted).backward()
     tokens = sum(batch.tokens for batch in batches)
-    return StepResult(means, tokens, weights[LANGUAGE], Workload.of(examples, weights[LANGUAGE]))
+    workload = Workload.of(examples, weights[LANGUAGE])
+    return StepResult(means, tokens, weights[LANGUAGE], workload, factors)
 
 
 def step_flops(network: Transformer, workload: Workload, recompute: int = 0) -> float:

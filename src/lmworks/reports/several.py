@@ -1,0 +1,62 @@
+"""The card's parts about a run of several tasks: for each what a run of it alone has, and the two beside each other.
+
+Computes nothing anew; terminal and page draw the parts as they draw a card.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.reports import classification, entities, questions
+from lmworks.reports.measures import measures
+
+Event = dict[str, Any]
+ALONE = "alone"
+"""The folder in a run's folder with a run of each task alone."""
+
+
+def of_run(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
+    """A part for each task; none of a run of one task.
+
+    Args:
+        folder: of the run.
+        start: its ``start`` event.
+        first, last: the evaluations that are compared.
+    """
+    return [_part(folder, entry, first, last) for entry in start.get("tasks") or []]
+
+
+def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dict[str, Any]:
+    name, task = str(entry["name"]), str((entry.get("task") or {}).get("name"))
+    before, after = ((event.get("tasks") or {}).get(name) or {} for event in (first, last))
+    alone = _evaluation_alone(folder / ALONE / name)
+    compared = {"before": first.get("when"), "after": last.get("when"), "step": last.get("step")}
+    return {
+        "name": name,
+        "task": task,
+        "data": (entry.get("data") or {}).get("source"),
+        "weight": entry.get("weight"),
+        "compared": {**compared, "before_name": before.get("name")},
+        "measures": measures(before, after, task),
+        "alone": {
+            "compared": {**compared, "before_name": ALONE, "after_name": "together"},
+            "measures": measures(alone, after, task) if alone else [],
+        },
+        "classification": classification.of_evaluation(after or before),
+        "entities": entities.of_evaluation(after or before),
+        "questions": questions.of_evaluation(after or before),
+    }
+
+
+def _evaluation_alone(folder: Path) -> Event:
+    """The evaluation after training of the task alone; {} where there is none."""
+    if not (folder / JOURNAL).is_file():
+        return {}
+    try:
+        evaluations = RunFolder(folder).events("evaluation")
+    except InputError:
+        return {}
+    return next((event for event in reversed(evaluations) if event.get("when") == "after"), {})
