@@ -2,8 +2,8 @@
 
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 plan estimates what a run will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume
-goes on with a run that was stopped, report gives a run's card, word_vectors opens a file of word vectors. What a person
-can correct is raised as InputError.
+goes on with a run that was stopped, report gives a run's card, ladder compares the models of history within a time,
+word_vectors opens a file of word vectors. What a person can correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
     from lmworks.baselines.word_vectors import WordVectors as WordVectors
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
+    from lmworks.compare.api import ladder as ladder
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
@@ -28,6 +29,7 @@ __all__ = [
     "LanguageModel",
     "WordVectors",
     "__version__",
+    "ladder",
     "load",
     "plan",
     "pretrain",
@@ -47,6 +49,7 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
+    "ladder": ("lmworks.compare.api", "ladder"),
     "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),

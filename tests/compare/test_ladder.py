@@ -18,11 +18,11 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.compare import ladder, ladder_page, pacing
+from lmworks.compare import ladder, ladder_page
 from lmworks.compare.ladder_report import remarks
 from lmworks.compare.ladder_settings import STATE, LadderSettings, State
 from lmworks.compare.language import documents_of, pieces, scored_texts
-from lmworks.compare.pacing import Expected, Pace
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
 from lmworks.train.time_limit import TimeLimit
@@ -103,7 +103,7 @@ def test_the_page_and_the_table_name_every_rung(climbed, capsys):
     for rung in LANGUAGE:
         assert rung.title in page
         assert rung.title in printed
-    assert page.count('class="bar spot"') == len(LANGUAGE)
+    assert page.count('class="bar spot"') == 2 * len(LANGUAGE)  # for wide screens and for phones
     assert "http" not in page.replace("http-equiv", "")
     assert main(["ladder", "--out", str(climbed), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((climbed / STATE).read_text())
@@ -127,6 +127,23 @@ def test_a_stopped_ladder_goes_on_where_it_was(text, tmp_path):
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_a_ladder_as_a_python_call(text, tmp_path):
+    folder, data = tmp_path / "ladder", {"document": "paragraph"}
+    climbed = lmworks.ladder(text, budget="1h", only=["uniform", "trigram"], out=folder, data=data)
+    assert climbed.state.settings.budget == 3600.0
+    assert [row.title for row in climbed.rows] == ["uniform", "trigram"]
+    assert climbed.best is climbed.rows[1]
+    assert lmworks.load(climbed.folder / climbed.best.folder).generate("A", max_tokens=2)
+    assert "trigram" in climbed._repr_html_()
+    assert "1 h 00 min" in climbed.remarks[0]
+    assert lmworks.ladder(out=folder).rows == climbed.rows
+    for wrong in ({"budget": "soon"}, {"task": "sing"}, {"steps": 3}):
+        with pytest.raises(InputError):
+            lmworks.ladder(text, out=tmp_path / "wrong", **wrong)
+    with pytest.raises(InputError, match="folder of no ladder"):
+        lmworks.ladder(out=tmp_path / "nothing")
+
+
 def has_checkpoint(run: Path) -> bool:
     journal = run / "journal.jsonl"
     return journal.is_file() and '"checkpoint"' in journal.read_text()
@@ -137,6 +154,7 @@ def test_a_killed_run_is_resumed(text, tmp_path):
     changes = [f"--rung.rnn.model.{name}={value}" for name, value in TINY.items()]
     words = ["ladder", str(text), "--out", str(folder), "--only", "uniform,rnn", "--budget", "600", *changes]
     words += ["--data.document=paragraph", "--tokenizer.vocab_size=300", "--rung.rnn.train.batch_size=4"]
+    words += ["--rung.rnn.train.checkpoint_every=10"]
     with subprocess.Popen(
         [sys.executable, "-m", "lmworks.commands.main", *words], stdout=subprocess.DEVNULL
     ) as process:
@@ -167,16 +185,21 @@ def test_a_budget_that_is_none(text, tmp_path, capsys):
     assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
 
 
-def test_steps_fill_a_share():
-    expected = Expected(step=0.1, around=2.0)
-    assert Pace(around=1.0).steps(expected, 12.0) == 100
-    assert Pace(step=2.0, around=3.0).steps(expected, 12.0) == 30
-    assert Pace(around=3.0).seconds(expected, 12.0) == 6.0
-    assert pacing.training(6.0, 100, 8.0)["max_time"] == 6.0
+def test_what_surrounds_training_is_known_from_the_rung_before(climbed):
+    pace = Pace()
+    assert pace.training_seconds(10.0) == pytest.approx(7.0)
+    run = climbed / "5-rnn"
+    trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
+    pace.learn(run, trained + 4.0)
+    assert pace.training_seconds(10.0) == pytest.approx(6.0)
+    assert pace.training_seconds(3.0) < 0
 
 
 def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    few = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
+    assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
+    monkeypatch.setattr("lmworks.compare.pacing.FEWEST_STEPS", 1)
     state = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lmworks.base.errors import InputError
-from lmworks.families.folder import open_folder, save_folder
+from lmworks.families.folder import check_place, open_folder, save_folder
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -162,3 +162,13 @@ def test_a_folder_with_other_things_is_not_replaced(theirs: Callable[..., Any], 
     with pytest.raises(InputError, match=r"thesis\.txt"):
         save_folder(tmp_path / "mine", opened.network, opened.config, opened.family, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["x.gguf", "x.GGUF", "model.safetensors"])
+def test_the_name_of_a_file_is_no_folder_and_the_hint_works(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ends the name of a file") as caught:
+        check_place(tmp_path / name)
+    assert ("convert_hf_to_gguf" in caught.value.hint) == name.lower().endswith(".gguf")
+    check_place(Path(caught.value.hint.partition("such as ")[2].partition(";")[0]))
+    check_place(tmp_path / "v1.5")
+    assert not list(tmp_path.iterdir())

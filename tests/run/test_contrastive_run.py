@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_kinds import save_encoder
+from tiny_model import save_tiny
 
 import lmworks
 from lmworks.base.errors import InputError
@@ -48,6 +49,21 @@ def test_pairs_come_nearer_and_the_result_opens_in_sentence_transformers(encoder
     expected = peers.SentenceTransformer(str(saved), device="cpu").encode(texts)
     np.testing.assert_allclose(lmworks.load(run.folder).embed(texts), expected, atol=1e-5, rtol=0)
     assert not np.allclose(expected, lmworks.load(encoder).embed(texts), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_decoder_learns_vectors_of_last_tokens_that_sentence_transformers_gives(tmp_path, method):
+    decoder = save_tiny(tmp_path / "decoder")
+    run = lmworks.tune(decoder, ROWS, task={"name": "contrastive"}, method=method, train=TRAIN, out=tmp_path / "run")
+    losses = [point[1] for point in lmworks.report(run.folder)["curves"]["training"]]
+    assert losses[-1] < losses[0]
+    saved = run.model.save(tmp_path / "saved")
+    peers = pytest.importorskip("sentence_transformers")
+    texts = ["what is it", "a sky is blue and the sea", "who"]  # of several lengths, so that theirs pads
+    opened = lmworks.load(run.folder)
+    assert opened.pooling.modes == ("lasttoken",)
+    expected = peers.SentenceTransformer(str(saved), device="cpu").encode(texts)
+    np.testing.assert_allclose(opened.embed(texts), expected, atol=1e-5, rtol=0)
 
 
 def test_held_out_pairs_are_compared_with_all_others(encoder):

@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, check_disk_space
-from lmworks.base.json_file import check_kinds, read_object
+from lmworks.baselines.array_folder import (
+    CONFIG,
+    REPAIR,
+    WEIGHTS,
+    Arrays,
+    has_model_type,
+    read_arrays,
+    read_config,
+)
 from lmworks.baselines.kneser_ney import check_settings
 
 MODEL_TYPE = "lmworks-ngram"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-REPAIR = "fetch or train the model again"
 KINDS: dict[str, tuple[type, ...]] = {
     "order": (int,),
     "vocab_size": (int,),
@@ -34,15 +39,10 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 REQUIRED = ("order", "vocab_size", "smoothing", "discount", "discounts")
 
-Arrays = dict[str, np.ndarray]
-
 
 def is_ngram(folder: Path) -> bool:
     """Whether a folder holds an n-gram model, by its config.json."""
-    try:
-        return read_object(folder / CONFIG, {}).get("model_type") == MODEL_TYPE
-    except InputError:
-        return False
+    return has_model_type(folder, MODEL_TYPE)
 
 
 def write(folder: Path, config: dict[str, Any], arrays: Arrays) -> None:
@@ -63,12 +63,7 @@ def read(folder: Path, most_order: int) -> tuple[dict[str, Any], Arrays]:
         InputError: a file is missing or damaged, or they do not fit together.
     """
     place = str(folder / CONFIG)
-    config = read_object(folder / CONFIG)
-    if config.get("model_type") != MODEL_TYPE:
-        raise InputError(f"model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}", place, REPAIR)
-    check_kinds(config, KINDS, place)
-    if missing := [name for name in REQUIRED if config.get(name) is None]:
-        raise InputError(f"{missing[0]} is missing", place, REPAIR)
+    config = read_config(folder, MODEL_TYPE, KINDS, REQUIRED)
     try:
         check_settings(config["order"], config["vocab_size"], config["smoothing"], config["discount"], most_order)
     except InputError as error:
@@ -76,12 +71,8 @@ def read(folder: Path, most_order: int) -> tuple[dict[str, Any], Arrays]:
     for name in ("bos_token_id", "eos_token_id"):
         if not 0 <= (config.get(name) or 0) < config["vocab_size"]:
             raise InputError(f"{name} is no id of the vocabulary", place, REPAIR)
-    weights = folder / WEIGHTS
-    try:
-        arrays = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"not a whole safetensors file: {error}", str(weights), REPAIR) from error
-    _check_arrays(arrays, config["order"], config["vocab_size"], str(weights))
+    arrays = read_arrays(folder)
+    _check_arrays(arrays, config["order"], config["vocab_size"], str(folder / WEIGHTS))
     return config, arrays
 
 

@@ -12,28 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, check_disk_space
-from lmworks.base.json_file import check_kinds, read_json, read_object
+from lmworks.base.json_file import read_json
 from lmworks.base.settings import build
+from lmworks.baselines.array_folder import (
+    CONFIG,
+    REPAIR,
+    WEIGHTS,
+    Arrays,
+    has_model_type,
+    read_arrays,
+    read_config,
+)
 from lmworks.baselines.tfidf_settings import TfidfSettings
 from lmworks.baselines.tfidf_training import Fitted
 
 MODEL_TYPE = "lmworks-tfidf"
-CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
-REPAIR = "fetch or train the model again"
+VOCABULARY = "vocabulary.json"
 KINDS: dict[str, tuple[type, ...]] = {"settings": (dict,), "labels": (list,), "link": (str,)}
 
 
 def is_tfidf(folder: Path) -> bool:
     """Whether a folder holds a classifier by counts, by its config.json."""
-    try:
-        return read_object(folder / CONFIG, {}).get("model_type") == MODEL_TYPE
-    except InputError:
-        return False
+    return has_model_type(folder, MODEL_TYPE)
 
 
 def write(folder: Path, fitted: Fitted, settings: TfidfSettings) -> None:
@@ -64,12 +68,7 @@ def read(folder: Path) -> tuple[Fitted, TfidfSettings]:
         InputError: a file is missing or damaged, or they do not fit together.
     """
     place = str(folder / CONFIG)
-    config = read_object(folder / CONFIG)
-    if config.get("model_type") != MODEL_TYPE:
-        raise InputError(f"model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}", place, REPAIR)
-    check_kinds(config, KINDS, place)
-    if missing := [name for name in KINDS if config.get(name) is None]:
-        raise InputError(f"{missing[0]} is missing", place, REPAIR)
+    config = read_config(folder, MODEL_TYPE, KINDS, KINDS)
     settings = build(TfidfSettings, config["settings"], place)
     labels = _names(config["labels"], "labels", place)
     if not labels:
@@ -77,7 +76,7 @@ def read(folder: Path) -> tuple[Fitted, TfidfSettings]:
     if config["link"] not in ("softmax", "sigmoid"):
         raise InputError(f"link is {config['link']!r}, not softmax or sigmoid", place, REPAIR)
     vocabulary = _names(read_json(folder / VOCABULARY), "n-grams", str(folder / VOCABULARY))
-    arrays = _arrays(folder / WEIGHTS)
+    arrays = read_arrays(folder)
     is_one = config["link"] == "sigmoid" and len(labels) == 2
     shapes: dict[str, tuple[int, ...]] = {
         "weight": (1 if is_one else len(labels), len(vocabulary)),
@@ -103,14 +102,7 @@ def _names(value: Any, content: str, place: str) -> list[str]:
     return value
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"not a whole safetensors file: {error}", str(path), REPAIR) from error
-
-
-def _check(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], place: str) -> None:
+def _check(arrays: Arrays, name: str, shape: tuple[int, ...], place: str) -> None:
     if name not in arrays:
         raise InputError(f"{name} is missing", place, REPAIR)
     array = arrays[name]

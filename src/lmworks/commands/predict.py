@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lmworks.base import figures
 from lmworks.base.errors import InputError
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
 from lmworks.commands.opening import add_base, add_head
+from lmworks.commands.predict_answers import show_answers
+from lmworks.commands.predict_tags import show_tags
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 
 if TYPE_CHECKING:
@@ -37,28 +41,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict, print a few rows and the figures, write the file."""
-    from lmworks.commands import predict_answers as questions
-    from lmworks.commands import predict_tags as tags
-    from lmworks.run import predict_answers, predict_file, predict_tags
+    from lmworks.run import predict_file
     from lmworks.run.load import load
 
     model = load(args.model, base=args.base, head=args.head)
-    if predict_answers.finds_answers(model):
-        return questions.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out, args.head)
-    if predict_tags.tags_words(model):
-        return tags.run(model, args.model, args.data, data_overrides(rest), args.rows, args.out, args.head)
-    if not hasattr(model, "predict"):
-        hint = "train one: lmworks tune tfidf-logreg FILE"
-        raise InputError("is no classifier", args.model, hint)
-    settings = predict_file.settings_for(args.model, args.data, data_overrides(rest), args.head)
+    settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
+    settings = settings_for(args.model, args.data, data_overrides(rest), args.head)
     predict_file.check_out(args.out)
-    predictions = predict_file.predict_rows(model, args.data, settings, predict_file.label_names(args.model, args.head))
-    for note in predict_file.notes_of(predictions.table, args.model, args.data, args.head):
+    predicted = predict(model, args.data, settings)
+    for note in predict_file.notes_of(predicted.table, args.model, args.data, args.head):
         print(f"note: {note}", file=sys.stderr)
-    _print(predictions, args.rows)
+    show_rows(predicted, max(args.rows, 0))
     if args.out:
-        print(f"written: {predict_file.write(predictions, args.data, settings, args.out)}")
+        print(f"written: {write(predicted, args.data, settings, args.out)}")
     return 0
+
+
+def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[..., Any], ...]:
+    """What reads the rows' settings, predicts the rows, prints them and writes them, by the model's head.
+
+    Raises:
+        InputError: the model has no head, and is no classifier.
+    """
+    from lmworks.run import predict_answers, predict_file, predict_tags
+
+    if predict_answers.finds_answers(model):
+        shown = (show_answers, predict_answers.write_answers)
+        return predict_answers.answers_settings, predict_answers.answer_rows, *shown
+    if predict_tags.tags_words(model):
+        return predict_file.settings_for, predict_tags.tag_rows, show_tags, predict_tags.write_tags
+    if not hasattr(model, "predict"):
+        raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")
+    predict = partial(predict_file.predict_rows, names=predict_file.label_names(source, head))
+    return predict_file.settings_for, predict, show_labels, predict_file.write
 
 
 def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:
@@ -69,7 +84,7 @@ def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:
     return predicted.label or "none", "" if share is None else f"{share:.3f}"
 
 
-def _print(predictions: Predictions, count: int) -> None:
+def show_labels(predictions: Predictions, count: int) -> None:
     """The first rows, how often each label was predicted, and the figures."""
     from rich.console import Console
 
@@ -83,7 +98,7 @@ def _print(predictions: Predictions, count: int) -> None:
             *_shown(prediction),
         )
         for number, (row, prediction) in enumerate(
-            zip(predictions.table.rows[: max(count, 0)], predictions.predicted, strict=False)
+            zip(predictions.table.rows[:count], predictions.predicted, strict=False)
         )
     ]
     if cells:

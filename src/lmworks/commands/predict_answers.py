@@ -1,53 +1,19 @@
-"""How lmworks predict answers the questions of a file: the first answers, exact match and F1, and a file of them."""
+"""What lmworks predict prints of the answers to the questions of a file: the first ones, exact match and F1."""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmworks.base import figures
 from lmworks.commands import show
 
 if TYPE_CHECKING:
-    from lmworks.language_model.model import LanguageModel
     from lmworks.run.predict_answers import Answers
 
 WIDTH = 50  # characters of each text
 
 
-def run(
-    model: LanguageModel,
-    source: str,
-    data: str,
-    given: dict[str, Any],
-    count: int,
-    out: str | None,
-    head: str | None = None,
-) -> int:
-    """Answer the rows of a file.
-
-    Args:
-        model: with a head for spans.
-        source: of the model.
-        data: of the rows.
-        given: data settings from the command line.
-        count: of rows that are printed.
-        out: the file to write; None: none.
-    """
-    from lmworks.run import predict_answers, predict_file
-
-    settings = predict_answers.answers_settings(source, data, given, head)
-    predict_file.check_out(out)
-    answers = predict_answers.answer_rows(model, data, settings)
-    for note in predict_file.notes_of(answers.table, source, data, head):
-        print(f"note: {note}", file=sys.stderr)
-    _print(answers, max(count, 0))
-    if out:
-        print(f"written: {predict_answers.write_answers(answers, data, settings, out)}")
-    return 0
-
-
-def _print(answers: Answers, count: int) -> None:
+def show_answers(answers: Answers, count: int) -> None:
     """The first rows, and the figures."""
     from lmworks.evaluate.metrics import bootstrap_interval
     from lmworks.reports.classification_tables import excerpt

@@ -1,42 +1,18 @@
-"""How lmworks predict tags the words of a file: the first texts with their entities, F1 by type, and a file of them."""
+"""What lmworks predict prints of the tags of a file's words: the first texts with their entities, F1 by type."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmworks.base import figures
 
 if TYPE_CHECKING:
-    from lmworks.language_model.model import LanguageModel
     from lmworks.run.predict_tags import TaggedRows
 
 
-def run(
-    model: LanguageModel,
-    source: str,
-    data: str,
-    given: dict[str, Any],
-    count: int,
-    out: str | None,
-    head: str | None = None,
-) -> int:
-    """Tag the rows of a file; arguments as of commands/predict_answers.run."""
-    from lmworks.run import predict_file, predict_tags
-
-    settings = predict_tags.tags_settings(source, data, given, head)
-    predict_file.check_out(out)
-    tagged = predict_tags.tag_rows(model, data, settings)
-    for note in predict_file.notes_of(tagged.table, source, data, head):
-        print(f"note: {note}", file=sys.stderr)
-    _print(tagged, max(count, 0))
-    if out:
-        print(f"written: {predict_tags.write_tags(tagged, data, settings, out)}")
-    return 0
-
-
-def _print(tagged: TaggedRows, count: int) -> None:
+def show_tags(tagged: TaggedRows, count: int) -> None:
     """The first rows, how often each label was predicted, and the figures."""
     from rich.console import Console
 

@@ -20,7 +20,6 @@ from lmworks.language_model.classify import choose_labels
 from lmworks.language_model.opening import open_saved_model, read_config
 from lmworks.run import classical, recipe
 from lmworks.run.load import load
-from lmworks.run.plan import Plan
 from lmworks.run.result import Run, Say
 from lmworks.tasks.labels import Labels
 from lmworks.tasks.settings import TaskSettings
@@ -76,10 +75,6 @@ class ClassifyLadder:
     def compared(self) -> dict[str, Any]:
         """What is compared."""
         return {"measure": "accuracy", "rows": len(self.held_out), "unit": "rows"}
-
-    def plan(self, rung: Rung, **groups: Any) -> Plan:
-        """The plan of a network's run."""
-        return runs.plan(rung.model, self.data, **groups)
 
     def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
         """Train a rung in a new folder."""

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import duration, number
+from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
 from lmworks.compare import ladder_page, pacing
 from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import FEWEST_STEPS, Expected, Pace
+from lmworks.compare.pacing import Pace
 from lmworks.compare.rungs import LADDERS, Rung
 from lmworks.run import api
-from lmworks.run.plan import Plan
 from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus
 
 FEWEST_SECONDS = 1.0
-"""Of a share of the budget; with less, no network is planned."""
+"""Of a share of the budget; with less, no network is begun."""
 GROWTH = 3.0
 """A rung of counts takes at most so many times the seconds of the one before it."""
 
@@ -50,10 +49,6 @@ class Contest(Protocol):
 
     def groups(self, rung: Rung) -> dict[str, Any]:
         """Settings of a rung's recipe that serve the ladder."""
-        ...
-
-    def plan(self, rung: Rung, **groups: Any) -> Plan:
-        """The plan of a network's run."""
         ...
 
     def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
@@ -112,7 +107,7 @@ class _Climb:
         self.folder, self.state, self.say = folder, state, say
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
-        self.pace, self.planning_seconds = Pace(), FEWEST_SECONDS
+        self.pace = Pace()
         self.contest: Contest
 
     @property
@@ -152,59 +147,48 @@ class _Climb:
     def _climb_one(self, place: int, step: Step) -> Step:
         """A rung, done or left out."""
         began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
-        planned = None
+        is_new = not (folder / JOURNAL).is_file()
         try:
-            if rung.kind in ("counted", "trained"):
-                reason, planned = self._train(place, rung, folder)
-                if reason:
-                    return self._left_out(step, reason, began)
+            if rung.kind in ("counted", "trained") and (reason := self._train(place, rung, folder)):
+                return self._left_out(step, reason, began)
             step = self.contest.measure(rung, step, folder, self.say, self._share(place))
         except InputError as error:
             return self._left_out(step, f"{error.place}: {error.fault}" if error.place else error.fault, began)
-        if step.state != "open":
-            return step
-        seconds = step.seconds + time.monotonic() - began
-        if planned is not None:
-            expected, start = planned
-            self.pace.learn(expected, folder, time.monotonic() - start)
         trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
-        if rung.kind == "trained" and (note := pacing.cut_short(folder)):
-            notes = [*notes, note]
+        if rung.kind == "trained":
+            if is_new:
+                self.pace.learn(folder, time.monotonic() - began)
+            notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
+        seconds = step.seconds + time.monotonic() - began
         return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
 
-    def _train(self, place: int, rung: Rung, folder: Path) -> tuple[str, tuple[Expected, float] | None]:
-        """Train a rung. Gives why it cannot be trained; of a network, what was expected, and when its run began."""
+    def _train(self, place: int, rung: Rung, folder: Path) -> str:
+        """Train a rung, or say why it is left out."""
+        share = self._share(place)
         if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
             self._finish(api.resume(folder, self.say))
-            return "", None
+            return ""
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
         groups = merge(merge(rung.settings, self.contest.groups(rung)), self.state.settings.rung.get(rung.name, {}))
         if rung.kind == "counted":
             if reason := self._too_slow(place):
-                return reason, None
+                return reason
             self._finish(self.contest.start(rung, folder, **groups))
-            return "", None
-        share, began = self._share(place), time.monotonic()
-        if share < self.planning_seconds:
-            planning = f"planning its run takes {duration(self.planning_seconds)}"
-            return f"its share of the budget is {duration(max(0.0, share))}, and {planning}", None
-        expected = pacing.expect(lambda: self.contest.plan(rung, **groups))
-        began, took = time.monotonic(), time.monotonic() - began
-        self.planning_seconds = took if self.planning_seconds == FEWEST_SECONDS else min(took, self.planning_seconds)
-        seconds, steps = self.pace.seconds(expected, share - took), self.pace.steps(expected, share - took)
-        if steps < FEWEST_STEPS:
-            step, rest = expected.step * self.pace.step, expected.around * self.pace.around
-            return (
-                f"its share of the budget, {duration(share)}, buys {max(0, steps)} steps of {duration(step)} beside "
-                f"{duration(took + rest)} for the rest; the fewest are {FEWEST_STEPS}"
-            ), None
-        self._write()
+            return ""
+        seconds = self.pace.training_seconds(share)
+        if share < FEWEST_SECONDS or seconds < pacing.LEAST_SHARE * share:
+            rest = f", and all but training takes {duration(self.pace.around)}" if self.pace.around else ""
+            return f"its share of the budget is {duration(max(0.0, share))}{rest}"
         self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
-        training = pacing.training(seconds, steps, rung.most_epochs)
+        training = pacing.training(seconds, rung.most_epochs)
         if {"steps", "epochs"} & groups.get("train", {}).keys():
             del training["epochs"]
         self._finish(self.contest.start(rung, folder, **merge({"train": training}, groups)))
-        return "", (expected, began)
+        few = pacing.too_few_steps(folder)
+        if few is None:
+            return ""
+        bought = f"bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
+        return f"its share of the budget, {duration(share)}, {bought}"
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""

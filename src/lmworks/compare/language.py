@@ -21,7 +21,6 @@ from lmworks.compare.ladder_settings import LadderSettings, Step
 from lmworks.compare.rungs import Rung
 from lmworks.evaluate.metrics import FEWEST_ROWS, bootstrap_interval
 from lmworks.run.load import load
-from lmworks.run.plan import Plan
 from lmworks.run.result import Run, Say
 from lmworks.run.source import tokenizer_of_new
 from lmworks.text import corpus, python_rows
@@ -95,10 +94,6 @@ class LanguageLadder:
         """What is compared."""
         sizes = [len(text.encode(errors="replace")) for text in self.texts]
         return {"measure": "bits per byte", "rows": len(sizes), "unit": self.unit, "bytes": sizes}
-
-    def plan(self, rung: Rung, **groups: Any) -> Plan:
-        """The plan of a network's run."""
-        return runs.plan(rung.model, self.data, tokenizer={"source": str(self.folder / TOKENIZER)}, **groups)
 
     def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
         """Train a rung in a new folder.

@@ -14,7 +14,7 @@ def pair_example(texts: Sequence[np.ndarray], pooling: str, scale: float, place:
 
     Args:
         texts: token ids, with special tokens: of the anchor, the positive, and of negatives, if any.
-        pooling: the tokens whose mean is a text's vector: ``mean`` all, ``cls`` the first.
+        pooling: the tokens whose mean is a text's vector: ``mean`` all, ``cls`` the first, ``last`` the last.
         scale: of the cosines.
         place: of its row.
         dropped: tokens that were cut off.
@@ -22,7 +22,8 @@ def pair_example(texts: Sequence[np.ndarray], pooling: str, scale: float, place:
     lengths = [len(text) for text in texts]
     begins = np.cumsum([0, *lengths[:-1]])
     counts = lengths if pooling == "mean" else [1] * len(texts)
-    places = np.concatenate([begin + np.arange(count) for begin, count in zip(begins, counts, strict=True)])
+    firsts = begins + np.array(lengths) - 1 if pooling == "last" else begins
+    places = np.concatenate([first + np.arange(count) for first, count in zip(firsts, counts, strict=True)])
     roles = np.repeat(np.minimum(np.arange(len(texts)), 2), counts)  # all after the positive are negatives
     labels = Labels(places.astype(np.int64), roles.astype(np.int64), 1, scale)
     ids = np.concatenate(texts).astype(np.int32)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmworks.evaluate.prediction import THRESHOLD, Prediction, probability_matrix
+from lmworks.evaluate.resampled_figures import resampled_figures
 
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
@@ -58,7 +59,8 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
         ``accuracy``, ``macro_f1`` and ``micro_f1`` over the classes that occur among ``classes`` or predictions,
         ``roc_auc`` (macro, each class against the rest; None where fewer than two classes occur), ``confusion``
         ((C, C), rows: right classes, columns: predicted), ``calibration_error``, ``calibration``, ``mistakes``
-        (numbers of texts, the most confident first), and by row ``row_correct``.
+        (numbers of texts, the most confident first), by row ``row_correct``, and ``resamples`` (figures of resampled
+        rows, by their names: evaluate/resampled_figures).
     """
     from sklearn import metrics
 
@@ -77,6 +79,14 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
         "calibration": measured.bins,
         "mistakes": most_confident(confidence, ~correct),
         "row_correct": correct.astype(float).tolist(),
+        "resamples": resampled_figures(
+            classes[:, None] == every,
+            predicted[:, None] == every,
+            probabilities,
+            _by_bin(confidence[:, None], correct[:, None]),
+            1,
+            True,
+        ),
     }
 
 
@@ -90,7 +100,8 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
 
     Returns:
         ``accuracy`` (share of texts whose labels are all right), ``macro_f1``, ``micro_f1``, ``roc_auc``,
-        ``calibration_error`` and ``calibration`` over all N x C decisions, ``mistakes``, ``row_correct``.
+        ``calibration_error`` and ``calibration`` over all N x C decisions, ``mistakes``, ``row_correct``,
+        ``resamples``.
     """
     from sklearn import metrics
 
@@ -110,6 +121,14 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
         "calibration": measured.bins,
         "mistakes": most_confident(wrong, ~correct),
         "row_correct": correct.astype(float).tolist(),
+        "resamples": resampled_figures(
+            classes.astype(bool),
+            predicted,
+            probabilities,
+            _by_bin(confidence, predicted == classes),
+            len(labels),
+            False,
+        ),
     }
 
 
@@ -194,6 +213,14 @@ def with_texts(
             }
         )
     return {**figures, "mistakes": mistakes}
+
+
+def _by_bin(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """(N, D) decisions of N rows -> (N, bins) sums of (right or not - confidence)."""
+    which = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    sums = np.zeros((len(which), CALIBRATION_BINS))
+    np.add.at(sums, (np.arange(len(which))[:, None], which), correct - confidence)
+    return sums
 
 
 def most_confident(confidence: np.ndarray, wrong: np.ndarray, count: int = SHOWN_MISTAKES) -> list[int]:

@@ -47,6 +47,7 @@ INDEX = WEIGHTS + ".index.json"
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
 OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json", *FILES]
+FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".onnx")  # names of models in one file
 SHARD_BYTES = 5_000_000_000
 
 
@@ -302,9 +303,16 @@ def check_place(folder: Path, overwrite: bool = False) -> None:
     """Refuse a place that a model must not be written to.
 
     Raises:
-        InputError: a file, or a folder that is not empty; with ``overwrite``, one that holds anything but a model.
+        InputError: a name that is a file's, a file, or a folder that is not empty; with ``overwrite``, one that holds
+            anything but a model.
     """
     if not folder.exists():
+        if folder.suffix.lower() in FILE_ENDINGS:
+            hint = f"give a folder's name, such as {folder.with_suffix('')}"
+            if folder.suffix.lower() == ".gguf":
+                hint += "; of such a folder llama.cpp's convert_hf_to_gguf.py makes a GGUF file"
+            fault = f"a model is written as a folder, and {folder.suffix} ends the name of a file"
+            raise InputError(fault, str(folder), hint)
         return
     if not folder.is_dir():
         raise InputError("a file of this name stands in the way", str(folder), "choose another name")

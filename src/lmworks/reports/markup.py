@@ -25,3 +25,11 @@ def table(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
+
+
+def frame(title: str, page: str) -> str:
+    """A whole page as part of another one, such as a notebook's, in a frame of its own."""
+    return (
+        f'<iframe title="{text(title)}" srcdoc="{escape(page, quote=True)}" '
+        'sandbox="allow-scripts" style="width: 100%; height: 640px; border: 0"></iframe>'
+    )

@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from lmworks.base import figures
 from lmworks.evaluate import metrics
 from lmworks.evaluate.metrics import FEWEST_ROWS
@@ -75,6 +77,8 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
             continue
         sides = _rows(old, figure), _rows(new, figure)
         measure = _measure(old.get(figure.name), new.get(figure.name), *sides, figure.better, figure.own_denominators)
+        if all(figure.name in (side.get("resamples") or {}) for side in (old, new) if figure.name in side):
+            _add_intervals(measure, old, new, figure)
         if figure is PERPLEXITY:
             measure = _perplexity(next(other for other in listed if other["key"] == LOSS.key))
         detail = old.get("name") or new.get("name") or ""
@@ -83,6 +87,33 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
         title = (is_new and figure.title_of_new) or figure.title
         listed.append({**measure, "key": figure.key, "title": title, "unit": figure.unit, "detail": detail})
     return listed
+
+
+def _add_intervals(measure: dict[str, Any], old: Event, new: Event, figure: Figure) -> None:
+    """Intervals of a figure that was computed over resampled rows, which are the same on both sides."""
+    rows = {side["rows"] for side in (old, new) if figure.name in side}
+    measure["rows"] = max(rows)
+    if max(rows) < FEWEST_ROWS:
+        return
+    draws = [(side.get("resamples") or {}).get(figure.name) or [] for side in (old, new)]
+    for name, own in zip(("before", "after"), draws, strict=True):
+        measure[name]["interval"] = _ends([value for value in own if value is not None], measure[name]["value"], 0.0)
+    if measure["change"] is None or len(rows) > 1 or len(draws[0]) != len(draws[1]):
+        return
+    pairs = [after - before for before, after in zip(*draws, strict=True) if None not in (before, after)]
+    if ends := _ends(pairs, measure["change"]["value"], -1.0):
+        measure["change"]["interval"] = ends
+        change = metrics.Interval(measure["change"]["value"], *ends)
+        measure["verdict"] = _verdict(change, measure["before"]["value"], figure.better)
+
+
+def _ends(draws: list[float], value: float | None, least: float) -> list[float] | None:
+    """The percentile interval of a figure between ``least`` and 1, moved by the bias of the resamples (Efron and
+    Tibshirani 1993, chapter 10): a calibration error, a mean of absolute values, is larger over resampled rows."""
+    if not draws or value is None:
+        return None
+    ends = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - (np.mean(draws) - value)
+    return [float(end) for end in np.clip(ends, least, 1.0)]
 
 
 def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:

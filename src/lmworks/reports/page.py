@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
 from lmworks.reports import classification_page, curves, entity_page, facts, question_page
-from lmworks.reports.markup import prose, table, text
+from lmworks.reports.markup import frame, prose, table, text
 
 HTML = "report.html"
 Card = dict[str, Any]
@@ -52,10 +51,7 @@ def render(card: Card) -> str:
 
 def embedded(card: Card) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
-    return (
-        f'<iframe title="Report card of {text(card["run"]["name"])}" srcdoc="{escape(render(card), quote=True)}" '
-        'sandbox="allow-scripts" style="width: 100%; height: 640px; border: 0"></iframe>'
-    )
+    return frame(f"Report card of {card['run']['name']}", render(card))
 
 
 def write(folder: str | Path, card: Card) -> Path:

@@ -15,6 +15,7 @@ from lmworks.data.hard_negatives import MiningRange, hard_negatives
 from lmworks.data.sequences import SIDES
 from lmworks.generate.embed import pooling_of, text_ids, vectors_of
 from lmworks.language_model.model import LanguageModel
+from lmworks.tasks.contrastive import pooling_for
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table
 
@@ -77,7 +78,7 @@ def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, d
 
 def _vectors(model: LanguageModel, texts: list[str], task: TaskSettings, limit: int) -> Any:
     """(n, E) float32 vectors of length 1, made of texts as the task makes them."""
-    way = pooling_of(task.pooling, True)
+    way = pooling_of(pooling_for(task, model.config), True)
     ids, _ = text_ids(model.network, model.tokenizer, texts, way, limit)
     return vectors_of(model.network, ids, way).numpy()
 

@@ -70,7 +70,7 @@ def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
     folder = Path(recipe.out)
     checks.check_folder(folder)
     name_given_rows(recipe, rows, folder)
-    setup = set_up(recipe, rows)
+    setup = set_up(recipe, rows, measures=recipe.train.max_time is None)  # else the time is known, and not to be spent
     reason = setup.plan.precision_reason
     say(f"precision {reason}")
     for line in (*checks.slowdown_notes(recipe.train, precision), *setup.notes, *setup.plan.lines()):
@@ -112,7 +112,7 @@ def _resume(run: RunFolder, say: Say) -> Run:
         raise InputError("the run was killed before it began", str(run.path), "delete the folder and start it again")
     recipe = recipe_of(run)
     use_threads(started[0]["threads"])
-    setup = set_up(recipe, is_resumed=True)
+    setup = set_up(recipe, is_resumed=True, measures=recipe.train.max_time is None)
     say(_resume_note(run, setup.plan.steps))
     if recipe.train.memory is not None:
         say(setup.plan.choice)

@@ -145,6 +145,7 @@ def make(
     timing: Timing | None = None,
     weight_formats: Sequence[WeightFormat] = (WeightFormat(),),
     is_resumed: bool = False,
+    measures: bool = True,
 ) -> Plan:
     """The plan of a run.
 
@@ -159,6 +160,7 @@ def make(
         timing: of the run on this machine; None: measured now, or read from the cache.
         weight_formats: formats of the model's own weights, the preferred one first, the smallest last.
         is_resumed: whether the run was begun before: its rows, precision and weights stay as they were chosen.
+        measures: whether the run may be timed; else its time is that of its matrix products, a lower bound.
 
     Raises:
         InputError: the method does not fit the model, or the run does not fit in the machine's memory or in its budget.
@@ -169,7 +171,7 @@ def make(
     trained, settings = method.trained_parameters(config), with_row_tokens(train, config, preferred)
     request = TrainingSetup.of(config, trained, settings, preferred, documents, process)
     fit = _fit_resumed(request, weight_formats[0]) if is_resumed else _fit(request, weight_formats)
-    timing = timing or timings.read_or_measure(fit.setup, method, documents.answer_rows)
+    timing = timing or timings.read_or_measure(fit.setup, method, documents.answer_rows, measures)
     return _plan_of(fit, reason if fit.setup.precision == preferred else fit.note, timing)
 
 

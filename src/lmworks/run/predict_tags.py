@@ -3,7 +3,6 @@ good they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lmworks.evaluate.tagging import Tagged
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.task_heads import TOKENS
-from lmworks.run.predict_file import PREDICTION, originals_of, settings_for
+from lmworks.run.predict_file import PREDICTION, originals_of
 from lmworks.text import corpus
 from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Row, Table, option
@@ -47,11 +46,6 @@ def tags_words(model: object) -> bool:
     """Whether a model, of whatever kind, has a head for tokens."""
     config = getattr(model, "config", None)
     return isinstance(config, ModelConfig) and config.head(TOKENS) is not None
-
-
-def tags_settings(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
-    """How the rows are read; arguments as of predict_file.settings_for."""
-    return settings_for(model, source, given, head)
 
 
 def tag_rows(model: LanguageModel, source: Any, settings: DataSettings) -> TaggedRows:

@@ -74,7 +74,7 @@ class Setup:
     mined_rows: Table | None = None
 
 
-def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = False) -> Setup:
+def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = False, measures: bool = True) -> Setup:
     """Open data and model, and check that they fit the task and the method: as far as possible before weights are
     opened.
 
@@ -82,6 +82,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         recipe: resolved; the task's name and the settings that a memory budget determines are written into it.
         rows: training data instead of the recipe's source; of several tasks by their names.
         is_resumed: a resumed run: nothing that changes its losses is chosen again.
+        measures: whether the run may be timed for its plan.
 
     Raises:
         InputError: they do not fit, or there is too little memory.
@@ -95,7 +96,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
     model, task, examples, evaluation = content.model, content.task, content.train, content.evaluation
     sampled = sample_once(task, examples.items)
     documents = replace(_statistics(sampled, examples.report, evaluation), mixture=content.mixture)
-    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed)
+    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
     plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *content.notes, *examples.report.notes]
@@ -164,11 +165,13 @@ def _plan(
     train: TrainSettings,
     documents: DataStatistics,
     is_resumed: bool,
+    measures: bool,
 ) -> Plan:
     """The plan of the run, made when data and model are in memory."""
     memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
     formats = source.weight_formats()
-    plan = make_plan(config, method, train, documents, memory, weight_formats=formats, is_resumed=is_resumed)
+    choices = {"weight_formats": formats, "is_resumed": is_resumed, "measures": measures}
+    plan = make_plan(config, method, train, documents, memory, **choices)  # type: ignore[arg-type]
     return plan.within(train.max_time)
 
 

@@ -98,19 +98,22 @@ class InferenceTiming:
 T = TypeVar("T", StepTiming, InferenceTiming)
 
 
-def read_or_measure(setup: TrainingSetup, method: Method[Any], answer_rows: int = 0) -> Timing | None:
+def read_or_measure(
+    setup: TrainingSetup, method: Method[Any], answer_rows: int = 0, measures: bool = True
+) -> Timing | None:
     """The timing of a run, from the cache or measured now.
 
     Args:
         setup: the run, with precision and activation checkpointing chosen.
         method: how the model is trained.
         answer_rows: texts that are generated at once in evaluation; 0: none.
+        measures: whether it may be measured, which takes seconds.
 
     Returns:
-        The timing; None if even the networks with few layers are too large.
+        The timing; None if even the networks with few layers are too large, or nothing may be measured.
     """
     depths = _depths(setup.config, method)
-    if _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
+    if not measures or _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
         return None
     step = _cached(_step_conditions(setup, method), StepTiming, partial(_measure_step, setup, method, depths))
     measure_inference = partial(_measure_inference, setup, depths, answer_rows)

@@ -1,4 +1,4 @@
-"""Contrastive learning of pairs of texts: an encoder's vector of a text is to be nearest to that of its own partner.
+"""Contrastive learning of pairs of texts: a model's vector of a text is to be nearest to that of its own partner.
 
 The loss is model/contrastive: InfoNCE with the other texts of the step as negatives, and hard negatives where the rows
 have some, or where the model mines them (run/mined_negatives).
@@ -18,16 +18,25 @@ from lmworks.data.examples import Examples, Report, count, limit_of, note_rows, 
 from lmworks.data.pairs import pair_example
 from lmworks.data.sequences import SIDES
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.model.config import ModelConfig
 from lmworks.tasks.figures import PAIR_ACCURACY, PAIR_LOSS
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Row, Table, option
 
 if TYPE_CHECKING:
+    from lmworks.generate.embed import Pooling
     from lmworks.language_model.model import LanguageModel
 
 MINING = ("mining_range_min", "mining_range_max", "mining_margin", "mining_max_score")
 """Settings of mined negatives (run/mined_negatives)."""
+
+
+def pooling_for(settings: TaskSettings, model: ModelConfig) -> Pooling:
+    """The pooling of a model's vectors: ``auto`` is ``last`` of a decoder and ``mean`` of others."""
+    if settings.pooling == "auto":
+        return "last" if model.architecture == "decoder" else "mean"
+    return settings.pooling
 
 
 class Contrastive(Task):
@@ -35,7 +44,7 @@ class Contrastive(Task):
 
     name = "contrastive"
     learns = "which texts belong together"
-    architectures = ("encoder",)
+    architectures = ("encoder", "decoder")
     kinds = ("pairs", "completion")
     default_for = ()  # chosen by name
     uses = frozenset({"pooling", "scale", "mined_negatives", *MINING})
@@ -49,6 +58,7 @@ class Contrastive(Task):
             hint = "say how many negatives each row gets: --task.mined_negatives 1"
             raise InputError("nothing is mined, so it says nothing", f"task.{unused}", hint)
         super().__init__(settings, *parts)
+        self.pooling = pooling_for(settings, self.model)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -89,13 +99,16 @@ class Contrastive(Task):
         closing = self.tokenizer.closing
         cut = [text if len(text) <= limit else text[: limit - len(closing)] + closing for text in texts]
         arrays = [np.array(text, dtype=np.int32) for text in cut]
-        return pair_example(arrays, self.settings.pooling, self.settings.scale, row.place, dropped)
+        return pair_example(arrays, self.pooling, self.settings.scale, row.place, dropped)
 
     def finish(self, model: LanguageModel) -> None:
         """The trained model makes vectors as it was trained."""
         from lmworks.families.sentence_pooling import SentencePooling
 
-        model.pooling = replace(model.pooling or SentencePooling(), modes=(self.settings.pooling,))
+        mode = "lasttoken" if self.pooling == "last" else self.pooling
+        model.pooling = replace(model.pooling or SentencePooling(), modes=(mode,))
+        if model.tokenizer.pad_id is None:  # sentence-transformers pads the texts of a batch
+            model.tokenizer.pad_id = model.tokenizer.eos_id
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """None: a vector is no text."""

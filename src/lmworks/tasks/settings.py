@@ -29,8 +29,10 @@ class TaskSettings(Settings):
     next_sentence: bool = Field(False, description="masked: pairs of sentences; does the second follow the first?")
     mean_span: float = Field(3.0, ge=1, description="spans, denoising: mean number of tokens of a hidden span.")
     permute_sentences: bool = Field(True, description="denoising: the sentences of the source stand in random order.")
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="contrastive: a text's vector: the mean of its tokens, or its first token."
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto",
+        description="contrastive: a text's vector: the mean of its tokens, its first or its last token; auto: of a "
+        "decoder the last, which alone has read the whole text, else the mean.",
     )
     scale: float = Field(20.0, gt=0, description="contrastive: factor of the cosines; 1 / temperature.")
     mined_negatives: int = Field(

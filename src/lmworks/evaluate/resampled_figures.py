@@ -1,0 +1,87 @@
+"""Figures of classifiers over resampled rows, for their bootstrap intervals: F1, ROC-AUC and calibration error have no
+number by row whose mean they are.
+
+The resamples depend on the number of rows alone, so two evaluations of the same rows have the same ones, and their
+differences are those of a paired bootstrap (Efron & Tibshirani 1993, chapter 13). A resample is the number of times
+that each row occurs, and all figures are sums of rows with these weights: products of matrices.
+
+Shapes: R resamples, N rows, C classes, B bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+MOST, FEWEST = 1000, 200
+NUMBERS = 200_000_000  # R N C; of more there are fewer resamples
+AT_ONCE = 4_000_000  # weights that exist at a time
+
+
+def resampled_figures(
+    occurs: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, sure: np.ndarray, bins: int, is_single: bool
+) -> dict[str, list[float | None]]:
+    """The figures of each resample: ``macro_f1``, ``micro_f1``, ``roc_auc`` and ``calibration_error``.
+
+    Args:
+        occurs: (N, C) bool, whether a row has the class.
+        predicted: (N, C) bool, whether it is predicted.
+        probabilities: (N, C).
+        sure: (N, B) of each row the sum of (right or not - confidence) of its decisions in each bin of confidence.
+        bins: decisions of a row: 1, or C of several labels.
+        is_single: whether macro-F1 is the mean over the classes that occur on either side of the resample, as
+            scikit-learn computes it of one label a text; else over all.
+
+    Returns:
+        R numbers each; None where no class has rows with and without it.
+    """
+    hits, either = (occurs & predicted).astype(np.float32), occurs.astype(np.float32) + predicted
+    ranked = [_Ranking(occurs[:, c], probabilities[:, c]) for c in range(occurs.shape[1])]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error")}
+    for weights in _weights(*occurs.shape):
+        right, all_of = weights @ hits, weights @ either
+        scores = 2 * right / np.maximum(all_of, 1)
+        counted = all_of > 0 if is_single else np.ones_like(all_of, dtype=bool)
+        parts["macro_f1"].append((scores * counted).sum(1) / np.maximum(counted.sum(1), 1))
+        parts["micro_f1"].append(2 * right.sum(1) / np.maximum(all_of.sum(1), 1))
+        areas = np.stack([ranking.areas(weights) for ranking in ranked], axis=1)
+        known = ~np.isnan(areas)
+        mean = np.where(known, areas, 0).sum(1) / np.maximum(known.sum(1), 1)
+        parts["roc_auc"].append(np.where(known.any(1), mean, np.nan))
+        parts["calibration_error"].append(np.abs(weights @ sure.astype(np.float32)).sum(1) / (len(occurs) * bins))
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
+    return {
+        name: [None if np.isnan(value) else round(float(value), 6) for value in values]
+        for name, values in joined.items()
+    }
+
+
+def _weights(rows: int, classes: int) -> Iterator[np.ndarray]:
+    """(some resamples, N) float32: how often each row occurs in each resample."""
+    left = int(np.clip(NUMBERS // max(rows * classes, 1), FEWEST, MOST))
+    random = np.random.default_rng(rows)
+    while left:
+        some = min(left, max(AT_ONCE // rows, 1))
+        places = random.integers(0, rows, (some, rows)) + np.arange(some)[:, None] * rows
+        yield np.bincount(places.ravel(), minlength=some * rows).reshape(some, rows).astype(np.float32)
+        left -= some
+
+
+class _Ranking:
+    """The rows of a class in the order of their probability, to compute areas under the ROC curve: the share of pairs
+    of a row with and a row without the class of which the first has the larger probability; equal ones count half."""
+
+    def __init__(self, occurs: np.ndarray, probability: np.ndarray) -> None:
+        self.order = np.argsort(probability, kind="stable")
+        ranked = probability[self.order]
+        self.begins = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+        self.has = occurs[self.order].astype(np.float32)
+
+    def areas(self, weights: np.ndarray) -> np.ndarray:
+        """(R, N) weights -> (R,) areas; NaN where all rows have the class, or none has it."""
+        weights = weights[:, self.order].astype(np.float64)
+        of_class, others = (np.add.reduceat(weights * side, self.begins, axis=1) for side in (self.has, 1 - self.has))
+        below = np.cumsum(others, axis=1) - others / 2
+        pairs = of_class.sum(1) * others.sum(1)
+        return np.where(pairs > 0, (of_class * below).sum(1) / np.maximum(pairs, 1), np.nan)
