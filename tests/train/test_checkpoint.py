@@ -90,8 +90,7 @@ def test_weights_and_moments_come_back(make_network):
     def steps(network, optimizer, count):
         for _ in range(count):
             network(torch.arange(5)[None]).logits.square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.advance(1e-2)
 
     networks = [make_network(), make_network()]
     created = [optimizers.make(network, TrainSettings(learning_rate=1e-2)) for network in networks]

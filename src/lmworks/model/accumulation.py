@@ -129,7 +129,7 @@ class _Embed(torch.autograd.Function):
         weight, ids = ctx.saved_tensors
         rows, gradients = ids.flatten(), grad_output.flatten(0, -2).to(weight.dtype)
         is_dense = weight.grad is not None and not weight.grad.is_sparse
-        if _accumulates(weight) and not is_dense and is_sparse(*weight.shape, len(rows)):
+        if _accumulates(weight) and not is_dense and is_sparse(len(weight), weight.shape[1], len(rows)):
             sparse = torch.sparse_coo_tensor(rows[None], gradients, weight.shape, check_invariants=False)
             weight.grad = sparse if weight.grad is None else weight.grad + sparse
             return None, None
