@@ -15,6 +15,7 @@ from tiny_tasks import bert_like
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
+from lmworks.commands.main import main
 from lmworks.text import corpus
 from lmworks.text.rows import DataSettings
 
@@ -114,6 +115,102 @@ def test_a_run_of_several_heads_needs_the_name_of_one(run: Any) -> None:
 def journal(folder: Path) -> list[dict[str, Any]]:
     """The journal of a run."""
     return list(RunFolder(folder).events())
+
+
+def mixed(bert: Path, out: Path, **settings: Any) -> Any:
+    """A run of a classifier and a tagger."""
+    tasks = [{"name": "colour", "data": labelled("blue", 60, 1)}, {"name": "kinds", "data": tagged(40, 3)}]
+    return lmworks.tune(bert, **{"tasks": tasks, "out": out, "train": TRAIN, "evaluate": EVALUATE, **settings})
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_saved_head_opens_in_transformers_with_the_same_logits(bert: Path, tmp_path: Path, method: str) -> None:
+    run = mixed(bert, tmp_path / "run", method=method)
+    kinds = {
+        "colour": transformers.AutoModelForSequenceClassification,
+        "kinds": transformers.AutoModelForTokenClassification,
+    }
+    for name, kind in kinds.items():
+        assert main(["save", str(run.folder), str(tmp_path / name), "--head", name]) == 0
+        theirs, ours = kind.from_pretrained(tmp_path / name).eval(), lmworks.load(run.folder, head=name)
+        ids = torch.tensor([ours.tokenizer.encode("the sky is blue", special=True)])
+        with torch.no_grad():
+            hidden = ours.network.hidden_states(ids)[0]
+            own = ours.network.head_logits(ours.config.heads[0].name, hidden[:1] if name == "colour" else hidden)
+            expected = theirs(ids).logits
+        torch.testing.assert_close(own, expected.reshape(own.shape), atol=1e-5, rtol=1e-4)
+        assert sorted(theirs.config.id2label.values()) == sorted(ours.labels)
+
+
+def test_heads_share_one_backbone(bert: Path, tmp_path: Path) -> None:
+    run = mixed(bert, tmp_path / "run", method="full")
+    networks = [lmworks.load(run.folder, head=name).network for name in ("colour", "kinds")]
+    weights = [dict(network.layers.named_parameters()) for network in networks]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_each_task_stands_beside_itself_trained_alone(bert: Path, tmp_path: Path) -> None:
+    run = mixed(bert, tmp_path / "run", alone=True, sampling="equal")
+    steps = [event for event in journal(run.folder) if event["event"] == "step"]
+    for part in run.card["tasks"]:
+        alone = journal(run.folder / "alone" / part["name"])
+        own = [event for event in alone if event["event"] == "step"]
+        of_task = [event for event in steps if f"{part['name']}_loss" in event]
+        assert len(own) == len(of_task)
+        first = own[0]["loss"]
+        if of_task[0]["step"] == 1:  # the same batch, the same weights but for the head's
+            assert first == pytest.approx(of_task[0]["loss"], rel=0.3)
+        assert [event["tokens"] for event in own] == [event["tokens"] for event in of_task]
+        loss = next(measure for measure in part["alone"]["measures"] if measure["key"] == "held_out_loss")
+        assert loss["before"]["value"] != loss["after"]["value"]
+        assert (
+            loss["rows"]
+            == next(e for e in alone if e["event"] == "evaluation" and e["when"] == "after")["held_out"]["rows"]
+        )
+
+
+class Killed(Exception):
+    """In place of a signal, in the same process."""
+
+
+@pytest.mark.parametrize(("method", "alone"), [("lora", True), ("full", False)])
+def test_a_killed_run_goes_on_bit_for_bit(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, alone: bool
+) -> None:
+    settings = {"method": method, "alone": alone, "sampling": "temperature", "temperature": 3.0}
+    settings["train"] = {**TRAIN, "steps": 9, "checkpoint_every": 2}
+    del settings["train"]["epochs"]
+    whole = mixed(bert, tmp_path / "whole", **settings)
+    write, killed = RunFolder.write, tmp_path / "killed"
+
+    def ends(self: RunFolder, event: str, **fields: Any) -> dict[str, Any]:
+        if event == "step" and fields["step"] == (6 if self.path == killed else 2):
+            raise Killed
+        return write(self, event, **fields)
+
+    def ends_alone(self: RunFolder, event: str, **fields: Any) -> dict[str, Any]:
+        return write(self, event, **fields) if self.path == killed else ends(self, event, **fields)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", ends)
+        with pytest.raises(Killed):
+            mixed(bert, killed, **settings)
+        patch.setattr(RunFolder, "write", ends_alone)
+        if alone:  # a second time, in the first of the runs alone
+            with pytest.raises(Killed):
+                lmworks.resume(killed)
+    resumed = lmworks.resume(killed)
+    runs = ["."] + ["alone/colour", "alone/kinds"] * alone
+    for folder in runs:
+        first, second = (
+            [(event["step"], event["loss"]) for event in journal(run.folder / folder) if event["event"] == "step"]
+            for run in (whole, resumed)
+        )
+        assert first == second
+    assert len(first) > 1
+    for name in ("colour", "kinds"):
+        (file,) = (whole.folder / "final" / name).glob("*model.safetensors")
+        assert file.read_bytes() == (killed / "final" / name / file.name).read_bytes()
 
 
 @pytest.mark.parametrize(

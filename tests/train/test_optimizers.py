@@ -77,7 +77,7 @@ def test_a_step_is_torchs_clipping_and_torchs_adamw(make_network, largest):
         theirs.step()
         theirs.zero_grad()
         norm = gradient_norm(networks[0].parameters())
-        assert norm == pytest.approx(float(expected), rel=1e-6)
+        assert norm == pytest.approx(float(expected), rel=3e-6)  # torch's clipping adds 1e-6 to the norm
         ours.advance(1e-2 / step, norm, largest)
     for item, other in zip(*(network.parameters() for network in networks), strict=True):
         assert item.grad is None

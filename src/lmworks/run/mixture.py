@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lmworks.base import figures
@@ -34,6 +35,7 @@ from lmworks.run.task_entries import TEMPERATURE
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Table
+from lmworks.train.settings import TrainSettings
 
 
 @dataclass
@@ -64,6 +66,18 @@ class Part:
     def view(self, network: Transformer) -> Transformer:
         """A network with several heads, with this head alone."""
         return with_one_head(network, self.name, self.config)
+
+    def alone(self, steps: int, folder: Path) -> Recipe:
+        """The recipe of a run of this task alone: the same data, settings and evaluated rows.
+
+        Args:
+            steps: of its training.
+            folder: of the run.
+        """
+        recipe = self.recipe.model_copy(deep=True)
+        recipe.train.steps, recipe.train.patience, recipe.train.max_time = steps, None, None
+        recipe.out = str(folder)
+        return recipe
 
     def input_format(self) -> InputFormat:
         """The format of its inputs, saved with its result."""
@@ -107,6 +121,11 @@ class MixtureTask(Task):
     def losses(self) -> tuple[str, ...]:
         """The heads' losses."""
         return tuple(part.name for part in self.parts)
+
+    def steps_by_task(self, steps: int) -> list[int]:
+        """How many of the first ``steps`` steps were of each part."""
+        sampler = sampler_in(self.mixture, self.parts[0].recipe.train)
+        return sampler.steps_by_task(steps)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Rows belong to one of the parts, which makes examples of them."""
@@ -246,11 +265,18 @@ def _share_of_evaluation(settings: EvaluateSettings, own: int, every: int) -> Ev
 def _steps_note(mixture: Mixture, recipe: Recipe) -> str:
     """How the steps are divided."""
     train = recipe.train
-    sampler = sampler_of(0, train.batch_size, train.seed, train.epochs, train.steps, mixture)
-    assert isinstance(sampler, MixtureSampler)
+    sampler = sampler_in(mixture, train)
     by_task = zip(mixture.names, sampler.steps_by_task(len(sampler)), mixture.sizes, strict=True)
     listed = [
         f"{name} {count_of(steps, 'step')} ({figures.number(steps / train.steps_per_epoch(size))} passes over its rows)"
         for name, steps, size in by_task
     ]
-    return f"{recipe.sampling} sampling: {', '.join(listed)}"
+    then = "; then each is trained alone for as many steps, which takes about as long again" if recipe.alone else ""
+    return f"{recipe.sampling} sampling: {', '.join(listed)}{then}"
+
+
+def sampler_in(mixture: Mixture, train: TrainSettings) -> MixtureSampler:
+    """The steps of a run of several tasks."""
+    sampler = sampler_of(0, train.batch_size, train.seed, train.epochs, train.steps, mixture)
+    assert isinstance(sampler, MixtureSampler)
+    return sampler

@@ -17,7 +17,8 @@ from typing import Any
 from lmworks.base import machine, process_memory
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError, check_type
-from lmworks.base.journal import RunFolder
+from lmworks.base.figures import count_of
+from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
 from lmworks.evaluate.progress import listening
@@ -26,6 +27,7 @@ from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
+from lmworks.reports.several import ALONE
 from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.mixture import MixtureTask
@@ -168,10 +170,33 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         say("evaluating after training")
         _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
     _save_choices(run, setup)
+    if isinstance(setup.task, MixtureTask) and recipe.alone and not _train_alone(run, setup.task, outcome, say):
+        return Run(run.path, "interrupted")
     run.write("finish", **_finish_event(run, outcome, meter.stop(), time.monotonic() - started))
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
+
+
+def _train_alone(run: RunFolder, tasks: MixtureTask, outcome: Outcome, say: Say) -> bool:
+    """Train each of several tasks alone, for as many steps as it had among the others, in folders of this run.
+
+    Returns:
+        Whether all have ended; False: one was interrupted.
+    """
+    for part, steps in zip(tasks.parts, tasks.steps_by_task(outcome.step), strict=True):
+        recipe = part.alone(max(1, steps), run.path / ALONE / part.name)
+        folder = Path(str(recipe.out))
+        say(f"training alone: {part.name}, {count_of(max(1, steps), 'step')}, into {folder}")
+        if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
+            ended = _resume(RunFolder(folder), silent)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+            ended = _run_new(recipe, silent, None)
+        if ended.stopped == "interrupted":
+            say(f"stopped; go on with: lmworks resume {run.path}")
+            return False
+    return True
 
 
 def _hooks(setup: Setup) -> Hooks:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from lmworks.adapt import registry as methods
+from lmworks.kernels import adamw as adamw_kernel
+from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit, row_moments
-from lmworks.train.row_moments import AdamWScalars
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
@@ -66,8 +67,8 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019, algorithm 2) by PyTorch's fused operation, with gradient clipping in the same
-    pass over memory.
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) with gradient clipping in the same pass over memory: one call of a
+    native kernel, or PyTorch's fused AdamW.
 
     Not a ``torch.optim.Optimizer``: the first of these makes torch import its compiler, which takes seconds and 130 MB,
     and its bookkeeping takes a noticeable part of a small network's step. Embeddings of which few rows have a gradient
@@ -114,7 +115,13 @@ class AdamW:
         parameters = dense
         states = [self.state[parameter] or self._initial_state(parameter) for parameter in parameters]
         first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        _fused(parameters, [_gradient(parameter) for parameter in parameters], first, second, steps, group, scale)
+        gradients = [_gradient(parameter) for parameter in parameters]
+        numbers = {float(step) for step in steps}  # more than one where a parameter had no gradient in some step
+        if len(numbers) != 1 or not adamw_kernel.can_run(*parameters, *gradients):
+            _fused(parameters, gradients, first, second, steps, group, scale)
+            return
+        torch._foreach_add_(steps, 1)
+        adamw_kernel.adamw_step(parameters, gradients, first, second, _scalars(group, numbers.pop() + 1, scale))
 
     def _update_rows(
         self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
@@ -267,4 +274,6 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
             gradients.append(parameter.grad.values())
         elif parameter.grad is not None:
             gradients.append(parameter.grad)
+    if adamw_kernel.can_run(*gradients):
+        return math.sqrt(adamw_kernel.sum_of_squares(gradients))
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0
