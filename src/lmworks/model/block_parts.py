@@ -26,6 +26,7 @@ class BlockSettings(NamedTuple):
     hidden_dropout: float
     mlp_dropout: float
     linears: tuple[LinearConstants, ...]
+    in_one_call: bool = False  # by model/small_block
 
 
 class NormParameters(NamedTuple):

@@ -11,132 +11,22 @@ instead of saved. Nothing is saved for the gradients of frozen weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from lmworks.kernels.dispatch import compute_dtype, to_dlpack
-from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
 from lmworks.model import block_parts as parts
-from lmworks.model import products
+from lmworks.model import products, small_block
 from lmworks.model.attention import Attention, Rotation
+from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import TENSORS, Gradients, LinearConstants, LinearParameters, OptionalTensor
-
-
-class BlockParameters(NamedTuple):
-    """A block's parameters; gate_proj is empty where the feed-forward is not gated."""
-
-    norm1: NormParameters
-    norm2: NormParameters
-    q_proj: LinearParameters
-    k_proj: LinearParameters
-    v_proj: LinearParameters
-    o_proj: LinearParameters
-    gate_proj: LinearParameters
-    up_proj: LinearParameters
-    down_proj: LinearParameters
-
-    @classmethod
-    def unflatten(cls, tensors: Sequence[Any], constants: Sequence[LinearConstants]) -> BlockParameters:
-        """Inverse of :meth:`flatten`."""
-        norm1, norm2 = (NormParameters(tensors[place], tensors[place + 1], place) for place in (0, 2))
-        places = range(4, 4 + TENSORS * len(constants), TENSORS)
-        linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
-        return cls(norm1, norm2, *linears)
-
-    def flatten(self) -> list[OptionalTensor]:
-        """A list of all tensors, as the arguments of an autograd function."""
-        return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
-
-    @property
-    def linears(self) -> tuple[LinearParameters, ...]:
-        """All linears, in the order of their tensors."""
-        return (*self.qkv, self.o_proj, self.gate_proj, self.up_proj, self.down_proj)
-
-    @property
-    def qkv(self) -> tuple[LinearParameters, ...]:
-        """The linears that read the first norm's output."""
-        return self.q_proj, self.k_proj, self.v_proj
-
-    @property
-    def gate_and_up(self) -> tuple[LinearParameters, ...]:
-        """The linears that read the second norm's output."""
-        return (self.gate_proj, self.up_proj) if self.gate_proj.exists else (self.up_proj,)
-
-
-class Seeds(NamedTuple):
-    """Seeds of all dropouts of a block, in the order in which block.Block draws them; 0: no dropout."""
-
-    qkv: list[int]
-    attention: int
-    o_proj: list[int]
-    residual1: int
-    gate_and_up: list[int]
-    activation: int
-    down_proj: list[int]
-    residual2: int
-
-    @classmethod
-    def draw(cls, settings: BlockSettings, block: BlockParameters) -> Seeds:
-        """From torch's generator."""
-        return cls(
-            qkv=products.draw_seeds(block.qkv),
-            attention=_seed(settings.attention_dropout),
-            o_proj=products.draw_seeds([block.o_proj]),
-            residual1=_seed(settings.hidden_dropout),
-            gate_and_up=products.draw_seeds(block.gate_and_up),
-            activation=_seed(settings.mlp_dropout),
-            down_proj=products.draw_seeds([block.down_proj]),
-            residual2=_seed(settings.hidden_dropout),
-        )
-
-
-class SavedActivations(NamedTuple):
-    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
-
-    x: torch.Tensor
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    attention: torch.Tensor
-    log_sum: torch.Tensor  # of each query's softmax
-    sum1: torch.Tensor  # residuals: before norm1 in a post-norm block, before norm2 in a pre-norm one
-    mean1: OptionalTensor
-    scale1: OptionalTensor
-    gate: OptionalTensor
-    up: torch.Tensor
-    sum2: OptionalTensor  # before norm2 in a post-norm block
-    mean2: OptionalTensor
-    scale2: OptionalTensor
-    low_qkv: OptionalTensor
-    low_o: OptionalTensor
-    low_up: OptionalTensor
-    low_down: OptionalTensor
-
-    @property
-    def norm1(self) -> NormStatistics:
-        """Statistics of the first norm's input."""
-        return NormStatistics(self.mean1, self.scale1)
-
-    @property
-    def norm2(self) -> NormStatistics:
-        """Statistics of the second norm's input."""
-        return NormStatistics(self.mean2, self.scale2)
-
-
-class PackedSequences(NamedTuple):
-    """``cu_seqlens`` of queries and keys, and the rotary cosines and sines (tokens, R/2); None without rotary
-    positions."""
-
-    cu_seqlens: tuple[torch.Tensor, torch.Tensor]
-    cos_sin: tuple[torch.Tensor, ...] | None
+from lmworks.model.products import Gradients, OptionalTensor
 
 
 def can_run(
@@ -183,6 +73,8 @@ def run(
         linears=tuple(linear.constants for linear in block.linears),
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
+    longest = max(mask.lengths) if mask.lengths else x.shape[1]
+    settings = settings._replace(in_one_call=small_block.can_run(x, block, longest))
     return _Block.apply(x.to(compute_dtype(x)), settings, PackedSequences(mask.cu_seqlens(), cos_sin), *block.flatten())
 
 
@@ -204,7 +96,8 @@ class _Block(torch.autograd.Function):
         block = BlockParameters.unflatten(tensors, settings.linears)
         seeds = Seeds.draw(settings, block)
         with torch.autocast("cpu", enabled=False):
-            y, saved = _forward(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
+            compute = small_block.forward if settings.in_one_call else _forward
+            y, saved = compute(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
         ctx.save_for_backward(*sequences.cu_seqlens, *saved, *tensors)
         ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, sequences.cos_sin, seeds, x.shape
         return y.view(x.shape)
@@ -219,7 +112,8 @@ class _Block(torch.autograd.Function):
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
         needs_x = ctx.needs_input_grad[0]
-        grad_x = _backward(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
+        compute = small_block.backward if ctx.settings.in_one_call else _backward
+        grad_x = compute(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
         return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *gradients.values)
 
 
@@ -335,7 +229,3 @@ def _attention_backward(
     if settings.pre_norm:
         grad = parts.norm_backward(settings, saved.x, block.norm1, saved.norm1, grad, gradients)
     return grad.add_(grad_sum) if needs_x else None
-
-
-def _seed(rate: float) -> int:
-    return draw_seed() if rate else 0

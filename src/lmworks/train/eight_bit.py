@@ -21,9 +21,9 @@ from functools import cache
 
 import torch
 
+from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import native_module
-from lmworks.train.row_moments import AdamWScalars
 
 BLOCK = 256  # numbers that share a scale
 DECADES = 7  # powers of ten below 1 that the levels cover

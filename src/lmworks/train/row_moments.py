@@ -7,31 +7,11 @@ which skips all rows without a gradient, gives another one).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
+from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import native_module
-
-
-class AdamWScalars(NamedTuple):
-    """The scalar arguments of a step, in the order in which the native kernels take them.
-
-    Attributes:
-        learning_rate, beta1, beta2, weight_decay, epsilon: of AdamW.
-        first_correction, second_correction: 1 - beta1^t and sqrt(1 - beta2^t), the bias corrections of step t.
-        gradient_factor: the gradient is multiplied by it (clipping).
-    """
-
-    learning_rate: float
-    beta1: float
-    beta2: float
-    weight_decay: float
-    epsilon: float
-    first_correction: float
-    second_correction: float
-    gradient_factor: float
 
 
 def has_moments(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,6 @@
 // The backward pass of attention; see attention.inl.
+#pragma once
+
 #include "attention.inl"
 
 namespace lmworks::ISA {
@@ -144,6 +146,25 @@ void store_key_gradients(const AttentionInputs<T>& in, const AttentionItem& t, c
     }
 }
 
+// Writes dq of a work item's queries; adds to its gradients of keys and values, dkeys and then dvalues.
+template <class T>
+void add_key_gradients(const AttentionInputs<T>& in, const AttentionItem& t, const AttentionGradients<T>& g, float* gradients,
+                       float rate, const DropoutFactors& factors) {
+    float *dkeys = gradients, *dvalues = gradients + t.key_gradient_size();
+    if (t.keys < PAIRED_KEYS) attention_backward_item<float>(in, t, g, dkeys, dvalues, rate, factors);
+    else attention_backward_item<ElementOf<T>>(in, t, g, dkeys, dvalues, rate, factors);
+}
+
+// Writes dq, dk and dv of a sequence that is one work item.
+template <class T>
+void short_attention_backward(const AttentionInputs<T>& in, const AttentionItem& t, const AttentionGradients<T>& g, float rate,
+                              const DropoutFactors& factors) {
+    thread_local std::vector<float> gradients;
+    gradients.assign(2 * t.key_gradient_size(), 0.0f);
+    add_key_gradients(in, t, g, gradients.data(), rate, factors);
+    store_key_gradients(in, t, g, gradients.data(), gradients.data() + t.key_gradient_size());
+}
+
 template <class T>
 void varlen_attention_backward(const AttentionInputs<T>& in, const T* out, const float* logsumexp, const T* dout, T* dq,
                                T* dk, T* dv, float rate, std::uint64_t seed) {
@@ -154,14 +175,9 @@ void varlen_attention_backward(const AttentionInputs<T>& in, const T* out, const
     std::vector<std::vector<float>> part_gradients(items.size());
     parallel_for(items.size(), [&](Size i) {
         const AttentionItem& t = items[i];
-        const Size size = t.key_gradient_size();
-        thread_local std::vector<float> buffer;
-        std::vector<float>& gradients = t.parts > 1 ? part_gradients[i] : buffer;
-        gradients.assign(2 * size, 0.0f);
-        float *dkeys = gradients.data(), *dvalues = dkeys + size;
-        if (t.keys < PAIRED_KEYS) attention_backward_item<float>(in, t, g, dkeys, dvalues, rate, factors);
-        else attention_backward_item<ElementOf<T>>(in, t, g, dkeys, dvalues, rate, factors);
-        if (t.parts == 1) store_key_gradients(in, t, g, dkeys, dvalues);
+        if (t.parts == 1) return short_attention_backward(in, t, g, rate, factors);
+        part_gradients[i].assign(2 * t.key_gradient_size(), 0.0f);
+        add_key_gradients(in, t, g, part_gradients[i].data(), rate, factors);
     });
     // the last part of each long sequence has all keys: add the gradients of the other parts to its own, in order
     parallel_for(items.size(), [&](Size i) {

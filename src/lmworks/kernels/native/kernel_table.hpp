@@ -86,8 +86,54 @@ struct EightBitMoment {
 };
 
 // One step of AdamW: corrections are 1 - beta1^t and sqrt(1 - beta2^t); gradients are multiplied by gradient_scale.
+// weight1 and weight2 are 1 - beta1 and 1 - beta2: in float32 that subtraction would be wrong by 5e-5 of its result.
 struct AdamWStep {
-    float learning_rate, beta1, beta2, weight_decay, eps, correction1, correction2, gradient_scale;
+    float learning_rate, weight1, beta2, weight2, weight_decay, eps, correction1, correction2, gradient_scale;
+};
+
+// A tensor of AdamW's step with float32 moments; all (count).
+struct AdamWTensor {
+    float* weights;
+    const float* gradient;
+    float *first, *second;
+    Size count;
+};
+
+// The linears of a block, in the order of its parameters (model/fused.py).
+enum BlockLinearIndex : int { Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ, BLOCK_LINEARS };
+
+// weight (outputs, inputs), bias (outputs) or null; the weight is null if the block has no such linear. dweight and dbias
+// are overwritten, or added to.
+struct BlockLinear {
+    const float *weight, *bias;
+    Size inputs, outputs;
+    float *dweight, *dbias;
+    bool accumulate_weight, accumulate_bias;
+};
+
+// weight, bias (hidden); mean, scale (tokens): statistics of the rows, null mean for RMSNorm. Gradients are added to.
+struct BlockNorm {
+    const float *weight, *bias;
+    float *mean, *scale, *dweight, *dbias;
+};
+
+// A transformer block over packed documents, (tokens, size) each: x, y, sum1, sum2 (hidden), q, mixed (heads * head_size),
+// k, v (kv_heads * head_size), up, gate (inner). The forward pass writes y and all arrays from q on, which the backward
+// pass reads; sum1 and sum2 are the residual sums, sum2 is null where the norms come first, gate where the feed-forward is
+// not gated. Rates and seeds are those of dropout.
+struct BlockCall {
+    bool pre_norm, layer_norm, causal;
+    int activation;
+    float eps, scale, attention_rate, hidden_rate, mlp_rate;
+    std::uint64_t attention_seed, seed1, mlp_seed, seed2;
+    Size tokens, hidden, inner, heads, kv_heads, head_size, sequences, rotary_size;
+    const std::int64_t* cu_seqlens;
+    const float *cos, *sin;  // (tokens, rotary_size / 2)
+    BlockNorm norm1, norm2;
+    BlockLinear linears[BLOCK_LINEARS];
+    float *x, *y, *q, *k, *v, *mixed, *logsumexp, *sum1, *up, *gate, *sum2;
+    const float* dy;
+    float* dx;
 };
 
 // Embeddings (rows, columns) with the moments of AdamW, and for each row whether any of its moments is not zero.
@@ -108,6 +154,12 @@ struct KernelTable {
     // Loshchilov & Hutter 2019, algorithm 2, on weights and gradient (count) and 8-bit moments.
     void (*adamw_8bit)(float* weights, const float* gradient, const EightBitMoment& first, const EightBitMoment& second,
                        Size count, const AdamWStep& step);
+    // The same on several tensors, with float32 moments.
+    void (*adamw)(const AdamWTensor* tensors, Size count, const AdamWStep& step);
+    // Of all elements of several tensors.
+    double (*sum_of_squares)(const float* const* tensors, const Size* sizes, Size count);
+    void (*block_forward)(const BlockCall& block);
+    void (*block_backward)(const BlockCall& block);
     // The same with float32 moments for embeddings of which few rows (ascending) have gradients (count, columns).
     void (*adamw_rows)(const RowMoments& table, const float* gradients, const std::int64_t* rows, Size count, Size columns,
                        const AdamWStep& step);

@@ -2,7 +2,9 @@
 #include "rowwise.inl"
 #include "attention_backward.inl"
 #include "eight_bit.inl"
+#include "adamw.inl"
 #include "matmul.inl"
+#include "block.inl"
 #include "reading.inl"
 #include "quantized.inl"
 
@@ -28,7 +30,7 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
-                                   adamw_rows,         read_memory};
+                                   adamw, sum_of_squares, block_forward, block_backward, adamw_rows, read_memory};
     return table;
 }
 

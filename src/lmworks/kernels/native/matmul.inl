@@ -1,6 +1,8 @@
 // Matrix products in float32, in blocks that stay in the caches (Goto & van de Geijn 2008): a block of b is packed into
 // panels for all threads, and tiles of c are accumulated in registers. The order of a sum, and so its bits, depend neither
 // on the number of threads nor on which thread computes a tile.
+#pragma once
+
 #include <algorithm>
 #include <vector>
 

@@ -1,11 +1,4 @@
 // The Python module. Arrays come as DLPack; their sizes are checked here, so that no kernel reads or writes outside them.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
-
 #include <bit>
 #include <optional>
 #include <stdexcept>
@@ -13,28 +6,12 @@
 #include <tuple>
 #include <vector>
 
-#include "kernel_table.hpp"
+#include "bindings.hpp"
 #include "parallel.hpp"
 
-template <>
-struct nanobind::detail::dtype_traits<lmworks::Bf16> {
-    static constexpr dlpack::dtype value{static_cast<std::uint8_t>(dlpack::dtype_code::Bfloat), 16, 1};
-    static constexpr auto name = const_name("bfloat16");
-};
-
-namespace nb = nanobind;
 using namespace lmworks;
 
 namespace {
-
-template <class T>
-using Output = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Input = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using StridedInput = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
-using StridedOutput = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
-using Int64s = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 bool has_avx512() {
 #if defined(__x86_64__)
@@ -70,10 +47,14 @@ std::vector<const KernelTable*> available_tables() {
 
 const KernelTable* selected_table = nullptr;
 
-const KernelTable& kernels() {
+}  // namespace
+
+const KernelTable& lmworks::kernels() {
     if (selected_table == nullptr) selected_table = available_tables().front();
     return *selected_table;
 }
+
+namespace {
 
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
@@ -88,12 +69,6 @@ void set_instruction_set(const std::string& name) {
             return;
         }
     throw std::invalid_argument("this processor or this build has no kernels for " + name);
-}
-
-void check_size(std::size_t size, std::size_t expected, const char* name) {
-    if (size != expected)
-        throw std::invalid_argument(std::string(name) + ": sizes do not agree: " + std::to_string(size) + " elements, not " +
-                                    std::to_string(expected));
 }
 
 template <class Array>
@@ -293,13 +268,6 @@ EightBitMoment eight_bit_moment(const MomentArrays& arrays, std::size_t count) {
     return {codes.data(), scales.data()};
 }
 
-// What train/row_moments.AdamWScalars holds.
-using StepScalars = std::tuple<double, double, double, double, double, double, double, double>;
-
-AdamWStep adamw_step(const StepScalars& scalars) {
-    return std::apply([](auto... x) { return AdamWStep{static_cast<float>(x)...}; }, scalars);
-}
-
 void adamw_8bit(Output<float> weights, Input<float> gradient, const MomentArrays& first, const MomentArrays& second,
                 const StepScalars& scalars) {
     const std::size_t count = weights.size();
@@ -415,4 +383,5 @@ NB_MODULE(_native, m) {
     m.def("adamw_rows", &adamw_rows);
     m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     bind<float>(m), bind<Bf16>(m);
+    bind_training(m);
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace lmworks {
@@ -57,6 +58,8 @@ const OpenMP& openmp() {  // on other systems the thread pool below is used
 }
 #endif
 
+thread_local bool inside_job = false;  // this thread is computing a work item
+
 struct Job {
     const ItemFunction* compute;
     std::ptrdiff_t items;
@@ -64,7 +67,9 @@ struct Job {
 
     // Runs work items until none is left; every thread of the team calls it.
     void run_items() {
+        const bool outermost = !std::exchange(inside_job, true);
         for (std::ptrdiff_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) (*compute)(item);
+        if (outermost) inside_job = false;
     }
 };
 
@@ -130,7 +135,7 @@ std::atomic<int> pool_threads{static_cast<int>(std::thread::hardware_concurrency
 void parallel_for(std::ptrdiff_t items, const ItemFunction& compute) {
     const int threads = num_threads();
     Job job{&compute, items};
-    if (items < 2 || threads < 2) {
+    if (items < 2 || threads < 2 || inside_job) {
         job.run_items();
     } else if (openmp().parallel) {
         openmp().parallel(run_job, &job, static_cast<unsigned>(threads), 0);

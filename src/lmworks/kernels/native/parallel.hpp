@@ -10,7 +10,8 @@ namespace lmworks {
 using ItemFunction = std::function<void(std::ptrdiff_t)>;  // computes the work item of this number
 
 // Calls compute(0) ... compute(items - 1) once each on the available threads; returns when all calls have returned.
-// The assignment of these work items to threads is not fixed: results must not depend on it.
+// The assignment of these work items to threads is not fixed: results must not depend on it. Called by a work item, it
+// stays on that item's thread.
 void parallel_for(std::ptrdiff_t items, const ItemFunction& compute);
 
 // Threads that parallel_for() uses. With PyTorch's OpenMP team, torch.set_num_threads changes it.

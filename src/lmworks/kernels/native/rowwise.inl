@@ -1,6 +1,8 @@
 // Kernels that compute each row or element independently: norms, activations, dropout, rotary position embeddings,
 // cross-entropy. Arrays are stored as T; weights, statistics and gradients of weights are float32. A work item has a
 // fixed number of rows, so sums over rows have the same bits on any number of threads. The shapes: kernel_table.hpp.
+#pragma once
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,0 +1,126 @@
+"""What the fused passes of a block read and save: its parameters, seeds of dropout, activations, packed sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from lmworks.kernels.dropout import draw_seed
+from lmworks.model import products
+from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
+from lmworks.model.products import TENSORS, LinearConstants, LinearParameters, OptionalTensor
+
+
+class BlockParameters(NamedTuple):
+    """A block's parameters; gate_proj is empty where the feed-forward is not gated."""
+
+    norm1: NormParameters
+    norm2: NormParameters
+    q_proj: LinearParameters
+    k_proj: LinearParameters
+    v_proj: LinearParameters
+    o_proj: LinearParameters
+    gate_proj: LinearParameters
+    up_proj: LinearParameters
+    down_proj: LinearParameters
+
+    @classmethod
+    def unflatten(cls, tensors: Sequence[Any], constants: Sequence[LinearConstants]) -> BlockParameters:
+        """Inverse of :meth:`flatten`."""
+        norm1, norm2 = (NormParameters(tensors[place], tensors[place + 1], place) for place in (0, 2))
+        places = range(4, 4 + TENSORS * len(constants), TENSORS)
+        linears = [LinearParameters.at(place, tensors, own) for place, own in zip(places, constants, strict=True)]
+        return cls(norm1, norm2, *linears)
+
+    def flatten(self) -> list[OptionalTensor]:
+        """A list of all tensors, as the arguments of an autograd function."""
+        return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
+
+    @property
+    def linears(self) -> tuple[LinearParameters, ...]:
+        """All linears, in the order of their tensors."""
+        return (*self.qkv, self.o_proj, self.gate_proj, self.up_proj, self.down_proj)
+
+    @property
+    def qkv(self) -> tuple[LinearParameters, ...]:
+        """The linears that read the first norm's output."""
+        return self.q_proj, self.k_proj, self.v_proj
+
+    @property
+    def gate_and_up(self) -> tuple[LinearParameters, ...]:
+        """The linears that read the second norm's output."""
+        return (self.gate_proj, self.up_proj) if self.gate_proj.exists else (self.up_proj,)
+
+
+class Seeds(NamedTuple):
+    """Seeds of all dropouts of a block, in the order in which block.Block draws them; 0: no dropout."""
+
+    qkv: list[int]
+    attention: int
+    o_proj: list[int]
+    residual1: int
+    gate_and_up: list[int]
+    activation: int
+    down_proj: list[int]
+    residual2: int
+
+    @classmethod
+    def draw(cls, settings: BlockSettings, block: BlockParameters) -> Seeds:
+        """From torch's generator."""
+        return cls(
+            qkv=products.draw_seeds(block.qkv),
+            attention=_seed(settings.attention_dropout),
+            o_proj=products.draw_seeds([block.o_proj]),
+            residual1=_seed(settings.hidden_dropout),
+            gate_and_up=products.draw_seeds(block.gate_and_up),
+            activation=_seed(settings.mlp_dropout),
+            down_proj=products.draw_seeds([block.down_proj]),
+            residual2=_seed(settings.hidden_dropout),
+        )
+
+
+class SavedActivations(NamedTuple):
+    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
+
+    x: torch.Tensor
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    attention: torch.Tensor
+    log_sum: torch.Tensor  # of each query's softmax
+    sum1: torch.Tensor  # residuals: before norm1 in a post-norm block, before norm2 in a pre-norm one
+    mean1: OptionalTensor
+    scale1: OptionalTensor
+    gate: OptionalTensor
+    up: torch.Tensor
+    sum2: OptionalTensor  # before norm2 in a post-norm block
+    mean2: OptionalTensor
+    scale2: OptionalTensor
+    low_qkv: OptionalTensor
+    low_o: OptionalTensor
+    low_up: OptionalTensor
+    low_down: OptionalTensor
+
+    @property
+    def norm1(self) -> NormStatistics:
+        """Statistics of the first norm's input."""
+        return NormStatistics(self.mean1, self.scale1)
+
+    @property
+    def norm2(self) -> NormStatistics:
+        """Statistics of the second norm's input."""
+        return NormStatistics(self.mean2, self.scale2)
+
+
+class PackedSequences(NamedTuple):
+    """``cu_seqlens`` of queries and keys, and the rotary cosines and sines (tokens, R/2); None without rotary
+    positions."""
+
+    cu_seqlens: tuple[torch.Tensor, torch.Tensor]
+    cos_sin: tuple[torch.Tensor, ...] | None
+
+
+def _seed(rate: float) -> int:
+    return draw_seed() if rate else 0
