@@ -64,7 +64,7 @@ def test_the_native_step_is_the_definition(size, monkeypatch):
     results = []
     for native in (True, False):
         parameter = torch.nn.Parameter(torch.randn(size, generator=torch.Generator().manual_seed(0)))
-        optimizer = optimizers.EightBitAdamW([parameter], weight_decay=0.01)
+        optimizer = optimizers.EightBitAdamW([{"params": [parameter], "weight_decay": 0.01}])
         if not native:
             monkeypatch.setattr(optimizers, "supports", lambda *tensors: False)
         random = torch.Generator().manual_seed(1)

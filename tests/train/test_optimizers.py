@@ -65,7 +65,9 @@ def test_frozen_weights_are_left_out_and_choose_the_adapters_rate(make_network):
 @pytest.mark.parametrize("largest", [0.0, 1.0, 1e6])
 def test_a_step_is_torchs_clipping_and_torchs_adamw(make_network, largest):
     networks = [make_network(), make_network()]
-    ours, theirs = (make(network, TrainSettings(weight_decay=0.1, learning_rate=1e-2)) for network in networks)
+    settings = TrainSettings(weight_decay=0.1, learning_rate=1e-2)
+    ours, betas = make(networks[0], settings), (settings.beta1, settings.beta2)
+    theirs = torch.optim.AdamW(groups(networks[1], 0.1), 1e-2, betas=betas, eps=settings.epsilon, fused=True)
     for step in range(1, 4):
         for network in networks:
             network(torch.arange(7)[None] + step).logits.square().mean().backward()

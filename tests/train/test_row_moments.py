@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lmworks.kernels.native_module import native_module
-from lmworks.model import accumulation
+from lmworks.model import accumulation, sparse_gradients
 from lmworks.train import optimizers
 from lmworks.train.settings import TrainSettings
 
@@ -33,7 +33,7 @@ def new(state: str) -> tuple[nn.Embedding, optimizers.AdamW]:
 
 
 def trained(state: str, monkeypatch: pytest.MonkeyPatch, sparse: bool) -> tuple[list[float], torch.Tensor]:
-    monkeypatch.setattr(accumulation, "SPARSE_SIZE", 0 if sparse else 1 << 40)
+    monkeypatch.setattr(sparse_gradients, "MIN_SIZE", 0 if sparse else 1 << 40)
     table, optimizer = new(state)
     norms = [step(table, optimizer, number) for number in range(STEPS)]
     return norms, table.weight.detach()
@@ -55,7 +55,7 @@ def test_the_update_is_that_of_a_dense_gradient(state, kernels, monkeypatch):
 @pytest.mark.skipif(native_module() is None, reason="the native kernels were not built here")
 def test_rows_move_on_by_their_moments_and_a_resumed_session_knows_them(monkeypatch):
     """Bit for bit, though the rows that have moments are not saved."""
-    monkeypatch.setattr(accumulation, "SPARSE_SIZE", 0)
+    monkeypatch.setattr(sparse_gradients, "MIN_SIZE", 0)
     table, optimizer = new("float32")
     step(table, optimizer, 0)
     before = table.weight.detach().clone()
@@ -70,7 +70,7 @@ def test_rows_move_on_by_their_moments_and_a_resumed_session_knows_them(monkeypa
 
 
 def test_a_sparse_gradient_becomes_dense_where_the_table_is_the_language_head_too(monkeypatch):
-    monkeypatch.setattr(accumulation, "SPARSE_SIZE", 0)
+    monkeypatch.setattr(sparse_gradients, "MIN_SIZE", 0)
     gradients = []
     for in_place in (True, False):
         weight = nn.Parameter(torch.linspace(-1, 1, ROWS * WIDTH).view(ROWS, WIDTH))

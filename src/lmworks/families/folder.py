@@ -27,7 +27,6 @@ from lmworks.families.opened import (
     DTYPES,
     Opened,
     dtype_of,
-    empty_network,
     fill,
     fit_tokenizer,
     not_finite,
@@ -39,6 +38,7 @@ from lmworks.families.registry import family_of
 from lmworks.families.sentence_pooling import FILES, SentencePooling, read_pooling, write_pooling
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import stored_layers
+from lmworks.model.trained_parameters import meta_network
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -68,7 +68,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
     family = family_of(hf_config, str(folder / CONFIG))
     weights = _Weights(_weight_files(folder), requested, family, _assignment(folder))
     config = family.read_config(hf_config, str(folder / CONFIG), set(weights))
-    network, rows = empty_network(config), family.table(config)
+    network, rows = meta_network(config), family.table(config)
     if family.is_bare(config):
         weights.strip(family.prefix)
     _leave_duplicates(weights, rows, family, folder)

@@ -21,7 +21,6 @@ from lmworks.families.gguf_tokenizer import tokenizer_of
 from lmworks.families.mapping import Rename, Row, Split, expand, to_ours
 from lmworks.families.opened import (
     Opened,
-    empty_network,
     fill,
     fit_tokenizer,
     matrices_of,
@@ -32,6 +31,7 @@ from lmworks.families.opened import (
 )
 from lmworks.families.registry import FAMILIES
 from lmworks.model.config import ModelConfig
+from lmworks.model.trained_parameters import meta_network
 from lmworks.text.tokenizer import Tokenizer
 
 ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
@@ -70,7 +70,7 @@ def open_gguf(path: str | Path, dtype: str = "float32", device: str = "cpu", sto
     names = [name for name in file.tensors if name != FREQUENCIES]
     if config.tie_word_embeddings and "output.weight" in names:
         names.remove("output.weight")
-    network = empty_network(config)
+    network = meta_network(config)
     matrices = matrices_of(network) if requested is None else set()
     two_dimensional = {name for name, tensor in file.tensors.items() if len(tensor.shape) == 2}
     as_stored = {row.theirs: row.parts for row in rows if row.theirs in two_dimensional and matrices >= {*row.parts}}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
@@ -98,23 +97,6 @@ def read_dtype(dtype: str, storage: str | None, device: str) -> torch.dtype | No
     if device != "cpu":
         raise InputError(f"weights in a storage are on the CPU, not on {device}", "storage", "leave storage out")
     return torch.bfloat16 if storage == "bfloat16" else None
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves new weights undrawn. Numbers drawn for a tensor without memory are for nothing, and the first of them
-    makes torch import its compiler, which takes longer than opening a small model."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def empty_network(config: ModelConfig) -> Transformer:
-    """A network that takes no memory: every weight has a shape and no numbers."""
-    with torch.device("meta"), _Undrawn():
-        return Transformer(config)
 
 
 def shapes_of(network: Transformer) -> dict[str, tuple[int, ...]]:

@@ -18,10 +18,7 @@ import torch
 from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
-
-SPARSE_SIZE, SPARSE_RATIO = 1 << 20, 4
-"""The gradient of embeddings is sparse where they have so many numbers, and so many times the rows that are read, or
-more: it takes a few calls more than a dense one."""
+from lmworks.model.sparse_gradients import is_sparse
 
 _enabled = False
 # The key consists of the ids of the tensors that a cast is computed from, and of its other inputs. The entry holds
@@ -114,8 +111,7 @@ def embed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """(V, E) embeddings, (...) ids -> (..., E).
 
     In-place accumulation writes only the gradients of the rows that were read. Where these are few, ``.grad`` is a
-    sparse tensor of them, unless something else gives the other rows gradients too: to fill the gradient of a large
-    vocabulary with zeros, and to read them again, takes longer than the rest of a small encoder's passes over memory.
+    sparse tensor of them, unless something else gives the other rows gradients too.
     """
     if torch.is_grad_enabled() and _accumulates(weight):
         return _Embed.apply(weight, ids)
@@ -133,8 +129,7 @@ class _Embed(torch.autograd.Function):
         weight, ids = ctx.saved_tensors
         rows, gradients = ids.flatten(), grad_output.flatten(0, -2).to(weight.dtype)
         is_dense = weight.grad is not None and not weight.grad.is_sparse
-        is_large = weight.numel() >= SPARSE_SIZE and len(weight) >= SPARSE_RATIO * len(rows)
-        if _accumulates(weight) and not is_dense and is_large:
+        if _accumulates(weight) and not is_dense and is_sparse(len(weight), weight.shape[1], len(rows)):
             sparse = torch.sparse_coo_tensor(rows[None], gradients, weight.shape, check_invariants=False)
             weight.grad = sparse if weight.grad is None else weight.grad + sparse
             return None, None

@@ -66,9 +66,7 @@ class StoredEmbedding(nn.Module):
 
     def widened(self) -> nn.Embedding:
         """A plain embedding with the same weight in float32."""
-        result = nn.Embedding(self.num_embeddings, self.embedding_dim, device="meta")
-        result.weight = nn.Parameter(self.storage.dequantized(), requires_grad=False)
-        return result
+        return nn.Embedding.from_pretrained(self.storage.dequantized())
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, storage={self.storage.dtype_name}"

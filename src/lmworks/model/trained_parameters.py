@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import prod
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import LinearShape, linears
@@ -80,9 +81,20 @@ class TrainedParameters:
         return not self.frozen
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights undrawn. Numbers drawn for a tensor without memory are for nothing, and the first of them
+    makes torch import its compiler, which takes longer than opening a small model, and 130 MB."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def meta_network(config: ModelConfig) -> Transformer:
-    """A network on the device ``meta``: modules, names and shapes without data."""
-    with torch.device("meta"):
+    """A network on the device ``meta``, which takes no memory: modules, names and shapes without numbers."""
+    with torch.device("meta"), _Undrawn():
         return Transformer(config)
 
 

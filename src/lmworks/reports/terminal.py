@@ -68,7 +68,9 @@ def _of_kind(part: Card) -> list[RenderableType]:
 def _of_task(part: Card, width: int) -> list[RenderableType]:
     """One of several tasks: its figures, and those beside the same task trained alone."""
     parts: list[RenderableType] = [Text(), Text(facts.task_title(part), style="bold")]
-    parts += [_measures(shown, width) for shown in (part, part["alone"]) if shown["measures"]]
+    for shown in (part, part["alone"]):
+        if shown["measures"]:
+            parts += [_measures(shown, width), Text()]
     return [*parts, *_of_kind(part)]
 
 

@@ -19,6 +19,7 @@ from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
+from lmworks.model.sparse_gradients import is_sparse
 from lmworks.model.storage import PART
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
@@ -243,7 +244,7 @@ def _num_cast_weights(setup: TrainingSetup) -> int:
 
 def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
     """Bytes of activations and of gradients at the peak of a step."""
-    activations, gradients = _activation_bytes(setup), 4 * setup.trained.count
+    activations, gradients = _activation_bytes(setup), 4 * setup.trained.count - _sparse_gradient_savings(setup)
     if setup.row.rows_per_step > 1:
         return activations, gradients
     # Gradients of the blocks are allocated one by one while the activations of these blocks are freed.
@@ -252,15 +253,30 @@ def _training_peak(setup: TrainingSetup) -> tuple[int, int]:
     return max(activations, one_block), gradients - min(block_gradients, max(0, activations + _logit_bytes(setup)))
 
 
+def _sparse_gradient_savings(setup: TrainingSetup) -> int:
+    """Bytes that the gradient of the embeddings does not need because it has only the rows that a step reads, once as
+    they came and once added up (model/accumulation): where the language head, which reads all, has no loss."""
+    rows, read = setup.config.vocab_size, setup.row.rows_per_step * setup.row.tokens
+    size = rows * setup.config.embedding_width
+    if setup.documents.total_loss_tokens or "embed_tokens.weight" not in setup.trained.own:
+        return 0
+    if not is_sparse(rows, setup.config.embedding_width, setup.row.tokens):
+        return 0
+    return max(0, 4 * (size - 2 * read * setup.config.embedding_width))
+
+
 def _head_gradient_size(setup: TrainingSetup) -> int:
     """Elements of the gradient that the head's backward pass allocates: of the embeddings, or of lm_head."""
-    if not {"embed_tokens.weight", "lm_head.weight"} & setup.trained.own.keys():
+    is_trained = {"embed_tokens.weight", "lm_head.weight"} & setup.trained.own.keys()
+    if not is_trained or not setup.documents.total_loss_tokens:
         return 0
     return setup.config.vocab_size * setup.config.embedding_width
 
 
 def _logit_bytes(setup: TrainingSetup) -> int:
     """Bytes of a chunk of logits, which becomes its own gradient; with a softcap, also of its float32 copy."""
+    if not setup.documents.total_loss_tokens:
+        return 0
     config, native, is_half = setup.config, kernels() is not None, setup.precision == "bfloat16"
     numbers = chunks.trained_logits(config.vocab_size, setup.precision) * config.vocab_size
     each = setup.activation_size * (1 if native else 3)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmworks.adapt.method import Method
 from lmworks.base import figures, preparation, process_memory
-from lmworks.data.batch import CONTRASTIVE, Example, count_labels
+from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report
 from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
@@ -189,7 +189,7 @@ def _statistics(examples: list[Example], report: Report, evaluation: Evaluation)
     return DataStatistics(
         [example.width for example in examples],
         sources=sources,
-        loss_tokens=0 if CONTRASTIVE in labels else report.loss_tokens,  # whose logits are computed
+        loss_tokens=report.loss_tokens if evaluation.task.needs_language_head else 0,  # whose logits are computed
         labels=labels,
         evaluation_tokens=evaluation.tokens() + answers.prompt_tokens,
         held_out_tokens=sum(example.size for example in evaluation.held_out),

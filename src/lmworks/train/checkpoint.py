@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,28 +115,33 @@ def prune(run: RunFolder, keep: int, best: int | None = None) -> None:
             shutil.rmtree(run.checkpoints / f"{NAME}{step}", ignore_errors=True)
 
 
-def capture(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+OptimizerStates = MutableMapping[nn.Parameter, dict[str, torch.Tensor]]
+
+
+def capture(named: Mapping[str, nn.Parameter], states: OptimizerStates) -> dict[str, torch.Tensor]:
     """Weights by name, and the optimizer's state of each."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in named.items():
         tensors[f"parameter.{name}"] = parameter
-        tensors |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+        tensors |= {
+            f"optimizer.{key}.{name}": value for key, value in states[parameter].items() if key in OPTIMIZER_STATE
+        }
     return tensors
 
 
 def restore(
     tensors: Mapping[str, torch.Tensor],
     named: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer | None = None,
+    states: OptimizerStates | None = None,
 ) -> None:
     """Set weights, and the state of an optimizer, to the values that :func:`capture` returned."""
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(tensors[f"parameter.{name}"])
-            if optimizer is None:
+            if states is None:
                 continue
             # clones: they own their memory, with the same strides as in a run that was never stopped
             saved = {key: tensors.get(f"optimizer.{key}.{name}") for key in OPTIMIZER_STATE}
             moments = {key: value.clone() for key, value in saved.items() if value is not None}
             if moments:
-                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+                states[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}

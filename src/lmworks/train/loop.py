@@ -185,7 +185,7 @@ class _Training:
         finally:
             energy = meter.stop()
             self._sums()
-            self.session |= {"first": first, "last": self.step, **self.memory.parts(self.network, self.optimizer)}
+            self.session |= {"first": first, "last": self.step, **self.memory.parts(self.network, self.optimizer.state)}
             self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
             if self.reason not in ("failed", ""):
                 self.run.write("session_end", reason=self.reason, **self.session)
@@ -305,7 +305,7 @@ class _Training:
             "reason": self.reason,
             "elapsed": self.time_limit.elapsed,
         }
-        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer), values))
+        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer.state), values))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - started
@@ -319,7 +319,7 @@ class _Training:
         for name, value in self.identity.items():
             if state.values["identity"].get(name) != value:
                 raise self._identity_error(name)
-        checkpoint.restore(state.tensors, self.named, self.optimizer)
+        checkpoint.restore(state.tensors, self.named, self.optimizer.state)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
         self.time_limit.earlier = state.values.get("elapsed", 0.0)

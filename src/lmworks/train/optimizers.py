@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.adamw import adamw
 
 from lmworks.adapt import registry as methods
 from lmworks.kernels import adamw as adamw_kernel
@@ -18,6 +18,7 @@ from lmworks.train import eight_bit, row_moments
 from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
+TOUCHED = "touched"  # in a parameter's state: which rows have moments; not saved, since the moments tell it
 SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time
 
 
@@ -48,7 +49,7 @@ def learning_rate(step: int, total: int, peak: float, settings: OptimizerSetting
     return peak * factor
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: the linears' matrices with weight decay, all others without.
 
     Norms, biases and embeddings (and a head tied to them) do not decay: decay would shrink the embeddings of rare
@@ -65,16 +66,27 @@ def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     return [group for group in pair if group["params"]]
 
 
-class AdamW(torch.optim.AdamW):
-    """AdamW with gradient clipping in the same pass over memory: one call of a native kernel, or PyTorch's fused AdamW.
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) with gradient clipping in the same pass over memory: one call of a
+    native kernel, or PyTorch's fused AdamW.
 
-    A step of a small network takes a few milliseconds, so :meth:`advance` skips the bookkeeping of torch's ``step``.
-    Embeddings of which few rows have a gradient are updated by a kernel of our own (train/row_moments).
+    Not a ``torch.optim.Optimizer``: the first of these makes torch import its compiler, which takes seconds and 130 MB,
+    and its bookkeeping takes a noticeable part of a small network's step. Embeddings of which few rows have a gradient
+    are updated by a kernel of our own (train/row_moments).
+
+    Args:
+        param_groups: each with ``params`` and ``weight_decay``.
+        betas, eps: decay of the two moments; what is added to the root of the second.
+
+    Attributes:
+        state: by parameter, once it was updated: ``step``, and its moments ``exp_avg`` and ``exp_avg_sq``.
     """
 
-    def __init__(self, *values: Any, **named: Any) -> None:
-        super().__init__(*values, **named)
-        self._touched_rows: dict[nn.Parameter, torch.Tensor] = {}
+    def __init__(
+        self, param_groups: Sequence[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        self.param_groups = [{**group, "betas": betas, "eps": eps} for group in param_groups]
+        self.state: defaultdict[nn.Parameter, dict[str, torch.Tensor]] = defaultdict(dict)
 
     def advance(self, learning_rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
         """One step with the parameters' gradients, which are set to None afterwards.
@@ -115,11 +127,11 @@ class AdamW(torch.optim.AdamW):
         self, parameter: nn.Parameter, state: dict[str, torch.Tensor], group: dict[str, Any], scale: torch.Tensor | None
     ) -> None:
         first, second = state["exp_avg"], state["exp_avg_sq"]
-        if parameter not in self._touched_rows:  # the first step of a session
-            self._touched_rows[parameter] = row_moments.has_moments(first, second)
+        if TOUCHED not in state:  # the first step of a session
+            state[TOUCHED] = row_moments.has_moments(first, second)
         state["step"] += 1
-        scalars, touched = _scalars(group, float(state["step"]), scale), self._touched_rows[parameter]
-        row_moments.adamw_step(parameter, _gradient(parameter), first, second, touched, scalars)
+        scalars = _scalars(group, float(state["step"]), scale)
+        row_moments.adamw_step(parameter, _gradient(parameter), first, second, state[TOUCHED], scalars)
 
     def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         self.state[parameter] = {
@@ -225,35 +237,32 @@ def _fused(
     scale: torch.Tensor | None,
 ) -> None:
     """PyTorch's fused AdamW: updates weights, moments and steps in place; gradients are divided by ``scale``."""
-    adamw(
+    if not parameters:
+        return
+    torch._foreach_add_(list(steps), 1)
+    torch._fused_adamw_(
         list(parameters),
         list(gradients),
         list(first),
         list(second),
         [],
         list(steps),
-        fused=True,
-        grad_scale=scale,
-        amsgrad=False,
+        lr=group["lr"],
         beta1=group["betas"][0],
         beta2=group["betas"][1],
-        lr=group["lr"],
         weight_decay=group["weight_decay"],
         eps=group["eps"],
+        amsgrad=False,
         maximize=False,
+        grad_scale=scale,
     )
 
 
 def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
     """AdamW over all trainable parameters."""
     kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
-    return kind(
-        groups(network, settings.weight_decay),
-        lr=peak_learning_rate(network, settings),
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
+    betas = (settings.beta1, settings.beta2)
+    return kind(groups(network, settings.weight_decay), betas, settings.epsilon)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,15 +41,15 @@ class PeakMemory:
             self.stage = stage
         self.peak = max(peak, self.before)
 
-    def parts(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """``peak_memory``, and ``peak_parts``: bytes of library, weights, optimizer (its state, and gradients), and
+    def parts(self, network: nn.Module, states: Mapping[nn.Parameter, Mapping[str, Any]]) -> dict[str, Any]:
+        """``peak_memory``, and ``peak_parts``: bytes of library, weights, optimizer (its states, and gradients), and
         activations (the rest); and the ``stage``."""
         self.end_stage("training")
-        states = [state.values() for state in optimizer.state.values()]
         optimizer_bytes = 0
         if self.stage != BEFORE:
             gradients = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
-            moments = sum(value.nbytes for values in states for value in values if isinstance(value, torch.Tensor))
+            values = [value for state in states.values() for value in state.values()]
+            moments = sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
             optimizer_bytes = moments + gradients
         library = min(self.library_bytes, self.peak - self.weights)
         weights = min(self.weights, self.peak)
