@@ -179,6 +179,9 @@ def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list
     labels = [names.get(label, label) for label in row.values.get("labels", [row.values.get("label")])]
     for label in labels:
         if label not in known:
+            if not known:  # a head for values has none, and neither has a model without a head
+                fault = f"the rows have labels, as {label!r}, and the model gives none"
+                raise InputError(fault, row.place, "give a model with a head for labels, which lmworks tune trains")
             hint = f"labels are {list_names(known)}; name it as one of them, {option('label_names', {label: known[0]})}"
             raise InputError(f"label {label!r} is not one that the classifier knows", row.place, hint)
     return labels
