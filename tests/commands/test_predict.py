@@ -94,6 +94,6 @@ def test_a_model_that_gives_no_labels_is_refused_with_the_row(run: Path, tmp_pat
     (tmp_path / "rated.jsonl").write_text("".join(f'{{"text": "film {n}", "value": {n % 5}}}\n' for n in range(20)))
     data = {"columns": {"text": "text", "value": "value"}}
     lmworks.tune(tmp_path / "bert", tmp_path / "rated.jsonl", data=data, train={"steps": 1}, out=tmp_path / "rater")
-    options = ["--data.kind", "labels", "--data.columns", "{text: text, label: label}"]
-    assert main(["predict", str(tmp_path / "rater"), str(tmp_path / "rows.csv"), *options]) == 2
+
+    assert main(["predict", str(tmp_path / "rater" / "final"), str(tmp_path / "rows.csv")]) == 2
     assert "the model gives none" in capsys.readouterr().err  # and not that LABEL_0 is one

@@ -307,7 +307,7 @@ def _labels(values: dict[str, Any], column: str, labels: LabelNames, separator: 
     if not isinstance(value, list):
         hint = "write a list of labels, or say what stands between them: --data.label_separator '|'"
         raise BadRow(f"field {column!r} is a {type(value).__name__}, not a list of labels", hint)
-    names = {}  # each name once, in order
+    names: dict[str, None] = {}  # each once, in order
     for label in value:
         name = labels.name(label)
         if name is None:
