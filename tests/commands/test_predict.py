@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 
 import lmworks
+from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.text import formats
 from lmworks.text.rows import BadRows, DataSettings
@@ -97,3 +100,21 @@ def test_a_model_that_gives_no_labels_is_refused_with_the_row(run: Path, tmp_pat
 
     assert main(["predict", str(tmp_path / "rater" / "final"), str(tmp_path / "rows.csv")]) == 2
     assert "the model gives none" in capsys.readouterr().err  # and not that LABEL_0 is one
+    path = tmp_path / "rater" / "final" / "adapter_model.safetensors"
+    whole = load_file(path)
+    save_file({name: torch.full_like(weights, float("nan")) for name, weights in whole.items()}, path)
+    with pytest.raises(InputError, match="numbers that are not finite"):
+        lmworks.load(tmp_path / "rater" / "final").predict(["a film"])
+    save_file({name: weights for name, weights in whole.items() if "classifier" not in name}, path)
+    with pytest.raises(InputError, match=r"the file lacks classifier\.weight"):
+        lmworks.load(tmp_path / "rater" / "final")
+
+
+def test_the_rows_own_file_is_not_replaced(run: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "n.tsv"
+    path.write_text("7\tgood\tlovely\n")
+    (tmp_path / "link.tsv").symlink_to(path)
+    for out in (path, tmp_path / "link.tsv"):
+        assert main(["predict", str(run), str(path), "--out", str(out)]) == 2
+        assert "would replace it" in capsys.readouterr().err
+    assert path.read_text() == "7\tgood\tlovely\n"
