@@ -71,6 +71,11 @@ def test_what_cannot_be_found_is_refused(options):
         cluster_texts(["tea"] * 6, vectors((6,)), **options)
 
 
+def test_few_texts_make_fewer_clusters_where_no_number_was_asked_for():
+    assert len(cluster_texts(["tea"], vectors((1,)))) == 1
+    assert len(cluster_texts(["tea"] * 6, vectors((6,)))) == 6
+
+
 def test_the_rows_are_written_with_their_cluster(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LMWORKS_CACHE", str(tmp_path / "cache"))
     model = str(save_encoder(tmp_path / "tiny"))

@@ -104,6 +104,7 @@ def test_values_and_several_labels_cost_what_theirs_cost(
     [
         ({"id2label": ["a", "b", "c"]}, "id2label is no table"),
         ({"id2label": {"0": "a", "2": "b", "3": "c"}}, "does not number its labels"),
+        ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "two labels 'a'"),
         ({"problem_type": "guess"}, "problem_type is 'guess'"),
         ({"classifier_dropout": "much"}, "no rate"),
         ({"id2label": {"0": "a", "1": "b"}}, "shape"),

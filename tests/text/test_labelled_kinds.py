@@ -70,12 +70,14 @@ def test_several_labels_in_one_field() -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "said"),
     [
-        ({"text": "a", "text_pair": "b", "score": "high"}, {"kind": "pair_values"}, "is 'high', not a number"),
+        ({"text": "a", "text_pair": "b", "score": "high"}, {"kind": "pair_values"}, "is 'high', not a finite number"),
         ({"text": "a", "text_pair": "b", "score": 7}, {"value_range": (0, 5)}, "is 7, outside 0 to 5"),
-        ({"text": "a", "text_pair": "b", "score": float("inf")}, {"kind": "pair_values"}, "not a number"),
+        ({"text": "a", "text_pair": "b", "score": float("inf")}, {"kind": "pair_values"}, "not a finite number"),
+        ({"text": "a", "text_pair": "b", "score": 1e300}, {}, "is 1e\\+300, too large to be learned"),
         ({"text": "a", "text_pair": "", "label": "x"}, {}, "field 'text_pair' is empty"),
         ({"text": "a", "labels": "x"}, {"kind": "multi_labels"}, "is a str, not a list of labels"),
-        ({"text": "a", "labels": ["x", ""]}, {}, "holds an empty label"),
+        ({"text": "a", "labels": ["x", ""]}, {}, "holds '', which is no label"),
+        ({"text": "a", "labels": ["x", None]}, {}, "holds None, which is no label"),
     ],
 )
 def test_a_bad_row_is_named(row: dict[str, Any], settings: dict[str, Any], said: str) -> None:
@@ -85,3 +87,18 @@ def test_a_bad_row_is_named(row: dict[str, Any], settings: dict[str, Any], said:
         read(rows, **settings)
     assert refusal.value.place == "row 2"
     assert refusal.value.hint
+
+
+@pytest.mark.parametrize("score", ["high", float("inf"), "1,5", True])
+def test_one_bad_value_does_not_make_all_rows_another_kind(score: object) -> None:
+    rows = [{"sentence1": "a", "sentence2": f"b {n}", "score": n} for n in range(5)]
+    rows.append({"sentence1": "a", "sentence2": "c", "score": score})
+    with pytest.raises(InputError, match="not a finite number") as refusal:
+        read(rows)
+    assert refusal.value.place == "row 6"
+    assert read(rows, on_bad_row="skip").kind == "pair_values"
+
+
+def test_lists_that_all_hold_a_null_are_labels_and_are_refused() -> None:
+    with pytest.raises(InputError, match="holds None, which is no label"):
+        read([{"text": "a", "labels": ["x", None]}] * 3)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     model = load(args.model, base=args.base, head=args.head)
     settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
     settings = settings_for(args.model, args.data, data_overrides(rest), args.head)
-    predict_file.check_out(args.out)
+    predict_file.check_out(args.out, args.data)
     predicted = predict(model, args.data, settings)
     for note in predict_file.notes_of(predicted.table, args.model, args.data, args.head):
         print(f"note: {note}", file=sys.stderr)

@@ -41,9 +41,9 @@ class HeadMethods(ABC):
 
     @property
     def labels(self) -> list[str]:
-        """The labels that its head gives texts, or words; none of a model without such a head."""
+        """The labels that its head gives texts, or words; none of a regression, or of a model without such a head."""
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
-        return next((labels_of(head) for head in heads if head is not None), [])
+        return next((labels_of(head) for head in heads if head is not None and head.problem != "regression"), [])
 
     def predict(
         self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]

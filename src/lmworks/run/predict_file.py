@@ -109,14 +109,19 @@ def notes_of(table: Table, model: str | Path, source: str, head: str | None = No
     return [*table.notes, "the model was trained on most of these rows: figures of others will be lower"]
 
 
-def check_out(out: str | None) -> None:
-    """Refuse a file whose name says no format, before anything is predicted.
+def check_out(out: str | None, source: Any = None) -> None:
+    """Refuse a file whose name says no format, or that would replace the rows' own, before anything is predicted.
 
     Raises:
-        InputError: it does not.
+        InputError: it is such a file.
     """
-    if out is not None:
-        formats.format_of(Path(out), DataSettings())
+    if out is None:
+        return
+    formats.format_of(Path(out), DataSettings())
+    read = expand_home(source) if isinstance(source, (str, Path)) else None
+    if read is not None and read.is_file() and Path(out).exists() and read.samefile(out):
+        fault = "the rows are read from this file, and predictions would replace it"
+        raise InputError(fault, f"--out {out}", "write them to another file")
 
 
 def _columns(path: Path, values: dict[str, Any]) -> list[str]:
@@ -179,6 +184,9 @@ def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list
     labels = [names.get(label, label) for label in row.values.get("labels", [row.values.get("label")])]
     for label in labels:
         if label not in known:
+            if not known:  # a head for values has none, and neither has a model without a head
+                fault = f"the rows have labels, as {label!r}, and the model gives none"
+                raise InputError(fault, row.place, "give a model with a head for labels, which lmworks tune trains")
             hint = f"labels are {list_names(known)}; name it as one of them, {option('label_names', {label: known[0]})}"
             raise InputError(f"label {label!r} is not one that the classifier knows", row.place, hint)
     return labels
