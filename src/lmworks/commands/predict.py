@@ -102,10 +102,13 @@ def show_labels(predictions: Predictions, count: int) -> None:
         )
     ]
     if cells:
-        show.table(("text", *(["label"] if predictions.right else []), "prediction", "probability"), cells)
+        right = "value" if predictions.regression is not None else "label"
+        heads = ("text", *([right] if predictions.right else []), "prediction", "probability")
+        of_values = isinstance(predictions.predicted[0], PredictedValue)
+        show.table(heads[:-1] if of_values else heads, [row[:-1] for row in cells] if of_values else cells)
     total = figures.count_of(len(predictions.predicted), "row")
     labels = [each.label or "none" for each in predictions.predicted if isinstance(each, Prediction)]
-    listed = [f"{label} {times:,}" for label, times in Counter(labels).most_common()]
+    listed = [f"{times:,} × {label}" for label, times in Counter(labels).most_common()]
     print(f"{total}: {figures.list_names(listed)}" if listed else total)
     if cut := sum(each.cut_tokens > 0 for each in predictions.predicted):
         print(f"{figures.count_of(cut, 'row')} longer than the model's context: the end was not read")

@@ -297,7 +297,7 @@ def recognition_error(
     advice = f"say what they are, for example {_proposal(sample)}"
     if first.has_header and any(_looks_like_data(column, sample) for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
-        advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample)}"
+        advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample, most=1)}"
     return InputError(fault, first.place, advice)
 
 
@@ -314,10 +314,10 @@ def _text_columns(sample: Sample) -> list[str]:
     return texts or list(sample.first_places)
 
 
-def _proposal(sample: Sample) -> str:
+def _proposal(sample: Sample, most: int = 3) -> str:
     """Options that read the rows: by what the columns hold, since their names do not say.
 
-    Of the longest column and one of few values text and label, of the two longest prompt and completion.
+    Of the longest column and one of few values text and label, of the two longest prompt and completion; ``most`` ways.
     """
     columns = _text_columns(sample)
     values = {column: [str(row.values.get(column) or "") for row in sample.rows] for column in columns}
@@ -329,7 +329,7 @@ def _proposal(sample: Sample) -> str:
     shapes = [dict(zip(FIELDS["completion"], longest, strict=True)), {"text": text}]
     if repeated:
         shapes.insert(0, {"text": text, "label": min(repeated, key=lambda name: len(set(values[name])))})
-    return "; or ".join(option("columns", shape) for shape in shapes)
+    return "; or ".join(option("columns", shape) for shape in shapes[:most])
 
 
 def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:
