@@ -34,7 +34,7 @@ def test_the_run_says_which_column_is_what(run: Path, tmp_path: Path, capsys) ->
     (tmp_path / "n.tsv").write_text("7\tgood\tlovely\n8\tbad\tdull, awful\n9\tgood\tdull\n")
     assert main(["predict", str(run), str(tmp_path / "n.tsv"), "--out", str(tmp_path / "o.csv")]) == 0
     out = capsys.readouterr().out
-    assert "3 rows: awful 2, good 1" in out
+    assert "3 rows: 2 × awful, 1 × good" in out
     assert "accuracy 0.667" in out
     rows = [row.values for row in formats.records(tmp_path / "o.csv", DataSettings(), BadRows("stop"), [])]
     assert [row["prediction"] for row in rows] == ["good", "awful", "awful"]
@@ -118,3 +118,10 @@ def test_the_rows_own_file_is_not_replaced(run: Path, tmp_path: Path, capsys) ->
         assert main(["predict", str(run), str(path), "--out", str(out)]) == 2
         assert "would replace it" in capsys.readouterr().err
     assert path.read_text() == "7\tgood\tlovely\n"
+
+
+def test_a_text_in_place_of_a_file_is_told_how_to_be_given(tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "You won a prize"]) == 2
+    said = capsys.readouterr().err
+    assert "You won a prize: there is no such file" in said
+    assert "FILE.txt" in said

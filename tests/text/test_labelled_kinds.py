@@ -25,11 +25,28 @@ def read(rows: list[dict[str, Any]], **settings: Any) -> Any:
         ({"text": "a", "labels": ["x", "y"]}, "multi_labels"),
         ({"text": "a", "label": ["x"]}, "multi_labels"),
         ({"text": "a", "label": "x"}, "labels"),
+        ({"text": "a", "labels": "x"}, "labels"),
+        ({"text": "a", "labels": 1}, "labels"),
+        ({"text": "a", "text_pair": "b", "labels": 1}, "pair_labels"),
         ({"text": "a", "score": 0.5}, "text"),  # it may be anything
     ],
 )
 def test_the_kind_follows_from_the_columns(row: dict[str, Any], kind: str) -> None:
     assert read([row, row]).kind == kind
+
+
+def test_pairs_are_held_out_by_their_first_text() -> None:
+    table = read([{"premise": f"a{n // 2}", "hypothesis": f"b{n}", "label": str(n % 2)} for n in range(40)])
+    train, held_out = corpus.split(table, DataSettings())
+    assert "by the hash of their first text" in train.notes[-1]
+    assert not {row.values["text"] for row in train.rows} & {row.values["text"] for row in held_out.rows}
+
+
+def test_what_cannot_be_divided_is_said() -> None:
+    rows = [{"premise": f"a{n // 10}", "hypothesis": f"b{n}", "label": str(n % 2)} for n in range(20)]
+    train, held_out = corpus.split(read(rows), DataSettings())
+    assert (len(train), len(held_out)) == (20, 0)
+    assert "the same first text stay together, and no group has at most 2 rows" in train.notes[-1]
 
 
 def test_values_of_one_text_are_named() -> None:

@@ -119,7 +119,7 @@ def _colours() -> str:
     light, dark = ("".join(f"--c{n}: {pair[side]}; " for n, pair in enumerate(COLOURS)) for side in (0, 1))
     rules = "".join(
         f"polyline.c{n} {{ stroke: var(--c{n}); }} .spot.c{n} {{ fill: var(--c{n}); }} "
-        f".key.c{n} {{ background: var(--c{n}); }}\n"
+        f".key.c{n} {{ border-color: var(--c{n}); }}\n"
         for n in range(len(COLOURS))
     )
     plain = ".rule { stroke: currentColor; opacity: 0.15; } .number { fill: currentColor; font-size: 12px; }\n"

@@ -211,7 +211,7 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         f"{name} ({tasks[name].name}): {data_note(*both, read[name].is_divided_inside)}" for name, both in sides.items()
     ]
     train, held_out = (joined({name: both[side] for name, both in sides.items()}) for side in (0, 1))
-    notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out)
+    notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out, False)
     parts = []
     for name, own in recipes.items():
         own_train, own_held_out = sides[name]

@@ -18,7 +18,7 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.task_heads import TOKENS
 from lmworks.run.predict_file import PREDICTION, originals_of
-from lmworks.text import corpus
+from lmworks.text import corpus, formats
 from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tags import split_tag
@@ -99,15 +99,17 @@ def _refuse_unknown(table: Table, labels: list[str]) -> None:
 
 def write_tags(tagged: TaggedRows, source: Any, settings: DataSettings, out: str | Path) -> Path:
     """Write the rows with their entities and, where they are tokens, the predicted tag of each: all columns of the
-    source, ``prediction`` and ``predicted_entities``.
+    source, ``prediction`` and ``predicted_entities``. CoNLL has of a text the words that were tagged.
 
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
+    originals, is_conll = originals_of(source, settings), formats.format_of(Path(out), DataSettings()) == "conll"
     rows = []
     for row, found in zip(tagged.table.rows, tagged.predicted, strict=True):
-        added: dict[str, Any] = {PREDICTION: found.tags} if "tokens" in row.values else {}
+        added: dict[str, Any] = {PREDICTION: found.tags} if is_conll or "tokens" in row.values else {}
+        if is_conll:
+            added["tokens"] = list(found.words.tokens)
         added[ENTITIES] = [entity._asdict() for entity in found.entities]
         rows.append({**originals.get(row.place, row.values), **added})
     return write_rows(out, rows)
