@@ -29,6 +29,12 @@ def of_run(folder: Path, start: Event, first: Event, last: Event) -> list[dict[s
     return [_part(folder, entry, first, last) for entry in start.get("tasks") or []]
 
 
+def curves(parts: list[dict[str, Any]], steps: list[Event]) -> dict[str, list[list[float]]]:
+    """Points (step, training loss) of each task: a step has the loss of one, and each loss a size of its own."""
+    points = {part["name"]: [[e["step"], e.get(f"{part['name']}_loss")] for e in steps] for part in parts}
+    return {name: [point for point in own if point[1] is not None] for name, own in points.items()}
+
+
 def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dict[str, Any]:
     name, task = str(entry["name"]), str((entry.get("task") or {}).get("name"))
     before, after = ((event.get("tasks") or {}).get(name) or {} for event in (first, last))
