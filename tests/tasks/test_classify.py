@@ -150,7 +150,7 @@ def test_texts_are_cut_counted_or_refused() -> None:
         update={"language_head": False, "heads": ()}
     )
     from lmworks.families.bert import BERT
-    from lmworks.model.task_heads import SEQUENCE, HeadRequest
+    from lmworks.model.head_requests import SEQUENCE, HeadRequest
 
     config = BERT.with_head(config, HeadRequest(SEQUENCE, 2, "single_label", ("no", "yes")))
     task = Classify(TaskSettings(name="classify"), bert_like(), config)

@@ -24,7 +24,7 @@ from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.question_windows import STRIDE, encode_questions, windows_of
-from lmworks.model.task_heads import SPANS, HeadRequest
+from lmworks.model.head_requests import SPANS, HeadRequest
 from lmworks.tasks.extract import Extract, sentence_of_most_words
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text import corpus

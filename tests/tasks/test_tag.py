@@ -22,7 +22,7 @@ from lmworks.base.settings import merge
 from lmworks.data.word_pieces import Words, pieces_of
 from lmworks.evaluate.entities import entity_figures
 from lmworks.families.bert import BERT
-from lmworks.model.task_heads import TOKENS, HeadRequest
+from lmworks.model.head_requests import TOKENS, HeadRequest
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.tag import Tag
 from lmworks.text import corpus

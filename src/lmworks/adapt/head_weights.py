@@ -13,7 +13,7 @@ from lmworks.families.family import Family
 from lmworks.families.mapping import Rename
 from lmworks.model.config import HeadConfig, ProblemType
 from lmworks.model.initialization import replace_heads
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.transformer import Transformer
 
 TASK_TYPES = {SEQUENCE: "SEQ_CLS", TOKENS: "TOKEN_CLS", SPANS: "QUESTION_ANS"}

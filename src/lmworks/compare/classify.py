@@ -16,7 +16,7 @@ from lmworks.compare.ladder_settings import LadderSettings, Step
 from lmworks.compare.language import size_of
 from lmworks.compare.rungs import Rung
 from lmworks.evaluate.metrics import bootstrap_interval, macro_f1
-from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.opening import open_saved_model, read_config
 from lmworks.run import classical, recipe
 from lmworks.run.load import load

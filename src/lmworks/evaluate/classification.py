@@ -154,7 +154,7 @@ def evaluate_predictions(
     return with_texts(figures, probabilities, classes, texts, places)
 
 
-def evaluate_several(
+def evaluate_multi_label(
     predicted: Sequence[Prediction],
     right: Sequence[Sequence[str]],
     labels: Sequence[str],

@@ -67,7 +67,7 @@ def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Predic
     ]
 
 
-def several_labels(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+def multi_label_predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
     """Predictions of a classifier that gives a text any number of labels: those of at least THRESHOLD.
 
     Args:

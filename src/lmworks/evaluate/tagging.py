@@ -13,7 +13,7 @@ import numpy as np
 from lmworks.data.word_pieces import Pieces, Words
 from lmworks.evaluate.outputs import probabilities as probabilities_of
 from lmworks.model.config import HeadConfig
-from lmworks.model.task_heads import labels_of
+from lmworks.model.head_requests import labels_of
 from lmworks.text.tags import INSIDE, OUTSIDE, Span, entities, split_tag
 
 

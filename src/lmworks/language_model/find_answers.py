@@ -22,7 +22,7 @@ from lmworks.language_model.question_windows import (
     labelled,
     windows_of,
 )
-from lmworks.model.task_heads import SPANS
+from lmworks.model.head_requests import SPANS
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 

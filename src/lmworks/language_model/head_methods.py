@@ -14,10 +14,10 @@ from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, Tagged
 from lmworks.generate.sampling import Rules
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.heads import classify
+from lmworks.language_model.classify_texts import classify_texts
 from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
-from lmworks.model.task_heads import SEQUENCE, TOKENS, labels_of
+from lmworks.model.head_requests import SEQUENCE, TOKENS, labels_of
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ class HeadMethods(ABC):
         """
         listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
         start = self.rules.decoder_start_token_id
-        return classify(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
+        return classify_texts(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
 
     def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
         """The one or two texts of an input."""

@@ -27,7 +27,7 @@ from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
-from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig

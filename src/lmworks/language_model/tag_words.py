@@ -17,7 +17,7 @@ from lmworks.data.word_pieces import Pieces, Words, pieces_of
 from lmworks.evaluate.outputs import head_logits
 from lmworks.evaluate.tagging import Tagged, tags_of, with_entities
 from lmworks.language_model.head_inputs import HeadInputs
-from lmworks.model.task_heads import TOKENS
+from lmworks.model.head_requests import TOKENS
 from lmworks.model.transformer import Transformer
 from lmworks.text.tagged_rows import joined
 from lmworks.text.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.head_views import with_one_head
-from lmworks.model.task_heads import HeadRequest
+from lmworks.model.head_requests import HeadRequest
 from lmworks.model.transformer import Transformer
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, Figures

@@ -11,7 +11,7 @@ from lmworks.evaluate.question_answering import Answered, figures_of_answers
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SPANS
+from lmworks.model.head_requests import SPANS
 from lmworks.run.predict_file import PREDICTION, PROBABILITY, originals_of, settings_for
 from lmworks.text import corpus
 from lmworks.text.row_files import write_rows

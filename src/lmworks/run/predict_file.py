@@ -15,7 +15,7 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import build, merge
-from lmworks.evaluate.classification import evaluate_predictions, evaluate_several
+from lmworks.evaluate.classification import evaluate_predictions, evaluate_multi_label
 from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
 from lmworks.evaluate.regression import regression_figures
 from lmworks.text import corpus, formats
@@ -164,7 +164,7 @@ def predict_rows(
         raise InputError("the model gives values, and these rows have labels", table.name, "give rows with values")
     places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
     if table.kind == "multi_labels":
-        part = evaluate_several(predicted, right, known, shown, places)
+        part = evaluate_multi_label(predicted, right, known, shown, places)
         return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
     single = [labels[0] for labels in right]
     return Predictions(table, predicted, single, evaluate_predictions(predicted, single, known, shown, places))

@@ -16,7 +16,7 @@ from lmworks.evaluate.entities import entity_figures, with_sentences
 from lmworks.evaluate.tagging import Tagged
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import TOKENS
+from lmworks.model.head_requests import TOKENS
 from lmworks.run.predict_file import PREDICTION, originals_of
 from lmworks.text import corpus
 from lmworks.text.row_files import write_rows

@@ -12,7 +12,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.model.config import ProblemType
-from lmworks.model.task_heads import SEQUENCE, HeadRequest
+from lmworks.model.head_requests import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
 from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table

@@ -24,7 +24,7 @@ from lmworks.language_model.question_windows import (
     labelled,
     windows_of,
 )
-from lmworks.model.task_heads import SPANS, HeadRequest
+from lmworks.model.head_requests import SPANS, HeadRequest
 from lmworks.tasks.figures import LABEL_LOSS, QUESTIONS
 from lmworks.tasks.with_head import HeadTask
 from lmworks.text.rows import DataSettings, Row, Table

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
-from lmworks.model.task_heads import SEQUENCE, HeadRequest
+from lmworks.model.head_requests import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import REGRESSION
 from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table

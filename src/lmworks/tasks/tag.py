@@ -14,7 +14,7 @@ from lmworks.data.batch import Example, Labels
 from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
 from lmworks.data.word_pieces import Pieces, Words, pieces_of
 from lmworks.language_model.head_inputs import HeadInputs
-from lmworks.model.task_heads import TOKENS, HeadRequest
+from lmworks.model.head_requests import TOKENS, HeadRequest
 from lmworks.tasks.figures import ENTITIES, LABEL_LOSS
 from lmworks.tasks.with_head import HeadTask
 from lmworks.text.rows import DataSettings, Row, Table, option

@@ -19,7 +19,7 @@ from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat, InputKind
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import HeadRequest
+from lmworks.model.head_requests import HeadRequest
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table

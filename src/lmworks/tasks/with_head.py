@@ -28,7 +28,7 @@ class HeadTask(Task):
     """A head on any backbone learns to answer texts.
 
     Class attributes:
-        head_name: the head that it trains (families/task_heads).
+        head_name: the head that it trains (model/head_requests).
     """
 
     architectures = ("encoder", "decoder", "encoder-decoder")

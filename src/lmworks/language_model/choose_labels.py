@@ -1,4 +1,4 @@
-"""The likeliest of a classifier's labels, as a reply."""
+"""The likeliest of some labels after a prompt, by a decoder: classification without a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's head says of texts."""
+"""Labels of texts, or their values, by a model with a head that reads a whole text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.outputs import head_logits, probabilities
-from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, several_labels
+from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, multi_label_predictions
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
-from lmworks.model.task_heads import SEQUENCE, labels_of
+from lmworks.model.head_requests import SEQUENCE, labels_of
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -20,7 +20,7 @@ Texts = Sequence[Sequence[str]]
 """Inputs of a head: one text each, or two."""
 
 
-def classify(
+def classify_texts(
     network: Transformer, tokenizer: Tokenizer, decoder_start: int | None, texts: Texts, source: str
 ) -> list[Prediction] | list[PredictedValue]:
     """The label of each text, or of each pair of texts, with all probabilities; its value, of a regression.
@@ -33,7 +33,7 @@ def classify(
         source: of the model, for errors.
 
     Raises:
-        InputError: the model has no head that classifies texts.
+        InputError: the model has no head that classifies texts, or a text has no token.
     """
     config = network.config
     head = config.head(SEQUENCE)
@@ -41,21 +41,21 @@ def classify(
         hint = f"train one: lmworks tune {source} FILE, with texts and labels"
         raise InputError("the model has no head that classifies texts", source, hint)
     inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
-    examples = encode(tokenizer, inputs, head, texts)
+    examples = _encode(tokenizer, inputs, head, texts)
     of_head = [logits[0] for logits in head_logits(network, examples, head.name)]
     rows = np.stack(of_head) if of_head else np.zeros((0, head.size), dtype=np.float32)
     if head.problem == "regression":
         values = zip(rows[:, 0].tolist(), examples, strict=True)
         return [PredictedValue(value, example.dropped) for value, example in values]
-    named = several_labels if head.problem == "multi_label" else predictions
+    named = multi_label_predictions if head.problem == "multi_label" else predictions
     listed = named(probabilities(rows, head), labels_of(head))
     return [
         prediction._replace(cut_tokens=example.dropped) for prediction, example in zip(listed, examples, strict=True)
     ]
 
 
-def encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
-    """Texts as the head reads them; their labels say nothing but its places."""
+def _encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
+    """Texts as the head reads them. Their labels are placeholders: prediction needs the place that the head reads."""
     joined = [inputs.joined(each) for each in texts]
     ids = iter(tokenizer.encode_many([part for parts in joined for part in parts]))
     examples = []
