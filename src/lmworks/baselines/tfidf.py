@@ -16,7 +16,7 @@ from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.baselines import tfidf_folder, tfidf_training
 from lmworks.baselines.tfidf_features import features
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
-from lmworks.baselines.tfidf_training import Fitted
+from lmworks.baselines.tfidf_training import FittedClassifier
 from lmworks.evaluate.prediction import Prediction, predictions
 from lmworks.text.cleaning import steps_of
 
@@ -33,7 +33,7 @@ class TextClassifier:
         notes: what a person should know of its training.
     """
 
-    def __init__(self, fitted: Fitted, settings: TfidfSettings) -> None:
+    def __init__(self, fitted: FittedClassifier, settings: TfidfSettings) -> None:
         self.settings, self.notes = settings, list(fitted.notes)
         self._fitted = fitted
         self._columns = {term: column for column, term in enumerate(fitted.vocabulary)}

@@ -92,7 +92,7 @@ USED_BY = {
         ("naive_bayes", "logistic_regression", "linear_svm"),
     ),
 }
-"""Setting -> the classifiers that use it."""
+"""Setting -> the classifiers that use it; a setting that is not listed has its own rule (sublinear_tf: with tfidf)."""
 
 
 def settings_of(preset: str, changes: dict[str, Any] | None = None, origin: str = "tfidf") -> TfidfSettings:

@@ -43,11 +43,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict, print a few rows and the figures, write the file."""
     from lmworks.run import predict_file
     from lmworks.run.load import load
+    from lmworks.text.row_files import check_out
 
     model = load(args.model, base=args.base, head=args.head)
     settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
     settings = settings_for(args.model, args.data, data_overrides(rest), args.head)
-    predict_file.check_out(args.out)
+    check_out(args.out)
     predicted = predict(model, args.data, settings)
     for note in predict_file.notes_of(predicted.table, args.model, args.data, args.head):
         print(f"note: {note}", file=sys.stderr)
@@ -93,7 +94,7 @@ def show_labels(predictions: Predictions, count: int) -> None:
 
     cells = [
         (
-            classification_tables.excerpt(" · ".join(row.texts), WIDTH),
+            figures.shorten(" · ".join(row.texts), WIDTH),
             *predictions.right[number : number + 1],
             *_shown(prediction),
         )

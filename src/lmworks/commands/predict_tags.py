@@ -17,11 +17,11 @@ def show_tags(tagged: TaggedRows, count: int) -> None:
     from rich.console import Console
 
     from lmworks.evaluate.metrics import bootstrap_interval
-    from lmworks.evaluate.tagging import marked
+    from lmworks.evaluate.tagging import mark_entities
     from lmworks.reports import entities, entity_tables, terminal
 
     for row, found in list(zip(tagged.table.rows, tagged.predicted, strict=True))[:count]:
-        print(f"{row.place}: {marked(found.words, found.tags)}")
+        print(f"{row.place}: {mark_entities(found.words, found.tags)}")
         for entity in found.entities:
             place = f"characters {entity.start} to {entity.end}"
             print(f"  {entity.label}: {entity.text!r}, {place}, probability {entity.probability:.3f}")

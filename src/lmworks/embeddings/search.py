@@ -25,7 +25,7 @@ QUERIES_AT_ONCE = 256  # whose scores exist at a time
 
 @dataclass(frozen=True)
 class Hit:
-    """A text that was found.
+    """One of the nearest texts.
 
     Attributes:
         score: cosine with the query, -1 to 1.
@@ -41,8 +41,8 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found, best first.
+class SearchResult:
+    """The nearest texts, best first.
 
     Attributes:
         hits: at most as many as asked for.
@@ -62,7 +62,7 @@ def search(
     top: int = 5,
     pooling: Pooling | None = None,
     max_tokens: int | None = None,
-) -> Found:
+) -> SearchResult:
     """The texts with the largest cosine to a query. Vectors of the texts are kept in the cache.
 
     Args:
@@ -83,7 +83,7 @@ def search(
     vector = embed_texts(model, [query], pooling, True, max_tokens).matrix[0]
     scores = matrix @ vector
     hits = [Hit(float(scores[row]), int(row), rows.places[row], rows.texts[row]) for row in best_rows(scores, top)]
-    return Found(hits, made is None, made.cut if made else 0)
+    return SearchResult(hits, made is None, made.cut if made else 0)
 
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmworks.data.word_pieces import Words
-from lmworks.evaluate.tagging import characters_of, marked
+from lmworks.evaluate.tagging import characters_of, mark_entities
 from lmworks.text.tags import Span, Tags, entities, have_scheme, strict_entities
 
 SHOWN_MISTAKES = 10
@@ -118,8 +118,8 @@ def with_sentences(
         mistakes.append(
             {
                 "place": places[row],
-                "expected": marked(words[row], expected[row]),
-                "predicted": marked(words[row], predicted[row]),
+                "expected": mark_entities(words[row], expected[row]),
+                "predicted": mark_entities(words[row], predicted[row]),
                 "wrong": f"{words[row].text[begin:end]}: {kind}",
                 "probability": probability,
             }

@@ -56,13 +56,11 @@ def classify_texts(
 
 def _encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
     """Texts as the head reads them. Their labels are placeholders: prediction needs the place that the head reads."""
-    joined = [inputs.joined(each) for each in texts]
-    ids = iter(tokenizer.encode_many([part for parts in joined for part in parts]))
     examples = []
-    for number, parts in enumerate(joined, 1):
-        example = inputs.example([next(ids) for _ in parts], f"text {number}")
+    for number, parts in enumerate(inputs.encode(tokenizer, texts), 1):
+        example = inputs.example(parts, f"text {number}")
         if not len(example.ids):
             raise InputError("is empty, and the tokenizer adds nothing to it", f"text {number}", "leave it out")
         nothing = 0 if head.problem == "single_label" else np.zeros(head.size, dtype=np.float32)
-        examples.append(inputs.labelled(example, head, nothing))
+        examples.append(inputs.with_label(example, head, nothing))
     return examples

@@ -19,7 +19,7 @@ from lmworks.language_model.question_windows import (
     Pair,
     QuestionWindow,
     encode_questions,
-    labelled,
+    label_window,
     windows_of,
 )
 from lmworks.model.head_requests import SPANS
@@ -57,7 +57,7 @@ def best_spans(
     """
     by_question: dict[int, list[tuple[int, np.ndarray]]] = {}
     questions: dict[int, EncodedQuestion] = {}
-    examples = [labelled(example, SPANS, None) for example in windows]
+    examples = [label_window(example, SPANS, None) for example in windows]
     for example, logits in zip(examples, head_logits(network, examples, SPANS), strict=True):
         window = example.origin
         assert isinstance(window, QuestionWindow), "made by windows_of"

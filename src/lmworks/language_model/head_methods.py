@@ -11,7 +11,7 @@ from typing import Any
 
 from lmworks.base.errors import as_list, check_type
 from lmworks.evaluate.prediction import PredictedValue, Prediction
-from lmworks.evaluate.tagging import Entity, Tagged
+from lmworks.evaluate.tagging import Entity, TaggedText
 from lmworks.generate.sampling import Rules
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
 from lmworks.language_model.classify_texts import classify_texts
@@ -95,7 +95,7 @@ class HeadMethods(ABC):
         """
         return [tagged.entities for tagged in self.tag_words(texts)]
 
-    def tag_words(self, texts: Sequence[TextOrTokens]) -> list[Tagged]:
+    def tag_words(self, texts: Sequence[TextOrTokens]) -> list[TaggedText]:
         """The words of each text with their tags, and the entities; arguments as in :meth:`tag`."""
         start = self.rules.decoder_start_token_id
         return tag_words(texts, self.network, self.tokenizer, start, self.source)

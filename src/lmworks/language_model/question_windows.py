@@ -165,7 +165,7 @@ def _window(question: EncodedQuestion, begin: int, end: int, inputs: HeadInputs)
     return replace(example, origin=window, dropped=question.dropped if begin == 0 else 0)
 
 
-def labelled(example: Example, head: str, span: tuple[int, int] | None) -> Example:
+def label_window(example: Example, head: str, span: tuple[int, int] | None) -> Example:
     """A window with the tokens of the answer, where it holds all of them; else it points to its first token.
 
     Args:

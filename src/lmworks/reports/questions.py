@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.base import figures
+from lmworks.evaluate.question_answering import NO_ANSWER
 
 Event = dict[str, Any]
-NO_ANSWER = "(no answer)"
 
 
 def of_evaluation(event: Event) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ FILE = "negatives.jsonl"
 """In a run's folder: a line for each row to train on, with its source, target and all negatives."""
 
 
-def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, data: DataSettings) -> Table:
+def mine(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, data: DataSettings) -> Table:
     """Rows with the documents as negatives that the model confuses with their targets.
 
     Documents are the targets of the rows to train on. None becomes a negative of a source whose target it is in any
@@ -94,13 +94,13 @@ def _with_negatives(rows: Table, negatives: list[list[str]], notes: list[str]) -
     return replace(rows, rows=listed, notes=[*rows.notes, *notes])
 
 
-def save(rows: Table, folder: Path) -> None:
+def write(rows: Table, folder: Path) -> None:
     """Write the rows' negatives into a run's folder."""
     lines = [json.dumps(_line(row, rows.kind), ensure_ascii=False) + "\n" for row in rows.rows]
     atomic_write(folder / FILE, "".join(lines))
 
 
-def kept(rows: Table, folder: Path) -> Table:
+def read(rows: Table, folder: Path) -> Table:
     """Rows with the negatives that a run's folder keeps, so that a resumed run trains on the same.
 
     Raises:

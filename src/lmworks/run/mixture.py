@@ -84,7 +84,7 @@ class Part:
         return self.task.input_format(self.recipe.data, self.train.choices)
 
 
-def joined(sides: Mapping[str, Examples]) -> Examples:
+def join_examples(sides: Mapping[str, Examples]) -> Examples:
     """The examples of several tasks by their names, one task after another, with their labels under these names; and
     what was counted of them."""
     reports = [examples.report for examples in sides.values()]
@@ -210,7 +210,7 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     notes = [
         f"{name} ({tasks[name].name}): {data_note(*both, read[name].is_divided_inside)}" for name, both in sides.items()
     ]
-    train, held_out = (joined({name: both[side] for name, both in sides.items()}) for side in (0, 1))
+    train, held_out = (join_examples({name: both[side] for name, both in sides.items()}) for side in (0, 1))
     notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out)
     parts = []
     for name, own in recipes.items():
@@ -230,7 +230,8 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         _temperature(recipe),
     )
     notes.append(_steps_note(mixture, recipe))
-    together, evaluated = joined({part.name: part.train for part in parts}), joined({p.name: p.held_out for p in parts})
+    together = join_examples({part.name: part.train for part in parts})
+    evaluated = join_examples({part.name: part.held_out for part in parts})
     task = MixtureTask(parts, mixture, model)
     evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
     return Content(model, task, together, evaluated, evaluation, has_new_head, False, notes, mixture)

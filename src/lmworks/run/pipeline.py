@@ -84,7 +84,7 @@ def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
     for file, given in files_of_given_rows(rows).items():
         python_rows.save(given, folder / file)
     if setup.mined_rows is not None:
-        mined_negatives.save(setup.mined_rows, folder)
+        mined_negatives.write(setup.mined_rows, folder)
     run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)

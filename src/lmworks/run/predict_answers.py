@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmworks.evaluate.question_answering import Answered, figures_of_answers
+from lmworks.evaluate.question_answering import AnsweredQuestion, figures_of_answers
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
@@ -64,7 +64,7 @@ def answer_rows(model: LanguageModel, source: Any, settings: DataSettings) -> An
     if not all("answers" in row.values for row in table.rows):
         return Answers(table, predicted, None)
     answered = [
-        Answered(row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0)
+        AnsweredQuestion(row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0)
         for row, answer in zip(table.rows, predicted, strict=True)
     ]
     figures = figures_of_answers(answered)

@@ -109,16 +109,6 @@ def notes_of(table: Table, model: str | Path, source: str, head: str | None = No
     return [*table.notes, "the model was trained on most of these rows: figures of others will be lower"]
 
 
-def check_out(out: str | None) -> None:
-    """Refuse a file whose name says no format, before anything is predicted.
-
-    Raises:
-        InputError: it does not.
-    """
-    if out is not None:
-        formats.format_of(Path(out), DataSettings())
-
-
 def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():

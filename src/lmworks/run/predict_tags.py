@@ -13,7 +13,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.data.word_pieces import Words
 from lmworks.evaluate.entities import entity_figures, with_sentences
-from lmworks.evaluate.tagging import Tagged
+from lmworks.evaluate.tagging import TaggedText
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.head_requests import TOKENS
@@ -38,7 +38,7 @@ class TaggedRows:
     """
 
     table: Table
-    predicted: list[Tagged]
+    predicted: list[TaggedText]
     figures: dict[str, Any] | None
 
 

@@ -134,11 +134,11 @@ class Tag(HeadTask):
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
         """The text with the right entities in brackets, and with those that are predicted."""
-        from lmworks.evaluate.tagging import marked, tags_of
+        from lmworks.evaluate.tagging import mark_entities, tags_of
 
         sentence = _sentence(example)
         predicted = tags_of(logits, sentence.pieces, self.head).tags
-        return {"reference": marked(sentence.words, sentence.tags), "answer": marked(sentence.words, predicted)}
+        return {"reference": mark_entities(sentence.words, sentence.tags), "answer": mark_entities(sentence.words, predicted)}
 
 
 def _sentence(example: Example) -> Sentence:

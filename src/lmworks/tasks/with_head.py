@@ -118,9 +118,7 @@ class TextHeadTask(HeadTask):
         items: list[Example] = []
         for begin in range(0, len(table), ROWS_AT_ONCE):
             rows = table.rows[begin : begin + ROWS_AT_ONCE]
-            joined = [inputs.joined(row.texts) for row in rows]
-            ids = iter(self.tokenizer.encode_many([text for texts in joined for text in texts]))
-            parts = [[next(ids) for _ in texts] for texts in joined]
+            parts = inputs.encode(self.tokenizer, [row.texts for row in rows])
             built = (self._labelled(row, part, inputs, settings, report) for row, part in zip(rows, parts, strict=True))
             items += [example for example in built if example is not None]
         count(items, report)
@@ -139,7 +137,7 @@ class TextHeadTask(HeadTask):
             return None
         if example.dropped and not self.accepts_long(row, example, settings, report):
             return None
-        return replace(inputs.labelled(example, self.head, self.label_of(row)), origin=" · ".join(row.texts))
+        return replace(inputs.with_label(example, self.head, self.label_of(row)), origin=" · ".join(row.texts))
 
     @abstractmethod
     def label_of(self, row: Row) -> int | np.ndarray:
