@@ -19,9 +19,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card; of a ladder, its table."""
     if is_ladder(args.run):
         from lmworks.commands import ladder
-        from lmworks.compare.ladder import go_on
+        from lmworks.compare.ladder import resume
 
-        return ladder.finish(go_on(args.run, show.line), Path(args.run))
+        return ladder.finish(resume(args.run, show.line), Path(args.run))
     from lmworks.commands.tune import finish
     from lmworks.run.api import resume
 
