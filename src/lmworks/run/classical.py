@@ -13,17 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmworks.base import machine, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
-from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
 from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.evaluate.classification import evaluate_predictions
 from lmworks.evaluate.prediction import Prediction
-from lmworks.reports import card, page
 from lmworks.run import classical_recipe, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.result import Run, Say
@@ -139,7 +136,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     meter.start()
     recipe, train = setup.recipe, setup.train
     if not run.events("start"):
-        run.write("start", **_start_event(recipe))
+        run.write("start", **quick_runs.start_event(recipe, recipe.tfidf.classifier.replace("_", " "), TASK))
         run.write("data", **_data_event(setup))
     if len(setup.held_out) and recipe.tfidf.classifier != MAJORITY:
         majority = TextClassifier.fit(_texts(train), _labels(train), settings_of(MAJORITY))
@@ -159,40 +156,21 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if predicted:
         part = _evaluate(predicted, setup.held_out)
         run.write("evaluation", when="after", classification=part | {"heaviest_words": model.heaviest_words()})
-    energy = meter.stop()
-    run.write(
-        "finish",
-        seconds=time.monotonic() - started,
+    texts_per_second = len(predicted) / seconds if predicted and seconds else None
+    return quick_runs.finish(
+        run,
+        started,
+        meter,
+        model.parameters,
         training_seconds=trained - began,
-        peak_memory=process_memory.peak_memory(),
-        texts_per_second=len(predicted) / seconds if predicted and seconds else None,
-        energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
-        artefact={"path": str(run.final), "bytes": folder_size(run.final)},
-        parameters={"total": model.parameters, "trainable": model.parameters},
+        texts_per_second=texts_per_second,
         notes=model.notes,
-        stopped="finished",
     )
-    run.sync()
-    page.write(run.path, card.build(run.path))
-    return Run(run.path, "finished")
 
 
 def _evaluate(predicted: list[Prediction], table: Table) -> dict[str, Any]:
     places = [row.place for row in table.rows]
     return evaluate_predictions(predicted, _labels(table), table.labels, _texts(table), places)
-
-
-def _start_event(recipe: ClassicalRecipe) -> dict[str, Any]:
-    return {
-        "model": recipe.model,
-        "new": True,
-        "data": recipe.data.source,
-        "working_directory": str(Path.cwd()),
-        "method": recipe.tfidf.classifier.replace("_", " "),
-        "task": TASK,
-        "machine": machine.describe(),
-        "precision": "float64",
-    }
 
 
 def _data_event(setup: Setup) -> dict[str, Any]:
