@@ -59,17 +59,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[..., Any], ...]:
-    """What reads the rows' settings, predicts the rows, prints them and writes them, by the model's head.
+    """Four functions, by the model's head: they read the settings of the rows, predict, print, and write.
 
     Raises:
         InputError: the model has no head, and is no classifier.
     """
+    from lmworks.model.head_requests import SPANS, TOKENS
     from lmworks.run import predict_answers, predict_file, predict_tags
 
-    if predict_answers.finds_answers(model):
+    if predict_file.has_head(model, SPANS):
         shown = (show_answers, predict_answers.write_answers)
         return predict_answers.answers_settings, predict_answers.answer_rows, *shown
-    if predict_tags.tags_words(model):
+    if predict_file.has_head(model, TOKENS):
         return predict_file.settings_for, predict_tags.tag_rows, show_tags, predict_tags.write_tags
     if not hasattr(model, "predict"):
         raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")

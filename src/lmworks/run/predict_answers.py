@@ -10,8 +10,6 @@ from typing import Any
 from lmworks.evaluate.question_answering import AnsweredQuestion, figures_of_answers
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.model import LanguageModel
-from lmworks.model.config import ModelConfig
-from lmworks.model.head_requests import SPANS
 from lmworks.run.predict_file import PREDICTION, PROBABILITY, originals_of, settings_for
 from lmworks.text import corpus
 from lmworks.text.row_files import write_rows
@@ -34,12 +32,6 @@ class Answers:
     table: Table
     predicted: list[SpanAnswer]
     figures: dict[str, Any] | None
-
-
-def finds_answers(model: object) -> bool:
-    """Whether a model, of whatever kind, has a head for spans."""
-    config = getattr(model, "config", None)
-    return isinstance(config, ModelConfig) and config.head(SPANS) is not None
 
 
 def answers_settings(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:

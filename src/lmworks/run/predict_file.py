@@ -18,6 +18,7 @@ from lmworks.base.settings import build, merge
 from lmworks.evaluate.classification import evaluate_predictions, evaluate_multi_label
 from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
 from lmworks.evaluate.regression import regression_figures
+from lmworks.model.config import ModelConfig
 from lmworks.text import corpus, formats
 from lmworks.text.row_files import write_rows
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
@@ -46,6 +47,12 @@ class Predictions:
     right: list[str]
     classification: dict[str, Any] | None = None
     regression: dict[str, Any] | None = None
+
+
+def has_head(model: object, name: str) -> bool:
+    """Whether a model, of whatever kind, has a head of this name (model/head_requests)."""
+    config = getattr(model, "config", None)
+    return isinstance(config, ModelConfig) and config.head(name) is not None
 
 
 def settings_for(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:

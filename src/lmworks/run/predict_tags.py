@@ -15,8 +15,6 @@ from lmworks.data.word_pieces import Words
 from lmworks.evaluate.entities import entity_figures, with_sentences
 from lmworks.evaluate.tagging import TaggedText
 from lmworks.language_model.model import LanguageModel
-from lmworks.model.config import ModelConfig
-from lmworks.model.head_requests import TOKENS
 from lmworks.run.predict_file import PREDICTION, originals_of
 from lmworks.text import corpus
 from lmworks.text.row_files import write_rows
@@ -40,12 +38,6 @@ class TaggedRows:
     table: Table
     predicted: list[TaggedText]
     figures: dict[str, Any] | None
-
-
-def tags_words(model: object) -> bool:
-    """Whether a model, of whatever kind, has a head for tokens."""
-    config = getattr(model, "config", None)
-    return isinstance(config, ModelConfig) and config.head(TOKENS) is not None
 
 
 def tag_rows(model: LanguageModel, source: Any, settings: DataSettings) -> TaggedRows:
