@@ -162,7 +162,7 @@ def test_texts_are_cut_counted_or_refused() -> None:
     assert len(task.examples(table, DataSettings(on_long="skip"), 12)) == 1
     with pytest.raises(InputError, match="more than fit"):
         task.examples(table, DataSettings(on_long="stop"), 12)
-    with pytest.raises(InputError, match="'maybe' is none of the model's labels"):
+    with pytest.raises(InputError, match="'maybe' is not one of the model's labels"):
         task.examples(corpus.read([{"text": "a", "label": "maybe"}] * 2, DataSettings()), DataSettings(), 12)
 
 

@@ -122,7 +122,7 @@ def test_long_sentences_are_cut_counted_or_refused() -> None:
     with pytest.raises(InputError, match="more than fit"):
         task.examples(table, DataSettings(on_long="stop"), 12)
     other = corpus.read([{"tokens": ["a"], "tags": ["B-else"]}])
-    with pytest.raises(InputError, match="'B-else' is none of the model's labels"):
+    with pytest.raises(InputError, match="'B-else' is not one of the model's labels"):
         task.examples(other, DataSettings(), 12)
 
 

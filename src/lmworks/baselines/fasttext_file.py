@@ -116,7 +116,7 @@ def read_fasttext(path: str | Path, limit: int | None = None, errors: str = "str
 
     Args:
         path: the file.
-        limit: only the first so many words, which are the most frequent.
+        limit: read only this many words, the first ones, which are the most frequent.
         errors: what becomes of words that are not UTF-8, as in ``bytes.decode``: "strict" refuses the file.
 
     Raises:

@@ -90,7 +90,7 @@ class NgramModel:
             discount: of plain Kneser-Ney.
 
         Raises:
-            InputError: settings out of bounds, no token, or ids that are none of the vocabulary.
+            InputError: settings out of bounds, no token, or ids outside the vocabulary.
         """
         kneser_ney.check_settings(order, vocab_size, smoothing, discount, MOST_ORDER)
         for name, token in (("begin_id", begin_id), ("end_id", end_id)):
@@ -142,7 +142,7 @@ class NgramModel:
             minus infinity for a token that plain Kneser-Ney never saw.
 
         Raises:
-            InputError: an id is none of the vocabulary.
+            InputError: an id is outside the vocabulary.
         """
         ids = _check_ids(ids, self.vocab_size, "ids")
         opening = self._opening
@@ -156,7 +156,7 @@ class NgramModel:
             context: all tokens of the document before it, without ``begin_id``; only the last n - 1 matter.
 
         Raises:
-            InputError: an id is none of the vocabulary.
+            InputError: an id is outside the vocabulary.
         """
         size = max(self.order - 1, 0)
         ids = _check_ids(context[-size:] if size else (), self.vocab_size, "context")
@@ -172,7 +172,7 @@ class NgramModel:
         return probabilities
 
     def sample(self, rng: np.random.Generator, max_tokens: int, context: Ids = ()) -> list[int]:
-        """Draw a continuation of a context, until ``end_id`` (which is not given back) or ``max_tokens``."""
+        """Draw a continuation of a context, up to ``end_id`` (which is not returned) or to ``max_tokens`` tokens."""
         ids = [int(token) for token in context]
         start = len(ids)
         while len(ids) - start < max_tokens:
@@ -226,8 +226,6 @@ class NgramModel:
             [tuple(taken) for taken in config["discounts"]],
         )
 
-    # Inside
-
     @property
     def _opening(self) -> np.ndarray:
         return np.array([] if self.begin_id is None else [self.begin_id], dtype=np.int64)
@@ -266,7 +264,7 @@ def _check_ids(ids: Ids, vocab_size: int, place: str) -> np.ndarray:
     """Token ids as (T,) int64.
 
     Raises:
-        InputError: they are no whole numbers in one dimension, or one is none of the vocabulary.
+        InputError: they are not whole numbers in one dimension, or one is outside the vocabulary.
     """
     array = np.asarray(ids)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):

@@ -99,7 +99,7 @@ def evaluate_analogies(vectors: WordVectors, path: str | Path, most_frequent: in
         vectors: of the words.
         path: lines ``: CATEGORY``, each followed by lines of four words: the first is to the second as the third is to
             the fourth.
-        most_frequent: only the first so many words of the vectors take part.
+        most_frequent: how many words of the vectors, the first ones, take part.
 
     Raises:
         InputError: the file cannot be read; names the line.
@@ -193,7 +193,7 @@ def evaluate_similarities(vectors: WordVectors, path: str | Path, most_frequent:
     Args:
         vectors: of the words.
         path: lines of two words and a number with tabs between them; lines that begin with # are left out.
-        most_frequent: only the first so many words of the vectors take part.
+        most_frequent: how many words of the vectors, the first ones, take part.
 
     Raises:
         InputError: the file cannot be read; names the line.

@@ -58,7 +58,7 @@ def read_vectors(path: str | Path, limit: int | None = None, errors: str = "stri
 
     Args:
         path: the file.
-        limit: only the first so many words, which are the most frequent in files of word2vec, GloVe and fastText.
+        limit: read only this many words, the first ones: the most frequent in files of word2vec, GloVe and fastText.
         errors: what becomes of words that are not UTF-8, as in ``bytes.decode``: "strict" refuses the file.
 
     Raises:

@@ -65,7 +65,7 @@ class WordVectors:
 
         Args:
             path: the file; its format is recognised by its content.
-            limit: only the first so many words, which are the most frequent.
+            limit: read only this many words, the first ones, which are the most frequent.
             errors: what becomes of words that are not UTF-8: "strict" refuses the file, "replace" goes on.
 
         Raises:

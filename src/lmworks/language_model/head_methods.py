@@ -91,7 +91,7 @@ class HeadMethods(ABC):
                 characters then count in the text that they make with spaces between them.
 
         Raises:
-            InputError: it has no such head, or a text is none.
+            InputError: it has no such head, or an input is neither a text nor a list of tokens.
         """
         return [tagged.entities for tagged in self.tag_words(texts)]
 

@@ -55,7 +55,7 @@ def tag_words(
         source: of the model, for errors.
 
     Raises:
-        InputError: the model has no such head, or a text is none.
+        InputError: the model has no such head, or an input is neither a text nor a list of tokens.
     """
     config = network.config
     head = config.head(TOKENS)

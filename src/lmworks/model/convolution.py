@@ -44,7 +44,7 @@ class ConvolutionLayer(nn.Module):
 
 
 def _shifted(x: torch.Tensor, by: int) -> torch.Tensor:
-    """(S, E) rows moved down by so many places, upwards where it is negative; zeros come in."""
+    """(S, E) rows moved down by ``by`` rows (up where it is negative), with zeros in the rows that become free."""
     return functional.pad(x, (0, 0, by, -by))
 
 

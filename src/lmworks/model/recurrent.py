@@ -80,7 +80,7 @@ def run(
         x: (B, T, E).
         segments: (B, T) document numbers, 0 is padding; None: each row is one document.
         states: of the rows, one a layer, which this call continues and replaces; each row is one document then.
-        recompute: activation checkpointing: so many of the lowest layers save only their input.
+        recompute: activation checkpointing: how many of the lowest layers save only their input.
 
     Raises:
         ValueError: a row with a state holds several documents.

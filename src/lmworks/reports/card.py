@@ -15,8 +15,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, classification, entities, questions, summary
-from lmworks.reports import several as several_tasks
+from lmworks.reports import advice, classification, entities, questions, several_tasks, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1

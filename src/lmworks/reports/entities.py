@@ -14,7 +14,7 @@ MOST_TYPES = 40
 
 
 def of_evaluation(event: Event) -> dict[str, Any] | None:
-    """The part of a card; None where the evaluation is none of a tagger."""
+    """The part of a card; None where the evaluation is not that of a model that tags words."""
     figures = event.get("entities")
     if not figures:
         return None

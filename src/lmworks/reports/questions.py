@@ -15,7 +15,7 @@ Event = dict[str, Any]
 
 
 def of_evaluation(event: Event) -> dict[str, Any] | None:
-    """The part of a card; None where the evaluation is none of answers."""
+    """The part of a card; None where the evaluation is not that of a model that answers questions."""
     part = event.get("questions")
     if not part:
         return None

@@ -27,7 +27,7 @@ from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
-from lmworks.reports.several import ALONE
+from lmworks.reports.several_tasks import ALONE
 from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.mixture import MixtureTask

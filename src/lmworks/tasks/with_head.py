@@ -61,7 +61,7 @@ class HeadTask(Task):
         try:
             return self.head.labels.index(label)
         except ValueError:
-            fault = f"{label!r} is none of the model's labels ({list_names(self.head.labels)})"
+            fault = f"{label!r} is not one of the model's labels ({list_names(self.head.labels)})"
             raise InputError(fault, place, "correct the row, or begin with a model without this head") from None
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:

@@ -60,7 +60,9 @@ class TimeLimit:
         device: torch.device,
         total: int,
     ) -> int:
-        """The steps of a run: so many as fit, and at least one. Without a limit all; of a resumed run those of before.
+        """The steps of a run: as many as fit into the limit, at least one; all of them without a limit.
+
+        A resumed run keeps the number that its first session found.
 
         Args:
             run: its journal gets the timing.
