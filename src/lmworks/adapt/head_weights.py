@@ -17,8 +17,8 @@ from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.transformer import Transformer
 
 TASK_TYPES = {SEQUENCE: "SEQ_CLS", TOKENS: "TOKEN_CLS", SPANS: "QUESTION_ANS"}
-PREFIX = "base_model.model."  # of every tensor's name
-SAVED = ".modules_to_save."  # in names of tensors that some versions of PEFT write
+PREFIX = "base_model.model."  # of the name of every tensor in an adapter's file
+MODULES_TO_SAVE = ".modules_to_save."  # in names of tensors that some versions of PEFT write
 
 
 class SavedHead(NamedTuple):
@@ -85,7 +85,7 @@ def load_head(
         return set()
     kinds = {task_type: name for name, task_type in TASK_TYPES.items()}
     name = kinds.get(str(adapter_config.get("task_type")))
-    stored = {key.replace(SAVED, ".").removeprefix(PREFIX): key for key in tensors}
+    stored = {key.replace(MODULES_TO_SAVE, ".").removeprefix(PREFIX): key for key in tensors}
     layout = family.heads.get(name) if name else None
     if name is None or layout is None or f"{layout.linear}.weight" not in stored:
         listed = ", ".join(map(str, adapter_config["modules_to_save"]))

@@ -20,7 +20,7 @@ from lmworks.text.rows import DataSettings, Row, Table
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
-FEWEST_EXAMPLES = 5  # of a label; of fewer, hardly any row is held out
+FEWEST_EXAMPLES = 5  # of a label; of a label with fewer, hardly any row is held out
 
 
 class Classify(TextHeadTask):
@@ -41,7 +41,7 @@ class Classify(TextHeadTask):
         return HeadRequest(SEQUENCE, len(table.labels), problem, tuple(table.labels))
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example."""
+        """One example for each row; errors as :meth:`text_examples`."""
         examples = self.text_examples(table, settings, context)
         examples.report.notes += _rare_labels(table)
         return examples
@@ -62,7 +62,7 @@ class Classify(TextHeadTask):
         return self._figures(probabilities(np.concatenate(logits), self.head), examples)
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the shares of the labels in training give: the same answer for every text."""
+        """Figures of the same answer for every text: the shares of the labels in training."""
         shares = self._labels(training).mean(axis=0)
         name = "labels of most texts" if self.head.problem == "multi_label" else "commonest label"
         return {"name": name, **self._figures(np.tile(shares, (len(examples), 1)), examples)}
@@ -92,7 +92,7 @@ class Classify(TextHeadTask):
 
 
 def _rare_labels(table: Table) -> list[str]:
-    """A note about labels of few rows: with so few, none may be held out, and little is learned of them."""
+    """A note about labels of few rows: of these, none may be held out, and little is learned of them."""
     counts = Counter(label for row in table.rows for label in row.values.get("labels", [row.values.get("label")]))
     rare = [f"{label} ({counts[label]})" for label in table.labels if 0 < counts[label] < FEWEST_EXAMPLES]
     if not rare:

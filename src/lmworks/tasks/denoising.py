@@ -31,6 +31,11 @@ class Denoising(EncoderDecoderTask):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer has no mask token, or none that ends a text.
+        """
         super().__init__(settings, tokenizer, model, decoder_start)
         mask = require_id(tokenizer, "mask", "task denoising")
         self.frame = frame_with_end(tokenizer, "task denoising")

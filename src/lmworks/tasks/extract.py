@@ -60,7 +60,7 @@ class Extract(HeadTask):
     input_kind = "span"
     head_name = SPANS
     figures = (*QUESTIONS, LABEL_LOSS)
-    has_unanswerable = False  # whether rows that it made examples of have no answer
+    has_unanswerable = False  # whether some of its rows have no answer
 
     @classmethod
     def head_request(cls, table: Table) -> HeadRequest:
@@ -68,7 +68,12 @@ class Extract(HeadTask):
         return HeadRequest(SPANS, 2, "span")
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A window over a context, an example: a long context makes several."""
+        """One example for each window over a context: a long context makes several.
+
+        Raises:
+            InputError: a row has no answers, or is too long where long rows or contexts are refused (data.on_long,
+                task.stride 0).
+        """
         inputs, report = self.inputs(settings, context), start_report(table, "question and context")
         items: list[Example] = []
         inexact = 0
@@ -115,7 +120,7 @@ class Extract(HeadTask):
         return [_with_gold(window, gold, inputs) for window in built], is_exact
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """With the windows and the longest answer; where rows have no answer, "no answer" is one."""
+        """The input format with the stride of windows, the longest answer, and the threshold of "no answer"."""
         windows = {
             "stride": self.settings.stride,
             "max_answer_tokens": self.settings.max_answer_tokens,
@@ -160,7 +165,7 @@ class Extract(HeadTask):
         return answered
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the sentence gives that shares the most words with the question."""
+        """Figures of the sentence of each context that shares the most words with the question."""
         answered = []
         for labelled_window in _by_question(examples):
             question = labelled_window.window.question

@@ -41,6 +41,11 @@ class Masked(Task):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer lacks a token, or settings exclude one another.
+        """
         if settings.next_sentence and settings.windows == "random":
             hint = "leave out one of the two: pairs of sentences are sampled anew each time anyway"
             raise InputError("windows random does not go with next_sentence", "task.windows", hint)

@@ -38,6 +38,11 @@ class SequenceToSequence(EncoderDecoderTask):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer has no token that begins or ends a target.
+        """
         super().__init__(settings, tokenizer, model, decoder_start)
         self.frame = frame_with_end(tokenizer, "task seq2seq")
         self.start_id = self.start
