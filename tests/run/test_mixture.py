@@ -77,8 +77,10 @@ def test_the_card_has_the_figures_of_each_task(run: Any) -> None:
     for part in parts.values():
         accuracy = part["measures"][0]
         assert accuracy["key"] == "accuracy"
-        assert accuracy["before"]["value"] is not None
-        assert part["classification"] is not None
+        confusion = part["classification"]["confusion"]
+        right = [confusion[number][number] for number in range(len(confusion))]
+        assert accuracy["after"]["value"] == pytest.approx(sum(right) / sum(map(sum, confusion)))
+        assert accuracy["before"]["value"] == pytest.approx(max(map(sum, confusion)) / sum(map(sum, confusion)))
     assert parts["animal"]["measures"][0]["rows"] == 8
     assert "colour: accuracy" in run.card["summary"]
     assert "animal: accuracy" in run.card["summary"]
