@@ -41,7 +41,7 @@ def head_parameters(network: Transformer) -> dict[str, nn.Parameter]:
     if network.config.language_head:
         return {}
     parts = ["heads."] + ["pooler."] * any(head.kind == "pooled" for head in network.config.heads)
-    return {name: own for name, own in network.named_parameters() if name.startswith(tuple(parts))}
+    return {name: parameter for name, parameter in network.named_parameters() if name.startswith(tuple(parts))}
 
 
 def saved_head(network: Transformer, family: Family) -> SavedHead | None:
@@ -92,8 +92,8 @@ def load_head(
         fault = f"modules_to_save ({listed}) changes the result and is not computed here"
         raise InputError(fault, place, "merge it into its base with peft, and load that")
     if head is not None:
-        own = HeadConfig.model_validate(head)
-        request = HeadRequest(own.name, own.size, own.problem, own.labels)
+        config = HeadConfig.model_validate(head)
+        request = HeadRequest(config.name, config.size, config.problem, config.labels)
     else:
         size = len(tensors[stored[f"{layout.linear}.weight"]])
         problem: ProblemType = "span" if name == SPANS else "single_label"

@@ -55,7 +55,7 @@ class NgramModel:
         begin_id: stands before every document, as context alone; None: nothing does.
         end_id: ends a document; None: nothing does.
         smoothing, discount: how the probabilities were estimated.
-        discounts: what was taken from counts of 1, 2, and 3 or more, of each length from 1 on.
+        discounts: what was subtracted from counts of 1, 2, and 3 or more, of each length from 1 on.
     """
 
     order: int
@@ -104,11 +104,11 @@ class NgramModel:
         if order == 0:
             uniform = np.full(vocab_size, 1 / vocab_size)
             return cls(0, uniform, [], begin_id, end_id, smoothing, discount)
-        tokens, counted = kneser_ney.count(whole, order, vocab_size, begin_id, smoothing)
-        unigrams, taken = kneser_ney.estimate_tokens(tokens, smoothing, discount, order == 1)
-        model = cls(order, unigrams, [], begin_id, end_id, smoothing, discount, [taken])
+        tokens, longer = kneser_ney.count(whole, order, vocab_size, begin_id, smoothing)
+        unigrams, discounts = kneser_ney.estimate_tokens(tokens, smoothing, discount, order == 1)
+        model = cls(order, unigrams, [], begin_id, end_id, smoothing, discount, [discounts])
         shorter = unigrams
-        for counts in counted:
+        for counts in longer:
             estimate = kneser_ney.estimate(counts, shorter, len(shorter), vocab_size, smoothing, discount)
             model.levels.append(Level(counts.keys, estimate.probabilities, estimate.backoffs))
             model.discounts.append(estimate.discounts)
@@ -223,7 +223,7 @@ class NgramModel:
             config.get("eos_token_id"),
             config["smoothing"],
             config["discount"],
-            [tuple(taken) for taken in config["discounts"]],
+            [tuple(discounts) for discounts in config["discounts"]],
         )
 
     @property

@@ -93,7 +93,7 @@ class ClassifierComparison:
             averaged.save(folder)
             return self._judged(step, averaged.predict(self.texts))
         predicted = load(folder).predict(self.texts)
-        return self._judged(replace(step, parameters=size_of(folder)), [one.label for one in predicted])
+        return self._judged(replace(step, parameters=size_of(folder)), [prediction.label for prediction in predicted])
 
     def _training(self) -> tuple[list[str], list[str]]:
         rows = self.train.rows
@@ -102,7 +102,7 @@ class ClassifierComparison:
     def _judged(self, step: Step, predicted: Sequence[str]) -> Step:
         """The step with the figures of predictions for the first held-out rows, as many as there are predictions."""
         right = self.labels[: len(predicted)]
-        correct = [float(one == other) for one, other in zip(predicted, right, strict=True)]
+        correct = [float(label == expected) for label, expected in zip(predicted, right, strict=True)]
         value, low, high = bootstrap_interval(correct)
         return replace(step, value=value, interval=[low, high], macro_f1=macro_f1(predicted, right), rows=correct)
 
@@ -124,8 +124,8 @@ class ClassifierComparison:
         while len(predicted) < len(prompts):
             part = prompts[len(predicted) : len(predicted) + AT_ONCE]
             predicted += [reply.text for reply in choose_labels(model.network, part)]
-            taken = time.monotonic() - began
-            if taken * (1 + AT_ONCE / len(predicted)) > seconds:
+            elapsed = time.monotonic() - began
+            if elapsed * (1 + AT_ONCE / len(predicted)) > seconds:
                 break
         size = sum(weight.numel() for weight in model.network.parameters())
         step = self._judged(replace(step, parameters=size), predicted)

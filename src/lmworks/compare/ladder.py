@@ -235,8 +235,8 @@ def _training_seconds(folder: Path) -> float | None:
     if not (folder / JOURNAL).is_file():
         return None
     run = RunFolder(folder)
-    taken = [float(event["seconds"]) for event in run.events("step")]
-    return sum(taken) if taken else next((event.get("training_seconds") for event in run.events("finish")), None)
+    seconds = [float(event["seconds"]) for event in run.events("step")]
+    return sum(seconds) if seconds else next((event.get("training_seconds") for event in run.events("finish")), None)
 
 
 def _seconds_alive(run: RunFolder) -> float:

@@ -90,11 +90,11 @@ def _bar(step: Step, place: int, most: float, measure: str, layout: _Layout) -> 
     middle = layout.row * place + (layout.row / 2 if left else layout.row - BAR / 2 - 6)
     end = left + scale * max(value, high)
     name = f'x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end"' if left else f'x="0" y="{middle - BAR:.1f}"'
-    said = text(f"{step.title} · {measure} {number(value)} ({interval(low, high)})")
+    tooltip = text(f"{step.title} · {measure} {number(value)} ({interval(low, high)})")
     return (
         f'<text class="name" {name}>{text(step.title)}</text>'
         f'<rect class="bar spot" x="{left}" y="{middle - BAR / 2:.1f}" width="{max(0.5, scale * value):.1f}" '
-        f'height="{BAR}" data-say="{said}"><title>{said}</title></rect>'
+        f'height="{BAR}" data-say="{tooltip}"><title>{tooltip}</title></rect>'
         f'<line class="ends" x1="{left + scale * low:.1f}" x2="{left + scale * high:.1f}" y1="{middle:.1f}" '
         f'y2="{middle:.1f}"/>'
         f'<text class="figure" x="{end + 8:.1f}" y="{middle + 4:.1f}">{text(number(value))}</text>'

@@ -161,12 +161,12 @@ def scored_texts(texts: Sequence[str]) -> tuple[list[str], str]:
 def pieces(text: str) -> list[str]:
     """A text in pieces of about PIECE_BYTES, or as many as an interval needs, that end where a line (or word) does."""
     most = min(PIECE_BYTES, max(1, math.ceil(len(text.encode()) / (2 * FEWEST_ROWS))))
-    found = [""]
-    for part in _LINES.split(text) if text.count("\n") > 2 * FEWEST_ROWS else re.split(r"(?<=\s)", text):
-        if found[-1] and len((found[-1] + part).encode()) > most:
-            found.append("")
-        found[-1] += part
-    return [piece for piece in found if piece.strip()]
+    parts = [""]
+    for line in _LINES.split(text) if text.count("\n") > 2 * FEWEST_ROWS else re.split(r"(?<=\s)", text):
+        if parts[-1] and len((parts[-1] + line).encode()) > most:
+            parts.append("")
+        parts[-1] += line
+    return [piece for piece in parts if piece.strip()]
 
 
 def first_words(text: str) -> str:

@@ -61,8 +61,8 @@ def project(matrix: np.ndarray, method: str = "pca", seed: int = 0) -> tuple[np.
     except ImportError as error:
         raise InputError("UMAP is not installed", "--method umap", "pip install 'lmworks[umap]'") from error
     neighbours = min(15, len(matrix) - 1)
-    found = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(matrix)
-    return np.asarray(found), f"UMAP with {neighbours} neighbours, cosine; distances between groups mean little"
+    coordinates = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(matrix)
+    return np.asarray(coordinates), f"UMAP with {neighbours} neighbours, cosine; distances between groups mean little"
 
 
 def render_map(points: MapPoints, title: str, about: str, seed: int = 0) -> str:
@@ -96,11 +96,11 @@ def _figure(points: MapPoints, sample: np.ndarray) -> str:
     circles = []
     for row in sample.tolist():
         group = points.groups[row]
-        said = text(f"{group} · {points.places[row]}\n{shorten(points.texts[row], SHOWN)}")
+        tooltip = text(f"{group} · {points.places[row]}\n{shorten(points.texts[row], SHOWN)}")
         x, y = places[row]
         circles.append(
             f'<circle class="{_class(order[group])}" data-group="{order[group]}" cx="{x:.1f}" cy="{y:.1f}" r="5" '
-            f'data-say="{said}"/>'
+            f'data-say="{tooltip}"/>'
         )
     legend = "".join(
         f'<li><button type="button" data-group="{place}"><span class="dot {_class(place)}"></span>{text(group)} '

@@ -115,16 +115,16 @@ def read_head(name: str, layout: HeadLayout, hf_config: Mapping[str, Any], place
     size = len(labels) or hf_config.get("num_labels") or DEFAULT_LABELS
     if not isinstance(size, int) or size < 1:
         raise InputError(f"num_labels is {size!r}", place, "repair it, or write id2label")
-    written = hf_config.get("problem_type")
-    if written is not None and written not in PROBLEMS:
-        raise InputError(f"problem_type is {written!r}", place, f"one of: {', '.join(PROBLEMS)}")
+    problem_type = hf_config.get("problem_type")
+    if problem_type is not None and problem_type not in PROBLEMS:
+        raise InputError(f"problem_type is {problem_type!r}", place, f"one of: {', '.join(PROBLEMS)}")
     problem: ProblemType = "regression" if size == 1 else "single_label"
-    if written is not None and name == SEQUENCE:
-        problem = PROBLEMS[written]
+    if problem_type is not None and name == SEQUENCE:
+        problem = PROBLEMS[problem_type]
     if name == SPANS:
         size, problem, labels = 2, "span", []
-    given = (hf_config.get(key) for key in layout.dropout)
-    dropout = next((value for value in given if value is not None), None)
+    rates = (hf_config.get(key) for key in layout.dropout)
+    dropout = next((rate for rate in rates if rate is not None), None)
     if dropout is not None and not isinstance(dropout, int | float):
         raise InputError(f"{layout.dropout[0]} is {dropout!r}, no rate", place, "give a number from 0 to below 1")
     if labels == default_labels(len(labels)):

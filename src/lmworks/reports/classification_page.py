@@ -58,14 +58,14 @@ def _matrix(part: Part) -> str:
         for predicted, count in enumerate(row):
             share = count / sum(row) if sum(row) else 0.0
             x, y = MARGIN + CELL * predicted, 44 + CELL * right
-            said = text(
+            tooltip = text(
                 f"{shorten(labels[right])} predicted as {shorten(labels[predicted])}: "
                 f"{figures.count_of(count, 'row')}, {figures.percent(share)} of {shorten(labels[right])}"
             )
             kind = "right" if right == predicted else "wrong"
             drawn.append(
                 f'<rect class="{kind}" x="{x + 1}" y="{y + 1}" width="{CELL - 2}" height="{CELL - 2}" rx="4" '
-                f'fill-opacity="{share:.3f}" data-say="{said}"><title>{said}</title></rect>'
+                f'fill-opacity="{share:.3f}" data-say="{tooltip}"><title>{tooltip}</title></rect>'
                 f'<text class="count{" on" if share > 0.5 else ""}" x="{x + CELL / 2}" y="{y + CELL / 2 + 5}" '
                 f'text-anchor="middle">{count:,}</text>'
             )
@@ -94,11 +94,11 @@ def _reliability(part: Part) -> str:
     drawn.append(f'<line class="ideal" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
     for confidence, accuracy, count in part["calibration"]:
         x, y = place(confidence, accuracy)
-        said = f"confidence {figures.number(confidence)}, accuracy {figures.number(accuracy)}, "
-        said = text(f"{said}{figures.count_of(count, 'prediction')}")
+        tooltip = f"confidence {figures.number(confidence)}, accuracy {figures.number(accuracy)}, "
+        tooltip = text(f"{tooltip}{figures.count_of(count, 'prediction')}")
         radius = 4 + 8 * (count / most) ** 0.5
         drawn.append(
-            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{said}"><title>{said}</title>'
+            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{tooltip}"><title>{tooltip}</title>'
             "</circle>"
         )
     middle = left + SIDE / 2

@@ -16,8 +16,8 @@ def render(part: Part | None) -> str:
     """The sections; empty for a card without answers."""
     if part is None:
         return ""
-    said = about_threshold(part)
-    chosen = section("No answer", f"<p>{text(said)}</p>") if said else ""
+    sentence = about_threshold(part)
+    chosen = section("No answer", f"<p>{text(sentence)}</p>") if sentence else ""
     rows = [
         f'<tr><th scope="row">{figures.number(mistake["probability"])}</th>'
         f'<td class="text">{text(mistake["predicted"] or NO_ANSWER)}</td>'

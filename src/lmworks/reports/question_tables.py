@@ -21,8 +21,8 @@ def render(part: Part | None) -> list[RenderableType]:
     if part is None:
         return []
     lines: list[RenderableType] = []
-    if said := about_threshold(part):
-        lines += [Text(), Text(said)]
+    if sentence := about_threshold(part):
+        lines += [Text(), Text(sentence)]
     if part["mistakes"]:
         lines += [Text(), Text("Most confident mistakes", style="bold")]
     for mistake in part["mistakes"]:

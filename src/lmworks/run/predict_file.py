@@ -149,14 +149,14 @@ def predict_rows(
         return Predictions(table, model.predict(inputs), [])
     if table.kind in ("values", "pair_values"):
         values = np.array([row.values["value"] for row in table.rows])
-        rated = [each for each in model.predict(inputs) if isinstance(each, PredictedValue)]
-        if len(rated) < len(inputs):
+        predicted_values = [value for value in model.predict(inputs) if isinstance(value, PredictedValue)]
+        if len(predicted_values) < len(inputs):
             raise InputError("the model gives labels, and these rows have values", table.name, "give rows with labels")
-        figures = regression_figures(np.array([each.value for each in rated]), values)
-        return Predictions(table, rated, [f"{value:g}" for value in values], regression=figures)
+        figures = regression_figures(np.array([predicted.value for predicted in predicted_values]), values)
+        return Predictions(table, predicted_values, [f"{value:g}" for value in values], regression=figures)
     known = list(model.labels)
     right = [_labels_of(row, names or {}, known) for row in table.rows]
-    predicted = [each for each in model.predict(inputs) if isinstance(each, Prediction)]
+    predicted = [label for label in model.predict(inputs) if isinstance(label, Prediction)]
     if len(predicted) < len(inputs):
         raise InputError("the model gives values, and these rows have labels", table.name, "give rows with values")
     places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
@@ -190,7 +190,7 @@ def write(predictions: Predictions, source: Any, settings: DataSettings, out: st
     """
     originals = originals_of(source, settings)
     pairs = zip(predictions.table.rows, predictions.predicted, strict=True)
-    return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(each)} for row, each in pairs])
+    return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(predicted)} for row, predicted in pairs])
 
 
 def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
