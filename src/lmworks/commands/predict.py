@@ -121,7 +121,7 @@ def show_labels(predictions: Predictions, count: int) -> None:
     print(f"accuracy {figures.number(part['accuracy'])} (95 % interval {ends})")
     for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error"):
         print(f"{name.replace('_', ' ')} {figures.number(part[name])}")
-    shown = classification.of_evaluation({"classification": {**part, "calibration": []}})
+    shown = classification.card_part({"classification": {**part, "calibration": []}})
     to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
     for line in classification_tables.render(shown):
         to.print(line)

@@ -37,5 +37,5 @@ def show_tags(tagged: TaggedRows, count: int) -> None:
         title = {"strict_f1": "F1, strict IOB2", "accuracy": "words with the right tag, share"}.get(name, name)
         print(f"{title} {figures.number(part[name])}")
     to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
-    for line in entity_tables.render(entities.of_evaluation({"entities": part})):
+    for line in entity_tables.render(entities.card_part({"entities": part})):
         to.print(line)

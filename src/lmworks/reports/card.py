@@ -41,8 +41,8 @@ def build(run: str | Path) -> dict[str, Any]:
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
-    several = several_tasks.of_run(folder, start, first, last)
-    listed = [] if several else measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
+    tasks = several_tasks.task_parts(folder, start, first, last)
+    listed = [] if tasks else measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
     notes = [*_precision_notes(events), *_cache_notes(first)]
     notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
@@ -55,11 +55,11 @@ def build(run: str | Path) -> dict[str, Any]:
         "parameters": start.get("parameters") or finish.get("parameters") or {},
         "compared": _compared(first, last),
         "measures": listed,
-        "tasks": several,
+        "tasks": tasks,
         "how": HOW,
-        "classification": classification.of_evaluation(last or first),
-        "entities": entities.of_evaluation(last or first),
-        "questions": questions.of_evaluation(last or first),
+        "classification": classification.card_part(last or first),
+        "entities": entities.card_part(last or first),
+        "questions": questions.card_part(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,

@@ -165,12 +165,12 @@ def _costs(card: Card) -> str:
             f"<td>{formatter(line['happened'])}</td><td>{ratio}</td></tr>"
         )
     costs = table(["", "planned", "happened", ""], rows, "costs") if rows else ""
-    return f"<section><h2>What it cost</h2>{costs}{_list(facts.of_cost(card))}</section>"
+    return f"<section><h2>What it cost</h2>{costs}{_list(facts.cost_lines(card))}</section>"
 
 
 def _facts(card: Card) -> str:
     notes = _bullets(card["run"]["notes"])
-    return f'<section class="run"><h2>The run</h2>{_list(facts.of_run(card))}{notes}</section>\n'
+    return f'<section class="run"><h2>The run</h2>{_list(facts.run_lines(card))}{notes}</section>\n'
 
 
 def _list(lines: list[tuple[str, str]]) -> str:

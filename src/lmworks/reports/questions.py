@@ -14,7 +14,7 @@ from lmworks.evaluate.question_answering import NO_ANSWER
 Event = dict[str, Any]
 
 
-def of_evaluation(event: Event) -> dict[str, Any] | None:
+def card_part(event: Event) -> dict[str, Any] | None:
     """The part of a card; None where the evaluation is not that of a model that answers questions."""
     part = event.get("questions")
     if not part:

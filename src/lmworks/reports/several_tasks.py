@@ -18,7 +18,7 @@ ALONE = "alone"
 """The folder in a run's folder with a run of each task alone."""
 
 
-def of_run(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
+def task_parts(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
     """A part for each task; none of a run of one task.
 
     Args:
@@ -45,9 +45,9 @@ def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dic
             "compared": {**compared, "before_name": ALONE, "after_name": "together"},
             "measures": measures(alone, after, task) if alone else [],
         },
-        "classification": classification.of_evaluation(after or before),
-        "entities": entities.of_evaluation(after or before),
-        "questions": questions.of_evaluation(after or before),
+        "classification": classification.card_part(after or before),
+        "entities": entities.card_part(after or before),
+        "questions": questions.card_part(after or before),
     }
 
 

@@ -84,16 +84,20 @@ class Part:
         return self.task.input_format(self.recipe.data, self.train.choices)
 
 
-def join_examples(sides: Mapping[str, Examples]) -> Examples:
-    """The examples of several tasks by their names, one task after another, with their labels under these names; and
-    what was counted of them."""
-    reports = [examples.report for examples in sides.values()]
+def join_examples(by_task: Mapping[str, Examples]) -> Examples:
+    """The examples of several tasks as one list, task after task, with labels under the tasks' names; and the sums of
+    their reports.
+
+    Args:
+        by_task: the examples by the task's name; each has the labels of one head.
+    """
+    reports = [examples.report for examples in by_task.values()]
     report = Report("tasks", "")
     for name in ("rows", "examples", "tokens", "loss_tokens", "truncated", "dropped_tokens", "skipped", "too_long"):
         setattr(report, name, sum(getattr(own, name) for own in reports))
     report.longest = max(own.longest for own in reports)
-    report.notes = [f"{name}: {note}" for name, own in sides.items() for note in own.report.notes]
-    return Examples([_labelled(example, name) for name, own in sides.items() for example in own.items], report)
+    report.notes = [f"{name}: {note}" for name, own in by_task.items() for note in own.report.notes]
+    return Examples([_labelled(example, name) for name, own in by_task.items() for example in own.items], report)
 
 
 def _labelled(example: Example, name: str) -> Example:
@@ -206,15 +210,16 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         name: read[name].task_class(own.task, model.tokenizer, configs[name], source.decoder_start)
         for name, own in recipes.items()
     }
-    sides = {name: make_examples(tasks[name], read[name], own) for name, own in recipes.items()}
+    examples = {name: make_examples(tasks[name], read[name], own) for name, own in recipes.items()}
     notes = [
-        f"{name} ({tasks[name].name}): {data_note(*both, read[name].is_divided_inside)}" for name, both in sides.items()
+        f"{name} ({tasks[name].name}): {data_note(*pair, read[name].is_divided_inside)}"
+        for name, pair in examples.items()
     ]
-    train, held_out = (join_examples({name: both[side] for name, both in sides.items()}) for side in (0, 1))
+    train, held_out = (join_examples({name: pair[side] for name, pair in examples.items()}) for side in (0, 1))
     notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out)
     parts = []
     for name, own in recipes.items():
-        own_train, own_held_out = sides[name]
+        own_train, own_held_out = examples[name]
         own.evaluate = _share_of_evaluation(recipe.evaluate, len(own_held_out), len(held_out))
         few = note_few_held_out(own, own_held_out, read[name].table, read[name].is_divided_inside)
         notes += [f"{name}: {note}" for note in few]
