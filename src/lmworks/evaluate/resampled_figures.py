@@ -35,7 +35,7 @@ def resampled_figures(
         probabilities: (N, C).
         calibration_gaps: (N, B) sum over a row's decisions in a bin of confidence of (1 if right, else 0) - confidence.
         decisions: of a row: 1, or C where it may have several labels.
-        is_single: whether each text has one label. Macro-F1 is then the mean over the classes that occur among the right
+        calibration_gaps: (N, B) sum of (1 if right, else 0) - confidence over a row's decisions in a bin of confidence.
             or predicted labels of the resample, as in scikit-learn; else over all classes.
 
     Returns:

@@ -98,8 +98,8 @@ def _reliability(part: Part) -> str:
         tooltip = text(f"{tooltip}{figures.count_of(count, 'prediction')}")
         radius = 4 + 8 * (count / most) ** 0.5
         drawn.append(
-            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{tooltip}"><title>{tooltip}</title>'
-            "</circle>"
+            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{tooltip}">'
+            f"<title>{tooltip}</title></circle>"
         )
     middle = left + SIDE / 2
     drawn.append(f'<text x="{middle}" y="{top + SIDE + 38}" text-anchor="middle">confidence</text></svg>')
