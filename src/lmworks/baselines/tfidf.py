@@ -17,7 +17,7 @@ from lmworks.baselines import tfidf_folder, tfidf_training
 from lmworks.baselines.tfidf_features import features
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.baselines.tfidf_training import FittedClassifier
-from lmworks.evaluate.prediction import Prediction, predictions
+from lmworks.evaluate.prediction import Prediction, single_label_predictions
 from lmworks.text.cleaning import steps_of
 
 CHUNK = 1000  # texts whose features are held at a time
@@ -101,7 +101,7 @@ class TextClassifier:
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with the probabilities of all."""
-        return predictions(self.probabilities(texts), self.labels)
+        return single_label_predictions(self.probabilities(texts), self.labels)
 
     def heaviest_words(self, count: int = HEAVIEST) -> dict[str, list[tuple[str, float]]]:
         """Label -> the n-grams that speak most for it, with their weights; only positive ones.

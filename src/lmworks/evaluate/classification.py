@@ -132,7 +132,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
     }
 
 
-def evaluate_predictions(
+def evaluate_single_label(
     predicted: Sequence[Prediction],
     right: Sequence[str],
     labels: Sequence[str],

@@ -54,8 +54,8 @@ class Classifier(Protocol):
         ...
 
 
-def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
-    """Predictions from probabilities.
+def single_label_predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+    """Predictions of a classifier that gives a text one label: the likeliest.
 
     Args:
         probabilities: (N, C).

@@ -9,7 +9,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.outputs import head_logits, probabilities
-from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, multi_label_predictions
+from lmworks.evaluate.prediction import PredictedValue, Prediction, multi_label_predictions, single_label_predictions
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
 from lmworks.model.head_requests import SEQUENCE, labels_of
@@ -47,8 +47,8 @@ def classify_texts(
     if head.problem == "regression":
         values = zip(rows[:, 0].tolist(), examples, strict=True)
         return [PredictedValue(value, example.dropped) for value, example in values]
-    named = multi_label_predictions if head.problem == "multi_label" else predictions
-    listed = named(probabilities(rows, head), labels_of(head))
+    make_predictions = multi_label_predictions if head.problem == "multi_label" else single_label_predictions
+    listed = make_predictions(probabilities(rows, head), labels_of(head))
     return [
         prediction._replace(cut_tokens=example.dropped) for prediction, example in zip(listed, examples, strict=True)
     ]

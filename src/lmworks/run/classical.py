@@ -19,7 +19,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.base.journal import RunFolder
 from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
-from lmworks.evaluate.classification import evaluate_predictions
+from lmworks.evaluate.classification import evaluate_single_label
 from lmworks.evaluate.prediction import Prediction
 from lmworks.run import classical_recipe, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
@@ -170,7 +170,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
 
 def _evaluate(predicted: list[Prediction], table: Table) -> dict[str, Any]:
     places = [row.place for row in table.rows]
-    return evaluate_predictions(predicted, _labels(table), table.labels, _texts(table), places)
+    return evaluate_single_label(predicted, _labels(table), table.labels, _texts(table), places)
 
 
 def _data_event(setup: Setup) -> dict[str, Any]:

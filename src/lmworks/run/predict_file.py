@@ -15,7 +15,7 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import build, merge
-from lmworks.evaluate.classification import evaluate_predictions, evaluate_multi_label
+from lmworks.evaluate.classification import evaluate_single_label, evaluate_multi_label
 from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
 from lmworks.evaluate.regression import regression_figures
 from lmworks.model.config import ModelConfig
@@ -164,7 +164,7 @@ def predict_rows(
         part = evaluate_multi_label(predicted, right, known, shown, places)
         return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
     single = [labels[0] for labels in right]
-    return Predictions(table, predicted, single, evaluate_predictions(predicted, single, known, shown, places))
+    return Predictions(table, predicted, single, evaluate_single_label(predicted, single, known, shown, places))
 
 
 def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list[str]:

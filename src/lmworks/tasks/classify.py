@@ -72,17 +72,17 @@ class Classify(TextHeadTask):
         labels = np.concatenate([example.labels[SEQUENCE].classes for example in examples])
         return labels > 0.5 if labels.ndim > 1 else labels[:, None] == np.arange(self.head.size)
 
-    def _figures(self, rows: np.ndarray, examples: Sequence[Example]) -> dict[str, Any]:
+    def _figures(self, probabilities: np.ndarray, examples: Sequence[Example]) -> dict[str, Any]:
         from lmworks.evaluate.classification import multi_label_figures, single_label_figures, with_texts
 
         labels = self._labels(examples)
         if self.head.problem == "multi_label":
-            figures = multi_label_figures(rows, labels, self.head.labels)
+            figures = multi_label_figures(probabilities, labels, self.head.labels)
         else:
             labels = labels.argmax(axis=1)
-            figures = single_label_figures(rows, labels, self.head.labels)
+            figures = single_label_figures(probabilities, labels, self.head.labels)
         texts, places = [str(example.origin) for example in examples], [example.place for example in examples]
-        return {"classification": with_texts(figures, rows, labels, texts, places)}
+        return {"classification": with_texts(figures, probabilities, labels, texts, places)}
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
         """The right labels and the predicted ones."""
