@@ -199,35 +199,30 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         InputError: rows, model and tasks do not fit together.
     """
     recipes = {entry.name: recipe.of_task(entry) for entry in recipe.tasks}
-    read = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
-    requests = {name: _request(name, of_task) for name, of_task in read.items()}
+    task_rows = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
+    requests = {name: _request(name, of_task) for name, of_task in task_rows.items()}
     recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
-    model = source.open(recipe.task, next(iter(read.values())).train)
+    model = source.open(recipe.task, next(iter(task_rows.values())).train)
     configs, has_new_head = give_heads(model, requests, recipe.train.seed)
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(False, has_new_head)
     tasks = {
-        name: read[name].task_class(own.task, model.tokenizer, configs[name], source.decoder_start)
+        name: task_rows[name].task_class(own.task, model.tokenizer, configs[name], source.decoder_start)
         for name, own in recipes.items()
     }
-    examples = {name: make_examples(tasks[name], read[name], own) for name, own in recipes.items()}
+    examples = {name: make_examples(tasks[name], task_rows[name], own) for name, own in recipes.items()}
     notes = [
-        f"{name} ({tasks[name].name}): {data_note(*pair, read[name].is_divided_inside)}"
+        f"{name} ({tasks[name].name}): {data_note(*pair, task_rows[name].is_divided_inside)}"
         for name, pair in examples.items()
     ]
     train, held_out = (join_examples({name: pair[side] for name, pair in examples.items()}) for side in (0, 1))
     notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out)
     parts = []
     for name, own in recipes.items():
-        own_train, own_held_out = examples[name]
-        own.evaluate = _share_of_evaluation(recipe.evaluate, len(own_held_out), len(held_out))
-        few = note_few_held_out(own, own_held_out, read[name].table, read[name].is_divided_inside)
-        notes += [f"{name}: {note}" for note in few]
-        limit_held_out(own_held_out, own.evaluate.measured)
-        view = replace(model, network=with_one_head(model.network, name, configs[name]))
-        evaluation = Evaluation.of(view, tasks[name], own_held_out, read[name].held_out, own.data, own.evaluate)
-        notes += [f"{name}: {note}" for note in evaluation.notes]
-        parts.append(Part(name, own, configs[name], tasks[name], own_train, own_held_out, evaluation))
+        own.evaluate = _share_of_evaluation(recipe.evaluate, len(examples[name][1]), len(held_out))
+        part, part_notes = _part(name, own, model, configs[name], tasks[name], task_rows[name], examples[name])
+        parts.append(part)
+        notes += [f"{name}: {note}" for note in part_notes]
     mixture = Mixture(
         tuple(part.name for part in parts),
         tuple(len(part.train) for part in parts),
@@ -240,6 +235,34 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     task = MixtureTask(parts, mixture, model)
     evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
     return Content(model, task, together, evaluated, evaluation, has_new_head, False, notes, mixture)
+
+
+def _part(
+    name: str,
+    recipe: Recipe,
+    model: LanguageModel,
+    config: ModelConfig,
+    task: Task,
+    rows: TaskRows,
+    examples: tuple[Examples, Examples],
+) -> tuple[Part, list[str]]:
+    """A task with its evaluation, and notes on that; the held-out examples are limited to those that are evaluated.
+
+    Args:
+        name: of the task and its head.
+        recipe: of the task alone.
+        model: with all heads.
+        config: of the class with this head alone.
+        task: what is learned.
+        rows: its rows.
+        examples: those to train on, and the held-out ones.
+    """
+    train, held_out = examples
+    notes = note_few_held_out(recipe, held_out, rows.table, rows.is_divided_inside)
+    limit_held_out(held_out, recipe.evaluate.measured)
+    view = replace(model, network=with_one_head(model.network, name, config))
+    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
+    return Part(name, recipe, config, task, train, held_out, evaluation), [*notes, *evaluation.notes]
 
 
 def _request(name: str, rows: TaskRows) -> HeadRequest:
