@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_model import save_questions
-from tiny_presets import save_text, sentences, small
+from tiny_presets import sentences
 from tiny_tasks import bert_like, model
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import merge
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.settings import TaskSettings
@@ -32,21 +31,6 @@ ENCODER, DECODER, BART = "tinybert", "llama-1m", "bart-base"
 
 def label_of(text: str) -> str:
     return "animal" if "cat" in text else "sky" if "moon" in text else "other"
-
-
-@pytest.fixture(scope="module", name="models")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    data = {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 2}
-    return {
-        preset: str(
-            lmworks.pretrain(
-                preset, data, out=folder / preset, **merge(small(preset), {"train": {"steps": 2, "evaluate_every": 2}})
-            ).folder
-            / "final"
-        )
-        for preset in (ENCODER, DECODER, BART)
-    }
 
 
 def tuned(model_folder: str, folder: Path, method: str) -> Any:

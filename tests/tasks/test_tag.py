@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import save_questions
-from tiny_presets import save_text, sentences, small
+from tiny_presets import sentences
 from tiny_tasks import bert_like, characters, model, roberta_like, t5_like
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import merge
 from lmworks.data.word_pieces import Words, pieces_of
 from lmworks.evaluate.entities import entity_figures
 from lmworks.families.bert import BERT
@@ -157,21 +156,6 @@ def test_figures_are_those_of_seqeval(rows: list[list[tuple[str, str]]]) -> None
 
 
 # Training, and other libraries
-
-
-@pytest.fixture(scope="module", name="models")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    data = {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 2}
-    return {
-        preset: str(
-            lmworks.pretrain(
-                preset, data, out=folder / preset, **merge(small(preset), {"train": {"steps": 2, "evaluate_every": 2}})
-            ).folder
-            / "final"
-        )
-        for preset in (*EVERY, "bart-base")
-    }
 
 
 def tuned(model_folder: str, folder: Path, method: str) -> Any:

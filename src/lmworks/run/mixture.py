@@ -230,11 +230,10 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         _temperature(recipe),
     )
     notes.append(_steps_note(mixture, recipe))
-    together = join_examples({part.name: part.train for part in parts})
     evaluated = join_examples({part.name: part.held_out for part in parts})
     task = MixtureTask(parts, mixture, model)
     evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
-    return Content(model, task, together, evaluated, evaluation, has_new_head, False, notes, mixture)
+    return Content(model, task, train, evaluated, evaluation, has_new_head, False, notes, mixture)
 
 
 def _part(
