@@ -17,7 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report
-from lmworks.data.mixture import Mixture, MixtureSampler, sampler_of
+from lmworks.data.mixture import Mixture, MixtureSampler
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
@@ -128,8 +128,7 @@ class MixtureTask(Task):
 
     def steps_by_task(self, steps: int) -> list[int]:
         """How many of the first ``steps`` steps were of each part."""
-        sampler = sampler_in(self.mixture, self.parts[0].recipe.train)
-        return sampler.steps_by_task(steps)
+        return mixture_sampler(self.mixture, self.parts[0].recipe.train).steps_by_task(steps)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Rows belong to one of the parts, which makes examples of them."""
@@ -293,7 +292,7 @@ def _share_of_evaluation(settings: EvaluateSettings, own: int, every: int) -> Ev
 def _steps_note(mixture: Mixture, recipe: Recipe) -> str:
     """How the steps are divided."""
     train = recipe.train
-    sampler = sampler_in(mixture, train)
+    sampler = mixture_sampler(mixture, train)
     by_task = zip(mixture.names, sampler.steps_by_task(len(sampler)), mixture.sizes, strict=True)
     listed = [
         f"{name} {count_of(steps, 'step')} ({figures.number(steps / train.steps_per_epoch(size))} passes over its rows)"
@@ -303,8 +302,6 @@ def _steps_note(mixture: Mixture, recipe: Recipe) -> str:
     return f"{recipe.sampling} sampling: {', '.join(listed)}{then}"
 
 
-def sampler_in(mixture: Mixture, train: TrainSettings) -> MixtureSampler:
+def mixture_sampler(mixture: Mixture, train: TrainSettings) -> MixtureSampler:
     """The steps of a run of several tasks."""
-    sampler = sampler_of(0, train.batch_size, train.seed, train.epochs, train.steps, mixture)
-    assert isinstance(sampler, MixtureSampler)
-    return sampler
+    return MixtureSampler(mixture, train.batch_size, train.seed, train.epochs, train.steps)
