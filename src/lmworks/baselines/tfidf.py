@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from lmworks.baselines import tfidf_folder, tfidf_training
 from lmworks.baselines.tfidf_features import features
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
 from lmworks.baselines.tfidf_training import FittedClassifier
-from lmworks.evaluate.prediction import Prediction, single_label_predictions
+from lmworks.evaluate.prediction import Prediction, logistic, single_label_predictions, softmax
 from lmworks.text.cleaning import steps_of
 
 CHUNK = 1000  # texts whose features are held at a time
@@ -89,8 +88,7 @@ class TextClassifier:
         counted = features(texts, self._columns, fitted.idf, self.settings, self._steps)
         scores = counted.times(fitted.weight) + fitted.bias
         if fitted.link == "softmax":
-            exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-            return exponentials / exponentials.sum(axis=1, keepdims=True)
+            return softmax(scores)
         if fitted.platt is not None:
             scores = -(fitted.platt[0] * scores + fitted.platt[1])
         shares = logistic(scores)
@@ -142,9 +140,3 @@ class TextClassifier:
 
     def __repr__(self) -> str:
         return f"TextClassifier({self.settings.classifier}, labels {self.labels!r}, {len(self.vocabulary):,} n-grams)"
-
-
-def logistic(scores: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-score)), without overflow."""
-    small: Any = np.exp(-np.abs(scores))
-    return np.where(scores >= 0, 1.0, small) / (1.0 + small)

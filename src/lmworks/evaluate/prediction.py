@@ -87,3 +87,15 @@ def probability_matrix(predicted: Sequence[Prediction], labels: Sequence[str]) -
     """(N, C) probabilities in the order of ``labels``; a label that the classifier does not know has none."""
     rows = [[prediction.probabilities.get(label, 0.0) for label in labels] for prediction in predicted]
     return np.array(rows, dtype=np.float64).reshape(len(predicted), len(labels))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """(..., C) scores -> probabilities of C classes, which add up to 1."""
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def logistic(scores: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-score)) of each score, without overflow."""
+    small = np.exp(-np.abs(scores))
+    return np.asarray(np.where(scores >= 0, 1.0, small) / (1.0 + small))
