@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmworks.data.batch import Example, Labels
-from lmworks.data.packing import pack, pad
+from lmworks.data.packing import filled_length, pack, pad
 
 
 def document(length, first=0):
@@ -170,3 +171,22 @@ def test_labels_stand_at_any_tokens_that_pass_through_the_network():
     assert pad([first, second], 0).labels["tag"].places.tolist() == [0, 2, 4, 6]
     with pytest.raises(ValueError, match="head tag stands at a token that does not pass"):
         pack([replace(document(3), labels={"tag": tags})], 20)
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(1, 16), (16, 16), (17, 32), (422, 432), (1000, 1008), (2049, 2112)])
+def test_rows_are_filled_up_to_few_lengths(tokens, expected):
+    assert filled_length(tokens) == expected
+    assert len({filled_length(count) for count in range(1025, 2049)}) == 32
+
+
+def test_what_a_row_is_filled_up_with_is_padding_without_loss():
+    documents = [document(13), document(8)]
+    (plain,), (filled,) = (pack(documents, 64, fill=fill) for fill in (False, True))
+    width = plain.ids.shape[1]
+    assert filled.ids.shape == (1, filled_length(width))
+    assert filled.tokens == plain.tokens
+    for name in ("ids", "targets", "weights", "positions", "segments"):
+        whole = getattr(filled, name)
+        assert torch.equal(whole[:, :width], getattr(plain, name))
+        assert width < whole.shape[1]
+        assert not whole[:, width:].any()

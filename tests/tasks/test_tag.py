@@ -30,7 +30,7 @@ from lmworks.text.tokenizer import Tokenizer
 
 LABELS = ["O", "B-animal", "B-thing", "I-thing"]
 TRAIN = {
-    "steps": 60, "batch_size": 8, "learning_rate": 1e-2, "precision": "float32", "threads": 1, "warmup": 0,
+    "steps": 120, "batch_size": 8, "learning_rate": 3e-3, "precision": "float32", "threads": 1, "warmup": 0,
     "evaluate_every": 30,
 }  # fmt: skip
 ENCODER, DECODER, BOTH = "bert-mini", "llama-1m", "tinyt5"

@@ -13,8 +13,21 @@ import torch
 
 from lmworks.data.batch import Batch, Example, HeadLabels, Source
 
+SHARE, LEAST = 32, 16
+"""A row that is filled up is at most a share of its power of two longer, and a multiple of so many tokens."""
 
-def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
+
+def filled_length(tokens: int) -> int:
+    """Tokens of a row that is filled up: 32 lengths between a power of two and the next.
+
+    Providers of matrix products build code for each shape that they meet, which takes half a millisecond: as long as a
+    product of a small model, whose rows hardly ever have the same length twice.
+    """
+    step = max(LEAST, (1 << (tokens.bit_length() - 1)) // SHARE)
+    return -(-tokens // step) * step
+
+
+def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False) -> list[Batch]:
     """Fill flat rows with whole documents.
 
     Longest first, each into the first row that has room (first-fit decreasing: Johnson 1973, at most 11/9 of the fewest
@@ -23,6 +36,7 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
     Args:
         examples: documents; all with a source, or none.
         row_tokens: most tokens of a row and its source together; a longer document gets a row of its own.
+        fill: fill rows up with padding (segment 0, without loss) to one of few lengths: :func:`filled_length`.
 
     Returns:
         Batches of shape (1, T) with segments 1, 2, ... and positions that begin at 0 in each document; their source of
@@ -39,7 +53,7 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Batch]:
             place = len(rows) - 1
         rows[place].append(index)
         free_tokens[place] -= size
-    return [_flat([examples[index] for index in sorted(row)]) for row in rows]
+    return [_flat([examples[index] for index in sorted(row)], fill) for row in rows]
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -52,7 +66,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     return batch
 
 
-def _flat(documents: Sequence[Example]) -> Batch:
+def _flat(documents: Sequence[Example], fill: bool) -> Batch:
     columns = [_columns(example) for example in documents]
     ids, targets, weights, types = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
     lengths = [example.width for example in documents]
@@ -62,7 +76,17 @@ def _flat(documents: Sequence[Example]) -> Batch:
         source_ids = np.concatenate([_source_of(example) for example in documents])[None]
         source = (source_ids, *_numbered([len(_source_of(example)) for example in documents]))
     begins = np.cumsum([0, *lengths[:-1]])
+    if fill:
+        ids, targets, weights, types, positions, segments = map(
+            _filled, (ids, targets, weights, types, positions, segments)
+        )
+        source = source and (_filled(source[0]), _filled(source[1]), _filled(source[2]))
     return _batch(documents, ids, targets, weights, types, positions, segments, begins, source)
+
+
+def _filled(row: np.ndarray) -> np.ndarray:
+    """(1, T) with zeros up to :func:`filled_length`."""
+    return np.pad(row, ((0, 0), (0, filled_length(row.shape[1]) - row.shape[1])))
 
 
 def _numbered(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -146,7 +146,7 @@ def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Bat
         return [pad(examples, 0)]
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
-        return pack(examples, settings.row_capacity)
+        return pack(examples, settings.row_capacity, fill=True)
     documents_per_batch = max(1, settings.row_capacity // examples[0].size)
     return [
         collate(examples[begin : begin + documents_per_batch]) for begin in range(0, len(examples), documents_per_batch)
