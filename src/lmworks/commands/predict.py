@@ -75,7 +75,7 @@ def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[...,
     if not hasattr(model, "predict"):
         raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")
     predict = partial(predict_file.predict_rows, names=predict_file.label_names(source, head))
-    return predict_file.settings_for, predict, show_labels, predict_file.write
+    return predict_file.settings_for, predict, show_labels, predict_file.write_predictions
 
 
 def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:

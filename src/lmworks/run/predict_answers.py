@@ -10,9 +10,8 @@ from typing import Any
 from lmworks.evaluate.question_answering import AnsweredQuestion, figures_of_answers
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.model import LanguageModel
-from lmworks.run.predict_file import PREDICTION, PROBABILITY, originals_of, settings_for
+from lmworks.run.predict_file import PREDICTION, PROBABILITY, settings_for, write_columns
 from lmworks.text import corpus
-from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Table
 
 START, END = "prediction_start", "prediction_end"
@@ -69,15 +68,8 @@ def write_answers(answers: Answers, source: Any, settings: DataSettings, out: st
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
-    rows = [
-        {
-            **originals.get(row.place, row.values),
-            PREDICTION: answer.text,
-            PROBABILITY: answer.probability,
-            START: answer.start,
-            END: answer.end,
-        }
-        for row, answer in zip(answers.table.rows, answers.predicted, strict=True)
+    added = [
+        {PREDICTION: answer.text, PROBABILITY: answer.probability, START: answer.start, END: answer.end}
+        for answer in answers.predicted
     ]
-    return write_rows(out, rows)
+    return write_columns(answers.table, added, source, settings, out)

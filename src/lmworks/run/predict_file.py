@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,16 +181,14 @@ def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list
     return labels
 
 
-def write(predictions: Predictions, source: Any, settings: DataSettings, out: str | Path) -> Path:
+def write_predictions(predictions: Predictions, source: Any, settings: DataSettings, out: str | Path) -> Path:
     """Write the rows with their predictions: all columns of the source; the label and the probability of each label,
     or the value.
 
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
-    pairs = zip(predictions.table.rows, predictions.predicted, strict=True)
-    return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(predicted)} for row, predicted in pairs])
+    return write_columns(predictions.table, map(_columns_of, predictions.predicted), source, settings, out)
 
 
 def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
@@ -203,7 +201,26 @@ def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
     return added | {f"{PROBABILITY}_{label}": value for label, value in predicted.probabilities.items()}
 
 
-def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
+def write_columns(
+    table: Table, added: Iterable[Mapping[str, Any]], source: Any, settings: DataSettings, out: str | Path
+) -> Path:
+    """Write rows with all columns of their source and further ones.
+
+    Args:
+        table: the rows.
+        added: by row, the further columns.
+        source, settings: of the rows.
+        out: the file.
+
+    Raises:
+        InputError: the name of the file says no format, or the place cannot be written.
+    """
+    originals = _originals(source, settings)
+    pairs = zip(table.rows, added, strict=True)
+    return write_rows(out, [{**originals.get(row.place, row.values), **columns} for row, columns in pairs])
+
+
+def _originals(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
     """Place -> values of a file's rows, all columns; empty where the source is no file."""
     if not isinstance(source, (str, Path)) or not expand_home(source).is_file():
         return {}

@@ -15,9 +15,8 @@ from lmworks.data.word_pieces import Words
 from lmworks.evaluate.entities import entity_figures, with_sentences
 from lmworks.evaluate.tagging import TaggedText
 from lmworks.language_model.model import LanguageModel
-from lmworks.run.predict_file import PREDICTION, originals_of
+from lmworks.run.predict_file import PREDICTION, write_columns
 from lmworks.text import corpus
-from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tags import split_tag
 
@@ -96,10 +95,11 @@ def write_tags(tagged: TaggedRows, source: Any, settings: DataSettings, out: str
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
-    rows = []
-    for row, found in zip(tagged.table.rows, tagged.predicted, strict=True):
-        added: dict[str, Any] = {PREDICTION: found.tags} if "tokens" in row.values else {}
-        added[ENTITIES] = [entity._asdict() for entity in found.entities]
-        rows.append({**originals.get(row.place, row.values), **added})
-    return write_rows(out, rows)
+    added = [
+        {
+            **({PREDICTION: text.tags} if "tokens" in row.values else {}),
+            ENTITIES: [entity._asdict() for entity in text.entities],
+        }
+        for row, text in zip(tagged.table.rows, tagged.predicted, strict=True)
+    ]
+    return write_columns(tagged.table, added, source, settings, out)
