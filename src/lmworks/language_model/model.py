@@ -353,7 +353,7 @@ class LanguageModel(HeadMethods):
 
     def _prompt(self, value: Input, raw: bool) -> Prompt:
         """A text as the model reads it."""
-        if self.input_format is not None and self.input_format.asks and not raw:
+        if self.input_format is not None and self.input_format.has_prompt and not raw:
             return self.input_format.prompt_of(value, self.tokenizer)
         if not isinstance(value, str):
             raise InputError("this model has no prompt built from columns", "the input", "give a text")
@@ -363,7 +363,7 @@ class LanguageModel(HeadMethods):
         """A conversation as the model reads it."""
         form = None if raw else self.input_format
         messages = with_texts(messages)
-        if form is not None and form.asks:
+        if form is not None and form.has_prompt:
             chat.validate(messages)
             templated = self.tokenizer.chat_template is not None and form.template != "off"
             if form.kind == "label" or not templated:

@@ -1,6 +1,6 @@
 """The card's parts about a run of several tasks: for each what a run of it alone has, and the two beside each other.
 
-Computes nothing anew; terminal and page draw the parts as they draw a card.
+Terminal and page draw the parts as they draw a card.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ALONE = "alone"
 
 
 def task_parts(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
-    """A part for each task; none of a run of one task.
+    """A part of the card for each task; an empty list for a run of one task.
 
     Args:
         folder: of the run.
