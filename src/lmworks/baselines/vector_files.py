@@ -1,6 +1,7 @@
 """Files of word vectors, as word2vec, GloVe and fastText publish them, read and written.
 
-- word2vec text, and fastText's ``.vec``: a line ``V E``, then a line for each word: the word, E numbers, spaces between.
+- word2vec text, and fastText's ``.vec``: a line ``V E``, then a line for each word: the word and E numbers, with spaces
+  between.
 - GloVe: the same without the first line.
 - word2vec binary: the line ``V E``, then for each word: the word, a space, E little-endian float32, a line end (which
   gensim leaves out).

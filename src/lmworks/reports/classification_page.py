@@ -53,7 +53,8 @@ def _matrix(part: Part) -> str:
     for number, label in enumerate(labels):
         middle = CELL * number + CELL / 2
         drawn.append(f'<text x="{MARGIN + middle}" y="36" text-anchor="middle">{text(shorten(label, 8))}</text>')
-        drawn.append(f'<text x="{MARGIN - 8}" y="{44 + middle + 4}" text-anchor="end">{text(shorten(label, NAME))}</text>')
+        name = text(shorten(label, NAME))
+        drawn.append(f'<text x="{MARGIN - 8}" y="{44 + middle + 4}" text-anchor="end">{name}</text>')
     for right, row in enumerate(part["confusion"]):
         for predicted, count in enumerate(row):
             share = count / sum(row) if sum(row) else 0.0
