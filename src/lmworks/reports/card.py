@@ -15,7 +15,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, classification, entities, questions, several_tasks, summary
+from lmworks.reports import advice, several_tasks, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -57,9 +57,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "measures": listed,
         "tasks": tasks,
         "how": HOW,
-        "classification": classification.card_part(last or first),
-        "entities": entities.card_part(last or first),
-        "questions": questions.card_part(last or first),
+        **several_tasks.kind_parts(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,

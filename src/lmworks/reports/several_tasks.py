@@ -29,6 +29,15 @@ def task_parts(folder: Path, start: Event, first: Event, last: Event) -> list[di
     return [_part(folder, entry, first, last) for entry in start.get("tasks") or []]
 
 
+def kind_parts(evaluation: Event) -> dict[str, Any]:
+    """The parts that only a classifier, a tagger or a model that answers questions has; None for what it is not."""
+    return {
+        "classification": classification.card_part(evaluation),
+        "entities": entities.card_part(evaluation),
+        "questions": questions.card_part(evaluation),
+    }
+
+
 def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dict[str, Any]:
     name, task = str(entry["name"]), str((entry.get("task") or {}).get("name"))
     before, after = ((event.get("tasks") or {}).get(name) or {} for event in (first, last))
@@ -45,9 +54,7 @@ def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dic
             "compared": {**compared, "before_name": ALONE, "after_name": "together"},
             "measures": measures(alone, after, task) if alone else [],
         },
-        "classification": classification.card_part(after or before),
-        "entities": entities.card_part(after or before),
-        "questions": questions.card_part(after or before),
+        **kind_parts(after or before),
     }
 
 
