@@ -325,3 +325,40 @@ def test_what_is_written_carries_its_comments_and_reads_back_equal(tmp_path):
         assert all(len(line) <= 110 for line in lines if "#" in line)
         silent = next(index for index, line in enumerate(lines) if line.startswith("  silent"))
         assert "#" not in lines[silent - 1] or settings is odd
+
+
+class Part(Settings):
+    name: str
+    weight: float = Field(1.0, gt=0, description="Its share.")
+    window: Window = Field(default_factory=Window)
+
+
+class Whole(Settings):
+    parts: list[Part] = Field(default_factory=list)
+    window: Window
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "said"),
+    [
+        ("- {name: b, wieght: 2}", "parts[1].wieght", "did you mean weight?"),
+        ("- {name: b, weight: 0}", "parts[1].weight", "give weight a value (float, by default 1.0): Its share."),
+        ("- {weight: 2}", "parts[1].name", "give name a value (str)"),
+        ("- {name: b, window: {sise: 3}}", "parts[1].window.sise", "did you mean window.size?"),
+        ("- b", "parts[1]", "give parts a value"),
+    ],
+)
+def test_a_fault_within_a_list_of_settings_names_its_entry_and_field(tmp_path, line, name, said):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"window: {{}}\nparts:\n- name: a\n{line}\n")
+    with pytest.raises(InputError) as refusal:
+        build(Whole, read_yaml(path), path)
+    assert refusal.value.fault.startswith(f"{name}: ")
+    assert said in refusal.value.hint
+    assert refusal.value.place == f"{path}:4"
+
+
+def test_a_missing_group_is_said_with_its_settings():
+    with pytest.raises(InputError, match="window: is missing") as refusal:
+        build(Whole, {"parts": []})
+    assert refusal.value.hint == "write its settings: window.size ..."

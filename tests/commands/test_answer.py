@@ -96,6 +96,11 @@ def test_a_text_or_a_question_that_is_empty_is_refused(run: Path, tmp_path: Path
     assert "story.txt:2" in capsys.readouterr().err
 
 
+def test_a_text_in_place_of_a_file_is_told_how_to_be_given(run: Path, capsys: Any) -> None:
+    assert main(["answer", str(run), "--context", "The cat climbed.", "--question", "Who climbed?"]) != 0
+    assert "--context -" in capsys.readouterr().err
+
+
 def test_questions_of_a_file_are_answered_measured_and_written(run: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "new.json").write_text(json.dumps(squad(9)))
     assert main(["predict", str(run), str(tmp_path / "new.json"), "--out", str(tmp_path / "out.parquet")]) == 0

@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 
 import lmworks
+from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.text import formats
 from lmworks.text.rows import BadRows, DataSettings
 
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXTS = {"good": "a great lovely film", "bad": "an awful dull film"}
 
 
@@ -30,7 +34,7 @@ def test_the_run_says_which_column_is_what(run: Path, tmp_path: Path, capsys) ->
     (tmp_path / "n.tsv").write_text("7\tgood\tlovely\n8\tbad\tdull, awful\n9\tgood\tdull\n")
     assert main(["predict", str(run), str(tmp_path / "n.tsv"), "--out", str(tmp_path / "o.csv")]) == 0
     out = capsys.readouterr().out
-    assert "3 rows: awful 2, good 1" in out
+    assert "3 rows: 2 × awful, 1 × good" in out
     assert "accuracy 0.667" in out
     rows = [row.values for row in formats.records(tmp_path / "o.csv", DataSettings(), BadRows("stop"), [])]
     assert [row["prediction"] for row in rows] == ["good", "awful", "awful"]
@@ -81,3 +85,36 @@ def test_what_is_no_classifier_is_refused(run: Path, tmp_path: Path, capsys) -> 
     (tmp_path / "run" / "config.json").write_text('{"model_type": "lmworks-tfidf"}')
     assert main(["predict", str(tmp_path / "run"), str(run.parent / "r.tsv")]) == 2
     assert "settings is missing" in capsys.readouterr().err
+
+
+def test_a_model_that_gives_no_labels_is_refused_with_the_row(run: Path, tmp_path: Path, capsys) -> None:
+    text = "".join(f"a film of {n} actors, seen by {n} people.\n\n" for n in range(30))
+    (tmp_path / "book.txt").write_text(text)
+    lmworks.pretrain("tinybert", tmp_path / "book.txt", model=SIZES, train={"steps": 1}, out=tmp_path / "bert")
+    (tmp_path / "rows.csv").write_text("text,label\na film,good\nan actor,bad\n")
+    assert main(["predict", str(tmp_path / "bert"), str(tmp_path / "rows.csv")]) == 2
+    assert "rows.csv:2: the rows have labels, as 'good', and the model gives none" in capsys.readouterr().err
+    (tmp_path / "rated.jsonl").write_text("".join(f'{{"text": "film {n}", "value": {n % 5}}}\n' for n in range(20)))
+    data = {"columns": {"text": "text", "value": "value"}}
+    lmworks.tune(tmp_path / "bert", tmp_path / "rated.jsonl", data=data, train={"steps": 1}, out=tmp_path / "rater")
+
+    assert main(["predict", str(tmp_path / "rater" / "final"), str(tmp_path / "rows.csv")]) == 2
+    assert "the model gives none" in capsys.readouterr().err  # and not that LABEL_0 is one
+    path = tmp_path / "rater" / "final" / "adapter_model.safetensors"
+    whole = load_file(path)
+    save_file({name: torch.full_like(weights, float("nan")) for name, weights in whole.items()}, path)
+    with pytest.raises(InputError, match="numbers that are not finite"):
+        lmworks.load(tmp_path / "rater" / "final").predict(["a film"])
+    save_file({name: weights for name, weights in whole.items() if "classifier" not in name}, path)
+    with pytest.raises(InputError, match=r"the file lacks classifier\.weight"):
+        lmworks.load(tmp_path / "rater" / "final")
+
+
+def test_the_rows_own_file_is_not_replaced(run: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "n.tsv"
+    path.write_text("7\tgood\tlovely\n")
+    (tmp_path / "link.tsv").symlink_to(path)
+    for out in (path, tmp_path / "link.tsv"):
+        assert main(["predict", str(run), str(path), "--out", str(out)]) == 2
+        assert "would replace it" in capsys.readouterr().err
+    assert path.read_text() == "7\tgood\tlovely\n"

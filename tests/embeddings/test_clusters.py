@@ -47,10 +47,11 @@ def test_hdbscan_finds_their_number_and_leaves_strangers_out():
 def test_words_are_weighted_as_published():
     texts = ["green tea", "black tea", "tea cat", "grey cat", "cat food", "a cat sat"]
     groups = [np.arange(3), np.arange(3, 6)]
-    counts = [Counter("green tea black tea tea cat".split()), Counter("grey cat cat food cat sat".split())]
+    words = [" ".join(texts[row] for row in rows).split() for rows in groups]
+    counts = [Counter(word for word in of_group if word != "a") for of_group in words]
     mean, everywhere = 6, counts[0] + counts[1]  # six words in each group: "a" is a stop word
     expected = [
-        sorted(words, key=lambda word: (-words[word] / 6 * math.log(1 + mean / everywhere[word]), word))  # noqa: B023
+        sorted(words, key=lambda word: (-words[word] / 6 * math.log(1 + mean / everywhere[word]), word))
         for words in counts
     ]
     assert typical_words(texts, groups, 10) == expected
@@ -73,6 +74,11 @@ def test_components_are_those_of_scikit_learn():
 def test_what_cannot_be_found_is_refused(options):
     with pytest.raises(InputError, match="cluster"):
         cluster_texts(["tea"] * 6, vectors((6,)), **options)
+
+
+def test_few_texts_make_fewer_clusters_where_no_number_was_asked_for():
+    assert len(cluster_texts(["tea"], vectors((1,)))) == 1
+    assert len(cluster_texts(["tea"] * 6, vectors((6,)))) == 6
 
 
 def test_the_rows_are_written_with_their_cluster(tmp_path, capsys, monkeypatch):

@@ -21,8 +21,8 @@ from lmworks.data.packing import collate
 from lmworks.families.folder import open_folder, read_config, save_folder
 from lmworks.families.opened import Opened
 from lmworks.families.registry import FAMILIES, OWN
-from lmworks.model.initialization import replace_heads
 from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
+from lmworks.model.initialization import replace_heads
 from lmworks.train.losses import terms
 
 every_head = pytest.mark.parametrize(("family", "head"), CASES, ids=[f"{family}-{head}" for family, head in CASES])
@@ -104,6 +104,7 @@ def test_values_and_several_labels_cost_what_theirs_cost(
     [
         ({"id2label": ["a", "b", "c"]}, "id2label is no table"),
         ({"id2label": {"0": "a", "2": "b", "3": "c"}}, "does not number its labels"),
+        ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "two labels 'a'"),
         ({"problem_type": "guess"}, "problem_type is 'guess'"),
         ({"classifier_dropout": "much"}, "no rate"),
         ({"id2label": {"0": "a", "1": "b"}}, "shape"),

@@ -123,3 +123,10 @@ def test_the_mean_of_a_constant_is_the_constant() -> None:
     smoothed, width = curves.smooth([[n, 2.0] for n in range(100)])
     assert width % 2 == 1
     assert smoothed == [[n, 2.0] for n in range(100)]
+
+
+def test_the_curves_have_the_unit_of_the_held_out_loss(make_run) -> None:
+    built = card.build(make_run())
+    assert "nats per token" in page.render({**built, "measures": built["measures"]})
+    own = [{**measure, "unit": "nats per label"} for measure in built["measures"] if measure["key"] == "held_out_loss"]
+    assert "nats per token" not in page.render({**built, "measures": own})

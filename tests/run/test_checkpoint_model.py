@@ -87,6 +87,20 @@ def test_every_command_opens_a_run_before_its_end(tmp_path: Path, method: str) -
     assert lmworks.plan(str(tmp_path / "saved"), text, train={"steps": 1}).seconds["total"] > 0
 
 
+def test_a_new_head_before_its_end_is_refused(tmp_path: Path) -> None:
+    """Its labels are the rows', not the recipe's: it would be left out without a word."""
+    rows = [{"text": f"a line {n}", "label": "even" if n % 2 == 0 else "odd"} for n in range(30)]
+    values: dict[str, Any] = settings()
+    values["train"] |= {"steps": 4, "checkpoint_every": 2, "evaluate_every": 2}
+    data = {"source": rows, **values.pop("data")}
+    model = str(save_tiny(tmp_path / "tiny"))
+    run = lmworks.tune(model, data, task={"name": "classify"}, out=tmp_path / "run", **values).folder
+    shutil.rmtree(run / "final")
+    with pytest.raises(InputError, match="new head cannot be opened") as caught:
+        lmworks.load(run)
+    assert f"lmworks resume {run}" in caught.value.hint
+
+
 @pytest.mark.parametrize("source", [None, 5, b"folder"])
 def test_what_names_no_model_is_refused(source):
     with pytest.raises(InputError, match="names no model"):

@@ -88,6 +88,14 @@ def test_the_note_of_a_short_run_says_only_what_is_less():
     assert settle_evaluation(recipe, _examples(1000, 250), _examples(4, 250)) == []  # all four are evaluated
 
 
+def test_the_note_of_a_head_says_nothing_of_answers_and_forgetting():
+    recipe = _recipe(train={"steps": 10})
+    (note,) = settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250), writes=False)
+    assert "evaluate.measured" in note
+    assert "task_rows" not in note
+    assert "forgotten" not in note
+
+
 def test_a_whole_run_and_what_is_asked_for_are_measured_whole():
     recipe = _recipe(train={"steps": 100})
     assert settle_evaluation(recipe, _examples(1000, 250), _examples(200, 250)) == []
@@ -118,23 +126,23 @@ def test_two_lengths_of_training_are_refused_and_the_later_one_wins(tmp_path):
 
 
 def test_the_rows_examples_and_tokens_of_a_run_are_said():
-    from lmworks.run.setup import _data_note
+    from lmworks.run.task_data import data_note
 
     examples, held_out = _examples(30), _examples(2)
     expected = "30 rows to train on in 30 examples of 300 tokens; 2 rows held out in 2 examples of 20 tokens"
-    assert _data_note(examples, held_out, is_inside=False) == expected
-    assert "held out" not in _data_note(examples, _examples(0), is_inside=False)
+    assert data_note(examples, held_out, is_inside=False) == expected
+    assert "held out" not in data_note(examples, _examples(0), is_inside=False)
 
 
 @pytest.mark.parametrize(("texts", "said"), [(1, "1 text: "), (3, "3 texts: ")])
 def test_a_text_whose_end_is_held_out_is_said_once(texts, said):
-    from lmworks.run.setup import _data_note
+    from lmworks.run.task_data import data_note
 
     examples, held_out = _examples(30), _examples(2)
     examples.report.rows = held_out.report.rows = texts
     end = "the end of it" if texts == 1 else "the end of each"
     expected = f"{said}30 examples of 300 tokens to train on; {end}, 2 examples of 20 tokens, held out"
-    assert _data_note(examples, held_out, is_inside=True) == expected
+    assert data_note(examples, held_out, is_inside=True) == expected
 
 
 def _questions(number: int) -> Table:

@@ -121,6 +121,7 @@ def test_rows_in_python_are_kept(tmp_path):
         (["plan", "ngram-5", "{text}"], "lmworks pretrain ngram-5"),
         (["pretrain", "ngram-5", "python-help"], "learns texts"),
         (["pretrain", "ngram-5"], "DATA"),
+        (["pretrain", "5-gram", "{text}"], "did you mean ngram-3 or ngram-5?"),
     ],
 )
 def test_what_cannot_be_used_is_named(words, fault, text, capsys):

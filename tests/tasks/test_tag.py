@@ -321,6 +321,11 @@ def test_predict_tags_the_rows_of_a_file(
     for row in map(json.loads, (tmp_path / "texts.jsonl").read_text().splitlines()):
         for entity in row["predicted_entities"]:
             assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+    assert main(["predict", run, str(tmp_path / "text.txt"), "--out", str(tmp_path / "texts.conll")]) == 0
+    lines = [line.split("\t") for line in (tmp_path / "texts.conll").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["The", "cat", "saw", "", "A", "red", "box", ".", ""]
+    texts = runs[ENCODER].model.tag_words(["The cat saw", "A red box."])
+    assert [line[1] for line in lines if line[1:]] == [tag for found in texts for tag in found.tags]
 
 
 def test_predict_names_the_row_of_an_unknown_type(

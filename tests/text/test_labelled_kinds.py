@@ -32,6 +32,20 @@ def test_the_kind_follows_from_the_columns(row: dict[str, Any], kind: str) -> No
     assert read([row, row]).kind == kind
 
 
+def test_pairs_are_held_out_by_their_first_text() -> None:
+    table = read([{"premise": f"a{n // 2}", "hypothesis": f"b{n}", "label": str(n % 2)} for n in range(40)])
+    train, held_out = corpus.split(table, DataSettings())
+    assert "by the hash of their first text" in train.notes[-1]
+    assert not {row.values["text"] for row in train.rows} & {row.values["text"] for row in held_out.rows}
+
+
+def test_what_cannot_be_divided_is_said() -> None:
+    rows = [{"premise": f"a{n // 10}", "hypothesis": f"b{n}", "label": str(n % 2)} for n in range(20)]
+    train, held_out = corpus.split(read(rows), DataSettings())
+    assert (len(train), len(held_out)) == (20, 0)
+    assert "the same first text stay together, and no group has at most 2 rows" in train.notes[-1]
+
+
 def test_values_of_one_text_are_named() -> None:
     table = read([{"text": "a", "stars": "4.5"}] * 2, columns={"text": "text", "value": "stars"})
     assert (table.kind, table.rows[0].values) == ("values", {"text": "a", "value": 4.5})
@@ -56,12 +70,14 @@ def test_several_labels_in_one_field() -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "said"),
     [
-        ({"text": "a", "text_pair": "b", "score": "high"}, {"kind": "pair_values"}, "is 'high', not a number"),
+        ({"text": "a", "text_pair": "b", "score": "high"}, {"kind": "pair_values"}, "is 'high', not a finite number"),
         ({"text": "a", "text_pair": "b", "score": 7}, {"value_range": (0, 5)}, "is 7, outside 0 to 5"),
-        ({"text": "a", "text_pair": "b", "score": float("inf")}, {"kind": "pair_values"}, "not a number"),
+        ({"text": "a", "text_pair": "b", "score": float("inf")}, {"kind": "pair_values"}, "not a finite number"),
+        ({"text": "a", "text_pair": "b", "score": 1e300}, {}, "is 1e\\+300, too large to be learned"),
         ({"text": "a", "text_pair": "", "label": "x"}, {}, "field 'text_pair' is empty"),
         ({"text": "a", "labels": "x"}, {"kind": "multi_labels"}, "is a str, not a list of labels"),
-        ({"text": "a", "labels": ["x", ""]}, {}, "holds an empty label"),
+        ({"text": "a", "labels": ["x", ""]}, {}, "holds '', which is no label"),
+        ({"text": "a", "labels": ["x", None]}, {}, "holds None, which is no label"),
     ],
 )
 def test_a_bad_row_is_named(row: dict[str, Any], settings: dict[str, Any], said: str) -> None:
@@ -71,3 +87,18 @@ def test_a_bad_row_is_named(row: dict[str, Any], settings: dict[str, Any], said:
         read(rows, **settings)
     assert refusal.value.place == "row 2"
     assert refusal.value.hint
+
+
+@pytest.mark.parametrize("score", ["high", float("inf"), "1,5", True])
+def test_one_bad_value_does_not_make_all_rows_another_kind(score: object) -> None:
+    rows = [{"sentence1": "a", "sentence2": f"b {n}", "score": n} for n in range(5)]
+    rows.append({"sentence1": "a", "sentence2": "c", "score": score})
+    with pytest.raises(InputError, match="not a finite number") as refusal:
+        read(rows)
+    assert refusal.value.place == "row 6"
+    assert read(rows, on_bad_row="skip").kind == "pair_values"
+
+
+def test_lists_that_all_hold_a_null_are_labels_and_are_refused() -> None:
+    with pytest.raises(InputError, match="holds None, which is no label"):
+        read([{"text": "a", "labels": ["x", None]}] * 3)

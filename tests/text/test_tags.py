@@ -182,6 +182,8 @@ def test_lists_and_spans_of_json() -> None:
         ({"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens and 1 tag"),
         ({"tokens": ["a", ""], "tags": ["O", "O"]}, "'' is no token"),
         ({"tokens": ["a"], "tags": [3]}, "3 is no tag"),
+        ({"tokens": ["a"], "tags": [None]}, "None is no tag"),
+        ({"tokens": ["a", None], "tags": ["O", "O"]}, "None is no token"),
         ({"tokens": [], "tags": []}, "there is no token"),
         ({"tokens": "a b", "tags": ["O", "O"]}, "tokens are a str"),
         ({"text": "a b", "spans": [{"start": 0, "end": 4, "label": "x"}]}, "outside of its text of 3 characters"),

@@ -12,8 +12,8 @@ from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename
 from lmworks.model.config import HeadConfig, ProblemType
-from lmworks.model.initialization import replace_heads
 from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
+from lmworks.model.initialization import replace_heads
 from lmworks.model.transformer import Transformer
 
 TASK_TYPES = {SEQUENCE: "SEQ_CLS", TOKENS: "TOKEN_CLS", SPANS: "QUESTION_ANS"}
@@ -89,6 +89,9 @@ def load_head(
     layout = family.heads.get(name) if name else None
     if name is None or layout is None or f"{layout.linear}.weight" not in stored:
         listed = ", ".join(map(str, adapter_config["modules_to_save"]))
+        if layout is not None:
+            fault = f"modules_to_save ({listed}): the file lacks {layout.linear}.weight, the weights of the head"
+            raise InputError(fault, place, "copy or save the adapter again: its head was left out")
         fault = f"modules_to_save ({listed}) changes the result and is not computed here"
         raise InputError(fault, place, "merge it into its base with peft, and load that")
     if head is not None:

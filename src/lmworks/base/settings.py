@@ -252,7 +252,8 @@ def build(cls: type[S], values: dict[str, Any], origin: str | Path = "", overrid
     lines = line_numbers(origin)
     for fault in faults:
         fault.origin = _origin(fault.name, str(origin), overrides or Overrides({}, ""))
-        fault.line = lines.get(fault.name) if fault.origin == str(origin) else None
+        line = lines.get(fault.name) or lines.get(fault.name.rpartition(".")[0])  # of what is missing: its group's
+        fault.line = line if fault.origin == str(origin) else None
     if len(faults) == 1:
         only = faults[0]
         place = f"{only.origin}:{only.line}" if only.line else only.origin
@@ -292,6 +293,11 @@ class _Fault:
 
 def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
     """One of pydantic's errors as a fault: the setting's name, what is wrong with its value, and a hint."""
+    if (entry := _entry(cls, error["loc"])) is not None:
+        place, kind, within = entry
+        fault = _fault(kind, {**error, "loc": within})
+        fault.name = f"{place}.{fault.name}" if fault.name else place
+        return fault
     name = _dotted(cls, error["loc"], unknown=error["type"] == "extra_forbidden")
     if error["type"] == "extra_forbidden":
         rows = [row.name for row in describe(cls)]
@@ -309,13 +315,33 @@ def _fault(cls: type[BaseModel], error: dict[str, Any]) -> _Fault:
         text = f"{text[:1].lower()}{text[1:]}, not {_short(error['input'])}"
     row = next((row for row in describe(cls) if row.name == name.split("[")[0]), None)
     if row is None:
+        needed = [row.name for row in describe(cls) if row.default is None and row.name.startswith(f"{name}.")]
         hints = {
             "value_error": "give values that go together",
             "model_type": f"write its settings one by one: {', '.join(_siblings(cls, f'{name}.')[:3])} ...",
+            "missing": f"write its settings: {', '.join(needed or _siblings(cls, f'{name}.')[:3])} ...",
         }
         return _Fault(name, text, hints.get(error["type"], "correct the value"))
     default = "" if row.default is None else f", by default {row.default}"
     return _Fault(name, text, f"give {row.name} a value ({row.kind}{default})" + (f": {row.help}" if row.help else ""))
+
+
+def _entry(
+    cls: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[str, type[BaseModel], tuple[int | str, ...]] | None:
+    """Of an error within an entry of a list of settings: the entry's dotted name, its schema, and the place in it."""
+    here = cls
+    for depth, part in enumerate(loc):
+        field = here.model_fields.get(part) if isinstance(part, str) else None
+        if field is None:  # the name of a union's member
+            continue
+        kinds = [get_args(choice) for choice in _choices(field.annotation) if get_origin(choice) is list]
+        kind = _group(kinds[0][0]) if kinds and kinds[0] else None
+        rest = loc[depth + 1 :]
+        if kind is not None and len(rest) > 1 and isinstance(rest[0], int):
+            return _dotted(cls, loc[: depth + 2], unknown=False), kind, rest[1:]
+        here = _group(field.annotation) or here
+    return None
 
 
 def _dotted(cls: type[BaseModel], loc: tuple[int | str, ...], unknown: bool) -> str:

@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Answer all questions and print where the answers stand."""
     from lmworks.commands.opening import open_model
-    from lmworks.text.plain_text import check_text, read_text
+    from lmworks.text.plain_text import check_text
 
-    context = sys.stdin.read() if args.context == "-" else read_text(Path(args.context))
+    context = sys.stdin.read() if args.context == "-" else _context_of(args.context)
     for question in args.question:
         check_text(question, "--question")
     if not context.strip():
@@ -55,6 +55,21 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for question, answer in zip(args.question, answers, strict=True):
         _print(question, answer, context, args.context)
     return 0
+
+
+def _context_of(source: str) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from lmworks.text.plain_text import read_text
+
+    path = Path(source)
+    if not path.exists() and " " in source:
+        hint = "write it into a file, or: echo 'TEXT' | lmworks answer MODEL --context - --question 'QUESTION'"
+        raise InputError("there is no such file; a text itself is not read from the command line", source, hint)
+    return read_text(path)
 
 
 def entry(question: str, answer: SpanAnswer, context: str) -> dict[str, Any]:

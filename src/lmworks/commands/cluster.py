@@ -41,7 +41,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """The model and how clusters are found, of every command that finds some."""
     parser.add_argument("--model", default=DEFAULT, help=f"default: {DEFAULT}")
     add_base(parser)
-    parser.add_argument("--clusters", type=int, default=8, metavar="N", help="how many, with k-means (default 8)")
+    parser.add_argument("--clusters", type=int, metavar="N", help="how many, with k-means (default 8, or fewer of few)")
     parser.add_argument("--algorithm", choices=("kmeans", "hdbscan"), default="kmeans", help="default: kmeans")
     parser.add_argument("--min-size", type=int, default=5, metavar="N", help="fewest rows, with hdbscan (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means (default 0)")
@@ -50,9 +50,9 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the clusters; write the rows."""
-    from lmworks.text.row_files import check_out, write_rows
+    from lmworks.text.row_files import check_format, write_rows
 
-    check_out(args.out)
+    check_format(args.out)
     rows, _, clusters = find_clusters(args, rest)
     numbers = {row: cluster for cluster in clusters for row in cluster.rows}
     if args.json:

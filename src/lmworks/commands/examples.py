@@ -48,8 +48,8 @@ class Printer:
 
     def example(self, example: Example, name: str) -> None:
         """One sampled example under a line that says what it is."""
-        tagged = len(example.labels[TOKENS].places) if TOKENS in example.labels else 0
-        sizes = f"{len(example)} tokens, {example.num_targets or tagged} with loss"
+        labelled = sum(labels.weight for labels in example.labels.values())
+        sizes = f"{len(example)} tokens, {example.num_targets or labelled} with loss"
         if example.source is not None:
             parts = f"{len(example.source)} tokens of source, {len(example)} of the decoder"
             sizes = f"{parts}, {example.num_targets} with loss"
@@ -58,7 +58,7 @@ class Printer:
         for head, labels in example.labels.items():
             names = self.labels.get(head)
             for label in labels.classes.tolist() if len(labels.places) == 1 and head != TOKENS else []:
-                said = names[label] if names and labels.classes.ndim == 1 else str(label)
+                said = names[label] if names and labels.classes.ndim == 1 else _numbers(label)
                 print(f"{head.replace('_', ' ')}: {said}")
         if SPANS in example.labels:
             print(f"{SPANS.replace('_', ' ')}: {_span_said(example, self.tokenizer)}")
@@ -148,6 +148,11 @@ def _span_of(example: Example) -> tuple[int, int]:
 def _ids_of(example: Example) -> np.ndarray:
     """The tokens whose places have labels: an encoder-decoder with a head for spans reads them one place later."""
     return example.source if example.source is not None and SPANS in example.labels else example.ids
+
+
+def _numbers(label: int | list[float]) -> str:
+    """A label without a name, the values of a regression, or 0 and 1 for each of several labels."""
+    return ", ".join(f"{value:.6g}" for value in label) if isinstance(label, list) else str(label)
 
 
 def _span_said(example: Example, tokenizer: Tokenizer) -> str:

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if classical_recipe.is_classifier(args.model):
         hint = f"lmworks tune {args.model} {args.data or 'DATA'}"
         raise InputError("is a classifier by counts of words, and no language model", args.model, hint)
+    if near := ngram_recipe.near_presets(args.model):
+        raise InputError(f"there is no preset {args.model!r}", "", f"did you mean {' or '.join(near)}?")
     return tune.start(recipe_of(args, rest), args.dry_run)
 
 

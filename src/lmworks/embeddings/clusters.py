@@ -12,6 +12,7 @@ from lmworks.base.errors import InputError
 
 Algorithm = Literal["kmeans", "hdbscan"]
 NONE = -1  # the number of texts that belong to no cluster
+CLUSTERS = 8  # where no number is asked for
 DIMENSIONS = 20  # principal components in which HDBSCAN looks for dense places
 WORDS, EXAMPLES = 5, 3
 
@@ -39,7 +40,7 @@ class Cluster:
 def cluster_texts(
     texts: Sequence[str],
     matrix: np.ndarray,
-    clusters: int = 8,
+    clusters: int | None = None,
     algorithm: Algorithm = "kmeans",
     min_size: int = 5,
     seed: int = 0,
@@ -49,7 +50,7 @@ def cluster_texts(
     Args:
         texts: to be clustered.
         matrix: (n, E) their vectors, of length 1.
-        clusters: how many, with k-means.
+        clusters: how many, with k-means; by default CLUSTERS, or as many as there are different vectors.
         algorithm: k-means, or HDBSCAN (Campello et al. 2013), which finds their number itself, on the first
             DIMENSIONS principal components: densities say little in hundreds of dimensions.
         min_size: fewest texts of a cluster, with HDBSCAN.
@@ -94,10 +95,11 @@ def typical_words(texts: Sequence[str], groups: Sequence[np.ndarray], count: int
     return [[str(names[word]) for word in row if weights[place, word] > 0] for place, row in enumerate(best)]
 
 
-def _kmeans(matrix: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+def _kmeans(matrix: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     different = len(np.unique(matrix, axis=0))
+    clusters = min(CLUSTERS, different) if clusters is None else clusters
     if not 1 <= clusters <= different:
         fault = f"{clusters} clusters of {different} different vectors"
         raise InputError(fault, "clusters", f"give 1 to {different}")

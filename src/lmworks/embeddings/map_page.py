@@ -61,7 +61,9 @@ def project(matrix: np.ndarray, method: str = "pca", seed: int = 0) -> tuple[np.
     except ImportError as error:
         raise InputError("UMAP is not installed", "--method umap", "pip install 'lmworks[umap]'") from error
     neighbours = min(15, len(matrix) - 1)
-    coordinates = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(matrix)
+    coordinates = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(
+        matrix
+    )
     return np.asarray(coordinates), f"UMAP with {neighbours} neighbours, cosine; distances between groups mean little"
 
 

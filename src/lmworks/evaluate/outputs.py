@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
@@ -32,6 +33,9 @@ def head_logits(
 
     Returns:
         For each example (N, C) float32, N its places.
+
+    Raises:
+        InputError: the network gives numbers that are not finite, of which nothing can be said.
     """
     logits: list[np.ndarray] = [np.zeros((0, 0), dtype=np.float32)] * len(examples)
     training = network.training
@@ -41,6 +45,9 @@ def head_logits(
             batch = collate([examples[row] for row in rows]).to(network.device)
             hidden = hidden_states(network, batch).flatten(0, 1)
             of_rows = network.head_logits(name, hidden.index_select(0, batch.labels[name].places)).float().cpu()
+            if not of_rows.isfinite().all():
+                hint = "its weights are damaged, or a run went astray: fetch it again, or train with a lower rate"
+                raise InputError("the model gives numbers that are not finite", f"head {name}", hint)
             counts = [len(examples[row].labels[name].places) for row in rows]
             for row, part in zip(rows, of_rows.split(counts), strict=True):
                 logits[row] = part.numpy()

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from lmworks.families.family import Family, Keys, theirs_of
-from lmworks.families.mapping import Rename, Row, expand
 from lmworks.families.head_layouts import HeadLayout
+from lmworks.families.mapping import Rename, Row, expand
 from lmworks.model.config import ModelConfig
 from lmworks.model.head_requests import SEQUENCE, SPANS
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
-from lmworks.families.mapping import Rename, Row, expand
 from lmworks.families.head_layouts import HeadLayout
+from lmworks.families.mapping import Rename, Row, expand
 from lmworks.model.config import HeadConfig, HeadKind, ModelConfig
 from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 

@@ -18,8 +18,8 @@ from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
 from lmworks.families.head_layouts import HeadLayout, HeadLayouts, named_head, read_head, write_head
 from lmworks.model.config import HeadConfig, ModelConfig
-from lmworks.model.sizes import stacks
 from lmworks.model.head_requests import HeadRequest
+from lmworks.model.sizes import stacks
 
 if TYPE_CHECKING:
     from lmworks.families.mapping import Row

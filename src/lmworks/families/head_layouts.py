@@ -157,4 +157,7 @@ def _labels(value: object, place: str) -> list[str]:
         raise InputError(f"id2label: {error}", place, "its keys are the numbers of the labels") from error
     if sorted(numbered) != list(range(len(numbered))):
         raise InputError("id2label does not number its labels 0, 1, 2 ...", place, "repair its keys")
+    twice = next((label for label in numbered.values() if list(numbered.values()).count(label) > 1), None)
+    if twice is not None:
+        raise InputError(f"id2label has two labels {twice!r}", place, "give each label a name of its own")
     return [numbered[number] for number in range(len(numbered))]

@@ -10,11 +10,11 @@ from typing import Any
 
 from lmworks.families.decoder import MLP, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of
-from lmworks.families.mapping import Rename, Row, expand
 from lmworks.families.head_layouts import HeadLayout, decoder_heads
+from lmworks.families.mapping import Rename, Row, expand
 from lmworks.model.config import ModelConfig
-from lmworks.model.sizes import linears
 from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
+from lmworks.model.sizes import linears
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
 FIELDS: Fields = {name: (name, NEEDED) for name in SIZES} | {

@@ -8,8 +8,8 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.bert import OLDER, body, encoder_heads, head, head_duplicates, read_encoder, write_encoder
 from lmworks.families.family import PUBLISHED, Family, Keys
-from lmworks.families.mapping import Row
 from lmworks.families.head_layouts import HeadLayout
+from lmworks.families.mapping import Row
 from lmworks.model.config import ModelConfig
 from lmworks.model.head_requests import SEQUENCE
 

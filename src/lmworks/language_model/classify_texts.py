@@ -33,13 +33,17 @@ def classify_texts(
         source: of the model, for errors.
 
     Raises:
-        InputError: the model has no head that classifies texts, or a text has no token.
+        InputError: the model has no head that classifies texts, or one for several values at once, or a text has no
+            token.
     """
     config = network.config
     head = config.head(SEQUENCE)
     if head is None:
         hint = f"train one: lmworks tune {source} FILE, with texts and labels"
         raise InputError("the model has no head that classifies texts", source, hint)
+    if head.problem == "regression" and head.size > 1:
+        fault = f"the head gives {head.size} values of a text, and one is read"
+        raise InputError(fault, source, "set problem_type in config.json if they are labels; or tune a head for one")
     inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
     examples = _encode(tokenizer, inputs, head, texts)
     of_head = [logits[0] for logits in head_logits(network, examples, head.name)]

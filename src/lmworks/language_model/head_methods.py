@@ -10,8 +10,8 @@ from lmworks.base.errors import as_list, check_type
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, TaggedText
 from lmworks.generate.sampling import Rules
-from lmworks.language_model.find_answers import SpanAnswer, find_answers
 from lmworks.language_model.classify_texts import classify_texts
+from lmworks.language_model.find_answers import SpanAnswer, find_answers
 from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
 from lmworks.model.head_requests import SEQUENCE, TOKENS, labels_of
@@ -40,7 +40,7 @@ class HeadMethods(ABC):
     def labels(self) -> list[str]:
         """The labels of its head for texts or for words, in the order of its outputs; empty without such a head."""
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
-        return next((labels_of(head) for head in heads if head is not None), [])
+        return next((labels_of(head) for head in heads if head is not None and head.problem != "regression"), [])
 
     def predict(
         self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]

@@ -40,7 +40,6 @@ def _confusion(part: Part) -> str:
     return section("Confusion matrix", f"<figure>{_matrix(part)}</figure>")
 
 
-
 def _matrix(part: Part) -> str:
     """A cell for each right (row) and predicted (column) label, the darker the greater its share of the row."""
     labels, size = part["labels"], MARGIN + CELL * len(part["labels"])

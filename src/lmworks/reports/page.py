@@ -151,8 +151,14 @@ def _curves(card: Card) -> str:
         curves.Line(f"training loss, mean of {width} steps", "smooth", smoothed if len(smoothed) > width else []),
         curves.Line("held-out loss", "held", points["held_out"], dots=True),
     ]
-    drawn = curves.draw(lines, "Training and held-out loss by step", "step", "nats per token")
+    drawn = curves.draw(lines, "Training and held-out loss by step", "step", _loss_unit(card))
     return f"<section><h2>Loss</h2>{drawn}</section>\n" if drawn else ""
+
+
+def _loss_unit(card: Card) -> str:
+    """The unit of the curves: that of the held-out loss, else only "loss": of several tasks each has its own."""
+    units = [measure["unit"] for measure in card["measures"] if measure["key"] == "held_out_loss"]
+    return units[0] if units else "loss"
 
 
 def _costs(card: Card) -> str:

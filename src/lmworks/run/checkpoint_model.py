@@ -49,6 +49,9 @@ def _of_checkpoint(run: RunFolder) -> LanguageModel:
     if missing := sorted(name for name in trained if f"parameter.{name}" not in state.tensors):
         hint = "restore the recipe.yaml that the run began with"
         raise InputError(f"the checkpoint of step {step} does not hold {missing[0]}", str(run.path), hint)
+    if any(name.startswith("parameter.") and name.removeprefix("parameter.") not in trained for name in state.tensors):
+        hint = f"finish it first: lmworks resume {run.path}"
+        raise InputError("of a run that has not finished, the new head cannot be opened", str(run.path), hint)
     checkpoint.restore(state.tensors, trained)
     model.network.eval().requires_grad_(False)
     best = " (the best on held-out rows so far)" if step == state.values.get("best", {}).get("step") else ""

@@ -89,6 +89,9 @@ def labelled_rows(source: Any, settings: DataSettings) -> tuple[Table, Table]:
     """
     table = corpus.read(source, settings)
     if table.kind != "labels":
+        if table.kind == "multi_labels":
+            fault = "counts of words learn one label of a text, and these rows have any number of labels"
+            raise InputError(fault, table.name, "take a network: lmworks tune minilm-l6")
         hint = f"name both columns: {option('columns', {'text': 'COLUMN', 'label': 'COLUMN'})}"
         raise InputError(f"rows of kind {table.kind} have no text with a label to learn", table.name, hint)
     if are_continuous(table.labels):

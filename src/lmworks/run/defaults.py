@@ -52,20 +52,22 @@ def settle_length(recipe: Recipe, examples: Examples, held_out: int) -> list[str
     ]
 
 
-def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples) -> list[str]:
+def settle_evaluation(recipe: Recipe, examples: Examples, held_out: Examples, writes: bool = True) -> list[str]:
     """Choose how much is evaluated where the settings leave it open: less for a short run.
 
     Args:
         recipe: its evaluation settings are changed.
         examples: to train on.
         held_out: examples never trained on.
+        writes: whether the model writes answers and can forget a text: not where it learns a head of its own.
 
     Returns:
         Notes for the user.
     """
     evaluate, trained = recipe.evaluate, trained_tokens(examples, recipe.train)
     fraction = 1.0 if recipe.is_new else min(1.0, max(LEAST_FRACTION, trained / WHOLE_TOKENS))
-    open_fields = [name for name in ("task_rows", "general_bytes", "measured") if getattr(evaluate, name) is None]
+    noted = ("task_rows", "general_bytes", "measured") if writes else ("measured",)
+    open_fields = [name for name in noted if getattr(evaluate, name) is None]
     evaluate.resolve(recipe.is_new, fraction)
     if fraction == 1.0:
         return []

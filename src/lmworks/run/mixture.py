@@ -22,8 +22,8 @@ from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.model.head_views import with_one_head
 from lmworks.model.head_requests import HeadRequest
+from lmworks.model.head_views import with_one_head
 from lmworks.model.transformer import Transformer
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, Figures
@@ -215,7 +215,7 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         for name, pair in examples.items()
     ]
     train, held_out = (join_examples({name: pair[side] for name, pair in examples.items()}) for side in (0, 1))
-    notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out)
+    notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out, False)
     parts = []
     for name, own in recipes.items():
         own.evaluate = _share_of_evaluation(recipe.evaluate, len(examples[name][1]), len(held_out))

@@ -73,6 +73,13 @@ def is_preset(name: str) -> bool:
     return spelled(name, PRESETS) in PRESETS
 
 
+def near_presets(name: str) -> list[str]:
+    """The presets that a mistyped name such as ``ngram``, ``n-gram`` or ``5-gram`` probably means."""
+    letters = "".join(sign for sign in name.lower() if sign.isalpha())
+    counts = [preset for preset in PRESETS if preset.startswith("ngram")]
+    return counts if letters in ("gram", "ngram", "kneserney") else []
+
+
 def is_ngram(source: str) -> bool:
     """Whether a source is the name of such a preset (and no such path exists), or a recipe that names one."""
     if is_recipe(source) and Path(source).is_file():

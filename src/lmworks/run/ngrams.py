@@ -153,9 +153,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     shutil.rmtree(run.final, ignore_errors=True)  # of a killed session
     NgramLanguageModel(model, setup.tokenizer, recipe.model).save(run.final)
     _evaluate(run, "after", model, setup)
-    return quick_runs.finish(
-        run, started, meter, model.parameters, training_seconds=seconds, discounts=model.discounts
-    )
+    return quick_runs.finish(run, started, meter, model.parameters, training_seconds=seconds, discounts=model.discounts)
 
 
 def _evaluate(run: RunFolder, when: str, model: NgramModel, setup: Setup) -> None:

@@ -109,10 +109,12 @@ class Plan:
             time, rate = _time_by_part(self.seconds), f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
         else:
             time, rate = "not known", "this machine's rate is not measured: lmworks doctor"
+        # a plan counts the tokens whose logits are computed: a head of its own has none
+        loss = f" ({figures.count(self.loss_tokens)} with loss)" if self.loss_tokens else ""
         return [
             f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({fraction})",
-            f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens "
-            f"({figures.count(self.loss_tokens)} with loss), {figures.scaled(self.flops['total'], 'FLOP', 3)}",
+            f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens{loss}, "
+            f"{figures.scaled(self.flops['total'], 'FLOP', 3)}",
             f"time        {time} ({self.precision}, {rate}{', ' + self.note if self.note else ''})",
             f"memory      {_parts(self.memory)}",
             *([f"            {self.choice}"] if self.choice else []),

@@ -55,7 +55,9 @@ def answer_rows(model: LanguageModel, source: Any, settings: DataSettings) -> An
     if not all("answers" in row.values for row in table.rows):
         return Answers(table, predicted, None)
     answered = [
-        AnsweredQuestion(row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0)
+        AnsweredQuestion(
+            row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0
+        )
         for row, answer in zip(table.rows, predicted, strict=True)
     ]
     figures = figures_of_answers(answered)

@@ -15,12 +15,12 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import build, merge
-from lmworks.evaluate.classification import evaluate_single_label, evaluate_multi_label
+from lmworks.evaluate.classification import evaluate_multi_label, evaluate_single_label
 from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
 from lmworks.evaluate.regression import regression_figures
 from lmworks.model.config import ModelConfig
 from lmworks.text import corpus, formats
-from lmworks.text.row_files import write_rows
+from lmworks.text.row_files import check_format, write_rows
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
 
 PREDICTION, PROBABILITY = "prediction", "probability"
@@ -116,6 +116,21 @@ def notes_of(table: Table, model: str | Path, source: str, head: str | None = No
     return [*table.notes, "the model was trained on most of these rows: figures of others will be lower"]
 
 
+def check_out(out: str | None, source: Any = None) -> None:
+    """Refuse a file that cannot be written, or that would replace the rows' own, before anything is predicted.
+
+    Raises:
+        InputError: it is such a file.
+    """
+    if out is None:
+        return
+    check_format(out)
+    read = expand_home(source) if isinstance(source, (str, Path)) else None
+    if read is not None and read.is_file() and Path(out).exists() and read.samefile(out):
+        fault = "the rows are read from this file, and predictions would replace it"
+        raise InputError(fault, f"--out {out}", "write them to another file")
+
+
 def _columns(path: Path, values: dict[str, Any]) -> list[str]:
     """The columns of a file, by its first row; none where it is no file."""
     if not path.is_file():
@@ -176,6 +191,9 @@ def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list
     labels = [names.get(label, label) for label in row.values.get("labels", [row.values.get("label")])]
     for label in labels:
         if label not in known:
+            if not known:  # a head for values has none, and neither has a model without a head
+                fault = f"the rows have labels, as {label!r}, and the model gives none"
+                raise InputError(fault, row.place, "give a model with a head for labels, which lmworks tune trains")
             hint = f"labels are {list_names(known)}; name it as one of them, {option('label_names', {label: known[0]})}"
             raise InputError(f"label {label!r} is not one that the classifier knows", row.place, hint)
     return labels

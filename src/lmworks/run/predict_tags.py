@@ -16,7 +16,7 @@ from lmworks.evaluate.entities import entity_figures, with_sentences
 from lmworks.evaluate.tagging import TaggedText
 from lmworks.language_model.model import LanguageModel
 from lmworks.run.predict_file import PREDICTION, write_columns
-from lmworks.text import corpus
+from lmworks.text import corpus, formats
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tags import split_tag
 
@@ -90,16 +90,17 @@ def _refuse_unknown(table: Table, labels: list[str]) -> None:
 
 def write_tags(tagged: TaggedRows, source: Any, settings: DataSettings, out: str | Path) -> Path:
     """Write the rows with their entities and, where they are tokens, the predicted tag of each: all columns of the
-    source, ``prediction`` and ``predicted_entities``.
+    source, ``prediction`` and ``predicted_entities``. CoNLL has of a text the words that were tagged.
 
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    added = [
-        {
-            **({PREDICTION: text.tags} if "tokens" in row.values else {}),
-            ENTITIES: [entity._asdict() for entity in text.entities],
-        }
-        for row, text in zip(tagged.table.rows, tagged.predicted, strict=True)
-    ]
+    is_conll = formats.format_of(Path(out), DataSettings()) == "conll"
+    added = []
+    for row, text in zip(tagged.table.rows, tagged.predicted, strict=True):
+        columns: dict[str, Any] = {PREDICTION: text.tags} if is_conll or "tokens" in row.values else {}
+        if is_conll:
+            columns["tokens"] = list(text.words.tokens)
+        columns[ENTITIES] = [entity._asdict() for entity in text.entities]
+        added.append(columns)
     return write_columns(tagged.table, added, source, settings, out)

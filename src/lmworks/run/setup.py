@@ -141,7 +141,7 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
     examples, held_out = make_examples(task, rows, recipe)
     is_inside = rows.is_divided_inside
     notes = [data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
-    notes += settle_evaluation(recipe, examples, held_out)
+    notes += settle_evaluation(recipe, examples, held_out, task.needs_language_head)
     notes += note_few_held_out(recipe, held_out, rows.table, is_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     if task.whole_steps:  # the plan's rows are those of training

@@ -47,7 +47,8 @@ def expand(values: dict[str, Any]) -> dict[str, Any]:
     shared = dict(values.get("data") or {})
     named = shared.pop("source", None)
     entries = [_entry(entry, number, shared) for number, entry in enumerate(values["tasks"], 1)]
-    sources = ", ".join(str(entry["data"].get("source")) for entry in entries)
+    known = [entry["data"] for entry in entries if isinstance(entry.get("data"), dict)]  # else the schema refuses it
+    sources = ", ".join(str(data.get("source")) for data in known)
     if named not in (None, sources):
         fault = "the recipe has a list of tasks, each with its data set, and a data set of its own"
         raise InputError(fault, f"data.source: {named}", "leave one of them out, or make it an entry of tasks")

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
 
 
-
 class LabelledWindow(NamedTuple):
     """What an example is made from: a window over a context, and the right answers to its question.
 
@@ -159,9 +158,7 @@ class Extract(HeadTask):
             start, end = question.characters(span.first, span.last)
             text = question.context[start:end]
             gold, place = labelled_window.gold, question.place
-            answered.append(
-                AnsweredQuestion(question.question, place, gold, text, span.probability, span.null_margin)
-            )
+            answered.append(AnsweredQuestion(question.question, place, gold, text, span.probability, span.null_margin))
         return answered
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
@@ -170,9 +167,7 @@ class Extract(HeadTask):
         for labelled_window in _by_question(examples):
             question = labelled_window.window.question
             text = sentence_of_most_words(question.question, question.context)
-            answered.append(
-                AnsweredQuestion(question.question, question.place, labelled_window.gold, text, 0.0, 0.0)
-            )
+            answered.append(AnsweredQuestion(question.question, question.place, labelled_window.gold, text, 0.0, 0.0))
         figures = figures_of_answers(answered)
         kept = {name: value for name, value in figures.items() if not name.startswith(("best", "mistakes"))}
         return {"name": "sentence with most words of the question", "questions": kept}

@@ -144,7 +144,10 @@ class Tag(HeadTask):
 
         sentence = _sentence(example)
         predicted = tags_of(logits, sentence.pieces, self.head).tags
-        return {"reference": mark_entities(sentence.words, sentence.tags), "answer": mark_entities(sentence.words, predicted)}
+        return {
+            "reference": mark_entities(sentence.words, sentence.tags),
+            "answer": mark_entities(sentence.words, predicted),
+        }
 
 
 def _sentence(example: Example) -> Sentence:

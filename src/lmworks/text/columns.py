@@ -160,7 +160,11 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
         return "pair_values"
     if "text" in fields and "label" in fields:
         return "labels"
-    if "text" in fields and "labels" in fields and sample.has_value(fields["labels"], is_list_of_labels):
+    if (
+        "text" in fields
+        and "labels" in fields
+        and sample.has_value(fields["labels"], lambda value: isinstance(value, list))
+    ):
         return "multi_labels"
     if "text" in fields and "value" in fields and _is_numeric(fields["value"], sample):
         return "values"
@@ -172,9 +176,9 @@ def kind_of(fields: dict[str, str], sample: Sample) -> Kind | None:
 
 
 def _is_numeric(column: str, sample: Sample) -> bool:
-    """Whether a column holds numbers alone."""
+    """Whether most of a column are numbers; what is none is then the fault of its row, and told with its place."""
     given = [row.values.get(column) for row in sample.rows if row.values.get(column) is not None]
-    return bool(given) and all(number_of(value) is not None for value in given)
+    return 2 * sum(number_of(value) is not None for value in given) > len(given)
 
 
 def number_of(value: object) -> float | None:

@@ -201,7 +201,11 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     held_out_rows = sorted((table.rows[index] for index in held_out), key=_content)
     note = f"held out: {len(held_out_rows)} of {count_of(len(table), 'row')}, by the hash of their {_key_name(table)}"
     if not held_out:
-        note = "nothing is held out: the rows that belong together are too many or too few to divide"
+        together = f"rows of the same {_key_name(table)} stay together"
+        note = f"nothing is held out: {together}, and all are the same"
+        if len(groups) > 1:
+            most = count_of(wanted, "row")
+            note = f"nothing is held out: {together}, and no group has at most {most}; raise data.held_out"
     return _part(table, train_rows, [note]), _part(table, held_out_rows, [])
 
 
@@ -218,8 +222,8 @@ def _hash(text: str) -> str:
 
 
 def _key_name(table: Table) -> str:
-    by_context = table.kind == "questions"
-    return "context" if by_context else "module" if table.rows[0].key else "content"
+    names = {"questions": "context", "pair_labels": "first text", "pair_values": "first text"}
+    return names.get(table.kind) or ("module" if table.rows[0].key else "content")
 
 
 def _part(table: Table, rows: list[Row], notes: list[str]) -> Table:

@@ -40,27 +40,26 @@ def squad_rows(value: dict[str, Any], name: str) -> Iterator[Row]:
         InputError: something stands in the place of a list or of an object.
     """
     number = 0
-    for article in _objects(value["data"], "an article", name, "paragraphs"):
-        for paragraph in _objects(article["paragraphs"], "a paragraph", name, "qas", "context"):
+    for article, at in _objects(value["data"], "article", f"{name}: ", "paragraphs"):
+        for paragraph, within in _objects(article["paragraphs"], "paragraph", f"{at}, ", "qas", "context"):
             context = paragraph["context"]
-            for asked in _objects(paragraph["qas"], "a question", name, "question"):
+            for asked, _ in _objects(paragraph["qas"], "question", f"{within}, ", "question"):
                 number += 1
                 known = {key: asked[key] for key in ("question", "answers", *KEPT) if key in asked}
                 key = context if isinstance(context, str) else ""
                 yield Row({**known, "context": context}, f"{name}: row {number}", key)
 
 
-def _objects(value: Any, about: str, name: str, *keys: str) -> list[dict[str, Any]]:
-    """A list of objects that have these keys."""
+def _objects(value: Any, about: str, place: str, *keys: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a list, all of which have these keys, each with its place."""
+    hint = "write it as SQuAD's files have it"
     if not isinstance(value, list):
-        raise InputError(f"{about} of a SQuAD file stands in no list", name, "write it as SQuAD's files have it")
-    for entry in value:
+        raise InputError(f"a {type(value).__name__} stands where a list is expected", f"{place}{about}s", hint)
+    for number, entry in enumerate(value, 1):
         missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
         if missing:
-            raise InputError(
-                f"{about} of a SQuAD file has no {missing[0]!r}", name, "write it as SQuAD's files have it"
-            )
-    return value
+            raise InputError(f"has no {missing[0]!r}", f"{place}{about} {number}", hint)
+        yield entry, f"{place}{about} {number}"
 
 
 def find_columns(sample: Sample, settings: DataSettings) -> dict[str, str] | None:

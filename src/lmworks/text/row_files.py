@@ -16,7 +16,7 @@ from lmworks.text import conll, formats
 from lmworks.text.rows import DataSettings
 
 
-def check_out(path: str | Path | None) -> None:
+def check_format(path: str | Path | None) -> None:
     """Refuse a file that rows of several columns cannot be written to, before they are computed.
 
     Raises:

@@ -259,6 +259,7 @@ def is_ambiguous(shape: Shape, sample: Sequence[Row], late: dict[str, str], sett
     return kind_of(fields, everything) != shape.kind and not _is_conversation(fields, everything)
 
 
+LARGEST_VALUE = 1e15  # sums of squares of such values, over rows, fit into float32
 NO_TEXTS = ("label", "labels", "value", "context")  # fields that are read in ways of their own
 
 
@@ -303,21 +304,25 @@ def _labels(values: dict[str, Any], column: str, labels: LabelNames, separator: 
     value = _present(values, column)
     if isinstance(value, str) and separator is not None:
         value = [part for part in value.split(separator) if part.strip()]
-    if not is_list_of_labels(value):
+    if not isinstance(value, list):
         hint = "write a list of labels, or say what stands between them: --data.label_separator '|'"
         raise BadRow(f"field {column!r} is a {type(value).__name__}, not a list of labels", hint)
-    names = [labels.name(label) for label in value]
-    if None in names:
-        raise BadRow(f"field {column!r} holds an empty label", "leave it out of the list")
-    return [_checked(name, f"field {column!r}") for name in dict.fromkeys(names) if name is not None]
+    names: dict[str, None] = {}  # each once, in order
+    for label in value:
+        name = labels.name(label)
+        if name is None:
+            raise BadRow(f"field {column!r} holds {label!r}, which is no label", "write it as text, or leave it out")
+        names[_checked(name, f"field {column!r}")] = None
+    return list(names)
 
 
 def _value(values: dict[str, Any], column: str, limits: tuple[float, float] | None) -> float:
     """The value of a row, a finite number within the limits."""
     value = _present(values, column)
     number = number_of(value)
-    if number is None:
-        raise BadRow(f"field {column!r} is {value!r}, not a number", "give every row a number in this field")
+    if number is None or abs(number) > LARGEST_VALUE:
+        fault = "not a finite number" if number is None else "too large to be learned: squared errors would overflow"
+        raise BadRow(f"field {column!r} is {value!r}, {fault}", "correct it, or divide all values by one number")
     if limits is not None and not limits[0] <= number <= limits[1]:
         low, high = limits
         raise BadRow(f"field {column!r} is {number:g}, outside {low:g} to {high:g}", "correct it, or the value_range")
@@ -330,7 +335,7 @@ def _present(values: dict[str, Any], column: str) -> Any:
         raise BadRow(f"field {column!r} is missing", "give every row this field", column)
     value = values[column]
     if value is None or (isinstance(value, float) and value != value):  # NaN is a data frame's null
-        raise BadRow(f"field {column!r} is null", "give every row a text in this field")
+        raise BadRow(f"field {column!r} is null", "give every row a value in this field")
     return value
 
 

@@ -49,18 +49,20 @@ def of_tokens(tokens: Any, tags: Any = None, *, names: Mapping[str, str]) -> dic
         raise InputError(
             f"{count_of(len(tokens), 'token')} and {count_of(len(tags), 'tag')}", "", "give each token one"
         )
-    bad = next((token for token in tokens if not isinstance(token, str) or not token.strip()), None)
-    if bad is not None:
-        raise InputError(f"{bad!r} is no token", "", "write every token as text, and leave empty ones out")
+    bad = [token for token in tokens if not isinstance(token, str) or not token.strip()]
+    if bad:  # null is one of them
+        raise InputError(f"{bad[0]!r} is no token", "", "write every token as text, and leave empty ones out")
     text, starts = join_tokens(tokens)
     row = {"tokens": list(tokens), "text": text, "starts": starts}
     if tags is None:
         return row
     named = [names.get(str(tag), tag) for tag in tags]
-    unnamed = next((tag for tag in named if not isinstance(tag, str) or not tag.strip()), None)
-    if unnamed is not None:
+    unnamed = [tag for tag in named if not isinstance(tag, str) or not tag.strip()]
+    if unnamed and isinstance(unnamed[0], int):
         hint = f"name the tags, as {option('label_names', {'0': 'O', '1': 'B-person'})}"
-        raise InputError(f"{unnamed!r} is no tag", "", hint)
+        raise InputError(f"{unnamed[0]!r} is no tag", "", hint)
+    if unnamed:
+        raise InputError(f"{unnamed[0]!r} is no tag", "", "write a tag for every token, O where it has none")
     return {**row, "tags": [tag.strip() for tag in named]}
 
 
