@@ -38,7 +38,7 @@ class HeadMethods(ABC):
 
     @property
     def labels(self) -> list[str]:
-        """The labels of its head for texts or words, in the order of its outputs; empty without any, as of a regression."""
+        """The labels of its head for texts or words, in the order of its outputs; empty without any (regression)."""
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
         return next((labels_of(head) for head in heads if head is not None and head.problem != "regression"), [])
 
