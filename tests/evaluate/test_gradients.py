@@ -96,6 +96,9 @@ def test_the_command_prints_tables_and_writes_a_page(
     assert "factor of one step" in printed
     page = (tmp_path / "gradients.html").read_text()
     assert page.count("<polyline") == 6  # two models, four activations
+    # a key of the legend is a border without height, whose colour is its curve's
+    assert ".key.c1 { border-color: var(--c1); }" in page
+    assert "polyline.c1 { stroke: var(--c1); }" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert main([*words, "--json", "--activations", "tanh", "--out", "other.html"]) == 0
     values = json.loads(capsys.readouterr().out)

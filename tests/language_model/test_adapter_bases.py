@@ -14,6 +14,7 @@ from tiny_model import save_questions, save_tiny
 import lmworks
 from lmworks.adapt import adapter_folder
 from lmworks.adapt.lora import LoRA, LoRASettings
+from lmworks.base import sources
 from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 
@@ -115,3 +116,19 @@ def test_every_command_that_opens_a_model_takes_the_base_that_the_hint_names(
         assert main([*words, *base]) == 0, words
     assert main(["score", str(together / "renamed"), "What?", *base]) == 2
     assert "has no base" in capsys.readouterr().err
+
+
+def test_an_alias_is_written_as_other_libraries_name_it_and_opened_as_the_user_did(
+    together: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final, base = together / "run" / "final", str(together / "base")
+    record = json.loads((final / "lmworks_base.json").read_text())
+    record = {key: value for key, value in record.items() if key != "base_from_here"}
+    (final / "lmworks_base.json").write_text(json.dumps({**record, "base": "tiny"}))
+    place = sources.AliasSource("hub:some/model", "the published weights")
+    monkeypatch.setattr(sources, "aliases", lambda: {"tiny": sources.Alias("tiny", "", "", (place,))})
+    edit(together, base_model_name_or_path=sources.hub_name("tiny"))
+    assert adapter_folder.base_of(final, base) == base
+    found = sources.LocalSource(together / "base", "tiny", "local")
+    monkeypatch.setattr(adapter_folder, "find", lambda source, *_: {"tiny": found}[source])
+    assert adapter_folder.base_of(final) == "tiny"

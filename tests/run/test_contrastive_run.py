@@ -206,3 +206,11 @@ def test_negatives_of_other_rows_and_settings_without_use_are_refused(encoder, t
     ):
         with pytest.raises(InputError, match=fault):
             lmworks.tune(encoder, ROWS, task={"name": "contrastive", **task}, train=TRAIN, out=tmp_path / "run")
+
+
+def test_steps_in_which_a_pair_stands_alone_are_refused(encoder, tmp_path):
+    pairs = [{"anchor": row["anchor"], "positive": row["positive"]} for row in ROWS]
+    settings = {"task": {"name": "contrastive"}, "train": {**TRAIN, "steps": 1, "batch_size": 1}}
+    with pytest.raises(InputError, match="no other text to tell it from"):
+        lmworks.plan(encoder, pairs, **settings)
+    assert lmworks.plan(encoder, ROWS, **settings)  # whose rows have negatives

@@ -219,3 +219,13 @@ def test_a_tabbed_text_is_read_as_the_hint_says(first, hint, tmp_path):
     table = corpus.read(path, options_in(caught.value.hint.partition("; or")[0]))
     assert {"Q 29"} <= {row.values["prompt"] for row in table.rows}
     assert len(table) == (29 if "question" in first else 30)
+
+
+def test_a_first_row_that_is_no_header_is_written_out_once(tmp_path):
+    path = tmp_path / "sms.tsv"
+    first = "ham\tGo until the point, it is open in the great world only\n"
+    path.write_text(first + "".join(f"{'ham' if n % 2 else 'spam'}\tWord {n} of nobody\n" for n in range(40)))
+    with pytest.raises(InputError, match="do not say what a row is") as caught:
+        corpus.read(path)
+    assert options_in(caught.value.hint) == DataSettings(header=False, columns={"text": "2", "label": "1"})
+    assert caught.value.hint.count("Go until the point") == 1

@@ -25,6 +25,9 @@ def read(rows: list[dict[str, Any]], **settings: Any) -> Any:
         ({"text": "a", "labels": ["x", "y"]}, "multi_labels"),
         ({"text": "a", "label": ["x"]}, "multi_labels"),
         ({"text": "a", "label": "x"}, "labels"),
+        ({"text": "a", "labels": "x"}, "labels"),
+        ({"text": "a", "labels": 1}, "labels"),
+        ({"text": "a", "text_pair": "b", "labels": 1}, "pair_labels"),
         ({"text": "a", "score": 0.5}, "text"),  # it may be anything
     ],
 )

@@ -17,7 +17,7 @@ from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, expand_home
 from lmworks.base.json_file import read_object
-from lmworks.base.sources import find
+from lmworks.base.sources import find, hub_name
 from lmworks.families.family import Family
 from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
@@ -52,7 +52,7 @@ def save(network: Transformer, folder: Path | str, family: Family, base_source: 
     }
     dropout = next(iter(present.values())).dropout
     head = saved_head(network, family)
-    peft_folder.write(folder, factors, outputs, family, network.config, dropout, base_source, head)
+    peft_folder.write(folder, factors, outputs, family, network.config, dropout, hub_name(base_source), head)
     record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network)}
     if head is not None:
         record["head"] = network.config.heads[0].model_dump()
@@ -116,7 +116,8 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
     """The source of the model that an adapter was trained on.
 
     A path in ``base_model_name_or_path`` may be absolute, or relative to the adapter's folder or the working directory;
-    ``owner/name`` means the hub, as for ``peft``. Our adapters also record the path of the base relative to their own
+    ``owner/name`` means the hub, as for ``peft``. Our adapters also record the source as the user named it, which may
+    be an alias that has other places than the hub, and the path of the base relative to their own
     folder, so that both can be moved together.
 
     Args:
@@ -129,12 +130,15 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
     """
     place = folder / peft_folder.CONFIG
     named = str(base) if base else peft_folder.read_config(folder).get("base_model_name_or_path")
+    recorded = _record(folder).get("base")
+    if isinstance(recorded, str) and recorded and named == hub_name(recorded):
+        named = recorded
     hint = "name it: --base FOLDER (in Python base=...), or write its path there as base_model_name_or_path"
     if not isinstance(named, str) or not named:
         fault = f"base_model_name_or_path is {named!r}: it names no base"
         raise InputError(fault, str(place), hint)
-    recorded = None if base else _record(folder).get("base_from_here")
-    for path in [folder / named, expand_home(named), *([folder / recorded] if recorded else [])]:
+    from_here = None if base else _record(folder).get("base_from_here")
+    for path in [folder / named, expand_home(named), *([folder / from_here] if from_here else [])]:
         if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
             if path.resolve() == folder.resolve():
                 raise InputError(f"the adapter names itself as its base ({named})", str(place), hint)

@@ -75,6 +75,14 @@ def aliases() -> dict[str, Alias]:
     }
 
 
+def hub_name(source: str) -> str:
+    """What other libraries call a source: ``owner/name`` of ``hub:owner/name`` and of an alias that has a place on the
+    hub; any other source as it is."""
+    alias = None if Path(source).exists() else aliases().get(source)
+    places = [source] if alias is None else [place.source for place in alias.places]
+    return next((place.removeprefix("hub:") for place in places if place.startswith("hub:")), source)
+
+
 def is_offline(offline: bool | None = None) -> bool:
     """Whether nothing may be fetched: as asked, else as LMWORKS_OFFLINE or HF_HUB_OFFLINE say."""
     if offline is not None:

@@ -157,8 +157,8 @@ def _page(args: argparse.Namespace, by_distance: dict[str, list[float]], by_dept
     ]
     about = (
         "The norm of the gradient of a token's loss with respect to the embedding of a token so many places before it, "
-        "relative to the nearest one; the scale is logarithmic. In a recurrent network it falls exponentially (Bengio, "
-        "Simard and Frasconi 1994)."
+        "relative to the nearest one; the scale is logarithmic and ends at 1e-12. In a recurrent network it falls "
+        "exponentially (Bengio, Simard and Frasconi 1994)."
     )
     deep = (
         f"The norm of the gradient of the loss with respect to a layer's output in a plain network of {args.depth} "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.base import figures
 from lmworks.base.errors import InputError
+from lmworks.base.files import expand_home
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
 from lmworks.commands.opening import add_base, add_head
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from lmworks.run import predict_file
     from lmworks.run.load import load
 
+    if " " in args.data and not expand_home(args.data).exists():
+        hint = "write it into a file, one text a line (FILE.txt), or in Python: lmworks.load(MODEL).predict([TEXT])"
+        raise InputError("there is no such file; a text itself is not read from the command line", args.data, hint)
     model = load(args.model, base=args.base, head=args.head)
     settings_for, predict, show_rows, write = _functions(model, args.model, args.head)
     settings = settings_for(args.model, args.data, data_overrides(rest), args.head)

@@ -106,7 +106,7 @@ def _figure(points: MapPoints, sample: np.ndarray) -> str:
         )
     legend = "".join(
         f'<li><button type="button" data-group="{place}"><span class="dot {_class(place)}"></span>{text(group)} '
-        f'<span class="soft">{counts[group]:,}</span></button></li>'
+        f'<span class="soft">({counts[group]:,})</span></button></li>'
         for group, place in order.items()
     )
     return (

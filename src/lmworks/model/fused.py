@@ -28,6 +28,9 @@ from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
 from lmworks.model.products import Gradients, OptionalTensor
 
+INFERENCE_TOKENS = 128
+"""Without gradients, passes of fewer tokens (of one that is generated, say) are faster in PyTorch's operations."""
+
 
 def can_run(
     x: torch.Tensor, attention: Attention, mlp: FeedForward, norms: tuple[nn.Module, nn.Module], mask: AttentionMask
@@ -35,7 +38,7 @@ def can_run(
     """Whether a fusable block (model/fusion) can run fused: its modules have the expected types and no hooks, the mask
     needs no matrix, and the native kernels accept x."""
     return (
-        torch.is_grad_enabled()
+        (torch.is_grad_enabled() or x.shape[0] * x.shape[1] >= INFERENCE_TOKENS)
         and compute_dtype(x) is not None
         and mask.is_implicit
         and mask.fits_window(attention.window)

@@ -30,8 +30,7 @@ def can_run(x: torch.Tensor, block: BlockParameters, longest: int) -> bool:
         block: its parameters.
         longest: tokens of the longest document.
     """
-    module = native_module()
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not hasattr(module, "block_forward"):
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or native_module() is None:
         return False
     if x.shape[-1] > MAX_WIDTH or x.shape[0] * x.shape[1] > MAX_TOKENS or longest > MAX_DOCUMENT:
         return False

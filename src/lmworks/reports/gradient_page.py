@@ -102,7 +102,7 @@ def _style() -> str:
     """The curves in the colours of the palette; more curves than colours begin again with the first."""
     rules = "".join(
         f"polyline.c{n} {{ stroke: var(--c{n}); }} .spot.c{n} {{ fill: var(--c{n}); }} "
-        f".key.c{n} {{ background: var(--c{n}); }}\n"
+        f".key.c{n} {{ border-color: var(--c{n}); }}\n"
         for n in range(len(PALETTE))
     )
     plain = ".rule { stroke: currentColor; opacity: 0.15; } .number { fill: currentColor; font-size: 12px; }\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.tasks.figures import ANSWERS, GENERAL_BITS, GENERAL_LOSS
+from lmworks.tasks.registry import TASKS
 
 Card = dict[str, Any]
 FORGETTING = (GENERAL_BITS.key, GENERAL_LOSS.key)
@@ -93,13 +94,19 @@ def _baseline(measure: Card) -> str:
     )
 
 
+def _has_language_head(card: Card) -> bool:
+    """Whether the task trains a language head: without one nothing predicts another text."""
+    name = (card["run"].get("task") or {}).get("name")
+    return name not in TASKS or TASKS[name].needs_language_head
+
+
 def _forgetting(card: Card) -> str:
     """What became of a text that has nothing to do with the data; empty for a new model, which forgets nothing."""
     if card["run"]["new"]:
         return ""
     measure = next((measure for measure in card["measures"] if measure["key"] in FORGETTING), None)
     if measure is None or not measure["change"]:
-        return "forgetting was not measured"
+        return "forgetting was not measured" if _has_language_head(card) else ""
     percent = measure["change"]["percent"]
     if measure["verdict"] == "worse":
         change = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmworks.adapt.method import Method
 from lmworks.base import figures, preparation, process_memory
+from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, count_labels
 from lmworks.data.examples import Examples, Report
 from lmworks.data.mixture import Mixture
@@ -145,10 +146,25 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
     notes += note_few_held_out(recipe, held_out, rows.table, is_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     if task.whole_steps:  # the plan's rows are those of training
+        _refuse_lone_pairs(recipe.train.batch_size, examples.items)
         recipe.train.row_tokens = recipe.train.batch_size * max(example.size for example in examples.items)
     evaluation = Evaluation.of(model, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
     mined_rows = rows.train if recipe.task.mined_negatives else None
     return Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes, mined_rows=mined_rows)
+
+
+def _refuse_lone_pairs(batch_size: int, items: Sequence[Example]) -> None:
+    """Refuse steps in which a pair has no other text beside it: their loss is 0, whatever the model is.
+
+    Raises:
+        InputError: no step has one.
+    """
+    if min(batch_size, len(items)) > 1 or any(len(example.lengths) > 2 for example in items):
+        return
+    if len(items) == 1:
+        raise InputError("one pair has no other text to be told from", items[0].place, "add rows, or negatives")
+    fault = "steps of one pair have no other text to tell it from, so that their loss is 0"
+    raise InputError(fault, "train.batch_size", "--train.batch_size 8; or give the rows a column negative")
 
 
 def _with_mined_negatives(model: LanguageModel, rows: TaskRows, recipe: Recipe, is_resumed: bool) -> Table:

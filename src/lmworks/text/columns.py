@@ -133,6 +133,22 @@ def _find_labelled(
         find("value", VALUE)  # of one text it is named by the settings: a score beside a text may be anything
 
 
+def one_or_several(fields: dict[str, str], sample: Sample, settings: DataSettings) -> dict[str, str]:
+    """The fields with their column of labels as ``label``, or as ``labels`` where a row has any number of them: by
+    what most rows hold, since ``labels`` is a usual name of a column of single ones too."""
+    column = fields.get("label", fields.get("labels"))
+    if column is None:
+        return fields
+    if settings.kind is not None:
+        several = settings.kind == "multi_labels"
+    else:
+        given = [row.values[column] for row in sample.rows if row.values.get(column) is not None]
+        lists = sum(isinstance(value, list) for value in given)
+        several = settings.label_separator is not None or 2 * lists > len(given)
+    others = {field: name for field, name in fields.items() if field not in ("label", "labels")}
+    return {**others, "labels" if several else "label": column}
+
+
 def _has_sides(by_name: dict[str, str], column_settings: dict[str, str], settings: DataSettings) -> bool:
     """Whether the columns are source and target of a translation. Together with a text column, a source column is the
     origin of the text, and a target column a label."""
@@ -190,11 +206,6 @@ def number_of(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def is_list_of_labels(value: object) -> bool:
-    """Whether a value is a list of texts or numbers, or empty."""
-    return isinstance(value, list) and all(isinstance(entry, str | int | float) for entry in value)
 
 
 def is_tagged(fields: dict[str, str], sample: Sample) -> bool:
@@ -297,7 +308,7 @@ def recognition_error(
     advice = f"say what they are, for example {_proposal(sample)}"
     if first.has_header and any(_looks_like_data(column, sample) for column in columns):
         options = f"{option('header', False)} {option('columns', guess_columns([columns]))}"
-        advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample)}"
+        advice = f"if that is a row and no header: {options}; or if it names the columns: {_proposal(sample, most=1)}"
     return InputError(fault, first.place, advice)
 
 
@@ -314,10 +325,10 @@ def _text_columns(sample: Sample) -> list[str]:
     return texts or list(sample.first_places)
 
 
-def _proposal(sample: Sample) -> str:
+def _proposal(sample: Sample, most: int = 3) -> str:
     """Options that read the rows: by what the columns hold, since their names do not say.
 
-    Of the longest column and one of few values text and label, of the two longest prompt and completion.
+    Of the longest column and one of few values text and label, of the two longest prompt and completion; ``most`` ways.
     """
     columns = _text_columns(sample)
     values = {column: [str(row.values.get(column) or "") for row in sample.rows] for column in columns}
@@ -329,7 +340,7 @@ def _proposal(sample: Sample) -> str:
     shapes = [dict(zip(FIELDS["completion"], longest, strict=True)), {"text": text}]
     if repeated:
         shapes.insert(0, {"text": text, "label": min(repeated, key=lambda name: len(set(values[name])))})
-    return "; or ".join(option("columns", shape) for shape in shapes)
+    return "; or ".join(option("columns", shape) for shape in shapes[:most])
 
 
 def _missing_hint(kind: str, missing: list[str], sample: Sample, taken: set[str]) -> str:

@@ -18,11 +18,11 @@ from lmworks.text.columns import (
     check_patterns,
     fill,
     find_fields,
-    is_list_of_labels,
     is_list_of_objects,
     kind_of,
     names_in,
     number_of,
+    one_or_several,
     recognition_error,
 )
 from lmworks.text.labels import LabelNames
@@ -95,9 +95,7 @@ def recognise(rows: Sequence[Row], settings: DataSettings, name: str) -> Shape:
         return _questions(found, sample, settings, name)
     fields = find_fields(list(sample.first_places), column_settings, settings)
     columns = {field: column for field, column in fields.items() if field not in patterns}
-    if (column := columns.get("label")) is not None and _has_several(column, sample, settings):
-        del columns["label"]  # several labels a row
-        columns["labels"] = column
+    columns = one_or_several(columns, sample, settings)
     kind = settings.kind or kind_of({**columns, **patterns}, sample)
     if settings.kind is None and settings.label_separator is not None and {"text", "labels"} <= {*columns, *patterns}:
         kind = "multi_labels"
@@ -155,14 +153,6 @@ def _shape(
 
     shape.build = build
     return shape
-
-
-def _has_several(column: str, sample: Sample, settings: DataSettings) -> bool:
-    """Whether a column of labels holds any number of them."""
-    if settings.kind is not None:
-        return settings.kind == "multi_labels"
-    given = [row.values[column] for row in sample.rows if row.values.get(column) is not None]
-    return settings.label_separator is not None or (bool(given) and all(map(is_list_of_labels, given)))
 
 
 def _note(kind: str, by_settings: bool, sources: dict[str, str]) -> str:
@@ -255,7 +245,7 @@ def is_ambiguous(shape: Shape, sample: Sequence[Row], late: dict[str, str], sett
         return False
     seen = Sample.of(sample)
     everything = Sample(seen.rows, {**seen.first_places, **late})
-    fields = find_fields(list(everything.first_places), {}, settings)
+    fields = one_or_several(find_fields(list(everything.first_places), {}, settings), everything, settings)
     return kind_of(fields, everything) != shape.kind and not _is_conversation(fields, everything)
 
 
