@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmworks.evaluate.prediction import THRESHOLD, Prediction, probability_matrix
+from lmworks.evaluate.prediction import SHOWN_MISTAKES, THRESHOLD, Prediction, probability_matrix
 from lmworks.evaluate.resampled_figures import resampled_figures
 
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
-SHOWN_MISTAKES = 10
 
 
 class Calibration(NamedTuple):

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from lmworks.data.word_pieces import Words
+from lmworks.evaluate.prediction import SHOWN_MISTAKES
 from lmworks.evaluate.tagging import characters_of, mark_entities
 from lmworks.text.tags import Span, Tags, entities, have_scheme, strict_entities
-
-SHOWN_MISTAKES = 10
 
 
 def scores(right: int, predicted: int, expected: int) -> dict[str, float]:

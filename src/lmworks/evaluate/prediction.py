@@ -9,6 +9,8 @@ import numpy as np
 
 THRESHOLD = 0.5
 """From this probability on a text has a label, where it may have several."""
+SHOWN_MISTAKES = 10
+"""Mistakes that an evaluation keeps, the most confident ones."""
 
 
 class Prediction(NamedTuple):

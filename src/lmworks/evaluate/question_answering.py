@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SHOWN_MISTAKES = 10
+from lmworks.evaluate.prediction import SHOWN_MISTAKES
+
 NO_ANSWER = "(no answer)"
 """How a person is shown that a context does not answer the question."""
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -26,13 +26,11 @@ from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.result import Run, Say
 from lmworks.text import corpus
 from lmworks.text.cleaning import clean_all, steps_of
-from lmworks.text.labels import are_continuous
+from lmworks.text.labels import FEWEST_ROWS, are_continuous, rare_labels
 from lmworks.text.rows import DataSettings, Table, option
 
 MAJORITY = "majority"
 TASK = {"name": "classify", "learns": "the label of a text"}
-FEW_ROWS = 5
-"""Labels with fewer training rows are named."""
 
 
 @dataclass
@@ -105,13 +103,13 @@ def _label_notes(train: Table, held_out: Table) -> list[str]:
     """Labels of which there are too few rows to train on, or none to measure."""
     trained, measured = (Counter(_labels(part)) for part in (train, held_out))
     absent = [label for label in train.labels if not trained[label]]
-    few = [f"{label} ({trained[label]})" for label in train.labels if 0 < trained[label] < FEW_ROWS]
+    few = rare_labels(trained, train.labels)
     unmeasured = [label for label in train.labels if trained[label] and not measured[label]]
     notes = []
     if absent:
         notes.append(f"labels without a row to train on, which are never predicted: {list_names(absent)}")
     if few:
-        notes.append(f"labels with fewer than {FEW_ROWS} rows to train on: {list_names(few)}")
+        notes.append(f"labels with fewer than {FEWEST_ROWS} rows to train on: {list_names(few)}")
     if unmeasured and len(held_out):
         notes.append(f"labels without a held-out row, which no figure measures: {list_names(unmeasured)}")
     return notes

@@ -15,12 +15,11 @@ from lmworks.model.config import ProblemType
 from lmworks.model.head_requests import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
 from lmworks.tasks.with_head import TextHeadTask
+from lmworks.text.labels import FEWEST_ROWS, rare_labels
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
-
-FEWEST_EXAMPLES = 5  # of a label; of a label with fewer, hardly any row is held out
 
 
 class Classify(TextHeadTask):
@@ -43,7 +42,7 @@ class Classify(TextHeadTask):
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """One example for each row; errors as :meth:`text_examples`."""
         examples = self.text_examples(table, settings, context)
-        examples.report.notes += _rare_labels(table)
+        examples.report.notes += _note_of_rare_labels(table)
         return examples
 
     def label_of(self, row: Row) -> int | np.ndarray:
@@ -91,10 +90,10 @@ class Classify(TextHeadTask):
         return {"reference": ", ".join(named[right]) or "none", "answer": ", ".join(named[predicted]) or "none"}
 
 
-def _rare_labels(table: Table) -> list[str]:
+def _note_of_rare_labels(table: Table) -> list[str]:
     """A note about labels of few rows: of these, none may be held out, and little is learned of them."""
     counts = Counter(label for row in table.rows for label in row.values.get("labels", [row.values.get("label")]))
-    rare = [f"{label} ({counts[label]})" for label in table.labels if 0 < counts[label] < FEWEST_EXAMPLES]
+    rare = rare_labels(counts, table.labels)
     if not rare:
         return []
-    return [f"{count_of(len(rare), 'label')} of fewer than {FEWEST_EXAMPLES} rows: {list_names(rare)}"]
+    return [f"{count_of(len(rare), 'label')} of fewer than {FEWEST_ROWS} rows: {list_names(rare)}"]
