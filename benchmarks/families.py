@@ -104,7 +104,7 @@ def table_of_heads() -> str:
 
     from lmworks.families.folder import open_folder
     from lmworks.families.registry import FAMILIES, OWN
-    from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+    from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 
     measured: dict[str, dict[str, str]] = {}
     for family, head in CASES:

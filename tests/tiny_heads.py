@@ -14,7 +14,7 @@ from lmworks.data.packing import collate
 from lmworks.families.opened import Opened
 from lmworks.families.registry import FAMILIES, OWN
 from lmworks.model.forward import hidden_states
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 
 TINY: dict[str, dict[str, Any]] = {
     "gpt2": GPT2,

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 from gensim.models import KeyedVectors
-from scipy.stats import spearmanr
 
 from lmworks.base.errors import InputError
 from lmworks.baselines import vector_evaluation as evaluation
@@ -71,14 +70,6 @@ def test_similarities_equal_gensims(vectors, peer, most_frequent):
     assert similarity.spearman == pytest.approx(spearman[0], abs=1e-6)
     assert 100 * (1 - similarity.known / similarity.total) == pytest.approx(unknown)
     assert 2 < similarity.known < similarity.total == 353
-
-
-def test_equal_values_have_the_mean_of_their_ranks():
-    first, second = np.array([1, 1, 2, 5, 5, 5]), np.array([3, 1, 1, 2, 7, 7])
-    assert evaluation.ranks(first).tolist() == [1.5, 1.5, 3, 5, 5, 5]
-    assert evaluation.pearson(evaluation.ranks(first), evaluation.ranks(second)) == pytest.approx(
-        spearmanr(first, second)[0]
-    )
 
 
 def test_what_is_not_defined_is_none(tmp_path):

@@ -44,7 +44,7 @@ def climbed(labelled, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ladders") / "cheap"
     settings = {"source": str(labelled), "only": CHEAP, "data": {"held_out": 0.3}}
     settings["rung"] = {"word-vectors": {"vector_size": 10}}
-    ladder.climb(LadderSettings.model_validate(settings), folder)
+    ladder.run_ladder(LadderSettings.model_validate(settings), folder)
     return folder
 
 

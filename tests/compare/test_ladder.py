@@ -58,7 +58,7 @@ def settings_of(text: Path, **changes) -> LadderSettings:
 @pytest.fixture(scope="module")
 def climbed(text, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ladders") / "all"
-    ladder.climb(settings_of(text), folder)
+    ladder.run_ladder(settings_of(text), folder)
     return folder
 
 
@@ -117,11 +117,11 @@ def test_a_stopped_ladder_goes_on_where_it_was(text, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ladder.climb(settings, folder, stop)
+        ladder.run_ladder(settings, folder, stop)
     assert [step.state for step in State.read(folder).steps] == ["done", "done", "open"]
     before = {path: path.read_bytes() for path in folder.glob("[12]-*/journal.jsonl")}
     lines: list[str] = []
-    state = ladder.go_on(folder, lines.append)
+    state = ladder.resume(folder, lines.append)
     assert [line for line in lines if line.startswith("rung")] == ["rung 3 of 3: trigram"]
     assert {step.state for step in state.steps} == {"done"}
     assert before == {path: path.read_bytes() for path in before}
@@ -173,7 +173,7 @@ def test_a_killed_run_is_resumed(text, tmp_path):
 
 
 def test_a_rung_without_time_is_left_out_and_says_why(text, tmp_path):
-    state = ladder.climb(settings_of(text, budget=0.5, only=["uniform", "rnn"]), tmp_path / "ladder")
+    state = ladder.run_ladder(settings_of(text, budget=0.5, only=["uniform", "rnn"]), tmp_path / "ladder")
     assert [step.state for step in state.steps] == ["done", "left out"]
     assert "its share of the budget" in state.steps[1].reason
     assert "RNN is left out: its share" in (tmp_path / "ladder" / ladder_page.HTML).read_text()
@@ -185,22 +185,22 @@ def test_a_budget_that_is_none(text, tmp_path, capsys):
     assert "no duration: write for example 90s, 10m or 1h" in capsys.readouterr().err
 
 
-def test_what_surrounds_training_is_known_from_the_rung_before(climbed):
+def test_the_time_besides_training_is_that_of_the_rung_before(climbed):
     pace = Pace()
     assert pace.training_seconds(10.0) == pytest.approx(7.0)
     run = climbed / "5-rnn"
     trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
-    pace.learn(run, trained + 4.0)
+    pace.record(run, trained + 4.0)
     assert pace.training_seconds(10.0) == pytest.approx(6.0)
     assert pace.training_seconds(3.0) < 0
 
 
 def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
-    few = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
+    few = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
     assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
     monkeypatch.setattr("lmworks.compare.pacing.FEWEST_STEPS", 1)
-    state = ladder.climb(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
+    state = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)
     assert f"RNN: {note}" in remarks(state)
@@ -208,7 +208,7 @@ def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     assert any("its time was over (train.max_time)" in warning for warning in report["run"]["warnings"])
 
 
-def test_what_cannot_be_climbed(text, climbed, tmp_path, capsys):
+def test_what_cannot_be_compared(text, climbed, tmp_path, capsys):
     short = tmp_path / "short.txt"
     short.write_text("too short")
     assert main(["ladder", str(short), "--out", str(tmp_path / "a")]) == 2
@@ -219,7 +219,7 @@ def test_what_cannot_be_climbed(text, climbed, tmp_path, capsys):
     assert main(["ladder", str(text), "--budget", "1m", "--out", str(climbed)]) == 2
     assert "keeps its settings" in capsys.readouterr().err
     with pytest.raises(InputError, match="folder of no ladder"):
-        ladder.go_on(tmp_path)
+        ladder.resume(tmp_path)
 
 
 def test_questions_about_one_module_are_one_document():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -44,13 +45,17 @@ def test_hdbscan_finds_their_number_and_leaves_strangers_out():
 
 
 def test_words_are_weighted_as_published():
+    texts = ["green tea", "black tea", "tea cat", "grey cat", "cat food", "a cat sat"]
     groups = [np.arange(3), np.arange(3, 6)]
-    words = typical_words(TEXTS, groups, 2)
-    assert [names[0] for names in words] == ["tea", "cat"]
-    # Group 0 has 6 words, group 1 has 6 (without "a"): A = 6; "tea" occurs 3 times, "black" once, both only in group 0.
-    weights = {"tea": 3 / 6 * math.log(1 + 6 / 3), "black": 1 / 6 * math.log(1 + 6 / 1)}
-    assert weights["tea"] > weights["black"]
-    assert words[0][1] == "black"  # the first by the alphabet of those with equal weights
+    words = [" ".join(texts[row] for row in rows).split() for rows in groups]
+    counts = [Counter(word for word in of_group if word != "a") for of_group in words]
+    mean, everywhere = 6, counts[0] + counts[1]  # six words in each group: "a" is a stop word
+    expected = [
+        sorted(words, key=lambda word: (-words[word] / 6 * math.log(1 + mean / everywhere[word]), word))
+        for words in counts
+    ]
+    assert typical_words(texts, groups, 10) == expected
+    assert expected[0] == ["tea", "black", "green", "cat"]  # "cat" is last: it is frequent in the other group
     assert typical_words(["the", "123"], [np.array([0]), np.array([1])]) == [[], []]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmworks.evaluate.answer_spans import best_span
-from lmworks.evaluate.question_answering import Answered, exact_match, f1, figures_of_answers, normalize, scores
+from lmworks.evaluate.question_answering import AnsweredQuestion, exact_match, f1, figures_of_answers, normalize, scores
 
 TEXTS = [
     "", "the", "The Panthers", "panthers!", "a cat, a mat", "cat mat", "The  cat's mat.", "308 points", "308", "6½",
@@ -18,8 +18,8 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def answered(predicted: str, *gold: str, margin: float = 0.0, probability: float = 0.5) -> Answered:
-    return Answered("?", "row", gold, predicted, probability, margin)
+def answered(predicted: str, *gold: str, margin: float = 0.0, probability: float = 0.5) -> AnsweredQuestion:
+    return AnsweredQuestion("?", "row", gold, predicted, probability, margin)
 
 
 def test_articles_punctuation_case_and_spaces_are_left_aside() -> None:

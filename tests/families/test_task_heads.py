@@ -21,8 +21,8 @@ from lmworks.data.packing import collate
 from lmworks.families.folder import open_folder, read_config, save_folder
 from lmworks.families.opened import Opened
 from lmworks.families.registry import FAMILIES, OWN
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.initialization import replace_heads
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.train.losses import terms
 
 every_head = pytest.mark.parametrize(("family", "head"), CASES, ids=[f"{family}-{head}" for family, head in CASES])

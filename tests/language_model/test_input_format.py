@@ -14,7 +14,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.data.prompts import prompts
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
-from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.input_format import FILE, InputFormat
 from lmworks.tasks.registry import TASKS
 from lmworks.tasks.settings import TaskSettings

@@ -22,11 +22,11 @@ def test_what_was_done_once_before_the_run_has_lines_of_its_own(make_run, run_ev
     events.append({"event": "resume", "preparation": {"measuring this machine": 5.0}})
     built = card.build(make_run(events))
     assert built["costs"]["preparation"] == {"fetching the model": 31.0, "measuring this machine": 20.0}
-    lines = dict(facts.of_cost(built))
+    lines = dict(facts.cost_lines(built))
     assert lines["before: fetching the model"].startswith("31.0 s")
     assert lines["before: measuring this machine"].startswith("20.0 s")
     built["costs"]["preparation"] = {}
-    assert set(lines) - set(dict(facts.of_cost(built))) == {
+    assert set(lines) - set(dict(facts.cost_lines(built))) == {
         "before: fetching the model",
         "before: measuring this machine",
     }
@@ -207,7 +207,7 @@ def test_held_out_rows_and_what_is_measured_of_them(make_run, run_events, rows, 
     events = run_events()
     data = next(event for event in events if event["event"] == "data")
     data |= {"held_out": rows, "examples": 990} | ({} if examples is None else {"held_out_examples": examples})
-    lines = dict(facts.of_run(card.build(make_run(events))))
+    lines = dict(facts.run_lines(card.build(make_run(events))))
     assert lines["rows held out"] == text
     assert lines["rows trained on"] == "960 in 990 examples, 49,100 tokens (21,000 with loss)"
 
@@ -216,7 +216,7 @@ def test_a_text_whose_end_is_held_out_is_no_second_row(make_run, run_events) -> 
     events = run_events()
     data = next(event for event in events if event["event"] == "data")
     data |= {"held_out": 1, "held_out_examples": 12, "divided_inside": True}
-    assert dict(facts.of_run(card.build(make_run(events))))["rows held out"] == "the end of 1 text in 12 examples"
+    assert dict(facts.run_lines(card.build(make_run(events))))["rows held out"] == "the end of 1 text in 12 examples"
 
 
 def test_a_loss_that_is_not_a_number_has_no_figures_by_row(make_run, run_events) -> None:

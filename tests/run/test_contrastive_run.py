@@ -192,13 +192,13 @@ lmworks.tune({str(encoder)!r}, {data!r}, out={str(tmp_path / "killed")!r}, **{gi
 
 def test_negatives_of_other_rows_and_settings_without_use_are_refused(encoder, tmp_path):
     table = corpus.read(ROWS)
-    mined_negatives.save(table, tmp_path)
-    assert mined_negatives.kept(table, tmp_path).rows == table.rows
+    mined_negatives.write(table, tmp_path)
+    assert mined_negatives.read(table, tmp_path).rows == table.rows
     with pytest.raises(InputError, match="of other rows"):
-        mined_negatives.kept(corpus.read([{**row, "anchor": "tea"} for row in ROWS]), tmp_path)
+        mined_negatives.read(corpus.read([{**row, "anchor": "tea"} for row in ROWS]), tmp_path)
     (tmp_path / mined_negatives.FILE).unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        mined_negatives.kept(table, tmp_path)
+        mined_negatives.read(table, tmp_path)
     for task, fault in (
         ({"mining_margin": 0.2}, "nothing is mined"),
         ({"mined_negatives": 1, "mining_range_min": 5, "mining_range_max": 5}, "no rank is at least 5 and below 5"),

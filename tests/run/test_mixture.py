@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,13 @@ def test_the_card_has_the_figures_of_each_task(run: Any) -> None:
     for part in parts.values():
         accuracy = part["measures"][0]
         assert accuracy["key"] == "accuracy"
-        assert accuracy["before"]["value"] is not None
-        assert part["classification"] is not None
+        confusion = part["classification"]["confusion"]
+        right = [confusion[number][number] for number in range(len(confusion))]
+        assert accuracy["after"]["value"] == pytest.approx(sum(right) / sum(map(sum, confusion)))
+        train, _ = corpus.split(corpus.read(run.folder / f"{part['name']}-data.jsonl", DataSettings()), DataSettings())
+        label = Counter(row.values["label"] for row in train.rows).most_common(1)[0][0]
+        commonest = sum(confusion[part["classification"]["labels"].index(label)])
+        assert accuracy["before"]["value"] == pytest.approx(commonest / sum(map(sum, confusion)))
     assert parts["animal"]["measures"][0]["rows"] == 8
     assert "colour: accuracy" in run.card["summary"]
     assert "animal: accuracy" in run.card["summary"]

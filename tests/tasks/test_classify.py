@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_model import save_questions
-from tiny_presets import save_text, sentences, small
+from tiny_presets import sentences
 from tiny_tasks import bert_like, model
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import merge
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.tasks.classify import Classify
 from lmworks.tasks.settings import TaskSettings
@@ -32,21 +31,6 @@ ENCODER, DECODER, BART = "tinybert", "llama-1m", "bart-base"
 
 def label_of(text: str) -> str:
     return "animal" if "cat" in text else "sky" if "moon" in text else "other"
-
-
-@pytest.fixture(scope="module", name="models")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    data = {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 2}
-    return {
-        preset: str(
-            lmworks.pretrain(
-                preset, data, out=folder / preset, **merge(small(preset), {"train": {"steps": 2, "evaluate_every": 2}})
-            ).folder
-            / "final"
-        )
-        for preset in (ENCODER, DECODER, BART)
-    }
 
 
 def tuned(model_folder: str, folder: Path, method: str) -> Any:
@@ -150,7 +134,7 @@ def test_texts_are_cut_counted_or_refused() -> None:
         update={"language_head": False, "heads": ()}
     )
     from lmworks.families.bert import BERT
-    from lmworks.model.task_heads import SEQUENCE, HeadRequest
+    from lmworks.model.head_requests import SEQUENCE, HeadRequest
 
     config = BERT.with_head(config, HeadRequest(SEQUENCE, 2, "single_label", ("no", "yes")))
     task = Classify(TaskSettings(name="classify"), bert_like(), config)
@@ -162,7 +146,7 @@ def test_texts_are_cut_counted_or_refused() -> None:
     assert len(task.examples(table, DataSettings(on_long="skip"), 12)) == 1
     with pytest.raises(InputError, match="more than fit"):
         task.examples(table, DataSettings(on_long="stop"), 12)
-    with pytest.raises(InputError, match="'maybe' is none of the model's labels"):
+    with pytest.raises(InputError, match="'maybe' is not one of the model's labels"):
         task.examples(corpus.read([{"text": "a", "label": "maybe"}] * 2, DataSettings()), DataSettings(), 12)
 
 

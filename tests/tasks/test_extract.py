@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_model import save_questions
-from tiny_presets import save_text, small
 from tiny_tasks import bert_like, model, roberta_like, t5_like
 
 import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.figures import number
 from lmworks.base.journal import RunFolder
-from lmworks.base.settings import merge
 from lmworks.data.batch import SPAN_END, SPAN_START, Example
 from lmworks.evaluate.answer_spans import best_span
 from lmworks.families.bert import BERT
@@ -24,7 +22,7 @@ from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.question_windows import STRIDE, encode_questions, windows_of
-from lmworks.model.task_heads import SPANS, HeadRequest
+from lmworks.model.head_requests import SPANS, HeadRequest
 from lmworks.tasks.extract import Extract, sentence_of_most_words
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text import corpus
@@ -46,21 +44,6 @@ def question(number: int, has_answer: bool = True) -> dict[str, Any]:
     answers = {"text": [animal], "answer_start": [context.index(animal)]} if has_answer else {}
     asked = "Who climbed?" if has_answer else "Who ate?"
     return {"question": asked, "context": context, "answers": {"text": [], "answer_start": [], **answers}}
-
-
-@pytest.fixture(scope="module", name="models")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    data = {"source": str(save_text(folder / "text.txt")), "document": "paragraph", "held_out": 2}
-    return {
-        preset: str(
-            lmworks.pretrain(
-                preset, data, out=folder / preset, **merge(small(preset), {"train": {"steps": 2, "evaluate_every": 2}})
-            ).folder
-            / "final"
-        )
-        for preset in (ENCODER, DECODER, BART)
-    }
 
 
 def tuned(model_folder: str, folder: Path, method: str, rows: list[dict[str, Any]] | None = None, **more: Any) -> Any:

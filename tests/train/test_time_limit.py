@@ -10,7 +10,7 @@ from lmworks.train import optimizers
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
 from lmworks.train.settings import TrainSettings
-from lmworks.train.time_limit import EVENT, TimeLimit
+from lmworks.train.time_limit import EVENT, StepTiming, TimeLimit
 
 CPU = torch.device("cpu")
 
@@ -42,12 +42,12 @@ def test_the_timing_changes_nothing(make_network, make_examples, tmp_path, state
     given = settings(optimizer_state=state, weight_decay=0.1)
     optimizer = optimizers.make(network, given)
     run = RunFolder.create(tmp_path / "run", "")
-    arguments = (run, network, make_examples(), given, None, optimizer, "float32", CPU)
-    assert TimeLimit(3600.0).fitting_steps(*arguments, 6) == 6
+    timing = StepTiming(network, make_examples(), given, None, optimizer, "float32", CPU)
+    assert TimeLimit(3600.0).fitting_steps(run, timing, 6) == 6
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not optimizer.state
     assert all(parameter.grad is None for parameter in network.parameters())
-    assert TimeLimit(1e-9).fitting_steps(*arguments, 6) == 6  # as the journal has it
+    assert TimeLimit(1e-9).fitting_steps(run, timing, 6) == 6  # as the journal has it
 
 
 def test_a_limit_that_is_not_reached_changes_no_loss(make_network, make_examples, tmp_path):

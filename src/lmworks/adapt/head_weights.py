@@ -12,13 +12,13 @@ from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename
 from lmworks.model.config import HeadConfig, ProblemType
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.initialization import replace_heads
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS, HeadRequest
 from lmworks.model.transformer import Transformer
 
 TASK_TYPES = {SEQUENCE: "SEQ_CLS", TOKENS: "TOKEN_CLS", SPANS: "QUESTION_ANS"}
-PREFIX = "base_model.model."  # of every tensor's name
-SAVED = ".modules_to_save."  # in names of tensors that some versions of PEFT write
+PREFIX = "base_model.model."  # of the name of every tensor in an adapter's file
+MODULES_TO_SAVE = ".modules_to_save."  # in names of tensors that some versions of PEFT write
 
 
 class SavedHead(NamedTuple):
@@ -41,7 +41,7 @@ def head_parameters(network: Transformer) -> dict[str, nn.Parameter]:
     if network.config.language_head:
         return {}
     parts = ["heads."] + ["pooler."] * any(head.kind == "pooled" for head in network.config.heads)
-    return {name: own for name, own in network.named_parameters() if name.startswith(tuple(parts))}
+    return {name: parameter for name, parameter in network.named_parameters() if name.startswith(tuple(parts))}
 
 
 def saved_head(network: Transformer, family: Family) -> SavedHead | None:
@@ -85,7 +85,7 @@ def load_head(
         return set()
     kinds = {task_type: name for name, task_type in TASK_TYPES.items()}
     name = kinds.get(str(adapter_config.get("task_type")))
-    stored = {key.replace(SAVED, ".").removeprefix(PREFIX): key for key in tensors}
+    stored = {key.replace(MODULES_TO_SAVE, ".").removeprefix(PREFIX): key for key in tensors}
     layout = family.heads.get(name) if name else None
     if name is None or layout is None or f"{layout.linear}.weight" not in stored:
         listed = ", ".join(map(str, adapter_config["modules_to_save"]))
@@ -95,8 +95,8 @@ def load_head(
         fault = f"modules_to_save ({listed}) changes the result and is not computed here"
         raise InputError(fault, place, "merge it into its base with peft, and load that")
     if head is not None:
-        own = HeadConfig.model_validate(head)
-        request = HeadRequest(own.name, own.size, own.problem, own.labels)
+        config = HeadConfig.model_validate(head)
+        request = HeadRequest(config.name, config.size, config.problem, config.labels)
     else:
         size = len(tensors[stored[f"{layout.linear}.weight"]])
         problem: ProblemType = "span" if name == SPANS else "single_label"

@@ -138,7 +138,7 @@ def list_names(names: Sequence[str], most: int = LISTED) -> str:
     return ", ".join(map(shorten, names[:most])) + more
 
 
-def shorten(name: str) -> str:
-    """A name in one line of at most LONGEST characters."""
-    line = " ".join(name.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+def shorten(text: str, most: int = LONGEST) -> str:
+    """A name or a text in one line of at most ``most`` characters; what is cut off is an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

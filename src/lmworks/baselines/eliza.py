@@ -74,7 +74,7 @@ class Script:
         none: rule for messages without a keyword; its pattern matches everything.
         memory: rules of the remarks that are kept.
         memory_keyword: the keyword whose messages leave a remark.
-        memory_every: of the messages without a keyword, each so manieth is answered from memory.
+        memory_every: n: every n-th message without a keyword is answered from memory.
         tags: words by the name under which patterns know them.
     """
 

@@ -3,7 +3,7 @@
 Bojanowski et al. 2017 (Enriching Word Vectors with Subword Information): the vector of a word is the mean of its own
 row and the rows of its character n-grams, which share a table by a hash of their bytes; that of a word that was not
 trained on is the mean of its n-grams' rows. The layout is that of fastText 0.1 to 0.9 (versions 11 and 12): settings,
-dictionary, matrix of words and n-grams, matrix of outputs. Quantized models (`.ftz`) are refused.
+dictionary, matrix of words and n-grams, matrix of outputs. Quantized models (``.ftz``) are refused.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def read_fasttext(path: str | Path, limit: int | None = None, errors: str = "str
 
     Args:
         path: the file.
-        limit: only the first so many words, which are the most frequent.
+        limit: read only this many words, the first ones, which are the most frequent.
         errors: what becomes of words that are not UTF-8, as in ``bytes.decode``: "strict" refuses the file.
 
     Raises:

@@ -46,7 +46,7 @@ class Estimate:
         probabilities: (N,) float64: of the last token after the context, the shorter contexts' share included.
         backoffs: (contexts,) float64: of each context, what its unseen tokens take of the shorter context's
             probability; 1 after a context that nothing follows.
-        discounts: what is taken from counts of 1, of 2, and of 3 or more.
+        discounts: what is subtracted from counts of 1, of 2, and of 3 or more.
     """
 
     probabilities: np.ndarray
@@ -130,9 +130,9 @@ def estimate_tokens(
         return np.full(size, 1 / size), (0.0, 0.0, 0.0)
     if smoothing == "kneser-ney" and not is_alone:
         return counts / total, (0.0, 0.0, 0.0)
-    taken = discounts_of(counts, smoothing, discount)
-    discounted = np.array([0.0, *taken])[np.minimum(counts, 3)]
-    return (counts - discounted) / total + discounted.sum() / total / size, taken
+    discounts = discounts_of(counts, smoothing, discount)
+    subtracted = np.array([0.0, *discounts])[np.minimum(counts, 3)]
+    return (counts - subtracted) / total + subtracted.sum() / total / size, discounts
 
 
 def estimate(
@@ -155,23 +155,23 @@ def estimate(
         vocab_size: V.
         smoothing, discount: of the model.
     """
-    taken = discounts_of(counts.counts, smoothing, discount)
-    discounted = np.array([0.0, *taken])[np.minimum(counts.counts, 3)]
+    discounts = discounts_of(counts.counts, smoothing, discount)
+    subtracted = np.array([0.0, *discounts])[np.minimum(counts.counts, 3)]
     context = counts.keys // vocab_size
     total = np.bincount(context, weights=counts.counts, minlength=contexts)
-    freed = np.bincount(context, weights=discounted, minlength=contexts)
+    backed_off = np.bincount(context, weights=subtracted, minlength=contexts)
     is_followed = total > 0
-    backoffs = np.divide(freed, total, out=np.ones(contexts), where=is_followed)
-    own = (counts.counts - discounted) / np.where(is_followed, total, 1.0)[context]
-    return Estimate(own + backoffs[context] * shorter[counts.shorter], backoffs, taken)
+    backoffs = np.divide(backed_off, total, out=np.ones(contexts), where=is_followed)
+    from_counts = (counts.counts - subtracted) / np.where(is_followed, total, 1.0)[context]
+    return Estimate(from_counts + backoffs[context] * shorter[counts.shorter], backoffs, discounts)
 
 
 def discounts_of(counts: np.ndarray, smoothing: Smoothing, discount: float) -> tuple[float, float, float]:
-    """What is taken from counts of 1, of 2, and of 3 or more.
+    """What is subtracted from counts of 1, of 2, and of 3 or more.
 
     Modified Kneser-Ney, with n_i the number of n-grams whose count is i and Y = n_1 / (n_1 + 2 n_2):
     D_i = i - (i + 1) Y n_(i+1) / n_i (Chen and Goodman 1998, equation 26). Where that is no number between 0 and i,
-    :data:`FALLBACK` is taken.
+    :data:`FALLBACK` is used.
     """
     if smoothing == "kneser-ney":
         return discount, discount, discount

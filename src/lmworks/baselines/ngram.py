@@ -55,7 +55,7 @@ class NgramModel:
         begin_id: stands before every document, as context alone; None: nothing does.
         end_id: ends a document; None: nothing does.
         smoothing, discount: how the probabilities were estimated.
-        discounts: what was taken from counts of 1, 2, and 3 or more, of each length from 1 on.
+        discounts: what was subtracted from counts of 1, 2, and 3 or more, of each length from 1 on.
     """
 
     order: int
@@ -90,7 +90,7 @@ class NgramModel:
             discount: of plain Kneser-Ney.
 
         Raises:
-            InputError: settings out of bounds, no token, or ids that are none of the vocabulary.
+            InputError: settings out of bounds, no token, or ids outside the vocabulary.
         """
         kneser_ney.check_settings(order, vocab_size, smoothing, discount, MOST_ORDER)
         for name, token in (("begin_id", begin_id), ("end_id", end_id)):
@@ -104,11 +104,11 @@ class NgramModel:
         if order == 0:
             uniform = np.full(vocab_size, 1 / vocab_size)
             return cls(0, uniform, [], begin_id, end_id, smoothing, discount)
-        tokens, counted = kneser_ney.count(whole, order, vocab_size, begin_id, smoothing)
-        unigrams, taken = kneser_ney.estimate_tokens(tokens, smoothing, discount, order == 1)
-        model = cls(order, unigrams, [], begin_id, end_id, smoothing, discount, [taken])
+        tokens, longer = kneser_ney.count(whole, order, vocab_size, begin_id, smoothing)
+        unigrams, discounts = kneser_ney.estimate_tokens(tokens, smoothing, discount, order == 1)
+        model = cls(order, unigrams, [], begin_id, end_id, smoothing, discount, [discounts])
         shorter = unigrams
-        for counts in counted:
+        for counts in longer:
             estimate = kneser_ney.estimate(counts, shorter, len(shorter), vocab_size, smoothing, discount)
             model.levels.append(Level(counts.keys, estimate.probabilities, estimate.backoffs))
             model.discounts.append(estimate.discounts)
@@ -142,7 +142,7 @@ class NgramModel:
             minus infinity for a token that plain Kneser-Ney never saw.
 
         Raises:
-            InputError: an id is none of the vocabulary.
+            InputError: an id is outside the vocabulary.
         """
         ids = _check_ids(ids, self.vocab_size, "ids")
         opening = self._opening
@@ -156,7 +156,7 @@ class NgramModel:
             context: all tokens of the document before it, without ``begin_id``; only the last n - 1 matter.
 
         Raises:
-            InputError: an id is none of the vocabulary.
+            InputError: an id is outside the vocabulary.
         """
         size = max(self.order - 1, 0)
         ids = _check_ids(context[-size:] if size else (), self.vocab_size, "context")
@@ -172,7 +172,7 @@ class NgramModel:
         return probabilities
 
     def sample(self, rng: np.random.Generator, max_tokens: int, context: Ids = ()) -> list[int]:
-        """Draw a continuation of a context, until ``end_id`` (which is not given back) or ``max_tokens``."""
+        """Draw a continuation of a context, up to ``end_id`` (which is not returned) or to ``max_tokens`` tokens."""
         ids = [int(token) for token in context]
         start = len(ids)
         while len(ids) - start < max_tokens:
@@ -223,10 +223,8 @@ class NgramModel:
             config.get("eos_token_id"),
             config["smoothing"],
             config["discount"],
-            [tuple(taken) for taken in config["discounts"]],
+            [tuple(discounts) for discounts in config["discounts"]],
         )
-
-    # Inside
 
     @property
     def _opening(self) -> np.ndarray:
@@ -266,7 +264,7 @@ def _check_ids(ids: Ids, vocab_size: int, place: str) -> np.ndarray:
     """Token ids as (T,) int64.
 
     Raises:
-        InputError: they are no whole numbers in one dimension, or one is none of the vocabulary.
+        InputError: they are not whole numbers in one dimension, or one is outside the vocabulary.
     """
     array = np.asarray(ids)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):

@@ -70,9 +70,9 @@ def read_sentences(texts: Iterable[str], min_count: int = 5, lowercase: bool = T
     lines: list[np.ndarray] = []
     for text in texts:
         for line in split_lines(text):
-            found = words_of(line, lowercase)
-            for begin in range(0, len(found), LONGEST_SENTENCE):
-                part = found[begin : begin + LONGEST_SENTENCE]
+            words = words_of(line, lowercase)
+            for begin in range(0, len(words), LONGEST_SENTENCE):
+                part = words[begin : begin + LONGEST_SENTENCE]
                 lines.append(np.array([first_ids.setdefault(word, len(first_ids)) for word in part], dtype=np.int32))
     everything = np.concatenate(lines) if lines else np.zeros(0, dtype=np.int32)
     counts = np.bincount(everything, minlength=len(first_ids))

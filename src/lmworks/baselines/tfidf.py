@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.baselines import tfidf_folder, tfidf_training
 from lmworks.baselines.tfidf_features import features
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
-from lmworks.baselines.tfidf_training import Fitted
-from lmworks.evaluate.prediction import Prediction, predictions
+from lmworks.baselines.tfidf_training import FittedClassifier
+from lmworks.evaluate.prediction import Prediction, logistic, single_label_predictions, softmax
 from lmworks.text.cleaning import steps_of
 
 CHUNK = 1000  # texts whose features are held at a time
@@ -33,7 +32,7 @@ class TextClassifier:
         notes: what a person should know of its training.
     """
 
-    def __init__(self, fitted: Fitted, settings: TfidfSettings) -> None:
+    def __init__(self, fitted: FittedClassifier, settings: TfidfSettings) -> None:
         self.settings, self.notes = settings, list(fitted.notes)
         self._fitted = fitted
         self._columns = {term: column for column, term in enumerate(fitted.vocabulary)}
@@ -89,8 +88,7 @@ class TextClassifier:
         counted = features(texts, self._columns, fitted.idf, self.settings, self._steps)
         scores = counted.times(fitted.weight) + fitted.bias
         if fitted.link == "softmax":
-            exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-            return exponentials / exponentials.sum(axis=1, keepdims=True)
+            return softmax(scores)
         if fitted.platt is not None:
             scores = -(fitted.platt[0] * scores + fitted.platt[1])
         shares = logistic(scores)
@@ -101,7 +99,7 @@ class TextClassifier:
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with the probabilities of all."""
-        return predictions(self.probabilities(texts), self.labels)
+        return single_label_predictions(self.probabilities(texts), self.labels)
 
     def heaviest_words(self, count: int = HEAVIEST) -> dict[str, list[tuple[str, float]]]:
         """Label -> the n-grams that speak most for it, with their weights; only positive ones.
@@ -142,9 +140,3 @@ class TextClassifier:
 
     def __repr__(self) -> str:
         return f"TextClassifier({self.settings.classifier}, labels {self.labels!r}, {len(self.vocabulary):,} n-grams)"
-
-
-def logistic(scores: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-score)), without overflow."""
-    small: Any = np.exp(-np.abs(scores))
-    return np.where(scores >= 0, 1.0, small) / (1.0 + small)

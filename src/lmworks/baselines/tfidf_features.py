@@ -82,8 +82,8 @@ def features(
     values: list[int] = []
     sizes: list[int] = []
     for text in texts:
-        found = map(vocabulary.get, ngrams(clean(text, steps), settings))
-        counts = sorted(Counter(column for column in found if column is not None).items())
+        numbers = map(vocabulary.get, ngrams(clean(text, steps), settings))
+        counts = sorted(Counter(column for column in numbers if column is not None).items())
         columns += [column for column, _ in counts]
         values += [count for _, count in counts]
         sizes.append(len(counts))

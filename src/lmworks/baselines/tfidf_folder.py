@@ -28,7 +28,7 @@ from lmworks.baselines.array_folder import (
     read_config,
 )
 from lmworks.baselines.tfidf_settings import TfidfSettings
-from lmworks.baselines.tfidf_training import Fitted
+from lmworks.baselines.tfidf_training import FittedClassifier
 
 MODEL_TYPE = "lmworks-tfidf"
 VOCABULARY = "vocabulary.json"
@@ -40,7 +40,7 @@ def is_tfidf(folder: Path) -> bool:
     return has_model_type(folder, MODEL_TYPE)
 
 
-def write(folder: Path, fitted: Fitted, settings: TfidfSettings) -> None:
+def write(folder: Path, fitted: FittedClassifier, settings: TfidfSettings) -> None:
     """Write the files.
 
     Raises:
@@ -61,7 +61,7 @@ def write(folder: Path, fitted: Fitted, settings: TfidfSettings) -> None:
     atomic_write(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
 
-def read(folder: Path) -> tuple[Fitted, TfidfSettings]:
+def read(folder: Path) -> tuple[FittedClassifier, TfidfSettings]:
     """What was written.
 
     Raises:
@@ -91,7 +91,7 @@ def read(folder: Path) -> tuple[Fitted, TfidfSettings]:
     idf = arrays["idf"] if settings.weighting == "tfidf" else None
     notes = [str(note) for note in config.get("notes") or []]
     weight, bias, platt = arrays["weight"], arrays["bias"], arrays.get("platt")
-    return Fitted(labels, vocabulary, idf, weight, bias, config["link"], platt, notes), settings
+    return FittedClassifier(labels, vocabulary, idf, weight, bias, config["link"], platt, notes), settings
 
 
 def _names(value: Any, content: str, place: str) -> list[str]:

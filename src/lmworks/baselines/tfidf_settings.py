@@ -23,7 +23,7 @@ class TfidfSettings(Settings):
     analyzer: Literal["word", "char_wb"] = Field("word", description="Words, or characters within words.")
     ngram_range: tuple[int, int] = Field((1, 1), description="Shortest and longest n-grams of words or characters.")
     min_df: int = Field(1, ge=1, description="n-grams that fewer training texts contain are left out.")
-    max_features: int | None = Field(None, ge=1, description="At most so many n-grams, the most frequent.")
+    max_features: int | None = Field(None, ge=1, description="Largest vocabulary; the most frequent n-grams stay.")
     sublinear_tf: bool = Field(False, description="Of tfidf: 1 + log(count) instead of the count.")
     C: float = Field(1.0, gt=0, description="Of logistic_regression and linear_svm: inverse of the regularization.")
     alpha: float = Field(1.0, gt=0, description="Of naive_bayes: additive smoothing of the counts.")
@@ -92,7 +92,7 @@ USED_BY = {
         ("naive_bayes", "logistic_regression", "linear_svm"),
     ),
 }
-"""Setting -> the classifiers that use it."""
+"""Setting -> the classifiers that use it; a setting that is not listed has its own rule (sublinear_tf: with tfidf)."""
 
 
 def settings_of(preset: str, changes: dict[str, Any] | None = None, origin: str = "tfidf") -> TfidfSettings:

@@ -25,7 +25,7 @@ ITERATIONS = 1000
 SEED = 0
 
 
-class Fitted(NamedTuple):
+class FittedClassifier(NamedTuple):
     """What was learned.
 
     Attributes:
@@ -49,7 +49,7 @@ class Fitted(NamedTuple):
     notes: list[str]
 
 
-def fit(texts: Sequence[str], labels: Sequence[str], settings: TfidfSettings) -> Fitted:
+def fit(texts: Sequence[str], labels: Sequence[str], settings: TfidfSettings) -> FittedClassifier:
     """Learn labels from texts.
 
     Raises:
@@ -62,7 +62,7 @@ def fit(texts: Sequence[str], labels: Sequence[str], settings: TfidfSettings) ->
     classes = np.array([number[label] for label in labels])
     if settings.classifier == "majority":
         shares = np.bincount(classes, minlength=len(names)) / len(classes)
-        return Fitted(names, [], None, np.zeros((len(names), 0)), np.log(shares), "softmax", None, [])
+        return FittedClassifier(names, [], None, np.zeros((len(names), 0)), np.log(shares), "softmax", None, [])
     if len(names) == 1:
         hint = "add rows with other labels, or tune majority"
         raise InputError(f"every text has the label {names[0]!r}: there is nothing to learn", "labels", hint)
@@ -77,7 +77,7 @@ def fit(texts: Sequence[str], labels: Sequence[str], settings: TfidfSettings) ->
     idf = np.asarray(vectorizer.idf_, dtype=np.float64) if settings.weighting == "tfidf" else None
     weight, bias, link, platt, notes = _LEARN[settings.classifier](matrix, classes, names, settings)
     weight, bias = (np.ascontiguousarray(part, dtype=np.float64) for part in (weight, bias))
-    return Fitted(names, vocabulary, idf, weight, bias, link, platt, notes)
+    return FittedClassifier(names, vocabulary, idf, weight, bias, link, platt, notes)
 
 
 def _vectorizer(settings: TfidfSettings) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.baselines.word_vectors import WordVectors
 from lmworks.evaluate import progress
+from lmworks.evaluate.regression import pearson, spearman
 from lmworks.text.plain_text import read_text, split_lines
 
 MOST_FREQUENT = 300_000
@@ -98,7 +99,7 @@ def evaluate_analogies(vectors: WordVectors, path: str | Path, most_frequent: in
         vectors: of the words.
         path: lines ``: CATEGORY``, each followed by lines of four words: the first is to the second as the third is to
             the fourth.
-        most_frequent: only the first so many words of the vectors take part.
+        most_frequent: how many words of the vectors, the first ones, take part.
 
     Raises:
         InputError: the file cannot be read; names the line.
@@ -192,7 +193,7 @@ def evaluate_similarities(vectors: WordVectors, path: str | Path, most_frequent:
     Args:
         vectors: of the words.
         path: lines of two words and a number with tabs between them; lines that begin with # are left out.
-        most_frequent: only the first so many words of the vectors take part.
+        most_frequent: how many words of the vectors, the first ones, take part.
 
     Raises:
         InputError: the file cannot be read; names the line.
@@ -204,7 +205,7 @@ def evaluate_similarities(vectors: WordVectors, path: str | Path, most_frequent:
         return Similarity(len(pairs), len(known), None, None)
     cosines = np.array([float(vectors.unit[a] @ vectors.unit[b]) for a, b, _ in known])
     scores = np.array([score for *_, score in known])
-    return Similarity(len(pairs), len(known), pearson(scores, cosines), pearson(ranks(scores), ranks(cosines)))
+    return Similarity(len(pairs), len(known), pearson(scores, cosines), spearman(scores, cosines))
 
 
 def read_pairs(path: str | Path) -> list[tuple[str, str, float]]:
@@ -227,17 +228,3 @@ def read_pairs(path: str | Path) -> list[tuple[str, str, float]]:
             raise InputError(fault, f"{path}:{number}", "as in: tiger<tab>cat<tab>7.35") from None
         pairs.append((first, second, score))
     return pairs
-
-
-def pearson(first: np.ndarray, second: np.ndarray) -> float | None:
-    """The correlation of two rows of numbers (n); None where all of one are equal."""
-    first, second = first - first.mean(), second - second.mean()
-    scale = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / scale if scale > 0 else None
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """(n) the rank of each value from 1 on; equal ones have the mean of their ranks."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[places]

@@ -1,6 +1,7 @@
 """Files of word vectors, as word2vec, GloVe and fastText publish them, read and written.
 
-- word2vec text, and fastText's `.vec`: a line ``V E``, then a line for each word: the word, E numbers, spaces between.
+- word2vec text, and fastText's ``.vec``: a line ``V E``, then a line for each word: the word and E numbers, with spaces
+  between.
 - GloVe: the same without the first line.
 - word2vec binary: the line ``V E``, then for each word: the word, a space, E little-endian float32, a line end (which
   gensim leaves out).
@@ -58,7 +59,7 @@ def read_vectors(path: str | Path, limit: int | None = None, errors: str = "stri
 
     Args:
         path: the file.
-        limit: only the first so many words, which are the most frequent in files of word2vec, GloVe and fastText.
+        limit: read only this many words, the first ones: the most frequent in files of word2vec, GloVe and fastText.
         errors: what becomes of words that are not UTF-8, as in ``bytes.decode``: "strict" refuses the file.
 
     Raises:

@@ -17,12 +17,12 @@ Algorithm = Literal["word2vec", "fasttext", "glove"]
 WINDOWS: dict[str, int] = {"word2vec": 5, "fasttext": 5, "glove": 15}
 EPOCHS: dict[str, int] = {"word2vec": 5, "fasttext": 5, "glove": 25}
 RATES: dict[str, float] = {"word2vec": 0.025, "fasttext": 0.025, "glove": 0.05}
-OWN: dict[str, tuple[Algorithm, ...]] = {
+USED_BY: dict[str, tuple[Algorithm, ...]] = {
     **dict.fromkeys(("architecture", "negative", "sample"), ("word2vec", "fasttext")),
     **dict.fromkeys(("min_n", "max_n", "bucket"), ("fasttext",)),
     **dict.fromkeys(("x_max", "alpha"), ("glove",)),
 }
-"""Setting -> the algorithms that have it; all have those that do not stand here."""
+"""Setting -> the algorithms that use it; a setting that is not listed is used by all."""
 
 
 class VectorSettings(Settings):
@@ -62,7 +62,7 @@ class VectorSettings(Settings):
         Raises:
             InputError: there is one, or the lengths of n-grams exclude each other.
         """
-        for name, algorithms in OWN.items():
+        for name, algorithms in USED_BY.items():
             if getattr(self, name) is not None and self.algorithm not in algorithms:
                 hint = f"leave it out, or --algorithm {' or '.join(algorithms)}"
                 raise InputError(f"{self.algorithm} has no such setting", f"--{name.replace('_', '-')}", hint)

@@ -65,7 +65,7 @@ class WordVectors:
 
         Args:
             path: the file; its format is recognised by its content.
-            limit: only the first so many words, which are the most frequent.
+            limit: read only this many words, the first ones, which are the most frequent.
             errors: what becomes of words that are not UTF-8: "strict" refuses the file, "replace" goes on.
 
         Raises:
@@ -110,7 +110,7 @@ class WordVectors:
         return self.vectors / np.where(lengths > 0, lengths, 1)
 
     def vector(self, word: str) -> np.ndarray:
-        """(E) the vector of a word; with `subwords`, of any word that has an n-gram.
+        """(E) the vector of a word; with ``subwords``, of any word that has an n-gram.
 
         Raises:
             InputError: it has none.
@@ -215,5 +215,5 @@ class WordVectors:
 
 
 def open_vectors(path: str | Path, limit: int | None = None, errors: str = "strict") -> WordVectors:
-    """`WordVectors.open`: word vectors from a file of word2vec, GloVe or fastText."""
+    """Word vectors from a file of word2vec, GloVe or fastText; arguments and errors as :meth:`WordVectors.open`."""
     return WordVectors.open(path, limit, errors)

@@ -8,10 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of
+from lmworks.base.figures import count_of, shorten
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.embed import DEFAULT, add_pooling, shortened
+from lmworks.commands.embed import DEFAULT, add_pooling
 from lmworks.commands.opening import add_base, open_model
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", help="a file, a folder or a named data set")
     parser.add_argument(
-        "--out", metavar="F", help="write place, text, cluster of each row: .csv, .tsv, .jsonl, .parquet"
+        "--out", metavar="F", help="write place, text, cluster of each row: .csv, .tsv, .json, .jsonl, .parquet"
     )
     add_cluster_options(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -50,10 +50,9 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print the clusters; write the rows."""
-    from lmworks.embeddings.row_files import check_rows_path, write_rows
+    from lmworks.text.row_files import check_format, write_rows
 
-    if args.out:
-        check_rows_path(args.out)
+    check_format(args.out)
     rows, _, clusters = find_clusters(args, rest)
     numbers = {row: cluster for cluster in clusters for row in cluster.rows}
     if args.json:
@@ -106,7 +105,7 @@ def _print(rows: TextRows, clusters: list[Cluster]) -> None:
     cells = []
     for cluster in clusters:
         examples = cluster.rows[:EXAMPLES] if cluster.number != NONE else []
-        shown = "\n".join(shortened(rows.texts[row], TEXT_WIDTH) for row in examples)
+        shown = "\n".join(shorten(rows.texts[row], TEXT_WIDTH) for row in examples)
         name = "-" if cluster.number == NONE else cluster.number
         cells.append((name, f"{len(cluster.rows):,}", cluster.title, shown))
     show.table(["cluster", "texts", "typical words", "nearest to the centre"], cells)

@@ -163,7 +163,7 @@ def _with_head(config: ModelConfig, task: type[Task], table: Table) -> ModelConf
     """The config with the head that the task asks for, at the token that models of its architecture read; of an
     encoder-decoder, tokens are classified by its encoder alone."""
     from lmworks.model.config import HeadConfig
-    from lmworks.model.task_heads import SEQUENCE, TOKENS
+    from lmworks.model.head_requests import SEQUENCE, TOKENS
 
     request = task.head_request(table)
     if request is None or request.is_met_by(config.head(request.name)):

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of
+from lmworks.base.figures import count_of, shorten
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
 from lmworks.commands.opening import add_base, open_model
@@ -165,7 +165,7 @@ def _print_tokens(model: LanguageModel, texts: list[str], args: argparse.Namespa
         print(json.dumps(rows, ensure_ascii=False))
         return 0
     for text, row, states in zip(texts, ids, every, strict=True):
-        print(f"{tuple(states.shape)}  {shortened(text)}")
+        print(f"{tuple(states.shape)}  {shorten(text, WIDTH)}")
         print("  " + " | ".join(model.tokenizer.piece(token) for token in row))
     return 0
 
@@ -178,7 +178,7 @@ def print_cosines(texts: list[str], vectors: torch.Tensor) -> None:
     cosines = (unit @ unit.T).tolist()
     headers = ["", "text", *(str(number) for number in range(1, len(texts) + 1))]
     rows = [
-        (f"{number}.", shortened(text), *(f"{value:.3f}" for value in row))
+        (f"{number}.", shorten(text, WIDTH), *(f"{value:.3f}" for value in row))
         for number, (text, row) in enumerate(zip(texts, cosines, strict=True), 1)
     ]
     show.table(headers, rows)
@@ -186,9 +186,3 @@ def print_cosines(texts: list[str], vectors: torch.Tensor) -> None:
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in sys.stdin if line.strip()] if text == "-" else [text]
-
-
-def shortened(text: str, width: int = WIDTH) -> str:
-    """A text on one line of at most ``width`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -14,7 +14,7 @@ from rich.text import Text
 from lmworks.commands import show
 from lmworks.data.batch import NEXT_SENTENCE, SPAN_END, SPAN_START, Example
 from lmworks.data.examples import Examples
-from lmworks.model.task_heads import SPANS, TOKENS
+from lmworks.model.head_requests import SPANS, TOKENS
 from lmworks.tasks.task import Task
 from lmworks.text.tokenizer import Tokenizer
 

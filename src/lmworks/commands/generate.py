@@ -68,7 +68,7 @@ def option_lines(settings: type[Settings]) -> list[str]:
 def note_format(model: LanguageModel, raw: bool) -> None:
     """Say on standard error that inputs are put into the prompt of the run."""
     form = model.input_format
-    if form is None or not form.asks or raw:
+    if form is None or not form.has_prompt or raw:
         return
     form_name = f"labelled ({list_names(form.labels, 6)})" if form.labels else "asked"
     note = f"texts are {form_name} as in the run that trained this model; --raw reads them as they are"
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         explain_stop(model, [stream.reply], settings.num_beams)
         return 0
     replies = model.complete(prompts, settings, raw=args.raw)
-    asks = model.input_format is not None and model.input_format.asks and not args.raw
+    asks = model.input_format is not None and model.input_format.has_prompt and not args.raw
     continues = model.architecture == "decoder" and not asks
     for prompt, reply in zip(prompts, replies, strict=True):
         print(f"{prompt if continues else ''}{reply.text}", end="\n" if reply.label_probabilities else "\n\n")

@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="of all rungs together: 90s, 10m, 1h (default 10m)")
     parser.add_argument("--out", metavar="FOLDER", help="the ladder's folder; default: runs/<time>-ladder")
     parser.add_argument("--task", choices=("language", "classify"), help="default: rows with labels are classified")
-    parser.add_argument("--only", metavar="NAMES", help="rungs to climb, with commas between their names; default: all")
+    parser.add_argument("--only", metavar="NAMES", help="rungs to run, with commas between their names; default: all")
     parser.add_argument("--json", action="store_true", help="print ladder.json instead of the table")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Climb, then show the table."""
+    """Run the rungs, then show the table."""
     from lmworks.compare import ladder
 
     say = _quiet if args.json else show.line
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-ladder"
     settings = None if goes_on else _settings(args, rest)
     try:
-        state = ladder.go_on(out, say) if settings is None else ladder.climb(settings, out, say)
+        state = ladder.resume(out, say) if settings is None else ladder.run_ladder(settings, out, say)
     except KeyboardInterrupt:
         show.line(f"stopped; go on with: lmworks ladder --out {out}")
         raise

@@ -62,22 +62,23 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _functions(model: Any, source: str, head: str | None) -> tuple[Callable[..., Any], ...]:
-    """What reads the rows' settings, predicts the rows, prints them and writes them, by the model's head.
+    """Four functions, by the model's head: they read the settings of the rows, predict, print, and write.
 
     Raises:
         InputError: the model has no head, and is no classifier.
     """
+    from lmworks.model.head_requests import SPANS, TOKENS
     from lmworks.run import predict_answers, predict_file, predict_tags
 
-    if predict_answers.finds_answers(model):
+    if predict_file.has_head(model, SPANS):
         shown = (show_answers, predict_answers.write_answers)
         return predict_answers.answers_settings, predict_answers.answer_rows, *shown
-    if predict_tags.tags_words(model):
+    if predict_file.has_head(model, TOKENS):
         return predict_file.settings_for, predict_tags.tag_rows, show_tags, predict_tags.write_tags
     if not hasattr(model, "predict"):
         raise InputError("is no classifier", source, "train one: lmworks tune tfidf-logreg FILE")
     predict = partial(predict_file.predict_rows, names=predict_file.label_names(source, head))
-    return predict_file.settings_for, predict, show_labels, predict_file.write
+    return predict_file.settings_for, predict, show_labels, predict_file.write_predictions
 
 
 def _shown(predicted: Prediction | PredictedValue) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def show_labels(predictions: Predictions, count: int) -> None:
 
     cells = [
         (
-            classification_tables.excerpt(" · ".join(row.texts), WIDTH),
+            figures.shorten(" · ".join(row.texts), WIDTH),
             *predictions.right[number : number + 1],
             *_shown(prediction),
         )
@@ -126,7 +127,7 @@ def show_labels(predictions: Predictions, count: int) -> None:
     print(f"accuracy {figures.number(part['accuracy'])} (95 % interval {ends})")
     for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error"):
         print(f"{name.replace('_', ' ')} {figures.number(part[name])}")
-    shown = classification.of_evaluation({"classification": {**part, "calibration": []}})
+    shown = classification.card_part({"classification": {**part, "calibration": []}})
     to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
     for line in classification_tables.render(shown):
         to.print(line)

@@ -16,13 +16,12 @@ WIDTH = 50  # characters of each text
 def show_answers(answers: Answers, count: int) -> None:
     """The first rows, and the figures."""
     from lmworks.evaluate.metrics import bootstrap_interval
-    from lmworks.reports.classification_tables import excerpt
 
     cells = []
     for row, answer in list(zip(answers.table.rows, answers.predicted, strict=True))[:count]:
         gold = [" | ".join(dict.fromkeys(row.values["answers"]["text"])) or "(none)"] if answers.figures else []
         texts = [row.values["question"], *gold, answer.text or "(none)"]
-        cells.append((*(excerpt(text, WIDTH) for text in texts), f"{answer.probability:.3f}"))
+        cells.append((*(figures.shorten(text, WIDTH) for text in texts), f"{answer.probability:.3f}"))
     if cells:
         answered = ("question", *(["answer"] if answers.figures else []), "prediction", "probability")
         show.table(answered, cells)

@@ -17,11 +17,11 @@ def show_tags(tagged: TaggedRows, count: int) -> None:
     from rich.console import Console
 
     from lmworks.evaluate.metrics import bootstrap_interval
-    from lmworks.evaluate.tagging import marked
+    from lmworks.evaluate.tagging import mark_entities
     from lmworks.reports import entities, entity_tables, terminal
 
     for row, found in list(zip(tagged.table.rows, tagged.predicted, strict=True))[:count]:
-        print(f"{row.place}: {marked(found.words, found.tags)}")
+        print(f"{row.place}: {mark_entities(found.words, found.tags)}")
         for entity in found.entities:
             place = f"characters {entity.start} to {entity.end}"
             print(f"  {entity.label}: {entity.text!r}, {place}, probability {entity.probability:.3f}")
@@ -37,5 +37,5 @@ def show_tags(tagged: TaggedRows, count: int) -> None:
         title = {"strict_f1": "F1, strict IOB2", "accuracy": "words with the right tag, share"}.get(name, name)
         print(f"{title} {figures.number(part[name])}")
     to = Console(highlight=False, width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH)
-    for line in entity_tables.render(entities.of_evaluation({"entities": part})):
+    for line in entity_tables.render(entities.card_part({"entities": part})):
         to.print(line)

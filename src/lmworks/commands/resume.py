@@ -19,10 +19,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card; of a ladder, its table."""
     if is_ladder(args.run):
         from lmworks.commands import ladder
-        from lmworks.compare.ladder import go_on
+        from lmworks.compare import ladder as ladders
 
-        return ladder.finish(go_on(args.run, show.line), Path(args.run))
+        return ladder.finish(ladders.resume(args.run, show.line), Path(args.run))
     from lmworks.commands.tune import finish
-    from lmworks.run.api import resume
+    from lmworks.run import api
 
-    return finish(resume(args.run, show.line))
+    return finish(api.resume(args.run, show.line))

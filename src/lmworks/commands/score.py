@@ -7,10 +7,11 @@ import json
 import sys
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import NATS_PER_BIT
+from lmworks.base.figures import NATS_PER_BIT, shorten
 from lmworks.commands.opening import add_base, open_model
 from lmworks.text.plain_text import read_text, split_lines
 
+TEXT_WIDTH = 60  # characters of a text in its line
 ABOUT = """How well a model predicts texts: nats (-log p, summed), tokens scored, bits per byte (less is better, and it
 can be compared across models). A text's first token counts only where the model opens texts with a token of its own."""
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     print(f"{'nats':>12}  {'tokens':>7}  {'bits/byte':>9}  text")
     for row, text in zip(rows, texts, strict=True):
-        print(_line(row, _short(text)))
+        print(_line(row, shorten(text, TEXT_WIDTH)))
     if len(rows) > 1:
         print(_line((sum(r[0] for r in rows), sum(r[1] for r in rows), sum(r[2] for r in rows)), "(all)"))
     return 0
@@ -65,8 +66,3 @@ def _line(row: tuple[float, int, int], text: str) -> str:
     bits = _bits(row)
     shown = "-" if bits is None else f"{bits:.4f}"
     return f"{row[0]:12.4f}  {row[1]:7d}  {shown:>9}  {text}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:59]}…"

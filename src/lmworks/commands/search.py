@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 from lmworks.base import figures
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of
+from lmworks.base.figures import count_of, shorten
 from lmworks.commands import show
 from lmworks.commands.data import data_overrides
-from lmworks.commands.embed import DEFAULT, add_pooling, shortened
+from lmworks.commands.embed import DEFAULT, add_pooling
 from lmworks.commands.opening import add_base, open_model
 
 FORMS = 'lmworks search FILE "a query", or lmworks search --evaluate FOLDER'
@@ -73,7 +73,7 @@ def _search(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json:
         print(json.dumps([asdict(hit) for hit in found.hits], ensure_ascii=False))
         return 0
-    cells = [(f"{hit.score:.3f}", hit.place, shortened(hit.text, TEXT_WIDTH)) for hit in found.hits]
+    cells = [(f"{hit.score:.3f}", hit.place, shorten(hit.text, TEXT_WIDTH)) for hit in found.hits]
     show.table(["cosine", "place", "text"], cells)
     return 0
 

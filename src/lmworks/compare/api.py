@@ -18,7 +18,7 @@ from lmworks.run.result import Say
 
 @dataclass(frozen=True)
 class Ladder:
-    """A ladder that has been climbed.
+    """A ladder whose rungs have been run, or left out.
 
     Attributes:
         folder: with a run for each rung, ladder.json and ladder.html.
@@ -83,5 +83,5 @@ def ladder(
     values = {name: value for name, value in given.items() if value is not None}
     folder = Path(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-ladder")
     if data is None:
-        return Ladder(folder, ladders.go_on(folder, say))
-    return Ladder(folder, ladders.climb(build(LadderSettings, {**settings, **values}, "ladder"), folder, say))
+        return Ladder(folder, ladders.resume(folder, say))
+    return Ladder(folder, ladders.run_ladder(build(LadderSettings, {**settings, **values}, "ladder"), folder, say))

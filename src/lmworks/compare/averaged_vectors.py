@@ -39,6 +39,10 @@ class AveragedVectors:
     def fit(cls, texts: Sequence[str], labels: Sequence[str], **changes: Any) -> AveragedVectors:
         """Learn vectors and labels from N texts with N labels.
 
+        Args:
+            texts, labels: N each.
+            **changes: of SETTINGS: fields of VectorSettings.
+
         Raises:
             InputError: gensim is missing, too few words occur twice, or every label is the same.
         """
@@ -62,6 +66,6 @@ class AveragedVectors:
 
 def _averages(vectors: WordVectors, texts: Sequence[str]) -> np.ndarray:
     """(N, size): the averages, each of length one where it is not zero, so that long and short texts weigh alike."""
-    found = np.asarray(vectors.average(texts), dtype=np.float64)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(lengths > 0, lengths, 1.0)
+    averages = np.asarray(vectors.average(texts), dtype=np.float64)
+    lengths = np.linalg.norm(averages, axis=1, keepdims=True)
+    return averages / np.where(lengths > 0, lengths, 1.0)

@@ -16,7 +16,7 @@ from lmworks.compare.ladder_settings import LadderSettings, Step
 from lmworks.compare.language import size_of
 from lmworks.compare.rungs import Rung
 from lmworks.evaluate.metrics import bootstrap_interval, macro_f1
-from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.opening import open_saved_model, read_config
 from lmworks.run import classical, recipe
 from lmworks.run.load import load
@@ -27,12 +27,12 @@ from lmworks.text import python_rows
 from lmworks.text.rows import DataSettings
 
 ROWS = "rows.jsonl"
-AT_ONCE = 8  # prompts, between which the time is looked at
+AT_ONCE = 8  # prompts that are asked before the time is checked
 QUESTION = "Which label fits this text? Answer with one of: "
 TRAINED: dict[str, Any] = {"evaluate": {"samples": 0, "task_rows": 0, "general_bytes": 0}}
 
 
-class ClassifyLadder:
+class ClassifierComparison:
     """What all rungs of classifiers share.
 
     Attributes:
@@ -47,11 +47,7 @@ class ClassifyLadder:
     def __init__(self, folder: Path, settings: LadderSettings) -> None:
         self.folder, self.settings, self.notes = folder, settings, list[str]()
         path = folder / ROWS
-        self.data = {
-            "source": str(path),
-            "held_out": settings.data.held_out,
-            "held_out_max": settings.data.held_out_max,
-        }
+        self.data = settings.data_of_runs(path)
         if not path.is_file():
             parts = classical.labelled_rows(settings.source, settings.data)
             self.notes += parts[0].notes
@@ -83,7 +79,7 @@ class ClassifyLadder:
 
     @staticmethod
     def groups(rung: Rung) -> dict[str, Any]:
-        """The evaluation of its own that a run makes."""
+        """How much a run evaluates for its own report, beside the ladder's figures."""
         return {} if rung.kind == "counted" else TRAINED
 
     def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
@@ -97,16 +93,16 @@ class ClassifyLadder:
             averaged.save(folder)
             return self._judged(step, averaged.predict(self.texts))
         predicted = load(folder).predict(self.texts)
-        return self._judged(replace(step, parameters=size_of(folder)), [one.label for one in predicted])
+        return self._judged(replace(step, parameters=size_of(folder)), [prediction.label for prediction in predicted])
 
     def _training(self) -> tuple[list[str], list[str]]:
         rows = self.train.rows
         return [row.values["text"] for row in rows], [row.values["label"] for row in rows]
 
     def _judged(self, step: Step, predicted: Sequence[str]) -> Step:
-        """The figures of predictions for the first so many held-out rows."""
+        """The step with the figures of predictions for the first held-out rows, as many as there are predictions."""
         right = self.labels[: len(predicted)]
-        correct = [float(one == other) for one, other in zip(predicted, right, strict=True)]
+        correct = [float(label == expected) for label, expected in zip(predicted, right, strict=True)]
         value, low, high = bootstrap_interval(correct)
         return replace(step, value=value, interval=[low, high], macro_f1=macro_f1(predicted, right), rows=correct)
 
@@ -128,8 +124,8 @@ class ClassifyLadder:
         while len(predicted) < len(prompts):
             part = prompts[len(predicted) : len(predicted) + AT_ONCE]
             predicted += [reply.text for reply in choose_labels(model.network, part)]
-            taken = time.monotonic() - began
-            if taken * (1 + AT_ONCE / len(predicted)) > seconds:
+            elapsed = time.monotonic() - began
+            if elapsed * (1 + AT_ONCE / len(predicted)) > seconds:
                 break
         size = sum(weight.numel() for weight in model.network.parameters())
         step = self._judged(replace(step, parameters=size), predicted)

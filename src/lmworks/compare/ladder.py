@@ -28,10 +28,10 @@ from lmworks.text import corpus
 FEWEST_SECONDS = 1.0
 """Of a share of the budget; with less, no network is begun."""
 GROWTH = 3.0
-"""A rung of counts takes at most so many times the seconds of the one before it."""
+"""Times the seconds that the rung of counts before it took: what a rung of counts may take at most."""
 
 
-class Contest(Protocol):
+class Comparison(Protocol):
     """What all rungs of one task share: data, how a rung is trained, and how it is measured.
 
     Attributes:
@@ -48,7 +48,7 @@ class Contest(Protocol):
         ...
 
     def groups(self, rung: Rung) -> dict[str, Any]:
-        """Settings of a rung's recipe that serve the ladder."""
+        """Groups of settings for the recipe of a rung, beside the rung's own."""
         ...
 
     def start(self, rung: Rung, out: Path, **groups: Any) -> Run:
@@ -56,11 +56,11 @@ class Contest(Protocol):
         ...
 
     def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
-        """The step with the figures of a rung that is trained; a rung that is not trained may take these seconds."""
+        """The step with the figures of its rung; ``seconds`` bound a rung that is asked instead of trained."""
         ...
 
 
-def climb(settings: LadderSettings, out: str | Path, say: Say | None = None) -> State:
+def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None) -> State:
     """Begin a ladder in a new folder.
 
     Args:
@@ -87,20 +87,20 @@ def climb(settings: LadderSettings, out: str | Path, say: Say | None = None) -> 
         if not settings.only or rung.name in settings.only
     ]
     make_folder(folder)
-    return _Climb(folder, State(settings, steps), say or silent).go()
+    return _Session(folder, State(settings, steps), say or silent).run()
 
 
-def go_on(folder: str | Path, say: Say | None = None) -> State:
+def resume(folder: str | Path, say: Say | None = None) -> State:
     """Go on with a ladder that was killed or stopped; of a finished one, its figures.
 
     Raises:
         InputError: there is none.
     """
     state = State.read(Path(folder))
-    return _Climb(Path(folder), state, say or silent).go()
+    return _Session(Path(folder), state, say or silent).run()
 
 
-class _Climb:
+class _Session:
     """One session of a ladder."""
 
     def __init__(self, folder: Path, state: State, say: Say) -> None:
@@ -108,56 +108,56 @@ class _Climb:
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
         self.pace = Pace()
-        self.contest: Contest
+        self.comparison: Comparison
 
     @property
     def spent(self) -> float:
         """Seconds of all sessions so far."""
         return self.before + time.monotonic() - self.began
 
-    def go(self) -> State:
-        """Climb the rungs that are open."""
+    def run(self) -> State:
+        """Run the rungs that are open."""
         state = self.state
         if all(step.state != "open" for step in state.steps):
             self._write()
             return state
         self._add_killed_seconds()
-        self.contest = self._contest()
-        state.compared, state.prompt = self.contest.compared, self.contest.prompt
-        state.notes = state.notes or self.contest.notes
+        self.comparison = self._comparison()
+        state.compared, state.prompt = self.comparison.compared, self.comparison.prompt
+        state.notes = state.notes or self.comparison.notes
         self._write()
         for place, step in enumerate(state.steps):
             if step.state == "open":
                 self.say(f"rung {place + 1} of {len(state.steps)}: {step.title}")
-                state.steps[place] = self._climb_one(place, step)
+                state.steps[place] = self._run_rung(place, step)
                 self._write()
                 self.say(_result(state.steps[place]))
         self._write()
         return state
 
-    def _contest(self) -> Contest:
+    def _comparison(self) -> Comparison:
         if self.state.settings.task == "language":
-            from lmworks.compare.language import LanguageLadder
+            from lmworks.compare.language import LanguageComparison
 
-            return LanguageLadder(self.folder, self.state.settings)
-        from lmworks.compare.classify import ClassifyLadder
+            return LanguageComparison(self.folder, self.state.settings)
+        from lmworks.compare.classify import ClassifierComparison
 
-        return ClassifyLadder(self.folder, self.state.settings)
+        return ClassifierComparison(self.folder, self.state.settings)
 
-    def _climb_one(self, place: int, step: Step) -> Step:
+    def _run_rung(self, place: int, step: Step) -> Step:
         """A rung, done or left out."""
         began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
         is_new = not (folder / JOURNAL).is_file()
         try:
             if rung.kind in ("counted", "trained") and (reason := self._train(place, rung, folder)):
                 return self._left_out(step, reason, began)
-            step = self.contest.measure(rung, step, folder, self.say, self._share(place))
+            step = self.comparison.measure(rung, step, folder, self.say, self._share(place))
         except InputError as error:
             return self._left_out(step, f"{error.place}: {error.fault}" if error.place else error.fault, began)
         trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
         if rung.kind == "trained":
             if is_new:
-                self.pace.learn(folder, time.monotonic() - began)
+                self.pace.record(folder, time.monotonic() - began)
             notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
         seconds = step.seconds + time.monotonic() - began
         return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
@@ -169,21 +169,21 @@ class _Climb:
             self._finish(api.resume(folder, self.say))
             return ""
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
-        groups = merge(merge(rung.settings, self.contest.groups(rung)), self.state.settings.rung.get(rung.name, {}))
+        groups = merge(merge(rung.settings, self.comparison.groups(rung)), self.state.settings.rung.get(rung.name, {}))
         if rung.kind == "counted":
             if reason := self._too_slow(place):
                 return reason
-            self._finish(self.contest.start(rung, folder, **groups))
+            self._finish(self.comparison.start(rung, folder, **groups))
             return ""
         seconds = self.pace.training_seconds(share)
         if share < FEWEST_SECONDS or seconds < pacing.LEAST_SHARE * share:
-            rest = f", and all but training takes {duration(self.pace.around)}" if self.pace.around else ""
+            rest = f", and all but training takes {duration(self.pace.overhead)}" if self.pace.overhead else ""
             return f"its share of the budget is {duration(max(0.0, share))}{rest}"
         self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
         training = pacing.training(seconds, rung.most_epochs)
         if {"steps", "epochs"} & groups.get("train", {}).keys():
             del training["epochs"]
-        self._finish(self.contest.start(rung, folder, **merge({"train": training}, groups)))
+        self._finish(self.comparison.start(rung, folder, **merge({"train": training}, groups)))
         few = pacing.too_few_steps(folder)
         if few is None:
             return ""
@@ -235,8 +235,8 @@ def _training_seconds(folder: Path) -> float | None:
     if not (folder / JOURNAL).is_file():
         return None
     run = RunFolder(folder)
-    taken = [float(event["seconds"]) for event in run.events("step")]
-    return sum(taken) if taken else next((event.get("training_seconds") for event in run.events("finish")), None)
+    seconds = [float(event["seconds"]) for event in run.events("step")]
+    return sum(seconds) if seconds else next((event.get("training_seconds") for event in run.events("finish")), None)
 
 
 def _seconds_alive(run: RunFolder) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from lmworks.base.figures import interval, number
 from lmworks.base.files import atomic_write
 from lmworks.compare import ladder_report
 from lmworks.compare.ladder_settings import State, Step
-from lmworks.reports.markup import frame, prose, table, text
+from lmworks.reports.markup import document, frame, prose, table, text
 
 HTML = "ladder.html"
 
@@ -48,8 +47,6 @@ def embedded(state: State) -> str:
 
 def render(state: State) -> str:
     """The whole page."""
-    files = resources.files("lmworks.reports")
-    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     title = f"The ladder on {state.settings.source}"
     heading = ladder_report.heading(state) if state.compared else "Not begun"
     rows = [
@@ -57,17 +54,15 @@ def render(state: State) -> str:
         for cells in ladder_report.rows(state)
     ]
     remarks = "".join(f"<li>{prose(line)}</li>" for line in [*ladder_report.remarks(state), *state.notes])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>\n{style}{_STYLE}</style></head>\n'
-        f'<body><main><header><p class="eyebrow">Ladder</p><h1>{text(title)}</h1>'
+    body = (
+        f'<header><p class="eyebrow">Ladder</p><h1>{text(title)}</h1>'
         f'<p class="summary">{prose(heading)}</p></header>\n'
         f"<section><h2>What each step was worth</h2>{_bars(state)}</section>\n"
         f"<section>{table(ladder_report.HEADS[state.settings.task], rows)}</section>\n"
         f'<section class="notes"><ul>{remarks}</ul></section>\n'
-        f"{_samples(state)}</main><script>\n{script}</script></body></html>\n"
+        f"{_samples(state)}"
     )
+    return document(title, body, _STYLE)
 
 
 def _bars(state: State) -> str:
@@ -95,11 +90,11 @@ def _bar(step: Step, place: int, most: float, measure: str, layout: _Layout) -> 
     middle = layout.row * place + (layout.row / 2 if left else layout.row - BAR / 2 - 6)
     end = left + scale * max(value, high)
     name = f'x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end"' if left else f'x="0" y="{middle - BAR:.1f}"'
-    said = text(f"{step.title} · {measure} {number(value)} ({interval(low, high)})")
+    tooltip = text(f"{step.title} · {measure} {number(value)} ({interval(low, high)})")
     return (
         f'<text class="name" {name}>{text(step.title)}</text>'
         f'<rect class="bar spot" x="{left}" y="{middle - BAR / 2:.1f}" width="{max(0.5, scale * value):.1f}" '
-        f'height="{BAR}" data-say="{said}"><title>{said}</title></rect>'
+        f'height="{BAR}" data-say="{tooltip}"><title>{tooltip}</title></rect>'
         f'<line class="ends" x1="{left + scale * low:.1f}" x2="{left + scale * high:.1f}" y1="{middle:.1f}" '
         f'y2="{middle:.1f}"/>'
         f'<text class="figure" x="{end + 8:.1f}" y="{middle + 4:.1f}">{text(number(value))}</text>'

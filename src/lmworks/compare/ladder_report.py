@@ -37,21 +37,21 @@ def heading(state: State) -> str:
 
 def remarks(state: State) -> list[str]:
     """What a reader must know: the budget, what was left out and why, notes of the rungs."""
-    said = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}"]
+    lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}"]
     for step in state.steps:
         if step.state == "left out":
-            said.append(f"{step.title} is left out: {step.reason}")
+            lines.append(f"{step.title} is left out: {step.reason}")
         elif step.state == "open":
-            said.append(f"{step.title} is still to come")
-        said += [f"{step.title}: {note}" for note in step.notes]
+            lines.append(f"{step.title} is still to come")
+        lines += [f"{step.title}: {note}" for note in step.notes]
         if len(step.rows) < state.compared.get("rows", 0) and step.rows:
             others = [
                 f"{other.title} {number(sum(other.rows[: len(step.rows)]) / len(step.rows))}"
                 for other in state.steps
                 if len(other.rows) > len(step.rows)
             ]
-            said.append(f"on the rows that {step.title} was asked: {', '.join(others)}")
-    return said
+            lines.append(f"on the rows that {step.title} was asked: {', '.join(others)}")
+    return lines
 
 
 def best(state: State) -> Step | None:

@@ -32,7 +32,7 @@ class LadderSettings(Settings):
     budget: float = Field(600.0, gt=0, description="Time that all rungs together may take: 90s, 10m, 1h.")
     data: DataSettings = Field(default_factory=DataSettings)
     tokenizer: NewTokenizer = Field(default_factory=lambda: NewTokenizer.model_validate(TOKENIZER))
-    only: list[str] = Field(default_factory=list, description="Names of the rungs to climb; none: all.")
+    only: list[str] = Field(default_factory=list, description="Names of the rungs to run; none: all.")
     rung: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Changes of a rung's recipe: --rung.lstm.train.learning_rate 0.01"
     )
@@ -56,6 +56,10 @@ class LadderSettings(Settings):
         chosen = {"style": "llama"} if value.get("kind") in ("char", "word") else {**TOKENIZER, **kept}
         return {**chosen, **value}
 
+    def data_of_runs(self, path: Path) -> dict[str, Any]:
+        """The data of each rung's run: a file that the ladder keeps, divided as the ladder's settings say."""
+        return {"source": str(path), "held_out": self.data.held_out, "held_out_max": self.data.held_out_max}
+
     def check_names(self, task: str) -> None:
         """Refuse names that no rung has.
 
@@ -78,10 +82,13 @@ class Step:
         folder: its run, below the ladder's folder.
         state: open, done, or left out.
         reason: why it was left out.
-        seconds: all that it took, trials of its speed and its evaluation too; training_seconds: of training alone.
+        seconds: all that it took, trials of its speed and its evaluation too.
+        training_seconds: of training alone.
         killed_seconds: those of sessions that were killed.
         parameters: of the model.
-        value: bits per byte, or accuracy; interval: its ends; macro_f1: of a classifier.
+        value: bits per byte, or accuracy.
+        interval: the ends of its 95 % interval.
+        macro_f1: of a classifier.
         sample: of a language model, how it continues the ladder's prompt.
         rows: by document (or piece of text) its nats; of a classifier, by row whether it is right (1 or 0).
         notes: what a reader should know.
@@ -111,9 +118,9 @@ class State:
     Attributes:
         settings: of the ladder, its task settled.
         steps: one a rung.
-        seconds: that were spent on anything so far, in all sessions.
+        seconds: spent so far, in all sessions.
         compared: what is compared: name, how many, and (language models) the bytes of each.
-        prompt: that the language models continue.
+        prompt: what language models continue.
         notes: of the data.
     """
 
@@ -126,7 +133,7 @@ class State:
 
     def write(self, folder: Path) -> None:
         """Write ladder.json, whole or not at all."""
-        values = {"version": VERSION, "settings": self.settings.model_dump(mode="json"), **asdict_without(self)}
+        values = {"version": VERSION, "settings": self.settings.model_dump(mode="json"), **_without_settings(self)}
         atomic_write(folder / STATE, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
@@ -148,8 +155,8 @@ class State:
         return cls(settings, steps, **values)
 
 
-def asdict_without(state: State) -> dict[str, Any]:
-    """All of a state but its settings, as plain values."""
+def _without_settings(state: State) -> dict[str, Any]:
+    """A state as plain values, without its settings, which pydantic writes."""
     return {name: value for name, value in asdict(state).items() if name != "settings"}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import lmworks.run.api as runs
 from lmworks.base.errors import InputError
-from lmworks.base.figures import NATS_PER_BIT, count_of
+from lmworks.base.figures import NATS_PER_BIT
 from lmworks.base.journal import RunFolder
 from lmworks.compare.ladder_settings import LadderSettings, Step
 from lmworks.compare.rungs import Rung
@@ -29,9 +29,9 @@ from lmworks.text.train_tokenizer import texts_of
 
 TEXTS, TOKENIZER = "texts.jsonl", "tokenizer"
 PIECE_BYTES = 1000
-"""Of a few held-out texts pieces of about this size are the rows of an interval."""
+"""Of a piece of a text: where few texts are held out, the rows of an interval are pieces of them."""
 MOST_BYTES = 100_000
-"""Of the held-out texts so many bytes are scored: the first of them are a fair sample of all."""
+"""Of the held-out texts that are scored: the first ones are a fair sample of all."""
 FEWEST_BYTES = 200
 SAMPLE_TOKENS, PROMPT_CHARACTERS = 40, 50
 TRAINED: dict[str, Any] = {"evaluate": {"samples": 1, "max_tokens": 24, "measured": 32}}
@@ -39,7 +39,7 @@ TRAINED: dict[str, Any] = {"evaluate": {"samples": 1, "max_tokens": 24, "measure
 _LINES = re.compile(r"(?<=\n)")
 
 
-class LanguageLadder:
+class LanguageComparison:
     """What all rungs of language models share.
 
     Attributes:
@@ -47,16 +47,12 @@ class LanguageLadder:
         settings: of the ladder.
         notes: of the data and the tokenizer.
         texts: the held-out texts that every rung scores.
-        prompt: that every rung continues.
+        prompt: what every rung continues.
     """
 
     def __init__(self, folder: Path, settings: LadderSettings) -> None:
         self.folder, self.settings = folder, settings
-        self.data = {
-            "source": str(folder / TEXTS),
-            "held_out": settings.data.held_out,
-            "held_out_max": settings.data.held_out_max,
-        }
+        self.data = settings.data_of_runs(folder / TEXTS)
         self.notes: list[str] = []
         train, held_out = self._divided()
         self._make_tokenizer(train)
@@ -108,7 +104,7 @@ class LanguageLadder:
 
     @staticmethod
     def groups(rung: Rung) -> dict[str, Any]:
-        """The evaluation of its own that a run makes."""
+        """How much a run evaluates for its own report, beside the ladder's figures."""
         return {"evaluate": {"samples": 1, "max_tokens": 24}} if rung.kind == "counted" else TRAINED
 
     def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
@@ -165,20 +161,15 @@ def scored_texts(texts: Sequence[str]) -> tuple[list[str], str]:
 def pieces(text: str) -> list[str]:
     """A text in pieces of about PIECE_BYTES, or as many as an interval needs, that end where a line (or word) does."""
     most = min(PIECE_BYTES, max(1, math.ceil(len(text.encode()) / (2 * FEWEST_ROWS))))
-    found = [""]
-    for part in _LINES.split(text) if text.count("\n") > 2 * FEWEST_ROWS else re.split(r"(?<=\s)", text):
-        if found[-1] and len((found[-1] + part).encode()) > most:
-            found.append("")
-        found[-1] += part
-    return [piece for piece in found if piece.strip()]
+    parts = [""]
+    for line in _LINES.split(text) if text.count("\n") > 2 * FEWEST_ROWS else re.split(r"(?<=\s)", text):
+        if parts[-1] and len((parts[-1] + line).encode()) > most:
+            parts.append("")
+        parts[-1] += line
+    return [piece for piece in parts if piece.strip()]
 
 
 def first_words(text: str) -> str:
     """The beginning of a text as a prompt."""
     line = next((line for line in text.split("\n") if line.strip()), text)
     return line if len(line) <= PROMPT_CHARACTERS else line[:PROMPT_CHARACTERS].rpartition(" ")[0] or line[:20]
-
-
-def note_of(compared: dict[str, Any]) -> str:
-    """What the figures are of."""
-    return f"{count_of(sum(compared['bytes']), 'held-out byte')} in {compared['rows']:,} {compared['unit']}"

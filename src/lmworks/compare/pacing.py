@@ -1,4 +1,4 @@
-"""How long a network may train in its share of a budget: what surrounds its steps is known from the rung before."""
+"""How long a network may train in its share of a budget: its share without the time that all else takes."""
 
 from __future__ import annotations
 
@@ -20,32 +20,37 @@ LEAST_SHARE = 0.1
 
 @dataclass
 class Pace:
-    """What the network before took besides training.
+    """What the network on the rung before took besides training.
 
     Attributes:
-        around: seconds of opening, evaluations, saving and the ladder's own figures; None before the first network.
+        overhead: seconds of opening, evaluations, saving and the ladder's own figures; None before the first network.
     """
 
-    around: float | None = None
+    overhead: float | None = None
 
     def training_seconds(self, share: float) -> float:
-        """Seconds of training in a share of so many seconds; negative where nothing is left for it."""
-        return share - (FIRST_SHARE * share if self.around is None else self.around)
+        """Seconds of training in a share (in seconds) of the budget; negative where nothing is left for it."""
+        return share - (FIRST_SHARE * share if self.overhead is None else self.overhead)
 
-    def learn(self, run: Path, seconds: float) -> None:
-        """Note what a run of so many seconds in all took besides training and measuring this machine, which is kept."""
+    def record(self, run: Path, seconds: float) -> None:
+        """Keep what a run took besides training, and besides measuring this machine, which is done once.
+
+        Args:
+            run: its folder.
+            seconds: that it took in all.
+        """
         events = RunFolder(run)
         once = sum((events.events("start")[0].get("preparation") or {}).values())
         trained = [float(event["seconds"]) for kind in ("step", LENGTH) for event in events.events(kind)]
-        self.around = max(0.0, seconds - once - sum(trained))
+        self.overhead = max(0.0, seconds - once - sum(trained))
 
 
 def training(seconds: float, epochs: float) -> dict[str, Any]:
-    """Settings of training for at most so many seconds, and at most so many epochs.
+    """Settings of training for at most ``seconds`` and at most ``epochs``.
 
     There is no evaluation on the way: choosing the best step by the held-out rows would make the comparison on these
-    rows too good. One thread for each: recurrent networks have no use for more, and as much time is then as much
-    computing.
+    rows too good. Each trains on one thread, since recurrent networks have no use for more: equal times
+    are then equal amounts of computing.
     """
     return {"max_time": seconds, "epochs": epochs, "evaluate_every": MOST_STEPS, "threads": 1}
 

@@ -21,7 +21,7 @@ class Rung:
         model: a preset, or a model to open.
         settings: groups of its recipe that differ from the preset's.
         most_epochs: passes over the training rows that its share may buy; more would learn them by heart.
-        weight: of its share of the budget.
+        weight: its share of the budget, relative to other rungs.
     """
 
     name: str

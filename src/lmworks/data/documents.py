@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -204,6 +204,20 @@ def end_id(tokenizer: Tokenizer, user: str) -> int:
     if tokenizer.eos_id is None and tokenizer.closing:
         return tokenizer.closing[-1]
     return require_id(tokenizer, "eos", user)
+
+
+def frame_with_end(tokenizer: Tokenizer, user: str) -> Frame:
+    """As :func:`frame_of`; where the tokenizer adds nothing after a text, its end-of-text token.
+
+    Args:
+        tokenizer: the model's.
+        user: who needs the token, for errors.
+
+    Raises:
+        InputError: there is no such token.
+    """
+    frame = frame_of(tokenizer)
+    return frame if frame.closing else replace(frame, closing=(end_id(tokenizer, user),))
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:

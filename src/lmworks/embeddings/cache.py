@@ -71,10 +71,12 @@ def _key(
     normalize: bool | None,
     max_tokens: int | None,
 ) -> str:
-    way = pooling_of(pooling, normalize, model.pooling)
+    sentence_pooling = pooling_of(pooling, normalize, model.pooling)
     digest = hashlib.sha256()
     config = model.config.model_dump(mode="json")
-    add_to_hash(digest, [LAYOUT, config, model.tokenizer.core.to_str(), repr(way), max_tokens, list(texts)])
+    add_to_hash(
+        digest, [LAYOUT, config, model.tokenizer.core.to_str(), repr(sentence_pooling), max_tokens, list(texts)]
+    )
     for name, weight in _weights(model.network):
         add_to_hash(digest, [name, weight])
     return digest.hexdigest()[:32]

@@ -60,9 +60,9 @@ def cluster_texts(
         InputError: more clusters than different vectors, or a size below 2.
     """
     numbers = _kmeans(matrix, clusters, seed) if algorithm == "kmeans" else _hdbscan(matrix, min_size)
-    found = [int(number) for number in np.unique(numbers) if number != NONE]
-    found.sort(key=lambda number: -int((numbers == number).sum()))
-    groups = [np.flatnonzero(numbers == number) for number in found]
+    by_size = [int(number) for number in np.unique(numbers) if number != NONE]
+    by_size.sort(key=lambda number: -int((numbers == number).sum()))
+    groups = [np.flatnonzero(numbers == number) for number in by_size]
     names = typical_words(texts, groups)
     result = [
         Cluster(place, _by_nearness(matrix, rows), words)

@@ -10,18 +10,13 @@ from importlib import resources
 import numpy as np
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import shorten
 from lmworks.embeddings.clusters import principal_components
-from lmworks.reports.markup import text
+from lmworks.reports.markup import PALETTE, document, palette_variables, text
 
 MOST_POINTS = 5000  # more would make a page that browsers show slowly
 SHOWN = 240  # characters of a text
 SIZE, MARGIN = 1000, 24  # of the drawing, in its own units
-COLOURS = (
-    ("#2b5fb3", "#7fabf0"), ("#b4531f", "#eba06c"), ("#1f6f4a", "#7fd0a6"), ("#8a3f9e", "#d29be3"),
-    ("#a12b2b", "#f09a94"), ("#0f7480", "#6fcfd8"), ("#7a6a12", "#d8c65e"), ("#b03a76", "#f099c4"),
-    ("#4d5bd0", "#a9b2ff"), ("#5b6b2a", "#b4c77c"),
-)  # fmt: skip
-"""On light and on dark paper; groups beyond them are grey."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,10 @@ def project(matrix: np.ndarray, method: str = "pca", seed: int = 0) -> tuple[np.
     except ImportError as error:
         raise InputError("UMAP is not installed", "--method umap", "pip install 'lmworks[umap]'") from error
     neighbours = min(15, len(matrix) - 1)
-    found = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(matrix)
-    return np.asarray(found), f"UMAP with {neighbours} neighbours, cosine; distances between groups mean little"
+    coordinates = umap.UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(
+        matrix
+    )
+    return np.asarray(coordinates), f"UMAP with {neighbours} neighbours, cosine; distances between groups mean little"
 
 
 def render_map(points: MapPoints, title: str, about: str, seed: int = 0) -> str:
@@ -79,26 +76,18 @@ def render_map(points: MapPoints, title: str, about: str, seed: int = 0) -> str:
         about: a sentence: of which texts, by which model.
         seed: of the sample.
     """
-    files = resources.files("lmworks.reports"), resources.files("lmworks.embeddings")
-    style = "".join(
-        folder.joinpath(name).read_text(encoding="utf-8")
-        for folder, name in zip(files, ("page.css", "map.css"), strict=True)
-    )
-    script = files[0].joinpath("page.js").read_text(encoding="utf-8")
-    script += files[1].joinpath("map.js").read_text(encoding="utf-8")
     count = len(points.texts)
     sample = np.arange(count)
     if count > MOST_POINTS:
         sample = np.sort(np.random.default_rng(seed).choice(count, MOST_POINTS, replace=False))
     drawn = f"{len(sample):,} of {count:,} texts, drawn at random" if len(sample) < count else f"{count:,} texts"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>\n{style}{_colours()}</style></head>\n'
-        f'<body><main><header><p class="eyebrow">Map of texts</p><h1>{text(title)}</h1>'
+    files = resources.files("lmworks.embeddings")
+    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("map.css", "map.js"))
+    header = (
+        f'<header><p class="eyebrow">Map of texts</p><h1>{text(title)}</h1>'
         f'<p class="summary">{text(about)}</p><p class="soft">{text(drawn)}. {text(points.method)}.</p></header>\n'
-        f"<section>{_figure(points, sample)}</section></main><script>\n{script}</script></body></html>\n"
     )
+    return document(title, f"{header}<section>{_figure(points, sample)}</section>", style + _colours(), script)
 
 
 def _figure(points: MapPoints, sample: np.ndarray) -> str:
@@ -109,13 +98,11 @@ def _figure(points: MapPoints, sample: np.ndarray) -> str:
     circles = []
     for row in sample.tolist():
         group = points.groups[row]
-        line = " ".join(points.texts[row].split())
-        line = line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
-        said = text(f"{group} · {points.places[row]}\n{line}")
+        tooltip = text(f"{group} · {points.places[row]}\n{shorten(points.texts[row], SHOWN)}")
         x, y = places[row]
         circles.append(
             f'<circle class="{_class(order[group])}" data-group="{order[group]}" cx="{x:.1f}" cy="{y:.1f}" r="5" '
-            f'data-say="{said}"/>'
+            f'data-say="{tooltip}"/>'
         )
     legend = "".join(
         f'<li><button type="button" data-group="{place}"><span class="dot {_class(place)}"></span>{text(group)} '
@@ -140,14 +127,13 @@ def _scaled(coordinates: np.ndarray) -> np.ndarray:
 
 
 def _class(place: int) -> str:
-    return f"g{place}" if place < len(COLOURS) else "grey"
+    """The class of the style sheet of a group; groups beyond the palette are grey."""
+    return f"g{place}" if place < len(PALETTE) else "grey"
 
 
 def _colours() -> str:
-    """The colours of groups, for light and dark paper."""
-    light = "".join(f"--g{place}: {colours[0]}; " for place, colours in enumerate(COLOURS))
-    dark = "".join(f"--g{place}: {colours[1]}; " for place, colours in enumerate(COLOURS))
+    """The colours of groups."""
     rules = "".join(
-        f".g{place} {{ fill: var(--g{place}); background: var(--g{place}); }}\n" for place in range(len(COLOURS))
+        f".g{place} {{ fill: var(--g{place}); background: var(--g{place}); }}\n" for place in range(len(PALETTE))
     )
-    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n{rules}"
+    return f"{palette_variables('g')}{rules}"

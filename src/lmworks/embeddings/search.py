@@ -25,7 +25,7 @@ QUERIES_AT_ONCE = 256  # whose scores exist at a time
 
 @dataclass(frozen=True)
 class Hit:
-    """A text that was found.
+    """One of the nearest texts.
 
     Attributes:
         score: cosine with the query, -1 to 1.
@@ -41,8 +41,8 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found, best first.
+class SearchResult:
+    """The nearest texts, best first.
 
     Attributes:
         hits: at most as many as asked for.
@@ -62,7 +62,7 @@ def search(
     top: int = 5,
     pooling: Pooling | None = None,
     max_tokens: int | None = None,
-) -> Found:
+) -> SearchResult:
     """The texts with the largest cosine to a query. Vectors of the texts are kept in the cache.
 
     Args:
@@ -79,11 +79,11 @@ def search(
         raise InputError(f"{top} results are none", "top", "give at least 1")
     if not query.strip():
         raise InputError("the query is empty", "query", "give a text")
-    matrix, made = cached_vectors(model, rows.texts, pooling, True, max_tokens)
+    matrix, vectors = cached_vectors(model, rows.texts, pooling, True, max_tokens)
     vector = embed_texts(model, [query], pooling, True, max_tokens).matrix[0]
     scores = matrix @ vector
     hits = [Hit(float(scores[row]), int(row), rows.places[row], rows.texts[row]) for row in best_rows(scores, top)]
-    return Found(hits, made is None, made.cut if made else 0)
+    return SearchResult(hits, vectors is None, vectors.cut if vectors else 0)
 
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
@@ -97,24 +97,35 @@ def evaluate_search(
     pooling: Pooling | None = None,
     max_tokens: int | None = None,
 ) -> RetrievalFigures:
-    """recall@k, MRR and nDCG@10 of a model on judged queries; rankings of RANKED documents by cosine."""
-    names, asked = list(data.documents), list(data.queries)
+    """recall@k, MRR and nDCG@10 of a model on judged queries; rankings of RANKED documents by cosine.
+
+    Args:
+        model: embeds documents and queries alike.
+        data: documents, queries and judgements.
+        pooling, max_tokens: as ``model.embed``.
+
+    Raises:
+        ValueError: no query has a relevant document.
+    """
+    names, query_names = list(data.documents), list(data.queries)
     documents, _ = cached_vectors(model, list(data.documents.values()), pooling, True, max_tokens)
     queries, _ = cached_vectors(model, list(data.queries.values()), pooling, True, max_tokens)
-    return retrieval_figures(rank(asked, queries, names, documents), data.judgements)
+    return retrieval_figures(rank(query_names, queries, names, documents), data.judgements)
 
 
 def rank(
-    asked: Sequence[str], queries: np.ndarray, names: Sequence[str], documents: np.ndarray
+    query_names: Sequence[str], queries: np.ndarray, names: Sequence[str], documents: np.ndarray
 ) -> dict[str, list[str]]:
     """The RANKED nearest documents of each query.
 
     Args:
-        asked: ids of the (q, E) queries, vectors of length 1.
-        names: ids of the (d, E) documents, vectors of length 1.
+        query_names: ids of the queries.
+        queries: (q, E) their vectors, of length 1.
+        names: ids of the documents.
+        documents: (d, E) their vectors, of length 1.
     """
     rankings: dict[str, list[str]] = {}
     for begin in range(0, len(queries), QUERIES_AT_ONCE):
         for offset, scores in enumerate(queries[begin : begin + QUERIES_AT_ONCE] @ documents.T):
-            rankings[asked[begin + offset]] = [names[row] for row in best_rows(scores, RANKED)]
+            rankings[query_names[begin + offset]] = [names[row] for row in best_rows(scores, RANKED)]
     return rankings

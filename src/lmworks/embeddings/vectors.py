@@ -71,16 +71,16 @@ def embed_texts(
     if not texts:
         raise InputError("there is no text", "texts", "give at least one")
     network = model.network.eval()
-    way = pooling_of(pooling, normalize, model.pooling)
-    limit = max_tokens or way.max_tokens or context_of(network)
+    sentence_pooling = pooling_of(pooling, normalize, model.pooling)
+    limit = max_tokens or sentence_pooling.max_tokens or context_of(network)
     started = time.perf_counter()
-    ids, cut = text_ids(network, model.tokenizer, texts, way, limit)
+    ids, cut = text_ids(network, model.tokenizer, texts, sentence_pooling, limit)
     tokens = sum(map(len, ids))
     measured = model.device.type == "cpu" and tokens >= MEASURED_TOKENS
     with matmul.providers(evaluation_providers(network) if measured else {}):
         progress.begin("texts", len(ids))
-        matrix = vectors_of(network, ids, way, progress.report)
-    return Vectors(matrix.numpy(), way, tokens, cut, limit, time.perf_counter() - started)
+        matrix = vectors_of(network, ids, sentence_pooling, progress.report)
+    return Vectors(matrix.numpy(), sentence_pooling, tokens, cut, limit, time.perf_counter() - started)
 
 
 def check_path(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ class BestSpan(NamedTuple):
         first, last: its tokens, both inside.
         probability: of it among all spans, and "no answer" where that is an answer too.
         null_margin: score of "no answer" minus that of the span.
-        null_probability: of "no answer"; None where it is no answer.
+        null_probability: of "no answer"; None where every question is answered.
     """
 
     first: int
@@ -41,7 +41,7 @@ def best_span(windows: Sequence[tuple[int, np.ndarray]], length: int, most: int,
             its tokens of the context.
         length: T.
         most: tokens of the longest span.
-        has_null: whether "no answer" is an answer too.
+        has_null: whether "no answer" is possible too.
     """
     scores = np.full((length, min(most, length)), -np.inf)  # by first token and number of tokens - 1
     null = np.inf

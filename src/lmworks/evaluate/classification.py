@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmworks.evaluate.prediction import THRESHOLD, Prediction, probability_matrix
+from lmworks.evaluate.prediction import SHOWN_MISTAKES, THRESHOLD, Prediction, probability_matrix
 from lmworks.evaluate.resampled_figures import resampled_figures
 
 CALIBRATION_BINS = 10
 """Bins of equal width between confidence 0 and 1."""
-SHOWN_MISTAKES = 10
 
 
 class Calibration(NamedTuple):
@@ -64,7 +63,7 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
     """
     from sklearn import metrics
 
-    predicted, every = probabilities.argmax(axis=1), np.arange(len(labels))
+    predicted, numbers = probabilities.argmax(axis=1), np.arange(len(labels))
     confidence, correct = probabilities.max(axis=1), predicted == classes
     measured = calibration(confidence, correct)
     return {
@@ -73,15 +72,15 @@ def single_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels:
         "accuracy": float(metrics.accuracy_score(classes, predicted)),
         "macro_f1": float(metrics.f1_score(classes, predicted, average="macro", zero_division=0.0)),
         "micro_f1": float(metrics.f1_score(classes, predicted, average="micro", zero_division=0.0)),
-        "roc_auc": _area(classes[:, None] == every[None], probabilities),
-        "confusion": metrics.confusion_matrix(classes, predicted, labels=every).tolist(),
+        "roc_auc": _area(classes[:, None] == numbers[None], probabilities),
+        "confusion": metrics.confusion_matrix(classes, predicted, labels=numbers).tolist(),
         "calibration_error": measured.error,
         "calibration": measured.bins,
         "mistakes": most_confident(confidence, ~correct),
         "row_correct": correct.astype(float).tolist(),
         "resamples": resampled_figures(
-            classes[:, None] == every,
-            predicted[:, None] == every,
+            classes[:, None] == numbers,
+            predicted[:, None] == numbers,
             probabilities,
             _by_bin(confidence[:, None], correct[:, None]),
             1,
@@ -132,7 +131,7 @@ def multi_label_figures(probabilities: np.ndarray, classes: np.ndarray, labels: 
     }
 
 
-def evaluate_predictions(
+def evaluate_single_label(
     predicted: Sequence[Prediction],
     right: Sequence[str],
     labels: Sequence[str],
@@ -154,7 +153,7 @@ def evaluate_predictions(
     return with_texts(figures, probabilities, classes, texts, places)
 
 
-def evaluate_several(
+def evaluate_multi_label(
     predicted: Sequence[Prediction],
     right: Sequence[Sequence[str]],
     labels: Sequence[str],
@@ -169,7 +168,7 @@ def evaluate_several(
         labels: all of them.
         texts, places: of the N rows.
     """
-    classes = np.array([[label in each for label in labels] for each in right]).reshape(len(right), len(labels))
+    classes = np.array([[label in of_text for label in labels] for of_text in right]).reshape(len(right), len(labels))
     probabilities = probability_matrix(predicted, labels)
     figures = multi_label_figures(probabilities, classes, labels)
     return with_texts(figures, probabilities, classes, texts, places)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from lmworks.data.word_pieces import Words
-from lmworks.evaluate.tagging import characters_of, marked
+from lmworks.evaluate.prediction import SHOWN_MISTAKES
+from lmworks.evaluate.tagging import characters_of, mark_entities
 from lmworks.text.tags import Span, Tags, entities, have_scheme, strict_entities
-
-SHOWN_MISTAKES = 10
 
 
 def scores(right: int, predicted: int, expected: int) -> dict[str, float]:
@@ -38,10 +37,10 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
         ``row_right``, twice the entities that are right, and ``row_entities``, those expected and those predicted:
         their quotient is F1.
     """
-    pairs = [_spans(expected, predicted, find) for find in (entities, strict_entities)]
-    rows = [(len(right & found), len(right) + len(found)) for right, found in pairs[0]]
+    pairs, strict_pairs = (_span_sets(expected, predicted, find) for find in (entities, strict_entities))
+    rows = [(len(right & found), len(right) + len(found)) for right, found in pairs]
     counts = {name: Counter[str]() for name in ("expected", "predicted", "right")}
-    for right, found in pairs[0]:
+    for right, found in pairs:
         for name, spans in (("expected", right), ("predicted", found), ("right", right & found)):
             counts[name].update(span.kind for span in spans)
     kinds = sorted(counts["expected"] | counts["predicted"])
@@ -52,8 +51,13 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
         }
         for kind in kinds
     }
-    words = [(a, b) for one, other in zip(expected, predicted, strict=True) for a, b in zip(one, other, strict=True)]
-    strict = [sum(len(part(right, found)) for right, found in pairs[1]) for part in (_both, _second, _first)]
+    sentences = zip(expected, predicted, strict=True)
+    words = [pair for right, found in sentences for pair in zip(right, found, strict=True)]
+    strict = scores(
+        sum(len(right & found) for right, found in strict_pairs),
+        sum(len(found) for _, found in strict_pairs),
+        sum(len(right) for right, _ in strict_pairs),
+    )
     total = scores(*(counts[name].total() for name in ("right", "predicted", "expected")))
     return {
         "rows": len(rows),
@@ -61,8 +65,8 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
         "scheme": "IOB2" if have_scheme(tag for pair in words for tag in pair) else "",
         **total,
         "macro_f1": float(np.mean([types[kind]["f1"] for kind in kinds])) if kinds else 0.0,
-        "strict_f1": scores(*strict)["f1"],
-        "accuracy": sum(a == b for a, b in words) / len(words) if words else 0.0,
+        "strict_f1": strict["f1"],
+        "accuracy": sum(right == found for right, found in words) / len(words) if words else 0.0,
         "types": types,
         "row_right": [2.0 * right for right, _ in rows],
         "row_entities": [float(both) for _, both in rows],
@@ -72,20 +76,11 @@ def entity_figures(expected: Sequence[Tags], predicted: Sequence[Tags]) -> dict[
 SpanSets = tuple[set[Span], set[Span]]
 
 
-def _spans(expected: Sequence[Tags], predicted: Sequence[Tags], find: Callable[[Tags], list[Span]]) -> list[SpanSets]:
-    return [(set(find(one)), set(find(other))) for one, other in zip(expected, predicted, strict=True)]
-
-
-def _both(right: set[Span], found: set[Span]) -> set[Span]:
-    return right & found
-
-
-def _first(right: set[Span], found: set[Span]) -> set[Span]:
-    return right
-
-
-def _second(right: set[Span], found: set[Span]) -> set[Span]:
-    return found
+def _span_sets(
+    expected: Sequence[Tags], predicted: Sequence[Tags], find: Callable[[Tags], list[Span]]
+) -> list[SpanSets]:
+    """For each sentence the spans that its expected and its predicted tags make."""
+    return [(set(find(right)), set(find(found))) for right, found in zip(expected, predicted, strict=True)]
 
 
 def with_sentences(
@@ -107,7 +102,7 @@ def with_sentences(
         words, places: of the N sentences.
     """
     mistakes: list[dict[str, Any]] = []
-    for row, (right, found) in enumerate(_spans(expected, predicted, entities)):
+    for row, (right, found) in enumerate(_span_sets(expected, predicted, entities)):
         wrong = [(float(probabilities[row][span.first : span.end].mean()), span) for span in found - right]
         missed = [(float(probabilities[row][span.first : span.end].mean()), span) for span in right - found]
         if not wrong and not missed:
@@ -118,8 +113,8 @@ def with_sentences(
         mistakes.append(
             {
                 "place": places[row],
-                "expected": marked(words[row], expected[row]),
-                "predicted": marked(words[row], predicted[row]),
+                "expected": mark_entities(words[row], expected[row]),
+                "predicted": mark_entities(words[row], predicted[row]),
                 "wrong": f"{words[row].text[begin:end]}: {kind}",
                 "probability": probability,
             }

@@ -11,6 +11,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
+from lmworks.evaluate.prediction import logistic, softmax
 from lmworks.evaluate.scoring import groups_by_length
 from lmworks.model.chunks import EVALUATED_TOKENS
 from lmworks.model.config import HeadConfig
@@ -60,6 +61,5 @@ def probabilities(logits: np.ndarray, head: HeadConfig) -> np.ndarray:
     """(N, C) logits -> (N, C) float64 probabilities: of each class, or of each label on its own."""
     logits = logits.astype(np.float64)
     if head.problem == "multi_label":
-        return 1.0 / (1.0 + np.exp(-logits))
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+        return logistic(logits)
+    return softmax(logits)

@@ -9,6 +9,8 @@ import numpy as np
 
 THRESHOLD = 0.5
 """From this probability on a text has a label, where it may have several."""
+SHOWN_MISTAKES = 10
+"""Mistakes that an evaluation keeps, the most confident ones."""
 
 
 class Prediction(NamedTuple):
@@ -54,8 +56,8 @@ class Classifier(Protocol):
         ...
 
 
-def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
-    """Predictions from probabilities.
+def single_label_predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+    """Predictions of a classifier that gives a text one label: the likeliest.
 
     Args:
         probabilities: (N, C).
@@ -67,7 +69,7 @@ def predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Predic
     ]
 
 
-def several_labels(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+def multi_label_predictions(probabilities: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
     """Predictions of a classifier that gives a text any number of labels: those of at least THRESHOLD.
 
     Args:
@@ -87,3 +89,15 @@ def probability_matrix(predicted: Sequence[Prediction], labels: Sequence[str]) -
     """(N, C) probabilities in the order of ``labels``; a label that the classifier does not know has none."""
     rows = [[prediction.probabilities.get(label, 0.0) for label in labels] for prediction in predicted]
     return np.array(rows, dtype=np.float64).reshape(len(predicted), len(labels))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """(..., C) scores -> probabilities of C classes, which add up to 1."""
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def logistic(scores: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-score)) of each score, without overflow."""
+    small = np.exp(-np.abs(scores))
+    return np.asarray(np.where(scores >= 0, 1.0, small) / (1.0 + small))

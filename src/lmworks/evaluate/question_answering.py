@@ -14,17 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SHOWN_MISTAKES = 10
+from lmworks.evaluate.prediction import SHOWN_MISTAKES
+
+NO_ANSWER = "(no answer)"
+"""How a person is shown that a context does not answer the question."""
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Answered(NamedTuple):
-    """A question with its answers.
+class AnsweredQuestion(NamedTuple):
+    """A question with its right answers and the predicted one.
 
     Attributes:
         question, place: the question and where it stands.
-        gold: all right answers; none: the context does not answer it.
+        gold: all right answers; empty: the context does not answer it.
         predicted: the best span, as text.
         probability: of it.
         null_margin: score of "no answer" minus that of the span.
@@ -69,7 +72,7 @@ def scores(predicted: str, gold: Sequence[str]) -> tuple[float, float]:
     return max(exact_match(predicted, answer) for answer in right), max(f1(predicted, answer) for answer in right)
 
 
-def figures_of_answers(answered: Sequence[Answered], threshold: float | None = None) -> dict[str, Any]:
+def figures_of_answers(answered: Sequence[AnsweredQuestion], threshold: float | None = None) -> dict[str, Any]:
     """The part ``questions`` of an evaluation.
 
     Args:
@@ -99,7 +102,7 @@ def figures_of_answers(answered: Sequence[Answered], threshold: float | None = N
     return {**figures, "row_exact": rows[:, 0].tolist(), "row_f1": rows[:, 1].tolist()}
 
 
-def _best_threshold(answered: Sequence[Answered], column: int) -> tuple[float, float]:
+def _best_threshold(answered: Sequence[AnsweredQuestion], column: int) -> tuple[float, float]:
     """(the best figure in percent, its threshold): answers are given in the order of their margins, as long as that
     adds to the figure."""
     ordered = sorted(answered, key=lambda row: row.null_margin)
@@ -114,7 +117,7 @@ def _best_threshold(answered: Sequence[Answered], column: int) -> tuple[float, f
     return 100 * best / len(ordered), threshold
 
 
-def _mistakes(answered: Sequence[Answered], given: Sequence[str], row_f1: np.ndarray) -> list[dict[str, Any]]:
+def _mistakes(answered: Sequence[AnsweredQuestion], given: Sequence[str], row_f1: np.ndarray) -> list[dict[str, Any]]:
     """Questions with no word right, those first whose answer had the greatest probability."""
     wrong = sorted(np.flatnonzero(row_f1 == 0.0).tolist(), key=lambda number: -answered[number].probability)
     return [

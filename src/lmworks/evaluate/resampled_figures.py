@@ -20,7 +20,12 @@ AT_ONCE = 4_000_000  # weights that exist at a time
 
 
 def resampled_figures(
-    occurs: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, sure: np.ndarray, bins: int, is_single: bool
+    occurs: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    calibration_gaps: np.ndarray,
+    decisions: int,
+    is_single: bool,
 ) -> dict[str, list[float | None]]:
     """The figures of each resample: ``macro_f1``, ``micro_f1``, ``roc_auc`` and ``calibration_error``.
 
@@ -28,10 +33,10 @@ def resampled_figures(
         occurs: (N, C) bool, whether a row has the class.
         predicted: (N, C) bool, whether it is predicted.
         probabilities: (N, C).
-        sure: (N, B) of each row the sum of (right or not - confidence) of its decisions in each bin of confidence.
-        bins: decisions of a row: 1, or C of several labels.
-        is_single: whether macro-F1 is the mean over the classes that occur on either side of the resample, as
-            scikit-learn computes it of one label a text; else over all.
+        calibration_gaps: (N, B) sum over a row's decisions in a bin of confidence of (1 if right, else 0) - confidence.
+        decisions: of a row: 1, or C where it may have several labels.
+        calibration_gaps: (N, B) sum of (1 if right, else 0) - confidence over a row's decisions in a bin of confidence.
+            or predicted labels of the resample, as in scikit-learn; else over all classes.
 
     Returns:
         R numbers each; None where no class has rows with and without it.
@@ -49,7 +54,8 @@ def resampled_figures(
         known = ~np.isnan(areas)
         mean = np.where(known, areas, 0).sum(1) / np.maximum(known.sum(1), 1)
         parts["roc_auc"].append(np.where(known.any(1), mean, np.nan))
-        parts["calibration_error"].append(np.abs(weights @ sure.astype(np.float32)).sum(1) / (len(occurs) * bins))
+        gaps = np.abs(weights @ calibration_gaps.astype(np.float32)).sum(1)
+        parts["calibration_error"].append(gaps / (len(occurs) * decisions))
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     return {
         name: [None if np.isnan(value) else round(float(value), 6) for value in values]

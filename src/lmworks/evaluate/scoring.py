@@ -311,5 +311,5 @@ def _batch_losses(network: Transformer, batch: Batch, documents: int) -> Example
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places.to(device))).float().cpu()
         of_head = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
-        heads[name] = Losses.of(of_head.nats, of_head.correct, batch.document_of(of_head.places), documents)
+        heads[name] = Losses.of(of_head.loss, of_head.correct, batch.document_of(of_head.places), documents)
     return ExampleLosses(language, heads)

@@ -13,7 +13,7 @@ import numpy as np
 from lmworks.data.word_pieces import Pieces, Words
 from lmworks.evaluate.outputs import probabilities as probabilities_of
 from lmworks.model.config import HeadConfig
-from lmworks.model.task_heads import labels_of
+from lmworks.model.head_requests import labels_of
 from lmworks.text.tags import INSIDE, OUTSIDE, Span, entities, split_tag
 
 
@@ -46,7 +46,7 @@ class TagsOfWords(NamedTuple):
     probabilities: np.ndarray
 
 
-class Tagged(NamedTuple):
+class TaggedText(NamedTuple):
     """A text with the tags of its words.
 
     Attributes:
@@ -99,10 +99,10 @@ def _continued(tag: str, labels: Sequence[str]) -> str:
     return f"{INSIDE}{kind}" if prefix == "B" and f"{INSIDE}{kind}" in labels else tag
 
 
-def with_entities(words: Words, tagged: TagsOfWords) -> Tagged:
+def with_entities(words: Words, tagged: TagsOfWords) -> TaggedText:
     """A text with its entities."""
     found = [_entity(words, span, tagged.probabilities) for span in entities(tagged.tags)]
-    return Tagged(words, tagged.tags, tagged.probabilities.tolist(), found)
+    return TaggedText(words, tagged.tags, tagged.probabilities.tolist(), found)
 
 
 def _entity(words: Words, span: Span, probabilities: np.ndarray) -> Entity:
@@ -116,7 +116,7 @@ def characters_of(words: Words, span: Span) -> tuple[int, int]:
     return words.starts[span.first], words.starts[last] + len(words.tokens[last])
 
 
-def marked(words: Words, tags: Sequence[str]) -> str:
+def mark_entities(words: Words, tags: Sequence[str]) -> str:
     """A text with its entities in brackets: ``in [Berlin location]``."""
     parts, at = [], 0
     for span in entities(tags):

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from lmworks.families.family import Family, Keys, theirs_of
+from lmworks.families.head_layouts import HeadLayout
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SEQUENCE, SPANS
+from lmworks.model.head_requests import SEQUENCE, SPANS
 
 THEIRS = {
     "hidden_size": "d_model",

@@ -9,10 +9,10 @@ from typing import Any
 
 from lmworks.data.batch import NEXT_SENTENCE
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.head_layouts import HeadLayout
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import HeadConfig, HeadKind, ModelConfig
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 
 FIELDS: dict[str, tuple[str, Any]] = {
     name: (name, NEEDED) for name in ("vocab_size", "hidden_size", "intermediate_size")

@@ -6,10 +6,10 @@ from typing import Any
 
 from lmworks.families.bert import ENCODER, embeddings, modules
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.head_layouts import HeadLayout
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 
 FIELDS: Fields = {
     "vocab_size": ("vocab_size", NEEDED),

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from lmworks.base.errors import InputError
 from lmworks.base.json_file import is_kind, wrong_kind
 from lmworks.base.settings import build
-from lmworks.families.task_heads import HeadLayout, HeadLayouts, named_head, read_head, write_head
+from lmworks.families.head_layouts import HeadLayout, HeadLayouts, named_head, read_head, write_head
 from lmworks.model.config import HeadConfig, ModelConfig
+from lmworks.model.head_requests import HeadRequest
 from lmworks.model.sizes import stacks
-from lmworks.model.task_heads import HeadRequest
 
 if TYPE_CHECKING:
     from lmworks.families.mapping import Row

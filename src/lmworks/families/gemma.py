@@ -9,9 +9,9 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.decoder import FIELDS, MLP, OUTPUT, QKV, decoder_rows, windows_of
 from lmworks.families.family import PUBLISHED, Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.head_layouts import decoder_heads
 from lmworks.families.mapping import Row
 from lmworks.families.rope import read_rope, write_rope
-from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 SAME: Fields = FIELDS | {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.head_layouts import decoder_heads
 from lmworks.families.mapping import Rename, Row, Split, expand
-from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 FIELDS: Fields = {

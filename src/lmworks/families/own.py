@@ -10,11 +10,11 @@ from typing import Any
 
 from lmworks.families.decoder import MLP, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import NEEDED, Family, Fields, Keys, keys_of
+from lmworks.families.head_layouts import HeadLayout, decoder_heads
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout, decoder_heads
 from lmworks.model.config import ModelConfig
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 from lmworks.model.sizes import linears
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
 FIELDS: Fields = {name: (name, NEEDED) for name in SIZES} | {

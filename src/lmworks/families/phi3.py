@@ -6,9 +6,9 @@ from typing import Any
 
 from lmworks.families.decoder import FIELDS, NORMS, OUTPUT, QKV, decoder_rows
 from lmworks.families.family import Family, Fields, Keys, keys_of, theirs_of
+from lmworks.families.head_layouts import decoder_heads
 from lmworks.families.mapping import Row, Split, expand
 from lmworks.families.rope import read_rope, write_rope
-from lmworks.families.task_heads import decoder_heads
 from lmworks.model.config import ModelConfig
 
 SAME: Fields = FIELDS | {

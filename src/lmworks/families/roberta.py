@@ -8,10 +8,10 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.bert import OLDER, body, encoder_heads, head, head_duplicates, read_encoder, write_encoder
 from lmworks.families.family import PUBLISHED, Family, Keys
+from lmworks.families.head_layouts import HeadLayout
 from lmworks.families.mapping import Row
-from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SEQUENCE
+from lmworks.model.head_requests import SEQUENCE
 
 HEAD = {"dense": "head_transform.dense", "layer_norm": "head_transform.norm"}
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.families.family import ACTIVATIONS, Family, Keys, theirs_of
+from lmworks.families.head_layouts import HeadLayout
 from lmworks.families.mapping import Rename, Row, expand
-from lmworks.families.task_heads import HeadLayout
 from lmworks.model.config import ModelConfig
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 from lmworks.model.sizes import stacks
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
 
 SIZES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
 FIELDS: dict[str, tuple[str, Any]] = {  # ours: theirs, and its value where the config lacks it

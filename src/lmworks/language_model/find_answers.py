@@ -19,10 +19,10 @@ from lmworks.language_model.question_windows import (
     Pair,
     QuestionWindow,
     encode_questions,
-    labelled,
+    label_window,
     windows_of,
 )
-from lmworks.model.task_heads import SPANS
+from lmworks.model.head_requests import SPANS
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -53,11 +53,14 @@ def best_spans(
         network: with a head for spans.
         windows: of any number of questions, those of a question one after another.
         most: tokens of the longest answer.
-        has_null: whether "no answer" is an answer too.
+        has_null: whether "no answer" is possible too.
+
+    Returns:
+        The questions in their order, each with its best span.
     """
     by_question: dict[int, list[tuple[int, np.ndarray]]] = {}
     questions: dict[int, EncodedQuestion] = {}
-    examples = [labelled(example, SPANS, None) for example in windows]
+    examples = [label_window(example, SPANS, None) for example in windows]
     for example, logits in zip(examples, head_logits(network, examples, SPANS), strict=True):
         window = example.origin
         assert isinstance(window, QuestionWindow), "made by windows_of"
@@ -88,7 +91,7 @@ def find_answers(
     network: Transformer,
     tokenizer: Tokenizer,
     decoder_start: int | None,
-    form: InputFormat | None,
+    input_format: InputFormat | None,
     source: str,
     places: Sequence[str] = (),
 ) -> list[SpanAnswer]:
@@ -99,7 +102,7 @@ def find_answers(
         network: with a head for spans.
         tokenizer: the model's.
         decoder_start: of an encoder-decoder, where the model's files say it.
-        form: of the run that trained it: how windows move, the longest answer, the threshold of "no answer".
+        input_format: of the run that trained it: how windows move, the longest answer, the threshold of "no answer".
         source: of the model, for errors.
         places: of the pairs, for errors; default: their numbers.
 
@@ -115,10 +118,10 @@ def find_answers(
         for text, name in zip(pair, ("question", "context"), strict=True):
             if not text.strip():
                 raise InputError(f"the {name} is empty", place, f"give a {name}")
-    is_known = form is not None and form.kind == "span"
-    stride, most = (form.stride, form.max_answer_tokens) if form and is_known else (STRIDE, MAX_ANSWER_TOKENS)
-    threshold = form.null_threshold if form and is_known else None
-    longest = (form.max_tokens if form and is_known else None) or config.max_position_embeddings
+    span_format = input_format if input_format is not None and input_format.kind == "span" else None
+    stride, most = (span_format.stride, span_format.max_answer_tokens) if span_format else (STRIDE, MAX_ANSWER_TOKENS)
+    threshold = span_format.null_threshold if span_format else None
+    longest = (span_format.max_tokens if span_format else None) or config.max_position_embeddings
     inputs = HeadInputs.of(tokenizer, config, decoder_start, longest)
     questions = encode_questions(pairs, places, tokenizer, inputs)
     windows = [window for question in questions for window in windows_of(question, inputs, stride)]

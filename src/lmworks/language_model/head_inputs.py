@@ -14,7 +14,7 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, Labels
-from lmworks.data.documents import Frame, end_id, frame_of
+from lmworks.data.documents import Frame, frame_of, frame_with_end
 from lmworks.model.config import HeadConfig, ModelConfig
 from lmworks.text.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ class HeadInputs:
         """
         frame, start = frame_of(tokenizer), None
         if model.architecture == "encoder-decoder":
-            frame = frame if frame.closing else replace(frame, closing=(end_id(tokenizer, "a model with a head"),))
+            frame = frame_with_end(tokenizer, "a model with a head")
             start = next((token for token in (decoder_start, tokenizer.pad_id) if token is not None), frame.closing[-1])
         context = min(context, model.max_position_embeddings)
         if context <= len(frame) + len(frame.middle) + 1:
@@ -64,9 +64,16 @@ class HeadInputs:
         """Tokens that remain for a text, or for both texts of a pair."""
         return self.context - len(self.frame) - (len(self.frame.middle) if is_pair else 0)
 
-    def joined(self, texts: Sequence[str]) -> list[str]:
-        """One or two texts as those that are encoded: a pair without tokens between its texts becomes one text."""
-        return list(texts) if self.frame.middle or len(texts) < 2 else [PAIR_SEPARATOR.join(texts)]
+    def encode(self, tokenizer: Tokenizer, inputs: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Token ids of the one or two texts of each input, without special tokens: what :meth:`example` takes.
+
+        Where the tokenizer puts nothing between two texts, both are encoded as one with PAIR_SEPARATOR between them.
+        """
+        parts = [
+            list(texts) if self.frame.middle or len(texts) < 2 else [PAIR_SEPARATOR.join(texts)] for texts in inputs
+        ]
+        ids = iter(tokenizer.encode_many([text for texts in parts for text in texts]))
+        return [[next(ids) for _ in texts] for texts in parts]
 
     def example(self, parts: Sequence[Sequence[int]], place: str = "") -> Example:
         """The input of one or two texts, without labels; what is too long is cut at the end of the longer text.
@@ -93,7 +100,7 @@ class HeadInputs:
         shifted = np.concatenate([[self.decoder_start], ids[:-1]]).astype(np.int32)
         return replace(example, ids=shifted, source=ids, types=None)
 
-    def labelled(self, example: Example, head: HeadConfig, label: int | np.ndarray) -> Example:
+    def with_label(self, example: Example, head: HeadConfig, label: int | np.ndarray) -> Example:
         """The example with a label of the whole text: its class, or (C,) labels or values."""
         labels: Mapping[str, Labels] = {head.name: Labels.of_text(label, head.places(len(example))[0])}
         return replace(example, labels=labels)

@@ -85,7 +85,7 @@ class InputFormat(Settings):
         atomic_write(folder / FILE, text + "\n")
 
     @property
-    def asks(self) -> bool:
+    def has_prompt(self) -> bool:
         """Whether an input becomes part of a prompt; other models read texts as they are."""
         return self.kind not in ("text", "class", "span", "words")
 

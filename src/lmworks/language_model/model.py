@@ -27,7 +27,7 @@ from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
-from lmworks.language_model.classify import choose_labels
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.model.config import ModelConfig
@@ -57,6 +57,7 @@ class LanguageModel(HeadMethods):
         generation: the published generation_config, kept too.
         notes: what opening it had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
+        pooling: how a sentence encoder makes one vector of a text's states; None of other models.
     """
 
     network: Transformer
@@ -148,6 +149,9 @@ class LanguageModel(HeadMethods):
         Returns:
             The new text alone, without the prompt; a list for a list; with ``details`` a Reply each; with ``stream``
             an iterator whose ``reply`` is there when it has ended.
+
+        Raises:
+            InputError: the model writes no texts, a setting is invalid, or a prompt does not fit the model.
         """
         settings = build(SamplingSettings, sampling, "generate")
         if isinstance(prompt, str | Mapping):
@@ -164,7 +168,7 @@ class LanguageModel(HeadMethods):
         log_probabilities: bool = False,
         raw: bool = False,
     ) -> list[Reply]:
-        """The replies to several texts; arguments as in :meth:`generate`."""
+        """The replies to several texts; arguments and errors as in :meth:`generate`."""
         prompts = as_list(prompts, (str, Mapping), "prompts", TEXTS_HINT)
         inputs = [self._prompt(prompt, raw) for prompt in prompts]
         if inputs and inputs[0].choices:
@@ -183,6 +187,9 @@ class LanguageModel(HeadMethods):
         Args:
             text: a text or a list of them, written as the model was taught ("translate English to French: ...").
             **sampling: as in :meth:`generate`.
+
+        Raises:
+            InputError: the model is no encoder-decoder, or as :meth:`generate`.
         """
         if self.architecture != "encoder-decoder":
             hint = "take an encoder-decoder (as Marian or T5), or ask a decoder by lmworks generate"
@@ -192,12 +199,20 @@ class LanguageModel(HeadMethods):
         return texts[0] if isinstance(text, str) else texts
 
     def fill(self, text: str, top: int = 5) -> Filled:
-        """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled."""
+        """For each blank ([MASK], ___) its likeliest pieces with probabilities; ``.text`` is the text filled.
+
+        Raises:
+            InputError: the model fills no blanks, or the text has none.
+        """
         check_type(text, str, "text", TEXT_HINT)
         return fill(self.network.eval(), self.tokenizer, text, top, self.rules)
 
     def next_sentence(self, first: str, second: str) -> float:
-        """The probability that the second sentence follows the first, of a model trained on that."""
+        """The probability that the second sentence follows the first.
+
+        Raises:
+            InputError: the model was not trained on pairs of sentences (BERT), or both together are too long.
+        """
         for sentence in (first, second):
             check_type(sentence, str, "sentence", TEXT_HINT)
         return next_sentence(self.network.eval(), self.tokenizer, first, second)
@@ -245,6 +260,9 @@ class LanguageModel(HeadMethods):
             details, log_probabilities: as in :meth:`generate`.
             raw: leave the messages as they are, whatever the model was trained on.
             **sampling: as in :meth:`generate`.
+
+        Raises:
+            InputError: a message is malformed or refused by the chat template, or as :meth:`generate`.
         """
         settings = build(SamplingSettings, sampling, "chat")
         check_writes(self.network)
@@ -256,7 +274,11 @@ class LanguageModel(HeadMethods):
         return self._answer(prompt, settings, True, False, False)
 
     def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is: nats, tokens and bits per byte."""
+        """How likely each text is: nats, tokens and bits per byte.
+
+        Raises:
+            InputError: the model is no decoder.
+        """
         if self.architecture != "decoder":
             hint = "take a decoder; lmworks fill shows the probabilities of an encoder's words"
             fault = f"the model ({self.architecture}) gives no likelihood of a text by itself"
@@ -275,6 +297,12 @@ class LanguageModel(HeadMethods):
             folder: where to.
             dtype: how the weights are written: float32, bfloat16 or float16.
             overwrite: replace a model that was saved there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder holds something else, or there is no room.
         """
         folder = Path(folder)
         with adapters.merged(self.network):
@@ -325,7 +353,7 @@ class LanguageModel(HeadMethods):
 
     def _prompt(self, value: Input, raw: bool) -> Prompt:
         """A text as the model reads it."""
-        if self.input_format is not None and self.input_format.asks and not raw:
+        if self.input_format is not None and self.input_format.has_prompt and not raw:
             return self.input_format.prompt_of(value, self.tokenizer)
         if not isinstance(value, str):
             raise InputError("this model has no prompt built from columns", "the input", "give a text")
@@ -335,7 +363,7 @@ class LanguageModel(HeadMethods):
         """A conversation as the model reads it."""
         form = None if raw else self.input_format
         messages = with_texts(messages)
-        if form is not None and form.asks:
+        if form is not None and form.has_prompt:
             chat.validate(messages)
             templated = self.tokenizer.chat_template is not None and form.template != "off"
             if form.kind == "label" or not templated:

@@ -88,26 +88,31 @@ class QuestionWindow(NamedTuple):
 def encode_questions(
     pairs: Sequence[Pair], places: Sequence[str], tokenizer: Tokenizer, inputs: HeadInputs
 ) -> list[EncodedQuestion]:
-    """Questions with their contexts as tokens; a question keeps at most half of the room, and each context is encoded
-    once."""
-    most = inputs.room(True) // 2
+    """Questions with their contexts as tokens; a question keeps at most half of the room.
+
+    Each context is encoded once, however many questions it has.
+
+    Raises:
+        InputError: a context has a token without a row in the embeddings.
+    """
+    longest = inputs.room(True) // 2
     if not inputs.frame.middle:
         joined = tokenizer.encodings([f"{question}{PAIR_SEPARATOR}{context}" for question, context in pairs])
         divided = [
             _divide(pieces, context, len(question) + len(PAIR_SEPARATOR))
             for pieces, (question, context) in zip(joined, pairs, strict=True)
         ]
-        asked, contexts = [ids for ids, _ in divided], [tokens for _, tokens in divided]
+        question_ids, contexts = [ids for ids, _ in divided], [tokens for _, tokens in divided]
     else:
-        asked = tokenizer.encode_many([question for question, _ in pairs])
-        known = list(dict.fromkeys(context for _, context in pairs))
-        encoded = zip(known, tokenizer.encodings(known), strict=True)
+        question_ids = tokenizer.encode_many([question for question, _ in pairs])
+        distinct = list(dict.fromkeys(context for _, context in pairs))
+        encoded = zip(distinct, tokenizer.encodings(distinct), strict=True)
         by_text = {context: _divide(pieces, context, 0)[1] for context, pieces in encoded}
         contexts = [by_text[context] for _, context in pairs]
     questions = []
-    for (question, context), place, ids, tokens in zip(pairs, places, asked, contexts, strict=True):
+    for (question, context), place, ids, tokens in zip(pairs, places, question_ids, contexts, strict=True):
         tokenizer.check_rows(tokens.ids.tolist(), context)
-        kept = ids[: max(0, most - 1)] + ids[-1:] if len(ids) > most else ids
+        kept = ids[: max(0, longest - 1)] + ids[-1:] if len(ids) > longest else ids
         questions.append(EncodedQuestion(question, context, place, kept, tokens, len(ids) - len(kept)))
     return questions
 
@@ -165,7 +170,7 @@ def _window(question: EncodedQuestion, begin: int, end: int, inputs: HeadInputs)
     return replace(example, origin=window, dropped=question.dropped if begin == 0 else 0)
 
 
-def labelled(example: Example, head: str, span: tuple[int, int] | None) -> Example:
+def label_window(example: Example, head: str, span: tuple[int, int] | None) -> Example:
     """A window with the tokens of the answer, where it holds all of them; else it points to its first token.
 
     Args:

@@ -15,11 +15,11 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example, Labels
 from lmworks.data.word_pieces import Pieces, Words, pieces_of
 from lmworks.evaluate.outputs import head_logits
-from lmworks.evaluate.tagging import Tagged, tags_of, with_entities
+from lmworks.evaluate.tagging import TaggedText, tags_of, with_entities
 from lmworks.language_model.head_inputs import HeadInputs
-from lmworks.model.task_heads import TOKENS
+from lmworks.model.head_requests import TOKENS
 from lmworks.model.transformer import Transformer
-from lmworks.text.tagged_rows import joined
+from lmworks.text.tagged_rows import join_tokens
 from lmworks.text.tokenizer import Tokenizer
 
 TextOrTokens = str | Sequence[str] | Words
@@ -38,13 +38,13 @@ def words_of(value: TextOrTokens, place: str) -> Words:
         return Words.of_text(value)
     if not isinstance(value, (list, tuple)) or not all(isinstance(token, str) and token.strip() for token in value):
         raise InputError(f"{value!r} is neither a text nor a list of tokens", place, TAG_HINT)
-    text, starts = joined(value)
+    text, starts = join_tokens(value)
     return Words(text, starts, list(value))
 
 
 def tag_words(
     texts: Sequence[TextOrTokens], network: Transformer, tokenizer: Tokenizer, decoder_start: int | None, source: str
-) -> list[Tagged]:
+) -> list[TaggedText]:
     """The words of each text with their tags, and the entities that they make.
 
     Args:
@@ -55,7 +55,7 @@ def tag_words(
         source: of the model, for errors.
 
     Raises:
-        InputError: the model has no such head, or a text is none.
+        InputError: the model has no such head, or an input is neither a text nor a list of tokens.
     """
     config = network.config
     head = config.head(TOKENS)

@@ -44,7 +44,7 @@ class ConvolutionLayer(nn.Module):
 
 
 def _shifted(x: torch.Tensor, by: int) -> torch.Tensor:
-    """(S, E) rows moved down by so many places, upwards where it is negative; zeros come in."""
+    """(S, E) rows moved down by ``by`` rows (up where it is negative), with zeros in the rows that become free."""
     return functional.pad(x, (0, 0, by, -by))
 
 
@@ -60,23 +60,22 @@ def run(layers: nn.ModuleList, x: torch.Tensor, segments: torch.Tensor | None, c
     documents = Documents.of(x.shape[0], x.shape[1], segments)
     if not len(documents.lengths):
         return torch.zeros_like(x)
-    sizes, widest = documents.lengths, max(config.kernel_sizes)
+    lengths, widest = documents.lengths, max(config.kernel_sizes)
     rate = config.hidden_dropout if layers.training else 0.0
-    inside = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    places = (documents.starts.repeat_interleave(sizes) + inside).to(x.device)
+    tokens = torch.arange(int(lengths.sum()))
+    document = torch.arange(len(lengths)).repeat_interleave(lengths)  # of each token
+    places = (documents.starts[document] + tokens - (lengths.cumsum(0) - lengths)[document]).to(x.device)
     # all documents in one line, with zeros between them
-    shifts = torch.arange(len(sizes)).repeat_interleave(sizes) * widest
-    line = (torch.arange(int(sizes.sum())) + shifts).to(x.device)
-    length = int(sizes.sum()) + widest * len(sizes)
+    spaced, size = (tokens + document * widest).to(x.device), len(tokens) + widest * len(lengths)
+    document = document.to(x.device)
     flat, y = x.flatten(0, 1), x.flatten(0, 1).index_select(0, places)
     for index, layer in enumerate(layers):
-        spread = flat.new_zeros(length, flat.shape[1]).index_copy(0, line, y)
-        y = layer(spread).index_select(0, line).to(x.dtype)
+        line = flat.new_zeros(size, flat.shape[1]).index_copy(0, spaced, y)
+        y = layer(line).index_select(0, spaced).to(x.dtype)
         if index < len(layers) - 1 or not config.max_over_time:
             y = dropout(y, rate)
     if config.max_over_time:
-        number = torch.arange(len(sizes)).repeat_interleave(sizes).to(x.device)
-        places_of = number[:, None].expand_as(y)
-        maxima = y.new_zeros(len(sizes), y.shape[1]).scatter_reduce(0, places_of, y, "amax", include_self=False)
-        y = dropout(maxima, rate).index_select(0, number)
+        maxima = y.new_zeros(len(lengths), y.shape[1])
+        maxima = maxima.scatter_reduce(0, document[:, None].expand_as(y), y, "amax", include_self=False)
+        y = dropout(maxima, rate).index_select(0, document)
     return torch.zeros_like(flat).index_copy(0, places, y).view(x.shape)

@@ -43,7 +43,11 @@ class Head(nn.Linear):
 
 
 class Heads(nn.ModuleDict):
-    """The heads of a model beside its language head, by name."""
+    """The heads of a model beside its language head, by name.
+
+    Raises:
+        ValueError: a name is that of an attribute of modules.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         if reserved := [head.name for head in config.heads if hasattr(nn.ModuleDict, head.name)]:
@@ -52,7 +56,16 @@ class Heads(nn.ModuleDict):
         self.configs = {head.name: head for head in config.heads}
 
     def logits(self, name: str, hidden: torch.Tensor, pooler: nn.Module | None) -> torch.Tensor:
-        """(N, E) hidden states of the tokens that a head reads -> (N, C) logits of its outputs."""
+        """(N, E) hidden states of the tokens that a head reads -> (N, C) logits of its outputs.
+
+        Args:
+            name: of the head.
+            hidden: (N, E).
+            pooler: the model's; needed by heads of kind "pooled" alone.
+
+        Raises:
+            ValueError: there is no such head.
+        """
         if name not in self:
             raise ValueError(f"this model has no head {name!r}")
         if self.configs[name].kind == "pooled":
@@ -62,36 +75,36 @@ class Heads(nn.ModuleDict):
 
 
 class HeadLosses(NamedTuple):
-    """What a head's outputs cost, by place, or by document where the head gives spans.
+    """The losses of a head's outputs, by place, or by document where the head gives spans.
 
     Attributes:
-        nats: (N,) or (D,) float32 loss of each.
+        loss: (N,) or (D,) float32, in nats; of values the squared error.
         correct: whether each is right; of several labels: whether all are; of values: whether the rounded value is.
         places: (N,) or (D,) int64 index in the flattened ids, by which the document is known.
     """
 
-    nats: torch.Tensor
+    loss: torch.Tensor
     correct: torch.Tensor
     places: torch.Tensor
 
 
 def head_losses(head: HeadConfig, logits: torch.Tensor, labels: HeadLabels, document: torch.Tensor) -> HeadLosses:
-    """The losses of a head.
+    """The losses of a head, as this file's docstring defines them.
 
     Args:
         head: its config.
         logits: (N, C) float32.
-        labels: N of them.
+        labels: of the N places: classes (N,) int64, or labels or values (N, C) float32.
         document: (N,) int64 number of each place's document, in ascending order.
     """
     if head.problem == "span":
         return _span_losses(logits, labels, document)
     if head.problem == "single_label":
-        nats = functional.cross_entropy(logits, labels.classes, reduction="none")
-        return HeadLosses(nats, logits.argmax(1) == labels.classes, labels.places)
+        loss = functional.cross_entropy(logits, labels.classes, reduction="none")
+        return HeadLosses(loss, logits.argmax(1) == labels.classes, labels.places)
     if head.problem == "multi_label":
-        nats = functional.binary_cross_entropy_with_logits(logits, labels.classes, reduction="none").mean(1)
-        return HeadLosses(nats, ((logits > 0) == (labels.classes > 0.5)).all(1), labels.places)
+        loss = functional.binary_cross_entropy_with_logits(logits, labels.classes, reduction="none").mean(1)
+        return HeadLosses(loss, ((logits > 0) == (labels.classes > 0.5)).all(1), labels.places)
     errors = logits - labels.classes
     return HeadLosses(errors.square().mean(1), (errors.abs() <= 0.5).all(1), labels.places)
 

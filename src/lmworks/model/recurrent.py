@@ -38,19 +38,20 @@ class RecurrentLayer(nn.Module):
         """Read documents step by step, the longest first.
 
         Args:
-            x: (tokens, E) in the order of :meth:`Documents.steps`. batch_sizes: documents at each step.
+            x: (tokens, E) in the order of :meth:`Documents.steps`.
+            batch_sizes: (steps,) int64, documents at each step, as of a PackedSequence.
             state: (N, E) of each document before its first token: h, and for an lstm c; empty: zeros.
 
         Returns:
             (tokens, E) outputs, and the state after each document's last token.
         """
-        dtype, given = self.cell.get_parameter("weight_ih_l0").dtype, None
+        dtype, initial = self.cell.get_parameter("weight_ih_l0").dtype, None
         if state:
             parts = tuple(part[None].to(dtype).contiguous() for part in state)
-            given = parts if len(parts) > 1 else parts[0]
+            initial = parts if len(parts) > 1 else parts[0]
         # the products of all steps but the first are small: rounded to 16 bits they would be no faster
         with torch.autocast(x.device.type, enabled=False):
-            y, last = self._run(x.to(dtype), batch_sizes, given)
+            y, last = self._run(x.to(dtype), batch_sizes, initial)
         last = last if isinstance(last, tuple) else (last,)
         y = y.to(x.dtype)
         return dropout(y, self.dropout) if self.training else y, tuple(part[0] for part in last)
@@ -80,7 +81,7 @@ def run(
         x: (B, T, E).
         segments: (B, T) document numbers, 0 is padding; None: each row is one document.
         states: of the rows, one a layer, which this call continues and replaces; each row is one document then.
-        recompute: activation checkpointing: so many of the lowest layers save only their input.
+        recompute: activation checkpointing: how many of the lowest layers save only their input.
 
     Raises:
         ValueError: a row with a state holds several documents.

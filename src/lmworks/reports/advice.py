@@ -15,7 +15,7 @@ from lmworks.reports.summary import FORGETTING
 
 Card = dict[str, Any]
 LONGER = 4  # times as long: a curve that still falls at its end is seldom flat after twice as many steps
-PLAN_TOLERANCE = 1.1  # a peak of memory beyond so many times the plan is said
+PLAN_TOLERANCE = 1.1  # a peak of memory beyond this many times the plan is reported
 
 
 def on_length(card: Card, train: dict[str, Any]) -> list[str]:

@@ -15,8 +15,7 @@ from lmworks.base import notation
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
-from lmworks.reports import advice, classification, entities, questions, summary
-from lmworks.reports import several as several_tasks
+from lmworks.reports import advice, several_tasks, summary
 from lmworks.reports.measures import HOW, measures, note_of_cut
 
 FORMAT = 1
@@ -42,8 +41,8 @@ def build(run: str | Path) -> dict[str, Any]:
     start, finish = _last(events, "start"), _last(events, "finish")
     steps = [e for e in events if e["event"] == "step"]
     first, last = _evaluations(events)
-    several = several_tasks.of_run(folder, start, first, last)
-    listed = [] if several else measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
+    tasks = several_tasks.task_parts(folder, start, first, last)
+    listed = [] if tasks else measures(first, last, (start.get("task") or {}).get("name"), bool(start.get("new")))
     notes = [*_precision_notes(events), *_cache_notes(first)]
     notes += [note for measure in listed if (note := note_of_cut(measure.get("cut") or {}))]
     card = {
@@ -56,11 +55,9 @@ def build(run: str | Path) -> dict[str, Any]:
         "parameters": start.get("parameters") or finish.get("parameters") or {},
         "compared": _compared(first, last),
         "measures": listed,
-        "tasks": several,
+        "tasks": tasks,
         "how": HOW,
-        "classification": classification.of_evaluation(last or first),
-        "entities": entities.of_evaluation(last or first),
-        "questions": questions.of_evaluation(last or first),
+        **several_tasks.kind_parts(last or first),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,
@@ -68,7 +65,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "artefact": finish.get("artefact") or {},
         "samples": _samples(events),
         "progress": _progress(events),
-        "curves": {**_curves(steps, events, finish), "training_by_task": several_tasks.curves(several, steps)},
+        "curves": {**_curves(steps, events, finish), "training_by_task": several_tasks.curves(tasks, steps)},
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
     card = _finite(card)

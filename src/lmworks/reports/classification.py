@@ -16,8 +16,8 @@ MOST_CLASSES = 12
 CONFUSIONS = 10  # listed
 
 
-def of_evaluation(event: Event) -> dict[str, Any] | None:
-    """The part of a card; None where the evaluation is none of a classifier."""
+def card_part(event: Event) -> dict[str, Any] | None:
+    """The part of a card; None where the evaluation is not that of a classifier."""
     figures = event.get("classification")
     if not figures:
         return None

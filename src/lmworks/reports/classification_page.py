@@ -10,7 +10,7 @@ from typing import Any
 from lmworks.base import figures
 from lmworks.base.figures import shorten
 from lmworks.reports.classification import MOST_CLASSES
-from lmworks.reports.markup import table, text
+from lmworks.reports.markup import section, table, text
 
 Part = dict[str, Any]
 CELL, MARGIN, SIDE = 54, 110, 300
@@ -36,12 +36,8 @@ def _confusion(part: Part) -> str:
             f"<td>{pair['rows']:,} of {pair['of']:,}</td></tr>"
             for pair in part["confusions"]
         ]
-        return _section("Most frequent confusions", table(["right label", "predicted", "rows"], rows))
-    return _section("Confusion matrix", f"<figure>{_matrix(part)}</figure>")
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{text(title)}</h2>{content}</section>\n"
+        return section("Most frequent confusions", table(["right label", "predicted", "rows"], rows))
+    return section("Confusion matrix", f"<figure>{_matrix(part)}</figure>")
 
 
 def _matrix(part: Part) -> str:
@@ -55,29 +51,25 @@ def _matrix(part: Part) -> str:
     ]
     for number, label in enumerate(labels):
         middle = CELL * number + CELL / 2
-        drawn.append(f'<text x="{MARGIN + middle}" y="36" text-anchor="middle">{_short(label, 8)}</text>')
-        drawn.append(f'<text x="{MARGIN - 8}" y="{44 + middle + 4}" text-anchor="end">{_short(label, NAME)}</text>')
+        drawn.append(f'<text x="{MARGIN + middle}" y="36" text-anchor="middle">{text(shorten(label, 8))}</text>')
+        name = text(shorten(label, NAME))
+        drawn.append(f'<text x="{MARGIN - 8}" y="{44 + middle + 4}" text-anchor="end">{name}</text>')
     for right, row in enumerate(part["confusion"]):
         for predicted, count in enumerate(row):
             share = count / sum(row) if sum(row) else 0.0
             x, y = MARGIN + CELL * predicted, 44 + CELL * right
-            said = text(
+            tooltip = text(
                 f"{shorten(labels[right])} predicted as {shorten(labels[predicted])}: "
                 f"{figures.count_of(count, 'row')}, {figures.percent(share)} of {shorten(labels[right])}"
             )
             kind = "right" if right == predicted else "wrong"
             drawn.append(
                 f'<rect class="{kind}" x="{x + 1}" y="{y + 1}" width="{CELL - 2}" height="{CELL - 2}" rx="4" '
-                f'fill-opacity="{share:.3f}" data-say="{said}"><title>{said}</title></rect>'
+                f'fill-opacity="{share:.3f}" data-say="{tooltip}"><title>{tooltip}</title></rect>'
                 f'<text class="count{" on" if share > 0.5 else ""}" x="{x + CELL / 2}" y="{y + CELL / 2 + 5}" '
                 f'text-anchor="middle">{count:,}</text>'
             )
     return "".join([*drawn, "</svg>"])
-
-
-def _short(label: str, most: int) -> str:
-    line = " ".join(label.split())
-    return text(line if len(line) <= most else f"{line[: most - 1]}…")
 
 
 def _reliability(part: Part) -> str:
@@ -102,17 +94,17 @@ def _reliability(part: Part) -> str:
     drawn.append(f'<line class="ideal" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
     for confidence, accuracy, count in part["calibration"]:
         x, y = place(confidence, accuracy)
-        said = f"confidence {figures.number(confidence)}, accuracy {figures.number(accuracy)}, "
-        said = text(f"{said}{figures.count_of(count, 'prediction')}")
+        tooltip = f"confidence {figures.number(confidence)}, accuracy {figures.number(accuracy)}, "
+        tooltip = text(f"{tooltip}{figures.count_of(count, 'prediction')}")
         radius = 4 + 8 * (count / most) ** 0.5
         drawn.append(
-            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{said}"><title>{said}</title>'
-            "</circle>"
+            f'<circle class="bin" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" data-say="{tooltip}">'
+            f"<title>{tooltip}</title></circle>"
         )
     middle = left + SIDE / 2
     drawn.append(f'<text x="{middle}" y="{top + SIDE + 38}" text-anchor="middle">confidence</text></svg>')
     error = f"accuracy by confidence; expected calibration error {figures.number(part['calibration_error'])}"
-    return _section("Reliability", f'<figure>{"".join(drawn)}</figure><p class="detail">{text(error)}</p>')
+    return section("Reliability", f'<figure>{"".join(drawn)}</figure><p class="detail">{text(error)}</p>')
 
 
 def _mistakes(part: Part) -> str:
@@ -125,7 +117,7 @@ def _mistakes(part: Part) -> str:
     if not rows:
         return ""
     heads = ["probability", "predicted", "right label", "text"]
-    return _section("Most confident mistakes", table(heads, rows, "mistakes"))
+    return section("Most confident mistakes", table(heads, rows, "mistakes"))
 
 
 def _words(part: Part) -> str:
@@ -135,4 +127,4 @@ def _words(part: Part) -> str:
         + "</td></tr>"
         for label, words in part["heaviest_words"].items()
     ]
-    return _section("Heaviest words of each label", table([], rows, "grown")) if rows else ""
+    return section("Heaviest words of each label", table([], rows, "grown")) if rows else ""

@@ -11,10 +11,9 @@ from rich.text import Text
 from lmworks.base import figures
 from lmworks.base.figures import shorten
 from lmworks.reports.classification import is_small
-from lmworks.reports.tables import table
+from lmworks.reports.tables import EXCERPT, table
 
 Part = dict[str, Any]
-EXCERPT = 300  # characters of a mistake's text
 
 
 def render(part: Part | None) -> list[RenderableType]:
@@ -65,15 +64,9 @@ def _mistakes(part: Part) -> list[RenderableType]:
             figures.number(mistake["probability"]),
             Text(shorten(mistake["predicted"])),
             Text(shorten(mistake["label"])),
-            Text(excerpt(mistake["text"])),
+            Text(shorten(mistake["text"], EXCERPT)),
         )
     return [Text("Most confident mistakes", style="bold"), grid]
-
-
-def excerpt(text: str, most: int = EXCERPT) -> str:
-    """A text in one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _words(part: Part) -> list[RenderableType]:

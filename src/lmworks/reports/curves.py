@@ -14,7 +14,7 @@ from html import escape
 from lmworks.base import figures
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 28, 42
-FEW_POINTS = 2  # a line of so many points is drawn as points too
+FEW_POINTS = 2  # a line of at most this many points is drawn as points too
 
 Points = Sequence[Sequence[float]]
 
@@ -58,7 +58,7 @@ class Line:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2, 2.5, 5 times a power of ten) that span low..high in about so many steps."""
+    """Round numbers (1, 2, 2.5, 5 times a power of ten) that span low..high in about this many steps."""
     if not high > low:
         low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
     rough = (high - low) / about

@@ -13,8 +13,8 @@ MOST_TYPES = 40
 """Types that are listed; of more, the most frequent."""
 
 
-def of_evaluation(event: Event) -> dict[str, Any] | None:
-    """The part of a card; None where the evaluation is none of a tagger."""
+def card_part(event: Event) -> dict[str, Any] | None:
+    """The part of a card; None where the evaluation is not that of a model that tags words."""
     figures = event.get("entities")
     if not figures:
         return None

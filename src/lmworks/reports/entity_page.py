@@ -6,7 +6,7 @@ from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.figures import shorten
-from lmworks.reports.markup import table, text
+from lmworks.reports.markup import section, table, text
 
 Part = dict[str, Any]
 
@@ -28,7 +28,7 @@ def _types(part: Part) -> str:
         )
     heads = ["type", "precision", "recall", "F1", "expected", "predicted", "right"]
     more = f'<p class="detail">the most frequent; {part["left_out"]:,} more</p>' if part["left_out"] else ""
-    return f"<section><h2>{text(part['title'])}</h2>{table(heads, rows)}{more}</section>\n"
+    return section(part["title"], f"{table(heads, rows)}{more}")
 
 
 def _mistakes(part: Part) -> str:
@@ -41,4 +41,4 @@ def _mistakes(part: Part) -> str:
     if not rows:
         return ""
     heads = ["probability", "wrong", "right entities", "predicted entities"]
-    return f"<section><h2>Most confident mistakes</h2>{table(heads, rows, 'mistakes')}</section>\n"
+    return section("Most confident mistakes", table(heads, rows, "mistakes"))

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from lmworks.base import figures
 from lmworks.base.figures import shorten
-from lmworks.reports.classification_tables import excerpt
-from lmworks.reports.tables import table
+from lmworks.reports.tables import EXCERPT, table
 
 Part = dict[str, Any]
 
@@ -41,6 +40,6 @@ def _mistakes(part: Part) -> list[RenderableType]:
     for mistake in part["mistakes"]:
         head = f"{mistake['place']}: {shorten(mistake['wrong'])} ({figures.number(mistake['probability'])})"
         lines.append(Text(head))
-        lines.append(Text(f"  right     {excerpt(mistake['expected'])}", style="dim"))
-        lines.append(Text(f"  predicted {excerpt(mistake['predicted'])}", style="dim"))
+        lines.append(Text(f"  right     {shorten(mistake['expected'], EXCERPT)}", style="dim"))
+        lines.append(Text(f"  predicted {shorten(mistake['predicted'], EXCERPT)}", style="dim"))
     return lines

@@ -40,7 +40,7 @@ def state(run: Card) -> str:
     return f"{run['state']}{early}{again}"
 
 
-def of_cost(card: Card) -> list[tuple[str, str]]:
+def cost_lines(card: Card) -> list[tuple[str, str]]:
     """Speed and energy as (name, text) lines; what was not recorded is left out."""
     energy, training = card["costs"]["energy"] or {}, card["training"]
     speed, limit = training["tokens_per_second"], training["share_of_limit"]
@@ -75,8 +75,8 @@ def _peak(parts: Card) -> str | None:
     return f"{listed}; at {parts['stage']}" if parts.get("stage") else listed
 
 
-def of_run(card: Card) -> list[tuple[str, str]]:
-    """What else the run was, as (name, text) lines; what was not recorded is left out."""
+def run_lines(card: Card) -> list[tuple[str, str]]:
+    """Model, data, sizes and place of a run as (name, text) lines; what was not recorded is left out."""
     numbers, training, data = card["parameters"], card["training"], card["data"]
     total, trainable = numbers.get("total"), numbers.get("trainable")
     share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""

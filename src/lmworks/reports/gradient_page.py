@@ -5,21 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from lmworks.reports.markup import text
+from lmworks.reports.markup import PALETTE, document, palette_variables, text
 
 WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 760, 380, 64, 44, 14
 LOWEST = 1e-12  # smaller norms are drawn at the lower edge
-COLOURS = (
-    ("#2b5fb3", "#7fabf0"),
-    ("#b4531f", "#eba06c"),
-    ("#1f6f4a", "#7fd0a6"),
-    ("#8a3f9e", "#d29be3"),
-    ("#a12b2b", "#f09a94"),
-    ("#0f7480", "#6fcfd8"),
-)
-"""On light and on dark paper; further curves begin again."""
 Place = Callable[[int, float], tuple[float, float]]
 """Number of the place and norm -> the point in the drawing."""
 
@@ -44,19 +34,12 @@ class Drawing:
 
 def render(drawings: Sequence[Drawing], title: str) -> str:
     """The whole page."""
-    files = resources.files("lmworks.reports")
-    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     sections = "".join(
         f'<section><h2>{text(drawing.title)}</h2><p class="soft">{text(drawing.about)}</p>{_figure(drawing)}</section>'
         for drawing in drawings
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>\n{style}{_colours()}</style></head>\n'
-        f'<body><main><header><p class="eyebrow">Gradients</p><h1>{text(title)}</h1></header>\n'
-        f"{sections}</main><script>\n{script}</script></body></html>\n"
-    )
+    header = f'<header><p class="eyebrow">Gradients</p><h1>{text(title)}</h1></header>'
+    return document(title, f"{header}\n{sections}", _style())
 
 
 def _figure(drawing: Drawing) -> str:
@@ -72,7 +55,7 @@ def _figure(drawing: Drawing) -> str:
     parts = [*_axes(drawing, longest, low, high, place)]
     for number, (name, norms) in enumerate(drawing.curves.items()):
         points = [place(index, norm) for index, norm in enumerate(norms)]
-        colour = f"c{number % len(COLOURS)}"
+        colour = f"c{number % len(PALETTE)}"
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline class="{colour}" fill="none" stroke-width="2" points="{line}"/>')
         parts += [
@@ -81,7 +64,7 @@ def _figure(drawing: Drawing) -> str:
             for index, (norm, (x, y)) in enumerate(zip(norms, points, strict=True))
         ]
     legend = "".join(
-        f'<li><span class="key c{number % len(COLOURS)}"></span>{text(name)}</li>'
+        f'<li><span class="key c{number % len(PALETTE)}"></span>{text(name)}</li>'
         for number, name in enumerate(drawing.curves)
     )
     return (
@@ -115,13 +98,13 @@ def _decades(norms: Sequence[float]) -> tuple[int, int]:
     return low, max(high, low + 1)
 
 
-def _colours() -> str:
-    light, dark = ("".join(f"--c{n}: {pair[side]}; " for n, pair in enumerate(COLOURS)) for side in (0, 1))
+def _style() -> str:
+    """The curves in the colours of the palette; more curves than colours begin again with the first."""
     rules = "".join(
         f"polyline.c{n} {{ stroke: var(--c{n}); }} .spot.c{n} {{ fill: var(--c{n}); }} "
         f".key.c{n} {{ border-color: var(--c{n}); }}\n"
-        for n in range(len(COLOURS))
+        for n in range(len(PALETTE))
     )
     plain = ".rule { stroke: currentColor; opacity: 0.15; } .number { fill: currentColor; font-size: 12px; }\n"
     plain += ".spot { opacity: 0; } .spot:hover { opacity: 1; }\n"
-    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n{rules}{plain}"
+    return f"{palette_variables('c')}{rules}{plain}"

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from lmworks.base import figures
 from lmworks.base.files import atomic_write
 from lmworks.reports import classification_page, curves, entity_page, facts, question_page
-from lmworks.reports.markup import frame, prose, table, text
+from lmworks.reports.markup import document, frame, prose, table, text
 
 HTML = "report.html"
 Card = dict[str, Any]
@@ -24,8 +23,6 @@ ANSWERS = 12  # shown of one prompt, from the first to the last
 
 def render(card: Card) -> str:
     """The whole page for a card of :func:`lmworks.reports.card.build`."""
-    style = resources.files("lmworks.reports").joinpath("page.css").read_text(encoding="utf-8")
-    script = resources.files("lmworks.reports").joinpath("page.js").read_text(encoding="utf-8")
     body = "".join(
         [
             _header(card),
@@ -40,13 +37,8 @@ def render(card: Card) -> str:
             _recipe(card),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Report card: {text(card['run']['name'])}</title>"
-        f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n{body}\n'
-        f"<footer>{text(card['how'])}</footer>\n</main><script>\n{script}</script></body></html>\n"
-    )
+    footer = f"<footer>{text(card['how'])}</footer>"
+    return document(f"Report card: {card['run']['name']}", f"\n{body}\n{footer}\n")
 
 
 def embedded(card: Card) -> str:
@@ -179,12 +171,12 @@ def _costs(card: Card) -> str:
             f"<td>{formatter(line['happened'])}</td><td>{ratio}</td></tr>"
         )
     costs = table(["", "planned", "happened", ""], rows, "costs") if rows else ""
-    return f"<section><h2>What it cost</h2>{costs}{_list(facts.of_cost(card))}</section>"
+    return f"<section><h2>What it cost</h2>{costs}{_list(facts.cost_lines(card))}</section>"
 
 
 def _facts(card: Card) -> str:
     notes = _bullets(card["run"]["notes"])
-    return f'<section class="run"><h2>The run</h2>{_list(facts.of_run(card))}{notes}</section>\n'
+    return f'<section class="run"><h2>The run</h2>{_list(facts.run_lines(card))}{notes}</section>\n'
 
 
 def _list(lines: list[tuple[str, str]]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.base import figures
-from lmworks.reports.markup import table, text
-from lmworks.reports.questions import NO_ANSWER, about_threshold, gold_of
+from lmworks.evaluate.question_answering import NO_ANSWER
+from lmworks.reports.markup import section, table, text
+from lmworks.reports.questions import about_threshold, gold_of
 
 Part = dict[str, Any]
 
@@ -15,8 +16,8 @@ def render(part: Part | None) -> str:
     """The sections; empty for a card without answers."""
     if part is None:
         return ""
-    said = about_threshold(part)
-    chosen = f"<section><h2>No answer</h2><p>{text(said)}</p></section>\n" if said else ""
+    sentence = about_threshold(part)
+    chosen = section("No answer", f"<p>{text(sentence)}</p>") if sentence else ""
     rows = [
         f'<tr><th scope="row">{figures.number(mistake["probability"])}</th>'
         f'<td class="text">{text(mistake["predicted"] or NO_ANSWER)}</td>'
@@ -27,4 +28,4 @@ def render(part: Part | None) -> str:
     if not rows:
         return chosen
     heads = ["probability", "predicted", "right answers", "question"]
-    return f"{chosen}<section><h2>Most confident mistakes</h2>{table(heads, rows, 'mistakes')}</section>\n"
+    return chosen + section("Most confident mistakes", table(heads, rows, "mistakes"))

@@ -8,8 +8,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from lmworks.base import figures
-from lmworks.reports.classification_tables import excerpt
-from lmworks.reports.questions import NO_ANSWER, about_threshold, gold_of
+from lmworks.base.figures import shorten
+from lmworks.evaluate.question_answering import NO_ANSWER
+from lmworks.reports.questions import about_threshold, gold_of
+from lmworks.reports.tables import EXCERPT
 
 Part = dict[str, Any]
 
@@ -19,14 +21,14 @@ def render(part: Part | None) -> list[RenderableType]:
     if part is None:
         return []
     lines: list[RenderableType] = []
-    if said := about_threshold(part):
-        lines += [Text(), Text(said)]
+    if sentence := about_threshold(part):
+        lines += [Text(), Text(sentence)]
     if part["mistakes"]:
         lines += [Text(), Text("Most confident mistakes", style="bold")]
     for mistake in part["mistakes"]:
-        lines.append(Text(f"{excerpt(mistake['question'])} ({mistake['place']})"))
-        lines.append(Text(f"  right     {excerpt(gold_of(mistake))}", style="dim"))
-        predicted = excerpt(mistake["predicted"]) or NO_ANSWER
+        lines.append(Text(f"{shorten(mistake['question'], EXCERPT)} ({mistake['place']})"))
+        lines.append(Text(f"  right     {shorten(gold_of(mistake), EXCERPT)}", style="dim"))
+        predicted = shorten(mistake["predicted"], EXCERPT) or NO_ANSWER
         probability = f", probability {figures.number(mistake['probability'])}" if mistake["predicted"] else ""
         lines.append(Text(f"  predicted {predicted}{probability}", style="dim"))
     return lines

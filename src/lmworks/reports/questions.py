@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.base import figures
+from lmworks.evaluate.question_answering import NO_ANSWER
 
 Event = dict[str, Any]
-NO_ANSWER = "(no answer)"
 
 
-def of_evaluation(event: Event) -> dict[str, Any] | None:
-    """The part of a card; None where the evaluation is none of answers."""
+def card_part(event: Event) -> dict[str, Any] | None:
+    """The part of a card; None where the evaluation is not that of a model that answers questions."""
     part = event.get("questions")
     if not part:
         return None

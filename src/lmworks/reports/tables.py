@@ -6,6 +6,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+EXCERPT = 300
+"""Characters of a text in a table."""
+
 
 def table(*heads: str) -> Table:
     """A table with these heads; all columns but the first are aligned to the right."""

@@ -125,7 +125,7 @@ def _costs(card: Card) -> RenderableType:
     list_ = Table.grid(padding=(0, 2))
     list_.add_column(style="dim")
     list_.add_column()
-    for name, text in (*facts.of_cost(card), *facts.of_run(card)):
+    for name, text in (*facts.cost_lines(card), *facts.run_lines(card)):
         list_.add_row(Text(name), Text(text))
     return Columns([costs, list_] if card["planned"] else [list_], padding=(1, 4))  # side by side where there is room
 

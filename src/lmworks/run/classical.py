@@ -13,29 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmworks.base import machine, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, list_names
-from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
 from lmworks.baselines.tfidf import TextClassifier
 from lmworks.baselines.tfidf_settings import TfidfSettings, settings_of
-from lmworks.evaluate.classification import evaluate_predictions
+from lmworks.evaluate.classification import evaluate_single_label
 from lmworks.evaluate.prediction import Prediction
-from lmworks.reports import card, page
 from lmworks.run import classical_recipe, quick_runs
 from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.result import Run, Say
 from lmworks.text import corpus
 from lmworks.text.cleaning import clean_all, steps_of
-from lmworks.text.labels import are_continuous
+from lmworks.text.labels import FEWEST_ROWS, are_continuous, rare_labels
 from lmworks.text.rows import DataSettings, Table, option
 
 MAJORITY = "majority"
 TASK = {"name": "classify", "learns": "the label of a text"}
-FEW_ROWS = 5
-"""Labels with fewer training rows are named."""
 
 
 @dataclass
@@ -108,13 +103,13 @@ def _label_notes(train: Table, held_out: Table) -> list[str]:
     """Labels of which there are too few rows to train on, or none to measure."""
     trained, measured = (Counter(_labels(part)) for part in (train, held_out))
     absent = [label for label in train.labels if not trained[label]]
-    few = [f"{label} ({trained[label]})" for label in train.labels if 0 < trained[label] < FEW_ROWS]
+    few = rare_labels(trained, train.labels)
     unmeasured = [label for label in train.labels if trained[label] and not measured[label]]
     notes = []
     if absent:
         notes.append(f"labels without a row to train on, which are never predicted: {list_names(absent)}")
     if few:
-        notes.append(f"labels with fewer than {FEW_ROWS} rows to train on: {list_names(few)}")
+        notes.append(f"labels with fewer than {FEWEST_ROWS} rows to train on: {list_names(few)}")
     if unmeasured and len(held_out):
         notes.append(f"labels without a held-out row, which no figure measures: {list_names(unmeasured)}")
     return notes
@@ -142,7 +137,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     meter.start()
     recipe, train = setup.recipe, setup.train
     if not run.events("start"):
-        run.write("start", **_start_event(recipe))
+        run.write("start", **quick_runs.start_event(recipe, recipe.tfidf.classifier.replace("_", " "), TASK))
         run.write("data", **_data_event(setup))
     if len(setup.held_out) and recipe.tfidf.classifier != MAJORITY:
         majority = TextClassifier.fit(_texts(train), _labels(train), settings_of(MAJORITY))
@@ -162,40 +157,21 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     if predicted:
         part = _evaluate(predicted, setup.held_out)
         run.write("evaluation", when="after", classification=part | {"heaviest_words": model.heaviest_words()})
-    energy = meter.stop()
-    run.write(
-        "finish",
-        seconds=time.monotonic() - started,
+    texts_per_second = len(predicted) / seconds if predicted and seconds else None
+    return quick_runs.finish(
+        run,
+        started,
+        meter,
+        model.parameters,
         training_seconds=trained - began,
-        peak_memory=process_memory.peak_memory(),
-        texts_per_second=len(predicted) / seconds if predicted and seconds else None,
-        energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
-        artefact={"path": str(run.final), "bytes": folder_size(run.final)},
-        parameters={"total": model.parameters, "trainable": model.parameters},
+        texts_per_second=texts_per_second,
         notes=model.notes,
-        stopped="finished",
     )
-    run.sync()
-    page.write(run.path, card.build(run.path))
-    return Run(run.path, "finished")
 
 
 def _evaluate(predicted: list[Prediction], table: Table) -> dict[str, Any]:
     places = [row.place for row in table.rows]
-    return evaluate_predictions(predicted, _labels(table), table.labels, _texts(table), places)
-
-
-def _start_event(recipe: ClassicalRecipe) -> dict[str, Any]:
-    return {
-        "model": recipe.model,
-        "new": True,
-        "data": recipe.data.source,
-        "working_directory": str(Path.cwd()),
-        "method": recipe.tfidf.classifier.replace("_", " "),
-        "task": TASK,
-        "machine": machine.describe(),
-        "precision": "float64",
-    }
+    return evaluate_single_label(predicted, _labels(table), table.labels, _texts(table), places)
 
 
 def _data_event(setup: Setup) -> dict[str, Any]:

@@ -23,7 +23,7 @@ FILE = "negatives.jsonl"
 """In a run's folder: a line for each row to train on, with its source, target and all negatives."""
 
 
-def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, data: DataSettings) -> Table:
+def mine(model: LanguageModel, rows: Table, all_rows: Table, task: TaskSettings, data: DataSettings) -> Table:
     """Rows with the documents as negatives that the model confuses with their targets.
 
     Documents are the targets of the rows to train on. None becomes a negative of a source whose target it is in any
@@ -32,7 +32,7 @@ def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, d
     Args:
         model: embeds sources and targets alike, before it is trained.
         rows: pairs to train on.
-        every: all pairs.
+        all_rows: all pairs, the held-out ones among them.
         task: how many, from which ranks, below which scores.
         data: the longest text.
 
@@ -47,7 +47,7 @@ def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, d
     documents = list(dict.fromkeys(row.values[second] for row in rows.rows))
     number = {text: place for place, text in enumerate(documents)}
     positives = {text: {number[text]} if text in number else set() for text in sources}
-    for row in every.rows:
+    for row in all_rows.rows:
         if row.values[first] in positives and row.values[second] in number:
             positives[row.values[first]].add(number[row.values[second]])
     vectors = _vectors(model, [*sources, *documents], task, limit_of(data, model.config.max_position_embeddings))
@@ -55,22 +55,22 @@ def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, d
     allowed = MiningRange(
         task.mined_negatives, task.mining_range_min, task.mining_range_max, task.mining_margin, task.mining_max_score
     )
-    found = hard_negatives(
+    result = hard_negatives(
         vectors[[place[row.values[first]] for row in rows.rows]],
         vectors[len(sources) :],
         [number[row.values[second]] for row in rows.rows],
         [positives[row.values[first]] for row in rows.rows],
         allowed,
     )
-    count = sum(map(len, found.documents))
+    count = sum(map(len, result.documents))
     if not count:
         hint = "lower task.mining_margin or task.mining_range_min, give more rows, or leave task.mined_negatives out"
         fault = f"no hard negative was found among {count_of(len(documents), 'document')}"
         raise InputError(fault, rows.name, hint)
-    texts = [[documents[document] for document in of_row] for of_row in found.documents]
+    texts = [[documents[document] for document in of_row] for of_row in result.documents]
     short = sum(len(of_row) < task.mined_negatives for of_row in texts)
     searched = f"for {count_of(len(rows), 'row')} among {count_of(len(documents), 'document')}"
-    notes = [f"hard negatives mined: {count:,} {searched}; left out as likely positives: {found.likely_positives:,}"]
+    notes = [f"hard negatives mined: {count:,} {searched}; left out as likely positives: {result.likely_positives:,}"]
     if short:
         notes.append(f"rows with fewer than {task.mined_negatives} mined negatives: {short:,}")
     return _with_negatives(rows, texts, notes)
@@ -78,9 +78,9 @@ def mined(model: LanguageModel, rows: Table, every: Table, task: TaskSettings, d
 
 def _vectors(model: LanguageModel, texts: list[str], task: TaskSettings, limit: int) -> Any:
     """(n, E) float32 vectors of length 1, made of texts as the task makes them."""
-    way = pooling_of(pooling_for(task, model.config), True)
-    ids, _ = text_ids(model.network, model.tokenizer, texts, way, limit)
-    return vectors_of(model.network, ids, way).numpy()
+    sentence_pooling = pooling_of(pooling_for(task, model.config), True)
+    ids, _ = text_ids(model.network, model.tokenizer, texts, sentence_pooling, limit)
+    return vectors_of(model.network, ids, sentence_pooling).numpy()
 
 
 def _with_negatives(rows: Table, negatives: list[list[str]], notes: list[str]) -> Table:
@@ -94,13 +94,13 @@ def _with_negatives(rows: Table, negatives: list[list[str]], notes: list[str]) -
     return replace(rows, rows=listed, notes=[*rows.notes, *notes])
 
 
-def save(rows: Table, folder: Path) -> None:
+def write(rows: Table, folder: Path) -> None:
     """Write the rows' negatives into a run's folder."""
     lines = [json.dumps(_line(row, rows.kind), ensure_ascii=False) + "\n" for row in rows.rows]
     atomic_write(folder / FILE, "".join(lines))
 
 
-def kept(rows: Table, folder: Path) -> Table:
+def read(rows: Table, folder: Path) -> Table:
     """Rows with the negatives that a run's folder keeps, so that a resumed run trains on the same.
 
     Raises:

@@ -17,13 +17,13 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples, Report
-from lmworks.data.mixture import Mixture, MixtureSampler, sampler_of
+from lmworks.data.mixture import Mixture, MixtureSampler
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.model.head_requests import HeadRequest
 from lmworks.model.head_views import with_one_head
-from lmworks.model.task_heads import HeadRequest
 from lmworks.model.transformer import Transformer
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, Figures
@@ -84,16 +84,20 @@ class Part:
         return self.task.input_format(self.recipe.data, self.train.choices)
 
 
-def joined(sides: Mapping[str, Examples]) -> Examples:
-    """The examples of several tasks by their names, one task after another, with their labels under these names; and
-    what was counted of them."""
-    reports = [examples.report for examples in sides.values()]
+def join_examples(by_task: Mapping[str, Examples]) -> Examples:
+    """The examples of several tasks as one list, task after task, with labels under the tasks' names; and the sums of
+    their reports.
+
+    Args:
+        by_task: the examples by the task's name; each has the labels of one head.
+    """
+    reports = [examples.report for examples in by_task.values()]
     report = Report("tasks", "")
     for name in ("rows", "examples", "tokens", "loss_tokens", "truncated", "dropped_tokens", "skipped", "too_long"):
         setattr(report, name, sum(getattr(own, name) for own in reports))
     report.longest = max(own.longest for own in reports)
-    report.notes = [f"{name}: {note}" for name, own in sides.items() for note in own.report.notes]
-    return Examples([_labelled(example, name) for name, own in sides.items() for example in own.items], report)
+    report.notes = [f"{name}: {note}" for name, own in by_task.items() for note in own.report.notes]
+    return Examples([_labelled(example, name) for name, own in by_task.items() for example in own.items], report)
 
 
 def _labelled(example: Example, name: str) -> Example:
@@ -124,8 +128,7 @@ class MixtureTask(Task):
 
     def steps_by_task(self, steps: int) -> list[int]:
         """How many of the first ``steps`` steps were of each part."""
-        sampler = sampler_in(self.mixture, self.parts[0].recipe.train)
-        return sampler.steps_by_task(steps)
+        return mixture_sampler(self.mixture, self.parts[0].recipe.train).steps_by_task(steps)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Rows belong to one of the parts, which makes examples of them."""
@@ -195,34 +198,30 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         InputError: rows, model and tasks do not fit together.
     """
     recipes = {entry.name: recipe.of_task(entry) for entry in recipe.tasks}
-    read = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
-    requests = {name: _request(name, of_task) for name, of_task in read.items()}
+    task_rows = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
+    requests = {name: _request(name, of_task) for name, of_task in task_rows.items()}
     recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
-    model = source.open(recipe.task, next(iter(read.values())).train)
+    model = source.open(recipe.task, next(iter(task_rows.values())).train)
     configs, has_new_head = give_heads(model, requests, recipe.train.seed)
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(False, has_new_head)
     tasks = {
-        name: read[name].task_class(own.task, model.tokenizer, configs[name], source.decoder_start)
+        name: task_rows[name].task_class(own.task, model.tokenizer, configs[name], source.decoder_start)
         for name, own in recipes.items()
     }
-    sides = {name: make_examples(tasks[name], read[name], own) for name, own in recipes.items()}
+    examples = {name: make_examples(tasks[name], task_rows[name], own) for name, own in recipes.items()}
     notes = [
-        f"{name} ({tasks[name].name}): {data_note(*both, read[name].is_divided_inside)}" for name, both in sides.items()
+        f"{name} ({tasks[name].name}): {data_note(*pair, task_rows[name].is_divided_inside)}"
+        for name, pair in examples.items()
     ]
-    train, held_out = (joined({name: both[side] for name, both in sides.items()}) for side in (0, 1))
+    train, held_out = (join_examples({name: pair[side] for name, pair in examples.items()}) for side in (0, 1))
     notes += settle_length(recipe, train, len(held_out)) + settle_evaluation(recipe, train, held_out, False)
     parts = []
     for name, own in recipes.items():
-        own_train, own_held_out = sides[name]
-        own.evaluate = _share_of_evaluation(recipe.evaluate, len(own_held_out), len(held_out))
-        few = note_few_held_out(own, own_held_out, read[name].table, read[name].is_divided_inside)
-        notes += [f"{name}: {note}" for note in few]
-        limit_held_out(own_held_out, own.evaluate.measured)
-        view = replace(model, network=with_one_head(model.network, name, configs[name]))
-        evaluation = Evaluation.of(view, tasks[name], own_held_out, read[name].held_out, own.data, own.evaluate)
-        notes += [f"{name}: {note}" for note in evaluation.notes]
-        parts.append(Part(name, own, configs[name], tasks[name], own_train, own_held_out, evaluation))
+        own.evaluate = _share_of_evaluation(recipe.evaluate, len(examples[name][1]), len(held_out))
+        part, part_notes = _part(name, own, model, configs[name], tasks[name], task_rows[name], examples[name])
+        parts.append(part)
+        notes += [f"{name}: {note}" for note in part_notes]
     mixture = Mixture(
         tuple(part.name for part in parts),
         tuple(len(part.train) for part in parts),
@@ -230,10 +229,38 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
         _temperature(recipe),
     )
     notes.append(_steps_note(mixture, recipe))
-    together, evaluated = joined({part.name: part.train for part in parts}), joined({p.name: p.held_out for p in parts})
+    evaluated = join_examples({part.name: part.held_out for part in parts})
     task = MixtureTask(parts, mixture, model)
     evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
-    return Content(model, task, together, evaluated, evaluation, has_new_head, False, notes, mixture)
+    return Content(model, task, train, evaluated, evaluation, has_new_head, False, notes, mixture)
+
+
+def _part(
+    name: str,
+    recipe: Recipe,
+    model: LanguageModel,
+    config: ModelConfig,
+    task: Task,
+    rows: TaskRows,
+    examples: tuple[Examples, Examples],
+) -> tuple[Part, list[str]]:
+    """A task with its evaluation, and notes on that; the held-out examples are limited to those that are evaluated.
+
+    Args:
+        name: of the task and its head.
+        recipe: of the task alone.
+        model: with all heads.
+        config: of the class with this head alone.
+        task: what is learned.
+        rows: its rows.
+        examples: those to train on, and the held-out ones.
+    """
+    train, held_out = examples
+    notes = note_few_held_out(recipe, held_out, rows.table, rows.is_divided_inside)
+    limit_held_out(held_out, recipe.evaluate.measured)
+    view = replace(model, network=with_one_head(model.network, name, config))
+    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
+    return Part(name, recipe, config, task, train, held_out, evaluation), [*notes, *evaluation.notes]
 
 
 def _request(name: str, rows: TaskRows) -> HeadRequest:
@@ -265,7 +292,7 @@ def _share_of_evaluation(settings: EvaluateSettings, own: int, every: int) -> Ev
 def _steps_note(mixture: Mixture, recipe: Recipe) -> str:
     """How the steps are divided."""
     train = recipe.train
-    sampler = sampler_in(mixture, train)
+    sampler = mixture_sampler(mixture, train)
     by_task = zip(mixture.names, sampler.steps_by_task(len(sampler)), mixture.sizes, strict=True)
     listed = [
         f"{name} {count_of(steps, 'step')} ({figures.number(steps / train.steps_per_epoch(size))} passes over its rows)"
@@ -275,8 +302,6 @@ def _steps_note(mixture: Mixture, recipe: Recipe) -> str:
     return f"{recipe.sampling} sampling: {', '.join(listed)}{then}"
 
 
-def sampler_in(mixture: Mixture, train: TrainSettings) -> MixtureSampler:
+def mixture_sampler(mixture: Mixture, train: TrainSettings) -> MixtureSampler:
     """The steps of a run of several tasks."""
-    sampler = sampler_of(0, train.batch_size, train.seed, train.epochs, train.steps, mixture)
-    assert isinstance(sampler, MixtureSampler)
-    return sampler
+    return MixtureSampler(mixture, train.batch_size, train.seed, train.epochs, train.steps)

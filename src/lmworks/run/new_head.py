@@ -11,9 +11,9 @@ import torch
 from lmworks.base.seeds import derived_seed
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.model.head_requests import HeadRequest
 from lmworks.model.head_views import copied, with_heads
 from lmworks.model.initialization import replace_heads
-from lmworks.model.task_heads import HeadRequest
 from lmworks.model.transformer import Transformer
 
 

@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lmworks.base import machine, process_memory
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
-from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
 from lmworks.baselines.ngram import NgramModel
 from lmworks.data.batch import Example
@@ -28,7 +26,6 @@ from lmworks.data.documents import Document, encode_documents
 from lmworks.evaluate.scoring import bits_per_byte, perplexity
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.ngram import NgramLanguageModel
-from lmworks.reports import card, page
 from lmworks.run import ngram_recipe, quick_runs
 from lmworks.run.evaluation import spread, sum_adjacent
 from lmworks.run.ngram_recipe import NgramRecipe, SampleSettings
@@ -142,7 +139,9 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     meter.start()
     recipe = setup.recipe
     if not run.events("start"):
-        run.write("start", **_start_event(setup))
+        method = recipe.ngram.smoothing if recipe.ngram.order else "uniform"
+        event = quick_runs.start_event(recipe, method, {"name": Causal.name})
+        run.write("start", **event, tokenizer=setup.tokenizer_event)
         run.write("data", **_data_event(setup))
     if recipe.ngram.order:
         _evaluate(run, "before", setup.train_model(0), setup)
@@ -154,21 +153,7 @@ def _run_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     shutil.rmtree(run.final, ignore_errors=True)  # of a killed session
     NgramLanguageModel(model, setup.tokenizer, recipe.model).save(run.final)
     _evaluate(run, "after", model, setup)
-    energy = meter.stop()
-    run.write(
-        "finish",
-        seconds=time.monotonic() - started,
-        training_seconds=seconds,
-        peak_memory=process_memory.peak_memory(),
-        energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
-        artefact={"path": str(run.final), "bytes": folder_size(run.final)},
-        parameters={"total": model.parameters, "trainable": model.parameters},
-        discounts=model.discounts,
-        stopped="finished",
-    )
-    run.sync()
-    page.write(run.path, card.build(run.path))
-    return Run(run.path, "finished")
+    return quick_runs.finish(run, started, meter, model.parameters, training_seconds=seconds, discounts=model.discounts)
 
 
 def _evaluate(run: RunFolder, when: str, model: NgramModel, setup: Setup) -> None:
@@ -220,21 +205,6 @@ def samples(model: NgramLanguageModel, documents: Sequence[Document], settings: 
         for document in documents
     ]
     return continue_texts(model, spread(examples, settings.samples), EvaluateSettings(**sampling))
-
-
-def _start_event(setup: Setup) -> dict[str, Any]:
-    recipe = setup.recipe
-    return {
-        "model": recipe.model,
-        "new": True,
-        "data": recipe.data.source,
-        "working_directory": str(Path.cwd()),
-        "method": recipe.ngram.smoothing if recipe.ngram.order else "uniform",
-        "task": {"name": Causal.name},
-        "tokenizer": setup.tokenizer_event,
-        "machine": machine.describe(),
-        "precision": "float64",
-    }
 
 
 def _data_event(setup: Setup) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
-from lmworks.reports.several import ALONE
+from lmworks.reports.several_tasks import ALONE
 from lmworks.run import checks, mined_negatives
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.mixture import MixtureTask
@@ -84,7 +84,7 @@ def _run_new(recipe: Recipe, say: Say, rows: GivenRows | None) -> Run:
     for file, given in files_of_given_rows(rows).items():
         python_rows.save(given, folder / file)
     if setup.mined_rows is not None:
-        mined_negatives.save(setup.mined_rows, folder)
+        mined_negatives.write(setup.mined_rows, folder)
     run.write("start", **_start_event(setup, reason))
     run.write("data", **_data_event(setup))
     return _run_stages(run, setup, say)

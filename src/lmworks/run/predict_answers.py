@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmworks.evaluate.question_answering import Answered, figures_of_answers
+from lmworks.evaluate.question_answering import AnsweredQuestion, figures_of_answers
 from lmworks.language_model.find_answers import SpanAnswer
 from lmworks.language_model.model import LanguageModel
-from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import SPANS
-from lmworks.run.predict_file import PREDICTION, PROBABILITY, originals_of, settings_for
+from lmworks.run.predict_file import PREDICTION, PROBABILITY, settings_for, write_columns
 from lmworks.text import corpus
-from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Table
 
 START, END = "prediction_start", "prediction_end"
@@ -34,12 +31,6 @@ class Answers:
     table: Table
     predicted: list[SpanAnswer]
     figures: dict[str, Any] | None
-
-
-def finds_answers(model: object) -> bool:
-    """Whether a model, of whatever kind, has a head for spans."""
-    config = getattr(model, "config", None)
-    return isinstance(config, ModelConfig) and config.head(SPANS) is not None
 
 
 def answers_settings(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
@@ -64,7 +55,9 @@ def answer_rows(model: LanguageModel, source: Any, settings: DataSettings) -> An
     if not all("answers" in row.values for row in table.rows):
         return Answers(table, predicted, None)
     answered = [
-        Answered(row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0)
+        AnsweredQuestion(
+            row.values["question"], row.place, row.values["answers"]["text"], answer.text, answer.probability, 0.0
+        )
         for row, answer in zip(table.rows, predicted, strict=True)
     ]
     figures = figures_of_answers(answered)
@@ -77,15 +70,8 @@ def write_answers(answers: Answers, source: Any, settings: DataSettings, out: st
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
-    rows = [
-        {
-            **originals.get(row.place, row.values),
-            PREDICTION: answer.text,
-            PROBABILITY: answer.probability,
-            START: answer.start,
-            END: answer.end,
-        }
-        for row, answer in zip(answers.table.rows, answers.predicted, strict=True)
+    added = [
+        {PREDICTION: answer.text, PROBABILITY: answer.probability, START: answer.start, END: answer.end}
+        for answer in answers.predicted
     ]
-    return write_rows(out, rows)
+    return write_columns(answers.table, added, source, settings, out)

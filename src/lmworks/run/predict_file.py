@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import build, merge
-from lmworks.evaluate.classification import evaluate_predictions, evaluate_several
+from lmworks.evaluate.classification import evaluate_multi_label, evaluate_single_label
 from lmworks.evaluate.prediction import Classifier, PredictedValue, Prediction
 from lmworks.evaluate.regression import regression_figures
+from lmworks.model.config import ModelConfig
 from lmworks.text import corpus, formats
-from lmworks.text.row_files import write_rows
+from lmworks.text.row_files import check_format, write_rows
 from lmworks.text.rows import BadRows, DataSettings, Row, Table, option
 
 PREDICTION, PROBABILITY = "prediction", "probability"
@@ -46,6 +47,12 @@ class Predictions:
     right: list[str]
     classification: dict[str, Any] | None = None
     regression: dict[str, Any] | None = None
+
+
+def has_head(model: object, name: str) -> bool:
+    """Whether a model, of whatever kind, has a head of this name (model/head_requests)."""
+    config = getattr(model, "config", None)
+    return isinstance(config, ModelConfig) and config.head(name) is not None
 
 
 def settings_for(model: str | Path, source: str, given: Mapping[str, Any], head: str | None = None) -> DataSettings:
@@ -110,14 +117,14 @@ def notes_of(table: Table, model: str | Path, source: str, head: str | None = No
 
 
 def check_out(out: str | None, source: Any = None) -> None:
-    """Refuse a file whose name says no format, or that would replace the rows' own, before anything is predicted.
+    """Refuse a file that cannot be written, or that would replace the rows' own, before anything is predicted.
 
     Raises:
         InputError: it is such a file.
     """
     if out is None:
         return
-    formats.format_of(Path(out), DataSettings())
+    check_format(out)
     read = expand_home(source) if isinstance(source, (str, Path)) else None
     if read is not None and read.is_file() and Path(out).exists() and read.samefile(out):
         fault = "the rows are read from this file, and predictions would replace it"
@@ -157,22 +164,22 @@ def predict_rows(
         return Predictions(table, model.predict(inputs), [])
     if table.kind in ("values", "pair_values"):
         values = np.array([row.values["value"] for row in table.rows])
-        rated = [each for each in model.predict(inputs) if isinstance(each, PredictedValue)]
-        if len(rated) < len(inputs):
+        predicted_values = [value for value in model.predict(inputs) if isinstance(value, PredictedValue)]
+        if len(predicted_values) < len(inputs):
             raise InputError("the model gives labels, and these rows have values", table.name, "give rows with labels")
-        figures = regression_figures(np.array([each.value for each in rated]), values)
-        return Predictions(table, rated, [f"{value:g}" for value in values], regression=figures)
+        figures = regression_figures(np.array([predicted.value for predicted in predicted_values]), values)
+        return Predictions(table, predicted_values, [f"{value:g}" for value in values], regression=figures)
     known = list(model.labels)
     right = [_labels_of(row, names or {}, known) for row in table.rows]
-    predicted = [each for each in model.predict(inputs) if isinstance(each, Prediction)]
+    predicted = [label for label in model.predict(inputs) if isinstance(label, Prediction)]
     if len(predicted) < len(inputs):
         raise InputError("the model gives values, and these rows have labels", table.name, "give rows with values")
     places, shown = [row.place for row in table.rows], [" · ".join(parts) for parts in texts]
     if table.kind == "multi_labels":
-        part = evaluate_several(predicted, right, known, shown, places)
+        part = evaluate_multi_label(predicted, right, known, shown, places)
         return Predictions(table, predicted, [", ".join(labels) for labels in right], part)
     single = [labels[0] for labels in right]
-    return Predictions(table, predicted, single, evaluate_predictions(predicted, single, known, shown, places))
+    return Predictions(table, predicted, single, evaluate_single_label(predicted, single, known, shown, places))
 
 
 def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list[str]:
@@ -192,16 +199,14 @@ def _labels_of(row: Row, names: Mapping[str, str], known: Sequence[str]) -> list
     return labels
 
 
-def write(predictions: Predictions, source: Any, settings: DataSettings, out: str | Path) -> Path:
+def write_predictions(predictions: Predictions, source: Any, settings: DataSettings, out: str | Path) -> Path:
     """Write the rows with their predictions: all columns of the source; the label and the probability of each label,
     or the value.
 
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals = originals_of(source, settings)
-    pairs = zip(predictions.table.rows, predictions.predicted, strict=True)
-    return write_rows(out, [{**originals.get(row.place, row.values), **_columns_of(each)} for row, each in pairs])
+    return write_columns(predictions.table, map(_columns_of, predictions.predicted), source, settings, out)
 
 
 def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
@@ -214,7 +219,26 @@ def _columns_of(predicted: Prediction | PredictedValue) -> dict[str, Any]:
     return added | {f"{PROBABILITY}_{label}": value for label, value in predicted.probabilities.items()}
 
 
-def originals_of(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
+def write_columns(
+    table: Table, added: Iterable[Mapping[str, Any]], source: Any, settings: DataSettings, out: str | Path
+) -> Path:
+    """Write rows with all columns of their source and further ones.
+
+    Args:
+        table: the rows.
+        added: by row, the further columns.
+        source, settings: of the rows.
+        out: the file.
+
+    Raises:
+        InputError: the name of the file says no format, or the place cannot be written.
+    """
+    originals = _originals(source, settings)
+    pairs = zip(table.rows, added, strict=True)
+    return write_rows(out, [{**originals.get(row.place, row.values), **columns} for row, columns in pairs])
+
+
+def _originals(source: Any, settings: DataSettings) -> dict[str, dict[str, Any]]:
     """Place -> values of a file's rows, all columns; empty where the source is no file."""
     if not isinstance(source, (str, Path)) or not expand_home(source).is_file():
         return {}

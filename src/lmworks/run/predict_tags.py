@@ -13,13 +13,10 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import list_names
 from lmworks.data.word_pieces import Words
 from lmworks.evaluate.entities import entity_figures, with_sentences
-from lmworks.evaluate.tagging import Tagged
+from lmworks.evaluate.tagging import TaggedText
 from lmworks.language_model.model import LanguageModel
-from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import TOKENS
-from lmworks.run.predict_file import PREDICTION, originals_of
+from lmworks.run.predict_file import PREDICTION, write_columns
 from lmworks.text import corpus, formats
-from lmworks.text.row_files import write_rows
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tags import split_tag
 
@@ -38,14 +35,8 @@ class TaggedRows:
     """
 
     table: Table
-    predicted: list[Tagged]
+    predicted: list[TaggedText]
     figures: dict[str, Any] | None
-
-
-def tags_words(model: object) -> bool:
-    """Whether a model, of whatever kind, has a head for tokens."""
-    config = getattr(model, "config", None)
-    return isinstance(config, ModelConfig) and config.head(TOKENS) is not None
 
 
 def tag_rows(model: LanguageModel, source: Any, settings: DataSettings) -> TaggedRows:
@@ -104,12 +95,12 @@ def write_tags(tagged: TaggedRows, source: Any, settings: DataSettings, out: str
     Raises:
         InputError: the name of the file says no format, or the place cannot be written.
     """
-    originals, is_conll = originals_of(source, settings), formats.format_of(Path(out), DataSettings()) == "conll"
-    rows = []
-    for row, found in zip(tagged.table.rows, tagged.predicted, strict=True):
-        added: dict[str, Any] = {PREDICTION: found.tags} if is_conll or "tokens" in row.values else {}
+    is_conll = formats.format_of(Path(out), DataSettings()) == "conll"
+    added = []
+    for row, text in zip(tagged.table.rows, tagged.predicted, strict=True):
+        columns: dict[str, Any] = {PREDICTION: text.tags} if is_conll or "tokens" in row.values else {}
         if is_conll:
-            added["tokens"] = list(found.words.tokens)
-        added[ENTITIES] = [entity._asdict() for entity in found.entities]
-        rows.append({**originals.get(row.place, row.values), **added})
-    return write_rows(out, rows)
+            columns["tokens"] = list(text.words.tokens)
+        columns[ENTITIES] = [entity._asdict() for entity in text.entities]
+        added.append(columns)
+    return write_columns(tagged.table, added, source, settings, out)

@@ -1,4 +1,4 @@
-"""What runs of models that train in seconds share: how they start, and that a killed one is begun again."""
+"""What runs of models that train in seconds share: their start and end, and that a killed one is begun again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from lmworks.base import machine, process_memory
+from lmworks.base.energy import EnergyMeter
+from lmworks.base.files import folder_size
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import to_yaml
 from lmworks.reports import card, page
@@ -87,3 +90,49 @@ def begin_again(
     say(f"resuming {run.path} from its beginning")
     run.write("resume")
     return stages(run, setup, say)
+
+
+def start_event(recipe: ClassicalRecipe | NgramRecipe, method: str, task: dict[str, Any]) -> dict[str, Any]:
+    """What the journal's first event says.
+
+    Args:
+        recipe: of the run.
+        method: what estimates the model.
+        task: its name and, where no task of that name is registered, what is learned.
+    """
+    return {
+        "model": recipe.model,
+        "new": True,
+        "data": recipe.data.source,
+        "working_directory": str(Path.cwd()),
+        "method": method,
+        "task": task,
+        "machine": machine.describe(),
+        "precision": "float64",
+    }
+
+
+def finish(run: RunFolder, began: float, meter: EnergyMeter, parameters: int, **recorded: Any) -> Run:
+    """Write the journal's last event and the report.
+
+    Args:
+        run: its folder; the model is in it.
+        began: time.monotonic() when the run began.
+        meter: started then.
+        parameters: of the model.
+        **recorded: further values of the event.
+    """
+    energy = meter.stop()
+    run.write(
+        "finish",
+        seconds=time.monotonic() - began,
+        peak_memory=process_memory.peak_memory(),
+        energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
+        artefact={"path": str(run.final), "bytes": folder_size(run.final)},
+        parameters={"total": parameters, "trainable": parameters},
+        stopped="finished",
+        **recorded,
+    )
+    run.sync()
+    page.write(run.path, card.build(run.path))
+    return Run(run.path, "finished")

@@ -170,8 +170,8 @@ def _refuse_lone_pairs(batch_size: int, items: Sequence[Example]) -> None:
 def _with_mined_negatives(model: LanguageModel, rows: TaskRows, recipe: Recipe, is_resumed: bool) -> Table:
     """The rows to train on with hard negatives: mined, or of a resumed run those that its folder keeps."""
     if is_resumed:
-        return mined_negatives.kept(rows.train, Path(str(recipe.out)))
-    return mined_negatives.mined(model, rows.train, rows.table, recipe.task, recipe.data)
+        return mined_negatives.read(rows.train, Path(str(recipe.out)))
+    return mined_negatives.mine(model, rows.train, rows.table, recipe.task, recipe.data)
 
 
 def _plan(

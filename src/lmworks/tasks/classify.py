@@ -12,15 +12,14 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
 from lmworks.model.config import ProblemType
-from lmworks.model.task_heads import SEQUENCE, HeadRequest
+from lmworks.model.head_requests import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import CLASSIFICATION, LABEL_LOSS
 from lmworks.tasks.with_head import TextHeadTask
+from lmworks.text.labels import FEWEST_ROWS, rare_labels
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
-
-FEWEST_EXAMPLES = 5  # of a label; of fewer, hardly any row is held out
 
 
 class Classify(TextHeadTask):
@@ -41,9 +40,9 @@ class Classify(TextHeadTask):
         return HeadRequest(SEQUENCE, len(table.labels), problem, tuple(table.labels))
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example."""
+        """One example for each row; errors as :meth:`text_examples`."""
         examples = self.text_examples(table, settings, context)
-        examples.report.notes += _rare_labels(table)
+        examples.report.notes += _note_of_rare_labels(table)
         return examples
 
     def label_of(self, row: Row) -> int | np.ndarray:
@@ -62,7 +61,7 @@ class Classify(TextHeadTask):
         return self._figures(probabilities(np.concatenate(logits), self.head), examples)
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the shares of the labels in training give: the same answer for every text."""
+        """Figures of the same answer for every text: the shares of the labels in training."""
         shares = self._labels(training).mean(axis=0)
         name = "labels of most texts" if self.head.problem == "multi_label" else "commonest label"
         return {"name": name, **self._figures(np.tile(shares, (len(examples), 1)), examples)}
@@ -72,17 +71,17 @@ class Classify(TextHeadTask):
         labels = np.concatenate([example.labels[SEQUENCE].classes for example in examples])
         return labels > 0.5 if labels.ndim > 1 else labels[:, None] == np.arange(self.head.size)
 
-    def _figures(self, rows: np.ndarray, examples: Sequence[Example]) -> dict[str, Any]:
+    def _figures(self, probabilities: np.ndarray, examples: Sequence[Example]) -> dict[str, Any]:
         from lmworks.evaluate.classification import multi_label_figures, single_label_figures, with_texts
 
         labels = self._labels(examples)
         if self.head.problem == "multi_label":
-            figures = multi_label_figures(rows, labels, self.head.labels)
+            figures = multi_label_figures(probabilities, labels, self.head.labels)
         else:
             labels = labels.argmax(axis=1)
-            figures = single_label_figures(rows, labels, self.head.labels)
+            figures = single_label_figures(probabilities, labels, self.head.labels)
         texts, places = [str(example.origin) for example in examples], [example.place for example in examples]
-        return {"classification": with_texts(figures, rows, labels, texts, places)}
+        return {"classification": with_texts(figures, probabilities, labels, texts, places)}
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
         """The right labels and the predicted ones."""
@@ -91,10 +90,10 @@ class Classify(TextHeadTask):
         return {"reference": ", ".join(named[right]) or "none", "answer": ", ".join(named[predicted]) or "none"}
 
 
-def _rare_labels(table: Table) -> list[str]:
-    """A note about labels of few rows: with so few, none may be held out, and little is learned of them."""
+def _note_of_rare_labels(table: Table) -> list[str]:
+    """A note about labels of few rows: of these, none may be held out, and little is learned of them."""
     counts = Counter(label for row in table.rows for label in row.values.get("labels", [row.values.get("label")]))
-    rare = [f"{label} ({counts[label]})" for label in table.labels if 0 < counts[label] < FEWEST_EXAMPLES]
+    rare = rare_labels(counts, table.labels)
     if not rare:
         return []
-    return [f"{count_of(len(rare), 'label')} of fewer than {FEWEST_EXAMPLES} rows: {list_names(rare)}"]
+    return [f"{count_of(len(rare), 'label')} of fewer than {FEWEST_ROWS} rows: {list_names(rare)}"]

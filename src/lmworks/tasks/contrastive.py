@@ -53,7 +53,11 @@ class Contrastive(Task):
     whole_steps = True
 
     def __init__(self, settings: TaskSettings, *parts: Any) -> None:
-        """Refuses settings of mined negatives where none are mined; see :class:`Task`."""
+        """See :class:`Task`.
+
+        Raises:
+            InputError: settings of mined negatives, where none are mined.
+        """
         if not settings.mined_negatives and (unused := next((n for n in settings.changed() if n in MINING), None)):
             hint = "say how many negatives each row gets: --task.mined_negatives 1"
             raise InputError("nothing is mined, so it says nothing", f"task.{unused}", hint)
@@ -66,7 +70,11 @@ class Contrastive(Task):
         return (CONTRASTIVE,)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """One example for each row; texts that are too long are cut, or their rows left out or refused."""
+        """One example for each row.
+
+        Raises:
+            InputError: a text is too long where long rows are refused (data.on_long), or the limit has no room for one.
+        """
         limit = limit_of(settings, context)
         extra = len(self.tokenizer.opening) + len(self.tokenizer.closing)
         if limit <= extra:
@@ -111,5 +119,5 @@ class Contrastive(Task):
             model.tokenizer.pad_id = model.tokenizer.eos_id
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """None: a vector is no text."""
+        """No samples: vectors cannot be read."""
         return []

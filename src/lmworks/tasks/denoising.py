@@ -6,10 +6,10 @@ import numpy as np
 
 from lmworks.data import spans, texts
 from lmworks.data.batch import Example
-from lmworks.data.documents import Window, require_id, role_id
+from lmworks.data.documents import Window, frame_with_end, require_id, role_id
 from lmworks.data.examples import Examples, limit_of, start_report
 from lmworks.model.config import ModelConfig
-from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask
 from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY
 from lmworks.tasks.settings import DENOISING_MASK_RATE, TaskSettings
 from lmworks.text.rows import DataSettings, Table
@@ -31,6 +31,11 @@ class Denoising(EncoderDecoderTask):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer has no mask token, or none that ends a text.
+        """
         super().__init__(settings, tokenizer, model, decoder_start)
         mask = require_id(tokenizer, "mask", "task denoising")
         self.frame = frame_with_end(tokenizer, "task denoising")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
-from lmworks.data.documents import Frame, end_id, frame_of, role_id
+from lmworks.data.documents import role_id
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.task import Task
@@ -52,14 +51,3 @@ class EncoderDecoderTask(Task):
         from lmworks.tasks.generation import rewrite_texts
 
         return rewrite_texts(model, examples, settings)
-
-
-def frame_with_end(tokenizer: Tokenizer, user: str) -> Frame:
-    """The special tokens around a text; if the tokenizer adds none at the end, with the end-of-text token there.
-
-    Args:
-        tokenizer: the model's.
-        user: who needs the token, for errors.
-    """
-    frame = frame_of(tokenizer)
-    return frame if frame.closing else replace(frame, closing=(end_id(tokenizer, user),))

@@ -14,6 +14,7 @@ from lmworks.base.figures import count_of
 from lmworks.data.batch import Example
 from lmworks.data.documents import ROWS_AT_ONCE, SENTENCE_END
 from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
+from lmworks.evaluate.question_answering import NO_ANSWER, AnsweredQuestion, figures_of_answers, normalize
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.language_model.input_format import InputFormat
@@ -21,28 +22,25 @@ from lmworks.language_model.question_windows import (
     EncodedQuestion,
     QuestionWindow,
     encode_questions,
-    labelled,
+    label_window,
     windows_of,
 )
-from lmworks.model.task_heads import SPANS, HeadRequest
+from lmworks.model.head_requests import SPANS, HeadRequest
 from lmworks.tasks.figures import LABEL_LOSS, QUESTIONS
 from lmworks.tasks.with_head import HeadTask
 from lmworks.text.rows import DataSettings, Row, Table
 
 if TYPE_CHECKING:
-    from lmworks.evaluate.question_answering import Answered
     from lmworks.language_model.model import LanguageModel
 
-NO_ANSWER = "(no answer)"
 
-
-class Asked(NamedTuple):
-    """What an example comes from.
+class LabelledWindow(NamedTuple):
+    """What an example is made from: a window over a context, and the right answers to its question.
 
     Attributes:
-        window: the part of the context that it holds.
-        gold: all right answers; none: the context does not answer the question.
-        inputs: how its windows were made.
+        window: the part of the context that the example holds.
+        gold: all right answers; empty: the context does not answer the question.
+        inputs: how texts became the model's input.
     """
 
     window: QuestionWindow
@@ -61,7 +59,7 @@ class Extract(HeadTask):
     input_kind = "span"
     head_name = SPANS
     figures = (*QUESTIONS, LABEL_LOSS)
-    has_unanswerable = False  # whether rows that it made examples of have no answer
+    has_unanswerable = False  # whether some of its rows have no answer
 
     @classmethod
     def head_request(cls, table: Table) -> HeadRequest:
@@ -69,7 +67,12 @@ class Extract(HeadTask):
         return HeadRequest(SPANS, 2, "span")
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A window over a context, an example: a long context makes several."""
+        """One example for each window over a context: a long context makes several.
+
+        Raises:
+            InputError: a row has no answers, or is too long where long rows or contexts are refused (data.on_long,
+                task.stride 0).
+        """
         inputs, report = self.inputs(settings, context), start_report(table, "question and context")
         items: list[Example] = []
         inexact = 0
@@ -112,16 +115,16 @@ class Extract(HeadTask):
         if question.dropped and not self.accepts_long(row, windows[0], settings, report):
             return [], True
         report.chunked += len(windows) > 1
-        built = [labelled(window, SPANS, span) for window in windows]
+        built = [label_window(window, SPANS, span) for window in windows]
         return [_with_gold(window, gold, inputs) for window in built], is_exact
 
     def input_format(self, settings: DataSettings, labels: Sequence[str] = ()) -> InputFormat:
-        """With the windows and the longest answer; where rows have no answer, "no answer" is one."""
+        """The input format with the stride of windows, the longest answer, and the threshold of "no answer"."""
         windows = {
             "stride": self.settings.stride,
             "max_answer_tokens": self.settings.max_answer_tokens,
             "max_tokens": settings.max_tokens,
-            "null_threshold": 0.0 if self.has_unanswerable else None,
+            "null_threshold": self._threshold,
         }
         return super().input_format(settings).model_copy(update=windows)
 
@@ -132,46 +135,39 @@ class Extract(HeadTask):
 
     def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
         """The part ``questions``: see evaluate/question_answering."""
-        from lmworks.evaluate.question_answering import figures_of_answers
-
         return {"questions": figures_of_answers(self._answered(model, examples), self._threshold)}
 
     @property
     def _threshold(self) -> float | None:
-        """Of the null margin, before one is chosen."""
+        """Of the null margin, before :meth:`chosen_format` chooses one; None: every question is answered."""
         return 0.0 if self.has_unanswerable else None
 
-    def _answered(self, model: LanguageModel, examples: Sequence[Example]) -> list[Answered]:
-        """The questions of examples with their best spans over all windows, those that are no examples among them."""
-        from lmworks.evaluate.question_answering import Answered
+    def _answered(self, model: LanguageModel, examples: Sequence[Example]) -> list[AnsweredQuestion]:
+        """The questions of examples with their best spans over all windows of their contexts, held out or not."""
         from lmworks.language_model.find_answers import best_spans
 
-        asked = {id(_asked(example).window.question): _asked(example) for example in examples}
+        by_question = _by_question(examples)
         windows = [
             window
-            for each in asked.values()
-            for window in windows_of(each.window.question, each.inputs, self.settings.stride)
+            for labelled_window in by_question
+            for window in windows_of(labelled_window.window.question, labelled_window.inputs, self.settings.stride)
         ]
-        has_null = self.has_unanswerable
-        best = best_spans(model.network, windows, self.settings.max_answer_tokens, has_null)
+        best = best_spans(model.network, windows, self.settings.max_answer_tokens, self.has_unanswerable)
         answered = []
-        for each, (question, span) in zip(asked.values(), best, strict=True):
+        for labelled_window, (question, span) in zip(by_question, best, strict=True):
             start, end = question.characters(span.first, span.last)
             text = question.context[start:end]
-            row = Answered(question.question, question.place, each.gold, text, span.probability, span.null_margin)
-            answered.append(row)
+            gold, place = labelled_window.gold, question.place
+            answered.append(AnsweredQuestion(question.question, place, gold, text, span.probability, span.null_margin))
         return answered
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the sentence gives that shares the most words with the question."""
-        from lmworks.evaluate.question_answering import Answered, figures_of_answers
-
-        asked = {id(_asked(example).window.question): _asked(example) for example in examples}
+        """Figures of the sentence of each context that shares the most words with the question."""
         answered = []
-        for each in asked.values():
-            question = each.window.question
+        for labelled_window in _by_question(examples):
+            question = labelled_window.window.question
             text = sentence_of_most_words(question.question, question.context)
-            answered.append(Answered(question.question, question.place, each.gold, text, 0.0, 0.0))
+            answered.append(AnsweredQuestion(question.question, question.place, labelled_window.gold, text, 0.0, 0.0))
         figures = figures_of_answers(answered)
         kept = {name: value for name, value in figures.items() if not name.startswith(("best", "mistakes"))}
         return {"name": "sentence with most words of the question", "questions": kept}
@@ -192,26 +188,29 @@ class Extract(HeadTask):
         """The right answer, and the best span of this window alone."""
         from lmworks.evaluate.answer_spans import best_span
 
-        question, begin, end, _ = _asked(example).window
+        question, begin, end, _ = _window_of(example).window
         best = best_span([(0, logits)], end - begin, self.settings.max_answer_tokens)
         first, last = question.characters(begin + best.first, begin + best.last)
-        return {"reference": " | ".join(_asked(example).gold) or NO_ANSWER, "answer": question.context[first:last]}
+        return {"reference": " | ".join(_window_of(example).gold) or NO_ANSWER, "answer": question.context[first:last]}
 
 
 def _with_gold(example: Example, gold: list[str], inputs: HeadInputs) -> Example:
     assert isinstance(example.origin, QuestionWindow)
-    return replace(example, origin=Asked(example.origin, gold, inputs))
+    return replace(example, origin=LabelledWindow(example.origin, gold, inputs))
 
 
-def _asked(example: Example) -> Asked:
-    assert isinstance(example.origin, Asked), "an example of this task"
+def _window_of(example: Example) -> LabelledWindow:
+    assert isinstance(example.origin, LabelledWindow), "an example of this task"
     return example.origin
+
+
+def _by_question(examples: Sequence[Example]) -> list[LabelledWindow]:
+    """One window of each question that the examples ask, in their order."""
+    return list({id(_window_of(example).window.question): _window_of(example) for example in examples}.values())
 
 
 def sentence_of_most_words(question: str, context: str) -> str:
     """The sentence of a context that shares the most words with a question, the first of several."""
-    from lmworks.evaluate.question_answering import normalize
-
     ends = [0, *(match.end() for match in SENTENCE_END.finditer(context)), len(context)]
     sentences = [context[begin:end].strip() for begin, end in itertools.pairwise(ends)]
     words = set(normalize(question).split())

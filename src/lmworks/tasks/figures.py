@@ -142,7 +142,7 @@ REGRESSION = (
 """Figures of tasks that give a text a value (evaluate/regression)."""
 
 
-def of_head(name: str) -> Figure:
+def head_accuracy(name: str) -> Figure:
     """The accuracy of a classification head."""
     title = f"{name.replace('_', ' ').capitalize()}: accuracy"
     return Figure(f"{name}_accuracy", title, "held_out", f"{name}_accuracy", unit="share", better="higher")

@@ -10,11 +10,12 @@ import torch
 from lmworks.data.batch import Example
 from lmworks.data.packing import pack
 from lmworks.data.prompts import Answer, Prompt
-from lmworks.evaluate import progress, scoring
+from lmworks.evaluate import progress
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.generate.fill import BLANKS
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.generate.text import complete
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
@@ -40,9 +41,7 @@ def generate_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens
 
 def choose_answers(model: LanguageModel, prompts: Sequence[Prompt]) -> list[Answer]:
     """The likeliest of the labels of each prompt."""
-    ids, choices = [prompt.ids for prompt in prompts], [prompt.choices for prompt in prompts]
-    likelihoods = scoring.choice_likelihoods(model.network, ids, choices)
-    return [Answer(prompt.labels[int(row.argmax())]) for prompt, row in zip(prompts, likelihoods, strict=True)]
+    return [Answer(reply.text) for reply in choose_labels(model.network, prompts)]
 
 
 def answer_text(model: LanguageModel, text: str, settings: EvaluateSettings) -> str:

@@ -16,7 +16,7 @@ from lmworks.data.documents import Document, Window, frame_of, require_id, speci
 from lmworks.data.examples import Examples, Report, limit_of, start_report
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.model.config import ModelConfig
-from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, of_head
+from lmworks.tasks.figures import ACCURACY, GENERAL_LOSS, LOSS, PERPLEXITY, head_accuracy
 from lmworks.tasks.settings import MASK_RATE, TaskSettings
 from lmworks.tasks.task import Task
 from lmworks.text.rows import DataSettings, Table
@@ -36,11 +36,16 @@ class Masked(Task):
     default_for = ("text",)
     uses = frozenset({"windows", "mask_rate", "whole_words", "next_sentence"})
     default_mask_rate = MASK_RATE
-    figures = (LOSS, PERPLEXITY, ACCURACY, of_head(NEXT_SENTENCE), GENERAL_LOSS)
+    figures = (LOSS, PERPLEXITY, ACCURACY, head_accuracy(NEXT_SENTENCE), GENERAL_LOSS)
 
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer lacks a token, or settings exclude one another.
+        """
         if settings.next_sentence and settings.windows == "random":
             hint = "leave out one of the two: pairs of sentences are sampled anew each time anyway"
             raise InputError("windows random does not go with next_sentence", "task.windows", hint)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmworks.data.batch import Example
 from lmworks.data.examples import Examples
-from lmworks.model.task_heads import SEQUENCE, HeadRequest
+from lmworks.model.head_requests import SEQUENCE, HeadRequest
 from lmworks.tasks.figures import REGRESSION
 from lmworks.tasks.with_head import TextHeadTask
 from lmworks.text.rows import DataSettings, Row, Table
@@ -35,7 +35,7 @@ class Regress(TextHeadTask):
         return HeadRequest(SEQUENCE, 1, "regression")
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example."""
+        """One example for each row; errors as :meth:`text_examples`."""
         return self.text_examples(table, settings, context)
 
     def label_of(self, row: Row) -> np.ndarray:
@@ -51,7 +51,7 @@ class Regress(TextHeadTask):
         return {"regression": regression_figures(predicted, _values(examples))}
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What the mean of the values in training gives for every text."""
+        """Figures of the same answer for every text: the mean of the values in training."""
         from lmworks.evaluate.regression import regression_figures
 
         mean = np.full(len(examples), _values(training).mean())

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from lmworks.base.errors import InputError
 from lmworks.data import sequences
 from lmworks.data.batch import Example
+from lmworks.data.documents import frame_with_end
 from lmworks.data.examples import Examples, count, limit_of, note_rows, start_report
 from lmworks.data.prompts import Prompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.denoising import Denoising
-from lmworks.tasks.encoder_decoder import EncoderDecoderTask, frame_with_end
+from lmworks.tasks.encoder_decoder import EncoderDecoderTask
 from lmworks.tasks.figures import ACCURACY, ANSWERS, BITS, GENERAL_LOSS, LOSS, NUMBERS, PERPLEXITY
 from lmworks.tasks.settings import TaskSettings
 from lmworks.tasks.spans import Spans
@@ -37,6 +38,11 @@ class SequenceToSequence(EncoderDecoderTask):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer has no token that begins or ends a target.
+        """
         super().__init__(settings, tokenizer, model, decoder_start)
         self.frame = frame_with_end(tokenizer, "task seq2seq")
         self.start_id = self.start

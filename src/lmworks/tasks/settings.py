@@ -39,10 +39,10 @@ class TaskSettings(Settings):
         0,
         ge=0,
         le=100,
-        description="contrastive: before training the model searches among the targets of the rows, and each row gets "
-        "so many hard negatives: near texts that are not its target.",
+        description="contrastive: hard negatives of each row. Before training the model finds them among the "
+        "targets of the rows: near texts that are not the row's own target.",
     )
-    mining_range_min: int = Field(0, ge=0, description="contrastive: so many of the nearest are left out.")
+    mining_range_min: int = Field(0, ge=0, description="contrastive: how many of the nearest texts are left out.")
     mining_range_max: int = Field(100, gt=0, description="contrastive: ranks that may give negatives end here.")
     mining_margin: float = Field(
         0.05,

@@ -31,6 +31,11 @@ class Spans(EncoderDecoderTask):
     def __init__(
         self, settings: TaskSettings, tokenizer: Tokenizer, model: ModelConfig, decoder_start: int | None = None
     ) -> None:
+        """See :class:`Task`.
+
+        Raises:
+            InputError: the tokenizer has no sentinels, or no token that ends a text.
+        """
         super().__init__(settings, tokenizer, model, decoder_start)
         self.sentinels = spans.sentinels(tokenizer)
         spans.check_sentinels(self.sentinels, 1)

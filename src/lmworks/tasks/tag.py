@@ -14,7 +14,7 @@ from lmworks.data.batch import Example, Labels
 from lmworks.data.examples import Examples, Report, count, count_specials, count_without_loss, note_rows, start_report
 from lmworks.data.word_pieces import Pieces, Words, pieces_of
 from lmworks.language_model.head_inputs import HeadInputs
-from lmworks.model.task_heads import TOKENS, HeadRequest
+from lmworks.model.head_requests import TOKENS, HeadRequest
 from lmworks.tasks.figures import ENTITIES, LABEL_LOSS
 from lmworks.tasks.with_head import HeadTask
 from lmworks.text.rows import DataSettings, Row, Table, option
@@ -62,7 +62,12 @@ class Tag(HeadTask):
         return HeadRequest(TOKENS, len(table.labels), "single_label", tuple(table.labels))
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example; texts that are longer than the context are cut, left out or refused (data.on_long)."""
+        """One example for each row.
+
+        Raises:
+            InputError: a row has a tag that the head does not know, or is too long where long rows are refused
+                (data.on_long).
+        """
         inputs, report = self.inputs(settings, context), start_report(table, "tag")
         words = [Words(*(row.values[field] for field in ("text", "starts", "tokens"))) for row in table.rows]
         items: list[Example] = []
@@ -81,6 +86,7 @@ class Tag(HeadTask):
     def _example(
         self, row: Row, sentence: Sentence, inputs: HeadInputs, settings: DataSettings, report: Report
     ) -> Example | None:
+        """The example of a row; None: it is left out, which the report counts."""
         pieces = sentence.pieces
         example = inputs.example([pieces.ids.tolist()], row.place)
         classes = np.array([self.class_of(tag, row.place) for tag in sentence.tags])
@@ -104,7 +110,7 @@ class Tag(HeadTask):
         return self._figures([part.tags for part in tagged], [part.probabilities for part in tagged], examples)
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """What a dictionary gives: each word its commonest tag in training, O to a word that is not there."""
+        """Figures of a dictionary: each word its commonest tag in training, and O for words that do not occur there."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for example in training:
             sentence = _sentence(example)
@@ -134,11 +140,14 @@ class Tag(HeadTask):
 
     def shown_answers(self, example: Example, logits: np.ndarray) -> dict[str, str]:
         """The text with the right entities in brackets, and with those that are predicted."""
-        from lmworks.evaluate.tagging import marked, tags_of
+        from lmworks.evaluate.tagging import mark_entities, tags_of
 
         sentence = _sentence(example)
         predicted = tags_of(logits, sentence.pieces, self.head).tags
-        return {"reference": marked(sentence.words, sentence.tags), "answer": marked(sentence.words, predicted)}
+        return {
+            "reference": mark_entities(sentence.words, sentence.tags),
+            "answer": mark_entities(sentence.words, predicted),
+        }
 
 
 def _sentence(example: Example) -> Sentence:
@@ -147,10 +156,10 @@ def _sentence(example: Example) -> Sentence:
 
 
 def _notes(items: Sequence[Example]) -> list[str]:
-    """Words that no token stands for."""
-    firsts = [_sentence(example).pieces for example in items]
-    nothing = sum(int((pieces.firsts < 0).sum()) for pieces in firsts)
-    shared = sum(int(((pieces.firsts >= 0) & ~pieces.leads).sum()) for pieces in firsts)
+    """Notes about words that have no token, or none of their own."""
+    texts = [_sentence(example).pieces for example in items]
+    nothing = sum(int((pieces.firsts < 0).sum()) for pieces in texts)
+    shared = sum(int(((pieces.firsts >= 0) & ~pieces.leads).sum()) for pieces in texts)
     notes = []
     if nothing:
         notes.append(f"words of which the tokenizer leaves nothing: {nothing:,}; they count as O")

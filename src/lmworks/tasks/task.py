@@ -19,7 +19,7 @@ from lmworks.data.prompts import Answer, Prompt
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.input_format import InputFormat, InputKind
 from lmworks.model.config import ModelConfig
-from lmworks.model.task_heads import HeadRequest
+from lmworks.model.head_requests import HeadRequest
 from lmworks.tasks.figures import Figure
 from lmworks.tasks.settings import TaskSettings
 from lmworks.text.rows import DataSettings, Row, Table
@@ -172,7 +172,7 @@ class Task(ABC):
         )
 
     def finish(self, model: LanguageModel) -> None:  # noqa: B027
-        """Change what is saved beside the weights of a trained model; by default nothing."""
+        """Change what is saved beside the weights of a trained model; nothing by default."""
 
     def chosen_format(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """Settings of the input format that are chosen by the evaluation after training."""
@@ -199,7 +199,7 @@ class Task(ABC):
         return {}
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
-        """Such parts of what a new head is compared with, and its ``name``; a new head itself says nothing yet.
+        """The same parts, of what a new head is compared with instead of itself, and its ``name``.
 
         Args:
             training: examples that it is trained on.

@@ -1,4 +1,4 @@
-"""What tasks of models with a head share: a text is read by any backbone, and the head's outputs are its answer."""
+"""What tasks of models with a head share: a backbone reads a text, and the head's outputs are the answer."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class HeadTask(Task):
-    """A head on any backbone learns to answer texts.
+    """A head on any backbone learns the answers of rows.
 
     Class attributes:
-        head_name: the head that it trains (families/task_heads).
+        head_name: the head that it trains (model/head_requests).
     """
 
     architectures = ("encoder", "decoder", "encoder-decoder")
@@ -48,7 +48,15 @@ class HeadTask(Task):
         return head
 
     def inputs(self, settings: DataSettings, context: int) -> HeadInputs:
-        """How texts become the model's input."""
+        """How texts become the model's input.
+
+        Args:
+            settings: of the data; ``max_tokens`` bounds an input too.
+            context: tokens of the longest input.
+
+        Raises:
+            InputError: the tokenizer lacks a token, or the context has no room for a text.
+        """
         limit = min(context, settings.max_tokens or context)
         return HeadInputs.of(self.tokenizer, self.model, self.decoder_start, limit)
 
@@ -61,7 +69,7 @@ class HeadTask(Task):
         try:
             return self.head.labels.index(label)
         except ValueError:
-            fault = f"{label!r} is none of the model's labels ({list_names(self.head.labels)})"
+            fault = f"{label!r} is not one of the model's labels ({list_names(self.head.labels)})"
             raise InputError(fault, place, "correct the row, or begin with a model without this head") from None
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
@@ -87,7 +95,7 @@ class HeadTask(Task):
         """See :meth:`Task.figures_of`."""
 
     def accepts_long(self, row: Row, example: Example, settings: DataSettings, report: Report) -> bool:
-        """Count an example that was cut; False: it is left out.
+        """Whether an example that was cut is kept (data.on_long); the report counts it either way.
 
         Raises:
             InputError: rows that are too long are to stop the run.
@@ -104,23 +112,25 @@ class HeadTask(Task):
         return True
 
     def count_labels(self, report: Report, items: Sequence[Example]) -> None:
-        """Count the labels as what is learned."""
+        """Report the number of labels as the number of tokens with loss."""
         report.loss_tokens = sum(labels.weight for example in items for labels in example.labels.values())
 
 
 class TextHeadTask(HeadTask):
-    """A head learns to answer one text, or a pair of texts, with one label."""
+    """A head learns the label of a text, or of a pair of texts."""
 
     def text_examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
-        """A row, an example: one text or two, and a label; texts that are longer than the context are cut, left out or
-        refused (data.on_long)."""
+        """One example for each row: one text or two, and a label.
+
+        Raises:
+            InputError: a row has a label that the head does not know, or is too long where long rows are refused
+                (data.on_long).
+        """
         inputs, report = self.inputs(settings, context), start_report(table, self.name)
         items: list[Example] = []
         for begin in range(0, len(table), ROWS_AT_ONCE):
             rows = table.rows[begin : begin + ROWS_AT_ONCE]
-            joined = [inputs.joined(row.texts) for row in rows]
-            ids = iter(self.tokenizer.encode_many([text for texts in joined for text in texts]))
-            parts = [[next(ids) for _ in texts] for texts in joined]
+            parts = inputs.encode(self.tokenizer, [row.texts for row in rows])
             built = (self._labelled(row, part, inputs, settings, report) for row, part in zip(rows, parts, strict=True))
             items += [example for example in built if example is not None]
         count(items, report)
@@ -139,7 +149,7 @@ class TextHeadTask(HeadTask):
             return None
         if example.dropped and not self.accepts_long(row, example, settings, report):
             return None
-        return replace(inputs.labelled(example, self.head, self.label_of(row)), origin=" · ".join(row.texts))
+        return replace(inputs.with_label(example, self.head, self.label_of(row)), origin=" · ".join(row.texts))
 
     @abstractmethod
     def label_of(self, row: Row) -> int | np.ndarray:

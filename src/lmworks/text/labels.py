@@ -17,6 +17,8 @@ LEAST_ROWS, UNIQUE_SHARE = 50, 0.9
 """From so many rows on, and from so many different labels per row on, labels are no classes."""
 MOST_NUMBERS = 20
 """Of more numbers than these, of which some have a fraction, labels are no classes."""
+FEWEST_ROWS = 5
+"""Of a label; of a label with fewer, little is learned, and hardly any row is held out."""
 
 
 class LabelNames:
@@ -127,3 +129,8 @@ def _listed(parts: Iterable[str]) -> str:
     parts = list(parts)
     more = len(parts) - SHOWN
     return ", ".join(parts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def rare_labels(counts: Counter[str], labels: Iterable[str]) -> list[str]:
+    """Labels of some rows, but of fewer than FEWEST_ROWS, each with their number: ``spam (3)``."""
+    return [f"{label} ({counts[label]})" for label in labels if 0 < counts[label] < FEWEST_ROWS]

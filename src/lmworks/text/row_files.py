@@ -16,6 +16,16 @@ from lmworks.text import conll, formats
 from lmworks.text.rows import DataSettings
 
 
+def check_format(path: str | Path | None) -> None:
+    """Refuse a file that rows of several columns cannot be written to, before they are computed.
+
+    Raises:
+        InputError: its name says no format, or plain text.
+    """
+    if path is not None and formats.format_of(Path(path), DataSettings()) == "txt":
+        raise InputError("plain text has no columns", str(path), "name it .csv or .jsonl")
+
+
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], settings: DataSettings | None = None) -> Path:
     """Write rows in the format that the name of the file says (with ``.gz``: compressed).
 

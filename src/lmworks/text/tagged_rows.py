@@ -21,7 +21,7 @@ LABEL = ("label", "type", "tag", "entity_group", "entity")
 SPAN_HINT = 'write spans as [{"start": 0, "end": 5, "label": "person"}], end exclusive, in characters'
 
 
-def joined(tokens: Sequence[str]) -> tuple[str, list[int]]:
+def join_tokens(tokens: Sequence[str]) -> tuple[str, list[int]]:
     """Tokens with spaces between them, and the character at which each begins."""
     starts, end = [], 0
     for token in tokens:
@@ -52,7 +52,7 @@ def of_tokens(tokens: Any, tags: Any = None, *, names: Mapping[str, str]) -> dic
     bad = [token for token in tokens if not isinstance(token, str) or not token.strip()]
     if bad:  # null is one of them
         raise InputError(f"{bad[0]!r} is no token", "", "write every token as text, and leave empty ones out")
-    text, starts = joined(tokens)
+    text, starts = join_tokens(tokens)
     row = {"tokens": list(tokens), "text": text, "starts": starts}
     if tags is None:
         return row

@@ -37,7 +37,7 @@ from lmworks.train.progress import Sums, TrainingProgress
 from lmworks.train.settings import TrainSettings, with_row_tokens
 from lmworks.train.step import StepResult, accumulate_gradients, autocast, cast_frozen_weights, sample, step_flops
 from lmworks.train.stopping import defer_signals
-from lmworks.train.time_limit import TimeLimit
+from lmworks.train.time_limit import StepTiming, TimeLimit
 
 # Minimum time between checkpoints: seconds, and a multiple of the time that the last checkpoint took to write.
 CHECKPOINT_SECONDS, SAVING_RATIO = 30.0, 20.0
@@ -146,8 +146,9 @@ class _Training:
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.make(network, settings)
         self.time_limit = TimeLimit(settings.max_time)
-        trial = (network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
-        self.sampler.steps = self.total_steps = self.time_limit.fitting_steps(run, *trial, len(self.sampler))
+        timing = StepTiming(network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
+        self.total_steps = self.time_limit.fitting_steps(run, timing, len(self.sampler))
+        self.sampler.steps = self.total_steps
         self.peak_learning_rate = optimizers.peak_learning_rate(network, settings)
         self.identity = identity.of(examples, settings, transform, mixture)
         self.step, self.reason = 0, ""

@@ -65,7 +65,7 @@ def terms(network: Transformer, batch: Batch) -> dict[str, Term]:
             continue
         logits = network.head_logits(name, hidden.index_select(0, labels.places)).float()
         losses = head_losses(network.heads.configs[name], logits, labels, batch.document_of(labels.places))
-        by_name[name] = Term(losses.nats.sum(), labels.weight)
+        by_name[name] = Term(losses.loss.sum(), labels.weight)
     return by_name
 
 

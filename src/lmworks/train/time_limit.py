@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,24 @@ EVENT = "length"
 TIMED_STEPS = 6
 TIMED_SHARE = 0.05  # of the limit, after which no further step is timed; one is in any case
 PLANNED_SHARE = 0.97  # of the limit: a schedule that ends early loses less than one that is cut off
+
+
+class StepTiming(NamedTuple):
+    """What the steps are timed on.
+
+    Attributes:
+        network, examples, settings, transform: of the run.
+        optimizer: of the run, before its first step.
+        precision, device: of the matrix products.
+    """
+
+    network: Transformer
+    examples: Sequence[Example]
+    settings: TrainSettings
+    transform: ExampleTransform | None
+    optimizer: AdamW
+    precision: str
+    device: torch.device
 
 
 class TimeLimit:
@@ -48,48 +67,28 @@ class TimeLimit:
         """Whether no further step may begin."""
         return self.most is not None and self.elapsed >= self.most
 
-    def fitting_steps(
-        self,
-        run: RunFolder,
-        network: Transformer,
-        examples: Sequence[Example],
-        settings: TrainSettings,
-        transform: ExampleTransform | None,
-        optimizer: AdamW,
-        precision: str,
-        device: torch.device,
-        total: int,
-    ) -> int:
-        """The steps of a run: so many as fit, and at least one. Without a limit all; of a resumed run those of before.
+    def fitting_steps(self, run: RunFolder, timing: StepTiming, total: int) -> int:
+        """The steps of a run: as many as fit into the limit, at least one; all of them without a limit.
+
+        A resumed run keeps the number that its first session found.
 
         Args:
             run: its journal gets the timing.
-            network, examples, settings, transform: of the run.
-            optimizer: of the run, before its first step.
-            precision, device: of the matrix products.
+            timing: what the steps are timed on.
             total: steps without the limit.
         """
         if self.most is None:
             return total
         if earlier := run.events(EVENT):
             return int(earlier[0]["steps"])
-        step = self._step_seconds(network, examples, settings, transform, optimizer, precision, device, total)
+        step = self._step_seconds(timing, total)
         steps = max(1, min(total, math.floor(PLANNED_SHARE * (self.most - self.elapsed) / step)))
         run.write(EVENT, steps=steps, without_limit=total, step_seconds=step, seconds=self.elapsed)
         return steps
 
-    def _step_seconds(
-        self,
-        network: Transformer,
-        examples: Sequence[Example],
-        settings: TrainSettings,
-        transform: ExampleTransform | None,
-        optimizer: AdamW,
-        precision: str,
-        device: torch.device,
-        total: int,
-    ) -> float:
+    def _step_seconds(self, timing: StepTiming, total: int) -> float:
         """Seconds of a step with documents of mean length; the first one, which allocates memory, is not counted."""
+        network, examples, settings, transform, optimizer, precision, device = timing
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         size, seconds, tokens = min(settings.batch_size, len(examples)), 0.0, 0
         network.train()

@@ -1,6 +1,6 @@
 """The card's parts about a run of several tasks: for each what a run of it alone has, and the two beside each other.
 
-Computes nothing anew; terminal and page draw the parts as they draw a card.
+Terminal and page draw the parts as they draw a card.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ALONE = "alone"
 """The folder in a run's folder with a run of each task alone."""
 
 
-def of_run(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
-    """A part for each task; none of a run of one task.
+def task_parts(folder: Path, start: Event, first: Event, last: Event) -> list[dict[str, Any]]:
+    """A part of the card for each task; an empty list for a run of one task.
 
     Args:
         folder: of the run.
@@ -33,6 +33,15 @@ def curves(parts: list[dict[str, Any]], steps: list[Event]) -> dict[str, list[li
     """Points (step, training loss) of each task: a step has the loss of one, and each loss a size of its own."""
     points = {part["name"]: [[e["step"], e.get(f"{part['name']}_loss")] for e in steps] for part in parts}
     return {name: [point for point in own if point[1] is not None] for name, own in points.items()}
+
+
+def kind_parts(evaluation: Event) -> dict[str, Any]:
+    """The parts that only a classifier, a tagger or a model that answers questions has; None for what it is not."""
+    return {
+        "classification": classification.card_part(evaluation),
+        "entities": entities.card_part(evaluation),
+        "questions": questions.card_part(evaluation),
+    }
 
 
 def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dict[str, Any]:
@@ -51,9 +60,7 @@ def _part(folder: Path, entry: dict[str, Any], first: Event, last: Event) -> dic
             "compared": {**compared, "before_name": ALONE, "after_name": "together"},
             "measures": measures(alone, after, task) if alone else [],
         },
-        "classification": classification.of_evaluation(after or before),
-        "entities": entities.of_evaluation(after or before),
-        "questions": questions.of_evaluation(after or before),
+        **kind_parts(after or before),
     }
 
 

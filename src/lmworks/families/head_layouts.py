@@ -14,7 +14,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.families.mapping import Rename, Row
 from lmworks.model.config import Activation, HeadConfig, HeadKind, ProblemType
-from lmworks.model.task_heads import SEQUENCE, SPANS, TOKENS
+from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS, default_labels, labels_of
 
 PROBLEMS: dict[str, ProblemType] = {
     "single_label_classification": "single_label",
@@ -115,19 +115,19 @@ def read_head(name: str, layout: HeadLayout, hf_config: Mapping[str, Any], place
     size = len(labels) or hf_config.get("num_labels") or DEFAULT_LABELS
     if not isinstance(size, int) or size < 1:
         raise InputError(f"num_labels is {size!r}", place, "repair it, or write id2label")
-    written = hf_config.get("problem_type")
-    if written is not None and written not in PROBLEMS:
-        raise InputError(f"problem_type is {written!r}", place, f"one of: {', '.join(PROBLEMS)}")
+    problem_type = hf_config.get("problem_type")
+    if problem_type is not None and problem_type not in PROBLEMS:
+        raise InputError(f"problem_type is {problem_type!r}", place, f"one of: {', '.join(PROBLEMS)}")
     problem: ProblemType = "regression" if size == 1 else "single_label"
-    if written is not None and name == SEQUENCE:
-        problem = PROBLEMS[written]
+    if problem_type is not None and name == SEQUENCE:
+        problem = PROBLEMS[problem_type]
     if name == SPANS:
         size, problem, labels = 2, "span", []
-    given = (hf_config.get(key) for key in layout.dropout)
-    dropout = next((value for value in given if value is not None), None)
+    rates = (hf_config.get(key) for key in layout.dropout)
+    dropout = next((rate for rate in rates if rate is not None), None)
     if dropout is not None and not isinstance(dropout, int | float):
         raise InputError(f"{layout.dropout[0]} is {dropout!r}, no rate", place, "give a number from 0 to below 1")
-    if labels == [f"LABEL_{number}" for number in range(len(labels))]:
+    if labels == default_labels(len(labels)):
         labels = []
     return layout.head(name, size, problem, labels, dropout)
 
@@ -136,7 +136,7 @@ def write_head(head: HeadConfig, layout: HeadLayout) -> dict[str, Any]:
     """The keys of config.json that say it."""
     keys: dict[str, Any] = {}
     if head.problem != "span":
-        labels = head.labels or [f"LABEL_{number}" for number in range(head.size)]
+        labels = labels_of(head)
         keys["id2label"] = {str(number): label for number, label in enumerate(labels)}
         keys["label2id"] = {label: number for number, label in enumerate(labels)}
         keys["problem_type"] = next(key for key, problem in PROBLEMS.items() if problem == head.problem)

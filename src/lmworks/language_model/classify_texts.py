@@ -1,4 +1,4 @@
-"""What a model's head says of texts."""
+"""Labels of texts, or their values, by a model with a head that reads a whole text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate.outputs import head_logits, probabilities
-from lmworks.evaluate.prediction import PredictedValue, Prediction, predictions, several_labels
+from lmworks.evaluate.prediction import PredictedValue, Prediction, multi_label_predictions, single_label_predictions
 from lmworks.language_model.head_inputs import HeadInputs
 from lmworks.model.config import HeadConfig
-from lmworks.model.task_heads import SEQUENCE, labels_of
+from lmworks.model.head_requests import SEQUENCE, labels_of
 from lmworks.model.transformer import Transformer
 from lmworks.text.tokenizer import Tokenizer
 
@@ -20,7 +20,7 @@ Texts = Sequence[Sequence[str]]
 """Inputs of a head: one text each, or two."""
 
 
-def classify(
+def classify_texts(
     network: Transformer, tokenizer: Tokenizer, decoder_start: int | None, texts: Texts, source: str
 ) -> list[Prediction] | list[PredictedValue]:
     """The label of each text, or of each pair of texts, with all probabilities; its value, of a regression.
@@ -33,7 +33,8 @@ def classify(
         source: of the model, for errors.
 
     Raises:
-        InputError: the model has no head that classifies texts, or one for several values at once.
+        InputError: the model has no head that classifies texts, or one for several values at once, or a text has no
+            token.
     """
     config = network.config
     head = config.head(SEQUENCE)
@@ -44,28 +45,26 @@ def classify(
         fault = f"the head gives {head.size} values of a text, and one is read"
         raise InputError(fault, source, "set problem_type in config.json if they are labels; or tune a head for one")
     inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
-    examples = encode(tokenizer, inputs, head, texts)
+    examples = _encode(tokenizer, inputs, head, texts)
     of_head = [logits[0] for logits in head_logits(network, examples, head.name)]
     rows = np.stack(of_head) if of_head else np.zeros((0, head.size), dtype=np.float32)
     if head.problem == "regression":
         values = zip(rows[:, 0].tolist(), examples, strict=True)
         return [PredictedValue(value, example.dropped) for value, example in values]
-    named = several_labels if head.problem == "multi_label" else predictions
-    listed = named(probabilities(rows, head), labels_of(head))
+    make_predictions = multi_label_predictions if head.problem == "multi_label" else single_label_predictions
+    listed = make_predictions(probabilities(rows, head), labels_of(head))
     return [
         prediction._replace(cut_tokens=example.dropped) for prediction, example in zip(listed, examples, strict=True)
     ]
 
 
-def encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
-    """Texts as the head reads them; their labels say nothing but its places."""
-    joined = [inputs.joined(each) for each in texts]
-    ids = iter(tokenizer.encode_many([part for parts in joined for part in parts]))
+def _encode(tokenizer: Tokenizer, inputs: HeadInputs, head: HeadConfig, texts: Texts) -> list[Example]:
+    """Texts as the head reads them. Their labels are placeholders: prediction needs the place that the head reads."""
     examples = []
-    for number, parts in enumerate(joined, 1):
-        example = inputs.example([next(ids) for _ in parts], f"text {number}")
+    for number, parts in enumerate(inputs.encode(tokenizer, texts), 1):
+        example = inputs.example(parts, f"text {number}")
         if not len(example.ids):
             raise InputError("is empty, and the tokenizer adds nothing to it", f"text {number}", "leave it out")
         nothing = 0 if head.problem == "single_label" else np.zeros(head.size, dtype=np.float32)
-        examples.append(inputs.labelled(example, head, nothing))
+        examples.append(inputs.with_label(example, head, nothing))
     return examples

@@ -1,4 +1,4 @@
-"""Heads that tasks ask for, by name. Imports no torch and knows no family."""
+"""The heads that tasks request of a model, by name. Imports no torch and knows no family."""
 
 from __future__ import annotations
 
@@ -33,5 +33,10 @@ class HeadRequest(NamedTuple):
 
 
 def labels_of(head: HeadConfig) -> list[str]:
-    """The names of a head's outputs, as ``transformers`` names them where nobody has."""
-    return list(head.labels) or [f"LABEL_{number}" for number in range(head.size)]
+    """The names of a head's outputs; those of ``transformers`` where it has none."""
+    return list(head.labels) or default_labels(head.size)
+
+
+def default_labels(size: int) -> list[str]:
+    """The names that ``transformers`` gives to outputs without a name."""
+    return [f"LABEL_{number}" for number in range(size)]

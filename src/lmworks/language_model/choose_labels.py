@@ -1,4 +1,4 @@
-"""The likeliest of a classifier's labels, as a reply."""
+"""The likeliest of some labels after a prompt, by a decoder: classification without a head."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmworks.data.prompts import Prompt
+from lmworks.evaluate.prediction import softmax
 from lmworks.evaluate.scoring import choice_likelihoods
 from lmworks.generate.stepper import Usage
 from lmworks.generate.text import Reply
@@ -34,8 +35,7 @@ def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply
 
 def _reply(prompt: Prompt, log_likelihoods: np.ndarray) -> Reply:
     best = int(log_likelihoods.argmax())
-    weights = np.exp(log_likelihoods - log_likelihoods.max())
-    probabilities = dict(zip(prompt.labels, (weights / weights.sum()).tolist(), strict=True))
+    probabilities = dict(zip(prompt.labels, softmax(log_likelihoods).tolist(), strict=True))
     ids = prompt.choices[best]
     usage = Usage(len(prompt.ids), len(ids))
     return Reply(prompt.labels[best], ids, "end", usage, label_probabilities=probabilities)
