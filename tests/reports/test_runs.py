@@ -51,6 +51,13 @@ def test_a_run_that_trained_to_its_end_says_that_it_is_measuring(make_run, run_e
     assert row["progress"] == "120/120 steps, evaluating after"
 
 
+def test_a_run_within_another_folder_is_named_by_its_path(folder: Path) -> None:
+    (folder / "ladder").mkdir()
+    (folder / "done").rename(folder / "ladder" / "9-encoder")
+    assert runs.overview(folder)[0][0]["name"] == "ladder/9-encoder"
+    assert runs.overview(folder / "ladder" / "9-encoder")[0][0]["name"] == "9-encoder"
+
+
 def test_a_run_that_is_being_written_is_running(folder: Path) -> None:
     with RunFolder(folder / "stopped") as run:
         run.write("note")

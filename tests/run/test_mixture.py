@@ -98,6 +98,13 @@ def test_a_step_is_of_one_task_and_its_loss_is_weighted(run: Any) -> None:
     assert sum("animal_loss" in step for step in steps) == 2 * 18
 
 
+def test_the_card_draws_the_loss_of_each_task_by_itself(run: Any) -> None:
+    curves = lmworks.report(run.folder)["curves"]["training_by_task"]
+    assert set(curves) == {"colour", "animal"}
+    assert sum(map(len, curves.values())) == len(RunFolder(run.folder).events("step"))
+    assert all(points[0][1] > points[-1][1] for points in curves.values())
+
+
 def test_each_head_gives_the_loss_of_the_card(run: Any) -> None:
     parts = {part["name"]: part for part in run.card["tasks"]}
     for name in ("colour", "animal"):

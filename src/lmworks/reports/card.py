@@ -65,7 +65,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "artefact": finish.get("artefact") or {},
         "samples": _samples(events),
         "progress": _progress(events),
-        "curves": _curves(steps, events, finish),
+        "curves": {**_curves(steps, events, finish), "training_by_task": several_tasks.curves(tasks, steps)},
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     }
     card = _finite(card)

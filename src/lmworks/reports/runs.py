@@ -18,7 +18,8 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
         folder: holds run folders, at any depth.
 
     Returns:
-        a dict for each run: name, path, started (seconds since 1970 or None), model, data, method, task, state
+        a dict for each run: name (the path from the folder), path, started (seconds since 1970 or None), model, data,
+        method, task, state
         ("finished", "running", "interrupted" or "resumable": stopped, with a checkpoint to go on from), progress of
         an unfinished run ("8/10 steps"), headline (name, title, unit, before, after, verdict; or None) and bytes on
         the disk.
@@ -32,7 +33,7 @@ def overview(folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     runs, faults = [], []
     for journal in sorted(folder.rglob(JOURNAL)):
         try:
-            runs.append(_row(journal.parent))
+            runs.append(_row(journal.parent, folder))
         except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             faults.append(f"{journal.parent}: {_fault(error)}")
     faults += [
@@ -49,12 +50,12 @@ def _fault(error: Exception) -> str:
     return f"its journal cannot be understood ({type(error).__name__}: {error})"
 
 
-def _row(folder: Path) -> dict[str, Any]:
+def _row(folder: Path, root: Path) -> dict[str, Any]:
     built = card.build(folder)
     run, headline = built["run"], summary.headline(built["measures"])
     started = run["started"]
     return {
-        "name": run["name"],
+        "name": run["name"] if folder == root else str(folder.relative_to(root)),
         "path": str(folder),
         "started": started if isinstance(started, int | float) else None,
         "model": run["model"],

@@ -29,6 +29,12 @@ def task_parts(folder: Path, start: Event, first: Event, last: Event) -> list[di
     return [_part(folder, entry, first, last) for entry in start.get("tasks") or []]
 
 
+def curves(parts: list[dict[str, Any]], steps: list[Event]) -> dict[str, list[list[float]]]:
+    """Points (step, training loss) of each task: a step has the loss of one, and each loss a size of its own."""
+    points = {part["name"]: [[e["step"], e.get(f"{part['name']}_loss")] for e in steps] for part in parts}
+    return {name: [point for point in own if point[1] is not None] for name, own in points.items()}
+
+
 def kind_parts(evaluation: Event) -> dict[str, Any]:
     """The parts that only a classifier, a tagger or a model that answers questions has; None for what it is not."""
     return {

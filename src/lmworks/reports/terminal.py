@@ -132,12 +132,15 @@ def _costs(card: Card) -> RenderableType:
 
 def _curves(card: Card, width: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    for name, key in (("training loss", "training"), ("held-out loss", "held_out")):
-        points = [value for _, value in card["curves"][key]]
+    curves = card["curves"]
+    by_task = {f"loss, {name}": points for name, points in curves["training_by_task"].items()}
+    for name, curve in (by_task or {"training loss": curves["training"], "held-out loss": curves["held_out"]}).items():
+        points = [value for _, value in curve]
         if len(points) > 1:
             ends = f"{figures.number(points[0])} → {figures.number(points[-1])}"
-            bars = max(1, min(BARS, width - 14 - len(ends) - 2))
-            lines.append(Text.assemble((f"{name:<14}", "dim"), sparkline(points, bars), (f"  {ends}", "dim")))
+            label = f"{name:<14}"
+            bars = max(1, min(BARS, width - len(label) - len(ends) - 2))
+            lines.append(Text.assemble((label, "dim"), sparkline(points, bars), (f"  {ends}", "dim")))
     return [Text(), *lines] if lines else []
 
 
