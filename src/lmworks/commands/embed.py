@@ -74,7 +74,7 @@ def _embed_file(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError("a model and a file are needed, or texts and --model", "lmworks embed", FORMS)
     from lmworks.base.settings import build
     from lmworks.embeddings.texts import TextRows, read_texts
-    from lmworks.embeddings.vectors import write_vectors
+    from lmworks.embeddings.vectors import write_embeddings
     from lmworks.text.rows import DataSettings
 
     args.model, source = args.words
@@ -89,17 +89,17 @@ def _embed_file(args: argparse.Namespace, rest: list[str]) -> int:
     model = open_model(args)
     if args.pooling == "none":
         return _print_tokens(model, rows.texts, args)
-    vectors = embedded(model, rows.texts, args)
+    vectors = embed_with_progress(model, rows.texts, args)
     if args.json:
         return _print_json(rows.texts, vectors, rows.places)
     print(f"shape: {vectors.matrix.shape}")
     if args.out:
         about = {"model": args.model, "source": rows.name, "pooling": vectors.pooling.describe()}
-        print(f"written: {write_vectors(args.out, vectors, rows.texts, rows.places, about)}")
+        print(f"written: {write_embeddings(args.out, vectors, rows.texts, rows.places, about)}")
     return 0
 
 
-def embedded(model: LanguageModel, texts: list[str], args: argparse.Namespace) -> Vectors:
+def embed_with_progress(model: LanguageModel, texts: list[str], args: argparse.Namespace) -> Vectors:
     """Vectors of texts, with a progress bar; on standard error how they were made, what was cut, and how fast."""
     from lmworks.embeddings.vectors import embed_texts
     from lmworks.evaluate.progress import listening
@@ -130,16 +130,16 @@ def _embed_texts(args: argparse.Namespace) -> int:
         return _print_tokens(model, texts, args)
     import torch
 
-    from lmworks.embeddings.vectors import write_vectors
+    from lmworks.embeddings.vectors import write_embeddings
 
-    vectors = embedded(model, texts, args)
+    vectors = embed_with_progress(model, texts, args)
     if args.json:
         return _print_json(texts, vectors, None)
     print(f"shape: {vectors.matrix.shape}")
     if args.out:
         places = [f"text {number}" for number in range(1, len(texts) + 1)]
         about = {"model": args.model, "pooling": vectors.pooling.describe()}
-        print(f"written: {write_vectors(args.out, vectors, texts, places, about)}")
+        print(f"written: {write_embeddings(args.out, vectors, texts, places, about)}")
     if len(texts) > 1:
         print_cosines(texts, torch.from_numpy(vectors.matrix))
     return 0
@@ -157,14 +157,14 @@ def _print_tokens(model: LanguageModel, texts: list[str], args: argparse.Namespa
     """A vector for each token: their shapes and tokens, or as JSON the vectors."""
     from lmworks.generate.embed import pooling_of, states_of, text_ids
 
-    way = pooling_of("none", args.normalize, model.pooling)
-    ids, _ = text_ids(model.network, model.tokenizer, texts, way, args.max_tokens)
-    every = states_of(model.network.eval(), ids, way.normalize)
+    pooling = pooling_of("none", args.normalize, model.pooling)
+    ids, _ = text_ids(model.network, model.tokenizer, texts, pooling, args.max_tokens)
+    states_of_texts = states_of(model.network.eval(), ids, pooling.normalize)
     if args.json:
-        rows = [{"text": text, "vector": states.tolist()} for text, states in zip(texts, every, strict=True)]
+        rows = [{"text": text, "vector": states.tolist()} for text, states in zip(texts, states_of_texts, strict=True)]
         print(json.dumps(rows, ensure_ascii=False))
         return 0
-    for text, row, states in zip(texts, ids, every, strict=True):
+    for text, row, states in zip(texts, ids, states_of_texts, strict=True):
         print(f"{tuple(states.shape)}  {shorten(text, WIDTH)}")
         print("  " + " | ".join(model.tokenizer.piece(token) for token in row))
     return 0

@@ -65,15 +65,15 @@ def _search(args: argparse.Namespace, rest: list[str]) -> int:
     rows = read_texts(source, build(DataSettings, data_overrides(rest), "the command line"))
     model = open_model(args)
     with EvaluationProgress("embedding") as bar, listening(bar):
-        found = search(model, rows, query, args.top, args.pooling, args.max_tokens)
-    kept = ", their vectors from the cache" if found.cached else ""
-    print(f"{count_of(len(rows.texts), 'text')} of {rows.name} searched{kept}", file=sys.stderr)
-    if found.cut:
-        print(f"note: {count_of(found.cut, 'text')} cut to what the model reads (--max-tokens)", file=sys.stderr)
+        result = search(model, rows, query, args.top, args.pooling, args.max_tokens)
+    origin = ", their vectors from the cache" if result.cached else ""
+    print(f"{count_of(len(rows.texts), 'text')} of {rows.name} searched{origin}", file=sys.stderr)
+    if result.cut:
+        print(f"note: {count_of(result.cut, 'text')} cut to what the model reads (--max-tokens)", file=sys.stderr)
     if args.json:
-        print(json.dumps([asdict(hit) for hit in found.hits], ensure_ascii=False))
+        print(json.dumps([asdict(hit) for hit in result.hits], ensure_ascii=False))
         return 0
-    cells = [(f"{hit.score:.3f}", hit.place, shorten(hit.text, TEXT_WIDTH)) for hit in found.hits]
+    cells = [(f"{hit.score:.3f}", hit.place, shorten(hit.text, TEXT_WIDTH)) for hit in result.hits]
     show.table(["cosine", "place", "text"], cells)
     return 0
 

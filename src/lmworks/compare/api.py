@@ -47,7 +47,7 @@ class Ladder:
 
     def _repr_html_(self) -> str:
         """Table and picture, for notebooks."""
-        return ladder_page.embedded(self.state)
+        return ladder_page.notebook_html(self.state)
 
 
 def ladder(

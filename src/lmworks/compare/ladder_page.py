@@ -40,7 +40,7 @@ def write(folder: Path, state: State) -> Path:
     return folder / HTML
 
 
-def embedded(state: State) -> str:
+def notebook_html(state: State) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
     return frame(f"The ladder on {state.settings.source}", render(state))
 

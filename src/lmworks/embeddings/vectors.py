@@ -96,7 +96,7 @@ def check_path(path: str | Path) -> Path:
     return path
 
 
-def write_vectors(
+def write_embeddings(
     path: str | Path, vectors: Vectors, texts: Sequence[str], places: Sequence[str], about: dict[str, Any]
 ) -> Path:
     """Write vectors wholly or not at all.

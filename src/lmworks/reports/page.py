@@ -41,7 +41,7 @@ def render(card: Card) -> str:
     return document(f"Report card: {card['run']['name']}", f"\n{body}\n{footer}\n")
 
 
-def embedded(card: Card) -> str:
+def notebook_html(card: Card) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
     return frame(f"Report card of {card['run']['name']}", render(card))
 

@@ -42,4 +42,4 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The report card, for notebooks."""
-        return page.embedded(self.card)
+        return page.notebook_html(self.card)
