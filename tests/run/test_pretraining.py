@@ -191,7 +191,7 @@ def test_sections_that_do_not_fit_are_named_in_python(text):
         assert "lmworks.pretrain" in caught.value.hint
         with pytest.raises(InputError, match="cannot be used here"):
             call("a/model", text, data="other.txt")
-    with pytest.raises(TypeError, match="data"):
+    with pytest.raises(InputError, match="data: is missing"):
         lmworks.plan("tinygpt")
 
 
