@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from block_kinds import KINDS
 
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.kernels.native_module import native_module
@@ -13,14 +14,6 @@ from lmworks.train.step import autocast, cast_frozen_weights
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="the native kernels were not built here")
 DROPS = {"attention_dropout": 0.2, "hidden_dropout": 0.1, "mlp_dropout": 0.3}
-KINDS = {
-    "llama": {"num_key_value_heads": 2},
-    "gpt2": {"positions": "learned", "norm": "layer", "gated": False, "activation": "gelu_tanh", "qkv_bias": True,
-             "output_bias": True, "mlp_bias": True},
-    "bert": {"architecture": "encoder", "positions": "learned", "norm": "layer", "norm_position": "post",
-             "gated": False, "activation": "gelu", "qkv_bias": True, "output_bias": True, "mlp_bias": True},
-    "partial": {"rotary_fraction": 0.5, "gated": False, "activation": "relu"},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from block_kinds import KINDS
 
 from lmworks.kernels.native_module import native_module
 from lmworks.model import small_block
@@ -12,14 +13,6 @@ from lmworks.model.transformer import Transformer
 pytestmark = pytest.mark.skipif(
     not hasattr(native_module(), "block_forward"), reason="the native kernels were not built here"
 )
-KINDS = {
-    "llama": {"num_key_value_heads": 2},
-    "gpt2": {"positions": "learned", "norm": "layer", "gated": False, "activation": "gelu_tanh", "qkv_bias": True,
-             "output_bias": True, "mlp_bias": True},
-    "bert": {"architecture": "encoder", "positions": "learned", "norm": "layer", "norm_position": "post",
-             "gated": False, "activation": "gelu", "qkv_bias": True, "output_bias": True, "mlp_bias": True},
-    "partial": {"rotary_fraction": 0.5, "gated": False, "activation": "relu"},
-}  # fmt: skip
 LENGTHS = (7, 70, 1, 5, 40, 33)  # several work items; one document is longer than an item's least
 
 

@@ -1,4 +1,4 @@
-"""Examples -> batches: whole documents in flat rows without padding, or a document a row with it.
+"""Examples -> batches: whole documents in flat rows, or a document a row with padding.
 
 Targets are shifted here and nowhere else, and only of examples without targets: the target of a place is then the next
 token of the same document, so no token is predicted from another document. Knows no text.

@@ -3,7 +3,8 @@
 It computes the same as block.Block, which is the definition, in the same order and with the same random numbers (a test
 compares). It is faster in training for three reasons. Autograd has one node per block instead of some thirty, whose
 overhead exceeds the arithmetic of small models. Outputs of norms and activations are recomputed in the backward pass
-instead of saved. Nothing is saved for the gradients of frozen weights.
+instead of saved. Nothing is saved for the gradients of frozen weights. Without gradients, passes of many tokens use it
+for its kernels.
 
     pre-norm:  x1 = x + drop(attention(norm1(x)));  y = x1 + drop(mlp(norm2(x1)))
     post-norm: x1 = norm1(x + drop(attention(x)));  y = norm2(x1 + drop(mlp(x1)))

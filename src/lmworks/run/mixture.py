@@ -132,11 +132,7 @@ class MixtureTask(Task):
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """Rows belong to one of the parts, which makes examples of them."""
-        raise NotImplementedError("each part makes its own examples")
-
-    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """Samples belong to one of the parts, whose evaluation has them."""
-        raise NotImplementedError("each part has its own samples")
+        raise TypeError("a row belongs to one of the tasks, which makes an example of it")
 
     def untrained_figures(self, training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
         """Of each part, what a new head is compared with."""

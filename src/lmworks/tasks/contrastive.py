@@ -6,7 +6,6 @@ have some, or where the model mines them (run/mined_negatives).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from lmworks.data.batch import CONTRASTIVE, Example
 from lmworks.data.examples import Examples, Report, count, limit_of, note_rows, start_report
 from lmworks.data.pairs import pair_example
 from lmworks.data.sequences import SIDES
-from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.model.config import ModelConfig
 from lmworks.tasks.figures import PAIR_ACCURACY, PAIR_LOSS
 from lmworks.tasks.settings import TaskSettings
@@ -117,7 +115,3 @@ class Contrastive(Task):
         model.pooling = replace(model.pooling or SentencePooling(), modes=(mode,))
         if model.tokenizer.pad_id is None:  # sentence-transformers pads the texts of a batch
             model.tokenizer.pad_id = model.tokenizer.eos_id
-
-    def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """No samples: vectors cannot be read."""
-        return []

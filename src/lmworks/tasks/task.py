@@ -190,9 +190,10 @@ class Task(ABC):
 
         return generate_answers(model, prompts, max_tokens)
 
-    @abstractmethod
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
-        """Samples of the model's answers to held-out examples: ``prompt``, ``reference`` and ``answer`` of each."""
+        """Samples of the model's answers to held-out examples, which a person can read: ``prompt``, ``reference`` and
+        ``answer`` of each."""
+        return []
 
     def figures_of(self, model: LanguageModel, examples: Sequence[Example]) -> dict[str, Any]:
         """Further parts of an ``evaluation`` event, beside held-out loss and answers, by their names."""
