@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmworks.adapt import adapter_folder, adapters
+from lmworks.adapt import adapters
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.registry import load_adapter
 from lmworks.base.errors import InputError
@@ -70,7 +70,7 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
     base = logits(ours)
     LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets)).apply(ours, seed=4)
     shake(ours)
-    adapter_folder.save(ours, tmp_path, family, "some/base")
+    LoRA.write(ours, tmp_path, family, "some/base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
     assert not torch.allclose(logits(ours), base, atol=1e-2)
     same(logits(theirs), logits(ours))
@@ -104,7 +104,7 @@ def test_theirs_loads_here_to_the_same_logits_and_goes_back(kind, options, tmp_p
     theirs.save_pretrained(tmp_path / "theirs")
     load_adapter(ours, tmp_path / "theirs", family)
     same(logits(ours), logits(theirs))
-    adapter_folder.save(ours, tmp_path / "ours", family)
+    LoRA.write(ours, tmp_path / "ours", family)
     back = peft.PeftModel.from_pretrained(make_pair(kind)[0], tmp_path / "ours").eval()
     same(logits(back), logits(theirs))
 
@@ -113,7 +113,7 @@ def test_fused_factors_come_back_as_they_went(tmp_path):
     _, ours, family = make_pair("gpt2")
     LoRA(LoRASettings(rank=3, target_modules="q_proj,k_proj,v_proj")).apply(ours)
     shake(ours)
-    adapter_folder.save(ours, tmp_path, family)
+    LoRA.write(ours, tmp_path, family)
     again = make_pair("gpt2")[1]
     load_adapter(again, tmp_path, family)
     for (name, item), (_, other) in zip(adapters.adapters(ours), adapters.adapters(again), strict=True):
@@ -171,7 +171,7 @@ def test_the_fingerprint_is_the_bases():
 def test_another_base_gives_a_note(tmp_path):
     _, ours, family = make_pair("llama")
     LoRA(LoRASettings(rank=4)).apply(ours)
-    adapter_folder.save(ours, tmp_path, family, "the/base")
+    LoRA.write(ours, tmp_path, family, "the/base")
     _, other, _ = make_pair("llama")
     other.layers[0].mlp.up_proj.weight.data.mul_(2)
     assert "the/base" in load_adapter(other, tmp_path, family)[0]
@@ -190,7 +190,7 @@ def test_a_target_that_means_nothing_names_what_there_is():
 def saved(tmp_path):
     _, ours, family = make_pair("llama")
     LoRA(LoRASettings(rank=2)).apply(ours)
-    adapter_folder.save(ours, tmp_path, family)
+    LoRA.write(ours, tmp_path, family)
     return tmp_path, family
 
 
@@ -243,24 +243,23 @@ def test_missing_unexpected_and_damaged_tensors_are_refused(saved):
 
 
 def test_the_hints_on_adapters_can_be_followed(saved):
-    from lmworks.adapt import peft_folder
+    from lmworks.adapt import lora_files, peft_files
 
     folder, family = saved
     network = make_pair("llama")[1]
     path = folder / "adapter_config.json"
     kept = path.read_text()
-    path.write_text(json.dumps(json.loads(kept) | {"peft_type": "IA3"}))
-    for read in (load_adapter, lambda network, folder, family: peft_folder.read_lora_config(folder)):
-        with pytest.raises(InputError, match="IA3") as caught:
-            read(network, folder, family)
-        assert caught.value.hint == "give an adapter of type LORA"
+    path.write_text(json.dumps(json.loads(kept) | {"peft_type": "NEW_TUNING"}))
+    with pytest.raises(InputError, match="NEW_TUNING") as caught:
+        load_adapter(network, folder, family)
+    assert "LORA" in caught.value.hint
     path.write_text(kept)
-    config, tensors = peft_folder.read_lora_config(folder), peft_folder.read_tensors(folder)
-    factors = peft_folder.read(folder, family, network.config, tensors, config)
+    files = peft_files.PeftFiles(peft_files.read_config(folder), peft_files.read_tensors(folder), folder)
+    factors = lora_files.read(files, family, network.config)
     update = next(iter(factors.values()))
     unknown = factors | {"layers.0.self_attn.extra_proj": update}
     with pytest.raises(InputError, match="no place for an adapter") as caught:
-        peft_folder.write(folder, unknown, dict.fromkeys(unknown, 24), family, network.config)
+        lora_files.to_files(unknown, dict.fromkeys(unknown, 24), family, network.config, 0.0)
     assert caught.value.hint == "leave extra_proj out of lora.target_modules"
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(InputError, match="missing") as caught:
@@ -268,7 +267,7 @@ def test_the_hints_on_adapters_can_be_followed(saved):
     name = caught.value.hint.partition("with ")[2].partition("=")[0]
     peft = pytest.importorskip("peft")
     assert name in inspect.signature(peft.PeftModel.save_pretrained).parameters
-    assert hasattr(peft.tuners.lora.LoraModel, peft_folder.MERGE.partition("(")[2].partition(")")[0])
+    assert hasattr(peft.tuners.lora.LoraModel, peft_files.MERGE.partition("(")[2].partition(")")[0])
 
 
 def test_another_models_adapter_is_refused(saved):

@@ -36,7 +36,7 @@ def _together(tmp_path: Path) -> Path:
         for name, weight in model.network.named_parameters():
             if name.endswith("lora_B"):
                 weight.fill_(0.2)
-    adapter_folder.save(model.network, folder / "run" / "final", model.family, str((folder / "base").resolve()))
+    LoRA.write(model.network, folder / "run" / "final", model.family, str((folder / "base").resolve()))
     torch.save(logits(model), folder / "expected")
     return folder
 

@@ -1,58 +1,58 @@
-"""LoRA adapters of a network <-> folders that ``peft`` loads, with a record of their base model."""
+"""Adapters of any method <-> folders that ``peft`` loads, with a record of their base model.
+
+What the folder has of every method: the head of a task, the name of the base and its fingerprint.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lmworks.adapt import peft_folder
-from lmworks.adapt.adapters import adapters, fingerprint, refuse_second
-from lmworks.adapt.head_weights import head_parameters, load_head, saved_head
-from lmworks.adapt.low_rank import LoRALinear
+from lmworks.adapt import peft_files
+from lmworks.adapt.adapters import fingerprint
+from lmworks.adapt.head_weights import load_head, saved_head
+from lmworks.adapt.peft_files import PeftFiles
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write, expand_home
 from lmworks.base.json_file import read_object
 from lmworks.base.sources import find, hub_name
 from lmworks.families.family import Family
-from lmworks.model.surgery import named_linears, put
 from lmworks.model.transformer import Transformer
 
 BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys in its two files
+LANGUAGE_TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
+"""PEFT's names of models with a language head; of an encoder it has none."""
 
 
-def save(network: Transformer, folder: Path | str, family: Family, base_source: str = "") -> None:
-    """Write the adapter, and a record of its base model.
+def save(
+    network: Transformer, folder: Path, family: Family, files: PeftFiles, peft_type: str, base_source: str = ""
+) -> None:
+    """Write an adapter, and a record of its base model.
 
     Args:
-        network: with LoRA adapters.
+        network: with the adapter.
         folder: created if it does not exist.
         family: gives the tensors' names.
+        files: what the method saves.
+        peft_type: PEFT's name of the method.
         base_source: how to find the base again: a hub name, a path, an alias.
-
-    Raises:
-        InputError: there is no adapter.
     """
-    present = {name: module for name, module in adapters(network) if isinstance(module, LoRALinear)}
-    if not present:
-        raise InputError("this network has no adapter to save", hint="save the whole model")
-    folder = Path(folder)
-    factors = {
-        name: peft_folder.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
-        for name, module in present.items()
-    }
-    outputs = {
-        name: int(module.out_features)  # type: ignore[arg-type]
-        for name, module in named_linears(network)
-        if not name.endswith(".base")
-    }
-    dropout = next(iter(present.values())).dropout
     head = saved_head(network, family)
-    peft_folder.write(folder, factors, outputs, family, network.config, dropout, hub_name(base_source), head)
+    config = {
+        "peft_type": peft_type,
+        "task_type": LANGUAGE_TASKS.get(network.config.architecture) if head is None else head.task_type,
+        "base_model_name_or_path": hub_name(base_source) or None,
+        "inference_mode": True,
+        "modules_to_save": None if head is None else head.modules,
+        **files.config,
+    }
+    peft_files.write(folder, config, {**({} if head is None else head.tensors), **files.tensors})
     record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network)}
     if head is not None:
         record["head"] = network.config.heads[0].model_dump()
@@ -61,55 +61,23 @@ def save(network: Transformer, folder: Path | str, family: Family, base_source: 
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
 
 
-def load(network: Transformer, folder: Path | str, family: Family, trainable: bool = False) -> list[str]:
-    """Put an adapter that we or ``peft`` saved on its base.
+def read(network: Transformer, folder: Path, family: Family) -> PeftFiles:
+    """Read an adapter that we or ``peft`` saved, and give its base the head that it has.
 
     Args:
-        network: the base; changed in place and frozen.
+        network: the base; its head is replaced if the adapter has one.
         folder: with adapter_config.json and adapter_model.safetensors.
         family: of the base.
-        trainable: whether its factors require a gradient.
 
     Returns:
-        Notes for the user, for example that the base has other weights.
+        Its files, without the head.
 
     Raises:
-        InputError: the adapter is not for this model, or uses features that are not supported.
+        InputError: the files are damaged, or the head is none of this family.
     """
-    refuse_second(network)
-    folder = Path(folder)
-    config, tensors = peft_folder.read_lora_config(folder), peft_folder.read_tensors(folder)
-    of_head = load_head(
-        network, family, config, tensors, _record(folder).get("head"), str(folder / peft_folder.WEIGHTS)
-    )
-    rest = {name: tensor for name, tensor in tensors.items() if name not in of_head}
-    factors = peft_folder.read(folder, family, network.config, rest, config)
-    linears = dict(named_linears(network))
-    network.requires_grad_(False)
-    dropout = float(config.get("lora_dropout") or 0.0)
-    wrapped = {name: _wrapped(name, linears[name], own, dropout, folder) for name, own in factors.items()}
-    for parameter in head_parameters(network).values():
-        parameter.requires_grad_(trainable)
-    for name, module in wrapped.items():
-        module.lora_A.requires_grad_(trainable)
-        module.lora_B.requires_grad_(trainable)
-        put(network, name, module.train(network.training))
-    return _notes(network, folder)
-
-
-def _wrapped(name: str, linear: nn.Module, factors: peft_folder.Factors, dropout: float, folder: Path) -> LoRALinear:
-    """A linear with the low-rank factors of a file."""
-    shape, expected = (len(factors.b), factors.a.shape[1]), (linear.out_features, linear.in_features)
-    if shape != expected:
-        raise InputError(
-            f"the adapter's {name} is {shape}, the model's {expected}",
-            str(folder),
-            "load the adapter onto the base that it was trained on",
-        )
-    module = LoRALinear(linear, len(factors.a), factors.scale, dropout)
-    module.lora_A.data.copy_(factors.a)
-    module.lora_B.data.copy_(factors.b)
-    return module
+    files = PeftFiles(peft_files.read_config(folder), peft_files.read_tensors(folder), folder)
+    of_head = load_head(network, family, files, _record(folder).get("head"))
+    return replace(files, tensors={name: tensor for name, tensor in files.tensors.items() if name not in of_head})
 
 
 def base_of(folder: Path, base: str | Path | None = None, offline: bool | None = None) -> str:
@@ -128,8 +96,8 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
     Raises:
         InputError: no base is named, or it cannot be found.
     """
-    place = folder / peft_folder.CONFIG
-    named = str(base) if base else peft_folder.read_config(folder).get("base_model_name_or_path")
+    place = folder / peft_files.CONFIG
+    named = str(base) if base else peft_files.read_config(folder).get("base_model_name_or_path")
     recorded = _record(folder).get("base")
     if isinstance(recorded, str) and recorded and named == hub_name(recorded):
         named = recorded
@@ -139,7 +107,7 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
         raise InputError(fault, str(place), hint)
     from_here = None if base else _record(folder).get("base_from_here")
     for path in [folder / named, expand_home(named), *([folder / from_here] if from_here else [])]:
-        if path.is_file() or (path / "config.json").is_file() or (path / peft_folder.CONFIG).is_file():
+        if path.is_file() or (path / "config.json").is_file() or (path / peft_files.CONFIG).is_file():
             if path.resolve() == folder.resolve():
                 raise InputError(f"the adapter names itself as its base ({named})", str(place), hint)
             return str(path)
@@ -157,7 +125,8 @@ def _record(folder: Path) -> dict[str, Any]:
     return read_object(path, {})
 
 
-def _notes(network: nn.Module, folder: Path) -> list[str]:
+def notes(network: nn.Module, folder: Path) -> list[str]:
+    """What a user should know of an adapter on this base: whether it was trained on other weights."""
     record = _record(folder)
     if not record:
         return []

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lmworks.adapt.peft_files import PREFIX, PeftFiles
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename
@@ -17,7 +18,6 @@ from lmworks.model.initialization import replace_heads
 from lmworks.model.transformer import Transformer
 
 TASK_TYPES = {SEQUENCE: "SEQ_CLS", TOKENS: "TOKEN_CLS", SPANS: "QUESTION_ANS"}
-PREFIX = "base_model.model."  # of the name of every tensor in an adapter's file
 MODULES_TO_SAVE = ".modules_to_save."  # in names of tensors that some versions of PEFT write
 
 
@@ -57,23 +57,14 @@ def saved_head(network: Transformer, family: Family) -> SavedHead | None:
     return SavedHead(TASK_TYPES[config.heads[0].name], sorted(modules), tensors)
 
 
-def load_head(
-    network: Transformer,
-    family: Family,
-    adapter_config: Mapping[str, Any],
-    tensors: Mapping[str, torch.Tensor],
-    head: Mapping[str, Any] | None,
-    place: str,
-) -> set[str]:
+def load_head(network: Transformer, family: Family, files: PeftFiles, head: Mapping[str, Any] | None) -> set[str]:
     """Give a network the head of an adapter, which replaces its language head.
 
     Args:
         network: the adapter's base; changed in place.
         family: of the base.
-        adapter_config: adapter_config.json.
-        tensors: of the adapter, by their names in the file.
+        files: of the adapter.
         head: the head's config, as a folder of ours records it; without it the labels have no names.
-        place: the adapter's file, for errors.
 
     Returns:
         Names of the tensors that were read.
@@ -81,6 +72,7 @@ def load_head(
     Raises:
         InputError: ``modules_to_save`` holds what is no head of a model of this family.
     """
+    adapter_config, tensors, place = files.config, files.tensors, files.weights_path
     if not adapter_config.get("modules_to_save"):
         return set()
     kinds = {task_type: name for name, task_type in TASK_TYPES.items()}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from lmworks.adapt.method import AdaptedModel, AdapterMethod
+from lmworks.adapt.method import AdapterMethod
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_folder
 from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
+    from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
 
@@ -120,19 +119,49 @@ class LoRA(AdapterMethod[LoRASettings]):
                 raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
         return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
 
-    def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
-        """Write an adapter's folder that ``peft`` loads, with the tokenizer and the name of the base."""
-        from lmworks.adapt import adapter_folder
+    @classmethod
+    def to_files(cls, network: Transformer, family: Family) -> PeftFiles:
+        """See :meth:`AdapterMethod.to_files`."""
+        from lmworks.adapt import lora_files
+        from lmworks.adapt.adapters import adapters
+        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.model.surgery import named_linears
 
-        if Path(base).exists():
-            base = str(Path(base).resolve())
-        with atomic_folder(folder) as aside:
-            adapter_folder.save(model.network, aside, model.family, base)
-            model.tokenizer.save(aside)
+        present = {name: module for name, module in adapters(network) if isinstance(module, LoRALinear)}
+        if not present:
+            raise InputError("this network has no adapter to save", hint="save the whole model")
+        factors = {
+            name: lora_files.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
+            for name, module in present.items()
+        }
+        outputs = {
+            name: int(module.out_features)  # type: ignore[arg-type]
+            for name, module in named_linears(network)
+            if not name.endswith(".base")
+        }
+        dropout = next(iter(present.values())).dropout
+        return lora_files.to_files(factors, outputs, family, network.config, dropout)
 
     @classmethod
-    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> list[str]:
-        """See :meth:`Method.load`."""
-        from lmworks.adapt import adapter_folder
+    def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
+        """See :meth:`AdapterMethod.from_files`."""
+        from lmworks.adapt import lora_files
+        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.model.surgery import put
 
-        return adapter_folder.load(network, folder, family, trainable)
+        dropout = float(files.config.get("lora_dropout") or 0.0)
+        modules = {}
+        for name, factors in lora_files.read(files, family, network.config).items():
+            linear = network.get_submodule(name)
+            shape, expected = (len(factors.b), factors.a.shape[1]), (linear.out_features, linear.in_features)
+            if shape != expected:
+                fault, hint = (
+                    f"the adapter's {name} is {shape}, the model's {expected}",
+                    "load the adapter onto the base that it was trained on",
+                )
+                raise InputError(fault, str(files.folder), hint)
+            module = modules[name] = LoRALinear(linear, factors.rank, factors.scale, dropout)
+            module.lora_A.data.copy_(factors.a)
+            module.lora_B.data.copy_(factors.b)
+        for name, module in modules.items():
+            put(network, name, module.train(network.training))

@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from lmworks.base.files import atomic_folder
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
+    from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
     from lmworks.model.config import ModelConfig
     from lmworks.model.trained_parameters import TrainedParameters
@@ -135,7 +137,76 @@ class Method(ABC, Generic[S]):
 
 
 class AdapterMethod(Method[S]):
-    """A method that puts modules (adapt/adapters) around linears."""
+    """A method that leaves the model's own weights frozen and adds parameters, which are saved as PEFT saves them."""
+
+    @classmethod
+    @abstractmethod
+    def to_files(cls, network: Transformer, family: Family) -> PeftFiles:
+        """The adapter of a network as PEFT keeps it, without the head of a task.
+
+        Args:
+            network: with an adapter of this method.
+            family: gives the tensors' names.
+
+        Raises:
+            InputError: there is none, or the format has no place for it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
+        """Put a saved adapter on its base.
+
+        Args:
+            network: the base, frozen, with the adapter's head; changed in place.
+            files: of the adapter.
+            family: of the base.
+
+        Raises:
+            InputError: the adapter is not for this model, or uses features that are not computed here.
+        """
+
+    @classmethod
+    def write(cls, network: Transformer, folder: Path, family: Family, base: str = "") -> None:
+        """Write the adapter of a network into a folder that ``peft`` loads, with a record of the base.
+
+        Args:
+            network: with an adapter of this method.
+            folder: created if it does not exist.
+            family: gives the tensors' names.
+            base: source of the base model.
+
+        Raises:
+            InputError: as :meth:`to_files`.
+        """
+        from lmworks.adapt import adapter_folder
+
+        assert cls.peft_type is not None
+        adapter_folder.save(network, folder, family, cls.to_files(network, family), cls.peft_type, base)
+
+    def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
+        """Write an adapter's folder that ``peft`` loads, with the tokenizer and the name of the base."""
+        if Path(base).exists():
+            base = str(Path(base).resolve())
+        with atomic_folder(folder) as aside:
+            self.write(model.network, aside, model.family, base)
+            model.tokenizer.save(aside)
+
+    @classmethod
+    def load(cls, network: Transformer, folder: Path, family: Family, trainable: bool) -> list[str]:
+        """See :meth:`Method.load`."""
+        from lmworks.adapt import adapter_folder, adapters
+        from lmworks.adapt.head_weights import head_parameters
+
+        adapters.refuse_second(network)
+        files = adapter_folder.read(network, folder, family)
+        network.requires_grad_(False)
+        before = {id(parameter) for parameter in network.parameters()}
+        cls.from_files(network, files, family)
+        head = {id(parameter) for parameter in head_parameters(network).values()}
+        for parameter in network.parameters():
+            parameter.requires_grad_(trainable and (id(parameter) not in before or id(parameter) in head))
+        return adapter_folder.notes(network, folder)
 
     def disabled(self, network: Transformer) -> AbstractContextManager[None]:
         """See :meth:`Method.disabled`."""

@@ -95,7 +95,7 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     Raises:
         InputError: no method has adapters of this type, or the adapter is not for this model.
     """
-    from lmworks.adapt.peft_folder import read_config
+    from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
     by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}

@@ -1,54 +1,44 @@
-"""Adapters on disk as ``peft`` writes and reads them: adapter_config.json and adapter_model.safetensors.
+"""LoRA adapters as ``peft`` writes and reads them: their config and tensors <-> low-rank factors by our module names.
 
-Translates between that format and low-rank factors by our module names. Where one of their linears consists of several
-of ours (GPT-2's c_attn is our q_proj, k_proj and v_proj), factors are fused: the A's are stacked and B is
-block-diagonal, so the rank is the sum of the ranks, and alpha is increased accordingly to keep the scale.
+Where one of their linears consists of several of ours (GPT-2's c_attn is our q_proj, k_proj and v_proj), factors are
+fused: the A's are stacked and B is block-diagonal, so the rank is the sum of the ranks, and alpha is increased
+accordingly to keep the scale.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 
-from lmworks.adapt.head_weights import PREFIX, SavedHead
+from lmworks.adapt.peft_files import MERGE, PREFIX, PeftFiles, written_module
 from lmworks.base.errors import InputError
-from lmworks.base.files import atomic_write
-from lmworks.base.json_file import check_kinds, read_object
+from lmworks.base.json_file import check_kinds
 from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules, their_place
 from lmworks.model.config import ModelConfig
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
 # Keys of their config that are read here, or that change nothing once the adapter is trained.
-READ_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"}
-READ_KEYS |= {"rank_pattern", "alpha_pattern", "target_modules", "modules_to_save"}
-IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
-IGNORED_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
-IGNORED_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
+READ_KEYS = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
+READ_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
+READ_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
+READ_KEYS |= {"init_lora_weights", "bias"}
 KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("peft_type", "bias", "base_model_name_or_path"), (str,)),
     **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),
+    "bias": (str,),
     "r": (int,),
     "use_rslora": (bool,),
     "target_modules": (str, list),
-    "modules_to_save": (list,),
     "layers_to_transform": (int, list),
     "init_lora_weights": (bool, str),
 }
 # Initializations that also change the base's weights, so that the factors alone do not give the trained model.
-MERGE = "merge it into its base with peft (merge_and_unload), and load the model that is saved then"
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -72,54 +62,40 @@ class Factors:
         return int(alpha) if alpha.is_integer() else alpha
 
 
-def write(
-    folder: Path,
-    factors: Mapping[str, Factors],
-    outputs: Mapping[str, int],
-    family: Family,
-    config: ModelConfig,
-    dropout: float = 0.0,
-    base_source: str = "",
-    head: SavedHead | None = None,
-) -> None:
-    """Write an adapter.
+def to_files(
+    factors: Mapping[str, Factors], outputs: Mapping[str, int], family: Family, config: ModelConfig, dropout: float
+) -> PeftFiles:
+    """The files of an adapter.
 
     Args:
-        folder: created if it does not exist; other files in it are kept.
         factors: updates by our module names.
         outputs: out_features of every linear of the network by our names.
         family: gives the tensors' names.
         config: of the network.
         dropout: recorded for further training.
-        base_source: how to find the base model again.
-        head: of a task, which is kept whole.
+
+    Raises:
+        InputError: the format has no place for one of them.
     """
     rows = family.table(config)
     fused, transposed = _fuse(rows, factors, outputs)
-    theirs = {_written(name, family, config): update for name, update in fused.items()}
+    theirs = {written_module(name, family, config): update for name, update in fused.items()}
     places = (their_place(rows, name) for name in outputs)
-    all_modules = {_written(place.module, family, config) for place in places if place is not None}
+    all_modules = {written_module(place.module, family, config) for place in places if place is not None}
     adapter_config = {
         **_ranks_and_targets(theirs, all_modules),
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if head is None else head.task_type,
-        "base_model_name_or_path": base_source or None,
-        "inference_mode": True,
         "lora_dropout": dropout,
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,
-        "modules_to_save": None if head is None else head.modules,
         "init_lora_weights": True,
     }
-    tensors = {} if head is None else dict(head.tensors)
+    tensors = {}
     for name, update in theirs.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a.contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b.contiguous()
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / WEIGHTS, to_bytes(tensors, {"format": "pt"}))
-    atomic_write(folder / CONFIG, json.dumps(adapter_config, indent=2, sort_keys=True) + "\n")
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b
+    return PeftFiles(adapter_config, tensors)
 
 
 def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> dict[str, Any]:
@@ -146,44 +122,52 @@ def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> 
     }
 
 
-def _written(module: str, family: Family, config: ModelConfig) -> str:
-    """A module's name in the class of their model that the config asks for."""
-    return family.written_name(f"{module}.weight", config).removesuffix(".weight")
-
-
-def read(
-    folder: Path,
-    family: Family,
-    config: ModelConfig,
-    tensors: Mapping[str, torch.Tensor],
-    adapter_config: dict[str, Any],
-) -> dict[str, Factors]:
+def read(files: PeftFiles, family: Family, config: ModelConfig) -> dict[str, Factors]:
     """An adapter's updates by our module names.
 
     Args:
-        folder: for errors.
+        files: of the adapter.
         family: of the base.
         config: of the base, with the adapter's head.
-        tensors: of the adapter, without those of its head, by their names in the file.
-        adapter_config: as :func:`read_lora_config` gives it.
 
     Raises:
-        InputError: it is not a LoRA adapter, uses unsupported features, or does not match this model.
+        InputError: it uses unsupported features, or does not match this model.
     """
+    check_config(files)
     rows = family.table(config)
     factors: dict[str, Factors] = {}
-    for module, pair in _pairs(tensors, folder).items():
+    for module, pair in _pairs(files).items():
         current = family.current_name(module)
         ours = our_modules(rows, current) or our_modules(rows, family.prefix + current)
         if not ours:
             raise InputError(
                 f"{module} is no linear of a {family.name} model of this size",
-                str(folder / WEIGHTS),
+                files.weights_path,
                 "load the adapter onto the base that it was trained on",
             )
-        factors |= _split(pair, ours, _scale(module, len(pair["A"]), adapter_config, folder))
-    _check_complete(adapter_config, set(factors), rows, folder)
+        factors |= _split(pair, ours, _scale(module, len(pair["A"]), files))
+    _check_complete(files, set(factors), rows)
     return factors
+
+
+def check_config(files: PeftFiles) -> None:
+    """Refuse a config that has settings that are not computed here.
+
+    Raises:
+        InputError: it has.
+    """
+    config, place = files.config, files.config_path
+    check_kinds(config, KINDS, place)
+    for name in ("rank_pattern", "alpha_pattern"):
+        values = config.get(name) or {}
+        check_kinds(values, dict.fromkeys(values, (float,)), f"{place}, {name}")
+    initialization = config.get("init_lora_weights", True)
+    if isinstance(initialization, str) and initialization.lower().startswith(CHANGES_BASE):
+        hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
+        raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", place, hint)
+    if config.get("bias", "none") != "none":
+        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", place, MERGE)
+    files.check(KINDS, READ_KEYS)
 
 
 def _fuse(
@@ -254,86 +238,28 @@ def _suffixes(modules: set[str], all_modules: set[str]) -> list[str]:
     return sorted(suffixes)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of any kind of adapter.
-
-    Raises:
-        InputError: it is missing, is not a JSON object, or has a value of the wrong type.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved")
-    config = read_object(path)
-    check_kinds(config, KINDS, str(path))
-    for name in ("rank_pattern", "alpha_pattern"):
-        values = config.get(name) or {}
-        check_kinds(values, dict.fromkeys(values, (float,)), f"{path}, {name}")
-    return config
-
-
-def read_lora_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a LoRA adapter.
-
-    Raises:
-        InputError: it is no LoRA adapter, or has settings that are not computed here.
-    """
-    path, config = folder / CONFIG, read_config(folder)
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"peft_type is {config.get('peft_type')!r}", str(path), "give an adapter of type LORA")
-    initialization = config.get("init_lora_weights", True)
-    if isinstance(initialization, str) and initialization.lower().startswith(CHANGES_BASE):
-        hint = "convert it with peft's path_initial_model_for_weight_conversion, or merge it there"
-        raise InputError(f"init_lora_weights {initialization!r} changed the base's weights as well", str(path), hint)
-    if config.get("bias", "none") != "none":
-        raise InputError(f"bias {config['bias']!r}: trained biases are not loaded", str(path), MERGE)
-    supported = READ_KEYS | IGNORED_KEYS | {"init_lora_weights", "bias"}
-    unknown = [name for name, value in config.items() if value and name not in supported]
-    if unknown:
-        raise InputError(f"{', '.join(sorted(unknown))}: changes the result and is not computed here", str(path), MERGE)
-    return config
-
-
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of an adapter by their names in the file.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    path = folder / WEIGHTS
-    if not path.exists():
-        pickled = (folder / "adapter_model.bin").exists()
-        safetensors = "pickles are never opened here; save the adapter by peft with safe_serialization=True"
-        hint = safetensors if pickled else "give the folder peft saved"
-        raise InputError("the adapter's weights are missing", str(path), hint)
-    try:
-        return load_file(path)
-    except SafetensorError as fault:
-        raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
-
-
-def _pairs(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
     """Factors A and B by their module names."""
-    path = folder / WEIGHTS
+    place = files.weights_path
     pairs: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in files.tensors.items():
         match = TENSOR_NAME.fullmatch(key)
         if match is None:
-            raise InputError(f"unexpected tensor {key}", str(path), MERGE)
+            raise InputError(f"unexpected tensor {key}", place, MERGE)
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor
     for module, pair in pairs.items():
         if set(pair) != {"A", "B"}:
-            raise InputError(
-                f"{module} has lora_{next(iter(pair))} alone", str(path), "fetch or save the adapter again"
-            )
+            raise InputError(f"{module} has lora_{next(iter(pair))} alone", place, "fetch or save the adapter again")
         if pair["A"].shape[0] != pair["B"].shape[1]:
-            raise InputError(f"the factors of {module} have different ranks", str(path), "save the adapter again")
+            raise InputError(f"the factors of {module} have different ranks", place, "save the adapter again")
     if not pairs:
-        raise InputError("the adapter holds no tensors", str(path), "save the adapter again")
+        raise InputError("the adapter holds no tensors", place, "save the adapter again")
     return pairs
 
 
-def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
+def _scale(module: str, rank: int, files: PeftFiles) -> float:
     """alpha / r of a module, by the config and its patterns; checks that the config has the file's rank."""
+    config = files.config
 
     def by_pattern(patterns: Mapping[str, Any] | None, default: Any) -> Any:
         for pattern, value in (patterns or {}).items():
@@ -343,19 +269,16 @@ def _scale(module: str, rank: int, config: Mapping[str, Any], folder: Path) -> f
 
     expected = by_pattern(config.get("rank_pattern"), config.get("r", 8))
     if expected != rank:
-        raise InputError(
-            f"{module} has rank {rank}, its config says {expected}",
-            str(folder / CONFIG),
-            "fetch or save the adapter again",
-        )
+        fault = f"{module} has rank {rank}, its config says {expected}"
+        raise InputError(fault, files.config_path, "fetch or save the adapter again")
     alpha = by_pattern(config.get("alpha_pattern"), config.get("lora_alpha", 8))
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _check_complete(config: Mapping[str, Any], present: set[str], rows: Sequence[Row], folder: Path) -> None:
+def _check_complete(files: PeftFiles, present: set[str], rows: Sequence[Row]) -> None:
     """Raise if a module that target_modules lists by name has no factors."""
-    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
-    if not isinstance(targets, list) or config.get("exclude_modules"):
+    targets, layers = files.config.get("target_modules"), files.config.get("layers_to_transform")
+    if not isinstance(targets, list) or files.config.get("exclude_modules"):
         return  # a regular expression or none: the tensors alone determine what is adapted
     layers = [layers] if isinstance(layers, int) else layers
     for row in rows:
@@ -366,4 +289,4 @@ def _check_complete(config: Mapping[str, Any], present: set[str], rows: Sequence
         if layers is not None and not set(numbers) & set(layers):
             continue
         if not {name.removesuffix(".weight") for name in row.parts} <= present:
-            raise InputError(f"no tensors for {module}", str(folder / WEIGHTS), "fetch or save the adapter again")
+            raise InputError(f"no tensors for {module}", files.weights_path, "fetch or save the adapter again")

@@ -1,0 +1,117 @@
+"""Adapters on disk as ``peft`` has them: adapter_config.json and adapter_model.safetensors. Knows no method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.base.json_file import check_kinds, read_object
+from lmworks.families.family import Family
+from lmworks.model.config import ModelConfig
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of the name of every tensor of a module of the model
+IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
+IGNORED_KEYS |= {"peft_type", "modules_to_save"}
+"""Keys that are read for every method, or that change nothing once the adapter is trained."""
+MERGE = "merge it into its base with peft (merge_and_unload), and load the model that is saved then"
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("peft_type", "base_model_name_or_path"), (str,)),
+    "modules_to_save": (list,),
+}
+
+
+@dataclass(frozen=True)
+class PeftFiles:
+    """The two files of an adapter.
+
+    Attributes:
+        config: the keys of adapter_config.json that belong to the method; with those of every method once it is read.
+        tensors: by their names in the file, without those of a head that is kept whole.
+        folder: where they were read, for errors.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    folder: Path = Path()
+
+    @property
+    def config_path(self) -> str:
+        """adapter_config.json."""
+        return str(self.folder / CONFIG)
+
+    @property
+    def weights_path(self) -> str:
+        """adapter_model.safetensors."""
+        return str(self.folder / WEIGHTS)
+
+    def check(self, kinds: Mapping[str, tuple[type, ...]], read: set[str]) -> None:
+        """Refuse a config with a value of the wrong type, or with settings that change the result and are not read.
+
+        Args:
+            kinds: types of the values of some keys.
+            read: keys of the method, those without influence on a trained adapter among them.
+
+        Raises:
+            InputError: it has.
+        """
+        check_kinds(self.config, dict(kinds), self.config_path)
+        unknown = sorted(name for name, value in self.config.items() if value and name not in read | IGNORED_KEYS)
+        if unknown:
+            fault = f"{', '.join(unknown)}: changes the result and is not computed here"
+            raise InputError(fault, self.config_path, MERGE)
+
+
+def written_module(module: str, family: Family, config: ModelConfig) -> str:
+    """A module's name in the class of their model that the config asks for."""
+    return family.written_name(f"{module}.weight", config).removesuffix(".weight")
+
+
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write both files; the folder is created if it does not exist, other files in it are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    atomic_write(folder / WEIGHTS, to_bytes(contiguous, {"format": "pt"}))
+    atomic_write(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of any kind of adapter.
+
+    Raises:
+        InputError: it is missing, is not a JSON object, or has a value of the wrong type.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError("this folder holds no adapter", str(path), "give the folder that peft saved")
+    config = read_object(path)
+    check_kinds(config, KINDS, str(path))
+    return config
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of an adapter by their names in the file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        pickled = (folder / "adapter_model.bin").exists()
+        safetensors = "pickles are never opened here; save the adapter by peft with safe_serialization=True"
+        hint = safetensors if pickled else "give the folder peft saved"
+        raise InputError("the adapter's weights are missing", str(path), hint)
+    try:
+        return load_file(path)
+    except SafetensorError as fault:
+        raise InputError(f"damaged: {fault}", str(path), "fetch or save the adapter again") from None
