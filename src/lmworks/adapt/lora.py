@@ -116,7 +116,7 @@ class LoRA(AdapterMethod[LoRASettings]):
             if not any(matches_target(name, target) for name in names):
                 choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 fault = f"{target!r} matches no linear of this network"
-                raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
+                raise InputError(fault, f"{self.name}.target_modules", f"{ALL_LINEAR}, or: {choices}")
         return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
 
     @classmethod

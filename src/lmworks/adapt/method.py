@@ -70,6 +70,11 @@ class Method(ABC, Generic[S]):
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
 
+    @property
+    def base_precision(self) -> str:
+        """How it holds the model's own weights, as in ``train.base_precision``; auto: as that setting says."""
+        return "auto"
+
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """Change a network in place, so that exactly the parameters that this method trains require a gradient.

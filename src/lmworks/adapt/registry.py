@@ -11,6 +11,7 @@ from lmworks.adapt.full import Full
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
+from lmworks.adapt.qlora import QLoRA
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     method.name: method
     for method in (
         LoRA,
+        QLoRA,
         Full,
         LastLayers,
     )
@@ -98,8 +100,9 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
-    by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
+    with_adapters = [method for method in METHODS.values() if method.peft_type is not None]
+    by_type = {method.peft_type: method for method in reversed(with_adapters)}  # of those that share one, the first
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
-        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
+        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(sorted(by_type))}")
     return by_type[kind].load(network, folder, family, trainable)

@@ -17,13 +17,16 @@ from lmworks.baselines import tfidf_folder
 from lmworks.baselines.eliza import is_eliza
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
-from lmworks.families.opened import fit_tokenizer
+from lmworks.families.opened import dtype_of, fit_tokenizer, read_dtype
 from lmworks.families.sentence_pooling import read_pooling
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
 from lmworks.language_model.result_heads import folder_of
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QuantType
+from lmworks.model.quantization import quantize
+from lmworks.model.stored_layers import widen
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
 
@@ -61,7 +64,10 @@ def open_saved_model(
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
     if (local.path / "adapter_config.json").is_file():
         base_source = adapter_folder.base_of(local.path, base, offline)
-        model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
+        if (quant_type := adapter_folder.base_quant_type(local.path)) is None:
+            model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
+        else:
+            model = _open_quantized(base_source, quant_type, dtype, device, offline, storage)
         _add_adapter(model, local.path)
     else:
         if base is not None:
@@ -69,6 +75,21 @@ def open_saved_model(
         model = _open_whole_model(local.path, str(source), dtype, device, storage)
     model.source = str(source)
     model.notes = [*([local.note] if local.note else []), *model.notes]
+    return model
+
+
+def _open_quantized(
+    source: str, quant_type: QuantType, dtype: str, device: str, offline: bool | None, storage: str | None
+) -> LanguageModel:
+    """The base of an adapter that was trained over quantized linears, with the same numbers: they stay in few bits if a
+    storage is asked for, else they are dequantized. Arguments as in :func:`open_saved_model`."""
+    read_dtype(dtype, storage, device)
+    model = open_saved_model(source, offline=offline, storage="stored")
+    quantize(model.network, quant_type)
+    if storage is None:
+        model.network.dequantized_from = widen(model.network)
+        model.network.to(device, dtype_of(dtype))
+    model.notes.append(f"the base is quantized to {quant_type}, as it was when the adapter was trained")
     return model
 
 

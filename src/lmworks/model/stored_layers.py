@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
 from lmworks.model.linear import Linear, flat_product
-from lmworks.model.storage import BlockStorage, WeightStorage, row_parts
+from lmworks.model.storage import DenseStorage, WeightStorage, row_parts
 from lmworks.model.surgery import put
 
 
@@ -150,4 +150,4 @@ def widen(network: nn.Module) -> dict[str, WeightStorage]:
     layers = list(stored_layers(network))
     for name, module in layers:
         put(network, name, module.widened())
-    return {name: module.storage for name, module in layers if isinstance(module.storage, BlockStorage)}
+    return {name: module.storage for name, module in layers if not isinstance(module.storage, DenseStorage)}

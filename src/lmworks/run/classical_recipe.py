@@ -23,7 +23,7 @@ class ClassicalRecipe(Settings):
     """A run that trains a classifier by counts of words."""
 
     hints: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("method", "task", "train", "evaluate", "lora", "tokenizer", "full", "last_layers"), _NETWORKS
+        ("method", "task", "train", "evaluate", "lora", "qlora", "tokenizer", "full", "last_layers"), _NETWORKS
     )
 
     model: str = Field(description="; ".join(f"{name}: {about}" for name, about in ABOUT.items()) + ".")

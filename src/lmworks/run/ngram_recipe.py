@@ -56,7 +56,7 @@ class NgramRecipe(Settings):
     """A run that trains an n-gram language model."""
 
     hints: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("method", "task", "train", "lora", "full", "last_layers", "family"), _NETWORKS
+        ("method", "task", "train", "lora", "qlora", "full", "last_layers", "family"), _NETWORKS
     )
 
     model: str = Field(description="; ".join(f"{name}: {about}" for name, about in ABOUT.items()) + ".")

@@ -21,6 +21,7 @@ from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
 from lmworks.model.sizes import Flops
 from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
@@ -230,7 +231,8 @@ def _available_bytes(process: ProcessMemory) -> int:
 
 
 def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
-    """For a run that trains all parameters and does not fit: the default method, and the option that selects it."""
+    """For a run that does not fit: if it trains all parameters, the default method; if it trains adapters, a quantized
+    base; each with the option that selects it."""
     if request.trained.is_whole:
         method = methods.default("opened")
         trained = method().trained_parameters(request.config)
@@ -238,6 +240,9 @@ def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
             request.config, trained, request.train, request.precision, request.documents, request.process
         ).with_weights(request.weights)
         yield f"--method {method.name}, where a model is adapted", setup
+    elif request.trained.added and not request.weights.block_format:
+        option = f"--train.base_precision {QUANT_TYPES[0]}"
+        yield option, request.with_weights(footprint.quantized_weights(request.config, QUANT_TYPES[0]))
 
 
 @dataclass(frozen=True)

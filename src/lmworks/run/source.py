@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config, unfinished_run
 from lmworks.model import initialization
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
+from lmworks.model.quantization import quantize
 from lmworks.model.storage import BlockStorage
-from lmworks.model.stored_layers import stored_layers, weight_bytes, widen
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
 from lmworks.run.footprint import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer
@@ -173,12 +176,18 @@ def _resolved(folder: str, source: str) -> str:
 
 
 def _base_precision(recipe: Recipe) -> str:
-    """The recipe's base_precision; only frozen weights can have another precision than float32.
+    """The recipe's base_precision, or the method's; only frozen weights can have another precision than float32.
 
     Raises:
-        InputError: the method trains the model's own weights.
+        InputError: the method trains the model's own weights, or holds them in another precision.
     """
-    precision = recipe.train.base_precision
+    precision, of_method = recipe.train.base_precision, recipe.adaptation.base_precision
+    if of_method != "auto":
+        if precision not in ("auto", of_method):
+            hint = f"leave it out, or train by --method {methods.default('opened').name}"
+            fault = f"is {precision}, and method {recipe.method} holds the model's own weights in {of_method}"
+            raise InputError(fault, "train.base_precision", hint)
+        return of_method
     if recipe.adaptation.peft_type is not None:
         return precision
     if precision in ("auto", "float32"):
@@ -220,13 +229,26 @@ class OpenedModel(Source):
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Open the model, with its tokenizer."""
         self._bytes_before = process_memory.resident_memory()
-        storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
+        storage = {"float32": None, "bfloat16": "bfloat16"}.get(self.base_precision, "stored")
         self.model = open_saved_model(self.source, storage=storage)
+        if self.base_precision in QUANT_TYPES:
+            self._quantize(self.model)
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
         self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
         return self.model
+
+    def _quantize(self, model: LanguageModel) -> None:
+        """Quantize the linears, with a note if the file has them in blocks already."""
+        blocks = sorted({layer.storage.dtype_name for _, layer in _layers_of_blocks(model.network)})
+        if blocks:
+            self.notes.append(
+                f"the file's weights in {' and '.join(blocks)} are quantized once more, to {self.base_precision}; "
+                "--train.base_precision stored trains over them as they are"
+            )
+        quantize(model.network, self.base_precision)  # type: ignore[arg-type]
+        process_memory.release_memory()
 
     def library_bytes(self) -> int:
         """Measured; of a memory-mapped file, only the pages that were read are in memory."""
@@ -259,7 +281,12 @@ class OpenedModel(Source):
 
 
 def _has_blocks(network: Transformer) -> bool:
-    return any(isinstance(layer.storage, BlockStorage) for _, layer in stored_layers(network))
+    return any(True for _ in _layers_of_blocks(network))
+
+
+def _layers_of_blocks(network: Transformer) -> Iterator[tuple[str, StoredLinear | StoredEmbedding]]:
+    """Dotted name and module of each layer with llama.cpp's blocks."""
+    return ((name, layer) for name, layer in stored_layers(network) if isinstance(layer.storage, BlockStorage))
 
 
 class NewModel(Source):

@@ -85,10 +85,11 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: whichever was measured to be faster on this machine."
     )
-    base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
+    base_precision: Literal["auto", "float32", "bfloat16", "stored", "nf4", "int8"] = Field(
         "auto",
         description="How frozen weights are held. bfloat16: rounded, half the memory. stored: as the file has them, "
-        "4-bit blocks of a GGUF too. auto: float32, and the blocks of a GGUF where memory asks for it.",
+        "4-bit blocks of a GGUF too. nf4, int8: linears quantized to 4 or 8 bits, as --method qlora holds them. "
+        "auto: float32, and the blocks of a GGUF where memory asks for it.",
     )
     recompute: int = Field(
         0,
