@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+
 from lmworks.adapt.adapters import fingerprint
 from lmworks.kernels.native_module import native_module
 from lmworks.kernels.quantized import dequantize_blockwise

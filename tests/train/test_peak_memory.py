@@ -33,7 +33,7 @@ memory.end_stage("training")
 del activations
 memory.end_stage("saving")
 weights = sum(weight.nbytes for weight in network.parameters())
-print(json.dumps([first, memory.library_bytes, weights, memory.parts(network, optimizer.state)]))
+print(json.dumps([first, memory.library_bytes, weights, memory.parts(network, optimizer.held_bytes)]))
 """
 
 

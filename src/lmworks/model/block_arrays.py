@@ -103,6 +103,13 @@ class SavedActivations(NamedTuple):
     low_up: OptionalTensor
     low_down: OptionalTensor
 
+    def cast(self, dtype: torch.dtype) -> SavedActivations:
+        """With the tensors of :data:`LARGE` in another precision; statistics and the LoRA terms' stay as they are."""
+        tensors = {name: getattr(self, name) for name in LARGE}
+        return self._replace(
+            **{name: tensor if tensor is None else tensor.to(dtype) for name, tensor in tensors.items()}
+        )
+
     @property
     def norm1(self) -> NormStatistics:
         """Statistics of the first norm's input."""
@@ -112,6 +119,9 @@ class SavedActivations(NamedTuple):
     def norm2(self) -> NormStatistics:
         """Statistics of the second norm's input."""
         return NormStatistics(self.mean2, self.scale2)
+
+
+LARGE = ("x", "q", "k", "v", "attention", "sum1", "gate", "up", "sum2")  # of SavedActivations: as wide as the model
 
 
 class PackedSequences(NamedTuple):

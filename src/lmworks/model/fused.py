@@ -3,7 +3,8 @@
 It computes the same as block.Block, which is the definition, in the same order and with the same random numbers (a test
 compares). It is faster in training for three reasons. Autograd has one node per block instead of some thirty, whose
 overhead exceeds the arithmetic of small models. Outputs of norms and activations are recomputed in the backward pass
-instead of saved. Nothing is saved for the gradients of frozen weights. Without gradients, passes of many tokens use it
+instead of saved; beside weights in NF4 or int8, float32 activations are saved in bfloat16. Nothing is saved for the
+gradients of frozen weights. Without gradients, passes of many tokens use it
 for its kernels.
 
     pre-norm:  x1 = x + drop(attention(norm1(x)));  y = x1 + drop(mlp(norm2(x1)))
@@ -24,6 +25,7 @@ from lmworks.model import products, small_block
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
+from lmworks.model.blockwise import BlockwiseStorage
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
@@ -78,8 +80,16 @@ def run(
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
     longest = max(mask.lengths) if mask.lengths else x.shape[1]
-    settings = settings._replace(in_one_call=small_block.can_run(x, block, longest))
+    settings = settings._replace(
+        in_one_call=small_block.can_run(x, block, longest), saves_bfloat16=_is_quantized(block)
+    )
     return _Block.apply(x.to(compute_dtype(x)), settings, PackedSequences(mask.cu_seqlens(), cos_sin), *block.flatten())
+
+
+def _is_quantized(block: BlockParameters) -> bool:
+    """Whether a block's linears are in NF4 or int8, beside whose error that of bfloat16 activations is small."""
+    storages = (linear.constants.storage for linear in block.linears)
+    return torch.is_grad_enabled() and any(isinstance(storage, BlockwiseStorage) for storage in storages)
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -102,6 +112,8 @@ class _Block(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             compute = small_block.forward if settings.in_one_call else _forward
             y, saved = compute(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
+        if settings.saves_bfloat16:
+            saved = saved.cast(torch.bfloat16)
         ctx.save_for_backward(*sequences.cu_seqlens, *saved, *tensors)
         ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, sequences.cos_sin, seeds, x.shape
         return y.view(x.shape)
@@ -115,6 +127,8 @@ class _Block(torch.autograd.Function):
         sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin)
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
+        if ctx.settings.saves_bfloat16:
+            saved = saved.cast(flat.dtype)
         needs_x = ctx.needs_input_grad[0]
         compute = small_block.backward if ctx.settings.in_one_call else _backward
         grad_x = compute(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)

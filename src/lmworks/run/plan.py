@@ -53,7 +53,7 @@ class Plan:
         seconds: "training"; of evaluation, "before", "during" and "after" training, and together "evaluation"; "total".
         memory, disk: bytes by part, and their total.
         note: how reliable the time is; empty where nothing disturbed its measurement.
-        recompute, row_tokens: settings of training, as chosen to fit in memory.
+        recompute, row_tokens, paged_optimizer: settings of training, as chosen to fit in memory.
         base_precision: how the model's own weights are stored, as in ``train.base_precision``.
         choice: what was changed to fit in memory, and why; empty where nothing was.
     """
@@ -75,12 +75,14 @@ class Plan:
     choice: str = ""
     precision_reason: str = ""
     base_precision: str = "float32"
+    paged_optimizer: bool = False
 
     def apply_to(self, train: TrainSettings) -> None:
         """Write the chosen precision, weight format, activation checkpointing and row size into the settings."""
         train.precision = self.precision  # type: ignore[assignment]
         train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
+        train.paged_optimizer = self.paged_optimizer
 
     def without_evaluation_before(self) -> Plan:
         """The plan of a run that takes its evaluation before training from the cache."""
@@ -200,6 +202,7 @@ def _plan_of(fit: budget.MemoryFit, precision_reason: str, timing: Timing | None
         choice=fit.note,
         precision_reason=precision_reason,
         base_precision=setup.weights.precision,
+        paged_optimizer=bool(setup.train.paged_optimizer),
     )
 
 
@@ -334,6 +337,7 @@ def _disk(setup: TrainingSetup) -> dict[str, int]:
     results = len(documents.mixture.names) if (documents := setup.documents).mixture else 1  # one with each head
     by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
+        "optimizer": setup.state_bytes if train.paged_optimizer else 0,
         "final": results * (4 * saved + TOKENIZER_BYTES * setup.config.vocab_size),
     }
     return {**by_part, "total": sum(by_part.values())}

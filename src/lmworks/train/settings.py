@@ -15,6 +15,7 @@ from lmworks.model.config import ModelConfig
 
 # Bytes of AdamW's state per weight: two moments; in 8 bits, also a float32 scale for each block of 256 elements.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
+PORTION_BYTES = 1 << 26  # of the moments of a paged optimizer that are in memory at a time, or those of one matrix
 MOST_EVALUATIONS = 20  # of a run without evaluate_every
 
 MOST_STEPS = 10**9  # of a run; also the most epochs
@@ -51,6 +52,11 @@ class OptimizerSettings(Settings):
     epsilon: float = Field(1e-8, gt=0, description="Added to AdamW's denominator.")
     optimizer_state: Literal["float32", "int8"] = Field(
         "float32", description="How AdamW keeps its two moments; int8: a quarter of the memory, rounded, a slower step."
+    )
+    paged_optimizer: bool | None = Field(
+        None,
+        description="Keep AdamW's moments in a file in the run's folder, a part of them in memory at a time: less "
+        "memory, a slower step, the same results. None: where train.memory asks for it.",
     )
     max_grad_norm: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
 
