@@ -99,7 +99,7 @@ class Evaluation:
             data: settings of the rows.
             settings: how much is evaluated.
         """
-        name, general = _general_text(settings)
+        name, general = general_text(settings)
         prompts = task.prompts(rows, data) if settings.task_rows else []
         context = model.config.max_position_embeddings
         usable = [prompt for prompt in prompts if prompt.longest <= context]
@@ -265,7 +265,7 @@ def sum_adjacent(values: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
-def _general_text(settings: EvaluateSettings) -> tuple[str, list[str]]:
+def general_text(settings: EvaluateSettings) -> tuple[str, list[str]]:
     """Name and pieces of the text on which forgetting is measured."""
     size = settings.general_bytes or 0
     if settings.general is None:
