@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         choices=QUANT_TYPES,
-        help="round the linears to the levels of nf4 or int8 after merging, and say what it costs: the model as another "
-        "program will compute it that loads it in so many bits. Default: an adapter is merged into its base as it "
+        help="round the linears to the levels of nf4 or int8 after merging, and say what it costs: the model as other "
+        "software computes it that loads it in so many bits. Default: an adapter is merged into its base as it "
         "was in training, without further rounding",
     )
 
