@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_the_levels_of_the_scales_are_the_dynamic_map() -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (48, 576), (130, 1536)])
-def test_nf4_is_that_of_bitsandbytes_to_the_bit(shape: tuple[int, int]) -> None:
+def test_nf4_is_that_of_bitsandbytes(shape: tuple[int, int]) -> None:
     theirs = pytest.importorskip("bitsandbytes.functional")
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.05
     packed, state = theirs.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
@@ -73,9 +74,17 @@ def test_nf4_is_that_of_bitsandbytes_to_the_bit(shape: tuple[int, int]) -> None:
     assert torch.equal(state.state2.code, absmax_levels())
     ours = BlockwiseStorage.quantize(weight, "nf4")
     assert torch.equal(ours.codes.flatten(), packed.flatten())
-    assert torch.equal(ours.absmax.codes.flatten(), state.absmax.flatten())
     assert torch.equal(ours.absmax.scales, state.state2.absmax)
-    assert torch.equal(ours.dequantized(), theirs.dequantize_4bit(packed, state))
+    assert torch.equal(ours.absmax.mean.squeeze(), state.offset)
+    # scales: their kernel for CPUs rounds some that lie near the middle of two levels to the farther one
+    own, other = ours.absmax.codes.flatten(), state.absmax.flatten()
+    assert (own != other).float().mean() < 0.02
+    factors = ours.absmax.scales.repeat_interleave(256)[: len(own)]
+    fractions = (weight.view(-1, 64).abs().amax(1) - ours.absmax.mean) / factors
+    errors = [(absmax_levels()[codes.long()] - fractions).abs() for codes in (own, other)]
+    assert (errors[0] <= errors[1] + 1e-7).all()
+    same = replace(ours, absmax=replace(ours.absmax, codes=other.view_as(ours.absmax.codes)))
+    assert torch.equal(same.dequantized(), theirs.dequantize_4bit(packed, state))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

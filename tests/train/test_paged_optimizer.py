@@ -93,7 +93,10 @@ def test_its_trajectory_is_that_of_one_in_memory_bit_for_bit(
         assert torch.equal(own, other)
         expected = in_memory.state[other]
         assert all(torch.equal(value, expected[name]) for name, value in paged_optimizer.state[own].items())
-    assert (paged_optimizer.held_bytes < in_memory.held_bytes) is (portion == 1)
+    largest = max(expected["exp_avg"].nbytes for expected in in_memory.state.values())
+    page = paged_bytes((1,), torch.float32)
+    if portion == 1:  # the moments of one weight at a time
+        assert paged_optimizer.held_bytes <= 2 * (largest + page) + 2 * page
     assert list(tmp_path.iterdir()) == []
 
 

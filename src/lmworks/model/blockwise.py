@@ -175,7 +175,7 @@ def _divisor(absmax: torch.Tensor) -> torch.Tensor:
 
 def _nearest(fractions: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """The index of the nearest level, of two equally near ones the lower: uint8."""
-    return torch.bucketize(fractions, (levels[:-1] + levels[1:]) / 2, out_int32=True).to(torch.uint8)
+    return torch.bucketize(fractions.contiguous(), (levels[:-1] + levels[1:]) / 2, out_int32=True).to(torch.uint8)
 
 
 def _scaled(values: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:

@@ -142,7 +142,8 @@ def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
     bias = getattr(module, "bias", None)
     if bias is not None:
         bias.requires_grad_(False)
-    put(network, name, StoredEmbedding(storage) if isinstance(module, nn.Embedding) else StoredLinear(storage, bias))
+    is_embedding = isinstance(module, nn.Embedding | StoredEmbedding)
+    put(network, name, StoredEmbedding(storage) if is_embedding else StoredLinear(storage, bias))
 
 
 def widen(network: nn.Module) -> dict[str, WeightStorage]:

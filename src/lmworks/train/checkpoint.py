@@ -27,27 +27,28 @@ from lmworks.base.journal import RunFolder
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
 # The optimizer's state of each weight; the scales where moments have 8 bits.
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
-DTYPE_NAMES = {torch.float32: "F32", torch.uint8: "U8"}  # of weights and moments, in the format's words
+DTYPE_NAMES = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}  # in the words of the format
 ALIGNMENT = 8  # of the first tensor in the file
 DISK_HINT = "free some, or set train.keep_checkpoints lower; then resume the run: it continues from its last checkpoint"
 
 
 @dataclass
 class State:
-    """The content of a checkpoint: tensors by name, and values that JSON holds exactly."""
+    """The content of a checkpoint.
+
+    Attributes:
+        tensors: by name.
+        values: that JSON holds exactly.
+        release: called after each tensor that was written; it may take it out of memory.
+    """
 
     tensors: dict[str, torch.Tensor]
     values: dict[str, Any] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
 
-def save(run: RunFolder, step: int, state: State, release: Callable[[], None] = lambda: None) -> Path:
+def save(run: RunFolder, step: int, state: State) -> Path:
     """Write a checkpoint; an existing one of this step is replaced.
-
-    Args:
-        run: the run.
-        step: its step.
-        state: of the run.
-        release: called after each tensor that was written; it may take it out of memory.
 
     Raises:
         InputError: the disk is full. Nothing half-written is left, and earlier checkpoints are untouched.
@@ -57,7 +58,7 @@ def save(run: RunFolder, step: int, state: State, release: Callable[[], None] = 
     size = sum(tensor.nbytes for tensor in state.tensors.values())
     check_disk_space(run.checkpoints, size, f"the checkpoint of step {step}")
     with atomic_folder(final) as folder:
-        _write_tensors(folder / TENSORS, state.tensors, release)
+        _write_tensors(folder / TENSORS, state)
         text = json.dumps({"step": step, **state.values}, indent=1)
         (folder / VALUES).write_text(text, encoding="utf-8")
         sums = {name: sha256(folder / name) for name in (TENSORS, VALUES)}
@@ -65,12 +66,14 @@ def save(run: RunFolder, step: int, state: State, release: Callable[[], None] = 
     return final
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], release: Callable[[], None]) -> None:
+def _write_tensors(path: Path, state: State) -> None:
     """Write a safetensors file, one tensor after another, where the library would hold all of them in memory.
 
     The format: the length of a header, the header (JSON: type, shape and place of each tensor), the tensors' bytes.
     """
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))  # aligned to their type
+    ordered = sorted(
+        state.tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])
+    )  # aligned to their type
     header, end = {}, 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
@@ -82,7 +85,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], release: Cal
         file.write(struct.pack("<Q", len(text)) + text)
         for _, tensor in ordered:
             file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            release()
+            state.release()
 
 
 def steps(run: RunFolder) -> list[int]:

@@ -308,7 +308,7 @@ class _Training:
             "elapsed": self.time_limit.elapsed,
         }
         tensors = checkpoint.capture(self.named, self.optimizer.state)
-        checkpoint.save(self.run, self.step, State(tensors, values), self.optimizer.release)
+        checkpoint.save(self.run, self.step, State(tensors, values, self.optimizer.release))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - started
