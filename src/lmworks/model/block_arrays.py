@@ -105,10 +105,9 @@ class SavedActivations(NamedTuple):
 
     def cast(self, dtype: torch.dtype) -> SavedActivations:
         """With the tensors of :data:`LARGE` in another precision; statistics and the LoRA terms' stay as they are."""
-        tensors = {name: getattr(self, name) for name in LARGE}
-        return self._replace(
-            **{name: tensor if tensor is None else tensor.to(dtype) for name, tensor in tensors.items()}
-        )
+        large: dict[str, Any] = {name: getattr(self, name) for name in LARGE}
+        cast: dict[str, Any] = {name: None if tensor is None else tensor.to(dtype) for name, tensor in large.items()}
+        return self._replace(**cast)
 
     @property
     def norm1(self) -> NormStatistics:

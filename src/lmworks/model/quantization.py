@@ -34,8 +34,8 @@ def quantize(network: Transformer, quant_type: QuantType) -> None:
             store(network, name, BlockwiseStorage.quantize(matrix, quant_type))
             _release(weight)
     for name in TABLES:
-        module = getattr(network, name, None)
-        weight = None if module is None else _weight(module)
+        table = getattr(network, name)
+        weight = None if table is None else _weight(table)
         dense = weight.tensor if isinstance(weight, DenseStorage) else weight
         if isinstance(dense, torch.Tensor) and dense.dtype == torch.float32:
             store(network, name, DenseStorage(dense.detach().bfloat16()))

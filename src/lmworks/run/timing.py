@@ -238,7 +238,7 @@ def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(0))
     if weights.precision in QUANT_TYPES:
-        quantize(network, weights.precision)  # type: ignore[arg-type]
+        quantize(network, weights.precision)
         return network.eval()
     for name in sorted(matrices_of(network)) if weights.precision != "float32" else ():
         matrix = network.get_parameter(name).detach()

@@ -27,7 +27,7 @@ from lmworks.base.journal import RunFolder
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
 # The optimizer's state of each weight; the scales where moments have 8 bits.
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
-DTYPE_NAMES = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}  # in the words of the format
+DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}  # of the format
 ALIGNMENT = 8  # of the first tensor in the file
 DISK_HINT = "free some, or set train.keep_checkpoints lower; then resume the run: it continues from its last checkpoint"
 

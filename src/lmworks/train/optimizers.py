@@ -263,9 +263,11 @@ class EightBitAdamW(AdamW):
     def _moment_shapes(self, parameter: nn.Parameter) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         if not _has_8bit_moments(parameter):
             return super()._moment_shapes(parameter)
-        codes = ((parameter.numel(),), torch.uint8)
-        scales = ((eight_bit.num_scales(parameter.numel()),), torch.float32)
-        return dict.fromkeys(MOMENTS, codes) | {f"{name}_scale": scales for name in MOMENTS}
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for name in MOMENTS:
+            shapes[name] = (parameter.numel(),), torch.uint8
+            shapes[f"{name}_scale"] = (eight_bit.num_scales(parameter.numel()),), torch.float32
+        return shapes
 
 
 def _scalars(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> AdamWScalars:
