@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,7 @@ from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
+    from lmworks.adapt.lora_files import Factors
     from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
@@ -120,48 +122,68 @@ class LoRA(AdapterMethod[LoRASettings]):
         return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
 
     @classmethod
+    def factors(cls, network: Transformer) -> dict[str, Factors]:
+        """The updates of a network, by the names of the adapted linears; their tensors are the network's own."""
+        from lmworks.adapt.adapters import adapters
+        from lmworks.adapt.lora_files import Factors
+        from lmworks.adapt.low_rank import LoRALinear
+
+        return {
+            name: Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
+            for name, module in adapters(network)
+            if isinstance(module, LoRALinear)
+        }
+
+    @classmethod
+    def put(cls, network: Transformer, updates: Mapping[str, Factors], dropout: float, place: str = "") -> None:
+        """Put updates around the linears of a network that has no adapter.
+
+        Args:
+            network: changed in place.
+            updates: by our names of the linears; their tensors are copied.
+            dropout: of further training.
+            place: where the updates are from, for errors.
+
+        Raises:
+            InputError: a linear has another shape; the network is left as it was.
+        """
+        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.model.surgery import put
+
+        modules = {}
+        for name, update in updates.items():
+            linear = network.get_submodule(name)
+            shape, expected = (len(update.b), update.a.shape[1]), (linear.out_features, linear.in_features)
+            if shape != expected:
+                fault = f"the adapter's {name} is {shape}, the model's {expected}"
+                raise InputError(fault, place, "load the adapter onto the base that it was trained on")
+            module = modules[name] = LoRALinear(linear, update.rank, update.scale, dropout)
+            module.lora_A.data.copy_(update.a)
+            module.lora_B.data.copy_(update.b)
+        for name, module in modules.items():
+            put(network, name, module.train(network.training))
+
+    @classmethod
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:
         """See :meth:`AdapterMethod.to_files`."""
         from lmworks.adapt import lora_files
-        from lmworks.adapt.adapters import adapters
-        from lmworks.adapt.low_rank import LoRALinear
         from lmworks.model.surgery import named_linears
 
-        present = {name: module for name, module in adapters(network) if isinstance(module, LoRALinear)}
-        if not present:
+        updates = cls.factors(network)
+        if not updates:
             raise InputError("this network has no adapter to save", hint="save the whole model")
-        factors = {
-            name: lora_files.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
-            for name, module in present.items()
-        }
         outputs = {
             name: int(module.out_features)  # type: ignore[arg-type]
             for name, module in named_linears(network)
             if not name.endswith(".base")
         }
-        dropout = next(iter(present.values())).dropout
-        return lora_files.to_files(factors, outputs, family, network.config, dropout)
+        dropout = float(network.get_submodule(next(iter(updates))).dropout)  # type: ignore[arg-type]
+        return lora_files.to_files(updates, outputs, family, network.config, dropout)
 
     @classmethod
     def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
         """See :meth:`AdapterMethod.from_files`."""
         from lmworks.adapt import lora_files
-        from lmworks.adapt.low_rank import LoRALinear
-        from lmworks.model.surgery import put
 
-        dropout = float(files.config.get("lora_dropout") or 0.0)
-        modules = {}
-        for name, factors in lora_files.read(files, family, network.config).items():
-            linear = network.get_submodule(name)
-            shape, expected = (len(factors.b), factors.a.shape[1]), (linear.out_features, linear.in_features)
-            if shape != expected:
-                fault, hint = (
-                    f"the adapter's {name} is {shape}, the model's {expected}",
-                    "load the adapter onto the base that it was trained on",
-                )
-                raise InputError(fault, str(files.folder), hint)
-            module = modules[name] = LoRALinear(linear, factors.rank, factors.scale, dropout)
-            module.lora_A.data.copy_(factors.a)
-            module.lora_B.data.copy_(factors.b)
-        for name, module in modules.items():
-            put(network, name, module.train(network.training))
+        updates = lora_files.read(files, family, network.config)
+        cls.put(network, updates, float(files.config.get("lora_dropout") or 0.0), str(files.folder))
