@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,8 +41,15 @@ class LoRASettings(Settings):
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    trainable_token_indices: list[int] = Field(
+        default=[],
+        description="Ids of tokens whose rows of embeddings and head are trained; those of new_tokens are added.",
+    )
+    new_tokens: list[str] = Field(
+        default=[], description="Tokens that the tokenizer gets; their rows begin as the mean of all and are trained."
+    )
 
-    @field_validator("target_modules", mode="before")
+    @field_validator("target_modules", "trainable_token_indices", "new_tokens", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """On the command line the names may be one comma-separated word."""
@@ -54,6 +61,20 @@ class LoRASettings(Settings):
         if not value:
             raise ValueError("names no linear; for instance q_proj,v_proj or all-linear")
         return value
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _whole_tokens(cls, value: list[str]) -> list[str]:
+        if any(not token or token != token.strip() for token in value):
+            raise ValueError("a token is a text without spaces around it")
+        return list(dict.fromkeys(value))
+
+    @field_validator("trainable_token_indices")
+    @classmethod
+    def _ids(cls, value: list[int]) -> list[int]:
+        if any(index < 0 for index in value):
+            raise ValueError("ids of tokens are 0 or more")
+        return sorted(set(value))
 
     @property
     def scale(self) -> float:
@@ -104,6 +125,41 @@ class LoRA(AdapterMethod[LoRASettings]):
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))
             put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
+        if self.settings.trainable_token_indices:
+            self._train_rows(network)
+
+    @property
+    def new_tokens(self) -> list[str]:
+        """See :attr:`Method.new_tokens`."""
+        return self.settings.new_tokens
+
+    def train_tokens(self, ids: Sequence[int]) -> None:
+        """See :meth:`Method.train_tokens`."""
+        self.settings.trainable_token_indices = sorted({*self.settings.trainable_token_indices, *ids})
+
+    def _train_rows(self, network: Transformer) -> None:
+        """Make rows trainable, in the embeddings and in a head with a matrix of its own."""
+        from lmworks.adapt.token_rows_files import TABLES
+        from lmworks.model.surgery import put
+
+        ids, size, place = (
+            self.settings.trainable_token_indices,
+            network.config.vocab_size,
+            "lora.trainable_token_indices",
+        )
+        if ids[-1] >= size:
+            hint = f"give ids below {size}; lora.new_tokens adds tokens"
+            raise InputError(f"there is no token with id {ids[-1]}: the model has {size}", place, hint)
+        if network.encoder is not None:
+            fault = "rows of tokens are trained in decoders and encoders; this is both"
+            raise InputError(fault, place, "leave it out, or take --method full")
+        for name, rows in TABLES.items():
+            table = getattr(network, name)
+            if hasattr(table, "lora_A"):
+                hint = f"leave {name} out of lora.target_modules"
+                raise InputError(f"{name} has an update of the whole matrix already", place, hint)
+            if table is not None:
+                put(network, name, rows(table, ids).train(network.training))
 
     def adapted_linears(self, network: Transformer) -> list[str]:
         """Dotted names of the linears that ``target_modules`` match.
@@ -166,7 +222,8 @@ class LoRA(AdapterMethod[LoRASettings]):
     @classmethod
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:
         """See :meth:`AdapterMethod.to_files`."""
-        from lmworks.adapt import lora_files
+        from lmworks.adapt import lora_files, token_rows_files
+        from lmworks.adapt.peft_files import PeftFiles
         from lmworks.model.surgery import named_linears
 
         updates = cls.factors(network)
@@ -178,12 +235,16 @@ class LoRA(AdapterMethod[LoRASettings]):
             if not name.endswith(".base")
         }
         dropout = float(network.get_submodule(next(iter(updates))).dropout)  # type: ignore[arg-type]
-        return lora_files.to_files(updates, outputs, family, network.config, dropout)
+        files = lora_files.to_files(updates, outputs, family, network.config, dropout)
+        rows = token_rows_files.to_files(network, family)
+        return PeftFiles({**files.config, **rows.config}, {**files.tensors, **rows.tensors})
 
     @classmethod
     def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
         """See :meth:`AdapterMethod.from_files`."""
-        from lmworks.adapt import lora_files
+        from lmworks.adapt import lora_files, token_rows_files
 
-        updates = lora_files.read(files, family, network.config)
+        tables, rest = token_rows_files.read(network, files, family)
+        updates = lora_files.read(rest, family, network.config)
         cls.put(network, updates, float(files.config.get("lora_dropout") or 0.0), str(files.folder))
+        token_rows_files.put_rows(network, tables)

@@ -14,6 +14,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import LinearShape, linears
 from lmworks.model.transformer import Transformer
 
+TOKEN_ROWS = ".token_rows"  # end of the name of trained rows of a table (model/token_rows)
 WRAPPED = ".base."  # part of the name of a base parameter inside an adapter
 
 
@@ -62,8 +63,9 @@ class TrainedParameters:
 
     @property
     def rank(self) -> int:
-        """The largest rank of the added matrices: elements saved for each token and adapted linear."""
-        return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
+        """The largest rank of the matrices added to linears: elements saved for each token and adapted linear."""
+        matrices = (shape for name, shape in self.added.items() if len(shape) == 2 and not name.endswith(TOKEN_ROWS))
+        return max(map(min, matrices), default=0)
 
     @property
     def count(self) -> int:

@@ -147,8 +147,7 @@ def _matrices(
         if module is not network.lm_head:
             yield from ((*linear, block_tokens) for linear in _linears(module))
     if network.config.language_head:
-        table = network.embed_tokens if network.lm_head is None else network.lm_head
-        is_trained = any(parameter.requires_grad for parameter in table.parameters())
+        is_trained = any(parameter.requires_grad for parameter in network.head_table.parameters())
         yield network.config.embedding_width, network.config.vocab_size, is_trained, head_tokens
 
 
