@@ -53,7 +53,9 @@ def test_nothing_changed_is_no_change():
 @pytest.mark.parametrize("moved", ["undo", "redo"])
 def test_what_comes_back_goes_to_the_device_of_the_rest(moved):
     module = network()
-    change = changed(module)
+    before = snapshot(module)
+    put(module, "inner.0", nn.Sequential(module["inner"][0], nn.Tanh()))
+    change = Change(before)
     if moved == "redo":
         change.undo(CPU)
     getattr(change, moved)(torch.device("meta"))

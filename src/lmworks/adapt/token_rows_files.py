@@ -1,7 +1,8 @@
 """Trained rows of tokens <-> what PEFT's files have of them: ``trainable_token_indices`` in the config, and a tensor
 ``token_adapter.trainable_tokens_delta`` of the rows themselves for each table.
 
-PEFT also writes a whole table where its vocabulary was grown: rows in which it differs from the base's are read.
+PEFT also writes whole tables where its vocabulary was grown: rows that differ from the base's are read. Its own layer
+leaves out the bias of a head (BERT's) until it is merged; here it is kept.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def read(network: Transformer, files: PeftFiles, family: Family) -> tuple[dict[s
             if rows.rows.shape[1] != table_rows(table, [0]).shape[1]:
                 fault = f"the rows of {module} are {rows.rows.shape[1]} wide, the model's are not"
                 raise InputError(fault, files.weights_path, OTHER_BASE)
+    if network.lm_head is None:
+        _drop_copies(tensors, files, _their_module("embed_tokens", network, family))
     _check_added(network, tables, files)
     return tables, replace(files, tensors=tensors)
 
@@ -140,6 +143,20 @@ def _replaced(rows: Rows, ids: list[int], trained: torch.Tensor | None, module: 
     by_id = dict(zip(rows.ids, rows.rows, strict=True)) | dict(zip(ids, trained, strict=True))
     order = sorted(by_id)
     return Rows(order, torch.stack([by_id[number].float() for number in order]))
+
+
+def _drop_copies(tensors: dict[str, torch.Tensor], files: PeftFiles, embeddings: str) -> None:
+    """Drop what a head that has the embeddings' matrix repeats of them.
+
+    Raises:
+        InputError: it repeats them otherwise.
+    """
+    for end in (ROWS, WHOLE[0]):
+        for key in [key for key in tensors if key.endswith(end)]:
+            original = files.tensors.get(f"{PREFIX}{embeddings}{end}")
+            if original is None or not torch.equal(tensors.pop(key), original):
+                fault = f"{key} differs from the embeddings, whose matrix the head has in this model"
+                raise InputError(fault, files.weights_path, OTHER_BASE)
 
 
 def _check_added(network: Transformer, tables: dict[str, Rows], files: PeftFiles) -> None:

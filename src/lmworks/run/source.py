@@ -111,7 +111,7 @@ def source_of(recipe: Recipe) -> Source:
     method = recipe.adaptation
     if recipe.is_new:
         if method.new_tokens:
-            hint = "--tokenizer.special_tokens, or train its tokenizer on texts that have them"
+            hint = "leave it out: the tokenizer of a new model is trained on its own texts"
             raise InputError("tokens are added to a model that is opened", f"{method.name}.new_tokens", hint)
         return NewModel(recipe)
     source = OpenedModel(str(recipe.model), _base_precision(recipe), method.new_tokens)

@@ -120,7 +120,8 @@ class Tokenizer:
         self.core.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens])
         for name in ("specials", "_continuing"):  # computed from the core
             self.__dict__.pop(name, None)
-        return [self.core.token_to_id(token) for token in tokens]
+        ids = (self.core.token_to_id(token) for token in tokens)
+        return [number for number in ids if number is not None]
 
     # Text -> ids
 
