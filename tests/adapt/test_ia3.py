@@ -178,7 +178,9 @@ def test_what_does_not_fit_is_refused_with_a_hint_that_works(given, words):
 
 
 def test_recurrent_layers_are_refused():
-    network = Transformer(ModelConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, layer="gru"))
+    network = Transformer(
+        ModelConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, max_position_embeddings=32, layer="gru")
+    )
     with pytest.raises(InputError, match=r"\(IA\)3 updates linears"):
         IA3().apply(network)
 
