@@ -243,9 +243,10 @@ def test_what_is_trained_is_counted():
     counted = method.trained_parameters(network.config)
     method.apply(network)
     assert counted.count == sum(own.numel() for own in network.parameters() if own.requires_grad)
-    assert counted.rank == 3
     without = LoRA(LoRASettings(rank=3)).trained_parameters(network.config)
     assert counted.count == without.count + 2 * 4 * 24
+    assert counted.linears(network.config) == without.linears(network.config)
+    assert sum(counted.saved.values()) == sum(without.saved.values())
 
 
 def test_what_cannot_be_trained_is_refused():

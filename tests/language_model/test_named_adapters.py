@@ -13,6 +13,7 @@ from tiny_model import save_questions, save_tiny, settings
 import lmworks
 from lmworks.adapt import adapters
 from lmworks.adapt.lora import LoRA, LoRASettings
+from lmworks.adapt.registry import make, names_with_adapters
 from lmworks.base.errors import InputError
 from lmworks.language_model.input_format import InputFormat
 
@@ -42,9 +43,21 @@ def save_lora(base: Path, folder: Path, seed: int, **options: Any) -> Path:
     return folder
 
 
+def save_method(base: Path, folder: Path, name: str) -> Path:
+    """An adapter of a method, with parameters as training might leave them."""
+    model, method = lmworks.load(base), make(name)
+    method.apply(model.network, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    for weight in model.network.parameters():
+        if weight.requires_grad:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    method.save(model, folder, str(base))
+    return folder
+
+
 @pytest.fixture(scope="module", name="folders")
 def _folders(base: Path) -> dict[str, Path]:
-    """Adapters of several methods and tasks."""
+    """Adapters of LoRA by different settings, of a classifier, and of every other method."""
     folders = {
         "a": save_lora(base, base.parent / "a", 1, rank=2),
         "b": save_lora(base, base.parent / "b", 2, rank=3, target_modules="v_proj,up_proj", use_rslora=True),
@@ -55,7 +68,8 @@ def _folders(base: Path) -> dict[str, Path]:
     given = {"source": str(data), **values.pop("data")}
     values["train"] |= {"steps": 2, "learning_rate": 1e-2}
     folders["movies"] = lmworks.tune(str(base), given, task="classify", out=base.parent / "movies", **values).folder
-    return folders
+    others = [name for name in names_with_adapters() if type(make(name)) is not LoRA]
+    return folders | {name: save_method(base, base.parent / name, name) for name in others}
 
 
 @pytest.fixture(name="model")
@@ -70,10 +84,10 @@ def test_each_is_what_it_is_alone_and_none_is_the_base_bit_for_bit(model, base, 
     alone = lmworks.load(base)
     expected = logits(alone)
     weights = {name: tensor.data_ptr() for name, tensor in model.network.state_dict().items()}
-    assert model.adapters == ["a", "b", "movies"]
+    assert model.adapters == list(folders)
     assert model.active_adapter is None
     assert model.notes == []
-    for name in ("a", "movies", "b", "a", None, "b", None):
+    for name in ("a", "movies", *folders, "a", None, "b", None):
         model.use_adapter(name)
         opened = alone if name is None else lmworks.load(folders[name])
         assert torch.equal(logits(model), logits(opened)), name
@@ -100,7 +114,7 @@ def test_texts_are_read_as_each_adapter_was_trained(model, folders):
         model.predict(["row 3 is good"])
 
 
-def test_a_block_ends_with_the_adapter_before_it(model):
+def test_a_block_ends_with_the_adapter_before_it(model, folders):
     model.use_adapter("a")
     expected = logits(model)
     with pytest.raises(ValueError, match="inside"), model.adapter("movies"):
@@ -110,7 +124,7 @@ def test_a_block_ends_with_the_adapter_before_it(model):
     with model.adapter("b"):
         model.remove_adapter("a")
     assert model.active_adapter is None
-    assert model.adapters == ["b", "movies"]
+    assert model.adapters == [name for name in folders if name != "a"]
 
 
 def test_a_model_that_is_opened_with_an_adapter_takes_others(base, folders):
@@ -189,13 +203,14 @@ def test_errors_name_what_there_is(model, base, folders, tmp_path):
         lmworks.load(base).remove_adapter("a")
     for weights, words in (
         ({"a": 1.0, "movies": 1.0}, "'movies' has more than low-rank updates"),
+        ({"a": 1.0, "ia3": 1.0}, "'ia3' has more than low-rank updates"),
         ({"a": float("nan")}, "no weight"),
         ({}, "names no adapters"),
         ({"a": 1.0, "sql": 1.0}, "no adapter 'sql'"),
     ):
         with pytest.raises(InputError, match=words):
             model.combine_adapters(weights, "mix")
-    assert model.adapters == ["a", "b", "movies"]
+    assert model.adapters == list(folders)
 
 
 def test_an_adapter_that_is_refused_leaves_the_model_as_it_was(model, base, folders, tmp_path):
