@@ -18,6 +18,8 @@ import lmworks
 from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method, NoSettings
+from lmworks.adapt.prefix_tuning import PrefixTuningSettings
+from lmworks.adapt.prompt_tuning import PromptTuningSettings
 from lmworks.adapt.registry import METHODS, make, method_of
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
@@ -34,7 +36,12 @@ from lmworks.run.recipe import Recipe, resolve
 from lmworks.train import checkpoint
 
 IDS = torch.arange(1, 15).reshape(2, 7)
-SMALLEST: dict[str, Settings] = {"lora": LoRASettings(rank=2), "last_layers": LastLayersSettings(layers=1)}
+SMALLEST: dict[str, Settings] = {
+    "lora": LoRASettings(rank=2),
+    "last_layers": LastLayersSettings(layers=1),
+    "prompt_tuning": PromptTuningSettings(num_virtual_tokens=2),
+    "prefix_tuning": PrefixTuningSettings(num_virtual_tokens=2),
+}
 methods = pytest.mark.parametrize("name", METHODS)
 
 
@@ -86,6 +93,11 @@ def test_merged_it_computes_the_same_with_plain_weights(name, model):
     names = set(network.state_dict())
     method = applied(name, network)
     adapted = logits(network)
+    if not method.can_merge:
+        with pytest.raises(InputError, match="cannot be merged"):
+            method.merge(network)
+        assert torch.equal(logits(network), adapted)
+        return
     method.merge(network)
     assert set(network.state_dict()) == names
     torch.testing.assert_close(logits(network), adapted, atol=1e-5, rtol=1e-5)

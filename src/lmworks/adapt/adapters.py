@@ -1,4 +1,4 @@
-"""Adapter modules around the linears of a network: find, disable, merge and detach them.
+"""Adapters of a network: modules around its linears, and virtual tokens; find, disable, merge and detach them.
 
 Independent of any method and of the kinds of the network's modules.
 """
@@ -9,6 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
+from lmworks.model.virtual_tokens import VirtualTokens
 
 
 class Adapter(nn.Module, ABC):
@@ -25,9 +27,14 @@ class Adapter(nn.Module, ABC):
 
     A subclass implements ``forward``, which adds its update if :attr:`active`, and :meth:`merged_weight`.
 
+    Class attributes:
+        mergeable: whether its update can be added to the base's weight.
+
     Args:
         base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
     """
+
+    mergeable: ClassVar[bool] = True
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -91,8 +98,13 @@ def refuse_second(network: nn.Module) -> None:
     Raises:
         InputError: it has.
     """
-    if next(adapters(network), None) is not None:
+    if next(adapters(network), None) is not None or _virtual_tokens(network) is not None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
+
+
+def is_mergeable(network: nn.Module) -> bool:
+    """Whether all its adapters can be merged into weights; True without any."""
+    return _virtual_tokens(network) is None and all(module.mergeable for _, module in adapters(network))
 
 
 def refuse_cells(network: Transformer, method: str) -> None:
@@ -111,9 +123,13 @@ def refuse_cells(network: Transformer, method: str) -> None:
 def disabled(network: nn.Module) -> Iterator[None]:
     """Within this block the network computes exactly as its base: adapters are disabled, merged ones are unmerged."""
     before = [(module, module.enabled, module.merged) for _, module in adapters(network)]
+    virtual = _virtual_tokens(network)
+    were_enabled = virtual is not None and virtual.enabled
     for module, _, _ in before:
         module.enabled = False
         module.unmerge()
+    if virtual is not None:
+        virtual.enabled = False
     try:
         yield
     finally:
@@ -121,10 +137,17 @@ def disabled(network: nn.Module) -> Iterator[None]:
             module.enabled = enabled
             if was_merged:
                 module.merge()
+        if virtual is not None:
+            virtual.enabled = were_enabled
 
 
 def merge(network: nn.Module) -> None:
-    """Merge all adapters and replace them with their plain linears."""
+    """Merge all adapters and replace them with their plain linears.
+
+    Raises:
+        InputError: one of them cannot be merged.
+    """
+    _refuse_unmergeable(network)
     for name, module in list(adapters(network)):
         module.merge()
         put(network, name, module.base)
@@ -132,7 +155,12 @@ def merge(network: nn.Module) -> None:
 
 @contextmanager
 def merged(network: nn.Module) -> Iterator[None]:
-    """Within this block all adapters are merged and replaced with their plain linears, as in a plain model."""
+    """Within this block all adapters are merged and replaced with their plain linears, as in a plain model.
+
+    Raises:
+        InputError: one of them cannot be merged.
+    """
+    _refuse_unmergeable(network)
     present = [(name, module, module.merged) for name, module in adapters(network)]
     for name, module, _ in present:
         module.merge()
@@ -151,6 +179,18 @@ def detach(network: nn.Module) -> None:
     for name, module in list(adapters(network)):
         module.unmerge()
         put(network, name, module.base)
+    if isinstance(network, Transformer):
+        network.virtual_tokens = None
+
+
+def _virtual_tokens(network: nn.Module) -> VirtualTokens | None:
+    return network.virtual_tokens if isinstance(network, Transformer) else None
+
+
+def _refuse_unmergeable(network: nn.Module) -> None:
+    if not is_mergeable(network):
+        fault = "this adapter cannot be merged: what it computes is no change of the base's weights"
+        raise InputError(fault, hint="keep its folder, of a run RUN/final: it opens as a model beside its base")
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -181,6 +221,9 @@ def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tens
 
 def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     added = {id(own) for _, module in adapters(network) for own in module.parameters(recurse=False)}
+    virtual = _virtual_tokens(network)
+    if virtual is not None:
+        added |= {id(own) for own in virtual.parameters()}
     for name, parameter in network.named_parameters():
         if id(parameter) not in added:
             yield name, parameter

@@ -56,6 +56,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        can_merge: whether :meth:`merge` can give plain weights.
     """
 
     name: ClassVar[str]
@@ -66,9 +67,26 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    can_merge: ClassVar[bool] = True
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Tokens that it puts in front of every text, which leave less of the context for the text."""
+        return 0
+
+    def max_text_tokens(self, config: ModelConfig) -> int:
+        """Tokens of the longest text that a model reads once it is adapted."""
+        return config.max_position_embeddings - self.num_virtual_tokens
+
+    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Encode what the settings have of texts; called before :meth:`apply`.
+
+        Raises:
+            InputError: a text does not fit the other settings.
+        """
 
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
@@ -94,7 +112,11 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def merge(self, network: Transformer) -> None:
-        """Merge the adaptation into plain weights: a model without adapters that computes the same."""
+        """Merge the adaptation into plain weights: a model without adapters that computes the same.
+
+        Raises:
+            InputError: there is no such model (``can_merge``).
+        """
 
     @abstractmethod
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:

@@ -11,6 +11,8 @@ from lmworks.adapt.full import Full
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
+from lmworks.adapt.prefix_tuning import PrefixTuning
+from lmworks.adapt.prompt_tuning import PromptTuning
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -25,6 +27,8 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        PromptTuning,
+        PrefixTuning,
     )
 }
 if TYPE_CHECKING:

@@ -83,8 +83,8 @@ class LanguageModel(HeadMethods):
 
     @property
     def context(self) -> int | None:
-        """Tokens that it reads at a time; None: any number."""
-        return self.config.max_position_embeddings
+        """Tokens of a text that it reads at a time; None: any number."""
+        return self.network.max_text_tokens
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -302,7 +302,7 @@ class LanguageModel(HeadMethods):
             The folder.
 
         Raises:
-            InputError: the folder holds something else, or there is no room.
+            InputError: the folder holds something else, there is no room, or the adapter cannot be merged.
         """
         folder = Path(folder)
         with adapters.merged(self.network):
@@ -325,8 +325,9 @@ class LanguageModel(HeadMethods):
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged. On a CPU, a decoder's weights that came in four bits are kept in four bits; answers may
-        then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as they are there.
+        Adapters are merged if they can be. On a CPU, a decoder's weights that came in four bits are kept in four bits;
+        answers may then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as they
+        are there.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -335,7 +336,8 @@ class LanguageModel(HeadMethods):
             Itself. It can generate and score, but no longer be trained or saved.
         """
         dtype_name, _ = machine.choose_precision(precision, self.device.type)
-        adapters.merge(self.network)
+        if adapters.is_mergeable(self.network):
+            adapters.merge(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.architecture == "decoder":

@@ -11,6 +11,7 @@ from lmworks.kernels.dropout import draw_seed
 from lmworks.model import products
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.products import TENSORS, LinearConstants, LinearParameters, OptionalTensor
+from lmworks.model.virtual_tokens import ExpandedRows
 
 
 class BlockParameters(NamedTuple):
@@ -115,11 +116,12 @@ class SavedActivations(NamedTuple):
 
 
 class PackedSequences(NamedTuple):
-    """``cu_seqlens`` of queries and keys, and the rotary cosines and sines (tokens, R/2); None without rotary
-    positions."""
+    """``cu_seqlens`` of queries and keys; the rotary cosines and sines (tokens, R/2), None without rotary positions;
+    and with a prefix the rows with virtual tokens, whose ``cu_seqlens`` they are."""
 
     cu_seqlens: tuple[torch.Tensor, torch.Tensor]
     cos_sin: tuple[torch.Tensor, ...] | None
+    rows: ExpandedRows | None = None
 
 
 def _seed(rate: float) -> int:

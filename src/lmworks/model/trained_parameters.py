@@ -15,6 +15,7 @@ from lmworks.model.sizes import LinearShape, linears
 from lmworks.model.transformer import Transformer
 
 WRAPPED = ".base."  # part of the name of a base parameter inside an adapter
+SOFT_PROMPT, PREFIX = "virtual_tokens.embeddings", "virtual_tokens.keys_and_values"  # of model/virtual_tokens
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,19 @@ class TrainedParameters:
     @property
     def rank(self) -> int:
         """The largest rank of the added matrices: elements saved for each token and adapted linear."""
-        return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
+        return max(
+            (min(shape) for name, shape in self.added.items() if len(shape) == 2 and name != SOFT_PROMPT), default=0
+        )
+
+    @property
+    def soft_prompt(self) -> int:
+        """Virtual tokens that pass through all layers before every document."""
+        return self.added[SOFT_PROMPT][0] if SOFT_PROMPT in self.added else 0
+
+    @property
+    def prefix(self) -> int:
+        """Virtual tokens that attention alone reads before every document."""
+        return self.added[PREFIX][2] if PREFIX in self.added else 0
 
     @property
     def count(self) -> int:
