@@ -56,7 +56,6 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
-        can_merge: whether :meth:`merge` can give plain weights.
     """
 
     name: ClassVar[str]
@@ -67,7 +66,6 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
-    can_merge: ClassVar[bool] = True
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
@@ -115,7 +113,7 @@ class Method(ABC, Generic[S]):
         """Merge the adaptation into plain weights: a model without adapters that computes the same.
 
         Raises:
-            InputError: there is no such model (``can_merge``).
+            InputError: there is no such model.
         """
 
     @abstractmethod
@@ -160,6 +158,25 @@ class Method(ABC, Generic[S]):
 
 class AdapterMethod(Method[S]):
     """A method that leaves the model's own weights frozen and adds parameters, which are saved as PEFT saves them."""
+
+    def freeze_base(self, network: Transformer, title: str) -> None:
+        """Freeze a network, but for the head of a task.
+
+        Args:
+            network: changed in place.
+            title: the method's, for errors.
+
+        Raises:
+            InputError: it has an adapter already, or no linears to adapt.
+        """
+        from lmworks.adapt import adapters
+        from lmworks.adapt.head_weights import head_parameters
+
+        adapters.refuse_second(network)
+        adapters.refuse_cells(network, title)
+        network.requires_grad_(False)
+        for parameter in head_parameters(network).values():
+            parameter.requires_grad_(True)
 
     @classmethod
     @abstractmethod

@@ -64,7 +64,6 @@ P = TypeVar("P", bound=PromptLearningSettings)
 class PromptLearning(AdapterMethod[P]):
     """Trains virtual tokens, and the head of a task where there is one."""
 
-    can_merge: ClassVar[bool] = False
     _ids: list[int] | None = None  # of the text to start from
 
     @property
