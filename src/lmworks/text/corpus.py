@@ -177,10 +177,17 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     in the order of their hashes while they fit into the share asked for; the first few held-out rows are a fair sample
     of all. A table of a few long texts is divided inside each text instead: its end is held out.
 
+    With ``validation``, the rows that are held out so are left out, and others are held out of the rest.
+
     Returns:
         (train, held_out); held_out is empty where ``held_out`` is 0 or nothing can be taken away.
     """
     settings = settings or DataSettings()
+    if settings.validation:
+        rest, left_out = split(table, settings.model_copy(update={"validation": 0.0}))
+        inner = {"held_out": settings.validation, "validation": 0.0}
+        notes = [*table.notes, f"left out for validation: the {count_of(len(left_out), 'row')} held out otherwise"]
+        return split(replace(rest, notes=notes), settings.model_copy(update=inner))
     share = settings.held_out
     if share == 0:
         return table, _part(table, [], [])
