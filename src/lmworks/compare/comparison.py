@@ -66,7 +66,10 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError(fault, settings.source, hint)
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [Result(own.name, own.title, own.kind, _groups(own, settings, train.kind, len(test))) for own in chosen]
-    rows = {"kind": train.kind, "training": len(train), "test": len(test), "digest": digest(train, test)}
+    with_validation = settings.data.model_copy(update={"validation": settings.validation})
+    validation = corpus.split(corpus.read(settings.source, settings.data), with_validation)[1]
+    rows = {"kind": train.kind, "training": len(train), "validation": len(validation), "test": len(test)}
+    rows["digest"] = digest(train, test)
     state = State(
         settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
     )
@@ -138,11 +141,13 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
         test: rows of the test part.
     """
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
-    if contender.kind in ("classical", "baseline"):
+    if contender.kind == "classical":
         return groups
     answered = test if kind == "labels" else min(test, MOST_ANSWERS)
-    evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES}
-    shared: dict[str, Any] = {"train": settings.train, "evaluate": {**evaluated, **settings.evaluate}}
+    evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
+    if contender.kind == "baseline":
+        return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
+    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
     if settings.task != "auto":
         shared["task"] = {"name": settings.task}
     return merge({name: group for name, group in shared.items() if group}, groups)
@@ -207,11 +212,12 @@ class _Session:
         self.say(f"planning {count_of(len(new), 'contender')}: measuring how fast each trains on this machine")
         asked = [result for result in new if result.kind in ("trained", "prompted")]
         plans = self._plans(asked) if asked else {}
+        state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
         for result in new:
             result.plan = plans.get(result.name, {"start": QUICK_SECONDS})
             if "reason" in result.plan:
                 self._leave_out(result)
-        paces = {result.name: pace_of(result) for result in new if result.state == "open"}
+        paces = {result.name: pace_of(result, state.rows) for result in new if result.state == "open"}
         if not paces:
             raise InputError("no contender can be run", "methods", new[0].reason)
         budget = settings.budget - self.spent if not state.planned else state.planned / len(state.results)
@@ -223,15 +229,10 @@ class _Session:
         self._write()
 
     def _plans(self, results: list[Result]) -> dict[str, Any]:
-        settings = self.state.settings
-        data = self.runs.data_settings(validation=True)
-        plans = processes.do(
-            "plan", model=settings.model, data=data, contenders={result.name: result.settings for result in results}
-        )
-        first = next((plan for plan in plans.values() if "task" in plan), None)
-        if first is not None:
-            self.state.rows["validation"] = first["held_out"]
-        return plans
+        """Plans of contenders by name, made in a process of their own, with the seconds that it took to begin."""
+        settings, data = self.state.settings, self.runs.data_settings(validation=False)
+        contenders_ = {result.name: result.settings for result in results}
+        return processes.do("plan", model=settings.model, data=data, contenders=contenders_)
 
     def _leave_out(self, result: Result) -> None:
         """Leave a contender out that cannot be run, or refuse it where it was asked for by its name."""
@@ -245,7 +246,7 @@ class _Session:
         state = self.state
         open_ = [result for result in state.results[place + 1 :] if result.state == "open"]
         budget, left = state.settings.budget, SLACK * state.settings.budget - self.spent
-        paces = {result.name: pace_of(result) for result in open_}
+        paces = {result.name: pace_of(result, state.rows) for result in open_}
         expected = sum(self.runs.expected(result) for result in open_)
         if not open_ or expected <= left or not any(pace.epoch for pace in paces.values()):
             return
@@ -265,19 +266,24 @@ class _Session:
         comparison_page.write(self.folder, self.state)
 
 
-def pace_of(result: Result) -> Pace:
-    """How fast a contender is, by its plan."""
+def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
+    """How fast a contender is, by its plan.
+
+    Args:
+        result: of the contender, with its plan.
+        rows: numbers of rows, as of a comparison's state.
+    """
     plan = result.plan
     if result.kind in ("baseline", "classical"):
         return Pace(QUICK_SECONDS)
-    epoch = plan["epoch"] if result.kind == "trained" else 0.0
-    evaluation = plan["evaluation"]
+    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
+    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
     return Pace(
-        start=plan["start"] + plan.get("process", 0.0),
-        epoch=epoch,
+        start=plan["start"] + plan["process"],
+        epoch=plan["epoch"] if result.kind == "trained" else 0.0,
         steps=max(1.0, plan["steps"]),
-        validation=evaluation,
-        test=evaluation + plan["before"],
+        validation=min(of_training, of_test),
+        test=plan["evaluation"] + plan["before"],
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
     )
 

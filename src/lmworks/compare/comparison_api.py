@@ -10,9 +10,10 @@ from typing import Any
 
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.settings import build
-from lmworks.compare import comparison, comparison_page, comparison_table
+from lmworks.compare import comparison, comparison_page, comparison_table, winner
 from lmworks.compare.comparison_settings import CompareSettings
 from lmworks.compare.comparison_state import Result, State
+from lmworks.run import api as runs
 from lmworks.run.result import Run, Say
 
 
@@ -52,6 +53,20 @@ class Comparison:
                 return Run(self.folder / result.finals[0].folder, "finished")
         known = ", ".join(result.name for result in self.state.done)
         raise InputError(f"has no run of {name!r}", str(self.folder), f"one of: {known}")
+
+    def tune(self, name: str | None = None, out: str | Path | None = None, say: Say | None = None) -> Run:
+        """Train a contender on all the data, with the learning rate and length that its search found.
+
+        Args:
+            name: of the contender; the recommended one by default.
+            out: the run's folder; as of :func:`lmworks.tune`.
+            say: gets each line of progress.
+
+        Raises:
+            InputError: there is no such contender, or nothing of it to train.
+        """
+        model, data, groups = winner.settings_of(self.folder, self.state, name)
+        return runs.tune(model, data, out=out, say=say, **groups)
 
     def _repr_html_(self) -> str:
         """Table and pictures, for notebooks."""

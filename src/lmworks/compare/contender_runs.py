@@ -62,7 +62,10 @@ class ContenderRuns:
         """Seconds that the runs of a contender are expected to take, none of which is done."""
         from lmworks.compare.comparison import pace_of
 
-        pace, runs = pace_of(result), schedule.rounds(self.state.settings.rates) if result.searches else []
+        pace, runs = (
+            pace_of(result, self.state.rows),
+            schedule.rounds(self.state.settings.rates) if result.searches else [],
+        )
         seeds = self.state.settings.seeds
         return pace.fixed(runs, seeds) + (result.epochs or 0.0) * pace.training(runs, seeds)
 
@@ -130,9 +133,12 @@ class ContenderRuns:
         if result.kind == "classical":
             model = groups.pop("model")
         data = self.data_settings(validation=trial.share is not None)
-        work = "nearest" if result.kind == "baseline" else "run"
-        job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
-        processes.do(work, **job, task=self.state.task)
+        if result.kind == "baseline":
+            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task}
+            processes.do("nearest", data=data, out=str(folder), **answered)
+        else:
+            job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
+            processes.do("run", **job)
         if trial.share is not None:
             trial.score = measured.validation_score(measured.final_evaluation(folder), self.state.task or _task(folder))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The contenders of a comparison: the ways to adapt a model, and the simple ones that they must beat. Imports no torch."""
+"""The contenders of a comparison: the ways to adapt a model, and the simple ones that they must beat."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.base.figures import byte_size, count_of, duration, list_names, number, percent
+from lmworks.base.figures import count_of, list_names, number, percent
 from lmworks.compare.comparison_state import Result, State
 from lmworks.evaluate.significance import Comparison
 
@@ -97,26 +97,15 @@ def _signed(measure: dict[str, Any]) -> str:
 
 def _uncertainty(state: State, compared: Comparison) -> str:
     """What the test part could not have told apart."""
-    rows = count_of(compared.rows, "test row")
+    rows, tests = count_of(compared.rows, "test row"), count_of(compared.analysis.comparisons, "comparison")
     if not compared.can_tell:
-        return f"{rows}: too few to tell any of {len(compared.contenders)} contenders apart; {compared.fewest_rows} would be the least"
-    smallest = [own.smallest_difference for own in compared.contenders if own.smallest_difference]
+        fewest = f"{compared.fewest_rows} would be the least"
+        return f"{rows}: too few to tell any of {len(compared.contenders)} contenders apart; {fewest}"
+    smallest = sorted(own.smallest_difference for own in compared.contenders if own.smallest_difference)
     if not smallest:
         return ""
     needed = [own.rows_needed for own in compared.contenders if own.rows_needed and not own.differs]
     more = f"; {max(needed):,} rows would tell the smallest of these differences apart" if needed else ""
-    return (
-        f"with {rows}, differences below about {number(sorted(smallest)[len(smallest) // 2])} cannot be told from chance"
-        f" (paired tests, corrected for {count_of(compared.analysis.comparisons, 'comparison')} by Holm's method){more}"
-    )
-
-
-def spent(state: State) -> str:
-    """The time of a comparison beside its budget."""
-    return f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}"
-
-
-def memory_of(result: Result) -> str:
-    """Peak memory of a contender's training."""
-    peak = result.cost.get("peak_memory")
-    return byte_size(peak) if peak else ""
+    middle = number(smallest[len(smallest) // 2])
+    paired = f"paired tests, corrected for {tests} by Holm's method"
+    return f"with {rows}, differences below about {middle} cannot be told from chance ({paired}){more}"

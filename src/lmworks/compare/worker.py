@@ -21,6 +21,7 @@ from lmworks.base.files import atomic_write
 from lmworks.base.journal import JOURNAL, RunFolder
 
 Job = dict[str, Any]
+STARTED = time.monotonic()
 
 
 def plan(job: Job) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def plan(job: Job) -> dict[str, Any]:
     from lmworks.run import recipe as recipes
     from lmworks.run.setup import set_up
 
+    process = time.monotonic() - STARTED  # a run's process imports the same
     plans: dict[str, Any] = {}
     for name, groups in job["contenders"].items():
         began = time.monotonic()
@@ -46,13 +48,12 @@ def plan(job: Job) -> dict[str, Any]:
         epochs = recipe.train.epochs
         plans[name] = {
             "task": setup.task.name,
+            "process": process,
             "start": time.monotonic() - began - sum(setup.preparation.values()),
             "epoch": made.seconds.get("training", 0.0) / epochs,
             "steps": made.steps / epochs,
             "evaluation": made.seconds.get("after", 0.0),
             "before": made.seconds.get("before", 0.0),
-            "held_out": len(setup.held_out),
-            "training": len(setup.train),
             "most_epochs": epochs,
             "is_length_set": is_set,
             "parameters": made.parameters,
@@ -80,7 +81,19 @@ def run(job: Job) -> dict[str, Any]:
     return {"stopped": ended.stopped}
 
 
-WORK: dict[str, Callable[[Job], dict[str, Any]]] = {"plan": plan, "run": run}
+def nearest(job: Job) -> dict[str, Any]:
+    """Answer as the nearest training row does.
+
+    Args:
+        job: "data", "out", "task", "rows" and "samples" to answer and to keep.
+    """
+    from lmworks.compare import nearest_answer
+
+    nearest_answer.run(job["data"], job["task"], job["rows"], job["samples"], Path(job["out"]))
+    return {}
+
+
+WORK: dict[str, Callable[[Job], dict[str, Any]]] = {"plan": plan, "run": run, "nearest": nearest}
 
 
 def main(arguments: list[str]) -> int:
