@@ -17,6 +17,8 @@ from lmworks.compare.pacing import seconds_alive
 from lmworks.text.rows import Table
 from lmworks.train.settings import MOST_STEPS
 
+WRITTEN = "instructions"
+"""The task of rows with written answers, where no contender names another."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -134,7 +136,7 @@ class ContenderRuns:
             model = groups.pop("model")
         data = self.data_settings(validation=trial.share is not None)
         if result.kind == "baseline":
-            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task}
+            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
             processes.do("nearest", data=data, out=str(folder), **answered)
         else:
             job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
