@@ -100,8 +100,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _tune_like(args: argparse.Namespace, rest: list[str]) -> int:
     """Train what a comparison recommends, then show the card."""
-    from lmworks.compare import winner
-    from lmworks.compare.comparison_state import State
+    from lmworks.comparisons import winner
+    from lmworks.comparisons.comparison_state import State
 
     if rest or args.model or args.data or args.method or args.task:
         hint = f"lmworks tune --like {args.like} [--out FOLDER]"

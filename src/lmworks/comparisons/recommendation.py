@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmworks.base.figures import count_of, list_names, number, percent
-from lmworks.compare.comparison_state import Result, State
+from lmworks.comparisons.comparison_state import Result, State
 from lmworks.evaluate.significance import Comparison
 
 SIMPLE = ("baseline", "classical")

@@ -1,9 +1,9 @@
 """A comparison of ways to adapt a model to a data set: the same rows, seeds and evaluation for all, within a budget.
 
-The time is divided before anything is trained (compare/schedule), from plans that were measured. Each contender then
-searches its learning rate and length on the validation part, and its final runs, one a seed, train on all training rows
-and are evaluated on the test part, which nothing before has seen. comparison.json is written after each run, so that a
-comparison that was killed goes on where it was, to the same table.
+The time is divided before anything is trained (comparisons/schedule), from plans that were measured. Each contender
+then searches its learning rate and length on the validation part. Its final runs, one a seed, train on all training
+rows and are evaluated on the test part, which nothing before has seen. comparison.json is written after each run, so
+that a comparison that was killed goes on where it was, to the same table.
 """
 
 from __future__ import annotations
@@ -19,20 +19,16 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.settings import merge
-from lmworks.compare import comparison_page, contenders, processes, recommendation, results, schedule
-from lmworks.compare.comparison_settings import CompareSettings
-from lmworks.compare.comparison_state import Result, State, is_comparison
-from lmworks.compare.contender_runs import ContenderRuns
-from lmworks.compare.contenders import Contender
-from lmworks.compare.schedule import Length, Pace
+from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State, is_comparison
+from lmworks.comparisons.contender_runs import QUICK_SECONDS, ContenderRuns, pace_of
+from lmworks.comparisons.contenders import Contender
+from lmworks.comparisons.schedule import Length
 from lmworks.run.result import Say, silent
 from lmworks.text import corpus
 from lmworks.text.rows import Table
 
-MOST_EPOCHS = 3.0
-"""Passes over the training rows that a comparison tries at least, where its budget allows them."""
-QUICK_SECONDS = 8.0
-"""Expected of a contender that counts words or asks nothing."""
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
 FEWEST_TEST_ROWS = 20
@@ -264,28 +260,6 @@ class _Session:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         comparison_page.write(self.folder, self.state)
-
-
-def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
-    """How fast a contender is, by its plan.
-
-    Args:
-        result: of the contender, with its plan.
-        rows: numbers of rows, as of a comparison's state.
-    """
-    plan = result.plan
-    if result.kind in ("baseline", "classical"):
-        return Pace(QUICK_SECONDS)
-    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
-    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
-    return Pace(
-        start=plan["start"] + plan["process"],
-        epoch=plan["epoch"] if result.kind == "trained" else 0.0,
-        steps=max(1.0, plan["steps"]),
-        validation=min(of_training, of_test),
-        test=plan["evaluation"] + plan["before"],
-        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
-    )
 
 
 def _give(result: Result, length: Length) -> None:

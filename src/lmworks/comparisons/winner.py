@@ -7,7 +7,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge
-from lmworks.compare.comparison_state import State
+from lmworks.comparisons.comparison_state import State
 
 
 def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:

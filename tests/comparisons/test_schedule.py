@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.compare.schedule import SHARES, Pace, divide, learning_rates, rounds
+from lmworks.comparisons.schedule import SHARES, Pace, divide, learning_rates, rounds
 
 FAST = Pace(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
 SLOW = Pace(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)

@@ -10,7 +10,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import read_object
-from lmworks.compare.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_settings import CompareSettings
 
 STATE = "comparison.json"
 VERSION = 1

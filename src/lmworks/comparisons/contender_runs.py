@@ -11,12 +11,17 @@ from typing import Any
 from lmworks.base.figures import duration, number
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
-from lmworks.compare import measured, processes, schedule
-from lmworks.compare.comparison_state import Result, State, Trial
-from lmworks.compare.pacing import seconds_alive
+from lmworks.comparisons import measured, processes, schedule
+from lmworks.comparisons.comparison_state import Result, State, Trial
+from lmworks.comparisons.pacing import seconds_alive
+from lmworks.comparisons.schedule import Pace
 from lmworks.text.rows import Table
 from lmworks.train.settings import MOST_STEPS
 
+MOST_EPOCHS = 3.0
+"""Passes over the training rows that a comparison tries at least, where its budget allows them."""
+QUICK_SECONDS = 8.0
+"""Expected of a contender that counts words or asks nothing."""
 WRITTEN = "instructions"
 """The task of rows with written answers, where no contender names another."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
@@ -62,8 +67,6 @@ class ContenderRuns:
 
     def expected(self, result: Result) -> float:
         """Seconds that the runs of a contender are expected to take, none of which is done."""
-        from lmworks.compare.comparison import pace_of
-
         pace, runs = (
             pace_of(result, self.state.rows),
             schedule.rounds(self.state.settings.rates) if result.searches else [],
@@ -186,3 +189,25 @@ def _choice(result: Result) -> dict[str, Any]:
 
 def _how(trial: Trial) -> str:
     return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
+
+
+def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
+    """How fast a contender is, by its plan.
+
+    Args:
+        result: of the contender, with its plan.
+        rows: numbers of rows, as of a comparison's state.
+    """
+    plan = result.plan
+    if result.kind in ("baseline", "classical"):
+        return Pace(QUICK_SECONDS)
+    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
+    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
+    return Pace(
+        start=plan["start"] + plan["process"],
+        epoch=plan["epoch"] if result.kind == "trained" else 0.0,
+        steps=max(1.0, plan["steps"]),
+        validation=min(of_training, of_test),
+        test=plan["evaluation"] + plan["before"],
+        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
+    )

@@ -22,7 +22,7 @@ LOCK = ".lock"
 
 
 def do(work: str, **job: Any) -> dict[str, Any]:
-    """Do a piece of work (a function of compare/worker) in a process of its own.
+    """Do a piece of work (a function of comparisons/worker) in a process of its own.
 
     Ctrl-C reaches that process too; it is waited for, so that it can save what it has.
 
@@ -33,7 +33,7 @@ def do(work: str, **job: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="lmworks-") as scratch:
         given, result = Path(scratch, "job.json"), Path(scratch, "result.json")
         given.write_text(json.dumps({"work": work, **job}), encoding="utf-8")
-        process = subprocess.Popen([sys.executable, "-m", "lmworks.compare.worker", str(given), str(result)])
+        process = subprocess.Popen([sys.executable, "-m", "lmworks.comparisons.worker", str(given), str(result)])
         code = _wait(process)
         if not result.is_file():
             if code == 130:

@@ -10,7 +10,6 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, spelled
 
 Kind = Literal["baseline", "classical", "prompted", "trained"]
-NEW_CLASSIFIER = ("labels",)
 PROMPTED = ("labels", "completion", "chat")
 
 
@@ -34,34 +33,40 @@ class Contender:
     rows: tuple[str, ...] = ()
 
 
-def _trained(name: str, title: str, method: str, **options: Any) -> Contender:
-    kind: Kind = "prompted" if method == "prompting" else "trained"
-    rows = PROMPTED if kind == "prompted" else ()
-    return Contender(name, title, kind, {"method": method, **({method: options} if options else {})}, rows)
+CLASSICAL = {
+    "majority": "majority class",
+    "tfidf-nb": "TF-IDF, naive Bayes",
+    "tfidf-logreg": "TF-IDF, logistic regression",
+    "tfidf-svm": "TF-IDF, linear SVM",
+}
+"""Presets of classifiers by counts of words, with their titles."""
+
+
+def _of_methods() -> list[Contender]:
+    """The variants of every method."""
+    found = []
+    for method in METHODS.values():
+        kind: Kind = "trained" if getattr(method, "learning_rate", None) else "prompted"
+        rows = () if kind == "trained" else PROMPTED
+        for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items():
+            settings = {"method": method.name, **({method.name: options} if options else {})}
+            found.append(Contender(name, name, kind, settings, rows))
+    return found
 
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
-        Contender("majority", "majority class", "classical", {"model": "majority"}, NEW_CLASSIFIER),
-        Contender("tfidf-nb", "TF-IDF, naive Bayes", "classical", {"model": "tfidf-nb"}, NEW_CLASSIFIER),
-        Contender(
-            "tfidf-logreg", "TF-IDF, logistic regression", "classical", {"model": "tfidf-logreg"}, NEW_CLASSIFIER
-        ),
-        Contender("tfidf-svm", "TF-IDF, linear SVM", "classical", {"model": "tfidf-svm"}, NEW_CLASSIFIER),
+        *(Contender(name, title, "classical", {"model": name}, ("labels",)) for name, title in CLASSICAL.items()),
         Contender("nearest-answer", "answer of the nearest training row", "baseline", {}, ("completion", "pairs")),
-        Contender("head", "head only", "trained", {"method": "head"}),
-        Contender("last-layers", "last layers", "trained", {"method": "last_layers"}),
-        _trained("lora", "LoRA", "lora"),
-        Contender("full", "full fine-tuning", "trained", {"method": "full"}),
+        *_of_methods(),
     )
-    if contender.settings.get("method", "full") in METHODS
 }
-"""Name -> contender, from the simplest to the one that trains most."""
+"""Name -> contender: what must be beaten, then the methods in their order."""
 
 
 def choose(names: list[str], changes: dict[str, dict[str, Any]], kind: str) -> list[Contender]:
-    """The contenders of a comparison, from the simplest on.
+    """The contenders of a comparison, in their order.
 
     Args:
         names: of the contenders; empty: all.
@@ -102,4 +107,5 @@ def _new(name: str, settings: dict[str, Any]) -> Contender:
     method = spelled(str(settings["method"]), METHODS)
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")
-    return Contender(name, name, "prompted" if method == "prompting" else "trained", {"method": method})
+    kind: Kind = "trained" if getattr(METHODS[method], "learning_rate", None) else "prompted"
+    return Contender(name, name, kind, {"method": method})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
-from lmworks.compare import measured
-from lmworks.compare.comparison_state import Result, State
-from lmworks.compare.measured import Measured
+from lmworks.comparisons import measured
+from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.measured import Measured
 from lmworks.evaluate import metrics, significance
 from lmworks.evaluate.significance import RowFigures
 from lmworks.reports.cost import cost

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 
 from lmworks.base.files import atomic_write
-from lmworks.compare import comparison_table
-from lmworks.compare.comparison_state import State
+from lmworks.comparisons import comparison_table
+from lmworks.comparisons.comparison_state import State
 
 HTML = "comparison.html"
 

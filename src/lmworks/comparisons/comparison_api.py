@@ -10,9 +10,9 @@ from typing import Any
 
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.settings import build
-from lmworks.compare import comparison, comparison_page, comparison_table, winner
-from lmworks.compare.comparison_settings import CompareSettings
-from lmworks.compare.comparison_state import Result, State
+from lmworks.comparisons import comparison, comparison_page, comparison_table, winner
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State
 from lmworks.run import api as runs
 from lmworks.run.result import Run, Say
 

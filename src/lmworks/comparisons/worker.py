@@ -1,4 +1,4 @@
-"""The process of one piece of work of a comparison: python -m lmworks.compare.worker JOB RESULT.
+"""The process of one piece of work of a comparison: python -m lmworks.comparisons.worker JOB RESULT.
 
 Each run has a process of its own, so that its peak of memory is its own. JOB and RESULT are JSON files; the result is
 {"error": {...}} where an input is refused. The process ends when the one that started it has ended.
@@ -87,7 +87,7 @@ def nearest(job: Job) -> dict[str, Any]:
     Args:
         job: "data", "out", "task", "rows" and "samples" to answer and to keep.
     """
-    from lmworks.compare import nearest_answer
+    from lmworks.comparisons import nearest_answer
 
     nearest_answer.run(job["data"], job["task"], job["rows"], job["samples"], Path(job["out"]))
     return {}

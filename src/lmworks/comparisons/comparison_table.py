@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, number, signed
-from lmworks.compare.comparison_state import Result, State
+from lmworks.comparisons.comparison_state import Result, State
 
 SPARE = ("tokens/s", "kept", "trained", "memory", "95 % interval")
 """Columns that a narrow terminal leaves out, in this order."""

@@ -17,10 +17,10 @@ from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
-from lmworks.compare import ladder_page, pacing
-from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import Pace
-from lmworks.compare.rungs import LADDERS, Rung
+from lmworks.comparisons import ladder_page, pacing
+from lmworks.comparisons.ladder_settings import LadderSettings, State, Step, is_ladder
+from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus
@@ -137,10 +137,10 @@ class _Session:
 
     def _comparison(self) -> Comparison:
         if self.state.settings.task == "language":
-            from lmworks.compare.language import LanguageComparison
+            from lmworks.comparisons.language import LanguageComparison
 
             return LanguageComparison(self.folder, self.state.settings)
-        from lmworks.compare.classify import ClassifierComparison
+        from lmworks.comparisons.classify import ClassifierComparison
 
         return ClassifierComparison(self.folder, self.state.settings)
 
