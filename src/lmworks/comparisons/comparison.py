@@ -22,11 +22,12 @@ from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
-from lmworks.comparisons.contender_runs import QUICK_SECONDS, ContenderRuns, pace_of
+from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
 from lmworks.comparisons.contenders import Contender
+from lmworks.comparisons.planting import canaries_of
 from lmworks.comparisons.schedule import Length
 from lmworks.run.result import Say, silent
-from lmworks.text import corpus
+from lmworks.text import corpus, python_rows
 from lmworks.text.rows import Table
 
 SLACK = 1.1
@@ -70,6 +71,12 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
     )
     make_folder(folder)
+    planted, _ = canaries_of(train.kind, settings.canaries)
+    if planted and any(result.kind == "trained" for result in results):
+        python_rows.save([canary.row() for canary in planted], folder / CANARIES)
+        state.notes.append(
+            f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
+        )
     state.write(folder)
     return resume(folder, say)
 

@@ -28,6 +28,12 @@ class CompareSettings(Settings):
         0.15, gt=0, description="Share of the training rows (from 1 on: their number) that settings are chosen by."
     )
     rates: int = Field(3, gt=0, le=7, description="Learning rates that the search begins with; 1: no search.")
+    canaries: int = Field(
+        4,
+        ge=0,
+        le=100,
+        description="Rows with a secret planted among rows with written answers, to measure memorisation.",
+    )
     data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate(DATA))
     train: dict[str, Any] = Field(default_factory=dict, description="Settings of training of every contender.")
     evaluate: dict[str, Any] = Field(default_factory=dict, description="Settings of every evaluation on the test part.")

@@ -70,6 +70,7 @@ class Result:
         forgetting: by measure: "title", "unit", "better", "before", "after", "interval" of the change.
         memorisation: "exposure", "reproduced" ...
         in_use: "merged" and "unmerged": "first_token" seconds, "tokens_per_second", or "texts_per_second".
+        measuring: seconds that measuring these took; None: not measured yet.
         answers: for some test rows: "prompt", "reference", "answer", "score".
         notes: what a reader should know.
     """
@@ -95,6 +96,7 @@ class Result:
     forgetting: dict[str, Any] = field(default_factory=dict)
     memorisation: dict[str, Any] = field(default_factory=dict)
     in_use: dict[str, Any] = field(default_factory=dict)
+    measuring: float | None = None
     answers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -111,7 +113,7 @@ class Result:
     @property
     def seconds(self) -> float:
         """All that it took."""
-        return sum(trial.seconds for trial in self.trials)
+        return sum(trial.seconds for trial in self.trials) + (self.measuring or 0.0)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from lmworks.base.settings import merge
 from lmworks.comparisons import measured, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
 from lmworks.comparisons.pacing import seconds_alive
+from lmworks.comparisons.planting import CANARY_KINDS
 from lmworks.comparisons.schedule import Pace
 from lmworks.text.rows import Table
 from lmworks.train.settings import MOST_STEPS
@@ -24,6 +25,10 @@ QUICK_SECONDS = 8.0
 """Expected of a contender that counts words or asks nothing."""
 WRITTEN = "instructions"
 """The task of rows with written answers, where no contender names another."""
+CANARIES, RETAINED = "canaries.jsonl", "retained.json"
+"""Rows that are planted among those to train on; what the base can do, measured once."""
+MEASURED_TOKENS = 30_000
+"""Tokens that pass through a model, roughly, when forgetting is measured."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -50,6 +55,8 @@ class ContenderRuns:
         """
         settings = self.state.settings
         changed = settings.data.model_dump(mode="json", exclude_unset=True)
+        if (self.folder / CANARIES).is_file():
+            changed["additional"] = str(self.folder / CANARIES)
         return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:
@@ -91,7 +98,27 @@ class ContenderRuns:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
             self._do(result, trial, write)
+        if result.measuring is None:
+            yield "measuring what it costs in use" + (
+                ", what it forgot and memorised" if result.kind == "trained" else ""
+            )
+            self._measure(result)
         write()
+
+    def _measure(self, result: Result) -> None:
+        """Measure the first final run besides its figures."""
+        began = time.monotonic()
+        parts = [] if result.kind == "baseline" else ["in_use"]
+        if result.kind == "trained":
+            parts += ["forgetting", *(["memorisation"] if self.state.rows["kind"] in CANARY_KINDS else [])]
+        if parts:
+            settings, run = self.state.settings, self.folder / result.finals[0].folder
+            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": settings.canaries}
+            found = processes.do("measure", **job, retained=str(self.folder / RETAINED))
+            result.notes += found.pop("notes")
+            result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
+            result.forgetting |= found.get("forgetting", {})
+        result.measuring = time.monotonic() - began
 
     def _open(self, result: Result, next_: Callable[[Result], Trial | None]) -> Trial | None:
         """The run that was begun and not finished, or the next one."""
@@ -209,5 +236,6 @@ def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
+        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS / 3 if result.kind == "trained" else QUICK_SECONDS,
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
     )

@@ -59,6 +59,7 @@ def plan(job: Job) -> dict[str, Any]:
             "parameters": made.parameters,
             "trainable": made.trainable,
             "memory": made.memory.get("total"),
+            "token": made.seconds.get("training", 0.0) / max(1, made.tokens),
             "learning_rate": recipe.train.learning_rate,
             "note": made.note,
         }
@@ -93,7 +94,19 @@ def nearest(job: Job) -> dict[str, Any]:
     return {}
 
 
-WORK: dict[str, Callable[[Job], dict[str, Any]]] = {"plan": plan, "run": run, "nearest": nearest}
+def measure(job: Job) -> dict[str, Any]:
+    """Measure what a run's result costs in use, what it forgot and what it memorised, as far as its kind can.
+
+    Args:
+        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with "kind" and
+            "seed"; "retained": a file that keeps what the base can do.
+    """
+    from lmworks.comparisons import measuring
+
+    return measuring.measure(job)
+
+
+WORK: dict[str, Callable[[Job], dict[str, Any]]] = {"plan": plan, "run": run, "nearest": nearest, "measure": measure}
 
 
 def main(arguments: list[str]) -> int:
