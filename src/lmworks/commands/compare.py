@@ -90,6 +90,7 @@ def _settings(args: argparse.Namespace, rest: list[str]) -> CompareSettings:
 def finish(state: State, folder: Path, as_json: bool = False) -> int:
     """Print a comparison."""
     from lmworks.comparisons import comparison_page, comparison_table
+    from lmworks.comparisons.comparison import RECOMMENDED
 
     if as_json:
         print(json.dumps(json.loads((folder / STATE).read_text(encoding="utf-8")), ensure_ascii=False, indent=1))
@@ -100,5 +101,7 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
     print()
     for line in (*comparison_table.recommendation(state), "", *comparison_table.remarks(state)):
         show.line(line)
-    print(f"page: {folder / comparison_page.HTML}")
+    if (folder / RECOMMENDED).exists():
+        print(f"model: {folder / RECOMMENDED}")
+    print(f"page:  {folder / comparison_page.HTML}")
     return 0

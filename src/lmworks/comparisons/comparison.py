@@ -8,6 +8,7 @@ that a comparison that was killed goes on where it was, to the same table.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -30,6 +31,8 @@ from lmworks.run.result import Say, silent
 from lmworks.text import corpus, python_rows
 from lmworks.text.rows import Table
 
+RECOMMENDED = "recommended"
+"""In a comparison's folder: a link to the run of the recommended contender."""
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
 FEWEST_TEST_ROWS = 20
@@ -185,8 +188,18 @@ class _Session:
             if result.state == "open":
                 self._compare(place, result)
         state.recommendation = recommendation.recommend(state, results.settle(state))
+        self._link_recommended()
         self._write()
         return state
+
+    def _link_recommended(self) -> None:
+        """Give the run of the recommended contender a name that does not depend on which it is."""
+        link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
+        result = next((own for own in self.state.done if own.name == name and own.kind != "baseline"), None)
+        link.unlink(missing_ok=True)
+        if result is not None:
+            with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
+                link.symlink_to(result.finals[0].folder, target_is_directory=True)
 
     def _compare(self, place: int, result: Result) -> None:
         """Run a contender, or leave it out."""
