@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,8 @@ class _Session:
         """Give the run of the recommended contender a name that does not depend on which it is."""
         link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
         result = next((own for own in self.state.done if own.name == name and own.kind != "baseline"), None)
+        if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
+            shutil.rmtree(link)
         link.unlink(missing_ok=True)
         if result is not None:
             with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
@@ -266,15 +269,18 @@ class _Session:
         expected = sum(self.runs.expected(result) for result in open_)
         if not open_ or expected <= left or not any(pace.epoch for pace in paces.values()):
             return
-        ratio = max(0.05, (budget - self.spent) / expected)
-        for result in open_:
-            if result.epochs:
-                result.epochs *= ratio
-        titles = ", ".join(result.title for result in open_ if result.epochs)
-        state.notes.append(
-            f"cut to {100 * ratio:.0f} % of the planned length, since earlier ones took longer: {titles}"
-        )
-        self.say(state.notes[-1])
+        ratio = max(0.0, (budget - self.spent) / expected)
+        for result in filter(lambda own: own.epochs, open_):
+            result.epochs *= ratio  # type: ignore[operator]
+            steps = result.epochs * result.plan["steps"]
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
+            if steps < schedule.FEWEST_STEPS:
+                result.state, result.reason = "left out", f"what is left of the budget buys {steps:.0f} steps"
+        titles = ", ".join(result.title for result in open_ if result.epochs and result.state == "open")
+        if titles:
+            share = f"{100 * ratio:.0f} %"
+            state.notes.append(f"cut to {share} of the planned length, since earlier ones took longer: {titles}")
+            self.say(state.notes[-1])
 
     def _write(self) -> None:
         self.state.seconds = self.spent
