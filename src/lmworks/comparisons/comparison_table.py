@@ -41,7 +41,7 @@ def rows(state: State) -> list[list[str]]:
 
 def _cells(result: Result, state: State) -> list[str]:
     cost = result.cost
-    ends = interval(*result.interval) if result.interval else UNKNOWN
+    ends = interval(result.interval[0], result.interval[1]) if result.interval else UNKNOWN
     forgetting = [_forgetting(result)] if any(other.forgetting for other in state.done) else []
     trained = cost.get("trained_parameters")
     rate = cost.get("tokens_per_second")

@@ -185,8 +185,8 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     """
     settings = settings or DataSettings()
     if settings.additional is not None:
-        train, held_out = split(table, settings.model_copy(update={"additional": None}))
-        return _with_additional(train, settings.additional), held_out
+        train, rest = split(table, settings.model_copy(update={"additional": None}))
+        return _with_additional(train, settings.additional), rest
     if settings.validation:
         rest, left_out = split(table, settings.model_copy(update={"validation": 0.0}))
         inner = {"held_out": settings.validation, "validation": 0.0}
