@@ -28,14 +28,19 @@ def heads(state: State) -> list[str]:
     ]
 
 
-def rows(state: State) -> list[list[str]]:
-    """The cells of each contender with a figure, the best first; then the others."""
+def ordered(state: State) -> list[Result]:
+    """The contenders with a figure, the best first; then the others."""
     sign = -1.0 if state.measure.get("better") == "higher" else 1.0
     done = sorted(state.done, key=lambda result: sign * (result.value or 0.0))
-    width = len(heads(state))
-    rest = [result for result in state.results if result not in done]
-    return [_cells(result, state) for result in done] + [
-        [result.title, result.state, *[""] * (width - 2)] for result in rest
+    return [*done, *(result for result in state.results if result not in done)]
+
+
+def rows(state: State) -> list[list[str]]:
+    """The cells of each contender, in their order."""
+    done, width = state.done, len(heads(state))
+    return [
+        _cells(result, state) if result in done else [result.title, result.state, *[""] * (width - 2)]
+        for result in ordered(state)
     ]
 
 
