@@ -116,7 +116,9 @@ def test_the_page_has_the_states_figures() -> None:
             assert number(trial.score) in sections["The search"]
         if len(own.by_seed) > 1:
             assert " · ".join(map(number, own.by_seed)) in sections["How the final runs were trained"]
-    assert sections["What it cost"].count("estimated") == 2 * sum(own.cost["joules"] is not None for own in state.results)
+    assert sections["What it cost"].count("estimated") == 2 * sum(
+        own.cost["joules"] is not None for own in state.results
+    )
     assert "energy of the whole run, not of training alone: majority class, TF-IDF" in sections["What it cost"]
     assert "445 g for a kilowatt-hour" in sections["What it cost"]
     assert state.notes[0] in sections["Remarks"]
@@ -197,7 +199,7 @@ class TestRows:
     def test_the_page_shows_it(self) -> None:
         state = comparison()
         best = max(state.done, key=lambda own: own.value or 0.0)
-        shown = plain(outline(state).sections[f"Beside the best: {best.title}"])
+        shown = plain(outline(state).sections[f"Against the best: {best.title}"])
         for own in state.done:
             counted = balance(own, best, True)
             assert counted is not None
@@ -418,11 +420,10 @@ class TestInABrowser:
             labels = [own for own in chart["texts"] if own["text"] in {"LoRA", "full fine-tuning", "head only"}]
             assert labels
             assert [own["text"] for own in labels for point in chart["points"] if touch(own, point)] == []
-        wider = browser.execute_script(
-            "return [...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
-            ".map((e) => e.textContent.slice(0, 60));"
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
         )
-        assert wider == []  # not even the widest table is cut off
+        assert width < 720 or cut == 0  # a phone scrolls wide tables within themselves; a desk has room for all
 
     def test_a_point_shows_its_numbers(self, browser: Any, tmp_path: Path) -> None:
         from selenium.webdriver.common.action_chains import ActionChains

@@ -149,7 +149,7 @@ class _Frame:
         for place, line in enumerate(_name_of_axis(own, self.canvas)):
             end = f'x="{right}" y="{self.floor + BOTTOM + LINE * place + 8}" text-anchor="end"'
             parts.append(f'<text class="name" {end}>{text(line)}</text>')
-        pieces = [(LEFT, right)]
+        pieces: list[tuple[float, float]] = [(LEFT, right)]
         if self.across.zero is not None:  # what is zero stands apart
             pieces = [(LEFT, self.across.start - 14), (self.across.start - 6, right)]
         parts += [

@@ -1,7 +1,6 @@
 """The tables of a comparison's page: contenders, costs, use, forgetting, memorisation. HTML; draws no chart.
 
-A column in which no contender has a figure is left out, and so is a table without any column. On a phone each row
-becomes a block, in which a figure stands beside the name of its column.
+A column in which no contender has a figure is left out, and so is a table without any column.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from lmworks.base.figures import (
     count,
     duration,
     energy,
-    interval,
     list_names,
     number,
     percent,
@@ -47,7 +45,7 @@ def overview(state: State) -> str:
     """The table of all contenders, as the terminal shows it."""
     heads = comparison_table.heads(state)
     rows = [
-        _row(state, result, heads[1:], [prose(cell) for cell in cells[1:]])
+        _row(state, result, [prose(cell) for cell in cells[1:]])
         for result, cells in zip(comparison_table.ordered(state), comparison_table.rows(state), strict=True)
     ]
     return section("All contenders", table(heads, rows, "contenders"))
@@ -157,8 +155,7 @@ def _change(key: str) -> Callable[[Result], str]:
         own = result.forgetting.get(key)
         if own is None:
             return ""
-        ends = interval(*own["interval"], sign=True) if own.get("interval") else ""
-        return two_lines(signed(own["after"] - own["before"]), ends)
+        return two_lines(signed(own["after"] - own["before"]), comparison_table.ends(own.get("interval"), sign=True))
 
     return cell
 
@@ -179,12 +176,11 @@ def _memorised(key: str, form: Form) -> Callable[[Result], str]:
 
 def final_runs(state: State) -> str:
     """How each contender was trained for the test part, and the figure of each seed."""
-    several = any(len(result.by_seed) > 1 for result in state.results)
     columns: list[Column] = [
         ("learning rate", lambda result: _figure(result.chosen.get("learning_rate"), lambda rate: f"{rate:g}")),
         ("epochs", lambda result: _figure(result.chosen.get("epochs"), number)),
         ("chosen by", lambda result: text(result.chosen["by"]) if result.chosen.get("by") else ""),
-        ("by seed", lambda result: prose(" · ".join(map(number, result.by_seed))) if several else ""),
+        ("by seed", lambda result: prose(" · ".join(map(number, result.by_seed))) if result.by_seed[1:] else ""),
     ]
     return _section("How the final runs were trained", contender_table(state, columns), [])
 
@@ -200,15 +196,15 @@ def contender_table(state: State, columns: Sequence[Column]) -> str:
     cells = [(result, own) for result, own in cells if any(own)]
     kept = [place for place in range(len(columns)) if any(own[place] for _, own in cells)]
     heads = [columns[place][0] for place in kept]
-    rows = [_row(state, result, heads, [own[place] or UNKNOWN for place in kept]) for result, own in cells]
+    rows = [_row(state, result, [own[place] or UNKNOWN for place in kept]) for result, own in cells]
     return table(["contender", *heads], rows, "contenders") if rows else ""
 
 
-def _row(state: State, result: Result, heads: Sequence[str], cells: Sequence[str]) -> str:
-    """A row; each cell knows the name of its column, and the recommended contender is marked."""
+def _row(state: State, result: Result, cells: Sequence[str]) -> str:
+    """A row; the recommended contender is marked."""
     is_chosen = result.name == state.recommendation.get("name")
     mark = ' <span class="verdict better">recommended</span>' if is_chosen else ""
-    inner = "".join(f'<td data-head="{text(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
+    inner = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr><th scope="row">{text(result.title)}{mark}</th>{inner}</tr>'
 
 

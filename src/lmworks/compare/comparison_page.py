@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from lmworks.base.figures import byte_size, count_of, duration, interval, list_names, number, percent
+from lmworks.base.figures import byte_size, count_of, duration, list_names, number, percent
 from lmworks.base.files import atomic_write
 from lmworks.compare import comparison_charts, comparison_details, comparison_rows, comparison_table, search_tables
 from lmworks.compare.comparison_state import Result, State
@@ -96,7 +96,7 @@ def _tiles(state: State) -> str:
         return ""
     best = comparison_table.ordered(state)[0]
     cost = chosen.cost
-    ends = f"95 % interval {interval(*chosen.interval)}" if chosen.interval else ""
+    ends = f"95 % interval {comparison_table.ends(chosen.interval)}" if chosen.interval else ""
     beside = "the best" if chosen is best else f"{best.title}: {number(best.value)}"
     tiles = [
         (str(state.measure.get("title", "")), number(chosen.value), [ends, beside]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lmworks.base.figures import count_of, interval, number, signed
+from lmworks.base.figures import count_of, number, signed
 from lmworks.compare import comparison_table
 from lmworks.compare.comparison_details import Column, contender_table, two_lines
 from lmworks.compare.comparison_state import Result, State
@@ -69,24 +69,24 @@ def differences(state: State) -> str:
         return ""
     best = comparison_table.ordered(state)[0]
     columns: list[Column] = [
-        (f"beside {best.title}", _difference),
+        ("difference", _difference),
         ("p", lambda result: _p(result.difference.get("p"))),
         ("p, Holm", lambda result: _p(result.difference.get("p_holm"))),
         ("verdict", _verdict),
-        ("rows that would tell", _rows_needed),
-        (f"rows won, equal, lost against {best.title}", lambda result: _bar(state, result, best)),
+        ("rows that would tell it apart", _rows_needed),
+        ("rows won · equal · lost", lambda result: _bar(state, result, best)),
     ]
-    note = '<p class="detail">p, Holm: corrected for the number of comparisons by Holm&#x27;s method</p>'
+    about = "p, Holm: corrected for the number of comparisons by Holm's method"
     table = contender_table(state, columns)
-    return section(f"Beside the best: {best.title}", table + note) if table else ""
+    note = f'<p class="detail">{text(about)}</p>'
+    return section(f"Against the best: {best.title}", table + note) if table else ""
 
 
 def _difference(result: Result) -> str:
     own = result.difference
     if own.get("value") is None:
         return ""
-    ends = own.get("interval")
-    return two_lines(signed(own["value"]), interval(*ends, sign=True) if ends and None not in ends else "")
+    return two_lines(signed(own["value"]), comparison_table.ends(own.get("interval"), sign=True))
 
 
 def _p(value: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, number, signed
 from lmworks.compare.comparison_state import Result, State
 
@@ -46,14 +48,13 @@ def rows(state: State) -> list[list[str]]:
 
 def _cells(result: Result, state: State) -> list[str]:
     cost = result.cost
-    ends = interval(*result.interval) if result.interval else UNKNOWN
     forgetting = [_forgetting(result)] if any(other.forgetting for other in state.done) else []
     trained = cost.get("trained_parameters")
     rate = cost.get("tokens_per_second")
     return [
         result.title,
         number(result.value),
-        ends,
+        ends(result.interval) or UNKNOWN,
         behind(result, state),
         *forgetting,
         UNKNOWN if trained is None else count(trained),
@@ -63,6 +64,12 @@ def _cells(result: Result, state: State) -> list[str]:
         byte_size(cost["disk"]) if cost.get("disk") is not None else UNKNOWN,
         number(rate) if rate else UNKNOWN,
     ]
+
+
+def ends(values: Sequence[float | None] | None, sign: bool = False) -> str:
+    """The ends of an interval in words; empty where there is none, or one of them is not known."""
+    low, high = values or (None, None)
+    return "" if low is None or high is None else interval(low, high, sign)
 
 
 def behind(result: Result, state: State) -> str:

@@ -127,7 +127,8 @@ def _nearest_free(
     for reach in (*REACHES, np.inf):
         # no place costs less than its distance: what is found within reach and costs no more is the best of all
         near = (distance >= 0.8 * spacing.gap) & (distance <= reach)
-        cost = np.maximum(distance[near], spacing.gap) + _costs(point, own[:, near], ends[:, near], taken, soft, spacing)
+        cost = _costs(point, own[:, near], ends[:, near], taken, soft, spacing)
+        cost += np.maximum(distance[near], spacing.gap)
         best = int(np.argmin(cost)) if len(cost) else 0
         if len(cost) and cost[best] <= reach and np.isfinite(cost[best]):
             return Box(*(float(side[best]) for side in own[:, near])), float(cost[best])

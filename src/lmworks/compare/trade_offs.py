@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lmworks.base.figures import UNKNOWN, byte_size, count, duration, interval, number, signed
+from lmworks.base.figures import UNKNOWN, byte_size, count, duration, number, signed
 from lmworks.compare import comparison_table
 from lmworks.compare.chart_scales import SECONDS, short_count, short_duration, short_size
 from lmworks.compare.comparison_state import Result, State
@@ -194,7 +194,7 @@ def is_on_front(
 def describe(result: Result, state: State) -> list[str]:
     """All numbers of a contender that charts show, in words."""
     cost, unit = result.cost, state.measure.get("title", "")
-    ends = f" ({interval(*result.interval)})" if result.interval else ""
+    ends = f" ({comparison_table.ends(result.interval)})" if result.interval else ""
     lines = [f"{result.title}{' (recommended)' if result.name == state.recommendation.get('name') else ''}"]
     lines.append(f"{unit} {number(result.value)}{ends}")
     if result.difference:
