@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from lmworks.compare.comparison_settings import CompareSettings
-from lmworks.compare.comparison_state import Result, State, Trial
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State, Trial
 
 ROWS = 400
 MODEL_PARAMETERS = 22_700_000
@@ -115,7 +115,15 @@ def result(name: str, seeds: int = 1) -> Result:
         "disk": 4 * trained + 1200,
     }
     own.trials = [Trial(f"{name}/seed-0", seconds=1.2 * seconds + 9, epochs=3.0 if is_trained else None, state="done")]
-    own.in_use = {"unmerged": {"first_token": None, "texts_per_second": 900 / (1 + memory / 1e9)}}
+    speed = {"kind": "classification", "inputs": 8, "prompt_tokens": 117.5 if kind != "classical" else None}
+    own.in_use = {
+        "disk": 4 * trained + 1200,
+        "base_disk": 4 * MODEL_PARAMETERS if is_trained else None,
+        "speed": {**speed, "latency": memory / 1e12, "texts_per_second": 900 / (1 + memory / 1e9)},
+        "merged": None,
+        "note": "",
+        "repeats": 3,
+    }
     own.answers = [
         {"prompt": prompt, "reference": label, "answer": label if drawn.random() < share else "neither"}
         for prompt, label in REVIEWS
@@ -140,8 +148,11 @@ def _trained(own: Result, drawn: random.Random) -> Result:
             "interval": [change - 0.02, change + 0.02],
         }
     }
-    own.memorisation = {"exposure": 2.0 + 3 * drawn.random(), "reproduced": 0.01}
-    own.in_use["merged"] = {"texts_per_second": own.in_use["unmerged"]["texts_per_second"] * 1.1}
+    own.memorisation = {
+        "exposure": {"planted": 2.0 + 3 * drawn.random(), "control": 1.4, "expected": 1.44, "most": 16.6},
+        "reproduced": {"trained": drawn.random() / 9, "held_out": 0.0, "rows": 24, "tokens": 32},
+    }
+    own.in_use["merged"] = {**own.in_use["speed"], "texts_per_second": own.in_use["speed"]["texts_per_second"] * 1.1}
     return own
 
 

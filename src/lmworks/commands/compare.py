@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, merge, parse_overrides
 from lmworks.commands import show
-from lmworks.compare.comparison_settings import CompareSettings
-from lmworks.compare.comparison_state import STATE, is_comparison
-from lmworks.compare.contenders import CONTENDERS
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import STATE, is_comparison
+from lmworks.comparisons.contenders import CONTENDERS
 from lmworks.run.recipe import COMMAND_LINE
 
 if TYPE_CHECKING:
-    from lmworks.compare.comparison_state import State
+    from lmworks.comparisons.comparison_state import State
 
 ABOUT = """Compare ways to adapt a model to your data, the classical ones among them: the same rows, seeds and
 evaluation for all, each searched and trained within its share of a budget, each run in a process of its own. Ends with
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Run the contenders, then show the table."""
-    from lmworks.compare import comparison
-    from lmworks.compare.comparison_api import default_folder
+    from lmworks.comparisons import comparison
+    from lmworks.comparisons.comparison_api import default_folder
 
     say = _quiet if args.json else show.line
     goes_on = args.out is not None and is_comparison(args.out)
@@ -89,7 +89,8 @@ def _settings(args: argparse.Namespace, rest: list[str]) -> CompareSettings:
 
 def finish(state: State, folder: Path, as_json: bool = False) -> int:
     """Print a comparison."""
-    from lmworks.compare import comparison_page, comparison_table
+    from lmworks.comparisons import comparison_page, comparison_table
+    from lmworks.comparisons.comparison import RECOMMENDED
 
     if as_json:
         print(json.dumps(json.loads((folder / STATE).read_text(encoding="utf-8")), ensure_ascii=False, indent=1))
@@ -100,5 +101,7 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
     print()
     for line in (*comparison_table.recommendation(state), "", *comparison_table.remarks(state)):
         show.line(line)
-    print(f"page: {folder / comparison_page.HTML}")
+    if (folder / RECOMMENDED).exists():
+        print(f"model: {folder / RECOMMENDED}")
+    print(f"page:  {folder / comparison_page.HTML}")
     return 0

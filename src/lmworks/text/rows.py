@@ -85,6 +85,11 @@ class DataSettings(Settings):
         description="Leave the held-out rows out altogether, and hold out so large a share of the others instead (from "
         "1 on: their number): to choose settings without a look at the rows that the result is measured on.",
     )
+    additional: str | None = Field(
+        None,
+        description="A file of further rows of the same kind to train on, none of which is held out: other texts "
+        "against forgetting, or planted ones.",
+    )
 
     @field_validator("text", "prompt", "completion")
     @classmethod
