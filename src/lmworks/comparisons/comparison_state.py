@@ -65,11 +65,11 @@ class Result:
         by_seed: the measure of each final run.
         rows, weights: by test row, the mean over seeds of numerators, and denominators.
         difference: to the best: "value", "interval", "p", "p_holm"; empty for the best itself.
-        cost: of training: parameters, trainable, seconds, search_seconds, tokens_per_second, peak_memory, flops,
-            joules, co2, disk.
+        cost: of training (reports/cost.Cost), and "search_seconds", "all_seconds".
         forgetting: by measure: "title", "unit", "better", "before", "after", "interval" of the change.
-        memorisation: "exposure", "reproduced" ...
-        in_use: "merged" and "unmerged": "first_token" seconds, "tokens_per_second", or "texts_per_second".
+        memorisation: "exposure" ("planted", "control", "expected", "most": bits) and "reproduced" ("trained",
+            "held_out": shares; "rows", "tokens").
+        in_use: "speed" as saved and "merged" (each as run/inference.InferenceSpeed), "disk", "base_disk", "note".
         measuring: seconds that measuring these took; None: not measured yet.
         answers: for some test rows: "prompt", "reference", "answer", "score".
         notes: what a reader should know.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, interval, number, signed
 from lmworks.comparisons.comparison_state import Result, State
 
@@ -28,27 +30,31 @@ def heads(state: State) -> list[str]:
     ]
 
 
-def rows(state: State) -> list[list[str]]:
-    """The cells of each contender with a figure, the best first; then the others."""
+def ordered(state: State) -> list[Result]:
+    """The contenders with a figure, the best first; then the others."""
     sign = -1.0 if state.measure.get("better") == "higher" else 1.0
     done = sorted(state.done, key=lambda result: sign * (result.value or 0.0))
-    width = len(heads(state))
-    rest = [result for result in state.results if result not in done]
-    return [_cells(result, state) for result in done] + [
-        [result.title, result.state, *[""] * (width - 2)] for result in rest
+    return [*done, *(result for result in state.results if result not in done)]
+
+
+def rows(state: State) -> list[list[str]]:
+    """The cells of each contender, in their order."""
+    done, width = state.done, len(heads(state))
+    return [
+        _cells(result, state) if result in done else [result.title, result.state, *[""] * (width - 2)]
+        for result in ordered(state)
     ]
 
 
 def _cells(result: Result, state: State) -> list[str]:
     cost = result.cost
-    ends = interval(result.interval[0], result.interval[1]) if result.interval else UNKNOWN
     forgetting = [_forgetting(result)] if any(other.forgetting for other in state.done) else []
     trained = cost.get("trained_parameters")
     rate = cost.get("tokens_per_second")
     return [
         result.title,
         number(result.value),
-        ends,
+        ends(result.interval) or UNKNOWN,
         behind(result, state),
         *forgetting,
         UNKNOWN if trained is None else count(trained),
@@ -58,6 +64,12 @@ def _cells(result: Result, state: State) -> list[str]:
         byte_size(cost["disk"]) if cost.get("disk") is not None else UNKNOWN,
         number(rate) if rate else UNKNOWN,
     ]
+
+
+def ends(values: Sequence[float | None] | None, sign: bool = False) -> str:
+    """The ends of an interval in words; empty where there is none, or one of them is not known."""
+    low, high = values or (None, None)
+    return "" if low is None or high is None else interval(low, high, sign)
 
 
 def behind(result: Result, state: State) -> str:
