@@ -69,8 +69,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     results = [Result(own.name, own.title, own.kind, _groups(own, settings, train.kind, len(test))) for own in chosen]
     with_validation = settings.data.model_copy(update={"validation": settings.validation})
     validation = corpus.split(corpus.read(settings.source, settings.data), with_validation)[1]
-    rows: dict[str, Any] = {"kind": train.kind, "training": len(train), "validation": len(validation), "test": len(test)}
-    rows["digest"] = digest(train, test)
+    counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
+    rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
     state = State(
         settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
     )
