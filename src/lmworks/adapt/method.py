@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lmworks.base.files import atomic_folder
 from lmworks.base.settings import Settings
@@ -57,6 +57,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        variants: what a comparison of methods tries of it: name -> its settings; empty: itself by its defaults.
     """
 
     name: ClassVar[str]
@@ -67,9 +68,26 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Tokens that it puts in front of every text, which leave less of the context for the text."""
+        return 0
+
+    def max_text_tokens(self, config: ModelConfig) -> int:
+        """Tokens of the longest text that a model reads once it is adapted."""
+        return config.max_position_embeddings - self.num_virtual_tokens
+
+    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Encode what the settings have of texts; called before :meth:`apply`.
+
+        Raises:
+            InputError: a text does not fit the other settings.
+        """
 
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
@@ -95,7 +113,11 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def merge(self, network: Transformer) -> None:
-        """Merge the adaptation into plain weights: a model without adapters that computes the same."""
+        """Merge the adaptation into plain weights: a model without adapters that computes the same.
+
+        Raises:
+            InputError: there is no such model.
+        """
 
     @abstractmethod
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
