@@ -235,9 +235,8 @@ class Transformer(Stack):
                 size = self.config.vocab_size
                 wrong = int(ids.max() if ids.max() >= size else ids.min())
                 hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
-                raise InputError(
-                    f"there is no token with id {wrong}: the embedding has {size} rows", hint=hint
-                ) from error
+                fault = f"there is no token with id {wrong}: the embedding has {size} rows"
+                raise InputError(fault, hint=hint) from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         return x
