@@ -13,12 +13,12 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.language_model.opening import open_saved_model
 from lmworks.model.blockwise import BlockwiseStorage
 from lmworks.model.quantization import quantization_of, quantize
 from lmworks.model.stored_layers import stored_layers
 from lmworks.run import requantization
+from lmworks.run.evaluation import general_pieces
 
 IDS = torch.arange(1, 15).reshape(2, 7)
 
@@ -157,7 +157,7 @@ def test_merged_and_quantized_again_it_says_what_that_costs(
     merged = lmworks.load(tmp_path / "plain")
     quantize(merged.network, "nf4")
     torch.testing.assert_close(logits(tmp_path / "nf4"), logits(merged), rtol=0, atol=1e-5)
-    name, texts = requantization.general_text(EvaluateSettings(general_bytes=2000))
+    name, texts = general_pieces(None, 2000)
     figures = []
     for place in ("plain", "nf4"):
         scores = lmworks.load(tmp_path / place).score(texts)

@@ -49,11 +49,11 @@ class QLoRA(LoRA):
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """See :meth:`Method.apply`. The base is quantized unless it is already; its own weights are not kept."""
         from lmworks.adapt import adapters
+        from lmworks.adapt.targets import matching_linears
         from lmworks.model.quantization import quantize
 
-        adapters.refuse_second(network)
-        adapters.refuse_cells(network, "QLoRA")
-        self.adapted_linears(network)  # raises before anything is changed
+        adapters.refuse_second(network)  # raises, as what follows, before anything is changed
+        matching_linears(network, self.settings.target_modules, f"{self.name}.target_modules")
         quantize(network, self.settings.quant_type)
         super().apply(network, seed, keep_base)
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from lmworks.adapt.bottleneck import Bottleneck
 from lmworks.adapt.full import Full
+from lmworks.adapt.ia3 import IA3
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
+from lmworks.adapt.prefix_tuning import PrefixTuning
+from lmworks.adapt.prompt_tuning import PromptTuning
 from lmworks.adapt.qlora import QLoRA
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
@@ -27,6 +31,10 @@ METHODS: dict[str, type[Method[Any]]] = {
         QLoRA,
         Full,
         LastLayers,
+        IA3,
+        Bottleneck,
+        PromptTuning,
+        PrefixTuning,
     )
 }
 if TYPE_CHECKING:
@@ -97,6 +105,15 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     Raises:
         InputError: no method has adapters of this type, or the adapter is not for this model.
     """
+    return adapter_method(folder).load(network, folder, family, trainable)
+
+
+def adapter_method(folder: Path) -> type[Method[Any]]:
+    """The method of the adapter in a folder.
+
+    Raises:
+        InputError: there is no adapter, or no method has adapters of this type.
+    """
     from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
@@ -104,5 +121,5 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     by_type = {method.peft_type: method for method in reversed(with_adapters)}  # of those that share one, the first
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
-        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(sorted(by_type))}")
-    return by_type[kind].load(network, folder, family, trainable)
+        raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
+    return by_type[kind]

@@ -3,8 +3,9 @@
 Dettmers, Pagnoni, Holtzman & Zettlemoyer 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", section 3. Of each
 block of 64 numbers of a row the largest magnitude (absmax) is kept, and each number divided by it is replaced with the
 nearest level. The absmax of all blocks, less their mean, are quantized again, to 8 bits in blocks of 256 (double
-quantization). NF4 and the scales are those of bitsandbytes to the bit where a row is a whole number of blocks; there
-blocks go on from row to row, here each row begins with a new one, so that rows can be selected.
+quantization). The codes of NF4 are those of bitsandbytes to the bit where a row is a whole number of blocks (there
+blocks go on from row to row, here each row begins with a new one, so that rows can be selected). So are the scales, but
+for a few near the middle of two levels, which its kernel for CPUs rounds to the farther one.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from lmworks.adapt import adapters
 from lmworks.evaluate import scoring
-from lmworks.evaluate.settings import GENERAL_BYTES, EvaluateSettings
+from lmworks.evaluate.settings import GENERAL_BYTES
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.quant_types import QuantType
 from lmworks.model.quantization import quantize
 from lmworks.model.stored_layers import widen
-from lmworks.run.evaluation import general_text
+from lmworks.run.evaluation import general_pieces
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def merge_and_quantize(model: LanguageModel, quant_type: QuantType) -> Quantizat
     """
     adapters.merge(model.network)
     widen(model.network)
-    name, texts = general_text(EvaluateSettings(general_bytes=GENERAL_BYTES))
+    name, texts = general_pieces(None, GENERAL_BYTES)
     before = _bits_per_byte(model, texts)
     quantize(model.network, quant_type)
     after = _bits_per_byte(model, texts)

@@ -26,7 +26,7 @@ from lmworks.model.attention import Attention
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
-from lmworks.model.products import has_lora_term
+from lmworks.model.linear_parameters import has_lora_term, is_fused_adapter
 from lmworks.model.stored_layers import StoredLinear
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, with_row_tokens
@@ -144,11 +144,10 @@ def _matrices(
 ) -> Iterator[tuple[int, int, bool, Sequence[int]]]:
     """(inputs, outputs, is trained, classes of tokens) of every matrix, in blocks and in the head."""
     for module in network.modules():
-        if module is not network.lm_head:
+        if module is not network.lm_head and module is not network.head_table:
             yield from ((*linear, block_tokens) for linear in _linears(module))
     if network.config.language_head:
-        table = network.embed_tokens if network.lm_head is None else network.lm_head
-        is_trained = any(parameter.requires_grad for parameter in table.parameters())
+        is_trained = any(parameter.requires_grad for parameter in network.head_table.parameters())
         yield network.config.embedding_width, network.config.vocab_size, is_trained, head_tokens
 
 
@@ -158,9 +157,9 @@ def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
         return [(module.in_features, module.out_features, module.weight.requires_grad)]
     if isinstance(module, StoredLinear):
         return [(module.in_features, module.out_features, False)]
-    if has_lora_term(module):
-        rank, inputs = module.lora_A.shape
-        return [(inputs, rank, True), (rank, len(module.lora_B), True)]
+    if is_fused_adapter(module):
+        added = [tensor.shape for tensor in module.fused_term()[1] if tensor.ndim == 2]
+        return [(inputs, outputs, True) for outputs, inputs in added]
     if isinstance(module, Attention):
         return _joined_lora_terms(module.q_proj, module.k_proj, module.v_proj)
     if isinstance(module, FeedForward):
