@@ -14,8 +14,7 @@ from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
 from lmworks.model.adapter_terms import LoRATerm
 from lmworks.model.linear import linear
-from lmworks.model.linear_parameters import is_supported
-from lmworks.model.products import merged_linear
+from lmworks.model.products import merged_linear, rounds
 
 
 class LoRALinear(Adapter):
@@ -54,8 +53,8 @@ class LoRALinear(Adapter):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
-        if self._rounds(x):
-            return merged_linear(x.to(torch.bfloat16), self)
+        if not (self.dropout and self.training) and rounds(x, self):
+            return merged_linear(x, self)
         y = self.base(x)
         if not self.active:
             return y
@@ -63,16 +62,6 @@ class LoRALinear(Adapter):
         low = linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
         # addmm adds the update to the base's output without a second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
-
-    def _rounds(self, x: torch.Tensor) -> bool:
-        """Whether x is multiplied in bfloat16 by a float32 base. Rounding would remove a small update of the output, so
-        the update is added to the weight."""
-        if not self.active or (self.dropout and self.training) or not is_supported(self):
-            return False
-        autocast = torch.is_autocast_enabled(x.device.type)
-        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-        plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
-        return dtype == torch.bfloat16 and plain
 
     @property
     def saved_elements(self) -> int:
