@@ -14,7 +14,7 @@ from lmworks.base.figures import count_of, list_names, number, percent
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.evaluate.significance import Comparison
 
-SIMPLE = ("baseline", "classical")
+SIMPLE = ("classical", "baseline", "before")
 
 
 def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
