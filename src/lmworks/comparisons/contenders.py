@@ -10,6 +10,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, spelled
 
 Kind = Literal["classical", "baseline", "before", "prompted", "trained"]
+SIMPLE = ("classical", "baseline", "before")
+"""Kinds that need no training of the model."""
 PROMPTED = ("labels", "completion", "chat")
 
 
