@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     results = [Result(own.name, own.title, own.kind, _groups(own, settings, train.kind, len(test))) for own in chosen]
     with_validation = settings.data.model_copy(update={"validation": settings.validation})
     validation = corpus.split(corpus.read(settings.source, settings.data), with_validation)[1]
-    rows = {"kind": train.kind, "training": len(train), "validation": len(validation), "test": len(test)}
-    rows["digest"] = digest(train, test)
+    counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
+    rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
     state = State(
         settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
     )
@@ -147,7 +148,7 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
         test: rows of the test part.
     """
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
-    if contender.kind == "classical":
+    if contender.kind in ("classical", "before"):
         return groups
     answered = test if kind == "labels" else min(test, MOST_ANSWERS)
     evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
@@ -184,9 +185,9 @@ class _Session:
         self.runs.data = (train, test)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for place, result in enumerate(state.results):
+        for result in sorted(state.results, key=lambda own: own.kind == "before"):  # it is read from the others' runs
             if result.state == "open":
-                self._compare(place, result)
+                self._compare(result)
         state.recommendation = recommendation.recommend(state, results.settle(state))
         self._link_recommended()
         self._write()
@@ -195,25 +196,33 @@ class _Session:
     def _link_recommended(self) -> None:
         """Give the run of the recommended contender a name that does not depend on which it is."""
         link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
-        result = next((own for own in self.state.done if own.name == name and own.kind != "baseline"), None)
+        result = next(
+            (own for own in self.state.done if own.name == name and own.finals and own.kind != "baseline"), None
+        )
+        if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
+            shutil.rmtree(link)
         link.unlink(missing_ok=True)
         if result is not None:
             with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
                 link.symlink_to(result.finals[0].folder, target_is_directory=True)
 
-    def _compare(self, place: int, result: Result) -> None:
+    def _compare(self, result: Result) -> None:
         """Run a contender, or leave it out."""
-        self.say(f"{place + 1} of {len(self.state.results)}: {result.title}")
+        number_ = sum(own.state != "open" for own in self.state.results) + 1
+        self.say(f"{number_} of {len(self.state.results)}: {result.title}")
         try:
-            for line in self.runs.run(result, self._write):
-                self.say(f"  {line}")
-            results.read(self.state, result, self.folder)
+            if result.kind == "before":
+                results.read_before(self.state, result, self.folder)
+            else:
+                for line in self.runs.run(result, self._write):
+                    self.say(f"  {line}")
+                results.read(self.state, result, self.folder)
             result.state = "done"
         except InputError as error:
             result.state, result.reason = "left out", _reason(error)
             self.say(f"  left out: {result.reason}")
         results.settle(self.state)
-        self._shorten(place)
+        self._shorten()
         self._write()
         if result.value is not None:
             ends = f" ({number(result.interval[0])} … {number(result.interval[1])})" if result.interval else ""
@@ -257,24 +266,27 @@ class _Session:
             raise InputError(plan["reason"], plan["place"], plan["hint"])
         result.state, result.reason = "left out", plan["reason"]
 
-    def _shorten(self, place: int) -> None:
+    def _shorten(self) -> None:
         """Shorten the trainings to come if all would take more than the budget allows, and say so."""
         state = self.state
-        open_ = [result for result in state.results[place + 1 :] if result.state == "open"]
+        open_ = [result for result in state.results if result.state == "open"]
         budget, left = state.settings.budget, SLACK * state.settings.budget - self.spent
         paces = {result.name: pace_of(result, state.rows) for result in open_}
         expected = sum(self.runs.expected(result) for result in open_)
         if not open_ or expected <= left or not any(pace.epoch for pace in paces.values()):
             return
-        ratio = max(0.05, (budget - self.spent) / expected)
-        for result in open_:
-            if result.epochs:
-                result.epochs *= ratio
-        titles = ", ".join(result.title for result in open_ if result.epochs)
-        state.notes.append(
-            f"cut to {100 * ratio:.0f} % of the planned length, since earlier ones took longer: {titles}"
-        )
-        self.say(state.notes[-1])
+        ratio = max(0.0, (budget - self.spent) / expected)
+        for result in filter(lambda own: own.epochs, open_):
+            result.epochs *= ratio  # type: ignore[operator]
+            steps = result.epochs * result.plan["steps"]
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
+            if steps < schedule.FEWEST_STEPS:
+                result.state, result.reason = "left out", f"what is left of the budget buys {steps:.0f} steps"
+        titles = ", ".join(result.title for result in open_ if result.epochs and result.state == "open")
+        if titles:
+            share = f"{100 * ratio:.0f} %"
+            state.notes.append(f"cut to {share} of the planned length, since earlier ones took longer: {titles}")
+            self.say(state.notes[-1])
 
     def _write(self) -> None:
         self.state.seconds = self.spent

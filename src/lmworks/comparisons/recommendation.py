@@ -1,7 +1,8 @@
 """Which contender to take, and why: from the figures of a comparison alone, so that it can be checked by hand.
 
-Among the contenders that are not worse than the best beyond chance, the cheapest one: that which needs the fewest
-seconds of training and search. What it gains and what it gives up is said in numbers, and so is what the test part
+Among the contenders that are not worse than the best beyond chance, the cheapest one: a simple one before those that
+need the model, one without training before the trained ones, and of these the one whose search and training took the
+fewest seconds. What it gains and what it gives up is said in numbers, and so is what the test part
 could not have told apart.
 """
 
@@ -11,9 +12,8 @@ from typing import Any
 
 from lmworks.base.figures import count_of, list_names, number, percent
 from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.contenders import SIMPLE
 from lmworks.evaluate.significance import Comparison
-
-SIMPLE = ("baseline", "classical")
 
 
 def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
@@ -28,16 +28,19 @@ def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
     results = {result.name: result for result in state.done}
     best = results[compared.reference]
     equal = [results[name] for name in compared.within_noise]
-    chosen = min(equal, key=_work)
+    chosen = min(equal, key=lambda result: _work(result, state))
     reasons = [_headline(state, chosen, best, equal), *_behind(state, best, equal)]
     reasons += _forgetting(chosen, equal)
     reasons.append(_uncertainty(state, compared))
     return {"name": chosen.name, "title": chosen.title, "reasons": [reason for reason in reasons if reason]}
 
 
-def _work(result: Result) -> tuple[float, float]:
-    """What a contender costs: seconds of all its runs, and bytes to keep."""
-    return float(result.cost.get("all_seconds") or result.seconds), float(result.cost.get("disk") or 0.0)
+def _work(result: Result, state: State) -> tuple[int, float]:
+    """What a contender asks: first whether it needs the model, and its training; then the seconds of all its runs. Of
+    those that need no model, which all take seconds, the simplest."""
+    if result.kind in SIMPLE:
+        return 0, float([own.name for own in state.results].index(result.name))
+    return (1 if result.kind == "prompted" else 2), float(result.cost.get("all_seconds") or result.seconds)
 
 
 def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -> str:
