@@ -157,6 +157,26 @@ def test_only_the_factors_are_trainable_and_the_start_follows_the_name():
     assert all(torch.equal(mine[name].lora_A, its[name].lora_A) for name in its)
 
 
+def test_loraplus_gives_b_the_learning_rate_that_peft_gives_it():
+    peft = pytest.importorskip("peft")
+    from peft.optimizers import create_loraplus_optimizer
+
+    theirs, ours, _ = make_pair("llama")
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    optimizer = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+    of_theirs = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    expected = {name: of_theirs[id(own)] for name, own in theirs.named_parameters() if own.requires_grad}
+    method = LoRA(LoRASettings(rank=4, target_modules="q_proj", loraplus_lr_ratio=16))
+    method.apply(ours)
+    factors = method.learning_rate_factors(ours)
+    trained = [name for name, own in ours.named_parameters() if own.requires_grad]
+    assert {
+        f"base_model.model.model.{name}.default.weight": 1e-3 * factors.get(name, 1) for name in trained
+    } == expected
+    assert "16 times" in method.notes(ours.config)[0]
+    assert LoRA(LoRASettings()).notes(ours.config) == []
+
+
 def test_the_fingerprint_is_the_bases():
     _, ours, _ = make_pair("llama")
     before = adapters.fingerprint(ours)

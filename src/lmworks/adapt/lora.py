@@ -15,6 +15,7 @@ from lmworks.base.settings import Settings
 if TYPE_CHECKING:
     from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
+    from lmworks.model.config import ModelConfig
     from lmworks.model.transformer import Transformer
 
 ALL_LINEAR = "all-linear"
@@ -39,6 +40,9 @@ class LoRASettings(Settings):
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    loraplus_lr_ratio: float = Field(
+        1.0, ge=1, description="LoRA+ (Hayou et al. 2024): the learning rate of B is this many times that of A."
+    )
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -118,6 +122,16 @@ class LoRA(AdapterMethod[LoRASettings]):
                 fault = f"{target!r} matches no linear of this network"
                 raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
         return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
+
+    def notes(self, config: ModelConfig) -> list[str]:
+        """See :meth:`Method.notes`."""
+        ratio = self.settings.loraplus_lr_ratio
+        return [f"LoRA+: the learning rate of lora_B is {ratio:g} times that of all else"] if ratio != 1 else []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """See :meth:`Method.learning_rate_factors`."""
+        ratio = self.settings.loraplus_lr_ratio
+        return {name: ratio for name, _ in network.named_parameters() if ratio != 1 and name.endswith(".lora_B")}
 
     @classmethod
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:

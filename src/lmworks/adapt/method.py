@@ -124,6 +124,22 @@ class Method(ABC, Generic[S]):
         self.apply(network)
         return TrainedParameters.of(network)
 
+    def notes(self, config: ModelConfig) -> list[str]:
+        """What a user should know of this training before it starts.
+
+        Args:
+            config: of the model, with the head of the task.
+        """
+        return []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """What the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
+
+        Args:
+            network: adapted by this method.
+        """
+        return {}
+
     def default_learning_rate(self, from_scratch: bool, has_new_head: bool = False) -> float:
         """The default peak learning rate.
 

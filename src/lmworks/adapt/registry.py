@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from lmworks.adapt.bitfit import BitFit
 from lmworks.adapt.full import Full
+from lmworks.adapt.head import LinearProbe
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
@@ -25,6 +27,8 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        BitFit,
+        LinearProbe,
     )
 }
 if TYPE_CHECKING:
