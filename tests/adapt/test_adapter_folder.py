@@ -56,6 +56,8 @@ def shake(network: nn.Module, seed: int = 1) -> None:
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter.data, std=0.3, generator=generator)
+        if "lora_magnitude_vector" in name:
+            parameter.data *= 1 + 0.3 * torch.rand(parameter.shape, generator=generator)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -64,11 +66,12 @@ def same(a: torch.Tensor, b: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("targets", ["q_proj,v_proj", "q_proj,k_proj,v_proj,o_proj", "all-linear", "layers.1.mlp.*"])
-def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_ours_loads_in_peft_to_the_same_logits(kind, targets, use_dora, tmp_path):
     peft = pytest.importorskip("peft")
     theirs, ours, family = make_pair(kind)
     base = logits(ours)
-    LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets)).apply(ours, seed=4)
+    LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets, use_dora=use_dora)).apply(ours, seed=4)
     shake(ours)
     LoRA.write(ours, tmp_path, family, "some/base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
@@ -93,6 +96,8 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
         ),
         ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [1]}),
         ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
+        ("llama", {"target_modules": "all-linear", "use_dora": True}),
+        ("gpt2", {"target_modules": ["c_proj", "c_attn"], "fan_in_fan_out": True, "use_dora": True}),
         ("gpt2", {"target_modules": ["attn.c_proj", "c_fc", "c_attn"], "fan_in_fan_out": True}),
     ],
 )  # fmt: skip
@@ -220,6 +225,7 @@ def saved(tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
         ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"a_key_of_tomorrow": 3}, "a_key_of_tomorrow"),

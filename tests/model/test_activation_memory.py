@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lmworks.adapt.lora import matches_target
-from lmworks.adapt.low_rank import LoRALinear
+from lmworks.adapt.low_rank import DoRALinear, LoRALinear
 from lmworks.kernels.native_module import native_module
 from lmworks.model import sizes
 from lmworks.model.activation_memory import saved_activation_bytes
@@ -56,14 +56,14 @@ def _row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return torch.arange(sum(lengths))[None] % 50, segments[None], positions[None]
 
 
-def _measured(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
+def _measured(config: ModelConfig, adapted: list[str] | None, rank: int, kind: type[LoRALinear] = LoRALinear) -> int:
     """Bytes that autograd holds after a forward pass, parameters left out."""
     network = Transformer(config)
     if adapted is not None:
         network.requires_grad_(False)
         for name, base in list(named_linears(network)):
             if any(matches_target(name, target) for target in adapted):
-                put(network, name, LoRALinear(base, rank, 1.0))
+                put(network, name, kind(base, rank, 1.0))
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     tensors: dict[int, torch.Tensor] = {}
 
@@ -83,11 +83,12 @@ def _measured(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
 
 
-def _computed(config: ModelConfig, adapted: list[str] | None, rank: int) -> int:
+def _computed(config: ModelConfig, adapted: list[str] | None, rank: int, kind: type[LoRALinear] = LoRALinear) -> int:
     chosen = None
     if adapted is not None:
         chosen = [m for m in sizes.linears(config) if any(matches_target(m.name, target) for target in adapted)]
-    return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=native_module() is not None)
+    native, magnitudes = native_module() is not None, kind is DoRALinear
+    return saved_activation_bytes(config, LENGTHS, SOURCES, chosen, rank, native=native, magnitudes=magnitudes)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -97,18 +98,19 @@ def test_one_more_layer_saves_the_computed_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "multi-query", "gpt2", "gpt2-relu", "sigmoid-gates", "bart", "t5"])
 @pytest.mark.parametrize("adapted", [["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["*_proj"]])
-def test_with_adapters_too(name: str, adapted: list[str]) -> None:
-    _compare(name, adapted)
+@pytest.mark.parametrize("kind", [LoRALinear, DoRALinear])
+def test_with_adapters_too(name: str, adapted: list[str], kind: type[LoRALinear]) -> None:
+    _compare(name, adapted, kind)
 
 
-def _compare(name: str, adapted: list[str] | None) -> None:
+def _compare(name: str, adapted: list[str] | None, kind: type[LoRALinear] = LoRALinear) -> None:
     for layers in ("num_hidden_layers", "num_decoder_layers"):
         less = _config(name)
         if (count := getattr(less, layers)) is None:
             continue
         more = _config(name, **{layers: count + 1})
-        measured = _measured(more, adapted, 3) - _measured(less, adapted, 3)
-        computed = _computed(more, adapted, 3) - _computed(less, adapted, 3)
+        measured = _measured(more, adapted, 3, kind) - _measured(less, adapted, 3, kind)
+        computed = _computed(more, adapted, 3, kind) - _computed(less, adapted, 3, kind)
         cu_seqlens = 2 * 8 * (2 * (len(LENGTHS) + 1))  # which the kernels save for self- and cross-attention
         assert 0 <= measured - computed <= cu_seqlens
         assert native_module() is not None or measured - computed <= 1  # rounding of a byte a pair

@@ -13,6 +13,8 @@ from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
+
     from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
     from lmworks.model.config import ModelConfig
@@ -30,6 +32,7 @@ class LoRASettings(Settings):
         "lora_alpha": "it is --lora.alpha",
         "lora_dropout": "it is --lora.dropout",
         "targets": "it is --lora.target_modules",
+        "bias": "biases stay frozen; --method bitfit trains them",
     }
 
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
@@ -40,6 +43,9 @@ class LoRASettings(Settings):
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    use_dora: bool = Field(
+        False, description="DoRA (Liu et al. 2024): train the length of each row of the updated weight as well."
+    )
     loraplus_lr_ratio: float = Field(
         1.0, ge=1, description="LoRA+ (Hayou et al. 2024): the learning rate of B is this many times that of A."
     )
@@ -93,7 +99,7 @@ class LoRA(AdapterMethod[LoRASettings]):
 
         from lmworks.adapt import adapters
         from lmworks.adapt.head_weights import head_parameters
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear
         from lmworks.model.surgery import put
 
         adapters.refuse_second(network)
@@ -103,9 +109,10 @@ class LoRA(AdapterMethod[LoRASettings]):
         for parameter in head_parameters(network).values():
             parameter.requires_grad_(True)
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
+        kind = DoRALinear if self.settings.use_dora else LoRALinear
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))
-            put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
+            put(network, name, kind(network.get_submodule(name), rank, scale, dropout, generator))
 
     def adapted_linears(self, network: Transformer) -> list[str]:
         """Dotted names of the linears that ``target_modules`` match.
@@ -138,29 +145,35 @@ class LoRA(AdapterMethod[LoRASettings]):
         """See :meth:`AdapterMethod.to_files`."""
         from lmworks.adapt import lora_files
         from lmworks.adapt.adapters import adapters
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear, weight_of
+        from lmworks.model.row_factors import row_norms
         from lmworks.model.surgery import named_linears
 
         present = {name: module for name, module in adapters(network) if isinstance(module, LoRALinear)}
         if not present:
             raise InputError("this network has no adapter to save", hint="save the whole model")
-        factors = {
-            name: lora_files.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
-            for name, module in present.items()
-        }
+        factors = {}
+        for name, module in present.items():
+            magnitude = module.lora_magnitude_vector.detach() if isinstance(module, DoRALinear) else None
+            factors[name] = lora_files.Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale, magnitude)
         outputs = {
             name: int(module.out_features)  # type: ignore[arg-type]
             for name, module in named_linears(network)
             if not name.endswith(".base")
         }
-        dropout = next(iter(present.values())).dropout
-        return lora_files.to_files(factors, outputs, family, network.config, dropout)
+        first = next(iter(present.values()))
+
+        def norms(name: str) -> torch.Tensor:
+            return row_norms(weight_of(network.get_submodule(name)))
+
+        of_rows = norms if isinstance(first, DoRALinear) else None
+        return lora_files.to_files(factors, outputs, family, network.config, first.dropout, of_rows)
 
     @classmethod
     def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
         """See :meth:`AdapterMethod.from_files`."""
         from lmworks.adapt import lora_files
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear
         from lmworks.model.surgery import put
 
         dropout = float(files.config.get("lora_dropout") or 0.0)
@@ -174,8 +187,11 @@ class LoRA(AdapterMethod[LoRASettings]):
                     "load the adapter onto the base that it was trained on",
                 )
                 raise InputError(fault, str(files.folder), hint)
-            module = modules[name] = LoRALinear(linear, factors.rank, factors.scale, dropout)
+            kind = LoRALinear if factors.magnitude is None else DoRALinear
+            module = modules[name] = kind(linear, factors.rank, factors.scale, dropout)
             module.lora_A.data.copy_(factors.a)
             module.lora_B.data.copy_(factors.b)
+            if isinstance(module, DoRALinear) and factors.magnitude is not None:
+                module.lora_magnitude_vector.data.copy_(factors.magnitude)
         for name, module in modules.items():
             put(network, name, module.train(network.training))

@@ -28,6 +28,7 @@ def activation_bytes(
     part: str = "own",
     native: bool = False,
     skipped: int = 0,
+    magnitudes: bool = False,
 ) -> int:
     """Saved bytes per token and layer. Attention scores, where they are saved, are counted by :func:`score_bytes`.
 
@@ -45,6 +46,7 @@ def activation_bytes(
         native: the native kernels are used, for whole blocks where these are fusable. They do not repeat keys and
             values for each query head, make no copies, and recompute gates.
         skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
+        magnitudes: whether the adapters have magnitudes (DoRA), whose gradients are computed from the outputs.
     """
     if config.layer != "attention":
         return round(_other_layer(config) * config.hidden_size * 4)  # in float32, whatever the precision
@@ -52,10 +54,11 @@ def activation_bytes(
     fused = native and not stack.cross and is_fusable(config) and config.sliding_window is None
     self_scores, cross_scores = saves_scores(config, adapted is not None)
     matrices = linears(config) if adapted is None else adapted
-    names = [m.name for m in matrices if m.name.startswith(stack.path)]
+    matrices = [m for m in matrices if m.name.startswith(stack.path)]
+    names = [m.name for m in matrices]
     cross_names = ("cross_attn.k_proj", "cross_attn.v_proj")
     reached = len(set(stack.blocks(config)[skipped:])) or 1
-    low = sum(name.endswith(cross_names) == (part == "cross") for name in names) / reached
+    saved_each = [rank + m.outputs * magnitudes for m in matrices if m.name.endswith(cross_names) == (part == "cross")]
     if fused:
         saved: float = _block(config)
     elif part == "cross":
@@ -67,7 +70,7 @@ def activation_bytes(
         if stack.cross:
             saved += _queries(config, names, "cross_attn", native, cross_scores)
         saved += _feedforward(config, names, native)
-    return round((saved + rank * low * (adapted is not None)) * bytes_each)
+    return round((saved + sum(saved_each) / reached * (adapted is not None)) * bytes_each)
 
 
 def _block(config: ModelConfig) -> int:
@@ -195,6 +198,7 @@ def saved_activation_bytes(
     bytes_each: float = 4,
     native: bool = False,
     skipped: Mapping[str, int] = MappingProxyType({}),
+    magnitudes: bool = False,
 ) -> int:
     """Bytes that autograd saves in all layers for one flat row, without embeddings, final norm and head.
 
@@ -204,10 +208,10 @@ def saved_activation_bytes(
     for stack in stacks(config):
         num_skipped = skipped.get(stack.prefix, 0)
         tokens = sum(lengths if stack.reads == "own" else memory_lengths)
-        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, num_skipped)
+        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, num_skipped, magnitudes)
         total += (stack.layers - num_skipped) * tokens * each
         if stack.cross:
-            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, num_skipped)
+            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, num_skipped, magnitudes)
             total += (stack.layers - num_skipped) * sum(memory_lengths) * each
     return total
 

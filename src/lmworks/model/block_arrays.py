@@ -10,7 +10,7 @@ import torch
 from lmworks.kernels.dropout import draw_seed
 from lmworks.model import products
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
-from lmworks.model.products import TENSORS, LinearConstants, LinearParameters, OptionalTensor
+from lmworks.model.linear_parameters import TENSORS, LinearConstants, LinearParameters, OptionalTensor
 
 
 class BlockParameters(NamedTuple):
@@ -82,7 +82,8 @@ class Seeds(NamedTuple):
 
 
 class SavedActivations(NamedTuple):
-    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
+    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is what
+    model/products saves of the LoRA terms of these linears."""
 
     x: torch.Tensor
     q: torch.Tensor

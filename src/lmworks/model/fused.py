@@ -25,9 +25,9 @@ from lmworks.model.attention import Attention, Rotation
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.feedforward import FeedForward
+from lmworks.model.linear_parameters import Gradients, OptionalTensor, is_supported, parameters_of
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import Gradients, OptionalTensor
 
 INFERENCE_TOKENS = 128
 """Without gradients, passes of fewer tokens (of one that is generated, say) are faster in PyTorch's operations."""
@@ -43,7 +43,7 @@ def can_run(
         and compute_dtype(x) is not None
         and mask.is_implicit
         and mask.fits_window(attention.window)
-        and all(map(products.is_supported, _linears(attention, mlp)))
+        and all(map(is_supported, _linears(attention, mlp)))
         and type(norms[0]) in NORMS.values()
         and all(not module._forward_hooks and not module._forward_pre_hooks for module in (attention, mlp))
     )
@@ -62,7 +62,7 @@ def run(
 ) -> torch.Tensor:
     """(B, T, E) -> (B, T, E). Arguments as in block.Block."""
     norm1, norm2 = (NormParameters(norm.weight, getattr(norm, "bias", None), 0) for norm in norms)  # type: ignore[arg-type]
-    block = BlockParameters(norm1, norm2, *map(products.parameters_of, _linears(attention, mlp)))
+    block = BlockParameters(norm1, norm2, *map(parameters_of, _linears(attention, mlp)))
     settings = BlockSettings(
         pre_norm=pre_norm,
         layer_norm=isinstance(norms[0], LayerNorm),

@@ -4,174 +4,32 @@ Only the gradients that autograd needs are computed. For linears with the same i
 their LoRA terms (Hu et al. 2021, eq. 3: y = W x + b + s B A x), and only A x is saved for the backward pass. In
 bfloat16 the LoRA term is part of the weight, W + s B A, which is rounded once: as long as the term is small, rounding
 would remove it if it were added to an already rounded W x.
+
+With a magnitude (DoRA: Liu et al. 2024, eq. 5), y = f (W x + s B A x) + b with a factor f of each output
+(model/row_factors). The gradient of a magnitude m is that of f, over the norm: the sum of grad_y (y - b) / m.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import Any
 
 import torch
-from torch import nn
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.matmul import matmul
 from lmworks.kernels.native_module import native_module
 from lmworks.model import accumulation
-from lmworks.model.linear import PLAIN_LINEARS
-from lmworks.model.storage import WeightStorage
-from lmworks.model.stored_layers import StoredLinear
-
-OptionalTensor = torch.Tensor | None
-TENSORS = 4  # per linear: weight, bias, A, B
-
-
-class LoRATerm(NamedTuple):
-    """Scale s of a linear's LoRA term, and the dropout rate of its input."""
-
-    scale: float = 0.0
-    dropout: float = 0.0
-
-
-@runtime_checkable
-class LoRALinearProtocol(Protocol):
-    """The attributes of a linear with a LoRA term that are used here; adapt/low_rank has the module."""
-
-    base: nn.Module
-    lora_A: nn.Parameter
-    lora_B: nn.Parameter
-    scale: float
-    dropout: float
-    training: bool
-
-    @property
-    def active(self) -> bool:
-        """Whether the LoRA term is computed: neither disabled nor merged into the base's weight."""
-
-
-_lora_types: dict[type, bool] = {}
-
-
-def has_lora_term(module: nn.Module) -> TypeGuard[LoRALinearProtocol]:
-    """Whether a module is a linear with a LoRA term, active or not.
-
-    The answer is kept by type: Python's check of a protocol takes longer than a call of a small kernel.
-    """
-    known = _lora_types.get(type(module))
-    if known is None:
-        known = _lora_types[type(module)] = isinstance(module, LoRALinearProtocol)
-    return known
-
-
-class LinearConstants(NamedTuple):
-    """The parts of a linear that are not tensors: settings of the LoRA term, and the storage of a frozen weight."""
-
-    lora: LoRATerm = LoRATerm()
-    storage: WeightStorage | None = None
-
-
-class LinearParameters(NamedTuple):
-    """A linear's tensors: weight (out, in), bias (out,), A (r, in), B (out, r); all None if the linear does not exist.
-
-    A frozen weight may be in ``constants.storage`` instead. ``place`` is the index of the weight among the tensors of
-    an autograd function; bias, A and B follow it.
-    """
-
-    weight: OptionalTensor
-    bias: OptionalTensor
-    a: OptionalTensor
-    b: OptionalTensor
-    constants: LinearConstants
-    place: int
-
-    @classmethod
-    def at(cls, place: int, tensors: Sequence[OptionalTensor], constants: LinearConstants) -> LinearParameters:
-        """The linear whose weight is ``tensors[place]``."""
-        weight, bias, a, b = tensors[place : place + TENSORS]
-        return cls(weight, bias, a, b, constants, place)
-
-    @property
-    def lora(self) -> LoRATerm:
-        """Scale and dropout of its LoRA term."""
-        return self.constants.lora
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is such a linear."""
-        return self.weight is not None or self.constants.storage is not None
-
-
-class Gradients:
-    """Gradients of the tensors of an autograd function, by their index among its arguments.
-
-    Args:
-        tensors: the arguments.
-        needed: which of them need a gradient (``ctx.needs_input_grad``).
-    """
-
-    def __init__(self, tensors: Sequence[OptionalTensor], needed: Sequence[bool]) -> None:
-        self.tensors, self.needed = tensors, needed
-        self.values: list[OptionalTensor] = [None] * len(needed)
-
-    def needs_input(self, linear: LinearParameters) -> bool:
-        """Whether a gradient of this linear (of its weight or of A) is computed from the linear's input."""
-        return self.needed[linear.place] or self.needed[linear.place + 2]
-
-    def set_product(self, place: int, left: torch.Tensor, right: OptionalTensor, scale: float = 1.0) -> None:
-        """Compute the gradient at an index as scale * left^T right."""
-        if not self.needed[place]:
-            return
-        weight = self.tensors[place]
-        assert weight is not None
-        assert right is not None
-        self.values[place] = accumulation.weight_gradient(weight, left, right, scale)
-
-    def set_products(self, places: Sequence[int], left: torch.Tensor, right: OptionalTensor) -> None:
-        """Compute the gradients at several indices as left^T right, whose rows belong to them in turn; one product if
-        all are needed."""
-        weights = [self.tensors[place] for place in places]
-        sizes = [len(weight) for weight in weights if weight is not None]
-        if len(places) == 1 or not all(self.needed[place] for place in places):
-            for place, part in zip(places, left.split(sizes, 1), strict=True):
-                self.set_product(place, part, right)
-            return
-        assert right is not None
-        for place, weight, part in zip(places, weights, matmul(left.t(), right).split(sizes), strict=True):
-            assert weight is not None
-            self.values[place] = accumulation.added_gradient(weight, part)
-
-    def set_sum(self, place: int, grad_y: torch.Tensor) -> None:
-        """Compute the gradient at an index as the sum of the rows of ``grad_y``."""
-        if self.needed[place]:
-            self.values[place] = grad_y.sum(0, dtype=torch.float32)
-
-
-def is_supported(module: nn.Module | None) -> bool:
-    """Whether :func:`forward` can compute a module: a linear, with or without a LoRA term, without hooks."""
-    if module is None:
-        return True
-    if module._forward_hooks or module._forward_pre_hooks:
-        return False
-    if type(module) in (*PLAIN_LINEARS, StoredLinear):
-        return True
-    return has_lora_term(module) and type(module.base) in (*PLAIN_LINEARS, StoredLinear) and is_supported(module.base)
-
-
-def parameters_of(module: nn.Module | None) -> LinearParameters:
-    """The current parameters of a linear; A and B are None if its LoRA term is not active."""
-    if module is None:
-        return LinearParameters(None, None, None, None, LinearConstants(), 0)
-    a = b = None
-    base, lora = module, LoRATerm()
-    if has_lora_term(module):
-        base = module.base
-        if module.active:
-            a, b = module.lora_A, module.lora_B
-            lora = LoRATerm(module.scale, module.dropout if module.training else 0.0)
-    if isinstance(base, StoredLinear):
-        return LinearParameters(None, base.bias, a, b, LinearConstants(lora, base.storage), 0)
-    return LinearParameters(base.weight, base.bias, a, b, LinearConstants(lora), 0)  # type: ignore[arg-type]
+from lmworks.model.linear_parameters import (
+    TENSORS,
+    Gradients,
+    LinearConstants,
+    LinearParameters,
+    LoRALinearProtocol,
+    OptionalTensor,
+    parameters_of,
+)
 
 
 def draw_seeds(linears: Sequence[LinearParameters]) -> list[int]:
@@ -190,8 +48,8 @@ def forward(
         seeds: from :func:`draw_seeds`.
 
     Returns:
-        Their outputs (T, out), and A x of all LoRA terms, concatenated (T, sum of r), to be saved for
-        :func:`backward`.
+        Their outputs (T, out), and what :func:`backward` needs besides: A x of all LoRA terms, and the outputs of
+        linears with a magnitude, without bias, concatenated (T, sum of r and of their out).
     """
     outputs = [_linear(x, linear) for linear in linears]
     adapted = [entry for entry in zip(outputs, linears, seeds, strict=True) if entry[1].a is not None]
@@ -202,9 +60,18 @@ def forward(
         low = torch.cat(parts, 1)
     else:
         low = matmul(x, _joined_a([linear for _, linear, _ in adapted], x).t())
-    for (y, linear, _), part in zip(adapted, _split(low, [linear for _, linear, _ in adapted]), strict=True):
+    parts, _ = _split(low, [linear for _, linear, _ in adapted])
+    for (y, linear, _), part in zip(adapted, parts, strict=True):
         if not _is_merged(linear, x):
             matmul(part, _cast(linear.b, x).t(), y, linear.lora.scale, in_place=True)
+            if linear.magnitude is not None:
+                y *= _row_factors(linear, x)
+    scaled = [(y, linear) for y, linear, _ in adapted if linear.magnitude is not None]
+    if scaled:
+        low = torch.cat([low, *(y for y, _ in scaled)], 1)
+        for y, linear in scaled:
+            if linear.bias is not None:
+                y += _cast(linear.bias, x)
     return outputs, low
 
 
@@ -226,18 +93,43 @@ def backward(
         needs_x: whether the gradient of x is needed.
     """
     grad_x: OptionalTensor = None
-    for linear, grad_y in zip(linears, grads_y, strict=True):
-        gradients.set_product(linear.place, grad_y, x)
+    unscaled = [_before_factors(linear, grad_y) for linear, grad_y in zip(linears, grads_y, strict=True)]
+    for linear, grad_y, grad in zip(linears, grads_y, unscaled, strict=True):
+        gradients.set_product(linear.place, grad, x)
         gradients.set_sum(linear.place + 1, grad_y)
         if needs_x:
             weight = _weight(linear, grad_y)
-            grad_x = matmul(grad_y, weight, grad_x, in_place=grad_x is not None)
-    adapted = [entry for entry in zip(linears, grads_y, seeds, strict=True) if entry[0].a is not None]
+            grad = grad_y if _is_merged(linear, grad_y) else grad
+            grad_x = matmul(grad, weight, grad_x, in_place=grad_x is not None)
+    adapted = [entry for entry in zip(linears, unscaled, seeds, strict=True) if entry[0].a is not None]
     if low is None or not adapted:
         return grad_x
-    for (linear, grad_y, _), part in zip(adapted, _split(low, [linear for linear, *_ in adapted]), strict=True):
-        gradients.set_product(linear.place + 3, grad_y, part, linear.lora.scale)
-    grads_low = [matmul(grad_y, _cast(linear.b, grad_y), scale=linear.lora.scale) for linear, grad_y, _ in adapted]
+    parts, outputs = _split(low, [linear for linear, *_ in adapted])
+    scaled = [entry for entry in zip(linears, grads_y, strict=True) if entry[0].magnitude is not None]
+    for (linear, grad_y), y in zip(scaled, outputs, strict=True):
+        gradients.set_magnitude(linear.place + 4, grad_y, y)
+    return _lora_backward(x, adapted, parts, gradients, grad_x)
+
+
+def _lora_backward(
+    x: OptionalTensor,
+    adapted: Sequence[tuple[LinearParameters, torch.Tensor, int]],
+    parts: Sequence[torch.Tensor],
+    gradients: Gradients,
+    grad_x: OptionalTensor,
+) -> OptionalTensor:
+    """The gradients of A and B, and the gradient of x with the share that passes through the LoRA terms.
+
+    Args:
+        x: of :func:`forward`.
+        adapted: linears with a LoRA term, the gradient of W x + s B A x (T, out) of each, and its seed.
+        parts: A x of each, (T, r).
+        gradients: receives those of A and B.
+        grad_x: that passes through the weights; may be overwritten.
+    """
+    for (linear, grad, _), part in zip(adapted, parts, strict=True):
+        gradients.set_product(linear.place + 3, grad, part, linear.lora.scale)
+    grads_low = [matmul(grad, _cast(linear.b, grad), scale=linear.lora.scale) for linear, grad, _ in adapted]
     if any(seed for *_, seed in adapted):
         for (linear, _, seed), grad_low in zip(adapted, grads_low, strict=True):
             needs_a = gradients.needed[linear.place + 2]
@@ -252,7 +144,7 @@ def backward(
     return matmul(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low), grad_x, in_place=True)
 
 
-class _MergedLinear(torch.autograd.Function):
+class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: OptionalTensor) -> torch.Tensor:
         (y,), low = forward(x, [LinearParameters.at(0, tensors, constants)], [0])
@@ -269,34 +161,52 @@ class _MergedLinear(torch.autograd.Function):
         return grad_x, None, *gradients.values
 
 
-def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
-    """The output (..., out) of a LoRA linear for x (..., in), bfloat16; W + s B A is summed before it is rounded."""
+def adapted_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
+    """The output (..., out) of a linear with a LoRA term, without dropout, for x (..., in), float32 or bfloat16; in
+    bfloat16, W + s B A is summed before it is rounded."""
     linear = parameters_of(module)  # type: ignore[arg-type]
     with torch.autocast(x.device.type, enabled=False):
-        y = _MergedLinear.apply(x.flatten(0, -2), linear.constants, *linear[:TENSORS])
+        y = _AdaptedLinear.apply(x.flatten(0, -2), linear.constants, *linear[:TENSORS])
         return y.unflatten(0, x.shape[:-1])
 
 
 def _linear(x: torch.Tensor, linear: LinearParameters) -> torch.Tensor:
-    bias = None if linear.bias is None else _cast(linear.bias, x)
+    has_factors = linear.magnitude is not None  # the bias is added after them
+    bias = None if linear.bias is None or has_factors else _cast(linear.bias, x)
     return matmul(x, _weight(linear, x).t(), bias)
 
 
 def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:
-    """Whether the LoRA term is added to the weight before x is multiplied by it."""
+    """Whether the LoRA term, and its factors, are part of the weight that x is multiplied by."""
     return linear.a is not None and x.dtype != torch.float32 and not linear.lora.dropout
 
 
 def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
     """The weight in x's precision, with a merged LoRA term. That of a storage is not cached: it is used once."""
     storage = linear.constants.storage
-    if linear.a is None or linear.b is None or not _is_merged(linear, x):
+    if not _is_merged(linear, x):
         return _cast(linear.weight, x) if storage is None else storage.dequantized(x.dtype)
-    lora = (linear.a, linear.b, linear.lora.scale, x.dtype)
     if storage is not None:
-        return accumulation.merge(storage.dequantized(), *lora)
+        return linear.update.merged_into(storage.dequantized(), x.dtype)
     assert linear.weight is not None
-    return accumulation.merged_weight(linear.weight, *lora)
+    return accumulation.merged_weight(linear.weight, linear.update, x.dtype)
+
+
+def _row_factors(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
+    """(out,) what the outputs of a linear with a magnitude are multiplied by, in x's precision."""
+
+    def weight() -> torch.Tensor:
+        storage = linear.constants.storage
+        frozen = linear.weight if storage is None else storage.dequantized()
+        assert frozen is not None
+        return frozen
+
+    return linear.update.row_factors(weight).to(x.dtype)
+
+
+def _before_factors(linear: LinearParameters, grad_y: torch.Tensor) -> torch.Tensor:
+    """The gradient of W x + s B A x, from that of the output."""
+    return grad_y if linear.magnitude is None else grad_y * _row_factors(linear, grad_y)
 
 
 def _cast(tensor: OptionalTensor, x: torch.Tensor) -> torch.Tensor:
@@ -311,9 +221,13 @@ def _joined_a(linears: Sequence[LinearParameters], x: torch.Tensor) -> torch.Ten
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _split(low: torch.Tensor, linears: Sequence[LinearParameters]) -> list[torch.Tensor]:
-    """(T, sum of r) -> (T, r) of each."""
-    return list(low.split([len(linear.a) for linear in linears], 1))  # type: ignore[arg-type]
+def _split(low: torch.Tensor, linears: Sequence[LinearParameters]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What :func:`forward` saves -> (T, r) of each linear with a LoRA term, and (T, out) of each with a magnitude."""
+    ranks = [len(linear.a) for linear in linears if linear.a is not None]
+    columns = [len(linear.magnitude) for linear in linears if linear.magnitude is not None]
+    parts = list(low[:, : sum(ranks)].split(ranks, 1))
+    outputs = low[:, sum(ranks) :]
+    return parts, list(outputs.split(columns, 1)) if outputs.shape[1] else []
 
 
 def _drop(x: OptionalTensor, rate: float, seed: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from lmworks.kernels.native_module import native_module
 from lmworks.model.accumulation import gradient_buffer
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings
-from lmworks.model.products import Gradients, OptionalTensor
+from lmworks.model.linear_parameters import Gradients, OptionalTensor
 
 # Sizes of the published tiny models, with room. Beyond them products outweigh calls, and the fastest provider should
 # compute them.

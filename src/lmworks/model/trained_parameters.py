@@ -66,6 +66,11 @@ class TrainedParameters:
         return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
 
     @property
+    def has_magnitudes(self) -> bool:
+        """Whether adapters have magnitudes (DoRA), whose gradients are computed from the outputs of their linears."""
+        return any(name.endswith(".lora_magnitude_vector") for name in self.added)
+
+    @property
     def count(self) -> int:
         """Number of trained elements."""
         return sum(prod(shape) for shape in (*self.own.values(), *self.added.values()))

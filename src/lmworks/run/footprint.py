@@ -307,6 +307,7 @@ def _saved_bytes(setup: TrainingSetup) -> int:
         setup.activation_size,
         native,
         setup.frozen,
+        setup.trained.has_magnitudes,
     )
     if not native:
         return saved + _dropout_bytes(setup)

@@ -26,7 +26,7 @@ from lmworks.model.attention import Attention
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
-from lmworks.model.products import has_lora_term
+from lmworks.model.linear_parameters import has_lora_term
 from lmworks.model.stored_layers import StoredLinear
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, with_row_tokens
