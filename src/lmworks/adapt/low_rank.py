@@ -13,6 +13,7 @@ from torch import nn
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
+from lmworks.model.adapter_terms import LoRATerm
 from lmworks.model.linear import linear
 from lmworks.model.linear_parameters import is_supported
 from lmworks.model.products import adapted_linear
@@ -35,8 +36,6 @@ class LoRALinear(Adapter):
         generator: for A's initial values; B starts at zero, so the initial update is zero.
     """
 
-    lora_magnitude_vector: nn.Parameter | None
-
     def __init__(
         self,
         base: nn.Module,
@@ -55,7 +54,6 @@ class LoRALinear(Adapter):
             initial = torch.empty(rank, self.in_features).uniform_(-bound, bound, generator=generator)
             self.lora_A.data.copy_(initial)
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
-        self.register_parameter("lora_magnitude_vector", None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
@@ -78,6 +76,15 @@ class LoRALinear(Adapter):
     def _is_one_function(self) -> bool:
         """Whether model/products can compute it."""
         return self.active and not (self.dropout and self.training) and is_supported(self)
+
+    @property
+    def saved_elements(self) -> int:
+        """A x."""
+        return self.rank
+
+    def fused_term(self) -> tuple[LoRATerm, tuple[nn.Parameter, ...]]:
+        """See :meth:`Adapter.fused_term`."""
+        return LoRATerm(self.scale, self.dropout if self.training else 0.0), (self.lora_A, self.lora_B)
 
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """See :meth:`Adapter.merged_weight`."""
@@ -108,8 +115,6 @@ class DoRALinear(LoRALinear):
     :class:`LoRALinear`.
     """
 
-    lora_magnitude_vector: nn.Parameter
-
     def __init__(
         self,
         base: nn.Module,
@@ -134,6 +139,16 @@ class DoRALinear(LoRALinear):
         bias = getattr(self.base, "bias", None)
         factors = row_factors(self.lora_magnitude_vector, self._updated(weight_of(self.base))).to(y.dtype)
         return y * factors if bias is None else (y - bias.to(y.dtype)) * factors + bias.to(y.dtype)
+
+    @property
+    def saved_elements(self) -> int:
+        """A x, and the output, from which the gradient of the magnitude is computed."""
+        return self.rank + self.out_features
+
+    def fused_term(self) -> tuple[LoRATerm, tuple[nn.Parameter, ...]]:
+        """See :meth:`Adapter.fused_term`."""
+        term, tensors = super().fused_term()
+        return term, (*tensors, self.lora_magnitude_vector)
 
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """See :meth:`Adapter.merged_weight`."""

@@ -155,6 +155,25 @@ class Method(ABC, Generic[S]):
 class AdapterMethod(Method[S]):
     """A method that leaves the model's own weights frozen and adds parameters, which are saved as PEFT saves them."""
 
+    def freeze_base(self, network: Transformer, title: str) -> None:
+        """Freeze a network, but for the head of a task.
+
+        Args:
+            network: changed in place.
+            title: the method's, for errors.
+
+        Raises:
+            InputError: it has an adapter already, or no linears to adapt.
+        """
+        from lmworks.adapt import adapters
+        from lmworks.adapt.head_weights import head_parameters
+
+        adapters.refuse_second(network)
+        adapters.refuse_cells(network, title)
+        network.requires_grad_(False)
+        for parameter in head_parameters(network).values():
+            parameter.requires_grad_(True)
+
     @classmethod
     @abstractmethod
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:

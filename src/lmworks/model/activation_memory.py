@@ -23,30 +23,28 @@ ROW_BYTES = 400e6
 def activation_bytes(
     config: ModelConfig,
     adapted: Iterable[LinearShape] | None = None,
-    rank: int = 0,
+    added: Mapping[str, int] = MappingProxyType({}),
     bytes_each: float = 4,
     part: str = "own",
     native: bool = False,
     skipped: int = 0,
-    magnitudes: bool = False,
 ) -> int:
     """Saved bytes per token and layer. Attention scores, where they are saved, are counted by :func:`score_bytes`.
 
     Saved are: the inputs of all norms; queries, keys and values as attention reads them; the output of attention, and a
     contiguous copy of it for the output projection; the tensors that activation and gate need; and the input of each
-    matrix that is trained or has an adapter.
+    matrix that is trained or whose adapter reads it.
 
     Args:
         config: the model.
-        adapted: matrices with LoRA adapters, all else frozen; None: every weight is trained.
-        rank: of the adapters.
+        adapted: matrices whose input is saved, all else frozen; None: every weight is trained.
+        added: elements per token that adapters save besides, by the names of their matrices.
         bytes_each: bytes of one activation.
         part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", the keys
             and values of a source token in each layer of the decoder.
         native: the native kernels are used, for whole blocks where these are fusable. They do not repeat keys and
             values for each query head, make no copies, and recompute gates.
         skipped: lowest layers of the stack that the backward pass does not reach; none of their matrices is adapted.
-        magnitudes: whether the adapters have magnitudes (DoRA), whose gradients are computed from the outputs.
     """
     if config.layer != "attention":
         return round(_other_layer(config) * config.hidden_size * 4)  # in float32, whatever the precision
@@ -54,11 +52,14 @@ def activation_bytes(
     fused = native and not stack.cross and is_fusable(config) and config.sliding_window is None
     self_scores, cross_scores = saves_scores(config, adapted is not None)
     matrices = linears(config) if adapted is None else adapted
-    matrices = [m for m in matrices if m.name.startswith(stack.path)]
-    names = [m.name for m in matrices]
+    names = [m.name for m in matrices if m.name.startswith(stack.path)]
     cross_names = ("cross_attn.k_proj", "cross_attn.v_proj")
     reached = len(set(stack.blocks(config)[skipped:])) or 1
-    saved_each = [rank + m.outputs * magnitudes for m in matrices if m.name.endswith(cross_names) == (part == "cross")]
+    of_adapters = sum(
+        size
+        for name, size in added.items()
+        if name.startswith(stack.path) and name.endswith(cross_names) == (part == "cross")
+    )
     if fused:
         saved: float = _block(config)
     elif part == "cross":
@@ -70,7 +71,7 @@ def activation_bytes(
         if stack.cross:
             saved += _queries(config, names, "cross_attn", native, cross_scores)
         saved += _feedforward(config, names, native)
-    return round((saved + sum(saved_each) / reached * (adapted is not None)) * bytes_each)
+    return round((saved + of_adapters / reached) * bytes_each)
 
 
 def _block(config: ModelConfig) -> int:
@@ -194,11 +195,10 @@ def saved_activation_bytes(
     lengths: Sequence[int],
     memory_lengths: Sequence[int] = (),
     adapted: Sequence[LinearShape] | None = None,
-    rank: int = 0,
+    added: Mapping[str, int] = MappingProxyType({}),
     bytes_each: float = 4,
     native: bool = False,
     skipped: Mapping[str, int] = MappingProxyType({}),
-    magnitudes: bool = False,
 ) -> int:
     """Bytes that autograd saves in all layers for one flat row, without embeddings, final norm and head.
 
@@ -208,10 +208,10 @@ def saved_activation_bytes(
     for stack in stacks(config):
         num_skipped = skipped.get(stack.prefix, 0)
         tokens = sum(lengths if stack.reads == "own" else memory_lengths)
-        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, num_skipped, magnitudes)
+        each = activation_bytes(config, adapted, added, bytes_each, stack.reads, native, num_skipped)
         total += (stack.layers - num_skipped) * tokens * each
         if stack.cross:
-            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, num_skipped, magnitudes)
+            each = activation_bytes(config, adapted, added, bytes_each, "cross", native, num_skipped)
             total += (stack.layers - num_skipped) * sum(memory_lengths) * each
     return total
 

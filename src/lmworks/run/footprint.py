@@ -303,11 +303,10 @@ def _saved_bytes(setup: TrainingSetup) -> int:
         row.lengths,
         row.sources,
         setup.saved_inputs,
-        setup.trained.rank,
+        setup.trained.saved,
         setup.activation_size,
         native,
         setup.frozen,
-        setup.trained.has_magnitudes,
     )
     if not native:
         return saved + _dropout_bytes(setup)

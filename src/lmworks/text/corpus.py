@@ -198,7 +198,7 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
             held_out.update(groups[key])
     train_rows = [row for index, row in enumerate(table.rows) if index not in held_out]
     # In the order of their hashes, so that the first few of them are a fair sample of all.
-    held_out_rows = sorted((table.rows[index] for index in held_out), key=_content)
+    held_out_rows = sorted((table.rows[index] for index in held_out), key=content_hash)
     note = f"held out: {len(held_out_rows)} of {count_of(len(table), 'row')}, by the hash of their {_key_name(table)}"
     if not held_out:
         together = f"rows of the same {_key_name(table)} stay together"
@@ -210,10 +210,11 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
 
 
 def _key(row: Row) -> str:
-    return _hash(row.key) if row.key else _content(row)
+    return _hash(row.key) if row.key else content_hash(row)
 
 
-def _content(row: Row) -> str:
+def content_hash(row: Row) -> str:
+    """SHA-256 of a row's values: without a key of its own, it decides on which side of a split the row falls."""
     return _hash(json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str))
 
 
