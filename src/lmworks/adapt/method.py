@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lmworks.base.files import atomic_folder
 from lmworks.base.settings import Settings
@@ -56,6 +56,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        variants: what a comparison of methods tries of it: name -> its settings; empty: itself by its defaults.
     """
 
     name: ClassVar[str]
@@ -66,6 +67,7 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]

@@ -10,9 +10,9 @@ from typing import Any
 
 from lmworks.base.errors import check_type
 from lmworks.base.settings import build
-from lmworks.compare import ladder as ladders
-from lmworks.compare import ladder_page, ladder_report
-from lmworks.compare.ladder_settings import LadderSettings, State, Step
+from lmworks.comparisons import ladder as ladders
+from lmworks.comparisons import ladder_page, ladder_report
+from lmworks.comparisons.ladder_settings import LadderSettings, State, Step
 from lmworks.run.result import Say
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lmworks.base.figures import interval, number
 from lmworks.base.files import atomic_write
-from lmworks.compare import ladder_report
-from lmworks.compare.ladder_settings import State, Step
+from lmworks.comparisons import ladder_report
+from lmworks.comparisons.ladder_settings import State, Step
 from lmworks.reports.markup import document, frame, prose, table, text
 
 HTML = "ladder.html"

@@ -14,7 +14,7 @@ from lmworks.base.figures import parse_duration
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import read_object
 from lmworks.base.settings import Settings
-from lmworks.compare.rungs import LADDERS
+from lmworks.comparisons.rungs import LADDERS
 from lmworks.run.new_model import NewTokenizer
 from lmworks.text.rows import DataSettings
 

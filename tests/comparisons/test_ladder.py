@@ -18,12 +18,12 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.compare import ladder, ladder_page
-from lmworks.compare.ladder_report import remarks
-from lmworks.compare.ladder_settings import STATE, LadderSettings, State
-from lmworks.compare.language import documents_of, pieces, scored_texts
-from lmworks.compare.pacing import Pace
-from lmworks.compare.rungs import CLASSIFY, LANGUAGE
+from lmworks.comparisons import ladder, ladder_page
+from lmworks.comparisons.ladder_report import remarks
+from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State
+from lmworks.comparisons.language import documents_of, pieces, scored_texts
+from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
 from lmworks.train.time_limit import TimeLimit
 
@@ -199,7 +199,7 @@ def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
     few = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
     assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
-    monkeypatch.setattr("lmworks.compare.pacing.FEWEST_STEPS", 1)
+    monkeypatch.setattr("lmworks.comparisons.pacing.FEWEST_STEPS", 1)
     state = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)

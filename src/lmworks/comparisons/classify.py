@@ -11,10 +11,10 @@ from typing import Any
 import lmworks.run.api as runs
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
-from lmworks.compare.averaged_vectors import AveragedVectors
-from lmworks.compare.ladder_settings import LadderSettings, Step
-from lmworks.compare.language import size_of
-from lmworks.compare.rungs import Rung
+from lmworks.comparisons.averaged_vectors import AveragedVectors
+from lmworks.comparisons.ladder_settings import LadderSettings, Step
+from lmworks.comparisons.language import size_of
+from lmworks.comparisons.rungs import Rung
 from lmworks.evaluate.metrics import bootstrap_interval, macro_f1
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.opening import open_saved_model, read_config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmworks.base.figures import UNKNOWN, count, count_of, duration, interval, number
-from lmworks.compare.ladder_settings import State, Step
+from lmworks.comparisons.ladder_settings import State, Step
 
 HEADS = {
     "language": ("rung", "bits per byte", "95 % interval", "parameters", "training", "in all"),

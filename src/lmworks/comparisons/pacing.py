@@ -70,3 +70,14 @@ def cut_short(run: Path) -> str:
     if not ends or ends[-1]["reason"] != "time":
         return ""
     return f"stopped after {ends[-1]['last']:,} of {sessions[-1]['steps']:,} planned steps, when its time was over"
+
+
+def seconds_alive(run: RunFolder) -> float:
+    """The seconds of all sessions of a run, by the times of its events; the time between sessions does not count."""
+    total, first, last = 0.0, 0.0, 0.0
+    for event in run.events():
+        now = float(event.get("time", last))
+        if event["event"] in ("start", "resume") or not first:
+            total, first = total + last - first, now
+        last = now
+    return total + last - first

@@ -11,11 +11,11 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.compare import ladder
-from lmworks.compare.averaged_vectors import VECTORS, AveragedVectors
-from lmworks.compare.ladder_report import remarks
-from lmworks.compare.ladder_settings import LadderSettings, State, Step
-from lmworks.compare.rungs import CLASSIFY
+from lmworks.comparisons import ladder
+from lmworks.comparisons.averaged_vectors import VECTORS, AveragedVectors
+from lmworks.comparisons.ladder_report import remarks
+from lmworks.comparisons.ladder_settings import LadderSettings, State, Step
+from lmworks.comparisons.rungs import CLASSIFY
 
 CHEAP = ["majority", "tfidf-nb", "tfidf-logreg", "tfidf-svm", "word-vectors"]
 WORDS = {"good": ["fine", "lovely", "great", "warm"], "bad": ["dull", "cold", "poor", "awful"]}

@@ -17,8 +17,8 @@ import lmworks.run.api as runs
 from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT
 from lmworks.base.journal import RunFolder
-from lmworks.compare.ladder_settings import LadderSettings, Step
-from lmworks.compare.rungs import Rung
+from lmworks.comparisons.ladder_settings import LadderSettings, Step
+from lmworks.comparisons.rungs import Rung
 from lmworks.evaluate.metrics import FEWEST_ROWS, bootstrap_interval
 from lmworks.run.load import load
 from lmworks.run.result import Run, Say

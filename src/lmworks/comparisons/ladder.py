@@ -17,10 +17,10 @@ from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
-from lmworks.compare import ladder_page, pacing
-from lmworks.compare.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.compare.pacing import Pace
-from lmworks.compare.rungs import LADDERS, Rung
+from lmworks.comparisons import ladder_page, pacing
+from lmworks.comparisons.ladder_settings import LadderSettings, State, Step, is_ladder
+from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
 from lmworks.text import corpus
@@ -137,10 +137,10 @@ class _Session:
 
     def _comparison(self) -> Comparison:
         if self.state.settings.task == "language":
-            from lmworks.compare.language import LanguageComparison
+            from lmworks.comparisons.language import LanguageComparison
 
             return LanguageComparison(self.folder, self.state.settings)
-        from lmworks.compare.classify import ClassifierComparison
+        from lmworks.comparisons.classify import ClassifierComparison
 
         return ClassifierComparison(self.folder, self.state.settings)
 
@@ -219,7 +219,7 @@ class _Session:
         for step in self.state.steps:
             folder = self.folder / step.folder
             if step.state == "open" and (folder / JOURNAL).is_file():
-                more = _seconds_alive(RunFolder(folder)) - step.killed_seconds
+                more = pacing.seconds_alive(RunFolder(folder)) - step.killed_seconds
                 step.killed_seconds += more
                 step.seconds += more
                 self.before += more
@@ -237,17 +237,6 @@ def _training_seconds(folder: Path) -> float | None:
     run = RunFolder(folder)
     seconds = [float(event["seconds"]) for event in run.events("step")]
     return sum(seconds) if seconds else next((event.get("training_seconds") for event in run.events("finish")), None)
-
-
-def _seconds_alive(run: RunFolder) -> float:
-    """The seconds of all sessions of a run, by the times of its events; the time between sessions does not count."""
-    total, first, last = 0.0, 0.0, 0.0
-    for event in run.events():
-        now = float(event.get("time", last))
-        if event["event"] in ("start", "resume") or not first:
-            total, first = total + last - first, now
-        last = now
-    return total + last - first
 
 
 def _result(step: Step) -> str:
