@@ -17,6 +17,7 @@ from lmworks.adapt import adapters
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.low_rank import DoRALinear
 from lmworks.adapt.peft_files import PREFIX, PeftFiles, written_module
+from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.families.mapping import their_place
 from lmworks.model.accumulation import accumulate_in_place
@@ -199,6 +200,21 @@ def test_rows_of_one_step_share_the_norms_and_the_next_step_computes_them_again(
         expected = gradients(nullcontext())
         for name, gradient in gradients(accumulate_in_place()).items():
             torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_magnitudes_are_not_summed(tmp_path):
+    lm = lmworks.load(str(save_tiny(tmp_path / "tiny")))
+    LoRA(LoRASettings(rank=2, use_dora=True)).apply(lm.network)
+    shake(lm.network)
+    adapted = logits(lm.network)
+    LoRA.write(lm.network, tmp_path / "adapter", lm.family, str(tmp_path / "tiny"))
+    adapters.detach(lm.network)
+    lm.add_adapter("dora", tmp_path / "adapter")
+    with lm.adapter("dora"):
+        same(logits(lm.network), adapted)
+    with pytest.raises(InputError, match="more than low-rank") as caught:
+        lm.combine_adapters({"dora": 0.5}, "half")
+    assert "without magnitudes" in caught.value.hint
 
 
 def test_a_run_is_saved_opened_and_resumed(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ MAGNITUDE = "magnitude_vector"
 READ_KEYS = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
 READ_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 READ_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
-READ_KEYS |= {"init_lora_weights", "bias", "use_dora"}
+READ_KEYS |= {"init_lora_weights", "bias", "use_dora", "trainable_token_indices"}
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),
@@ -91,7 +91,7 @@ def to_files(
         family: gives the tensors' names.
         config: of the network.
         dropout: recorded for further training.
-        row_norms: of DoRA: the norms (out,) of the rows of a linear's weight, by our name.
+        row_norms: of magnitudes: gives the norms (out,) of the rows of a linear's weight, by our name.
 
     Raises:
         InputError: the format has no place for one of them.
@@ -107,7 +107,7 @@ def to_files(
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": row_norms is not None,
+        "use_dora": any(update.magnitude is not None for update in theirs.values()),
         "init_lora_weights": True,
     }
     tensors = {}
@@ -204,7 +204,8 @@ def _fuse(
         elif place.module not in fused:
             parts = our_modules(rows, place.module)
             fused[place.module] = _stack(parts, factors, outputs)
-            if row_norms is not None:
+            if factors[name].magnitude is not None:
+                assert row_norms is not None
                 magnitudes = [factors[part].magnitude if part in factors else row_norms(part) for part in parts]
                 fused[place.module] = replace(fused[place.module], magnitude=torch.cat(magnitudes))  # type: ignore[arg-type]
     return fused, transposed
