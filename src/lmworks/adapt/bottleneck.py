@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,7 @@ class Bottleneck(AdapterMethod[BottleneckSettings]):
     name = "bottleneck"
     summary = "small layers after attention and feed-forward"
     settings_class = BottleneckSettings
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"houlsby": {"kind": "houlsby"}, "pfeiffer": {"kind": "pfeiffer"}}
     learning_rate = 1e-3
     head_learning_rate = 1e-3
     pretraining_learning_rate = 1e-3

@@ -6,9 +6,10 @@ A method's file imports torch only inside functions, so that recipes, help texts
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lmworks.base.files import atomic_folder
 from lmworks.base.settings import Settings
@@ -56,6 +57,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        variants: what a comparison of methods tries of it: name -> its settings; empty: itself by its defaults.
     """
 
     name: ClassVar[str]
@@ -66,9 +68,26 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Tokens that it puts in front of every text, which leave less of the context for the text."""
+        return 0
+
+    def max_text_tokens(self, config: ModelConfig) -> int:
+        """Tokens of the longest text that a model reads once it is adapted."""
+        return config.max_position_embeddings - self.num_virtual_tokens
+
+    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Encode what the settings have of texts; called before :meth:`apply`.
+
+        Raises:
+            InputError: a text does not fit the other settings.
+        """
 
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
@@ -94,7 +113,11 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def merge(self, network: Transformer) -> None:
-        """Merge the adaptation into plain weights: a model without adapters that computes the same."""
+        """Merge the adaptation into plain weights: a model without adapters that computes the same.
+
+        Raises:
+            InputError: there is no such model.
+        """
 
     @abstractmethod
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
@@ -123,6 +146,32 @@ class Method(ABC, Generic[S]):
         network = meta_network(config)
         self.apply(network)
         return TrainedParameters.of(network)
+
+    def notes(self, config: ModelConfig) -> list[str]:
+        """What a user should know of this training before it starts.
+
+        Args:
+            config: of the model, with the head of the task.
+        """
+        return []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """What the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
+
+        Args:
+            network: adapted by this method.
+        """
+        return {}
+
+    @property
+    def new_tokens(self) -> Sequence[str]:
+        """Tokens that the model's tokenizer gets before anything else, so that examples have them; their rows in the
+        network are trained."""
+        return ()
+
+    def train_tokens(self, ids: Sequence[int]) -> None:
+        """Train the rows of these tokens; only of methods with ``new_tokens``."""
+        raise TypeError(f"{self.name} has no new tokens")
 
     def default_learning_rate(self, from_scratch: bool, has_new_head: bool = False) -> float:
         """The default peak learning rate.

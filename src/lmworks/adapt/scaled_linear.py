@@ -10,7 +10,7 @@ from torch import nn
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.model.adapter_terms import ScaleTerm, scale
-from lmworks.model.products import merged_linear, rounds
+from lmworks.model.products import adapted_linear, rounds
 
 
 class ScaledLinear(Adapter):
@@ -32,7 +32,7 @@ class ScaledLinear(Adapter):
         if not self.active:
             return self.base(x)
         if rounds(x, self):
-            return merged_linear(x, self)
+            return adapted_linear(x.to(torch.bfloat16), self)
         return self.base(scale(x, self.ia3_l)) if self.of_input else scale(self.base(x), self.ia3_l)
 
     @property

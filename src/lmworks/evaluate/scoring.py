@@ -249,8 +249,8 @@ def choice_likelihoods(
             if not prompt or not answer:
                 fault = "a prompt or a choice without tokens has no likelihood"
                 raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
-            if length > network.config.max_position_embeddings:
-                fault = f"{length} tokens with its choice; the context is {network.config.max_position_embeddings}"
+            if length > network.max_text_tokens:
+                fault = f"{length} tokens with its choice; the context is {network.max_text_tokens}"
                 raise InputError(fault, f"prompt {number}", "shorten the prompt")
             ids = np.array([*prompt, *answer], dtype=np.int32)
             examples.append(Example(ids, np.arange(length) >= len(prompt)))
@@ -266,7 +266,7 @@ def _windows(
     first = max(len(tokenizer.opening), 1)
     if len(tokens) <= first:
         return [], 0, 0
-    context = network.config.max_position_embeddings
+    context = network.max_text_tokens
     windows, scored = [], first
     while scored < len(tokens):
         begin = 0 if scored == first else scored - context // 2

@@ -82,7 +82,7 @@ class TorchStepper:
             self._ids, self._cache, self._memory, self._logits = ids, cache, memory, logits
             return
         self._ids += ids
-        self._cache.join(cache, max(self.lengths), reserve)
+        self._cache.join(cache, max(self.lengths) + self.network.num_virtual_tokens, reserve)
         self._logits = torch.cat((self._logits, logits))
         if self._memory is not None and memory is not None:
             self._memory = _join(self._memory, memory)
@@ -94,8 +94,8 @@ class TorchStepper:
         for row, token in zip(self._ids, tokens, strict=True):
             row.append(token)
         self.usage.completion_tokens += len(tokens)
-        rotary = self.network.rotary
-        if rotary is not None and any(rotary.outgrows(place, place + 1) for place in positions):
+        rotary, virtual = self.network.rotary, self.network.num_virtual_tokens
+        if rotary is not None and any(rotary.outgrows(virtual + place, virtual + place + 1) for place in positions):
             # longrope: what is cached was computed with the rates of short texts
             self._cache, self._logits = self._read(self._ids, self._memory, RESERVE)
             return
@@ -144,7 +144,7 @@ class TorchStepper:
         reserve = min(reserve, RESERVE)
         if context is not None:
             reserve = max(0, min(reserve, context - min(map(len, rows))))
-        cache = Cache(network.config, len(rows), width + reserve, network.dtype, device)
+        cache = Cache(network.config, len(rows), network.num_virtual_tokens + width + reserve, network.dtype, device)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
         segments = torch.zeros_like(ids)
         positions = torch.zeros_like(ids)

@@ -67,6 +67,7 @@ class Evaluation:
         general: texts of another kind, never trained on.
         general_name: their name, for the report.
         settings: how much is evaluated.
+        context: tokens of the longest text that the model reads once it is trained.
         notes: what is not evaluated, and why.
     """
 
@@ -77,6 +78,7 @@ class Evaluation:
     general: list[str]
     general_name: str
     settings: EvaluateSettings
+    context: int
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -88,6 +90,7 @@ class Evaluation:
         rows: Table,
         data: DataSettings,
         settings: EvaluateSettings,
+        context: int,
     ) -> Evaluation:
         """The evaluation according to the settings.
 
@@ -98,10 +101,10 @@ class Evaluation:
             rows: the rows of these examples.
             data: settings of the rows.
             settings: how much is evaluated.
+            context: tokens of the longest text that the model reads once it is trained.
         """
-        name, general = _general_text(settings)
+        name, general = general_pieces(settings.general, settings.general_bytes or 0)
         prompts = task.prompts(rows, data) if settings.task_rows else []
-        context = model.config.max_position_embeddings
         usable = [prompt for prompt in prompts if prompt.longest <= context]
         notes = []
         if len(usable) < len(prompts):
@@ -118,7 +121,7 @@ class Evaluation:
                 f"another text is not measured: task {task.name} has no examples of plain texts for this model"
             )
         examples = list(sample_once(task, held_out.items))
-        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, notes)
+        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, context, notes)
 
     def tokens(self) -> int:
         """Tokens that pass through the network in one evaluation, without those of prompts and answers."""
@@ -207,7 +210,7 @@ class Evaluation:
                 "row_nats": [score.nats for score in scores],
                 "row_bytes": [score.bytes for score in scores],
             }
-        examples = self.task.general_examples(self.general, network.config.max_position_embeddings)
+        examples = self.task.general_examples(self.general, self.context)
         progress.begin("texts for forgetting", len(examples))
         losses = scoring.row_losses(network, list(sample_once(self.task, examples))).language
         if not losses.targets.sum():
@@ -265,12 +268,19 @@ def sum_adjacent(values: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
-def _general_text(settings: EvaluateSettings) -> tuple[str, list[str]]:
-    """Name and pieces of the text on which forgetting is measured."""
-    size = settings.general_bytes or 0
-    if settings.general is None:
+def general_pieces(source: str | Path | None, size: int) -> tuple[str, list[str]]:
+    """Name and pieces of the text on which forgetting is measured.
+
+    Args:
+        source: a file; None: Python's documentation topics that nothing is trained on.
+        size: bytes of it; 0: none.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or this Python has no documentation topics.
+    """
+    if source is None:
         return ("Python's documentation topics", _pieces(datasets.general_text(size), size)) if size else ("", [])
-    path = Path(settings.general)
+    path = Path(source)
     text = read_text(path)
     if not text.strip():
         raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")
