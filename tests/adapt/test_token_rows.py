@@ -18,6 +18,7 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.registry import load_adapter
 from lmworks.adapt.token_rows import EmbeddingRows, HeadRows
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
 from lmworks.families.mapping import to_ours
 from lmworks.families.registry import family_of
 from lmworks.model import vocabulary
@@ -362,6 +363,17 @@ class TestRuns:
         shutil.rmtree(copy / "final")
         model = lmworks.load(copy)
         assert model.config.vocab_size == result.model.config.vocab_size
+
+    def test_a_token_that_is_there_keeps_its_id_and_is_trained(self, base: Path, tmp_path: Path) -> None:
+        run = self.run(base, tmp_path / "run", new_tokens=["<|im_end|>", "<tool>"])
+        model, plain = run.model, lmworks.load(base)
+        known = plain.tokenizer.added["<|im_end|>"]
+        rows = model.network.embed_tokens
+        assert rows.indices.tolist() == [known, plain.config.vocab_size]
+        assert not torch.equal(rows.token_rows[0], plain.network.embed_tokens.weight[known])
+        notes = RunFolder(run.folder).events("start")[0]["notes"]
+        assert f"tokens added to the tokenizer: <tool> ({plain.config.vocab_size})" in notes
+        assert f"in the tokenizer already, and their rows trained: <|im_end|> ({known})" in notes
 
     def test_the_plan_has_them(self, base: Path) -> None:
         rows, common = list(self.ROWS), {"train": {"steps": 2}}
