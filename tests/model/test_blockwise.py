@@ -23,7 +23,7 @@ from lmworks.model.sizes import linears
 from lmworks.model.storage import BlockStorage, WeightStorage
 from lmworks.model.stored_layers import StoredLinear, store, stored_layers, weight_bytes, widen
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import quantized_weights
+from lmworks.run.base_weights import quantized_weights
 
 # QLoRA, appendix E: the levels of NF4 with seven digits of those that the authors' code (bitsandbytes) has
 PUBLISHED = (-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0)

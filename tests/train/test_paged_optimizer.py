@@ -82,7 +82,7 @@ def test_its_trajectory_is_that_of_one_in_memory_bit_for_bit(
     networks = []
     for paged in (tmp_path, None):
         network = lmworks.load(folder).network.requires_grad_(True)
-        optimizer = optimizers.make(network, TrainSettings(optimizer_state=state, paged_optimizer=True), paged)
+        optimizer = optimizers.make(network, TrainSettings(optimizer_state=state, paged_optimizer=True), folder=paged)
         for step in range(4):
             network(torch.arange(10)[None] + step).logits.square().mean().backward()
             optimizer.advance(1e-3, 2.0, 1.0)

@@ -21,11 +21,12 @@ from lmworks.model import chunks, sizes
 from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
 from lmworks.model.fusion import is_fusable
-from lmworks.model.quant_types import QUANT_TYPES, QuantType, quantized_bytes
+from lmworks.model.quant_types import QUANT_TYPES
 from lmworks.model.sparse_gradients import is_sparse
 from lmworks.model.storage import PART
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
+from lmworks.run.base_weights import WeightFormat
 from lmworks.run.largest_row import LargestRow
 from lmworks.train.settings import PORTION_BYTES, STATE_BYTES, TrainSettings
 
@@ -75,39 +76,6 @@ class DataStatistics:
 
 
 @dataclass(frozen=True)
-class WeightFormat:
-    """How the model's own weights are stored in memory.
-
-    Attributes:
-        precision: as in ``train.base_precision``.
-        size: bytes of all weights; None: 4 bytes each.
-        dtype_names: data types or quantized formats, for messages.
-        block_format: the quantized format of most matrices, such as nf4 or llama.cpp's Q4_1; empty: none is quantized.
-        is_restorable: whether the weights can leave memory while copies in bfloat16 are used, because a file or
-            quantized blocks contain them.
-    """
-
-    precision: str = "float32"
-    size: int | None = None
-    dtype_names: str = "float32"
-    is_restorable: bool = False
-    block_format: str = ""
-
-
-def quantized_weights(config: ModelConfig, quant_type: QuantType) -> WeightFormat:
-    """The format of a model whose linears are quantized: embeddings and head in bfloat16, all else in float32."""
-    linears = sizes.linears(config)
-    quantized = sum(quantized_bytes(linear.outputs, linear.inputs, quant_type) for linear in linears)
-    tables = config.vocab_size * config.embedding_width
-    if config.language_head and not config.tie_word_embeddings:
-        tables *= 2
-    rest = sizes.parameters(config)["total"] - sum(linear.weights for linear in linears) - tables
-    return WeightFormat(
-        quant_type, quantized + 2 * tables + 4 * rest, f"{quant_type} and bfloat16", block_format=quant_type
-    )
-
-
-@dataclass(frozen=True)
 class ProcessMemory:
     """Memory of this process.
 
@@ -150,7 +118,7 @@ class TrainingSetup:
     parameters: int
     saved_inputs: Sequence[sizes.LinearShape] | None
     frozen: Mapping[str, int]
-    weights: WeightFormat = WeightFormat()
+    weights: WeightFormat = field(default_factory=WeightFormat)
 
     @classmethod
     def of(

@@ -26,7 +26,8 @@ from lmworks.model.sizes import Flops
 from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
-from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat, quantized_weights
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
 from lmworks.run.largest_row import length_pairs, steps_of
 from lmworks.run.timing import Timing
 from lmworks.train.monitor import evaluations_during
@@ -245,7 +246,7 @@ def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
         yield f"--method {method.name}, where a model is adapted", setup
     elif request.trained.added and not request.weights.block_format:
         option = f"--train.base_precision {QUANT_TYPES[0]}"
-        yield option, request.with_weights(footprint.quantized_weights(request.config, QUANT_TYPES[0]))
+        yield option, request.with_weights(quantized_weights(request.config, QUANT_TYPES[0]))
 
 
 @dataclass(frozen=True)

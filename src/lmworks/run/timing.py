@@ -43,7 +43,8 @@ from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.stored_layers import store
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat
+from lmworks.run.footprint import TrainingSetup
 from lmworks.run.largest_row import length_pairs
 from lmworks.train import optimizers
 from lmworks.train.arithmetic import evaluation_providers, training_providers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from lmworks.train.settings import PORTION_BYTES, OptimizerSettings
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TOUCHED = "touched"  # in a parameter's state: which rows have moments; not saved, since the moments tell it
+NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time
 
 
@@ -53,21 +55,28 @@ def learning_rate(step: int, total: int, peak: float, settings: OptimizerSetting
     return peak * factor
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: the linears' matrices with weight decay, all others without.
+def groups(network: nn.Module, weight_decay: float, factors: Mapping[str, float] = NO_FACTORS) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one weight decay and learning rate: the linears' matrices decay, all others do
+    not, and come last.
 
     Norms, biases and embeddings (and a head tied to them) do not decay: decay would shrink the embeddings of rare
     tokens, which seldom get a gradient.
+
+    Args:
+        network: whose trainable parameters.
+        weight_decay: of those that decay.
+        factors: what the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
     """
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
-    for parameter in network.parameters():
+    members: defaultdict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and id(parameter) not in tables
-            (decayed if matrix else undecayed).append(parameter)
-    pair = ({"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0})
-    return [group for group in pair if group["params"]]
+            is_vector = parameter.ndim < 2 or id(parameter) in tables
+            members[is_vector, factors.get(name, 1.0)].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": 0.0 if is_vector else weight_decay, "learning_rate_factor": factor}
+        for (is_vector, factor), parameters in sorted(members.items(), key=lambda item: item[0])
+    ]
 
 
 class AdamW:
@@ -79,7 +88,7 @@ class AdamW:
     are updated by a kernel of our own (train/row_moments).
 
     Args:
-        param_groups: each with ``params`` and ``weight_decay``.
+        param_groups: each with ``params`` and ``weight_decay``, and mostly a ``learning_rate_factor``.
         betas, eps: decay of the two moments; what is added to the root of the second.
         folder: where the moments lie in a file, of which a portion is in memory at a time (a paged optimizer, Dettmers
             et al. 2023, section 3); None: they are in memory. The results are the same, bit for bit.
@@ -95,7 +104,9 @@ class AdamW:
         eps: float = 1e-8,
         folder: Path | None = None,
     ) -> None:
-        self.param_groups = [{**group, "betas": betas, "eps": eps} for group in param_groups]
+        self.param_groups = [
+            {"learning_rate_factor": 1.0, **group, "betas": betas, "eps": eps} for group in param_groups
+        ]
         self.state: defaultdict[nn.Parameter, dict[str, torch.Tensor]] = defaultdict(dict)
         self._moments: dict[nn.Parameter, dict[str, torch.Tensor]] = {}  # in the file
         self._memory: PagedMemory | None = None
@@ -141,7 +152,7 @@ class AdamW:
         """
         scale = torch.tensor(norm / max_norm) if 0 < max_norm < norm else None  # gradients are divided by it
         for group in self.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["learning_rate_factor"]
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             with torch.no_grad():
                 for portion in self._portions(parameters):
@@ -333,12 +344,18 @@ def _fused(
     )
 
 
-def make(network: nn.Module, settings: OptimizerSettings, folder: Path | None = None) -> AdamW:
+def make(
+    network: nn.Module,
+    settings: OptimizerSettings,
+    factors: Mapping[str, float] = NO_FACTORS,
+    folder: Path | None = None,
+) -> AdamW:
     """AdamW over all trainable parameters.
 
     Args:
         network: whose parameters.
         settings: of the optimizer.
+        factors: of learning rates, as of :func:`groups`.
         folder: for its moments, if the settings ask for a paged optimizer; None: they stay in memory.
 
     Raises:
@@ -348,10 +365,22 @@ def make(network: nn.Module, settings: OptimizerSettings, folder: Path | None = 
     betas = (settings.beta1, settings.beta2)
     paged = folder if settings.paged_optimizer else None
     if paged is not None and not (is_available() and all(own.is_cpu for own in network.parameters())):
-        raise InputError(
-            "only weights in a CPU's memory have it, on Linux or macOS", "train.paged_optimizer", "leave it out"
-        )
-    return kind(groups(network, settings.weight_decay), betas, settings.epsilon, paged)
+        fault = "only weights in a CPU's memory have it, on Linux or macOS"
+        raise InputError(fault, "train.paged_optimizer", "leave it out")
+    return kind(groups(network, settings.weight_decay, factors), betas, settings.epsilon, paged)
+
+
+def peak_rates(optimizer: AdamW, peak: float) -> list[dict[str, float]]:
+    """The peak learning rates, and of how many parameters each is, for the journal.
+
+    Args:
+        optimizer: whose groups may have factors of the learning rate.
+        peak: where the factor is 1.
+    """
+    numbers: Counter[float] = Counter()
+    for group in optimizer.param_groups:
+        numbers[group["learning_rate_factor"]] += sum(parameter.numel() for parameter in group["params"])
+    return [{"learning_rate": peak * factor, "trainable": number} for factor, number in numbers.items()]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
