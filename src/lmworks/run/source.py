@@ -238,7 +238,7 @@ class OpenedModel(Source):
         storage = {"float32": None, "bfloat16": "bfloat16"}.get(self.base_precision, "stored")
         self.model = open_saved_model(self.source, storage=storage)
         if self.base_precision in QUANT_TYPES:
-            self.notes += base_weights.quantize(self.model.network, self.base_precision)  # type: ignore[arg-type]
+            self.notes += base_weights.quantize(self.model.network, self.base_precision)
         if self.base_precision == "auto" and not base_weights.has_blocks(self.model.network):
             widen(self.model.network)
         if self.new_tokens:
