@@ -11,6 +11,7 @@ from lmworks.adapt.full import Full
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
+from lmworks.adapt.prompting import Prompting
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        Prompting,
     )
 }
 if TYPE_CHECKING:

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmworks.base.errors import as_list, check_type
+from lmworks.base.errors import InputError, as_list, check_type
+from lmworks.data.prompts import Prompt
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, TaggedText
 from lmworks.generate.sampling import Rules
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.classify_texts import classify_texts
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
+from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, Input, InputFormat
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
 from lmworks.model.head_requests import SEQUENCE, TOKENS, labels_of
 from lmworks.model.transformer import Transformer
@@ -38,7 +40,10 @@ class HeadMethods(ABC):
 
     @property
     def labels(self) -> list[str]:
-        """The labels of its head for texts or words, in the order of its outputs; empty without any (regression)."""
+        """The labels of its head for texts or words, in the order of its outputs, or those that it writes; empty without
+        any (regression)."""
+        if (form := self.input_format) is not None and form.kind == "label":
+            return list(form.labels)
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
         return next((labels_of(head) for head in heads if head is not None and head.problem != "regression"), [])
 
@@ -46,6 +51,8 @@ class HeadMethods(ABC):
         self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]
     ) -> list[Prediction] | list[PredictedValue]:
         """The label of each text with the probabilities of all labels; its value, if the model was trained on values.
+
+        A decoder of a run that labels texts in words gives the likeliest after its prompt.
 
         Args:
             texts: a list of texts as the head reads them; of pairs of texts; or of dictionaries: the columns that the
@@ -55,8 +62,15 @@ class HeadMethods(ABC):
             InputError: the model has no head for texts, or an input cannot be read.
         """
         listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
+        if (form := self.input_format) is not None and form.kind == "label":
+            replies = choose_labels(self.network.eval(), self._prompts([_input(text) for text in listed]))
+            return [Prediction(reply.text, reply.label_probabilities or {}) for reply in replies]
         start = self.rules.decoder_start_token_id
         return classify_texts(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
+
+    @abstractmethod
+    def _prompts(self, values: Sequence[Input], raw: bool = False) -> list[Prompt]:
+        """Texts as the model reads them."""
 
     def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
         """The one or two texts of an input."""
@@ -107,3 +121,14 @@ class HeadMethods(ABC):
         """The words of each text with their tags, and the entities; arguments as in :meth:`tag`."""
         start = self.rules.decoder_start_token_id
         return tag_words(texts, self.network, self.tokenizer, start, self.source)
+
+
+def _input(text: str | Sequence[str] | Mapping[str, Any]) -> Input:
+    """A text that is labelled after a prompt.
+
+    Raises:
+        InputError: it is a pair of texts.
+    """
+    if isinstance(text, str | Mapping):
+        return text
+    raise InputError("the model labels single texts, and this is a pair", "texts", "give one text each")
