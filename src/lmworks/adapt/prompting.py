@@ -35,8 +35,8 @@ class PromptingSettings(Settings):
     )
     templates: str | None = Field(
         None,
-        description="A file of prompts, of which the best is chosen: YAML, under prompts a list of patterns with {text} "
-        "or {prompt}, or of {instruction: ..., input: ...}; or text, a line of --- between two. None: four of our own.",
+        description="A file of prompts, the best of which is chosen: YAML, a list prompts of patterns with {text} "
+        "or {prompt}, or of {instruction: ..., input: ...}; or text, a line of --- between two. None: four here.",
     )
     validation: int = Field(
         VALIDATION, gt=0, description="Training rows, shown as no example, on which the prompt is chosen; fewer of few."

@@ -6,6 +6,7 @@ examples and the row that is asked. Knows no model and no token.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def _check_fields(pattern: str, needed: str | None, has_labels: bool, place: str
         fields = names_in(pattern)
     except InputError as error:
         raise InputError(error.fault, place, error.hint) from error
+    if any(spec or conversion for _, name, spec, conversion in string.Formatter().parse(pattern) if name is not None):
+        raise InputError("has a field with a format", place, "let fields stand alone, as {text}")
     if needed is not None and needed not in fields:
         raise InputError(f"has no {{{needed}}}, where the row stands", place, f"write {{{needed}}} into it")
     if unknown := [field for field in fields if field not in allowed]:

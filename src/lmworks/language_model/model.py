@@ -358,7 +358,7 @@ class LanguageModel(HeadMethods):
         """A text as the model reads it."""
         return self._prompts([value], raw)[0]
 
-    def _prompts(self, values: Sequence[Input], raw: bool = False) -> list[Prompt]:
+    def _prompts(self, values: Sequence[Input], raw: bool) -> list[Prompt]:
         """Texts as the model reads them."""
         form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
         return prompts_of(values, self.tokenizer, form, few_shot)

@@ -221,7 +221,7 @@ def _check_labels(table: Table, tokenizer: Tokenizer) -> None:
     hint = f"name them: {option('label_names', names)}"
     by_ids: dict[tuple[int, ...], str] = {}
     for label in table.labels:
-        ids = tuple(tokenizer.encode(f" {label.strip()}"))
+        ids = tuple(tokenizer.encode(f" {label}"))
         if not label.strip() or not ids:
             raise InputError("a label is empty, and a prompt cannot name it", place, hint)
         if other := by_ids.get(ids):
