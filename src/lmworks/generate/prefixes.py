@@ -34,8 +34,11 @@ def shared_length(rows: Sequence[Sequence[int]]) -> int:
 
 def keeps_keys(network: Transformer) -> bool:
     """Whether what a network caches of a text stays the same whatever follows: a decoder with attention whose rotary
-    positions do not depend on the length of the whole text."""
+    positions do not depend on the length of the whole text. Not under autocast, in which keys have another precision
+    than the cache."""
     config = network.config
+    if torch.is_autocast_enabled(network.device.type):
+        return False
     if config.architecture != "decoder" or config.layer != "attention":
         return False
     return not any(rotary is not None and rotary.depends_on_length for rotary in (network.rotary, network.local_rotary))

@@ -280,7 +280,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         **_tasks_entries(recipe),
         **setup.source.start_entries(),
         "machine": machine.describe(),
-        "precision": recipe.train.precision,
+        "precision": setup.plan.precision,
         "precision_reason": precision_reason,
         "evaluation_providers": setup.evaluation_providers,
         "threads": use_threads(recipe.train.threads),

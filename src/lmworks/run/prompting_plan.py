@@ -19,7 +19,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.run import budget, footprint, timing
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
 from lmworks.run.plan import TOKENIZER_BYTES, Plan, available_bytes
-from lmworks.train.settings import TrainSettings
+from lmworks.train.settings import TrainSettings, with_row_tokens
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def make(
     Raises:
         InputError: the run does not fit in memory.
     """
-    method = Prompting()
+    method, train = Prompting(), with_row_tokens(train, config, "float32")
     setups = [
         TrainingSetup.of(config, method.trained_parameters(config), train, "float32", documents, process).with_weights(
             weights

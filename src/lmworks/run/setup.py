@@ -104,7 +104,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         plan = _prompting_plan(source, content, recipe.train, documents, measures)
     else:
         plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
-    plan.apply_to(recipe.train)
+        plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
     notes = [*source.notes, *content.notes, *examples.report.notes, *evaluation.notes]
     notes += note_long_rows(sampled, recipe.train) if method.trains else []
@@ -140,16 +140,19 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
     model = source.open(recipe.task, rows.train)
     request = rows.task_class.head_request(rows.table)
     has_new_head = request is not None and give_head(model, request, recipe.train.seed)
-    if recipe.train.learning_rate is None:
+    if recipe.train.learning_rate is None and recipe.adaptation.trains:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new, has_new_head)
     task = rows.task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
     if recipe.task.mined_negatives:
         rows = replace(rows, train=_with_mined_negatives(model, rows, recipe, is_resumed))
     examples, held_out = make_examples(task, rows, recipe)
     is_inside = rows.is_divided_inside
-    length_notes = settle_length(recipe, examples, len(held_out))  # on which it depends how much is evaluated
+    settled = recipe  # without training the settings stay as they are, but as much is evaluated as of a trained run
+    if not recipe.adaptation.trains:
+        settled = recipe.model_copy(update={"train": recipe.train.model_copy()})
+    length_notes = settle_length(settled, examples, len(held_out))
     notes = [data_note(examples, held_out, is_inside), *(length_notes if recipe.adaptation.trains else [])]
-    notes += settle_evaluation(recipe, examples, held_out, task.needs_language_head)
+    notes += settle_evaluation(settled, examples, held_out, task.needs_language_head)
     notes += note_few_held_out(recipe, held_out, rows.table, is_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     if task.whole_steps:  # the plan's rows are those of training
