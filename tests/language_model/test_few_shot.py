@@ -28,7 +28,7 @@ from lmworks.text.rows import DataSettings, Row, Table
 
 LABELS = ["bad", "good"]
 ROWS = [Row({"text": f"film {n}", "label": LABELS[n % 2]}, f"row {n}") for n in range(6)]
-TABLE = Table("t", "labels", ROWS[:3], labels=LABELS)
+TABLE = Table("t", "labels", [*ROWS[:2], ROWS[5]], labels=LABELS)
 TEMPLATE = PromptTemplate(instruction="One of: {labels}.", input="Text: {text}")
 FIXED = FewShotPrompt(TEMPLATE, FixedExamples(ROWS[3:5]), calibrates=True)
 
@@ -54,7 +54,9 @@ def test_calibration_divides_by_the_mean_probabilities_after_texts_that_say_noth
     settings = DataSettings()
     made = prompt.prompts(TABLE, model.tokenizer, settings)
     replies = choose_labels(model.network, made)
-    assert count_choices(made) == 2 * (3 + 3 * (1 if prompt is FIXED else 3))
+    shown = {tuple(map(text_of, before)) for before in prompt.examples.before([text_of(row) for row in TABLE.rows])}
+    assert len(shown) == (1 if prompt is FIXED else 2)
+    assert count_choices(made) == 2 * (len(TABLE) + len(CONTENT_FREE) * len(shown))
     for row, reply in zip(TABLE.rows, replies, strict=True):
         (before,) = prompt.examples.before([text_of(row)])
         texts = [row.values["text"], *CONTENT_FREE]

@@ -27,7 +27,7 @@ SHOTS = {"shots": 3, "validation": 8}
 
 @pytest.fixture(scope="module", name="model")
 def _model(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", context=1024)
 
 
 @pytest.fixture(scope="module", name="colours")
@@ -143,9 +143,15 @@ def test_conversations_are_asked_after_conversations(model, tmp_path):
         for row in QUESTIONS
     ]
     ended = run(model, save_questions(tmp_path / "chats.jsonl", chats), tmp_path / "run")
-    same = run(model, save_questions(tmp_path / "faq.jsonl"), tmp_path / "same")
-    wanted = evaluations(same.folder)["before"]["held_out"]["row_tokens"]
-    assert sorted(evaluations(ended.folder)["after"]["held_out"]["row_tokens"]) == sorted(wanted)
+    before, after = (evaluations(ended.folder)[when]["held_out"] for when in ("before", "after"))
+    assert before["row_tokens"] == after["row_tokens"]
+    assert before["row_nats"] != after["row_nats"]
+    (shown,) = ended.model.few_shot.examples.before(["any"])
+    said = [turn["content"] for row in shown for turn in row.values["messages"]]
+    text = ended.model.tokenizer.decode(ended.model._prompt("What is 3 and 4?", raw=False).ids)
+    assert len(said) == 6
+    assert all(each in text for each in said)
+    assert "What is 3 and 4?" in text
 
 
 def test_without_examples_and_with_one_template_nothing_is_measured(model, colours, tmp_path):
@@ -226,15 +232,15 @@ def test_labels_that_a_tokenizer_does_not_tell_apart():
 
 
 def test_examples_that_do_not_fit_and_a_hint_that_works(model, tmp_path):
-    rows = [{**row, "text": row["text"] + " and more" * 4} for row in COLOURS]
+    rows = [{**row, "text": row["text"] + " and more" * 9} for row in COLOURS]
     error = refused(model, rows, tmp_path, shots=30)
-    assert "the context is 256" in error.fault
+    assert "the context is 1024" in error.fault
     shots = int(error.hint.split("--prompting.shots ")[1])
     assert 0 < shots < 30
     assert run(model, tmp_path / "rows.jsonl", tmp_path / "fits", task="labels", shots=shots).stopped == "finished"
     error = refused(model, rows, tmp_path, shots=53)
     assert "52 training rows, and 53 examples" in error.fault
-    questions = [{"prompt": row["prompt"] + "?" * 60, "completion": row["completion"]} for row in QUESTIONS]
+    questions = [{"prompt": row["prompt"] + "?" * 99, "completion": row["completion"]} for row in QUESTIONS]
     error = refused(model, questions, tmp_path, None, shots=9)
     shots = int(error.hint.split("--prompting.shots ")[1])
     assert run(model, tmp_path / "rows.jsonl", tmp_path / "answers", shots=shots).stopped == "finished"

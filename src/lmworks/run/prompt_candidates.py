@@ -5,9 +5,9 @@ They are checked before anything is computed: labels that a prompt can name, exa
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lmworks.base.figures import count_of, list_names
 from lmworks.base.seeds import derived_seed
 from lmworks.data.examples import Examples
 from lmworks.data.prompt_templates import PromptTemplate, default_templates, read_templates
-from lmworks.data.prompts import Prompt, prompts
+from lmworks.data.prompts import DEMONSTRATIONS, Prompt, prompts
 from lmworks.language_model.few_shot import FewShotPrompt, FixedExamples, NearestExamples, ShownExamples, text_of
 from lmworks.language_model.opening import embed_by
 from lmworks.run.evaluation import Evaluation
@@ -143,31 +143,37 @@ class PromptCandidates:
         rows = [*self.validation.rows, *(row for row in self.held_out.rows if row.place in places)]
         longest = replace(self.held_out, rows=sorted(rows, key=lambda row: -len(text_of(row)))[:LONGEST])
         fixed = draw(self.pool, self.settings.shots)
-        for template in self.templates if rows else ():
-            self.check_prompts(self.prompt(template, FixedExamples(fixed)), longest, tokenizer)
+        asked = [self.prompt(template, FixedExamples(fixed)) for template in self.templates]
+        self.check_prompts(asked if rows else [], longest, tokenizer)
 
-    def check_prompts(self, prompt: FewShotPrompt, table: Table, tokenizer: Tokenizer) -> None:
-        """Refuse a prompt that leaves no room in the context for these rows and their answers.
+    def check_prompts(self, asked: Sequence[FewShotPrompt], table: Table, tokenizer: Tokenizer) -> None:
+        """Refuse prompts that leave no room in the context for these rows and their answers.
 
         Raises:
             InputError: as :meth:`check_fit`.
         """
-        asked = prompt.table(table)
-        longest = max(prompts(asked, tokenizer, self.data), key=lambda each: each.longest)
-        if self._fits(longest):
+        misfits = [misfit for prompt in asked for misfit in self._misfits(prompt, table, tokenizer)]
+        if not misfits:
             return
-        size, row = longest.longest, next(row for row in table.rows if row.place == longest.place)
-        (before,) = prompt.examples.before([text_of(row)])
-        fewer = len(before)
-        while fewer and not self._fits(longest):
-            fewer -= 1
-            shown = before[len(before) - fewer :] if self.is_nearest else before[:fewer]
-            written = replace(asked, rows=[prompt.template.ask(row, shown, table.labels)])
-            (longest,) = prompts(written, tokenizer, self.data)
+        fewest = min(misfits, key=lambda misfit: misfit.shots)
         answer = f" and an answer of up to {self.room}" if self.room else ""
-        fault = f"{size} tokens with {count_of(len(before), 'example')}{answer}; the context is {self.context}"
-        hint = f"show fewer: --prompting.shots {fewer}" if self._fits(longest) else "shorten the row, or the templates"
-        raise InputError(fault, row.place, hint)
+        examples = count_of(self.settings.shots, "example")
+        fault = f"{fewest.tokens} tokens with {examples}{answer}; the context is {self.context}"
+        hint = f"show fewer: --prompting.shots {fewest.shots}"
+        raise InputError(fault, fewest.place, hint if fewest.shots >= 0 else "shorten the row, or the templates")
+
+    def _misfits(self, prompt: FewShotPrompt, table: Table, tokenizer: Tokenizer) -> Iterator[_Misfit]:
+        """The rows that are too long with their examples."""
+        asked = prompt.table(table)
+        for row, written, whole in zip(table.rows, asked.rows, prompts(asked, tokenizer, self.data), strict=True):
+            shown, shots, shorter = written.values.get(DEMONSTRATIONS, []), self.settings.shots, whole
+            while shots >= 0 and not self._fits(shorter):
+                shots -= 1
+                fewer = shown[max(0, len(shown) - shots) :] if self.is_nearest else shown[: max(0, shots)]
+                one = replace(asked, rows=[Row({**written.values, DEMONSTRATIONS: fewer}, row.place)])
+                (shorter,) = prompts(one, tokenizer, self.data)
+            if shots < self.settings.shots:
+                yield _Misfit(row.place, whole.longest, shots)
 
     def workload(self, training: Examples, evaluation: Evaluation) -> PromptingWork:
         """What is read to choose a prompt and to evaluate by it.
@@ -194,6 +200,14 @@ class PromptCandidates:
 
     def _fits(self, prompt: Prompt) -> bool:
         return prompt.longest + max(0, self.room - 1) <= self.context
+
+
+class _Misfit(NamedTuple):
+    """A row that is too long with its examples: its place, its tokens, and with how many it fits; -1: with none."""
+
+    place: str
+    tokens: int
+    shots: int
 
 
 def draw(pool: Table, shots: int) -> list[Row]:

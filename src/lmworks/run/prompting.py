@@ -76,7 +76,7 @@ def _figures(model: LanguageModel, task: Task, prompt: FewShotPrompt, candidates
     """How good a prompt is on the validation rows: of labels the accuracy and the nats of the right label; of answers
     the nats of each token."""
     table = candidates.validation
-    candidates.check_prompts(prompt, table, model.tokenizer)
+    candidates.check_prompts([prompt], table, model.tokenizer)
     if table.labels:
         replies = choose_labels(model.network, prompt.prompts(table, model.tokenizer, candidates.data))
         right = [row.values["label"] for row in table.rows]
@@ -123,8 +123,7 @@ def prompted_evaluation(evaluation: Evaluation, prompt: FewShotPrompt, candidate
     measured = {example.place for example in evaluation.held_out}
     rows = [row for row in candidates.held_out.rows if row.place in evaluation.places]
     table = replace(candidates.held_out, rows=rows)
-    if rows:
-        candidates.check_prompts(prompt, table, model.tokenizer)
+    candidates.check_prompts([prompt], table, model.tokenizer)
     examples = task.examples(prompt.table(table), candidates.data, candidates.context).items
     answered = replace(table, rows=[row for row in rows if row.place in asked])
     prompts = prompt.prompts(answered, model.tokenizer, candidates.data)
