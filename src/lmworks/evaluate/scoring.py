@@ -172,8 +172,9 @@ def _losses_after(network: Transformer, examples: Sequence[Example], begin: int,
         is_target = pad_rows([example.loss[begin:].astype(np.int64) for example in part], [0] * len(part))[0]
         documents, places = is_target.nonzero(as_tuple=True)
         cache = prefix.of_rows(torch.zeros(len(part), dtype=torch.int64, device=device), ids.shape[1])
-        given = {"positions": positions.to(device), "segments": segments.to(device), "cache": cache}
-        states = network.hidden_states(ids.to(device), **given)
+        states = network.hidden_states(
+            ids.to(device), positions=positions.to(device), segments=segments.to(device), cache=cache
+        )
         nats, correct = token_losses(network, states[documents, places - 1], ids[documents, places])
         losses.put(rows, Losses.of(nats, correct, documents, len(part)))
         progress.report(len(rows))

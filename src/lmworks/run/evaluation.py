@@ -124,7 +124,7 @@ class Evaluation:
     @property
     def places(self) -> set[str]:
         """The places of all rows that are evaluated or asked."""
-        return {each.place for each in (*self.held_out, *self.prompts)}
+        return {example.place for example in self.held_out} | {prompt.place for prompt in self.prompts}
 
     def tokens(self) -> int:
         """Tokens that pass through the network in one evaluation, without those of prompts and answers."""
