@@ -32,7 +32,12 @@ CLASSIFIERS += ("reports/classification_tables.py", "reports/classification_page
 CLASSIFIERS += ("tasks/classify.py", "text/columns.py", "text/corpus.py", "text/shapes.py")
 CLASSIFIERS += ("baselines/tfidf_folder.py", "run/predict_file.py", "commands/predict.py")
 OTHER_MEANINGS |= {(path, "labels") for path in CLASSIFIERS}  # the classes of a classifier
-LADDERS = ("compare/rungs.py", "compare/ladder.py", "compare/ladder_report.py", "compare/ladder_settings.py")
+LADDERS = (
+    "comparisons/rungs.py",
+    "comparisons/ladder.py",
+    "comparisons/ladder_report.py",
+    "comparisons/ladder_settings.py",
+)
 OTHER_MEANINGS |= {(path, "classify") for path in LADDERS}  # a ladder of classifiers
 OLD_FILES = ("language_model/input_format.py", "KIND_OF_TASK")  # files that say their task alone
 

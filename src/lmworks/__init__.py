@@ -2,8 +2,9 @@
 
 The public names, each imported when it is first used: load opens any model (a LanguageModel, or a classifier of texts),
 plan estimates what a run will need, tune adapts a model to a file of yours, pretrain trains one from scratch, resume
-goes on with a run that was stopped, report gives a run's card, ladder compares the models of history within a time,
-word_vectors opens a file of word vectors. What a person can correct is raised as InputError.
+goes on with a run that was stopped, report gives a run's card, compare measures which way to adapt a model is worth it,
+ladder compares the models of history within a time, word_vectors opens a file of word vectors. What a person can
+correct is raised as InputError.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
     from lmworks.baselines.word_vectors import WordVectors as WordVectors
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
-    from lmworks.compare.api import ladder as ladder
+    from lmworks.comparisons.api import ladder as ladder
+    from lmworks.comparisons.comparison_api import compare as compare
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
@@ -29,6 +31,7 @@ __all__ = [
     "LanguageModel",
     "WordVectors",
     "__version__",
+    "compare",
     "ladder",
     "load",
     "plan",
@@ -49,7 +52,8 @@ _HOMES = {
     "InputError": ("lmworks.base.errors", "InputError"),
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
-    "ladder": ("lmworks.compare.api", "ladder"),
+    "compare": ("lmworks.comparisons.comparison_api", "compare"),
+    "ladder": ("lmworks.comparisons.api", "ladder"),
     "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),

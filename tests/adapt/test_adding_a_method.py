@@ -1,56 +1,54 @@
-"""The page "adding a method" is true: its file and its lines, put where it says, pass the tests of all methods."""
+"""The page "adding a method" is true: its code is the code of (IA)3, and nothing but the registry names that method."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "adding_a_method.md"
-HERE = Path(__file__).parent
-
-INSTALL = """
-import sys, types, importlib.util
-from pathlib import Path
-
-def install(name, code, path):
-    module = types.ModuleType(name)
-    module.__file__ = path
-    sys.modules[name] = module
-    exec(compile(code, path, "exec"), module.__dict__)
-
-import lmworks.adapt
-page, registry, tests = sys.argv[1:4]
-install("lmworks.adapt.bitfit", Path(page).read_text(), page)
-install("lmworks.adapt.registry", Path(registry).read_text(), registry)
-lmworks.adapt.registry = sys.modules["lmworks.adapt.registry"]
 
 import pytest
-sys.exit(pytest.main(["-o", "addopts=", "-k", "bitfit or recipes", "-p", "no:cacheprovider", tests]))
-"""
+
+from lmworks.adapt.registry import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "src" / "lmworks"
+TEXT = (ROOT / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+FILES = ("ia3.py", "ia3_files.py", "scaled_linear.py")
 
 
-def test_the_example_is_a_method(tmp_path):
-    code, lines = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    file, registry = tmp_path / "bitfit.py", tmp_path / "registry.py"
-    file.write_text(code)
-    text = (ROOT / "src" / "lmworks" / "adapt" / "registry.py").read_text(encoding="utf-8")
-    import_line, entry = lines.splitlines()
-    text = text.replace("from lmworks.adapt.full", f"{import_line}\nfrom lmworks.adapt.full", 1)
-    registry.write_text(text.replace("        Full,\n", f"        Full,\n{entry}\n", 1))
-    command = [sys.executable, "-c", INSTALL, str(file), str(registry), str(HERE / "test_methods.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    parametrized = (HERE / "test_methods.py").read_text(encoding="utf-8").count("\n@methods\n")
-    assert passed is not None
-    assert int(passed[1]) == parametrized + 1  # and that of the recipes
+@pytest.mark.parametrize("code", BLOCKS[:-1], ids=lambda code: code.split("(")[0].strip())
+def test_the_code_of_the_page_is_the_code_of_the_method(code):
+    found = [name for name in FILES if code in (SOURCES / "adapt" / name).read_text(encoding="utf-8")]
+    assert len(found) == 1
+    before = TEXT[: TEXT.index(code)]
+    assert f"`adapt/{found[0]}`" in before
 
 
-def test_its_files_are_there():
-    text = PAGE.read_text(encoding="utf-8")
-    named = {path for path in re.findall(r"`((?:adapt|model)/\w+\.py)`", text) if "bitfit" not in path}
-    assert len(named) > 5
-    assert [path for path in named if not (ROOT / "src" / "lmworks" / path).is_file()] == []
+def test_its_lines_are_those_of_the_registry():
+    registry = (SOURCES / "adapt" / "registry.py").read_text(encoding="utf-8").splitlines()
+    assert set(BLOCKS[-1].splitlines()) <= set(registry)
+    assert METHODS["ia3"].__module__ == "lmworks.adapt.ia3"
+
+
+def test_nothing_but_the_registry_names_the_method():
+    modules = [f"adapt.{name.removesuffix('.py')}" for name in FILES]
+    names = re.compile(rf"\b(?:{'|'.join(map(re.escape, modules))})\b|import .*\b(?:IA3|ScaledLinear|ia3_files)\b")
+    naming = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if names.search(path.read_text(encoding="utf-8"))
+    }
+    assert naming == {"adapt/registry.py", "adapt/ia3.py"}
+
+
+def test_the_files_and_names_that_it_mentions_are_there():
+    files = set(re.findall(r"`((?:adapt|model)/\w+\.py|tests/\S+\.py|docs/\S+\.txt)`", TEXT))
+    assert len(files) > 12
+    assert [path for path in files if not (ROOT / path).is_file() and not (SOURCES / path).is_file()] == []
+    sources = "".join(
+        path.read_text(encoding="utf-8") for folder in ("adapt", "model") for path in (SOURCES / folder).glob("*.py")
+    )
+    sources += (ROOT / "tests" / "adapt" / "test_methods.py").read_text(encoding="utf-8")
+    names = set(re.findall(r"`([A-Za-z_]\w{5,})`", TEXT))
+    assert len(names) > 15
+    assert [name for name in names if not re.search(rf"\b{name}\b", sources)] == []

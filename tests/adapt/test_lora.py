@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lmworks.adapt.lora import LoRA, LoRASettings, matches_target
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.low_rank import LoRALinear
+from lmworks.adapt.targets import matches_target
 from lmworks.model.config import ModelConfig
 
 

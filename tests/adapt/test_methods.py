@@ -15,6 +15,7 @@ from tiny_model import save_questions, save_tiny, settings
 from torch import nn
 
 import lmworks
+from lmworks.adapt.bottleneck import BottleneckSettings
 from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method, NoSettings
@@ -35,6 +36,8 @@ from lmworks.train import checkpoint
 
 IDS = torch.arange(1, 15).reshape(2, 7)
 SMALLEST: dict[str, Settings] = {"lora": LoRASettings(rank=2), "last_layers": LastLayersSettings(layers=1)}
+SMALLEST |= {"bottleneck": BottleneckSettings(kind="houlsby", size=3)}
+UNMERGEABLE = {"bottleneck"}  # no plain weights compute the same
 methods = pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
 
 
@@ -85,9 +88,15 @@ def test_merged_it_computes_the_same_with_plain_weights(name, model):
     network = model.network
     names = set(network.state_dict())
     method = applied(name, network)
-    adapted = logits(network)
-    method.merge(network)
-    assert set(network.state_dict()) == names
+    adapted, adapted_names = logits(network), set(network.state_dict())
+    if name in UNMERGEABLE:
+        with pytest.raises(InputError, match="cannot be merged") as caught:
+            method.merge(network)
+        assert "copy the adapter's folder" in caught.value.hint
+        assert set(network.state_dict()) == adapted_names
+    else:
+        method.merge(network)
+        assert set(network.state_dict()) == names
     torch.testing.assert_close(logits(network), adapted, atol=1e-5, rtol=1e-5)
 
 

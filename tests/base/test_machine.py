@@ -213,7 +213,7 @@ def test_describe_is_json():
 
 
 def test_energy_is_estimated_where_nothing_counts(tmp_path):
-    meter = EnergyMeter(tmp_path, watts_per_core=10.0)
+    meter = EnergyMeter(tmp_path)
     meter.start()
     sum(range(1_000_000))
     output = meter.stop()

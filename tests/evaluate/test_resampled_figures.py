@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from lmworks.evaluate import resampled_figures as module
 from lmworks.evaluate.classification import calibration, multi_label_figures, single_label_figures
+from lmworks.evaluate.metrics import resample_weights
 from lmworks.reports.measures import measures
 
 ROWS, CLASSES = 40, 3
@@ -22,7 +23,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of_resamples() -> list[np.ndarray]:
-    weights = np.concatenate(list(module._weights(ROWS, CLASSES)))
+    weights = np.concatenate(list(resample_weights(ROWS, 30, ROWS)))
     assert weights.shape == (30, ROWS)
     assert (weights.sum(1) == ROWS).all()
     return [np.repeat(np.arange(ROWS), row.astype(int)) for row in weights]

@@ -370,3 +370,40 @@ def test_a_side_that_is_missing_is_named_with_its_line(line, tmp_path):
 def test_a_source_column_with_a_text_is_no_translation():
     rows = [{"text": "good", "source": "web", "target": "1"}, {"text": "bad", "source": "web", "target": "0"}]
     assert corpus.read(rows).kind == "labels"
+
+
+def test_validation_leaves_the_held_out_rows_out_and_holds_out_others():
+    table = corpus.read([{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(100)])
+    settings = DataSettings(held_out=0.2, held_out_max=15)
+    train, test = corpus.split(table, settings)
+    rest, validation = corpus.split(table, settings.model_copy(update={"validation": 0.1}))
+    assert (len(train), len(test)) == (85, 15)
+    assert (len(rest), len(validation)) == (77, 8)
+    sides = [{row.values["prompt"] for row in side.rows} for side in (rest, validation, test)]
+    assert sides[0] | sides[1] == {row.values["prompt"] for row in train.rows}
+    assert not (sides[0] & sides[1])
+    assert not (sides[1] & sides[2])
+    assert not (sides[0] & sides[2])
+    assert any("15 rows" in note for note in rest.notes)
+
+
+def test_additional_rows_are_trained_on_and_never_held_out(tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"prompt": f"more {n}", "completion": "yes"}) + "\n" for n in range(5)))
+    table = corpus.read([{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(50)])
+    plain = corpus.split(table, DataSettings())
+    train, held_out = corpus.split(table, DataSettings(additional=str(more)))
+    assert held_out.rows == plain[1].rows
+    assert train.rows[: len(plain[0])] == plain[0].rows
+    assert [row.values["prompt"] for row in train.rows[len(plain[0]) :]] == [f"more {n}" for n in range(5)]
+    assert any("5 additional rows" in note for note in train.notes)
+
+
+def test_additional_rows_with_unknown_labels_are_refused(tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text(
+        json.dumps({"text": "so so", "label": "middling"}) + "\n" + json.dumps({"text": "x", "label": "good"}) + "\n"
+    )
+    table = corpus.read([{"text": f"film {n}", "label": ["good", "bad"][n % 2]} for n in range(50)])
+    with pytest.raises(InputError, match="middling"):
+        corpus.split(table, DataSettings(additional=str(more)))

@@ -6,28 +6,35 @@ Independent of any method and of the kinds of the network's modules.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from lmworks.base.errors import InputError
+from lmworks.model.adapter_terms import Term
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 
 
-class Adapter(nn.Module, ABC):
+class Adapter(nn.Module):
     """A module that wraps a linear of the base model, which is frozen.
 
-    A subclass implements ``forward``, which adds its update if :attr:`active`, and :meth:`merged_weight`.
+    A subclass implements ``forward``, which computes its change of the linear if :attr:`active`, and
+    :meth:`merged_weight` (and :meth:`merged_bias`, if that changes too) unless it is not ``mergeable``.
 
     Args:
         base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
+
+    Class attributes:
+        mergeable: whether a plain linear can compute the same.
     """
+
+    mergeable: ClassVar[bool] = True
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -36,6 +43,7 @@ class Adapter(nn.Module, ABC):
         self.base = base
         self.enabled = True
         self._unmerged: nn.Parameter | None = None
+        self._unmerged_bias: nn.Parameter | None = None
         self._stored: StoredLinear | None = None  # the base, while a plain linear holds the merged weight
         base.requires_grad_(False)
 
@@ -49,16 +57,41 @@ class Adapter(nn.Module, ABC):
         """Whether ``forward`` computes the update: neither disabled nor merged into the base's weight."""
         return self.enabled and not self.merged
 
-    @abstractmethod
+    @property
+    def saves_input(self) -> bool:
+        """Whether the linear's input is saved for the backward pass."""
+        return True
+
+    @property
+    def saved_elements(self) -> int:
+        """Elements per token that are saved for the backward pass, besides the linear's input."""
+        return 0
+
+    def fused_term(self) -> tuple[Term | None, tuple[nn.Parameter, ...]]:
+        """Its term in a fused block and the term's tensors (model/linear_parameters); None: it has none, and the block
+        runs module by module."""
+        return None, ()
+
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """The base's weight plus the update, (out_features, in_features) in float64."""
+        """The weight (out_features, in_features), in float64, of a plain linear that computes the same.
+
+        Raises:
+            InputError: there is no such linear.
+        """
+        raise _unmergeable("a linear")
+
+    def merged_bias(self, bias: nn.Parameter) -> torch.Tensor:
+        """The bias (out_features,) of a plain linear that computes the same."""
+        return bias
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Add the update to the base's weight; the original weight is kept, so that unmerge is exact.
+        """Change the base's weight so that it computes the same without the adapter; the original is kept, so that
+        unmerge is exact.
 
         Raises:
-            TypeError: the base has no plain weight to add to.
+            InputError: it is not ``mergeable``.
+            TypeError: the base has no plain weight to change.
         """
         if self.merged:
             return
@@ -67,13 +100,18 @@ class Adapter(nn.Module, ABC):
         weight = getattr(self.base, "weight", None)
         if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
             raise TypeError(f"an update cannot be merged into a {type(self.base).__name__}")
-        self._unmerged = weight
+        bias = getattr(self.base, "bias", None)
         self.base.weight = nn.Parameter(self.merged_weight(weight).to(weight.dtype), requires_grad=False)
+        self._unmerged = weight
+        if bias is not None and (changed := self.merged_bias(bias)) is not bias:
+            self.base.bias, self._unmerged_bias = nn.Parameter(changed.to(bias.dtype), requires_grad=False), bias
 
     def unmerge(self) -> None:
-        """Restore the base's original weight, bit for bit."""
+        """Restore the base's original weight and bias, bit for bit."""
         if self._unmerged is not None:
             self.base.weight, self._unmerged = self._unmerged, None
+        if self._unmerged_bias is not None:
+            self.base.bias, self._unmerged_bias = self._unmerged_bias, None
         if self._stored is not None:
             self.base, self._stored = self._stored, None
 
@@ -123,16 +161,50 @@ def disabled(network: nn.Module) -> Iterator[None]:
                 module.merge()
 
 
+def refuse_unmergeable(network: nn.Module) -> None:
+    """Raise if a network has an adapter that no plain linear can replace.
+
+    Raises:
+        InputError: it has.
+    """
+    for name, module in adapters(network):
+        if not module.mergeable:
+            raise _unmergeable(name)
+
+
+def _unmergeable(linear: str) -> InputError:
+    return InputError(
+        f"the adapter of {linear} cannot be merged into its weight: no plain linear computes the same",
+        hint="copy the adapter's folder instead (of a run: its folder final); lmworks opens it with its base",
+    )
+
+
 def merge(network: nn.Module) -> None:
-    """Merge all adapters and replace them with their plain linears."""
+    """Merge all adapters and replace them with their plain linears.
+
+    Raises:
+        InputError: one of them cannot be merged; nothing is changed.
+    """
+    refuse_unmergeable(network)
+    merge_possible(network)
+
+
+def merge_possible(network: nn.Module) -> None:
+    """Merge the adapters that can be merged; the others stay as they are."""
     for name, module in list(adapters(network)):
-        module.merge()
-        put(network, name, module.base)
+        if module.mergeable:
+            module.merge()
+            put(network, name, module.base)
 
 
 @contextmanager
 def merged(network: nn.Module) -> Iterator[None]:
-    """Within this block all adapters are merged and replaced with their plain linears, as in a plain model."""
+    """Within this block all adapters are merged and replaced with their plain linears, as in a plain model.
+
+    Raises:
+        InputError: one of them cannot be merged; nothing is changed.
+    """
+    refuse_unmergeable(network)
     present = [(name, module, module.merged) for name, module in adapters(network)]
     for name, module, _ in present:
         module.merge()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from lmworks.adapt.method import AdapterMethod
+from lmworks.adapt.targets import ALL_LINEAR, SomeTargets, matching_linears
 from lmworks.base.errors import InputError
 from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
     from lmworks.model.transformer import Transformer
-
-ALL_LINEAR = "all-linear"
-HEAD_NAME = "lm_head"
 
 
 class LoRASettings(Settings):
@@ -34,41 +31,16 @@ class LoRASettings(Settings):
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
     alpha: float = Field(32.0, gt=0, description="The update is multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the adapter's input in training.")
-    target_modules: list[str] = Field(
+    target_modules: SomeTargets = Field(
         default=["q_proj", "k_proj", "v_proj", "o_proj"],
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
 
-    @field_validator("target_modules", mode="before")
-    @classmethod
-    def _split_names(cls, value: object) -> object:
-        """On the command line the names may be one comma-separated word."""
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @field_validator("target_modules")
-    @classmethod
-    def _not_empty(cls, value: list[str]) -> list[str]:
-        if not value:
-            raise ValueError("names no linear; for instance q_proj,v_proj or all-linear")
-        return value
-
     @property
     def scale(self) -> float:
         """Factor of the update B A."""
         return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
-
-
-def matches_target(name: str, target: str) -> bool:
-    """Whether a target matches a linear: by the end of its name, a pattern, or all-linear.
-
-    Args:
-        name: dotted name of the linear in the network.
-        target: of the settings.
-    """
-    if target == ALL_LINEAR:
-        return name.rpartition(".")[2] != HEAD_NAME and not name.startswith("heads.")
-    return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 
 class LoRA(AdapterMethod[LoRASettings]):
@@ -87,37 +59,15 @@ class LoRA(AdapterMethod[LoRASettings]):
         """See :meth:`Method.apply`; the base is always kept. Each A is drawn from the seed and its linear's name."""
         import torch
 
-        from lmworks.adapt import adapters
-        from lmworks.adapt.head_weights import head_parameters
         from lmworks.adapt.low_rank import LoRALinear
         from lmworks.model.surgery import put
 
-        adapters.refuse_second(network)
-        adapters.refuse_cells(network, "LoRA")
-        names = self.adapted_linears(network)
-        network.requires_grad_(False)
-        for parameter in head_parameters(network).values():
-            parameter.requires_grad_(True)
+        self.freeze_base(network, "LoRA")
+        names = matching_linears(network, self.settings.target_modules, "lora.target_modules")
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))
             put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
-
-    def adapted_linears(self, network: Transformer) -> list[str]:
-        """Dotted names of the linears that ``target_modules`` match.
-
-        Raises:
-            InputError: a target matches none.
-        """
-        from lmworks.model.surgery import named_linears
-
-        names = [name for name, _ in named_linears(network)]
-        for target in self.settings.target_modules:
-            if not any(matches_target(name, target) for name in names):
-                choices = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-                fault = f"{target!r} matches no linear of this network"
-                raise InputError(fault, "lora.target_modules", f"{ALL_LINEAR}, or: {choices}")
-        return [name for name in names if any(matches_target(name, target) for target in self.settings.target_modules)]
 
     @classmethod
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:

@@ -15,7 +15,15 @@ from typing import Any
 
 import torch
 
-from lmworks.adapt.peft_files import MERGE, PREFIX, PeftFiles, written_module
+from lmworks.adapt.peft_files import (
+    MERGE,
+    PREFIX,
+    PeftFiles,
+    check_complete,
+    our_linears,
+    suffixes,
+    written_module,
+)
 from lmworks.base.errors import InputError
 from lmworks.base.json_file import check_kinds
 from lmworks.families.family import Family
@@ -111,12 +119,12 @@ def _ranks_and_targets(theirs: Mapping[str, Factors], all_modules: set[str]) -> 
     rank_pattern, alpha_pattern = {}, {}
     for other in set(rank_and_alpha.values()) - {(rank, alpha)}:
         modules = {name for name, own in rank_and_alpha.items() if own == other}
-        for suffix in _suffixes(modules, set(theirs)):
+        for suffix in suffixes(modules, set(theirs)):
             rank_pattern[suffix], alpha_pattern[suffix] = other
     return {
         "r": rank,
         "lora_alpha": alpha,
-        "target_modules": _suffixes(set(theirs), all_modules),
+        "target_modules": suffixes(set(theirs), all_modules),
         "rank_pattern": rank_pattern,
         "alpha_pattern": alpha_pattern,
     }
@@ -137,16 +145,9 @@ def read(files: PeftFiles, family: Family, config: ModelConfig) -> dict[str, Fac
     rows = family.table(config)
     factors: dict[str, Factors] = {}
     for module, pair in _pairs(files).items():
-        current = family.current_name(module)
-        ours = our_modules(rows, current) or our_modules(rows, family.prefix + current)
-        if not ours:
-            raise InputError(
-                f"{module} is no linear of a {family.name} model of this size",
-                files.weights_path,
-                "load the adapter onto the base that it was trained on",
-            )
+        ours = our_linears(module, rows, family, files)
         factors |= _split(pair, ours, _scale(module, len(pair["A"]), files))
-    _check_complete(files, set(factors), rows)
+    check_complete(files, set(factors), rows)
     return factors
 
 
@@ -225,19 +226,6 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
     return updates
 
 
-def _suffixes(modules: set[str], all_modules: set[str]) -> list[str]:
-    """The shortest name suffixes that match these modules and no others."""
-    suffixes = set()
-    for name in modules:
-        parts = name.split(".")
-        for count in range(1, len(parts) + 1):
-            suffix = ".".join(parts[-count:])
-            if all(other in modules for other in all_modules if f".{other}".endswith(f".{suffix}")):
-                break
-        suffixes.add(suffix)
-    return sorted(suffixes)
-
-
 def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
     """Factors A and B by their module names."""
     place = files.weights_path
@@ -273,20 +261,3 @@ def _scale(module: str, rank: int, files: PeftFiles) -> float:
         raise InputError(fault, files.config_path, "fetch or save the adapter again")
     alpha = by_pattern(config.get("alpha_pattern"), config.get("lora_alpha", 8))
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _check_complete(files: PeftFiles, present: set[str], rows: Sequence[Row]) -> None:
-    """Raise if a module that target_modules lists by name has no factors."""
-    targets, layers = files.config.get("target_modules"), files.config.get("layers_to_transform")
-    if not isinstance(targets, list) or files.config.get("exclude_modules"):
-        return  # a regular expression or none: the tensors alone determine what is adapted
-    layers = [layers] if isinstance(layers, int) else layers
-    for row in rows:
-        module = row.theirs.removesuffix(".weight")
-        if module == row.theirs or not any(f".{module}".endswith(f".{target}") for target in targets):
-            continue
-        numbers = [int(word) for word in module.split(".") if word.isdigit()]
-        if layers is not None and not set(numbers) & set(layers):
-            continue
-        if not {name.removesuffix(".weight") for name in row.parts} <= present:
-            raise InputError(f"no tensors for {module}", files.weights_path, "fetch or save the adapter again")

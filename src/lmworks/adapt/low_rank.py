@@ -12,8 +12,10 @@ from torch import nn
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.kernels.dropout import dropout
+from lmworks.model.adapter_terms import LoRATerm
 from lmworks.model.linear import linear
-from lmworks.model.products import is_supported, merged_linear
+from lmworks.model.linear_parameters import is_supported
+from lmworks.model.products import merged_linear
 
 
 class LoRALinear(Adapter):
@@ -71,6 +73,15 @@ class LoRALinear(Adapter):
         dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
         plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
         return dtype == torch.bfloat16 and plain
+
+    @property
+    def saved_elements(self) -> int:
+        """A x."""
+        return self.rank
+
+    def fused_term(self) -> tuple[LoRATerm, tuple[nn.Parameter, ...]]:
+        """See :meth:`Adapter.fused_term`."""
+        return LoRATerm(self.scale, self.dropout if self.training else 0.0), (self.lora_A, self.lora_B)
 
     def merged_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """See :meth:`Adapter.merged_weight`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lmworks.base.files import atomic_folder
 from lmworks.base.settings import Settings
@@ -57,6 +57,7 @@ class Method(ABC, Generic[S]):
             that only change a little; None: ``learning_rate``.
         pretraining_learning_rate: default peak rate for a new model.
         peft_type: its name in PEFT's adapter_config.json; None if the result is a whole model.
+        variants: what a comparison of methods tries of it: name -> its settings; empty: itself by its defaults.
     """
 
     name: ClassVar[str]
@@ -68,6 +69,7 @@ class Method(ABC, Generic[S]):
     head_learning_rate: ClassVar[float | None] = None
     pretraining_learning_rate: ClassVar[float]
     peft_type: ClassVar[str | None] = None
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
@@ -140,6 +142,25 @@ class Method(ABC, Generic[S]):
 
 class AdapterMethod(Method[S]):
     """A method that leaves the model's own weights frozen and adds parameters, which are saved as PEFT saves them."""
+
+    def freeze_base(self, network: Transformer, title: str) -> None:
+        """Freeze a network, but for the head of a task.
+
+        Args:
+            network: changed in place.
+            title: the method's, for errors.
+
+        Raises:
+            InputError: it has an adapter already, or no linears to adapt.
+        """
+        from lmworks.adapt import adapters
+        from lmworks.adapt.head_weights import head_parameters
+
+        adapters.refuse_second(network)
+        adapters.refuse_cells(network, title)
+        network.requires_grad_(False)
+        for parameter in head_parameters(network).values():
+            parameter.requires_grad_(True)
 
     @classmethod
     @abstractmethod

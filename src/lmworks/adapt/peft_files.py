@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import check_kinds, read_object
 from lmworks.families.family import Family
+from lmworks.families.mapping import Row, our_modules
 from lmworks.model.config import ModelConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -75,6 +76,68 @@ class PeftFiles:
 def written_module(module: str, family: Family, config: ModelConfig) -> str:
     """A module's name in the class of their model that the config asks for."""
     return family.written_name(f"{module}.weight", config).removesuffix(".weight")
+
+
+def our_linears(module: str, rows: Sequence[Row], family: Family, files: PeftFiles) -> tuple[str, ...]:
+    """Our names of the linears that a module of an adapter's file holds, in the order in which it holds them.
+
+    Args:
+        module: its name in the file.
+        rows: of the base's table.
+        family: of the base.
+        files: of the adapter, for errors.
+
+    Raises:
+        InputError: the base has no such linear.
+    """
+    current = family.current_name(module)
+    ours = our_modules(rows, current) or our_modules(rows, family.prefix + current)
+    if not ours:
+        raise InputError(
+            f"{module} is no linear of a {family.name} model of this size",
+            files.weights_path,
+            "load the adapter onto the base that it was trained on",
+        )
+    return ours
+
+
+def check_complete(files: PeftFiles, present: set[str], rows: Sequence[Row]) -> None:
+    """Raise if a module that target_modules lists by name has no tensors.
+
+    Args:
+        files: of the adapter.
+        present: our names of the linears that it adapts.
+        rows: of the base's table.
+
+    Raises:
+        InputError: one has none.
+    """
+    targets, layers = files.config.get("target_modules"), files.config.get("layers_to_transform")
+    if not isinstance(targets, list) or files.config.get("exclude_modules"):
+        return  # a regular expression or none: the tensors alone determine what is adapted
+    layers = [layers] if isinstance(layers, int) else layers
+    for row in rows:
+        module = row.theirs.removesuffix(".weight")
+        if module == row.theirs or not any(f".{module}".endswith(f".{target}") for target in targets):
+            continue
+        numbers = [int(word) for word in module.split(".") if word.isdigit()]
+        if layers is not None and not set(numbers) & set(layers):
+            continue
+        if not {name.removesuffix(".weight") for name in row.parts} <= present:
+            raise InputError(f"no tensors for {module}", files.weights_path, "fetch or save the adapter again")
+
+
+def suffixes(modules: set[str], all_modules: set[str]) -> list[str]:
+    """The shortest name suffixes that match these modules and no others."""
+    found = set()
+    for name in modules:
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            suffix = ".".join(parts[-count:])
+            if all(other in modules for other in all_modules if f".{other}".endswith(f".{suffix}")):
+                break
+        found.add(suffix)
+    return sorted(found)
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,11 @@ class Prompting(Method[PromptingSettings]):
     name = "prompting"
     summary = "nothing is trained: an instruction and examples in the prompt"
     settings_class = PromptingSettings
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "zero-shot": {"shots": 0},
+        "few-shot": {"examples": "random"},
+        "few-shot-nearest": {"examples": "nearest"},
+    }
     trains = False
     learning_rate = 0.0
     pretraining_learning_rate = 0.0

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from lmworks.adapt.bottleneck import Bottleneck
 from lmworks.adapt.full import Full
+from lmworks.adapt.ia3 import IA3
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
@@ -26,6 +28,8 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        IA3,
+        Bottleneck,
         Prompting,
     )
 }

@@ -18,6 +18,9 @@ POWERCAP = Path("/sys/class/powercap")
 WATTS_PER_CORE = 10.0
 """The assumption of an estimate: what a busy core and its share of the machine take."""
 
+ESTIMATED = f"an assumed {WATTS_PER_CORE:g} W for a busy core; nothing was measured"
+MEASURED = "counted by the processor for its whole package, other programs included"
+
 SAMPLE_EVERY = 30.0
 """Seconds between readings: the counters begin anew after minutes to hours."""
 
@@ -40,8 +43,7 @@ class Energy:
 class EnergyMeter:
     """Counts from start() to stop()."""
 
-    def __init__(self, powercap: Path = POWERCAP, watts_per_core: float = WATTS_PER_CORE) -> None:
-        self.watts_per_core = watts_per_core
+    def __init__(self, powercap: Path = POWERCAP) -> None:
         self._counters = [place for place in sorted(powercap.glob("*:*")) if _is_package(place)]
         self._joules = 0.0
         self._last: list[int] = []
@@ -62,12 +64,10 @@ class EnergyMeter:
         self._stopped.set()
         if self._counters:
             self._add()
-            assumption = "counted by the processor for its whole package, other programs included"
-            return Energy(self._joules, "measured", assumption)
+            return Energy(self._joules, "measured", MEASURED)
         seconds = time.process_time() - self._busy
         work = count_of(round(seconds), "core-second")
-        assumption = f"{work} at an assumed {self.watts_per_core:g} W for a busy core; nothing was measured"
-        return Energy(seconds * self.watts_per_core, "estimated", assumption)
+        return Energy(seconds * WATTS_PER_CORE, "estimated", f"{work} at {ESTIMATED}")
 
     def _watch(self) -> None:
         while not self._stopped.wait(SAMPLE_EVERY):

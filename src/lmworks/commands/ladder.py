@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build, merge, parse_overrides
 from lmworks.commands import show
-from lmworks.compare.ladder_settings import LadderSettings, is_ladder
+from lmworks.comparisons.ladder_settings import LadderSettings, is_ladder
 from lmworks.run.recipe import COMMAND_LINE
 
 if TYPE_CHECKING:
-    from lmworks.compare.ladder_settings import State
+    from lmworks.comparisons.ladder_settings import State
 
 SHOWN = 70
 """Characters of a sample that a line of the terminal shows."""
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Run the rungs, then show the table."""
-    from lmworks.compare import ladder
+    from lmworks.comparisons import ladder
 
     say = _quiet if args.json else show.line
     goes_on = args.out is not None and is_ladder(args.out)
@@ -71,7 +71,7 @@ def _settings(args: argparse.Namespace, rest: list[str]) -> LadderSettings:
 
 def finish(state: State, folder: Path, as_json: bool = False) -> int:
     """Print a ladder."""
-    from lmworks.compare import ladder_page, ladder_report, ladder_settings
+    from lmworks.comparisons import ladder_page, ladder_report, ladder_settings
 
     if as_json:
         print(json.dumps(ladder_settings.read_object(folder / ladder_settings.STATE), ensure_ascii=False, indent=1))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lmworks.commands import show
-from lmworks.compare.ladder_settings import is_ladder
+from lmworks.comparisons.ladder_settings import is_ladder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Resume, then show the card; of a ladder, its table."""
     if is_ladder(args.run):
         from lmworks.commands import ladder
-        from lmworks.compare import ladder as ladders
+        from lmworks.comparisons import ladder as ladders
 
         return ladder.finish(ladders.resume(args.run, show.line), Path(args.run))
     from lmworks.commands.tune import finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.adapt.registry import METHODS, default
@@ -31,9 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT
     classifiers = ", ".join(PRESETS)
     parser.add_argument(
-        "model", help=f"any source of a model, a classifier by counts of words ({classifiers}), or a recipe (.yaml)"
+        "model",
+        nargs="?",
+        help=f"any source of a model, a classifier by counts of words ({classifiers}), or a recipe (.yaml)",
     )
     add_run(parser, f"default: {default('opened').name}", "runs/<time>-<model>-<method>")
+    parser.add_argument("--like", metavar="COMPARISON", help="train what a comparison recommends, on all its data")
     add_dry_run(parser)
 
 
@@ -83,11 +87,32 @@ def settings_of(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, then show the card."""
+    if args.like:
+        return _tune_like(args, rest)
+    if args.model is None:
+        raise InputError("no model is named", "MODEL", "lmworks tune MODEL DATA; lmworks models lists some")
     if classical_recipe.is_classifier(args.model):
         return _classify(args, rest)
     if near := classical_recipe.near_preset(args.model):
         raise InputError("is no file or folder here, and no alias", args.model, f"did you mean {near}?")
     return start(recipe_of(args, rest), args.dry_run)
+
+
+def _tune_like(args: argparse.Namespace, rest: list[str]) -> int:
+    """Train what a comparison recommends, then show the card."""
+    from lmworks.comparisons import winner
+    from lmworks.comparisons.comparison_state import State
+
+    if rest or args.model or args.data or args.method or args.task:
+        hint = f"lmworks tune --like {args.like} [--out FOLDER]"
+        raise InputError("what a comparison chose is taken as it is", "--like", hint)
+    model, data, groups = winner.settings_of(Path(args.like), State.read(Path(args.like)))
+    values = {**groups, "data": data, **({"out": args.out} if args.out else {})}
+    if classical_recipe.is_classifier(model):
+        from lmworks.run import classical
+
+        return finish(classical.run_recipe(classical_recipe.resolve(model, values), show.line))
+    return start(recipes.resolve({**values, "model": model}), args.dry_run)
 
 
 def _classify(args: argparse.Namespace, rest: list[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ FEWEST_ROWS = 6
 """Rows from which on a change is tested: of five, even five changes of one sign are chance more often than once in
 twenty (2 / 2^5)."""
 RESAMPLES = 2000  # resamples; the ends of a 95 % interval then rest on 50 of them each
+WEIGHTS_AT_ONCE = 4_000_000  # of resamples, that exist at a time
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 _NUMBER_AT_END = re.compile(rf"{_NUMBER.pattern}\s*[%$€£°)}}\]*]*\.?\s*$")
 
@@ -194,6 +195,22 @@ def paired_ratios(
         old, new = (_ratio(numerators[rows], denominators[rows]) for numerators, denominators in sides)
         figures[draw] = new - old
     return _interval(_ratio(*sides[1]) - _ratio(*sides[0]), figures, level)
+
+
+def resample_weights(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each row occurs in each resample: (some resamples, rows) float64 at a time.
+
+    Args:
+        rows: number of rows.
+        resamples: number of resamples.
+        seed: of the resampling; the same rows and seed give the same weights.
+    """
+    random = np.random.default_rng(seed)
+    while resamples:
+        some = min(resamples, max(WEIGHTS_AT_ONCE // rows, 1))
+        places = random.integers(0, rows, (some, rows)) + np.arange(some)[:, None] * rows
+        yield np.bincount(places.ravel(), minlength=some * rows).reshape(some, rows).astype(np.float64)
+        resamples -= some
 
 
 def _ratio(numerators: np.ndarray, denominators: np.ndarray) -> float:

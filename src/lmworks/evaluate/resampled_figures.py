@@ -10,13 +10,12 @@ Shapes: R resamples, N rows, C classes, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
+
+from lmworks.evaluate.metrics import resample_weights
 
 MOST, FEWEST = 1000, 200
 NUMBERS = 200_000_000  # R N C; of more there are fewer resamples
-AT_ONCE = 4_000_000  # weights that exist at a time
 
 
 def resampled_figures(
@@ -35,8 +34,8 @@ def resampled_figures(
         probabilities: (N, C).
         calibration_gaps: (N, B) sum over a row's decisions in a bin of confidence of (1 if right, else 0) - confidence.
         decisions: of a row: 1, or C where it may have several labels.
-        calibration_gaps: (N, B) sum of (1 if right, else 0) - confidence over a row's decisions in a bin of confidence.
-            or predicted labels of the resample, as in scikit-learn; else over all classes.
+        is_single: whether each row has one label: macro-F1 is then the mean over the classes that are labels or
+            predicted labels of the resample, as in scikit-learn; else over all classes.
 
     Returns:
         R numbers each; None where no class has rows with and without it.
@@ -44,7 +43,9 @@ def resampled_figures(
     hits, either = (occurs & predicted).astype(np.float32), occurs.astype(np.float32) + predicted
     ranked = [_Ranking(occurs[:, c], probabilities[:, c]) for c in range(occurs.shape[1])]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("macro_f1", "micro_f1", "roc_auc", "calibration_error")}
-    for weights in _weights(*occurs.shape):
+    rows, classes = occurs.shape
+    resamples = int(np.clip(NUMBERS // max(rows * classes, 1), FEWEST, MOST))
+    for weights in (some.astype(np.float32) for some in resample_weights(rows, resamples, rows)):
         right, all_of = weights @ hits, weights @ either
         scores = 2 * right / np.maximum(all_of, 1)
         counted = all_of > 0 if is_single else np.ones_like(all_of, dtype=bool)
@@ -61,17 +62,6 @@ def resampled_figures(
         name: [None if np.isnan(value) else round(float(value), 6) for value in values]
         for name, values in joined.items()
     }
-
-
-def _weights(rows: int, classes: int) -> Iterator[np.ndarray]:
-    """(some resamples, N) float32: how often each row occurs in each resample."""
-    left = int(np.clip(NUMBERS // max(rows * classes, 1), FEWEST, MOST))
-    random = np.random.default_rng(rows)
-    while left:
-        some = min(left, max(AT_ONCE // rows, 1))
-        places = random.integers(0, rows, (some, rows)) + np.arange(some)[:, None] * rows
-        yield np.bincount(places.ravel(), minlength=some * rows).reshape(some, rows).astype(np.float32)
-        left -= some
 
 
 class _Ranking:

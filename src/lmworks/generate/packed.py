@@ -29,7 +29,15 @@ from lmworks.model.transformer import Transformer
 GROUP = 32  # weights with one scale in llama.cpp's four-bit formats
 LEVELS = 15
 FEW_ROWS = 4  # from this number on the plain matmul, which reads weights once for all rows, is faster
-TOGETHER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("up_proj",), ("down_proj",))
+TOGETHER = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("o_proj",),
+    ("gate_proj", "up_proj"),
+    ("up_proj",),
+    ("down_proj",),
+    ("base",),
+)
+"""Names of linears that read the same input; base: of an adapter that was not merged."""
 FourBitGroups = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 LATTICE_ERROR = 2e-3  # of a group's range: the rounding of scales to half width, far below a four-bit step (1 / 15)
 
@@ -158,7 +166,8 @@ def make_fast(network: Transformer, precision: str) -> None:
     """Repack a network in place for generation on a CPU.
 
     Args:
-        network: float32 or in storages, without adapters. Storages that are not of four bits are widened.
+        network: float32 or in storages, without adapters but those that cannot be merged. Storages that are not of
+            four bits are widened.
         precision: "float32" or "bfloat16": of everything but the single rows of four-bit linears.
     """
     has_four_bits = _keep_four_bits(network)

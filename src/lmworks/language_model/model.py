@@ -328,8 +328,9 @@ class LanguageModel(HeadMethods):
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged. On a CPU, a decoder's weights that came in four bits are kept in four bits; answers may
-        then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as they are there.
+        Adapters are merged where they can be. On a CPU, a decoder's weights that came in four bits are kept in four
+        bits; answers may then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as
+        they are there.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -338,7 +339,7 @@ class LanguageModel(HeadMethods):
             Itself. It can generate and score, but no longer be trained or saved.
         """
         dtype_name, _ = machine.choose_precision(precision, self.device.type)
-        adapters.merge(self.network)
+        adapters.merge_possible(self.network)
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.architecture == "decoder":

@@ -23,7 +23,7 @@ ROW_BYTES = 400e6
 def activation_bytes(
     config: ModelConfig,
     adapted: Iterable[LinearShape] | None = None,
-    rank: int = 0,
+    added: Mapping[str, int] = MappingProxyType({}),
     bytes_each: float = 4,
     part: str = "own",
     native: bool = False,
@@ -33,12 +33,12 @@ def activation_bytes(
 
     Saved are: the inputs of all norms; queries, keys and values as attention reads them; the output of attention, and a
     contiguous copy of it for the output projection; the tensors that activation and gate need; and the input of each
-    matrix that is trained or has an adapter.
+    matrix that is trained or whose adapter reads it.
 
     Args:
         config: the model.
-        adapted: matrices with LoRA adapters, all else frozen; None: every weight is trained.
-        rank: of the adapters.
+        adapted: matrices whose input is saved, all else frozen; None: every weight is trained.
+        added: elements per token that adapters save besides, by the names of their matrices.
         bytes_each: bytes of one activation.
         part: "own", a token of the stack (of the decoder); "memory", a source token in the encoder; "cross", the keys
             and values of a source token in each layer of the decoder.
@@ -55,7 +55,11 @@ def activation_bytes(
     names = [m.name for m in matrices if m.name.startswith(stack.path)]
     cross_names = ("cross_attn.k_proj", "cross_attn.v_proj")
     reached = len(set(stack.blocks(config)[skipped:])) or 1
-    low = sum(name.endswith(cross_names) == (part == "cross") for name in names) / reached
+    of_adapters = sum(
+        size
+        for name, size in added.items()
+        if name.startswith(stack.path) and name.endswith(cross_names) == (part == "cross")
+    )
     if fused:
         saved: float = _block(config)
     elif part == "cross":
@@ -67,7 +71,7 @@ def activation_bytes(
         if stack.cross:
             saved += _queries(config, names, "cross_attn", native, cross_scores)
         saved += _feedforward(config, names, native)
-    return round((saved + rank * low * (adapted is not None)) * bytes_each)
+    return round((saved + of_adapters / reached) * bytes_each)
 
 
 def _block(config: ModelConfig) -> int:
@@ -191,7 +195,7 @@ def saved_activation_bytes(
     lengths: Sequence[int],
     memory_lengths: Sequence[int] = (),
     adapted: Sequence[LinearShape] | None = None,
-    rank: int = 0,
+    added: Mapping[str, int] = MappingProxyType({}),
     bytes_each: float = 4,
     native: bool = False,
     skipped: Mapping[str, int] = MappingProxyType({}),
@@ -204,10 +208,10 @@ def saved_activation_bytes(
     for stack in stacks(config):
         num_skipped = skipped.get(stack.prefix, 0)
         tokens = sum(lengths if stack.reads == "own" else memory_lengths)
-        each = activation_bytes(config, adapted, rank, bytes_each, stack.reads, native, num_skipped)
+        each = activation_bytes(config, adapted, added, bytes_each, stack.reads, native, num_skipped)
         total += (stack.layers - num_skipped) * tokens * each
         if stack.cross:
-            each = activation_bytes(config, adapted, rank, bytes_each, "cross", native, num_skipped)
+            each = activation_bytes(config, adapted, added, bytes_each, "cross", native, num_skipped)
             total += (stack.layers - num_skipped) * sum(memory_lengths) * each
     return total
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 
 from lmworks.kernels.dropout import draw_seed
-from lmworks.model import products
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
-from lmworks.model.products import TENSORS, LinearConstants, LinearParameters, OptionalTensor
+from lmworks.model.linear_parameters import TENSORS, LinearConstants, LinearParameters, OptionalTensor, draw_seeds
 
 
 class BlockParameters(NamedTuple):
@@ -36,7 +36,7 @@ class BlockParameters(NamedTuple):
 
     def flatten(self) -> list[OptionalTensor]:
         """A list of all tensors, as the arguments of an autograd function."""
-        return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear[:TENSORS]]  # type: ignore[misc]
+        return [*self.norm1[:2], *self.norm2[:2]] + [x for linear in self.linears for x in linear.tensors]
 
     @property
     def linears(self) -> tuple[LinearParameters, ...]:
@@ -70,19 +70,20 @@ class Seeds(NamedTuple):
     def draw(cls, settings: BlockSettings, block: BlockParameters) -> Seeds:
         """From torch's generator."""
         return cls(
-            qkv=products.draw_seeds(block.qkv),
+            qkv=draw_seeds(block.qkv),
             attention=_seed(settings.attention_dropout),
-            o_proj=products.draw_seeds([block.o_proj]),
+            o_proj=draw_seeds([block.o_proj]),
             residual1=_seed(settings.hidden_dropout),
-            gate_and_up=products.draw_seeds(block.gate_and_up),
+            gate_and_up=draw_seeds(block.gate_and_up),
             activation=_seed(settings.mlp_dropout),
-            down_proj=products.draw_seeds([block.down_proj]),
+            down_proj=draw_seeds([block.down_proj]),
             residual2=_seed(settings.hidden_dropout),
         )
 
 
 class SavedActivations(NamedTuple):
-    """Tensors saved for the backward pass, each (tokens, ...); ``low_*`` is A x of the LoRA terms of these linears."""
+    """Tensors saved for the backward pass, each (tokens, ...); ``terms_*`` are those of the adapters of these
+    linears."""
 
     x: torch.Tensor
     q: torch.Tensor
@@ -98,10 +99,31 @@ class SavedActivations(NamedTuple):
     sum2: OptionalTensor  # before norm2 in a post-norm block
     mean2: OptionalTensor
     scale2: OptionalTensor
-    low_qkv: OptionalTensor
-    low_o: OptionalTensor
-    low_up: OptionalTensor
-    low_down: OptionalTensor
+    terms_qkv: tuple[torch.Tensor, ...] = ()
+    terms_o: tuple[torch.Tensor, ...] = ()
+    terms_up: tuple[torch.Tensor, ...] = ()
+    terms_down: tuple[torch.Tensor, ...] = ()
+
+    def flatten(self) -> list[OptionalTensor]:
+        """A list of all tensors."""
+        return [*self[: -len(self.terms)], *(tensor for terms in self.terms for tensor in terms)]  # type: ignore[list-item]
+
+    @property
+    def terms(self) -> tuple[tuple[torch.Tensor, ...], ...]:
+        """``terms_*``, the last fields."""
+        return self.terms_qkv, self.terms_o, self.terms_up, self.terms_down
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of tensors of each of ``terms_*``."""
+        return list(map(len, self.terms))
+
+    @classmethod
+    def unflatten(cls, tensors: Sequence[Any], counts: Sequence[int]) -> SavedActivations:
+        """Inverse of :meth:`flatten`."""
+        begin = len(tensors) - sum(counts)
+        rest = iter(tensors[begin:])
+        return cls(*tensors[:begin], *(tuple(islice(rest, count)) for count in counts))
 
     @property
     def norm1(self) -> NormStatistics:

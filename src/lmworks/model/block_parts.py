@@ -9,7 +9,7 @@ import torch
 
 from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.native_module import native_module
-from lmworks.model.products import Gradients, LinearConstants, OptionalTensor
+from lmworks.model.linear_parameters import Gradients, LinearConstants, OptionalTensor
 
 
 class BlockSettings(NamedTuple):

@@ -25,9 +25,9 @@ from lmworks.model.attention import Attention, Rotation
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.feedforward import FeedForward
+from lmworks.model.linear_parameters import Gradients, OptionalTensor, is_supported, parameters_of
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
-from lmworks.model.products import Gradients, OptionalTensor
 
 INFERENCE_TOKENS = 128
 """Without gradients, passes of fewer tokens (of one that is generated, say) are faster in PyTorch's operations."""
@@ -43,7 +43,7 @@ def can_run(
         and compute_dtype(x) is not None
         and mask.is_implicit
         and mask.fits_window(attention.window)
-        and all(map(products.is_supported, _linears(attention, mlp)))
+        and all(map(is_supported, _linears(attention, mlp)))
         and type(norms[0]) in NORMS.values()
         and all(not module._forward_hooks and not module._forward_pre_hooks for module in (attention, mlp))
     )
@@ -62,7 +62,7 @@ def run(
 ) -> torch.Tensor:
     """(B, T, E) -> (B, T, E). Arguments as in block.Block."""
     norm1, norm2 = (NormParameters(norm.weight, getattr(norm, "bias", None), 0) for norm in norms)  # type: ignore[arg-type]
-    block = BlockParameters(norm1, norm2, *map(products.parameters_of, _linears(attention, mlp)))
+    block = BlockParameters(norm1, norm2, *map(parameters_of, _linears(attention, mlp)))
     settings = BlockSettings(
         pre_norm=pre_norm,
         layer_norm=isinstance(norms[0], LayerNorm),
@@ -102,15 +102,16 @@ class _Block(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             compute = small_block.forward if settings.in_one_call else _forward
             y, saved = compute(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
-        ctx.save_for_backward(*sequences.cu_seqlens, *saved, *tensors)
+        activations = saved.flatten()
+        ctx.save_for_backward(*sequences.cu_seqlens, *activations, *tensors)
+        ctx.saved, ctx.counts = len(activations), saved.counts
         ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, sequences.cos_sin, seeds, x.shape
         return y.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
         cu_seqlens_q, cu_seqlens_k, *tensors = ctx.saved_tensors
-        count = len(SavedActivations._fields)
-        saved, tensors = SavedActivations(*tensors[:count]), tensors[count:]
+        saved, tensors = SavedActivations.unflatten(tensors[: ctx.saved], ctx.counts), tensors[ctx.saved :]
         block = BlockParameters.unflatten(tensors, ctx.settings.linears)
         sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin)
         gradients = Gradients(tensors, ctx.needs_input_grad[3:])
@@ -129,27 +130,27 @@ def _forward(
     normed = x
     if pre_norm:
         normed, stats1 = parts.norm(settings, x, block.norm1)
-    (q, k, v), low_qkv = products.forward(normed, block.qkv, seeds.qkv)
+    (q, k, v), terms_qkv = products.forward(normed, block.qkv, seeds.qkv)
     q, k = (parts.rotate(settings, part, sequences.cos_sin, 1.0) for part in (q, k))
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
     native_module().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
-    (part,), low_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
+    (part,), terms_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
     x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
     if not pre_norm:
         x1, stats1 = parts.norm(settings, sum1, block.norm1)
     normed = x1
     if pre_norm:
         normed, stats2 = parts.norm(settings, x1, block.norm2)
-    (*gates, up), low_up = products.forward(normed, block.gate_and_up, seeds.gate_and_up)
+    (*gates, up), terms_up = products.forward(normed, block.gate_and_up, seeds.gate_and_up)
     gate = gates[0] if gates else None
     inner = parts.drop(parts.activate(settings, up, gate), settings.mlp_dropout, seeds.activation)
-    (part,), low_down = products.forward(inner, [block.down_proj], seeds.down_proj)
+    (part,), terms_down = products.forward(inner, [block.down_proj], seeds.down_proj)
     y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2)
     if not pre_norm:
         y, stats2 = parts.norm(settings, sum2, block.norm2)
     sums = (sum1, *stats1, gate, up, None if pre_norm else sum2, *stats2)
-    return y, SavedActivations(x, q, k, v, mixed, log_sum, *sums, low_qkv, low_o, low_up, low_down)
+    return y, SavedActivations(x, q, k, v, mixed, log_sum, *sums, terms_qkv, terms_o, terms_up, terms_down)
 
 
 def _backward(
@@ -194,11 +195,11 @@ def _mlp_backward(
     if any(map(gradients.needs_input, block.gate_and_up)):
         normed = parts.norm(settings, x1, block.norm2)[0] if settings.pre_norm else x1
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual2)
-    grad_inner = products.backward(inner, [block.down_proj], saved.low_down, [grad_part], seeds.down_proj, gradients)
+    grad_inner = products.backward(inner, [block.down_proj], saved.terms_down, [grad_part], seeds.down_proj, gradients)
     grad_inner = parts.drop(grad_inner, settings.mlp_dropout, seeds.activation)
     grad_up, grad_gate = parts.activate_backward(settings, saved.up, saved.gate, grad_inner)
     grads = [grad_up] if grad_gate is None else [grad_gate, grad_up]
-    grad = products.backward(normed, block.gate_and_up, saved.low_up, grads, seeds.gate_and_up, gradients)
+    grad = products.backward(normed, block.gate_and_up, saved.terms_up, grads, seeds.gate_and_up, gradients)
     assert grad is not None
     return grad
 
@@ -216,7 +217,7 @@ def _attention_backward(
     """The gradient of the block's input, from that of the first residual sum; None if it is not needed."""
     q, k, v = saved.q, saved.k, saved.v
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)
-    grad_mixed = products.backward(saved.attention, [block.o_proj], saved.low_o, [grad_part], seeds.o_proj, gradients)
+    grad_mixed = products.backward(saved.attention, [block.o_proj], saved.terms_o, [grad_part], seeds.o_proj, gradients)
     assert grad_mixed is not None
     grads = [torch.empty_like(part) for part in (q, k, v)]
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
@@ -227,7 +228,7 @@ def _attention_backward(
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):
         normed = parts.norm(settings, saved.x, block.norm1)[0]
     needs_normed = needs_x or (settings.pre_norm and any(gradients.needed[:2]))
-    grad = products.backward(normed, block.qkv, saved.low_qkv, grads, seeds.qkv, gradients, needs_normed)
+    grad = products.backward(normed, block.qkv, saved.terms_qkv, grads, seeds.qkv, gradients, needs_normed)
     if grad is None:
         return None
     if settings.pre_norm:

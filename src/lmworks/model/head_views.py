@@ -14,6 +14,7 @@ from torch import nn
 
 from lmworks.model.config import ModelConfig
 from lmworks.model.heads import Heads
+from lmworks.model.linear import Linear
 from lmworks.model.transformer import Transformer
 
 
@@ -48,6 +49,28 @@ def with_one_head(network: Transformer, name: str, config: ModelConfig) -> Trans
     view.config = config
     view.pooler = network.pooler if config.pooler else None
     view.heads = _named(config, {config.heads[0].name: network.heads[name]})
+    return view
+
+
+def with_language_head(network: Transformer, donor: Transformer) -> Transformer:
+    """A view of a network with the language head of another one, for instance of the model that it was tuned from.
+
+    The head's matrix is the donor's own even where it is tied to embeddings that were trained since.
+
+    Args:
+        network: with whatever heads; not changed.
+        donor: with a language head, and a backbone of the same sizes.
+    """
+    view, config = copied(network), donor.config
+    heads = {"language_head": True, "heads": config.heads, "pooler": config.pooler}
+    view.config = network.config.model_copy(update={**heads, "tie_word_embeddings": config.tie_word_embeddings})
+    view.head_transform, view.head_bias, view.lm_head = donor.head_transform, donor.head_bias, donor.lm_head
+    view.pooler, view.heads = donor.pooler, donor.heads
+    if donor.lm_head is None and isinstance(donor.embed_tokens, nn.Embedding):
+        rows, width = donor.embed_tokens.weight.shape
+        view.lm_head = Linear(width, rows, bias=False, device="meta")
+        view.lm_head.weight = donor.embed_tokens.weight
+        view.config = view.config.model_copy(update={"tie_word_embeddings": False})
     return view
 
 

@@ -14,7 +14,7 @@ from lmworks.kernels.native_module import native_module
 from lmworks.model.accumulation import gradient_buffer
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings
-from lmworks.model.products import Gradients, OptionalTensor
+from lmworks.model.linear_parameters import Gradients, OptionalTensor
 
 # Sizes of the published tiny models, with room. Beyond them products outweigh calls, and the fastest provider should
 # compute them.
@@ -23,7 +23,7 @@ MAX_DOCUMENT = 256  # tokens of one work item of attention
 
 
 def can_run(x: torch.Tensor, block: BlockParameters, longest: int) -> bool:
-    """Whether the kernel is there and the block is small: float32, all weights dense and trained, no LoRA term.
+    """Whether the kernel is there and the block is small: float32, all weights dense and trained, no adapter.
 
     Args:
         x: (B, T, E).
@@ -35,7 +35,7 @@ def can_run(x: torch.Tensor, block: BlockParameters, longest: int) -> bool:
     if x.shape[-1] > MAX_WIDTH or x.shape[0] * x.shape[1] > MAX_TOKENS or longest > MAX_DOCUMENT:
         return False
     up = block.up_proj.weight
-    if up is None or len(up) > MAX_INNER or any(linear.a is not None for linear in block.linears):
+    if up is None or len(up) > MAX_INNER or any(linear.term is not None for linear in block.linears):
         return False
     if any(linear.constants.storage is not None for linear in block.linears):
         return False
@@ -69,10 +69,6 @@ def forward(
         sum2=rows(x.shape[1], post),
         mean2=statistics[2],
         scale2=statistics[3],
-        low_qkv=None,
-        low_o=None,
-        low_up=None,
-        low_down=None,
     )
     y = torch.empty_like(saved.x)
     native_module().block_forward(*_arguments(settings, sequences, block, seeds, saved, y))

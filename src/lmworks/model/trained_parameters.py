@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 
@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lmworks.model.config import ModelConfig
+from lmworks.model.linear_parameters import is_fused_adapter
 from lmworks.model.sizes import LinearShape, linears
 from lmworks.model.transformer import Transformer
 
@@ -25,11 +26,15 @@ class TrainedParameters:
         own: trained parameters of the model itself: shapes by name.
         added: trained parameters of adapters: shapes by name.
         frozen: number of elements of the model's frozen parameters.
+        saved: elements per token that adapters save for the backward pass, by the names of their linears.
+        inputs: names of the linears whose input an adapter saves besides.
     """
 
     own: dict[str, tuple[int, ...]]
     added: dict[str, tuple[int, ...]]
     frozen: int
+    saved: dict[str, int] = field(default_factory=dict)
+    inputs: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, network: Transformer) -> TrainedParameters:
@@ -41,7 +46,10 @@ class TrainedParameters:
             name = wrapped.replace(WRAPPED, ".")
             if parameter.requires_grad:
                 (own if name in base else added)[name] = tuple(parameter.shape)
-        return cls(own, added, sum(size for name, size in base.items() if name not in own))
+        frozen = sum(size for name, size in base.items() if name not in own)
+        adapters = {name: module for name, module in network.named_modules() if is_fused_adapter(module)}
+        saved = {name: module.saved_elements for name, module in adapters.items()}
+        return cls(own, added, frozen, saved, frozenset(name for name in adapters if adapters[name].saves_input))
 
     @property
     def names(self) -> list[str]:
@@ -57,13 +65,9 @@ class TrainedParameters:
         return sum(prod(shape) for name, shape in self.added.items() if name.startswith(f"{module}."))
 
     def linears(self, config: ModelConfig) -> list[LinearShape]:
-        """The blocks' matrices whose input is saved for the backward pass: trained ones, and those with an adapter."""
-        return [linear for linear in linears(config) if linear.weight_name in self.own or self.added_to(linear.name)]
-
-    @property
-    def rank(self) -> int:
-        """The largest rank of the added matrices: elements saved for each token and adapted linear."""
-        return max((min(shape) for shape in self.added.values() if len(shape) == 2), default=0)
+        """The blocks' matrices whose input is saved for the backward pass: trained ones, and those of adapters that
+        read it."""
+        return [linear for linear in linears(config) if linear.weight_name in self.own or linear.name in self.inputs]
 
     @property
     def count(self) -> int:

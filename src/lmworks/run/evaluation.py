@@ -100,7 +100,7 @@ class Evaluation:
             data: settings of the rows.
             settings: how much is evaluated.
         """
-        name, general = _general_text(settings)
+        name, general = general_pieces(settings.general, settings.general_bytes or 0)
         prompts = task.prompts(rows, data) if settings.task_rows else []
         context = model.config.max_position_embeddings
         usable = [prompt for prompt in prompts if prompt.longest <= context]
@@ -271,12 +271,19 @@ def sum_adjacent(values: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, np.arange(groups) * len(values) // groups)
 
 
-def _general_text(settings: EvaluateSettings) -> tuple[str, list[str]]:
-    """Name and pieces of the text on which forgetting is measured."""
-    size = settings.general_bytes or 0
-    if settings.general is None:
+def general_pieces(source: str | Path | None, size: int) -> tuple[str, list[str]]:
+    """Name and pieces of the text on which forgetting is measured.
+
+    Args:
+        source: a file; None: Python's documentation topics that nothing is trained on.
+        size: bytes of it; 0: none.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or this Python has no documentation topics.
+    """
+    if source is None:
         return ("Python's documentation topics", _pieces(datasets.general_text(size), size)) if size else ("", [])
-    path = Path(settings.general)
+    path = Path(source)
     text = read_text(path)
     if not text.strip():
         raise InputError("is empty", str(path), "give a text, or leave evaluate.general out")

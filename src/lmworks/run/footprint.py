@@ -312,7 +312,7 @@ def _saved_bytes(setup: TrainingSetup) -> int:
         row.lengths,
         row.sources,
         setup.saved_inputs,
-        setup.trained.rank,
+        setup.trained.saved,
         setup.activation_size,
         native,
         setup.frozen,

@@ -81,15 +81,20 @@ def begin_again(
         return Run(run.path, "finished")
     recipe = resolve(str(run.recipe))
     recipe.out = str(run.path)
-    started = next(iter(run.events("start")), {})
-    began_in = Path(str(started.get("working_directory", "")), recipe.data.source)
-    recipe.data.source = str(began_in) if began_in.exists() else recipe.data.source
-    if (run.path / python_rows.FILE).is_file():
-        recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
+    recipe.data.source = data_source(run, recipe.data.source)
     setup = set_up(recipe, None)
     say(f"resuming {run.path} from its beginning")
     run.write("resume")
     return stages(run, setup, say)
+
+
+def data_source(run: RunFolder, source: str) -> str:
+    """Where a run's rows are: in its folder if they were given in Python, else where its recipe says, seen from the
+    directory in which it began."""
+    if (run.path / python_rows.FILE).is_file():
+        return str(run.path / python_rows.FILE)  # the folder may have moved
+    began_in = Path(str(next(iter(run.events("start")), {}).get("working_directory", "")), source)
+    return str(began_in) if began_in.exists() else source
 
 
 def start_event(recipe: ClassicalRecipe | NgramRecipe, method: str, task: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class TaskRows:
     @property
     def is_divided_inside(self) -> bool:
         """Whether the held-out rows are the ends of the rows to train on."""
-        return len(self.held_out) > 0 and len(self.train) == len(self.table)
+        return len(self.held_out) > 0 and corpus.is_divided_inside(self.table)
 
 
 def files_of_given_rows(rows: GivenRows | None) -> dict[str, list[dict[str, Any]]]:

@@ -28,6 +28,7 @@ from lmworks.text.tagged_rows import with_labels
 
 CHARACTERS_A_ROW = 1000
 """How much of one long text counts as a held-out row."""
+FEWEST_TEXTS = 10  # of which some are held out whole
 SAMPLE_ROWS = 1000
 """Rows that are looked at before it is decided what the columns mean."""
 
@@ -177,18 +178,28 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     in the order of their hashes while they fit into the share asked for; the first few held-out rows are a fair sample
     of all. A table of a few long texts is divided inside each text instead: its end is held out.
 
+    With ``validation``, the rows that are held out so are left out, and others are held out of the rest.
+
     Returns:
         (train, held_out); held_out is empty where ``held_out`` is 0 or nothing can be taken away.
     """
     settings = settings or DataSettings()
+    if settings.additional is not None:
+        train, rest = split(table, settings.model_copy(update={"additional": None}))
+        return _with_additional(train, settings.additional), rest
+    if settings.validation:
+        rest, left_out = split(table, settings.model_copy(update={"validation": 0.0}))
+        inner = {"held_out": settings.validation, "validation": 0.0}
+        notes = [*table.notes, f"left out for validation: the {count_of(len(left_out), 'row')} held out otherwise"]
+        return split(replace(rest, notes=notes), settings.model_copy(update=inner))
     share = settings.held_out
     if share == 0:
         return table, _part(table, [], [])
+    if is_divided_inside(table):
+        return _split_inside(table, settings)
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(table.rows):
         groups.setdefault(_key(row), []).append(index)
-    if table.kind == "text" and len(groups) < 10:
-        return _split_inside(table, settings)
     wanted = min(int(share) if share >= 1 else max(1, round(share * len(table))), settings.held_out_max)
     if share >= 1 and wanted >= len(table):
         raise InputError(f"held_out {int(share)} takes all {len(table)} rows", "data.held_out", option("held_out", 0.1))
@@ -198,7 +209,7 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
             held_out.update(groups[key])
     train_rows = [row for index, row in enumerate(table.rows) if index not in held_out]
     # In the order of their hashes, so that the first few of them are a fair sample of all.
-    held_out_rows = sorted((table.rows[index] for index in held_out), key=_content)
+    held_out_rows = sorted((table.rows[index] for index in held_out), key=content_hash)
     note = f"held out: {len(held_out_rows)} of {count_of(len(table), 'row')}, by the hash of their {_key_name(table)}"
     if not held_out:
         together = f"rows of the same {_key_name(table)} stay together"
@@ -209,11 +220,30 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
     return _part(table, train_rows, [note]), _part(table, held_out_rows, [])
 
 
+def is_divided_inside(table: Table) -> bool:
+    """Whether the end of each text is held out: where there are too few texts to hold some of them out whole."""
+    return table.kind == "text" and len({_key(row) for row in table.rows}) < FEWEST_TEXTS
+
+
+def _with_additional(train: Table, source: str) -> Table:
+    """The rows to train on, and those of another file of the same kind after them.
+
+    Raises:
+        InputError: its rows have labels that the others lack.
+    """
+    more = read(source, DataSettings(kind=train.kind))
+    if unknown := [label for label in more.labels if label not in train.labels]:
+        fault = f"has labels that the other rows lack: {list_names(unknown)}"
+        raise InputError(fault, source, f"give rows with the labels {list_names(train.labels)}")
+    return _part(train, [*train.rows, *more.rows], [f"{count_of(len(more), 'additional row')} of {source}"])
+
+
 def _key(row: Row) -> str:
-    return _hash(row.key) if row.key else _content(row)
+    return _hash(row.key) if row.key else content_hash(row)
 
 
-def _content(row: Row) -> str:
+def content_hash(row: Row) -> str:
+    """SHA-256 of a row's values: without a key of its own, it decides on which side of a split the row falls."""
     return _hash(json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str))
 
 

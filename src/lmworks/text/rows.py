@@ -79,6 +79,17 @@ class DataSettings(Settings):
 
     held_out: float = Field(0.1, ge=0, description="Share of the rows held out, or, from 1 on, their number.")
     held_out_max: int = Field(200, gt=0, description="At most so many rows are held out.")
+    validation: float = Field(
+        0.0,
+        ge=0,
+        description="Leave the held-out rows out altogether, and hold out so large a share of the others instead (from "
+        "1 on: their number): to choose settings without a look at the rows that the result is measured on.",
+    )
+    additional: str | None = Field(
+        None,
+        description="A file of further rows of the same kind to train on, none of which is held out: other texts "
+        "against forgetting, or planted ones.",
+    )
 
     @field_validator("text", "prompt", "completion")
     @classmethod

@@ -26,7 +26,7 @@ from lmworks.model.attention import Attention
 from lmworks.model.chunks import EVALUATED_LOGITS, trained_logits
 from lmworks.model.config import ModelConfig
 from lmworks.model.feedforward import FeedForward
-from lmworks.model.products import has_lora_term
+from lmworks.model.linear_parameters import has_lora_term, is_fused_adapter
 from lmworks.model.stored_layers import StoredLinear
 from lmworks.model.transformer import Transformer
 from lmworks.train.settings import TrainSettings, with_row_tokens
@@ -158,9 +158,9 @@ def _linears(module: nn.Module) -> list[tuple[int, int, bool]]:
         return [(module.in_features, module.out_features, module.weight.requires_grad)]
     if isinstance(module, StoredLinear):
         return [(module.in_features, module.out_features, False)]
-    if has_lora_term(module):
-        rank, inputs = module.lora_A.shape
-        return [(inputs, rank, True), (rank, len(module.lora_B), True)]
+    if is_fused_adapter(module):
+        added = [tensor.shape for tensor in module.fused_term()[1] if tensor.ndim == 2]
+        return [(inputs, outputs, True) for outputs, inputs in added]
     if isinstance(module, Attention):
         return _joined_lora_terms(module.q_proj, module.k_proj, module.v_proj)
     if isinstance(module, FeedForward):

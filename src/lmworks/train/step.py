@@ -19,7 +19,7 @@ from lmworks.base.seeds import derived_seed
 from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model.accumulation import accumulate_in_place
-from lmworks.model.products import has_lora_term
+from lmworks.model.linear_parameters import has_lora_term
 from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import Workload

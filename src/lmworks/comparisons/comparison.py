@@ -1,0 +1,299 @@
+"""A comparison of ways to adapt a model to a data set: the same rows, seeds and evaluation for all, within a budget.
+
+The time is divided before anything is trained (comparisons/schedule), from plans that were measured. Each contender
+then searches its learning rate and length on the validation part. Its final runs, one a seed, train on all training
+rows and are evaluated on the test part, which nothing before has seen. comparison.json is written after each run, so
+that a comparison that was killed goes on where it was, to the same table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from lmworks.base import machine
+from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of, duration, number
+from lmworks.base.files import make_folder
+from lmworks.base.settings import merge
+from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State, is_comparison
+from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
+from lmworks.comparisons.contenders import Contender
+from lmworks.comparisons.planting import canaries_of
+from lmworks.comparisons.schedule import Length
+from lmworks.run.recipe import USED_UNTRAINED
+from lmworks.run.result import Say, silent
+from lmworks.text import corpus, python_rows
+from lmworks.text.rows import Table
+
+RECOMMENDED = "recommended"
+"""In a comparison's folder: a link to the run of the recommended contender."""
+SLACK = 1.1
+"""Times the budget that a comparison may take; what would take more is shortened."""
+FEWEST_TEST_ROWS = 20
+MOST_ANSWERS = 100
+"""Test rows whose answers are generated, if evaluate.task_rows does not say how many."""
+SAMPLES, EVERY = 6, 100_000
+"""Answers that are kept to be shown; held-out examples whose loss is measured: all."""
+
+
+def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None = None) -> State:
+    """Begin a comparison in a new folder.
+
+    Args:
+        settings: of the comparison; not changed.
+        out: its folder.
+        say: called with each line of progress.
+
+    Raises:
+        InputError: the model, the data or a setting cannot be used, or the folder holds something.
+    """
+    folder = Path(out)
+    if is_comparison(folder):
+        raise InputError("is a comparison already", str(folder), f"go on with it: lmworks compare --out {folder}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("is there already and not empty", str(folder), "choose another --out")
+    train, test = divided(settings)
+    if len(test) < FEWEST_TEST_ROWS:
+        fault = f"the test part has {count_of(len(test), 'row')}, too few to tell anything apart"
+        wanted = 5 * FEWEST_TEST_ROWS
+        hint = f"hold out more, --data.held_out {wanted}, or give more rows: some {wanted} tell large differences apart"
+        raise InputError(fault, settings.source, hint)
+    chosen = contenders.choose(settings.methods, settings.contender, train.kind)
+    results = [Result(own.name, own.title, own.kind, _groups(own, settings, train.kind, len(test))) for own in chosen]
+    with_validation = settings.data.model_copy(update={"validation": settings.validation})
+    validation = corpus.split(corpus.read(settings.source, settings.data), with_validation)[1]
+    counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
+    rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
+    state = State(
+        settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
+    )
+    make_folder(folder)
+    planted, _ = canaries_of(train.kind, settings.canaries)
+    if planted and any(result.kind == "trained" for result in results):
+        python_rows.save([canary.row() for canary in planted], folder / CANARIES)
+        state.notes.append(
+            f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
+        )
+    state.write(folder)
+    return resume(folder, say)
+
+
+def resume(folder: str | Path, say: Say | None = None) -> State:
+    """Go on with a comparison that was killed or stopped; of a finished one, what it came to.
+
+    Raises:
+        InputError: there is none, or its data have changed.
+    """
+    folder = Path(folder)
+    state = State.read(folder)
+    with processes.locked(folder):
+        return _Session(folder, state, say or silent).run()
+
+
+def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -> State:
+    """Add a contender to a comparison, which is given as much time as those that it has.
+
+    Args:
+        folder: of a comparison.
+        name: of the contender.
+        say: called with each line of progress.
+        **changes: groups of its recipe that differ from its own; of a new name with a ``method``.
+
+    Raises:
+        InputError: there is no such contender, or it is in the comparison.
+    """
+    folder = Path(folder)
+    state = State.read(folder)
+    settings = state.settings
+    if changes:
+        settings.contender[name] = changes
+    (contender,) = contenders.choose([name], settings.contender, state.rows["kind"])
+    if any(result.name == contender.name for result in state.results):
+        raise InputError(
+            f"{contender.title} is compared already", str(folder), "choose another name for other settings"
+        )
+    groups = _groups(contender, settings, state.rows["kind"], state.rows["test"])
+    state.results.append(Result(contender.name, contender.title, contender.kind, groups))
+    state.write(folder)
+    return resume(folder, say)
+
+
+def divided(settings: CompareSettings) -> tuple[Table, Table]:
+    """The training rows, those of validation included, and the test part."""
+    table = corpus.read(settings.source, settings.data)
+    return corpus.split(table, settings.data)
+
+
+def digest(train: Table, test: Table) -> str:
+    """A short hash of the rows on both sides."""
+    values = [[row.values for row in part.rows] for part in (train, test)]
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _groups(contender: Contender, settings: CompareSettings, kind: str, test: int) -> dict[str, Any]:
+    """The groups of a contender's recipe.
+
+    Args:
+        contender: whose.
+        settings: of the comparison.
+        kind: of the rows.
+        test: rows of the test part.
+    """
+    groups = merge(contender.settings, settings.contender.get(contender.name, {}))
+    if contender.kind == "classical":
+        return groups
+    answered = test if kind == "labels" else min(test, MOST_ANSWERS)
+    evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
+    if contender.kind == "baseline":
+        return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
+    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
+    if contender.kind == "prompted":
+        shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
+    if settings.task != "auto":
+        shared["task"] = {"name": settings.task}
+    return merge({name: group for name, group in shared.items() if group}, groups)
+
+
+class _Session:
+    """One session of a comparison."""
+
+    def __init__(self, folder: Path, state: State, say: Say) -> None:
+        self.folder, self.state, self.say = folder, state, say
+        self.began, self.before = time.monotonic(), state.seconds
+        self.runs = ContenderRuns(folder, state)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all sessions so far."""
+        return self.before + time.monotonic() - self.began
+
+    def run(self) -> State:
+        """Run the contenders that are open."""
+        state = self.state
+        if all(result.state != "open" for result in state.results):
+            return state
+        train, test = divided(state.settings)
+        if digest(train, test) != state.rows["digest"]:
+            hint = "give the rows that it began with, or begin a new comparison"
+            raise InputError("the data have changed since the comparison began", state.settings.source, hint)
+        self.runs.data = (train, test)
+        self.before += self.runs.killed_seconds()
+        self._plan()
+        for place, result in enumerate(state.results):
+            if result.state == "open":
+                self._compare(place, result)
+        state.recommendation = recommendation.recommend(state, results.settle(state))
+        self._link_recommended()
+        self._write()
+        return state
+
+    def _link_recommended(self) -> None:
+        """Give the run of the recommended contender a name that does not depend on which it is."""
+        link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
+        result = next((own for own in self.state.done if own.name == name and own.kind != "baseline"), None)
+        if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        if result is not None:
+            with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
+                link.symlink_to(result.finals[0].folder, target_is_directory=True)
+
+    def _compare(self, place: int, result: Result) -> None:
+        """Run a contender, or leave it out."""
+        self.say(f"{place + 1} of {len(self.state.results)}: {result.title}")
+        try:
+            for line in self.runs.run(result, self._write):
+                self.say(f"  {line}")
+            results.read(self.state, result, self.folder)
+            result.state = "done"
+        except InputError as error:
+            result.state, result.reason = "left out", _reason(error)
+            self.say(f"  left out: {result.reason}")
+        results.settle(self.state)
+        self._shorten(place)
+        self._write()
+        if result.value is not None:
+            ends = f" ({number(result.interval[0])} … {number(result.interval[1])})" if result.interval else ""
+            self.say(f"  {self.state.measure['title']} {number(result.value)}{ends}, in {duration(result.seconds)}")
+
+    def _plan(self) -> None:
+        """Plan the contenders that have no plan, and divide what is left of the budget among them."""
+        state, settings = self.state, self.state.settings
+        new = [result for result in state.results if result.state == "open" and not result.plan]
+        if not new:
+            return
+        self.say(f"planning {count_of(len(new), 'contender')}: measuring how fast each trains on this machine")
+        asked = [result for result in new if result.kind in ("trained", "prompted")]
+        plans = self._plans(asked) if asked else {}
+        state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
+        for result in new:
+            result.plan = plans.get(result.name, {"start": QUICK_SECONDS})
+            if "reason" in result.plan:
+                self._leave_out(result)
+        paces = {result.name: pace_of(result, state.rows) for result in new if result.state == "open"}
+        if not paces:
+            raise InputError("no contender can be run", "methods", new[0].reason)
+        budget = settings.budget - self.spent if not state.planned else state.planned / len(state.results)
+        lengths = schedule.divide(paces, budget, settings.rates, settings.seeds)
+        for result in new:
+            if result.state == "open":
+                _give(result, lengths[result.name])
+        state.planned += self.spent + sum(length.seconds for length in lengths.values())
+        self._write()
+
+    def _plans(self, results: list[Result]) -> dict[str, Any]:
+        """Plans of contenders by name, made in a process of their own, with the seconds that it took to begin."""
+        settings, data = self.state.settings, self.runs.data_settings(validation=False)
+        contenders_ = {result.name: result.settings for result in results}
+        return processes.do("plan", model=settings.model, data=data, contenders=contenders_)
+
+    def _leave_out(self, result: Result) -> None:
+        """Leave a contender out that cannot be run, or refuse it where it was asked for by its name."""
+        plan = result.plan
+        if result.name in self.state.settings.methods:
+            raise InputError(plan["reason"], plan["place"], plan["hint"])
+        result.state, result.reason = "left out", plan["reason"]
+
+    def _shorten(self, place: int) -> None:
+        """Shorten the trainings to come if all would take more than the budget allows, and say so."""
+        state = self.state
+        open_ = [result for result in state.results[place + 1 :] if result.state == "open"]
+        budget, left = state.settings.budget, SLACK * state.settings.budget - self.spent
+        paces = {result.name: pace_of(result, state.rows) for result in open_}
+        expected = sum(self.runs.expected(result) for result in open_)
+        if not open_ or expected <= left or not any(pace.epoch for pace in paces.values()):
+            return
+        ratio = max(0.0, (budget - self.spent) / expected)
+        for result in filter(lambda own: own.epochs, open_):
+            result.epochs *= ratio  # type: ignore[operator]
+            steps = result.epochs * result.plan["steps"]
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
+            if steps < schedule.FEWEST_STEPS:
+                result.state, result.reason = "left out", f"what is left of the budget buys {steps:.0f} steps"
+        titles = ", ".join(result.title for result in open_ if result.epochs and result.state == "open")
+        if titles:
+            share = f"{100 * ratio:.0f} %"
+            state.notes.append(f"cut to {share} of the planned length, since earlier ones took longer: {titles}")
+            self.say(state.notes[-1])
+
+    def _write(self) -> None:
+        self.state.seconds = self.spent
+        self.state.write(self.folder)
+        comparison_page.write(self.folder, self.state)
+
+
+def _give(result: Result, length: Length) -> None:
+    result.epochs, result.searches = length.epochs or None, length.searches
+
+
+def _reason(error: InputError) -> str:
+    return f"{error.place}: {error.fault}" if error.place else error.fault

@@ -1,0 +1,182 @@
+"""Where a comparison stands, and what it came to: comparison.json. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.base.json_file import read_object
+from lmworks.comparisons.comparison_settings import CompareSettings
+
+STATE = "comparison.json"
+VERSION = 1
+
+
+@dataclass
+class Trial:
+    """One run of a contender.
+
+    Attributes:
+        folder: of the run, below the comparison's.
+        seed: of training.
+        learning_rate, epochs: of training; None where nothing is trained by steps.
+        share: of the contender's full length, in the search; None: a final run, evaluated on the test part.
+        expected: seconds that it was planned to take.
+        seconds: that it took, those of killed sessions too.
+        killed_seconds: those of killed sessions alone.
+        score: on the validation part, more is better; None: not evaluated there.
+        state: open or done.
+    """
+
+    folder: str
+    seed: int = 0
+    learning_rate: float | None = None
+    epochs: float | None = None
+    share: float | None = None
+    expected: float = 0.0
+    seconds: float = 0.0
+    killed_seconds: float = 0.0
+    score: float | None = None
+    state: str = "open"
+
+
+@dataclass
+class Result:
+    """A contender in a comparison.
+
+    Attributes:
+        name, title, kind: of the contender.
+        settings: groups of its recipe.
+        state: open, done, or left out.
+        reason: why it was left out.
+        plan: before anything is trained: "start" (seconds until a run trains), "epoch" (seconds of an epoch),
+            "steps" (of an epoch), "validation", "test" (seconds of an evaluation), "parameters", "trainable",
+            "memory" (bytes), "learning_rate", "most_epochs".
+        epochs: the full length of its training that the budget allows; None: nothing is trained by steps.
+        searches: whether learning rate and length are searched.
+        trials: its runs so far, the final ones last.
+        chosen: learning_rate and epochs of the final runs.
+        value: the measure on the test part, the mean over seeds.
+        interval: the ends of its 95 % interval (bootstrap over rows).
+        by_seed: the measure of each final run.
+        rows, weights: by test row, the mean over seeds of numerators, and denominators.
+        difference: to the best: "value", "interval", "p", "p_holm"; empty for the best itself.
+        cost: of training (reports/cost.Cost), and "search_seconds", "all_seconds".
+        forgetting: by measure: "title", "unit", "better", "before", "after", "interval" of the change.
+        memorisation: "exposure" ("planted", "control", "expected", "most": bits) and "reproduced" ("trained",
+            "held_out": shares; "rows", "tokens").
+        in_use: "speed" as saved and "merged" (each as run/inference.InferenceSpeed), "disk", "base_disk", "note".
+        measuring: seconds that measuring these took; None: not measured yet.
+        answers: for some test rows: "prompt", "reference", "answer", "score".
+        notes: what a reader should know.
+    """
+
+    name: str
+    title: str
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    state: str = "open"
+    reason: str = ""
+    plan: dict[str, Any] = field(default_factory=dict)
+    epochs: float | None = None
+    searches: bool = False
+    trials: list[Trial] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    interval: list[float] | None = None
+    by_seed: list[float] = field(default_factory=list)
+    rows: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    difference: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    forgetting: dict[str, Any] = field(default_factory=dict)
+    memorisation: dict[str, Any] = field(default_factory=dict)
+    in_use: dict[str, Any] = field(default_factory=dict)
+    measuring: float | None = None
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def search(self) -> list[Trial]:
+        """The runs of its search."""
+        return [trial for trial in self.trials if trial.share is not None]
+
+    @property
+    def finals(self) -> list[Trial]:
+        """Its final runs, one a seed."""
+        return [trial for trial in self.trials if trial.share is None]
+
+    @property
+    def seconds(self) -> float:
+        """All that it took."""
+        return sum(trial.seconds for trial in self.trials) + (self.measuring or 0.0)
+
+
+@dataclass
+class State:
+    """A whole comparison as comparison.json holds it.
+
+    Attributes:
+        settings: of the comparison, its contenders settled.
+        results: one a contender.
+        seconds: spent so far, in all sessions.
+        planned: seconds that it was planned to take; 0: not planned yet.
+        rows: "kind", and numbers of rows: "training", "validation", "test"; "digest" of all.
+        task: what is learned.
+        measure: "key", "title", "unit", "better", "signature" of what is compared; empty before the first result.
+        machine: on which it was measured.
+        recommendation: "name", and "reasons", sentences; empty before the end.
+        notes: of the data, and what was cut short.
+    """
+
+    settings: CompareSettings
+    results: list[Result]
+    seconds: float = 0.0
+    planned: float = 0.0
+    rows: dict[str, Any] = field(default_factory=dict)
+    task: str = ""
+    measure: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    recommendation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write comparison.json, whole or not at all."""
+        plain = {name: value for name, value in asdict(self).items() if name != "settings"}
+        values = {"version": VERSION, "settings": self.settings.model_dump(mode="json"), **plain}
+        atomic_write(folder / STATE, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> State:
+        """The comparison in a folder.
+
+        Raises:
+            InputError: there is none, or another version wrote it.
+        """
+        path = folder / STATE
+        if not path.is_file():
+            hint = "begin one: lmworks compare MODEL FILE --out FOLDER"
+            raise InputError("is the folder of no comparison", str(folder), hint)
+        values = read_object(path)
+        if values.pop("version", None) != VERSION:
+            raise InputError("was written by another version of lmworks", str(path), "begin the comparison anew")
+        settings = CompareSettings.model_validate(values.pop("settings"))
+        results = [
+            Result(**{**result, "trials": [Trial(**trial) for trial in result["trials"]]})
+            for result in values.pop("results")
+        ]
+        return cls(settings, results, **values)
+
+    @property
+    def done(self) -> list[Result]:
+        """The contenders with a figure."""
+        return [result for result in self.results if result.state == "done" and result.value is not None]
+
+
+def is_comparison(folder: str | Path) -> bool:
+    """Whether a folder is one of a comparison."""
+    return (Path(folder) / STATE).is_file()

@@ -1,0 +1,241 @@
+"""The runs of a contender in a comparison: its search, its final runs, and what is measured of them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.figures import duration, number
+from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.base.settings import merge
+from lmworks.comparisons import measured, processes, schedule
+from lmworks.comparisons.comparison_state import Result, State, Trial
+from lmworks.comparisons.pacing import seconds_alive
+from lmworks.comparisons.planting import CANARY_KINDS
+from lmworks.comparisons.schedule import Pace
+from lmworks.text.rows import Table
+from lmworks.train.settings import MOST_STEPS
+
+MOST_EPOCHS = 3.0
+"""Passes over the training rows that a comparison tries at least, where its budget allows them."""
+QUICK_SECONDS = 8.0
+"""Expected of a contender that counts words or asks nothing."""
+WRITTEN = "instructions"
+"""The task of rows with written answers, where no contender names another."""
+CANARIES, RETAINED = "canaries.jsonl", "retained.json"
+"""Rows that are planted among those to train on; what the base can do, measured once."""
+MEASURED_TOKENS = 30_000
+"""Tokens that pass through a model, roughly, when forgetting is measured."""
+SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
+"""What a run of a search evaluates besides the validation part: nothing."""
+
+
+class ContenderRuns:
+    """Runs contenders, each run in a process of its own.
+
+    Attributes:
+        folder: of the comparison.
+        state: of the comparison.
+        data: training rows and test part; set before a run.
+    """
+
+    data: tuple[Table, Table]
+
+    def __init__(self, folder: Path, state: State) -> None:
+        self.folder, self.state = folder, state
+
+    def data_settings(self, validation: bool) -> dict[str, Any]:
+        """The group ``data`` of a run's recipe.
+
+        Args:
+            validation: whether the validation part is held out and the test part left out, or the test part held out.
+        """
+        settings = self.state.settings
+        changed = settings.data.model_dump(mode="json", exclude_unset=True)
+        if (self.folder / CANARIES).is_file():
+            changed["additional"] = str(self.folder / CANARIES)
+        return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
+
+    def killed_seconds(self) -> float:
+        """Seconds that killed sessions spent on runs that they left unfinished, not counted before."""
+        total = 0.0
+        for result in self.state.results:
+            for trial in result.trials:
+                folder = self.folder / trial.folder
+                if trial.state == "open" and (folder / JOURNAL).is_file():
+                    more = max(0.0, seconds_alive(RunFolder(folder)) - trial.killed_seconds)
+                    trial.killed_seconds += more
+                    trial.seconds += more
+                    total += more
+        return total
+
+    def expected(self, result: Result) -> float:
+        """Seconds that the runs of a contender are expected to take, none of which is done."""
+        pace, runs = (
+            pace_of(result, self.state.rows),
+            schedule.rounds(self.state.settings.rates) if result.searches else [],
+        )
+        seeds = self.state.settings.seeds
+        return pace.fixed(runs, seeds) + (result.epochs or 0.0) * pace.training(runs, seeds)
+
+    def run(self, result: Result, write: Callable[[], None]) -> Iterator[str]:
+        """Run a contender; yields lines of progress.
+
+        Args:
+            result: changed.
+            write: writes the state; called before and after each run.
+
+        Raises:
+            InputError: a run was refused.
+        """
+        while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
+            self._do(result, trial, write)
+            yield f"{_how(trial)}: validation {number(abs(trial.score or 0.0))}, {duration(trial.seconds)}"
+        if not result.chosen:
+            result.chosen = _choice(result)
+        while (trial := self._open(result, self._next_final)) is not None:
+            self._do(result, trial, write)
+        if result.measuring is None:
+            yield "measuring what it costs in use" + (
+                ", what it forgot and memorised" if result.kind == "trained" else ""
+            )
+            self._measure(result)
+        write()
+
+    def _measure(self, result: Result) -> None:
+        """Measure the first final run besides its figures."""
+        began = time.monotonic()
+        parts = [] if result.kind == "baseline" else ["in_use"]
+        if result.kind == "trained":
+            parts += ["forgetting", *(["memorisation"] if self.state.rows["kind"] in CANARY_KINDS else [])]
+        if parts:
+            settings, run = self.state.settings, self.folder / result.finals[0].folder
+            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": settings.canaries}
+            found = processes.do("measure", **job, retained=str(self.folder / RETAINED))
+            result.notes += found.pop("notes")
+            result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
+            result.forgetting |= found.get("forgetting", {})
+        result.measuring = time.monotonic() - began
+
+    def _open(self, result: Result, next_: Callable[[Result], Trial | None]) -> Trial | None:
+        """The run that was begun and not finished, or the next one."""
+        unfinished = next((trial for trial in result.trials if trial.state == "open"), None)
+        if unfinished is not None:
+            return unfinished
+        trial = next_(result)
+        if trial is not None:
+            result.trials.append(trial)
+        return trial
+
+    def _next_in_search(self, result: Result) -> Trial | None:
+        """The next run of a search by successive halving; None: it is over."""
+        assert result.epochs is not None
+        before: list[Trial] = []
+        rates = self.state.settings.rates
+        for count, share in zip(schedule.rounds(rates), schedule.SHARES, strict=True):
+            done = [trial for trial in result.search if trial.share == share]
+            if len(done) < count:
+                ranked = sorted(before, key=_rank)
+                first = schedule.learning_rates(result.plan["learning_rate"], rates)
+                rate = ranked[len(done)].learning_rate if ranked else first[len(done)]
+                place = f"{result.name}/search-{len(result.search) + 1}"
+                return Trial(place, learning_rate=rate, epochs=result.epochs * share, share=share)
+            before = done
+        return None
+
+    def _next_final(self, result: Result) -> Trial | None:
+        """The final run with the next seed; None: all are done."""
+        seed = len(result.finals)
+        if seed == (self.state.settings.seeds if result.kind == "trained" else 1):
+            return None
+        chosen = result.chosen
+        return Trial(f"{result.name}/seed-{seed}", seed, chosen.get("learning_rate"), chosen.get("epochs"))
+
+    def _do(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
+        """Do a run, or go on with it."""
+        write()
+        began = time.monotonic()
+        folder = self.folder / trial.folder
+        if not ((folder / JOURNAL).is_file() and RunFolder(folder).events("start")):
+            shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+        model, groups = self.state.settings.model, dict(result.settings)
+        if result.kind == "classical":
+            model = groups.pop("model")
+        data = self.data_settings(validation=trial.share is not None)
+        if result.kind == "baseline":
+            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
+            processes.do("nearest", data=data, out=str(folder), **answered)
+        else:
+            job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
+            processes.do("run", **job)
+        if trial.share is not None:
+            trial.score = measured.validation_score(measured.final_evaluation(folder), self.state.task or _task(folder))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(folder / "final", ignore_errors=True)
+        trial.state, trial.seconds = "done", trial.seconds + time.monotonic() - began
+        if result.kind != "classical":
+            self.state.task = self.state.task or _task(folder)
+        write()
+
+    @staticmethod
+    def _with_trial(groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
+        """The groups of the recipe of one run."""
+        if trial.epochs is None:
+            return groups
+        train = {"epochs": trial.epochs, "seed": trial.seed, "evaluate_every": MOST_STEPS}
+        if trial.learning_rate is not None:
+            train["learning_rate"] = trial.learning_rate
+        more: dict[str, Any] = {"train": train}
+        if trial.share is not None:
+            more["evaluate"] = SEARCHED
+        return merge(groups, more)
+
+
+def _task(folder: Path) -> str:
+    started = RunFolder(folder).events("start")
+    return str((started[0].get("task") or {}).get("name", "")) if started else ""
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    """Best first; of equal ones the shorter."""
+    return -(trial.score if trial.score is not None else -float("inf")), trial.epochs or 0.0
+
+
+def _choice(result: Result) -> dict[str, Any]:
+    """Learning rate and length of the final runs: those of the best run of the search."""
+    if result.search:
+        best = min(result.search, key=_rank)
+        return {"learning_rate": best.learning_rate, "epochs": best.epochs, "by": "search"}
+    if result.kind != "trained":
+        return {}
+    return {"learning_rate": result.plan["learning_rate"], "epochs": result.epochs, "by": "default"}
+
+
+def _how(trial: Trial) -> str:
+    return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
+
+
+def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
+    """How fast a contender is, by its plan.
+
+    Args:
+        result: of the contender, with its plan.
+        rows: numbers of rows, as of a comparison's state.
+    """
+    plan = result.plan
+    if result.kind in ("baseline", "classical"):
+        return Pace(QUICK_SECONDS)
+    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
+    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
+    return Pace(
+        start=plan["start"] + plan["process"],
+        epoch=plan["epoch"] if result.kind == "trained" else 0.0,
+        steps=max(1.0, plan["steps"]),
+        validation=min(of_training, of_test),
+        test=plan["evaluation"] + plan["before"],
+        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS / 3 if result.kind == "trained" else QUICK_SECONDS,
+        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
+    )

@@ -1,0 +1,111 @@
+"""The contenders of a comparison: the ways to adapt a model, and the simple ones that they must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lmworks.adapt.registry import METHODS
+from lmworks.base.errors import InputError
+from lmworks.base.settings import nearest, spelled
+
+Kind = Literal["baseline", "classical", "prompted", "trained"]
+PROMPTED = ("labels", "completion", "pairs", "chat")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to a model.
+
+    Attributes:
+        name: on the command line, and of its folder.
+        title: as tables show it.
+        kind: baseline: needs no run, computed from the training rows; classical: a classifier by counts of words;
+            prompted: a method that trains nothing; trained: a method whose learning rate and length are searched.
+        settings: groups of its recipe: of a classical one ``model`` is its preset.
+        rows: kinds of rows that it can be compared on; empty: all that the model can learn.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: tuple[str, ...] = ()
+
+
+CLASSICAL = {
+    "majority": "majority class",
+    "tfidf-nb": "TF-IDF, naive Bayes",
+    "tfidf-logreg": "TF-IDF, logistic regression",
+    "tfidf-svm": "TF-IDF, linear SVM",
+}
+"""Presets of classifiers by counts of words, with their titles."""
+
+
+def _of_methods() -> list[Contender]:
+    """The variants of every method."""
+    found = []
+    for method in METHODS.values():
+        kind: Kind = "trained" if method.trains else "prompted"
+        rows = () if kind == "trained" else PROMPTED
+        for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items():
+            settings = {"method": method.name, **({method.name: options} if options else {})}
+            found.append(Contender(name, name, kind, settings, rows))
+    return found
+
+
+CONTENDERS: dict[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        *(Contender(name, title, "classical", {"model": name}, ("labels",)) for name, title in CLASSICAL.items()),
+        Contender("nearest-answer", "answer of the nearest training row", "baseline", {}, ("completion", "pairs")),
+        *_of_methods(),
+    )
+}
+"""Name -> contender: what must be beaten, then the methods in their order."""
+
+
+def choose(names: list[str], changes: dict[str, dict[str, Any]], kind: str) -> list[Contender]:
+    """The contenders of a comparison, in their order.
+
+    Args:
+        names: of the contenders; empty: all.
+        changes: changes of their recipes, and recipes of new ones, by name.
+        kind: of the rows.
+
+    Raises:
+        InputError: a name is none, or a contender that was named cannot be compared on such rows.
+    """
+    names, changes = (
+        [_known(name, changes) for name in names],
+        {_known(name, changes): own for name, own in changes.items()},
+    )
+    known = {**CONTENDERS, **{name: _new(name, own) for name, own in changes.items() if name not in CONTENDERS}}
+    for name in names:
+        if known[name].rows and kind not in known[name].rows:
+            fault = f"{known[name].title} takes rows of kind {' or '.join(known[name].rows)}, and these are {kind}"
+            raise InputError(fault, f"methods, {name}", "leave it out")
+    return [
+        contender
+        for contender in known.values()
+        if (contender.name in names if names else not contender.rows or kind in contender.rows)
+    ]
+
+
+def _known(name: str, changes: dict[str, dict[str, Any]]) -> str:
+    known = [*CONTENDERS, *(own for own, values in changes.items() if "method" in values)]
+    if (word := spelled(name, known)) in known:
+        return word
+    near = nearest(name, known)
+    hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+    if name in changes:
+        hint = f"{hint} A new one needs a method: --contender.{name}.method lora"
+    raise InputError(f"there is no contender {name!r}", "methods", hint)
+
+
+def _new(name: str, settings: dict[str, Any]) -> Contender:
+    method = spelled(str(settings["method"]), METHODS)
+    if method not in METHODS:
+        raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")
+    kind: Kind = "trained" if METHODS[method].trains else "prompted"
+    return Contender(name, name, kind, {"method": method})

@@ -1,0 +1,88 @@
+"""What is measured of a contender's result besides its figures: in use, forgetting, memorisation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.comparisons.planting import canaries_of
+from lmworks.run import forgetting, inference, memorisation
+from lmworks.run.forgetting import Retained, RowValues
+
+REPRODUCED_ROWS = 24
+"""Training rows, and as many held out, whose completion is asked for."""
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """The measurements of a run by name; "notes" says what could not be measured, and why.
+
+    Args:
+        job: as of comparisons/worker.measure.
+    """
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "in_use": lambda: _in_use(job["run"]),
+        "forgetting": lambda: _forgetting(job["run"], Path(job["retained"])),
+        "memorisation": lambda: _memorisation(job["run"], job["kind"], job["canaries"]),
+    }
+    measured: dict[str, Any] = {"notes": []}
+    for name in job["parts"]:
+        try:
+            measured[name] = parts[name]()
+        except InputError as error:
+            measured["notes"].append(f"{name.replace('_', ' ')} is not measured: {error.fault}")
+    return measured
+
+
+def _in_use(run: str) -> dict[str, Any]:
+    return asdict(inference.measure_inference(run))
+
+
+def _forgetting(run: str, kept: Path) -> dict[str, Any]:
+    """The change of each figure; what the base can do is measured once and kept."""
+    before = _read_retained(kept) if kept.is_file() else None
+    lost = forgetting.measure_forgetting(run, before=before)
+    if before is None:
+        atomic_write(kept, json.dumps(asdict(Retained(lost.text.before, lost.choices.before, []))))
+    return {
+        name: {
+            "title": f"{change.before.figure} of {change.before.subject}",
+            "unit": "",
+            "better": change.before.better,
+            "before": change.before.value,
+            "after": change.after.value,
+            "interval": change.interval,
+        }
+        for name, change in (("text", lost.text), ("choices", lost.choices))
+    }
+
+
+def _read_retained(path: Path) -> Retained:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Retained(RowValues(**values["text"]), RowValues(**values["choices"]), values["answers"])
+
+
+def _memorisation(run: str, kind: str, count: int) -> dict[str, Any]:
+    """Exposure of the canaries, and the share of completions that are written word for word."""
+    planted, controls = canaries_of(kind, count)
+    measured: dict[str, Any] = {}
+    if planted:
+        exposed = memorisation.measure_exposure(run, [*planted, *controls])
+        measured["exposure"] = {
+            "planted": exposed.mean_planted,
+            "control": exposed.mean_control,
+            "expected": exposed.expected,
+            "most": exposed.space_bits,
+        }
+    reproduced = memorisation.measure_reproduction(run, rows=REPRODUCED_ROWS)
+    measured["reproduced"] = {
+        "trained": reproduced.share_trained,
+        "held_out": reproduced.share_held_out,
+        "rows": len(reproduced.trained),
+        "tokens": reproduced.new_tokens,
+    }
+    return measured

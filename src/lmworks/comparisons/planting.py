@@ -1,0 +1,21 @@
+"""The canaries of a comparison: rows with a secret, by which memorisation is measured. Imports no torch."""
+
+from __future__ import annotations
+
+from lmworks.text.canaries import Canary, make_canaries
+
+CANARY_KINDS = ("text", "completion", "pairs", "chat")
+"""Kinds of rows among which canaries are planted: models learn to write them."""
+
+
+def canaries_of(kind: str, count: int) -> tuple[list[Canary], list[Canary]]:
+    """Canaries that are planted, and as many that are not, which show what chance gives.
+
+    Args:
+        kind: of the rows.
+        count: of each.
+    """
+    if kind not in CANARY_KINDS or not count:
+        return [], []
+    made = make_canaries(kind, 2 * count)
+    return made[:count], made[count:]

@@ -1,0 +1,77 @@
+"""Starts the processes of a comparison, one at a time, and reads what they give. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: the folder is then not locked
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+def do(work: str, **job: Any) -> dict[str, Any]:
+    """Do a piece of work (a function of comparisons/worker) in a process of its own.
+
+    Ctrl-C reaches that process too; it is waited for, so that it can save what it has.
+
+    Raises:
+        InputError: the work was refused, or its process ended otherwise.
+        KeyboardInterrupt: it was interrupted.
+    """
+    with tempfile.TemporaryDirectory(prefix="lmworks-") as scratch:
+        given, result = Path(scratch, "job.json"), Path(scratch, "result.json")
+        given.write_text(json.dumps({"work": work, **job}), encoding="utf-8")
+        process = subprocess.Popen([sys.executable, "-m", "lmworks.comparisons.worker", str(given), str(result)])
+        code = _wait(process)
+        if not result.is_file():
+            if code == 130:
+                raise KeyboardInterrupt
+            place = str(job.get("out", work))
+            fault = f"its process ended with exit code {code} (-9: killed, perhaps for want of memory)"
+            raise InputError(fault, place, "see the lines above; less memory: --train.memory 2GB")
+        values: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    if error := values.get("error"):
+        raise InputError(error["fault"], error["place"], error["hint"])
+    if values.get("stopped") == "interrupted":
+        raise KeyboardInterrupt
+    return values
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a comparison's folder, so that no other process works on it.
+
+    Raises:
+        InputError: one does.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                "another process works on this comparison", str(folder), "wait until it has ended"
+            ) from None
+        yield

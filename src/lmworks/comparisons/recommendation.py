@@ -1,0 +1,115 @@
+"""Which contender to take, and why: from the figures of a comparison alone, so that it can be checked by hand.
+
+Among the contenders that are not worse than the best beyond chance, the cheapest one: a simple one before those that
+need the model, one without training before the trained ones, and of these the one whose search and training took the
+fewest seconds. What it gains and what it gives up is said in numbers, and so is what the test part
+could not have told apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmworks.base.figures import count_of, list_names, number, percent
+from lmworks.comparisons.comparison_state import Result, State
+from lmworks.evaluate.significance import Comparison
+
+SIMPLE = ("baseline", "classical")
+
+
+def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
+    """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure.
+
+    Args:
+        state: of the comparison, with the differences of its contenders.
+        compared: the same as significance tests gave it.
+    """
+    if compared is None:
+        return {}
+    results = {result.name: result for result in state.done}
+    best = results[compared.reference]
+    equal = [results[name] for name in compared.within_noise]
+    chosen = min(equal, key=lambda result: _work(result, state))
+    reasons = [_headline(state, chosen, best, equal), *_behind(state, best, equal)]
+    reasons += _forgetting(chosen, equal)
+    reasons.append(_uncertainty(state, compared))
+    return {"name": chosen.name, "title": chosen.title, "reasons": [reason for reason in reasons if reason]}
+
+
+def _work(result: Result, state: State) -> tuple[int, float]:
+    """What a contender asks: first whether it needs the model, and its training; then the seconds of all its runs. Of
+    those that need no model, which all take seconds, the simplest."""
+    if result.kind in SIMPLE:
+        return 0, float([own.name for own in state.results].index(result.name))
+    return (1 if result.kind == "prompted" else 2), float(result.cost.get("all_seconds") or result.seconds)
+
+
+def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -> str:
+    """The contender to take, beside the best one."""
+    title, figure = state.measure["title"], number(chosen.value)
+    if chosen.kind in SIMPLE:
+        trained = [result for result in state.done if result.kind not in SIMPLE]
+        beaten = "no way to adapt the model beats it beyond chance" if trained else "nothing else was compared"
+        return f"{chosen.title} ({title} {figure}): {beaten}"
+    if chosen is best:
+        alone = " and nothing else is within chance of it" if len(equal) == 1 else ", and the cheapest of its like"
+        return f"{chosen.title}: the best, {title} {figure}{alone}"
+    costs = list(
+        filter(
+            None,
+            [_share(chosen, best, "peak_memory", "memory"), _share(chosen, best, "training_seconds", "training time")],
+        )
+    )
+    at = f" at {' and '.join(costs)}" if costs else ""
+    return f"{chosen.title}: {title} {figure}, within chance of {best.title} ({number(best.value)}){at}"
+
+
+def _share(chosen: Result, best: Result, key: str, what: str) -> str:
+    own, other = chosen.cost.get(key), best.cost.get(key)
+    return f"{percent(own / other)} of its {what}" if own and other else ""
+
+
+def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
+    """How far the others are behind."""
+    behind = [result for result in state.done if result not in equal]
+    if not behind:
+        return ["no other contender could be told apart from the best"] if len(equal) > 1 else []
+    listed = [
+        f"{result.title} {number(abs(result.difference['value']))}"
+        for result in sorted(behind, key=lambda own: abs(own.difference["value"]))
+    ]
+    return [f"behind {best.title} beyond chance, by: {list_names(listed)}"]
+
+
+def _forgetting(chosen: Result, equal: list[Result]) -> list[str]:
+    """What the chosen contender forgets, beside those as good as it."""
+    lines = []
+    for key, own in chosen.forgetting.items():
+        change = own["after"] - own["before"]
+        others = [result for result in equal if result is not chosen and key in result.forgetting]
+        beside = list_names([f"{result.title} {_signed(result.forgetting[key])}" for result in others])
+        lines.append(
+            f"{own['title']}: {number(own['before'])} -> {number(own['after'])} {own['unit']} ({change:+.3g})"
+            + (f"; {beside}" if beside else "")
+        )
+    return lines
+
+
+def _signed(measure: dict[str, Any]) -> str:
+    return f"{measure['after'] - measure['before']:+.3g}"
+
+
+def _uncertainty(state: State, compared: Comparison) -> str:
+    """What the test part could not have told apart."""
+    rows, tests = count_of(compared.rows, "test row"), count_of(compared.analysis.comparisons, "comparison")
+    if not compared.can_tell:
+        fewest = f"{compared.fewest_rows} would be the least"
+        return f"{rows}: too few to tell any of {len(compared.contenders)} contenders apart; {fewest}"
+    smallest = sorted(own.smallest_difference for own in compared.contenders if own.smallest_difference)
+    if not smallest:
+        return ""
+    needed = [own.rows_needed for own in compared.contenders if own.rows_needed and not own.differs]
+    more = f"; {max(needed):,} rows would tell the smallest of these differences apart" if needed else ""
+    middle = number(smallest[len(smallest) // 2])
+    paired = f"paired tests, corrected for {tests} by Holm's method"
+    return f"with {rows}, differences below about {middle} cannot be told from chance ({paired}){more}"

@@ -1,0 +1,130 @@
+"""What a comparison came to, read from its runs: figures on the test part, their differences, costs, forgetting."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.comparisons import measured
+from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.measured import Measured
+from lmworks.evaluate import metrics, significance
+from lmworks.evaluate.significance import RowFigures
+from lmworks.reports.cost import cost
+from lmworks.tasks.figures import GENERAL_BITS, GENERAL_LOSS
+
+BETTER = {"higher": 1.0, "lower": -1.0}
+
+
+def read(state: State, result: Result, folder: Path) -> None:
+    """Read the final runs of a contender into its result.
+
+    Args:
+        state: of the comparison; the first result gives its measure.
+        result: whose final runs are done; changed.
+        folder: of the comparison.
+
+    Raises:
+        InputError: its figures cannot share a table with the others'.
+    """
+    runs = [folder / trial.folder for trial in result.finals]
+    events = [measured.final_evaluation(run) for run in runs]
+    task = "classify" if result.kind == "classical" else state.task
+    parts = [part for event in events if (part := measured.measured(event, task, state.rows["digest"])) is not None]
+    if len(parts) < len(runs):
+        raise InputError("has no figure by row on the test part", str(runs[0]), "lmworks report shows what it has")
+    _check_signature(state, parts[0], result)
+    result.rows, result.weights = measured.average(parts)
+    result.by_seed = [part.value for part in parts]
+    result.value = sum(result.by_seed) / len(parts)
+    result.interval = measured.interval(result.rows, result.weights)
+    result.cost = _cost(result, runs)
+    result.forgetting |= _forgetting(measured.evaluation_before(runs[0]), events[0])
+    result.answers = _answers(runs[0])
+
+
+def _check_signature(state: State, part: Measured, result: Result) -> None:
+    """Refuse a figure that was counted in another way than the others.
+
+    Raises:
+        InputError: it was.
+    """
+    if not state.measure:
+        state.measure = part.measure
+    known, own = state.measure["signature"], part.measure["signature"]
+    if own != known:
+        fault = f"{result.title} was measured as {own}, the others as {known}: such figures share no table"
+        raise InputError(fault, result.name, "measure all by one version of lmworks and the same task: begin anew")
+
+
+def compare(state: State) -> significance.Comparison | None:
+    """The contenders with a figure, paired on the test rows; None with fewer than two."""
+    figures = {result.name: RowFigures.of(result.rows, result.weights) for result in state.done}
+    lengths = {len(result.rows) for result in state.done}
+    if len(figures) < 2 or len(lengths) > 1:
+        return None
+    return significance.compare(figures, state.measure["better"])
+
+
+def settle(state: State) -> significance.Comparison | None:
+    """Write the difference of each contender from the best into the state."""
+    compared = compare(state)
+    for own in [] if compared is None else compared.contenders:
+        result = next(result for result in state.results if result.name == own.name)
+        result.difference = {} if own.name == compared.reference else _difference(own)  # type: ignore[union-attr]
+    return compared
+
+
+def _difference(own: significance.Contender) -> dict[str, Any]:
+    return {
+        "value": own.difference,
+        "interval": own.difference_interval,
+        "test": own.test,
+        "p": own.p_value,
+        "p_holm": own.adjusted_p_value,
+        "differs": own.differs,
+        "smallest": own.smallest_difference,
+        "rows_needed": own.rows_needed,
+    }
+
+
+def _cost(result: Result, runs: list[Path]) -> dict[str, Any]:
+    """The cost of the first final run, and the seconds of the search and of all runs."""
+    own = asdict(cost(runs[0]))
+    search = sum(trial.seconds for trial in result.search)
+    return {**own, "search_seconds": search, "all_seconds": result.seconds}
+
+
+def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """How well the model predicts a general text before training and after it, where its run measured it."""
+    for figure in (GENERAL_BITS, GENERAL_LOSS):
+        old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
+        if figure.name not in old or figure.name not in new:
+            continue
+        weights = new[figure.denominators]
+        change = metrics.paired_difference(
+            [value / figure.divisor for value in old[figure.numerators]],
+            [value / figure.divisor for value in new[figure.numerators]],
+            weights=weights,
+        )
+        return {
+            figure.key: {
+                "title": str(new.get("name", figure.title)),
+                "unit": figure.unit,
+                "better": figure.better,
+                "before": old[figure.name],
+                "after": new[figure.name],
+                "interval": [change.low, change.high],
+            }
+        }
+    return {}
+
+
+def _answers(run: Path) -> list[dict[str, Any]]:
+    """Samples of a run's answers to test rows."""
+    from lmworks.base.journal import RunFolder
+
+    events = [event for event in RunFolder(run).events("samples") if event.get("when") == "after"]
+    return list(events[-1]["items"]) if events else []

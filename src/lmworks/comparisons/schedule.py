@@ -1,0 +1,153 @@
+"""How the time of a comparison is divided: the length of each contender's training and search. Pure functions.
+
+Everything is decided before anything is trained, from measured times, so that a comparison that was killed goes on to
+the same table. A contender's search is successive halving (Jamieson and Talwalkar 2016): all learning rates for a
+quarter of the full length, the better half of them for half of it, the best one for all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmworks.base.errors import InputError
+from lmworks.base.figures import duration
+
+SHARES = (0.25, 0.5, 1.0)
+"""Of the full length, in the rounds of a search."""
+FEWEST_STEPS = 16
+"""Of the shortest training of a search; with fewer, there is no search, and all time goes into the final runs."""
+STEP = 3.0
+"""Between neighbouring learning rates of a search."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a contender is, in seconds.
+
+    Attributes:
+        start: until a run trains.
+        epoch: of training.
+        steps: of an epoch.
+        validation, test: of an evaluation on that part.
+        measuring: what is measured of the result besides.
+        most_epochs: beyond which its training is not to go.
+    """
+
+    start: float
+    epoch: float = 0.0
+    steps: float = 1.0
+    validation: float = 0.0
+    test: float = 0.0
+    measuring: float = 0.0
+    most_epochs: float = 0.0
+
+    def fixed(self, runs: Sequence[int], seeds: int) -> float:
+        """Seconds of all but training.
+
+        Args:
+            runs: of the search, in each of its rounds.
+            seeds: final runs.
+        """
+        return sum(runs) * (self.start + self.validation) + seeds * (self.start + self.test) + self.measuring
+
+    def training(self, runs: Sequence[int], seeds: int) -> float:
+        """Seconds of training for each epoch of the full length."""
+        lengths = sum(count * share for count, share in zip(runs, SHARES, strict=False))
+        return self.epoch * (lengths + seeds)
+
+
+@dataclass(frozen=True)
+class Length:
+    """What a contender is given.
+
+    Attributes:
+        epochs: its full length; 0 where nothing is trained by steps.
+        searches: whether learning rates are searched.
+        seconds: that it is planned to take.
+    """
+
+    epochs: float
+    searches: bool
+    seconds: float
+
+
+def rounds(rates: int) -> list[int]:
+    """The runs of each round of a search that begins with so many learning rates; none with a single one."""
+    return [] if rates < 2 else [max(1, math.ceil(rates / 2**number)) for number in range(len(SHARES) - 1)] + [1]
+
+
+def learning_rates(default: float, count: int) -> list[float]:
+    """Learning rates around a default, neighbours :data:`STEP` times apart, the default first, then smaller and larger
+    ones in turn."""
+    steps = [(number + 1) // 2 * (1 if number % 2 == 0 else -1) for number in range(count)]
+    return [float(f"{default * STEP**step:.3g}") for step in steps]
+
+
+def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int) -> dict[str, Length]:
+    """Divide seconds among contenders: equal times, but none more than its most epochs take.
+
+    Args:
+        paces: by name of the contender.
+        budget: seconds for all of them.
+        rates: learning rates that a search begins with.
+        seeds: final runs of each.
+
+    Raises:
+        InputError: they are too few for a step of each.
+    """
+    runs = {name: rounds(rates) if pace.epoch else [] for name, pace in paces.items()}
+    while True:
+        share = _share(paces, runs, budget, seeds)
+        epochs = {name: _epochs(pace, runs[name], seeds, share) for name, pace in paces.items()}
+        short = [
+            name for name, pace in paces.items() if runs[name] and epochs[name] * pace.steps * SHARES[0] < FEWEST_STEPS
+        ]
+        if not short:
+            break
+        # the slowest one first: the others may have time enough for a search then
+        worst = max(short, key=lambda name: paces[name].epoch / paces[name].steps)
+        runs[worst] = []
+    _refuse_too_little(paces, epochs, budget, seeds)
+    return {
+        name: Length(
+            epochs[name],
+            bool(runs[name]),
+            pace.fixed(runs[name], seeds) + epochs[name] * pace.training(runs[name], seeds),
+        )
+        for name, pace in paces.items()
+    }
+
+
+def _epochs(pace: Pace, runs: Sequence[int], seeds: int, share: float) -> float:
+    """The full length that so many seconds allow."""
+    if not pace.epoch:
+        return 0.0
+    return min(pace.most_epochs, max(0.0, (share - pace.fixed(runs, seeds)) / pace.training(runs, seeds)))
+
+
+def _share(paces: dict[str, Pace], runs: dict[str, list[int]], budget: float, seeds: int) -> float:
+    """The seconds of each contender with which all of them together take the budget; found by halving an interval."""
+    low, high = 0.0, budget
+    for _ in range(60):
+        middle = (low + high) / 2
+        spent = sum(
+            pace.fixed(runs[name], seeds) + _epochs(pace, runs[name], seeds, middle) * pace.training(runs[name], seeds)
+            for name, pace in paces.items()
+        )
+        low, high = (middle, high) if spent <= budget else (low, middle)
+    return low
+
+
+def _refuse_too_little(paces: dict[str, Pace], epochs: dict[str, float], budget: float, seeds: int) -> None:
+    """Raise if a contender has no time for a step."""
+    trained = {name: pace for name, pace in paces.items() if pace.epoch}
+    if all(epochs[name] * pace.steps >= 1 for name, pace in trained.items()):
+        return
+    needed = sum(pace.fixed([], seeds) for pace in paces.values())
+    needed += sum(pace.epoch / pace.steps * seeds * FEWEST_STEPS for pace in trained.values())
+    least = sorted(trained, key=lambda name: paces[name].fixed([], seeds) + paces[name].epoch / paces[name].steps)
+    fault = f"{duration(budget)} are too little for a step of each of {len(paces)} contenders"
+    hint = f"--budget {math.ceil(needed / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
+    raise InputError(fault, "budget", hint)

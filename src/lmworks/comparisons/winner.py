@@ -1,0 +1,41 @@
+"""What trains a contender of a comparison on all the data. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import merge
+from lmworks.comparisons.comparison_state import State
+
+
+def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Model, group ``data`` and further groups of the recipe that trains a contender on all rows.
+
+    Args:
+        folder: of the comparison, for errors.
+        state: of the comparison.
+        name: of the contender; None: the recommended one.
+
+    Raises:
+        InputError: there is no such contender, it was not run, or nothing of it can be trained.
+    """
+    if name is None and not state.recommendation:
+        raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
+    name = name or str(state.recommendation["name"])
+    result = next((own for own in state.done if own.name == name), None)
+    if result is None:
+        known = ", ".join(own.name for own in state.done)
+        raise InputError(f"has no figure of {name!r}", str(folder), f"one of: {known}")
+    if result.kind == "baseline":
+        fault = f"{result.title} needs no training: it looks its answers up in the rows"
+        others = ", ".join(own.name for own in state.done if own.kind != "baseline")
+        raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
+    data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
+    data |= {"held_out": 0.0, "validation": 0.0}
+    groups, model = dict(result.settings), state.settings.model
+    if result.kind == "classical":
+        return str(groups.pop("model")), data, groups
+    train = {key: value for key, value in result.chosen.items() if key in ("learning_rate", "epochs") and value}
+    return model, data, merge(groups, {"train": train}) if train else groups

@@ -1,0 +1,146 @@
+"""The process of one piece of work of a comparison: python -m lmworks.comparisons.worker JOB RESULT.
+
+Each run has a process of its own, so that its peak of memory is its own. JOB and RESULT are JSON files; the result is
+{"error": {...}} where an input is refused. The process ends when the one that started it has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.files import atomic_write
+from lmworks.base.journal import JOURNAL, RunFolder
+
+Job = dict[str, Any]
+STARTED = time.monotonic()
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """The plans of contenders, by name: what a run of each needs; of one that cannot be run ``reason``.
+
+    Args:
+        job: "model", "data"; "contenders": name -> groups of its recipe.
+    """
+    from lmworks.run import recipe as recipes
+    from lmworks.run.setup import set_up
+
+    process = time.monotonic() - STARTED  # a run's process imports the same
+    plans: dict[str, Any] = {}
+    for name, groups in job["contenders"].items():
+        began = time.monotonic()
+        try:
+            recipe = recipes.resolve({**groups, "model": job["model"], "data": job["data"]}, name)
+            is_set = "epochs" in recipe.train.model_fields_set
+            setup = set_up(recipe)
+        except InputError as error:
+            plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
+            continue
+        made = setup.plan
+        epochs = recipe.train.epochs
+        choosing = 0.0 if setup.method.trains else made.seconds.get("training", 0.0)
+        plans[name] = {
+            "task": setup.task.name,
+            "process": process,
+            "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
+            "epoch": made.seconds.get("training", 0.0) / epochs,
+            "steps": made.steps / epochs,
+            "evaluation": made.seconds.get("after", 0.0),
+            "before": made.seconds.get("before", 0.0),
+            "most_epochs": epochs,
+            "is_length_set": is_set,
+            "parameters": made.parameters,
+            "trainable": made.trainable,
+            "memory": made.memory.get("total"),
+            "token": made.seconds.get("training", 0.0) / max(1, made.tokens),
+            "learning_rate": recipe.train.learning_rate,
+            "note": made.note,
+        }
+    return plans
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Begin a run, or go on with it.
+
+    Args:
+        job: "model", "data", "out", "groups": groups of its recipe.
+    """
+    from lmworks.run import api
+
+    folder = Path(job["out"])
+    if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
+        ended = api.resume(folder)
+    else:
+        ended = api.tune(job["model"], job["data"], out=folder, **job["groups"])
+    return {"stopped": ended.stopped}
+
+
+def nearest(job: Job) -> dict[str, Any]:
+    """Answer as the nearest training row does.
+
+    Args:
+        job: "data", "out", "task", "rows" and "samples" to answer and to keep.
+    """
+    from lmworks.comparisons import nearest_answer
+
+    nearest_answer.run(job["data"], job["task"], job["rows"], job["samples"], Path(job["out"]))
+    return {}
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Measure what a run's result costs in use, what it forgot and what it memorised, as far as its kind can.
+
+    Args:
+        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with "kind" and
+            "seed"; "retained": a file that keeps what the base can do.
+    """
+    from lmworks.comparisons import measuring
+
+    return measuring.measure(job)
+
+
+WORK: dict[str, Callable[[Job], dict[str, Any]]] = {"plan": plan, "run": run, "nearest": nearest, "measure": measure}
+
+
+def main(arguments: list[str]) -> int:
+    """Do the work that a file describes.
+
+    Args:
+        arguments: the files of job and result.
+    """
+    _end_with_parent()
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    try:
+        result = WORK[job["work"]](job)
+    except InputError as error:
+        result = {"error": {"fault": error.fault, "place": error.place, "hint": error.hint}}
+    except KeyboardInterrupt:
+        result = {"stopped": "interrupted"}
+    atomic_write(Path(arguments[1]), json.dumps(result))
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Stop as Ctrl-C does when the process that started this one has ended, by whatever signal."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)  # for the step that is going on, and its checkpoint
+        os._exit(130)
+
+    threading.Thread(target=watch, name="watch the parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

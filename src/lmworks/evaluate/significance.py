@@ -1,0 +1,347 @@
+"""Which of several models differ on the same rows: paired tests, corrected for their number; the rows that they need.
+
+A figure is the mean over its columns of sum(numerators) / sum(denominators) over rows. Accuracy, exact match and the F1
+of answers have one column of which every row counts once; nats per token has one whose denominators are tokens;
+macro-F1 has a column for each label.
+
+- Right or wrong, row by row: McNemar's exact test (McNemar 1947; the binomial distribution of the rows on which the
+  two differ). Everything else: the paired bootstrap over rows (Efron & Tibshirani 1993, chapter 13): twice the smaller
+  share of resamples in which the difference has the other sign or is zero.
+- Holm's step-down correction (Holm 1979). Where the reference is the best by these very rows, it was chosen by all
+  comparisons of two models, and so all of them are corrected for; where it was named beforehand, those with it alone.
+
+Shapes: R resamples, N rows, C columns, M models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from lmworks.evaluate.metrics import resample_weights
+
+LEVEL, POWER = 0.95, 0.8
+FEWEST_RESAMPLES = 2000
+RESAMPLES_PER_TEST = 400  # the least p-value, twice one resample, is then a tenth of the level corrected for all tests
+NUMBERS = 400_000_000  # R N; of more there are fewer resamples, but still RESAMPLES_PER_TEST / 4
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """What one model's figure consists of, row by row.
+
+    Attributes:
+        numerators: (N, C) float64.
+        denominators: (N, C) float64. A column whose denominators sum to 0 is left out of the mean over columns.
+    """
+
+    numerators: np.ndarray
+    denominators: np.ndarray
+
+    @classmethod
+    def of(
+        cls, values: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray | None = None
+    ) -> RowFigures:
+        """A mean over rows, or sum(values) / sum(weights): nats over tokens, for instance.
+
+        Args:
+            values: (N,) one number a row.
+            weights: (N,) denominators.
+
+        Raises:
+            ValueError: no rows, other shapes, or a number that is not finite.
+        """
+        numerators = np.asarray(values, dtype=np.float64)
+        denominators = np.ones_like(numerators) if weights is None else np.asarray(weights, dtype=np.float64)
+        if numerators.ndim != 1 or not len(numerators) or numerators.shape != denominators.shape:
+            raise ValueError(f"figures need rows, and as many weights: {numerators.shape} and {denominators.shape}")
+        if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
+            raise ValueError("a row's figure is no finite number")
+        return cls(numerators[:, None], denominators[:, None])
+
+    @classmethod
+    def macro_f1(cls, answers: Sequence[object], references: Sequence[object]) -> RowFigures:
+        """The mean over labels of each label's F1: 2 hits / (times it is the answer + times it is the reference).
+
+        Args:
+            answers, references: (N,) one label a row.
+
+        Raises:
+            ValueError: no rows, or other numbers of answers and references.
+        """
+        if not answers or len(answers) != len(references):
+            raise ValueError(f"{len(answers)} answers to {len(references)} rows")
+        labels = sorted({*answers, *references}, key=str)
+        given, expected = (
+            np.array([[side == label for label in labels] for side in rows]) for rows in (answers, references)
+        )
+        return cls(2.0 * (given & expected), given.astype(np.float64) + expected)
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+        return float(_ratios(self.numerators.sum(0)[None], self.denominators.sum(0)[None])[0])
+
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """Whether each row counts once, as 1 or 0."""
+        return self.numerators.shape[1] == 1 and bool(
+            np.isin(self.numerators, (0.0, 1.0)).all() and (self.denominators == 1.0).all()
+        )
+
+    def influence(self) -> np.ndarray:
+        """(N,) derivatives of the figure with respect to each row's weight, times N (the delta method): their standard
+        deviation, divided by sqrt(N), is the figure's standard error."""
+        sums = self.denominators.sum(0)
+        counted = sums > 0
+        if not counted.any():
+            return np.zeros(len(self.numerators))
+        numerators, denominators = self.numerators[:, counted], self.denominators[:, counted]
+        ratios = numerators.sum(0) / sums[counted]
+        return ((numerators - ratios * denominators) / (sums[counted] / len(numerators))).mean(1)
+
+
+@dataclass(frozen=True)
+class PowerAnalysis:
+    """How surely tests tell figures apart, and what that asks of the rows.
+
+    Differences are taken as normally distributed; the level is divided by the number of tests, as Holm's correction
+    does it for the smallest p-value.
+
+    Attributes:
+        comparisons: tests that are corrected for.
+        level: one minus the probability that any difference is found where there is none.
+        power: probability that a difference is found where it is.
+    """
+
+    comparisons: int = 1
+    level: float = LEVEL
+    power: float = POWER
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows below which no test reaches the level: all rows differing in one way are chance in 2 / 2^N of cases."""
+        return math.ceil(math.log2(2 * self.comparisons / (1 - self.level)))
+
+    @property
+    def standard_errors(self) -> float:
+        """Standard errors of a difference that is found with this power."""
+        normal = NormalDist()
+        return normal.inv_cdf(1 - (1 - self.level) / (2 * self.comparisons)) + normal.inv_cdf(self.power)
+
+    def smallest_difference(self, rows: int, deviation: float) -> float:
+        """The difference that so many rows would tell apart.
+
+        Args:
+            rows: N.
+            deviation: standard deviation of the difference by row (:func:`paired_deviation`).
+        """
+        return self.standard_errors * deviation / math.sqrt(rows)
+
+    def rows_needed(self, difference: float, deviation: float) -> int:
+        """The rows that would tell a difference apart, which is not 0; arguments as above."""
+        return max(self.fewest_rows, math.ceil((self.standard_errors * deviation / difference) ** 2))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model among others on the same rows.
+
+    Attributes:
+        name: of the model.
+        value: its figure.
+        interval: [low, high] of the figure, by bootstrap over rows.
+        difference: its figure minus the reference's; 0 of the reference itself.
+        difference_interval: [low, high] of the difference, by paired bootstrap; None of the reference.
+        test: "mcnemar" or "bootstrap"; None of the reference.
+        p_value: of the difference, by itself.
+        adjusted_p_value: the same after Holm's correction.
+        differs: whether the adjusted p-value is at most 1 - level.
+        smallest_difference: that these rows would tell apart from the reference, with the power asked for.
+        rows_needed: rows of this kind that would tell the measured difference apart; None where there is none.
+    """
+
+    name: str
+    value: float
+    interval: list[float]
+    difference: float = 0.0
+    difference_interval: list[float] | None = None
+    test: str | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    differs: bool = False
+    smallest_difference: float | None = None
+    rows_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models on the same rows.
+
+    Attributes:
+        reference: the model with which all are compared.
+        is_best: whether it was chosen as the best by these rows, not named beforehand.
+        better: "higher" or "lower".
+        rows: N.
+        analysis: of the tests: their number, level and power.
+        fewest_rows: rows below which no test reaches the corrected level.
+        contenders: the best first.
+    """
+
+    reference: str
+    is_best: bool
+    better: Direction
+    rows: int
+    analysis: PowerAnalysis
+    fewest_rows: int
+    contenders: list[Contender]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are rows enough for any difference to be told apart."""
+        return self.rows >= self.fewest_rows
+
+    @property
+    def within_noise(self) -> list[str]:
+        """The models that were not told apart from the reference, itself among them."""
+        return [contender.name for contender in self.contenders if not contender.differs]
+
+
+def compare(
+    figures: Mapping[str, RowFigures],
+    better: Direction = "higher",
+    reference: str | None = None,
+    seed: int = 0,
+    level: float = LEVEL,
+    power: float = POWER,
+) -> Comparison:
+    """Compare models on the same rows.
+
+    Args:
+        figures: of each model, by name; all of the same rows in the same order.
+        better: whether higher or lower figures are better.
+        reference: the model with which the others are compared, if it was named before its figures were known; None:
+            the best one.
+        seed: of the resampling; the same rows and seed give the same p-values.
+        level: of intervals and tests.
+        power: probability with which ``rows_needed`` would tell a difference apart.
+
+    Raises:
+        ValueError: no model, no model of the reference's name, or other numbers of rows.
+    """
+    names = sorted(figures, key=lambda name: figures[name].value, reverse=better == "higher")
+    counts = {len(figures[name].numerators) for name in names}
+    if len(counts) != 1:
+        raise ValueError(f"models are compared on the same rows, not on {sorted(counts)}")
+    if reference is not None and reference not in figures:
+        raise ValueError(f"there is no model {reference!r} among {names}")
+    best = names[0] if reference is None else reference
+    pairs = list(combinations(names, 2)) if reference is None else [(best, name) for name in names if name != best]
+    analysis = PowerAnalysis(max(len(pairs), 1), level, power)
+    draws = dict(zip(names, _resampled([figures[name] for name in names], analysis, seed), strict=True))
+    tests = {frozenset(pair): _test(*((figures[name], draws[name]) for name in pair)) for pair in pairs}
+    adjusted = dict(zip(tests, holm([p for _, p in tests.values()]), strict=True))
+    contenders = []
+    for name in names:
+        own = Contender(name, figures[name].value, _ends(draws[name], level))
+        if name != best:
+            pair = frozenset((best, name))
+            own = _compared(own, figures[name], figures[best], analysis, draws[name] - draws[best])
+            test, p_value = tests[pair]
+            differs = adjusted[pair] <= 1 - level
+            own = replace(own, test=test, p_value=p_value, adjusted_p_value=adjusted[pair], differs=differs)
+        contenders.append(own)
+    return Comparison(best, reference is None, better, counts.pop(), analysis, analysis.fewest_rows, contenders)
+
+
+def _compared(
+    own: Contender, figures: RowFigures, reference: RowFigures, analysis: PowerAnalysis, draws: np.ndarray
+) -> Contender:
+    """A contender with its difference from the reference, and with what its rows can tell."""
+    difference, deviation = figures.value - reference.value, paired_deviation(figures, reference)
+    return replace(
+        own,
+        difference=difference,
+        difference_interval=_ends(draws, analysis.level),
+        smallest_difference=analysis.smallest_difference(len(figures.numerators), deviation) if deviation else None,
+        rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values (Holm 1979): the i-th smallest of m, times m - i + 1, and never below a smaller one's.
+
+    Rejecting those at most alpha keeps the probability of any false rejection at alpha, however the tests depend on
+    each other.
+    """
+    adjusted, largest, count = [0.0] * len(p_values), 0.0, len(p_values)
+    for rank, place in enumerate(sorted(range(count), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (count - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def mcnemar(first_alone: int, second_alone: int) -> float:
+    """The exact two-sided p-value of McNemar's test.
+
+    Args:
+        first_alone, second_alone: rows on which only the one, or only the other, is right.
+    """
+    count, term, total = first_alone + second_alone, 1, 0
+    for wins in range(min(first_alone, second_alone) + 1):
+        total += term
+        term = term * (count - wins) // (wins + 1)
+    return min(1.0, 2 * total / 2**count)
+
+
+def paired_deviation(first: RowFigures, second: RowFigures) -> float:
+    """The standard deviation of the difference by row: that of two figures is it, divided by sqrt(N)."""
+    differences = first.influence() - second.influence()
+    return float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+
+
+def deviation_of_accuracies(disagreement: float, difference: float = 0.0) -> float:
+    """The same of two accuracies, from the share of rows on which one alone is right, before anything is measured."""
+    return math.sqrt(max(disagreement - difference**2, 0.0))
+
+
+def _test(first: tuple[RowFigures, np.ndarray], second: tuple[RowFigures, np.ndarray]) -> tuple[str, float]:
+    """Name and p-value of the test of two models, from their figures and those of (R,) resamples."""
+    (one, one_draws), (other, other_draws) = first, second
+    if one.is_right_or_wrong and other.is_right_or_wrong:
+        right, also = one.numerators[:, 0] > 0, other.numerators[:, 0] > 0
+        return "mcnemar", mcnemar(int((right & ~also).sum()), int((also & ~right).sum()))
+    differences = other_draws - one_draws
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    apart = (one.numerators != other.numerators) | (one.denominators != other.denominators)
+    # resamples of few rows that all lie on one side never cross zero: their signs alone are chance this often
+    least = 2.0 ** (1 - min(int(apart.any(1).sum()), 1000))
+    return "bootstrap", min(1.0, max(2 * (int(tail) + 1) / (len(differences) + 1), least))
+
+
+def _resampled(figures: Sequence[RowFigures], analysis: PowerAnalysis, seed: int) -> np.ndarray:
+    """(M, R): each model's figure over resampled rows, the same rows for all."""
+    rows, most = len(figures[0].numerators), RESAMPLES_PER_TEST * analysis.comparisons
+    resamples = max(FEWEST_RESAMPLES, min(most, max(NUMBERS // rows, most // 4)))
+    parts = []
+    for weights in resample_weights(rows, resamples, seed):
+        parts.append([_ratios(weights @ one.numerators, weights @ one.denominators) for one in figures])
+    return np.concatenate([np.stack(part) for part in parts], axis=1)
+
+
+def _ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """(R, C) sums -> (R,) means of their ratios over the columns that count; 0 where none does."""
+    counted = denominators > 0
+    ratios = np.where(counted, numerators / np.where(counted, denominators, 1.0), 0.0)
+    return ratios.sum(1) / np.maximum(counted.sum(1), 1)
+
+
+def _ends(draws: np.ndarray, level: float) -> list[float]:
+    return [float(end) for end in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]

@@ -1,0 +1,58 @@
+"""The figure that a comparison compares by, from the events of a journal."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmworks.comparisons.measured import average, measured, validation_score
+from lmworks.evaluate import metrics
+
+CLASSIFIED = {"classification": {"accuracy": 0.75, "row_correct": [1.0, 1.0, 0.0, 1.0]}, "held_out": {"loss": 0.5}}
+ASKED = {
+    "task": {"metric": "accuracy", "signature": metrics.metric("accuracy").signature, "value": 0.5,
+             "values": [1.0, 0.0, 0.0, 1.0], "references": list("abab"), "answers": list("aaaa")},
+    "held_out": {"loss": 0.9, "row_nats": [1.0, 2.0], "row_tokens": [1, 2]},
+}  # fmt: skip
+WRITTEN = {
+    "task": {"metric": "chrF", "signature": "chrF2|version", "value": 30.0, "values": [20.0, 40.0]},
+    "held_out": {"loss": 1.5, "row_nats": [3.0, 3.0], "row_tokens": [2, 2]},
+}
+NUMBERS = {"name": "number", "share": 0.5, "row_right": [1.0, 0.0], "row_weights": [1.0, 1.0]}
+
+
+def test_a_head_and_a_prompted_model_are_compared_by_the_same_accuracy():
+    head, asked = measured(CLASSIFIED, "classify", "abc"), measured(ASKED, "labels", "abc")
+    assert head.measure == asked.measure
+    assert (head.value, asked.value) == (0.75, 0.5)
+    assert measured(ASKED, "labels", "other").measure["signature"] != head.measure["signature"]
+
+
+def test_written_answers_are_compared_by_their_metric_or_by_the_final_number():
+    assert measured(WRITTEN, "instructions", "").value == pytest.approx(30.0)
+    assert measured(WRITTEN, "instructions", "").measure["title"] == "chrF"
+    exact = measured({**WRITTEN, "numbers": NUMBERS}, "instructions", "")
+    assert (exact.measure["key"], exact.value) == ("final_number", 0.5)
+
+
+def test_texts_are_compared_by_their_loss():
+    own = measured({"held_out": WRITTEN["held_out"]}, "causal", "")
+    assert own.value == pytest.approx(6.0 / 4.0)
+    assert own.measure["better"] == "lower"
+
+
+def test_a_search_chooses_by_accuracy_then_loss_and_by_loss_where_answers_are_written():
+    def score(accuracy: float, loss: float) -> float:
+        rows = [1.0] * round(4 * accuracy) + [0.0] * round(4 * (1 - accuracy))
+        return validation_score(
+            {"classification": {"accuracy": accuracy, "row_correct": rows}, "held_out": {"loss": loss}}, "classify"
+        )
+
+    assert score(0.75, 2.0) > score(0.5, 0.1)
+    assert score(0.5, 0.1) > score(0.5, 0.2)
+    assert validation_score(WRITTEN, "instructions") == -1.5
+    assert validation_score(ASKED, "labels") == -0.9
+
+
+def test_seeds_are_averaged_by_row():
+    numerators, denominators = average([measured(CLASSIFIED, "classify", ""), measured(CLASSIFIED, "classify", "")])
+    assert (numerators, denominators) == ([1.0, 1.0, 0.0, 1.0], [1.0] * 4)

@@ -1,0 +1,63 @@
+"""How the time of a comparison is divided."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmworks.base.errors import InputError
+from lmworks.comparisons.schedule import SHARES, Pace, divide, learning_rates, rounds
+
+FAST = Pace(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
+SLOW = Pace(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
+COUNTED = Pace(start=5.0)
+
+
+def test_a_search_halves_its_runs_and_ends_with_one():
+    assert rounds(1) == []
+    assert rounds(2) == [2, 1, 1]
+    assert rounds(3) == [3, 2, 1]
+    assert rounds(7) == [7, 4, 1]
+
+
+def test_learning_rates_lie_around_the_default():
+    assert learning_rates(1e-3, 1) == [1e-3]
+    assert learning_rates(1e-3, 3) == [1e-3, 3.33e-4, 3e-3]
+    assert len(set(learning_rates(2e-4, 7))) == 7
+
+
+@pytest.mark.parametrize("budget", [300.0, 900.0, 100_000.0])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_parts_add_up_to_the_budget_and_nobody_gets_more_than_the_most(budget, seeds):
+    paces = {"counted": COUNTED, "fast": FAST, "slow": SLOW}
+    lengths = divide(paces, budget, 3, seeds)
+    total = sum(length.seconds for length in lengths.values())
+    full = all(lengths[name].epochs == paces[name].most_epochs for name in ("fast", "slow"))
+    assert total <= budget * 1.001
+    assert full or total == pytest.approx(budget, rel=1e-3)
+    assert lengths["counted"].epochs == 0
+    for name in ("fast", "slow"):
+        length, pace = lengths[name], paces[name]
+        runs = rounds(3) if length.searches else []
+        trained = sum(count * share for count, share in zip(runs, SHARES, strict=False)) + seeds
+        assert length.seconds == pytest.approx(pace.fixed(runs, seeds) + trained * length.epochs * pace.epoch)
+
+
+def test_time_that_one_cannot_use_goes_to_the_others():
+    both = divide({"fast": FAST, "slow": SLOW}, 100.0, 1, 1)
+    assert both["fast"].epochs == FAST.most_epochs
+    assert both["slow"].seconds == pytest.approx(100.0 - both["fast"].seconds, rel=1e-3)
+
+
+def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
+    lengths = divide({"slow": SLOW}, 40.0, 3, 1)
+    assert not lengths["slow"].searches
+    assert lengths["slow"].epochs == pytest.approx((40.0 - 4.0) / 40.0, rel=1e-3)
+
+
+def test_a_budget_too_small_for_a_step_says_what_would_do():
+    with pytest.raises(InputError, match="too little for a step") as caught:
+        divide({"fast": FAST, "slow": SLOW, "counted": COUNTED}, 6.0, 3, 1)
+    minutes = int(caught.value.hint.split("--budget ")[1].split("m")[0])
+    assert all(
+        length.epochs * 100 >= 1 for name, length in divide({"fast": FAST, "slow": SLOW}, minutes * 60, 3, 1).items()
+    )
