@@ -85,7 +85,7 @@ class PromptTemplate(Settings):
 
 def default_templates(has_labels: bool) -> list[PromptTemplate]:
     """The candidates where nobody names a file."""
-    return _templates(read_yaml(DEFAULTS)["labels" if has_labels else "answers"], str(DEFAULTS), has_labels)
+    return _templates(read_yaml(DEFAULTS)["of_texts" if has_labels else "of_prompts"], str(DEFAULTS), has_labels)
 
 
 def read_templates(path: str | Path, has_labels: bool) -> list[PromptTemplate]:

@@ -15,7 +15,7 @@ from lmworks.model.transformer import Transformer
 SHORTEST = 16
 """Tokens of the shortest beginning that is read apart: a pass of its own costs about as much as so many more tokens."""
 
-CACHE_BYTES = 1 << 28
+CACHE_BYTES = 1 << 27
 """Largest KV cache of the rows that are computed at a time after a beginning."""
 
 

@@ -17,9 +17,11 @@ from lmworks.base.energy import EnergyMeter
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
+from lmworks.generate.prefixes import shared_length
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.model import LanguageModel
+from lmworks.model.sizes import forward_flops
 from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.run.prompt_candidates import PromptCandidates
 from lmworks.tasks.task import Task
@@ -47,11 +49,11 @@ def choose(
     began, meter = time.monotonic(), EnergyMeter()
     meter.start()
     while_choosing, afterwards = candidates.examples()
-    chosen = 0
+    chosen, measured = 0, dict[int, Figures]()
     if len(candidates.templates) > 1:
         rows = count_of(len(candidates.validation), "training row")
         say(f"choosing among {len(candidates.templates)} prompts on {rows}")
-        measured = {event["number"]: event for event in run.events(EVENT)}
+        measured |= {event["number"]: event for event in run.events(EVENT)}
         for number, template in enumerate(candidates.templates):
             if number not in measured:
                 prompt = candidates.prompt(template, while_choosing)
@@ -63,7 +65,7 @@ def choose(
     energy = meter.stop()
     session = {
         "seconds": time.monotonic() - began,
-        "flops": 0,
+        "flops": sum(event["tokens"] for event in measured.values()) * forward_flops(model.config, 1, 0).total,
         "peak_memory": process_memory.peak_memory(),
         "peak_parts": {},
         "energy_joules": energy.joules,
@@ -78,17 +80,29 @@ def _figures(model: LanguageModel, task: Task, prompt: FewShotPrompt, candidates
     table = candidates.validation
     candidates.check_prompts([prompt], table, model.tokenizer)
     if table.labels:
-        replies = choose_labels(model.network, prompt.prompts(table, model.tokenizer, candidates.data))
+        asked = prompt.prompts(table, model.tokenizer, candidates.data)
+        replies = choose_labels(model.network, asked)
         right = [row.values["label"] for row in table.rows]
         nats = [
             -float(np.log(max((reply.label_probabilities or {})[label], np.finfo(float).tiny)))
             for reply, label in zip(replies, right, strict=True)
         ]
         correct = [reply.text == label for reply, label in zip(replies, right, strict=True)]
-        return {"rows": len(right), "accuracy": float(np.mean(correct)), "loss": float(np.mean(nats))}
+        figures = {"accuracy": float(np.mean(correct)), "loss": float(np.mean(nats))}
+        return {"rows": len(right), "tokens": _tokens([each.ids for each in asked]), **figures}
     examples = task.examples(prompt.table(table), candidates.data, candidates.context).items
     losses = scoring.row_losses(model.network, examples).language
-    return {"rows": len(examples), "loss": losses.loss}
+    return {
+        "rows": len(examples),
+        "tokens": _tokens([example.ids.tolist() for example in examples]),
+        "loss": losses.loss,
+    }
+
+
+def _tokens(rows: list[list[int]]) -> int:
+    """Tokens that are read of rows, those that all share at their beginning once."""
+    begin = shared_length(rows)
+    return begin + sum(len(row) - begin for row in rows)
 
 
 def _rank(figures: Figures) -> tuple[float, float]:

@@ -103,7 +103,9 @@ def _memory(setup: TrainingSetup, longest: int) -> dict[str, int]:
     by_part = {
         "library": setup.process.library_bytes + footprint.RUNTIME_BYTES,
         "weights": setup.weight_bytes,
-        "evaluation": footprint.evaluation_bytes(setup.config, longest, max(documents.answer_cache_bytes, CACHE_BYTES)),
+        "evaluation": footprint.evaluation_bytes(
+            setup.config, longest, max(documents.answer_cache_bytes, 2 * CACHE_BYTES)
+        ),
     }
     by_part["opening"] = max(0, setup.process.opening_peak - sum(by_part.values()))
     return {**by_part, "total": sum(by_part.values())}
