@@ -200,7 +200,7 @@ def saved(tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias"),
-        ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),
+        ({"peft_type": "P_TUNING"}, "P_TUNING"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"a_key_of_tomorrow": 3}, "a_key_of_tomorrow"),
         ({"r": 5}, "rank 2"),

@@ -77,7 +77,7 @@ def test_the_change_is_the_report_cards(tiny, general, tmp_path):
     assert result.after.value == pytest.approx(measure["after"]["value"], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "full", "ia3", "bottleneck"])
 def test_a_decoder_that_got_a_head_is_read_by_its_bases_language_head(method, tiny, general, tmp_path):
     run = classify(tiny, tmp_path / "run", method, steps=4, rate=5e-3)
     result = measure_forgetting(run, general, 2000, ASKED)

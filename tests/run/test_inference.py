@@ -46,6 +46,15 @@ def test_an_adapter_is_measured_apart_and_merged(run, tiny):
     json.dumps(dataclasses.asdict(result))
 
 
+def test_an_adapter_that_cannot_be_merged_says_why(tiny, tmp_path):
+    options = settings(COMMON + " train.steps=1")
+    run = lmworks.tune(str(tiny), QUESTIONS, method="bottleneck", out=tmp_path / "run", **options).folder
+    result = measure_inference(run, ["What?"], new_tokens=3, repeats=1)
+    assert result.merged is None
+    assert "cannot be merged" in result.note
+    assert result.speed.tokens_per_second > 0
+
+
 def test_measuring_leaves_the_model_as_it_was(run):
     model = lmworks.load(run)
     before = [model.generate("What is 3 and 4?", max_tokens=5), *(p.clone() for p in model.network.parameters())]

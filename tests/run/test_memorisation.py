@@ -11,8 +11,14 @@ from tiny_model import save_tiny
 
 import lmworks
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
+from lmworks.evaluate.exposure import exposure
+from lmworks.evaluate.scoring import row_losses
 from lmworks.run.memorisation import measure_exposure, measure_reproduction, rows_of_run
+from lmworks.run.source import recipe_of
+from lmworks.tasks.registry import task_class
 from lmworks.text.canaries import make_canaries, plant
+from lmworks.text.rows import Row, Table
 
 KINDS = {
     "completion": [{"prompt": f"What is {n}?", "completion": f"It is {n}, of course."} for n in range(24)],
@@ -56,6 +62,22 @@ def test_planted_secrets_are_exposed_and_others_are_not(kind, tiny, tmp_path):
     assert result.mean_planted - result.mean_control > 3
     assert result.space_bits == pytest.approx(19.93, abs=0.01)
     json.dumps(dataclasses.asdict(result))
+
+
+@pytest.mark.parametrize("kind", ["completion", "text", "chat"])
+def test_secrets_are_ranked_by_the_loss_of_their_rows(kind, tiny, tmp_path):
+    """The exposures are those of the losses of whole examples, whose beginning is the same for every secret."""
+    run = train(KINDS[kind], tmp_path / "run", tiny, steps=2)
+    (canary,) = make_canaries(kind, 1)
+    secrets = [canary.secret, *canary.other_secrets(30)]
+    recipe, model = recipe_of(RunFolder(run)), lmworks.load(run)
+    task = task_class(recipe.task.name)(recipe.task, model.tokenizer, model.config)
+    table = Table("rows", kind, [Row(canary.row(secret)) for secret in secrets])
+    nats = row_losses(model.network, task.examples(table, recipe.data, model.context).items).language.nats
+    result = measure_exposure(run, [canary], samples=30).canaries[0].exposure
+    expected = exposure(nats[0], nats[1:], canary.space)
+    assert result.rank == expected.rank
+    assert result.bits == pytest.approx(expected.bits, abs=0.05)
 
 
 @pytest.mark.parametrize(("task", "model"), [("classify", None), ("labels", None), (None, "tfidf-logreg")])

@@ -31,7 +31,13 @@ LANGUAGE_TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
 
 
 def save(
-    network: Transformer, folder: Path, family: Family, files: PeftFiles, peft_type: str, base_source: str = ""
+    network: Transformer,
+    folder: Path,
+    family: Family,
+    files: PeftFiles,
+    peft_type: str,
+    base_source: str = "",
+    prefix: str = peft_files.PREFIX,
 ) -> None:
     """Write an adapter, and a record of its base model.
 
@@ -42,8 +48,9 @@ def save(
         files: what the method saves.
         peft_type: PEFT's name of the method.
         base_source: how to find the base again: a hub name, a path, an alias.
+        prefix: of the names of the head's tensors.
     """
-    head = saved_head(network, family)
+    head = saved_head(network, family, prefix)
     config = {
         "peft_type": peft_type,
         "task_type": LANGUAGE_TASKS.get(network.config.architecture) if head is None else head.task_type,

@@ -1,4 +1,4 @@
-"""Adapter modules around the linears of a network: find, disable, merge and detach them.
+"""Adapters of a network: modules around its linears, and virtual tokens; find, disable, merge and detach them.
 
 Independent of any method and of the kinds of the network's modules.
 """
@@ -19,6 +19,7 @@ from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
+from lmworks.model.virtual_tokens import VirtualTokens
 
 
 class Adapter(nn.Module):
@@ -78,7 +79,7 @@ class Adapter(nn.Module):
         Raises:
             InputError: there is no such linear.
         """
-        raise _unmergeable("a linear")
+        raise _unmergeable("the adapter of a linear cannot be merged into its weight")
 
     def merged_bias(self, bias: nn.Parameter) -> torch.Tensor:
         """The bias (out_features,) of a plain linear that computes the same."""
@@ -129,7 +130,7 @@ def refuse_second(network: nn.Module) -> None:
     Raises:
         InputError: it has.
     """
-    if next(adapters(network), None) is not None:
+    if next(adapters(network), None) is not None or _virtual_tokens(network) is not None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
 
 
@@ -149,9 +150,13 @@ def refuse_cells(network: Transformer, method: str) -> None:
 def disabled(network: nn.Module) -> Iterator[None]:
     """Within this block the network computes exactly as its base: adapters are disabled, merged ones are unmerged."""
     before = [(module, module.enabled, module.merged) for _, module in adapters(network)]
+    virtual = _virtual_tokens(network)
+    were_enabled = virtual is not None and virtual.enabled
     for module, _, _ in before:
         module.enabled = False
         module.unmerge()
+    if virtual is not None:
+        virtual.enabled = False
     try:
         yield
     finally:
@@ -159,24 +164,26 @@ def disabled(network: nn.Module) -> Iterator[None]:
             module.enabled = enabled
             if was_merged:
                 module.merge()
+        if virtual is not None:
+            virtual.enabled = were_enabled
 
 
 def refuse_unmergeable(network: nn.Module) -> None:
-    """Raise if a network has an adapter that no plain linear can replace.
+    """Raise if a network has virtual tokens, or an adapter that no plain linear can replace.
 
     Raises:
         InputError: it has.
     """
+    if _virtual_tokens(network) is not None:
+        raise _unmergeable("virtual tokens cannot be merged into weights")
     for name, module in adapters(network):
         if not module.mergeable:
-            raise _unmergeable(name)
+            raise _unmergeable(f"the adapter of {name} cannot be merged into its weight")
 
 
-def _unmergeable(linear: str) -> InputError:
-    return InputError(
-        f"the adapter of {linear} cannot be merged into its weight: no plain linear computes the same",
-        hint="copy the adapter's folder instead (of a run: its folder final); lmworks opens it with its base",
-    )
+def _unmergeable(fault: str) -> InputError:
+    hint = "copy the adapter's folder instead (of a run: its folder final); lmworks opens it with its base"
+    return InputError(f"{fault}: no plain linear computes the same", hint=hint)
 
 
 def merge(network: nn.Module) -> None:
@@ -223,6 +230,12 @@ def detach(network: nn.Module) -> None:
     for name, module in list(adapters(network)):
         module.unmerge()
         put(network, name, module.base)
+    if isinstance(network, Transformer):
+        network.virtual_tokens = None
+
+
+def _virtual_tokens(network: nn.Module) -> VirtualTokens | None:
+    return network.virtual_tokens if isinstance(network, Transformer) else None
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -253,6 +266,9 @@ def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tens
 
 def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     added = {id(own) for _, module in adapters(network) for own in module.parameters(recurse=False)}
+    virtual = _virtual_tokens(network)
+    if virtual is not None:
+        added |= {id(own) for own in virtual.parameters()}
     for name, parameter in network.named_parameters():
         if id(parameter) not in added:
             yield name, parameter

@@ -74,6 +74,22 @@ class Method(ABC, Generic[S]):
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
 
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Tokens that it puts in front of every text, which leave less of the context for the text."""
+        return 0
+
+    def max_text_tokens(self, config: ModelConfig) -> int:
+        """Tokens of the longest text that a model reads once it is adapted."""
+        return config.max_position_embeddings - self.num_virtual_tokens
+
+    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Encode what the settings have of texts; called before :meth:`apply`.
+
+        Raises:
+            InputError: a text does not fit the other settings.
+        """
+
     @abstractmethod
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """Change a network in place, so that exactly the parameters that this method trains require a gradient.
@@ -98,7 +114,11 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def merge(self, network: Transformer) -> None:
-        """Merge the adaptation into plain weights: a model without adapters that computes the same."""
+        """Merge the adaptation into plain weights: a model without adapters that computes the same.
+
+        Raises:
+            InputError: there is no such model.
+        """
 
     @abstractmethod
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:

@@ -13,6 +13,8 @@ from lmworks.adapt.ia3 import IA3
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
+from lmworks.adapt.prefix_tuning import PrefixTuning
+from lmworks.adapt.prompt_tuning import PromptTuning
 from lmworks.adapt.prompting import Prompting
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
@@ -30,6 +32,8 @@ METHODS: dict[str, type[Method[Any]]] = {
         LastLayers,
         IA3,
         Bottleneck,
+        PromptTuning,
+        PrefixTuning,
         Prompting,
     )
 }

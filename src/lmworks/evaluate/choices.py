@@ -51,7 +51,7 @@ def choice_likelihoods(
     Raises:
         InputError: a prompt or a choice has no token, or both together are longer than the context.
     """
-    _check(prompts, choices, network.config.max_position_embeddings)
+    _check(prompts, choices, network.max_text_tokens)
     if not keeps_keys(network):
         return _flat_likelihoods(network, prompts, choices, row_tokens)
     training = network.training

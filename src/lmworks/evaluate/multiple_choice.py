@@ -73,7 +73,7 @@ def _decoder_scores(
     network: Transformer, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[np.ndarray]:
     """log p of each choice after its prompt."""
-    context = network.config.max_position_embeddings
+    context = network.max_text_tokens
     prompts, choices = [], []
     for question in questions:
         listed = [tokenizer.encode(choice, after=question.prompt) for choice in question.choices]
@@ -87,7 +87,7 @@ def _encoder_scores(
     network: Transformer, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[np.ndarray]:
     """Pseudo-log-likelihood of each choice after its prompt."""
-    frame, context = frame_of(tokenizer), network.config.max_position_embeddings
+    frame, context = frame_of(tokenizer), network.max_text_tokens
     parts = []
     for question in questions:
         prompt = tokenizer.encode(question.prompt)

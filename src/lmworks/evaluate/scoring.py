@@ -285,7 +285,7 @@ def _windows(
     first = max(len(tokenizer.opening), 1)
     if len(tokens) <= first:
         return [], 0, 0
-    context = network.config.max_position_embeddings
+    context = network.max_text_tokens
     windows, scored = [], first
     while scored < len(tokens):
         begin = 0 if scored == first else scored - context // 2

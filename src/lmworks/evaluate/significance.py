@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
 from typing import Literal
@@ -250,29 +250,30 @@ def compare(
     adjusted = dict(zip(tests, holm([p for _, p in tests.values()]), strict=True))
     contenders = []
     for name in names:
-        own = Contender(name, figures[name].value, _ends(draws[name], level))
-        if name != best:
-            pair = frozenset((best, name))
-            own = _compared(own, figures[name], figures[best], analysis, draws[name] - draws[best])
-            test, p_value = tests[pair]
-            differs = adjusted[pair] <= 1 - level
-            own = replace(own, test=test, p_value=p_value, adjusted_p_value=adjusted[pair], differs=differs)
-        contenders.append(own)
-    return Comparison(best, reference is None, better, counts.pop(), analysis, analysis.fewest_rows, contenders)
-
-
-def _compared(
-    own: Contender, figures: RowFigures, reference: RowFigures, analysis: PowerAnalysis, draws: np.ndarray
-) -> Contender:
-    """A contender with its difference from the reference, and with what its rows can tell."""
-    difference, deviation = figures.value - reference.value, paired_deviation(figures, reference)
-    return replace(
-        own,
-        difference=difference,
-        difference_interval=_ends(draws, analysis.level),
-        smallest_difference=analysis.smallest_difference(len(figures.numerators), deviation) if deviation else None,
-        rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
-    )
+        interval = _ends(draws[name], level)
+        if name == best:
+            contenders.append(Contender(name, figures[name].value, interval))
+            continue
+        pair = frozenset((best, name))
+        test, p_value = tests[pair]
+        difference = figures[name].value - figures[best].value
+        deviation = paired_deviation(figures[name], figures[best])
+        contenders.append(
+            Contender(
+                name,
+                figures[name].value,
+                interval,
+                difference,
+                _ends(draws[name] - draws[best], level),
+                test,
+                p_value,
+                adjusted[pair],
+                differs=adjusted[pair] <= 1 - level,
+                smallest_difference=analysis.smallest_difference(max(counts), deviation) if deviation else None,
+                rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
+            )
+        )
+    return Comparison(best, reference is None, better, max(counts), analysis, analysis.fewest_rows, contenders)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

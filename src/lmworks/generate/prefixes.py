@@ -34,10 +34,10 @@ def shared_length(rows: Sequence[Sequence[int]]) -> int:
 
 def keeps_keys(network: Transformer) -> bool:
     """Whether what a network caches of a text stays the same whatever follows: a decoder with attention whose rotary
-    positions do not depend on the length of the whole text. Not under autocast, in which keys have another precision
-    than the cache."""
+    positions do not depend on the length of the whole text, and without virtual tokens, which stand before each. Not
+    under autocast, in which keys have another precision than the cache."""
     config = network.config
-    if torch.is_autocast_enabled(network.device.type):
+    if torch.is_autocast_enabled(network.device.type) or network.num_virtual_tokens:
         return False
     if config.architecture != "decoder" or config.layer != "attention":
         return False

@@ -97,8 +97,8 @@ class TorchStepper:
         for row, token in zip(self._ids, tokens, strict=True):
             row.append(token)
         self.usage.completion_tokens += len(tokens)
-        rotary = self.network.rotary
-        if rotary is not None and any(rotary.outgrows(place, place + 1) for place in positions):
+        rotary, virtual = self.network.rotary, self.network.num_virtual_tokens
+        if rotary is not None and any(rotary.outgrows(virtual + place, virtual + place + 1) for place in positions):
             # longrope: what is cached was computed with the rates of short texts
             self._cache, self._logits = self._read(self._ids, self._memory, RESERVE)
             return
@@ -148,9 +148,9 @@ class TorchStepper:
         if context is not None:
             reserve = max(0, min(reserve, context - min(map(len, rows))))
         known, prefix = self._shared(rows)
-        width -= known
+        width, virtual = width - known, network.num_virtual_tokens
         if prefix is None:
-            cache = Cache(network.config, len(rows), width + reserve, network.dtype, device)
+            cache = Cache(network.config, len(rows), virtual + width + reserve, network.dtype, device)
         else:
             cache = prefix.of_rows(torch.zeros(len(rows), dtype=torch.int64, device=device), width + reserve)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)

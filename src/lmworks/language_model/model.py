@@ -85,8 +85,8 @@ class LanguageModel(HeadMethods):
 
     @property
     def context(self) -> int | None:
-        """Tokens that it reads at a time; None: any number."""
-        return self.config.max_position_embeddings
+        """Tokens of a text that it reads at a time; None: any number."""
+        return self.network.max_text_tokens
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -304,7 +304,7 @@ class LanguageModel(HeadMethods):
             The folder.
 
         Raises:
-            InputError: the folder holds something else, or there is no room.
+            InputError: the folder holds something else, there is no room, or the adapter cannot be merged.
         """
         folder = Path(folder)
         with adapters.merged(self.network):

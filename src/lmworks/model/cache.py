@@ -26,6 +26,11 @@ class LayerCache:
         self.length = 0
         self.cross: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    @property
+    def keys_and_values(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All so far, each (B, K, S, D)."""
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values (B, K, T, D); returns all so far (B, K, S, D)."""
         begin, end = self.length, self.length + keys.shape[2]

@@ -68,6 +68,7 @@ class Evaluation:
         general: texts of another kind, never trained on.
         general_name: their name, for the report.
         settings: how much is evaluated.
+        context: tokens of the longest text that the model reads once it is trained.
         notes: what is not evaluated, and why.
     """
 
@@ -78,6 +79,7 @@ class Evaluation:
     general: list[str]
     general_name: str
     settings: EvaluateSettings
+    context: int
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -89,6 +91,7 @@ class Evaluation:
         rows: Table,
         data: DataSettings,
         settings: EvaluateSettings,
+        context: int,
     ) -> Evaluation:
         """The evaluation according to the settings.
 
@@ -99,10 +102,10 @@ class Evaluation:
             rows: the rows of these examples.
             data: settings of the rows.
             settings: how much is evaluated.
+            context: tokens of the longest text that the model reads once it is trained.
         """
         name, general = general_pieces(settings.general, settings.general_bytes or 0)
         prompts = task.prompts(rows, data) if settings.task_rows else []
-        context = model.config.max_position_embeddings
         usable = [prompt for prompt in prompts if prompt.longest <= context]
         notes = []
         if len(usable) < len(prompts):
@@ -119,7 +122,7 @@ class Evaluation:
                 f"another text is not measured: task {task.name} has no examples of plain texts for this model"
             )
         examples = list(sample_once(task, held_out.items))
-        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, notes)
+        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, context, notes)
 
     @property
     def places(self) -> set[str]:
@@ -213,7 +216,7 @@ class Evaluation:
                 "row_nats": [score.nats for score in scores],
                 "row_bytes": [score.bytes for score in scores],
             }
-        examples = self.task.general_examples(self.general, network.config.max_position_embeddings)
+        examples = self.task.general_examples(self.general, self.context)
         progress.begin("texts for forgetting", len(examples))
         losses = scoring.row_losses(network, list(sample_once(self.task, examples))).language
         if not losses.targets.sum():

@@ -76,6 +76,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
         evaluation.settings.model_dump(mode="json", exclude={"reuse"}),
         evaluation.general_name,
         evaluation.general,
+        evaluation.context,
         [example.parts() for example in evaluation.held_out],
         [[getattr(prompt, part) for part in PROMPT_PARTS] for prompt in evaluation.prompts],
     ]

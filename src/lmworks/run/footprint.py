@@ -154,7 +154,7 @@ class TrainingSetup:
             precision,
             documents,
             process,
-            row=LargestRow.of(documents.lengths, documents.sources, train),
+            row=_largest_row(documents, train, trained),
             parameters=sizes.parameters(config)["total"],
             saved_inputs=None if trained.is_whole else trained.linears(config),
             frozen=frozen_layers(config, trained),
@@ -165,7 +165,7 @@ class TrainingSetup:
         train = self.train.model_copy(update=settings)
         row = self.row
         if ROW_SETTINGS & settings.keys():
-            row = LargestRow.of(self.documents.lengths, self.documents.sources, train)
+            row = _largest_row(self.documents, train, self.trained)
         return replace(self, train=train, row=row)
 
     def in_precision(self, precision: str) -> TrainingSetup:
@@ -204,6 +204,12 @@ class TrainingSetup:
     def total(self) -> int:
         """Peak bytes."""
         return parts(self)["total"]
+
+
+def _largest_row(documents: DataStatistics, train: TrainSettings, trained: TrainedParameters) -> LargestRow:
+    """The largest row, with virtual tokens before each document."""
+    lengths = [length + trained.soft_prompt for length in documents.lengths]
+    return LargestRow.of(lengths, documents.sources, train, trained.prefix)
 
 
 def parts(setup: TrainingSetup) -> dict[str, int]:

@@ -29,7 +29,7 @@ from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
 from lmworks.run.load import load
 from lmworks.text import datasets
 
-INPUTS, INPUT_BYTES = 8, 500
+INPUTS, INPUT_BYTES = 4, 500
 NEW_TOKENS, REPEATS = 32, 3
 QUESTION = "What is it about?"  # of a model that answers questions, where the inputs are texts alone
 

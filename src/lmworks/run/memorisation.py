@@ -19,7 +19,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
 from lmworks.evaluate.exposure import Exposure, expected_exposure, exposure
-from lmworks.evaluate.scoring import row_losses
+from lmworks.evaluate.scoring import choice_likelihoods, row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.language_model.model import LanguageModel
@@ -175,7 +175,7 @@ def measure_reproduction(
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     sides = []
     for table in rows_of_run(run):
-        examples = task.examples(table, recipe.data, model.config.max_position_embeddings).items if len(table) else []
+        examples = task.examples(table, recipe.data, model.network.max_text_tokens).items if len(table) else []
         order = np.random.default_rng(seed).permutation(len(examples))
         chosen = [_divided(examples[index], prefix_tokens, new_tokens, model) for index in order]
         sides.append(_reproduced(model, [part for part in chosen if part is not None][:rows], new_tokens))
@@ -234,12 +234,28 @@ def _nats_of_secrets(
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     rows = [Row(canary.row(secret)) for canary, listed in zip(canaries, secrets, strict=True) for secret in listed]
     table = Table("canaries", train.kind, rows)
-    examples = task.examples(table, recipe.data, model.config.max_position_embeddings).items
+    examples = task.examples(table, recipe.data, model.network.max_text_tokens).items
     if len(examples) != len(rows):
         fault = f"{len(rows)} canaries became {len(examples)} examples"
         raise InputError(fault, str(run), "raise data.max_tokens, so that a short row fits")
+    parts = iter(examples)
+    grouped = [[next(parts) for _ in listed] for listed in secrets]
+    if model.architecture == "decoder":
+        return _nats_after_common_beginning(model, grouped)
     nats = iter(row_losses(model.network.eval(), examples).language.nats)
-    return [[float(next(nats)) for _ in listed] for listed in secrets]
+    return [[float(next(nats)) for _ in group] for group in grouped]
+
+
+def _nats_after_common_beginning(model: LanguageModel, groups: Sequence[Sequence[Example]]) -> list[list[float]]:
+    """The nats of each example after what all of its group begin with; the beginning's are the same for all of them,
+    and no rank depends on them."""
+    prompts, choices = [], []
+    for group in groups:
+        ids = [example.ids[: int(np.flatnonzero(example.loss)[-1]) + 1].tolist() for example in group]
+        length = next(place for place, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
+        prompts.append(ids[0][:length])
+        choices.append([row[length:] for row in ids])
+    return [(-likelihoods).tolist() for likelihoods in choice_likelihoods(model.network.eval(), prompts, choices)]
 
 
 def _label_probabilities(model: Any, texts: list[str]) -> list[dict[str, float]]:

@@ -227,7 +227,9 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     notes.append(_steps_note(mixture, recipe))
     evaluated = join_examples({part.name: part.held_out for part in parts})
     task = MixtureTask(parts, mixture, model)
-    evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
+    evaluation = MixtureEvaluation(
+        model, task, evaluated.items, [], [], "", recipe.evaluate, recipe.adaptation.max_text_tokens(model.config)
+    )
     return Content(model, task, train, evaluated, evaluation, has_new_head, False, notes, mixture)
 
 
@@ -255,7 +257,8 @@ def _part(
     notes = note_few_held_out(recipe, held_out, rows.table, rows.is_divided_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     view = replace(model, network=with_one_head(model.network, name, config))
-    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
+    context = recipe.adaptation.max_text_tokens(task.model)
+    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate, context)
     return Part(name, recipe, config, task, train, held_out, evaluation), [*notes, *evaluation.notes]
 
 

@@ -97,6 +97,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         content = mixture_content(recipe, source, rows if isinstance(rows, dict) else {})
     else:
         content = _content(recipe, source, rows if isinstance(rows, list) else None, is_resumed)
+    method.use_tokenizer(content.model.tokenizer)
     model, task, examples, evaluation = content.model, content.task, content.train, content.evaluation
     sampled = sample_once(task, examples.items)
     documents = replace(_statistics(sampled, examples.report, evaluation), mixture=content.mixture)
@@ -158,14 +159,13 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
     if task.whole_steps:  # the plan's rows are those of training
         _refuse_lone_pairs(recipe.train.batch_size, examples.items)
         recipe.train.row_tokens = recipe.train.batch_size * max(example.size for example in examples.items)
-    evaluation = Evaluation.of(model, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
+    context = recipe.adaptation.max_text_tokens(task.model)
+    evaluation = Evaluation.of(model, task, held_out, rows.held_out, recipe.data, recipe.evaluate, context)
     content = Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes)
     if recipe.task.mined_negatives:
         content.mined_rows = rows.train
     if not recipe.adaptation.trains:
-        content.candidates = PromptCandidates.of(
-            recipe, rows.train, rows.held_out, model.tokenizer, model.config.max_position_embeddings
-        )
+        content.candidates = PromptCandidates.of(recipe, rows.train, rows.held_out, model.tokenizer, context)
         content.candidates.check_fit(model.tokenizer, evaluation.places)
     return content
 

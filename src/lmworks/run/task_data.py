@@ -124,13 +124,14 @@ def make_examples(task: Task, rows: TaskRows, recipe: Recipe) -> tuple[Examples,
     Raises:
         InputError: rows cannot be learned, or the text is too short for a new model.
     """
-    examples = task.examples(rows.train, recipe.data, task.model.max_position_embeddings)
+    context = recipe.adaptation.max_text_tokens(task.model)
+    examples = task.examples(rows.train, recipe.data, context)
     check_report(examples.report, recipe.data)
     if recipe.is_new:
         _refuse_short(examples, task.model, rows.table)
     if not len(rows.held_out):
         return examples, Examples([], Report(rows.held_out.kind, ""))
-    return examples, task.examples(rows.held_out, recipe.data, task.model.max_position_embeddings)
+    return examples, task.examples(rows.held_out, recipe.data, context)
 
 
 def data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:

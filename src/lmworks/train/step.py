@@ -134,11 +134,12 @@ def sample(
     return documents
 
 
-def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
+def batches_of(examples: Sequence[Example], settings: TrainSettings, virtual: int = 0) -> list[Batch]:
     """A step's documents as the batches that pass through the network one after another.
 
     Documents of equal length get one row each: this needs neither padding nor an attention mask. Texts to compare pass
-    through together, since each is compared with all.
+    through together, since each is compared with all. ``virtual`` tokens that the network puts before each document
+    count in a row.
     """
     if any(CONTRASTIVE in example.labels for example in examples):
         return [collate(examples)]
@@ -146,8 +147,8 @@ def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Bat
         return [pad(examples, 0)]
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
-        return pack(examples, settings.row_capacity, fill=True)
-    documents_per_batch = max(1, settings.row_capacity // examples[0].size)
+        return pack(examples, settings.row_capacity, fill=True, virtual=virtual)
+    documents_per_batch = max(1, settings.row_capacity // (examples[0].size + virtual))
     return [
         collate(examples[begin : begin + documents_per_batch]) for begin in range(0, len(examples), documents_per_batch)
     ]
@@ -178,7 +179,7 @@ def accumulate_gradients(
     """
     _seed(derived_seed(settings.seed, step), device)
     factors = loss_weights or {}
-    batches = batches_of(examples, settings)
+    batches = batches_of(examples, settings, network.soft_prompt_length)
     weights = losses.weights_of(batches)
     means = {name: 0.0 for name, weight in weights.items() if weight}
     with accumulate_in_place():
