@@ -133,7 +133,7 @@ def test_prompts_are_answered_and_the_result_goes_on_as_evaluated(model, tmp_pat
         assert answer == sample["answer"] == ended.model.chat(
             [{"role": "user", "content": sample["prompt"]}], max_tokens=6
         ).strip()  # fmt: skip
-    with pytest.raises(InputError, match="prompt beside its base"):
+    with pytest.raises(InputError, match="a prompt beside its base"):
         run(ended.folder, data, tmp_path / "again")
 
 

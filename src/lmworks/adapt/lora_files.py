@@ -35,7 +35,7 @@ TENSOR_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[
 READ_KEYS = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
 READ_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 READ_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
-READ_KEYS |= {"init_lora_weights", "bias"}
+READ_KEYS |= {"init_lora_weights", "bias", "trainable_token_indices"}
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),

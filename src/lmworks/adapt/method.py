@@ -6,6 +6,7 @@ A method's file imports torch only inside functions, so that recipes, help texts
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -147,6 +148,16 @@ class Method(ABC, Generic[S]):
         network = meta_network(config)
         self.apply(network)
         return TrainedParameters.of(network)
+
+    @property
+    def new_tokens(self) -> Sequence[str]:
+        """Tokens that the model's tokenizer gets before anything else, so that examples have them; their rows in the
+        network are trained."""
+        return ()
+
+    def train_tokens(self, ids: Sequence[int]) -> None:
+        """Train the rows of these tokens; only of methods with ``new_tokens``."""
+        raise TypeError(f"{self.name} has no new tokens")
 
     def default_learning_rate(self, from_scratch: bool, has_new_head: bool = False) -> float:
         """The default peak learning rate.

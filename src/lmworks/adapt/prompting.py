@@ -83,11 +83,10 @@ class Prompting(Method[PromptingSettings]):
         """There is nothing to merge: the weights are plain."""
 
     def save(self, model: AdaptedModel, folder: Path, base: str) -> None:
-        """Write the tokenizer and the name of the base, which is the whole model; the prompt is written beside them."""
+        """Write the name of the base, which is the whole model; the prompt is written beside it."""
         from lmworks.adapt import adapter_folder
 
         if Path(base).exists():
             base = str(Path(base).resolve())
         with atomic_folder(folder) as aside:
             adapter_folder.write_base(model.network, aside, base)
-            model.tokenizer.save(aside)

@@ -105,6 +105,15 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     Raises:
         InputError: no method has adapters of this type, or the adapter is not for this model.
     """
+    return adapter_method(folder).load(network, folder, family, trainable)
+
+
+def adapter_method(folder: Path) -> type[Method[Any]]:
+    """The method of the adapter in a folder.
+
+    Raises:
+        InputError: there is no adapter, or no method has adapters of this type.
+    """
     from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
@@ -112,4 +121,4 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
         raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
-    return by_type[kind].load(network, folder, family, trainable)
+    return by_type[kind]

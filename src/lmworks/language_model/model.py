@@ -32,6 +32,7 @@ from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
 from lmworks.language_model.inputs import conversation_of, prompts_of
+from lmworks.language_model.named_adapters import AdapterMethods, Adapters
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
 from lmworks.model.transformer import Transformer
@@ -44,7 +45,7 @@ Message = dict[str, str]
 
 
 @dataclass
-class LanguageModel(HeadMethods):
+class LanguageModel(HeadMethods, AdapterMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -72,6 +73,7 @@ class LanguageModel(HeadMethods):
     input_format: InputFormat | None = None
     pooling: SentencePooling | None = None
     few_shot: FewShotPrompt | None = None
+    _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:
@@ -293,7 +295,7 @@ class LanguageModel(HeadMethods):
         return next_tokens(self.stepper(), self.tokenizer, text, top)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
-        """Write a Hugging Face folder, new or empty; an adapter is merged into its base. Nothing is left half-written.
+        """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.
 
         Args:
             folder: where to.
@@ -336,10 +338,11 @@ class LanguageModel(HeadMethods):
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
 
         Returns:
-            Itself. It can generate and score, but no longer be trained or saved.
+            Itself. It can generate and score, but no longer be trained or saved, nor switch adapters.
         """
         dtype_name, _ = machine.choose_precision(precision, self.device.type)
         adapters.merge_possible(self.network)
+        self._adapters.are_merged = True
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.architecture == "decoder":

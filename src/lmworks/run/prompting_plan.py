@@ -18,7 +18,7 @@ from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.run import budget, footprint, timing
 from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
-from lmworks.run.plan import TOKENIZER_BYTES, Plan, available_bytes
+from lmworks.run.plan import Plan, available_bytes
 from lmworks.train.settings import TrainSettings, with_row_tokens
 
 
@@ -30,7 +30,7 @@ class PromptingWork:
         choosing: tokens read to choose a prompt.
         after: tokens read in the evaluation after it that the one before did not read.
         longest: tokens of the longest row with its examples.
-        result_bytes: of what is saved beside the tokenizer.
+        result_bytes: of what is saved: the examples, and their vectors.
         note: what no token counts; empty: nothing.
     """
 
@@ -75,7 +75,6 @@ def make(
     disturbed = "" if timed is None or timed.is_undisturbed else "measured while other programs ran: unreliable"
     note = "; ".join(text for text in (disturbed, work.note) if text)
     flops = token * work.choosing
-    disk = {"final": work.result_bytes + TOKENIZER_BYTES * config.vocab_size}
     return Plan(
         parameters=setup.parameters,
         trainable=0,
@@ -87,7 +86,7 @@ def make(
         rate=flops / seconds["training"] if seconds.get("training") else None,
         seconds=seconds,
         memory=memory,
-        disk={**disk, "total": disk["final"]},
+        disk={"final": work.result_bytes, "total": work.result_bytes},
         note=note,
         recompute=train.recompute,
         row_tokens=setup.train.row_capacity,
