@@ -95,8 +95,9 @@ def test_one_more_layer_saves_the_computed_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "multi-query", "gpt2", "gpt2-relu", "sigmoid-gates", "bart", "t5"])
 @pytest.mark.parametrize("adapted", [["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["*_proj"]])
-def test_with_adapters_too(name: str, adapted: list[str]) -> None:
-    _compare(name, LoRA(LoRASettings(rank=3, target_modules=adapted)))
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_with_adapters_too(name: str, adapted: list[str], use_dora: bool) -> None:
+    _compare(name, LoRA(LoRASettings(rank=3, target_modules=adapted, use_dora=use_dora)))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gpt2-relu", "bert", "bart", "t5"])

@@ -155,7 +155,7 @@ def refuse_cells(network: Transformer, method: str) -> None:
     layer = network.config.layer
     if layer != "attention":
         fault = f"{method} updates linears, and {layer} layers have none"
-        raise InputError(fault, "method", "--method full trains such a model whole, as it was trained before")
+        raise InputError(fault, "method", "--method full trains such a model whole, last_layers or bitfit a part of it")
 
 
 @contextmanager

@@ -14,9 +14,12 @@ from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
+
     from lmworks.adapt.lora_files import Factors
     from lmworks.adapt.peft_files import PeftFiles
     from lmworks.families.family import Family
+    from lmworks.model.config import ModelConfig
     from lmworks.model.transformer import Transformer
 
 
@@ -28,6 +31,7 @@ class LoRASettings(Settings):
         "lora_alpha": "it is --lora.alpha",
         "lora_dropout": "it is --lora.dropout",
         "targets": "it is --lora.target_modules",
+        "bias": "biases stay frozen; --method bitfit trains them",
     }
 
     rank: int = Field(16, gt=0, description="Rank r of the update B A; parameters grow with it.")
@@ -38,6 +42,12 @@ class LoRASettings(Settings):
         description=f"Linears to adapt: names, patterns (layers.1?.mlp.*), or {ALL_LINEAR}: all but the head.",
     )
     use_rslora: bool = Field(False, description="Multiply by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    use_dora: bool = Field(
+        False, description="DoRA (Liu et al. 2024): train the length of each row of the updated weight as well."
+    )
+    loraplus_lr_ratio: float = Field(
+        1.0, ge=1, description="LoRA+ (Hayou et al. 2024): the learning rate of B is this many times that of A."
+    )
     trainable_token_indices: list[int] = Field(
         default=[],
         description="Ids of tokens whose rows of embeddings and head are trained; those of new_tokens are added.",
@@ -87,15 +97,16 @@ class LoRA(AdapterMethod[LoRASettings]):
         """See :meth:`Method.apply`; the base is always kept. Each A is drawn from the seed and its linear's name."""
         import torch
 
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear
         from lmworks.model.surgery import put
 
         self.freeze_base(network, "LoRA")
         names = matching_linears(network, self.settings.target_modules, "lora.target_modules")
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
+        kind = DoRALinear if self.settings.use_dora else LoRALinear
         for name in names:
             generator = torch.Generator().manual_seed(derived_seed(seed, name))
-            put(network, name, LoRALinear(network.get_submodule(name), rank, scale, dropout, generator))
+            put(network, name, kind(network.get_submodule(name), rank, scale, dropout, generator))
         if self.settings.trainable_token_indices:
             self._train_rows(network)
 
@@ -107,6 +118,16 @@ class LoRA(AdapterMethod[LoRASettings]):
     def train_tokens(self, ids: Sequence[int]) -> None:
         """See :meth:`Method.train_tokens`."""
         self.settings.trainable_token_indices = sorted({*self.settings.trainable_token_indices, *ids})
+
+    def notes(self, config: ModelConfig) -> list[str]:
+        """See :meth:`Method.notes`."""
+        ratio = self.settings.loraplus_lr_ratio
+        return [f"LoRA+: the learning rate of lora_B is {ratio:g} times that of all else"] if ratio != 1 else []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """See :meth:`Method.learning_rate_factors`."""
+        ratio = self.settings.loraplus_lr_ratio
+        return {name: ratio for name, _ in network.named_parameters() if ratio != 1 and name.endswith(".lora_B")}
 
     def _train_rows(self, network: Transformer) -> None:
         """Make rows trainable, in the embeddings and in a head with a matrix of its own."""
@@ -137,13 +158,14 @@ class LoRA(AdapterMethod[LoRASettings]):
         """The updates of a network, by the names of the adapted linears; their tensors are the network's own."""
         from lmworks.adapt.adapters import adapters
         from lmworks.adapt.lora_files import Factors
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear
 
-        return {
-            name: Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale)
-            for name, module in adapters(network)
-            if isinstance(module, LoRALinear)
-        }
+        updates = {}
+        for name, module in adapters(network):
+            if isinstance(module, LoRALinear):
+                magnitude = module.lora_magnitude_vector.detach() if isinstance(module, DoRALinear) else None
+                updates[name] = Factors(module.lora_A.detach(), module.lora_B.detach(), module.scale, magnitude)
+        return updates
 
     @classmethod
     def put(cls, network: Transformer, updates: Mapping[str, Factors], dropout: float, place: str = "") -> None:
@@ -158,7 +180,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         Raises:
             InputError: a linear has another shape; the network is left as it was.
         """
-        from lmworks.adapt.low_rank import LoRALinear
+        from lmworks.adapt.low_rank import DoRALinear, LoRALinear
         from lmworks.model.surgery import put
 
         modules = {}
@@ -168,9 +190,12 @@ class LoRA(AdapterMethod[LoRASettings]):
             if shape != expected:
                 fault = f"the adapter's {name} is {shape}, the model's {expected}"
                 raise InputError(fault, place, "load the adapter onto the base that it was trained on")
-            module = modules[name] = LoRALinear(linear, update.rank, update.scale, dropout)
+            kind = LoRALinear if update.magnitude is None else DoRALinear
+            module = modules[name] = kind(linear, update.rank, update.scale, dropout)
             module.lora_A.data.copy_(update.a)
             module.lora_B.data.copy_(update.b)
+            if isinstance(module, DoRALinear) and update.magnitude is not None:
+                module.lora_magnitude_vector.data.copy_(update.magnitude)
         for name, module in modules.items():
             put(network, name, module.train(network.training))
 
@@ -178,7 +203,9 @@ class LoRA(AdapterMethod[LoRASettings]):
     def to_files(cls, network: Transformer, family: Family) -> PeftFiles:
         """See :meth:`AdapterMethod.to_files`."""
         from lmworks.adapt import lora_files, token_rows_files
+        from lmworks.adapt.low_rank import weight_of
         from lmworks.adapt.peft_files import PeftFiles
+        from lmworks.model.row_factors import row_norms
         from lmworks.model.surgery import named_linears
 
         updates = cls.factors(network)
@@ -190,7 +217,11 @@ class LoRA(AdapterMethod[LoRASettings]):
             if not name.endswith(".base")
         }
         dropout = float(network.get_submodule(next(iter(updates))).dropout)  # type: ignore[arg-type]
-        files = lora_files.to_files(updates, outputs, family, network.config, dropout)
+
+        def norms(name: str) -> torch.Tensor:
+            return row_norms(weight_of(network.get_submodule(name)))
+
+        files = lora_files.to_files(updates, outputs, family, network.config, dropout, norms)
         rows = token_rows_files.to_files(network, family)
         return PeftFiles({**files.config, **rows.config}, {**files.tensors, **rows.tensors})
 

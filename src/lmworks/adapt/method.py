@@ -149,6 +149,22 @@ class Method(ABC, Generic[S]):
         self.apply(network)
         return TrainedParameters.of(network)
 
+    def notes(self, config: ModelConfig) -> list[str]:
+        """What a user should know of this training before it starts.
+
+        Args:
+            config: of the model, with the head of the task.
+        """
+        return []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """What the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
+
+        Args:
+            network: adapted by this method.
+        """
+        return {}
+
     @property
     def new_tokens(self) -> Sequence[str]:
         """Tokens that the model's tokenizer gets before anything else, so that examples have them; their rows in the

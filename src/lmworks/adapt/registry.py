@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from lmworks.adapt.bitfit import BitFit
 from lmworks.adapt.bottleneck import Bottleneck
 from lmworks.adapt.full import Full
+from lmworks.adapt.head import LinearProbe
 from lmworks.adapt.ia3 import IA3
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
@@ -30,6 +32,8 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        BitFit,
+        LinearProbe,
         IA3,
         Bottleneck,
         PromptTuning,

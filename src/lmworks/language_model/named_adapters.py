@@ -287,7 +287,9 @@ class AdapterMethods(ABC):
         others = {type(entry.after) for entry in self._adapter(name).change.entries} - {LoRALinear}
         if others:
             fault = f"the adapter {name!r} has more than low-rank updates of linears"
-            raise InputError(fault, "weights", "only LoRA adapters without heads or rows of tokens can be added")
+            raise InputError(
+                fault, "weights", "only LoRA adapters without magnitudes, heads or rows of tokens can be added"
+            )
         with self.adapter(name):
             return LoRA.factors(self.network)
 

@@ -2,6 +2,7 @@
 the output of a linear. LoRA's products are in model/products, which joins those of several linears.
 
     LoRA         y = W x + b + s B A x                   (Hu et al. 2021, eq. 3)
+    DoRA         y = f (W x + s B A x) + b               (Liu et al. 2024, eq. 5; f: model/row_factors)
     scale        y = l * (W x + b), or W (l * x) + b     (Liu et al. 2022, section 3.3)
     bottleneck   y + U act(D y + d) + u, y = W x + b     (Houlsby et al. 2019, section 2.1)
 """
@@ -18,7 +19,7 @@ from lmworks.kernels.native_module import native_module
 
 
 class LoRATerm(NamedTuple):
-    """A low-rank update; its tensors are A (r, in) and B (out, r).
+    """A low-rank update; its tensors are A (r, in) and B (out, r), and with DoRA the magnitude (out,).
 
     Attributes:
         scale: s.

@@ -4,8 +4,8 @@ input.
 Only the gradients that autograd needs are computed. For linears with the same input x, one matmul computes A x of all
 their LoRA terms (Hu et al. 2021, eq. 3: y = W x + b + s B A x), and only A x is saved for the backward pass. In
 bfloat16 the LoRA term is part of the weight, W + s B A, which is rounded once: as long as the term is small, rounding
-would remove it if it were added to an already rounded W x. The terms of other adapters change a linear's input or
-output (model/adapter_terms); the unchanged output is saved for their backward pass.
+would remove it if it were added to an already rounded W x; so are DoRA's factors of the outputs. The terms of other
+adapters change a linear's input or output (model/adapter_terms); the unchanged output is saved for their backward pass.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lmworks.kernels.native_module import native_module
 from lmworks.model import accumulation, adapter_terms
 from lmworks.model.adapter_terms import BottleneckTensors, BottleneckTerm, ScaleTerm
 from lmworks.model.linear_parameters import (
+    TENSORS,
     Gradients,
     LinearConstants,
     LinearParameters,
@@ -51,6 +52,10 @@ def forward(
         if isinstance(linear.term, ScaleTerm) and not linear.scales_input:
             outputs[index] = adapter_terms.scale(y, _present(linear.added[0]))
             saved.append(y)
+        elif linear.magnitude is not None:
+            y = y if _is_merged(linear, x) else y * _row_factors(linear, x)
+            saved.append(y)  # apart from the output, which a caller may overwrite
+            outputs[index] = y.clone() if linear.bias is None else y + _cast(linear.bias, x)
         elif isinstance(linear.term, BottleneckTerm):
             tensors = _bottleneck_tensors(linear, y)
             outputs[index], low = adapter_terms.bottleneck(y, tensors, linear.term.activation)
@@ -99,28 +104,33 @@ def backward(
         _output_backward(linear, grad, tensors, gradients) for linear, grad in zip(linears, grads_y, strict=True)
     ]
     grad_x: OptionalTensor = None
-    for linear, grad_y in zip(linears, grads_y, strict=True):
+    grads = [_before_factors(linear, grad_y) for linear, grad_y in zip(linears, grads_y, strict=True)]
+    for linear, grad_y, grad in zip(linears, grads_y, grads, strict=True):
         gradients.set_product(linear.place, grad_y, x)
         gradients.set_sum(linear.place + 1, grad_y)
         if linear.scales_input:
             grad_x = _scaled_input_backward(x, linear, grad_y, grad_x, gradients)
         elif needs_x:
-            grad_x = matmul(grad_y, _weight(linear, grad_y), grad_x, in_place=grad_x is not None)
+            grad = grad_y if _is_merged(linear, grad_y) else grad
+            grad_x = matmul(grad, _weight(linear, grad_y), grad_x, in_place=grad_x is not None)
     if low is None:
         return grad_x
-    return _lora_backward(x, linears, low, grads_y, seeds, gradients, grad_x)
+    return _lora_backward(x, linears, low, grads, seeds, gradients, grad_x)
 
 
 def _output_backward(
     linear: LinearParameters, grad: torch.Tensor, saved: Iterator[torch.Tensor], gradients: Gradients
 ) -> torch.Tensor:
-    """The gradient of W x + b, from that of the linear's output, which a scale or a bottleneck has changed."""
+    """The gradient of W x + b, from that of the linear's output, which a scale or a bottleneck has changed; those of
+    the term's tensors, but for A and B, are written to ``gradients``."""
     place = linear.place + 2
     if isinstance(linear.term, ScaleTerm) and not linear.scales_input:
         y = next(saved)
         if gradients.needed[place]:
             gradients.values[place] = adapter_terms.scale_gradient(y, grad)
         return adapter_terms.scale(grad, _present(linear.added[0]))
+    if linear.magnitude is not None:
+        gradients.set_magnitude(place + 2, grad, next(saved))
     if isinstance(linear.term, BottleneckTerm):
         y, low = next(saved), next(saved)
         inner = adapter_terms.bottleneck_backward(low, grad, _bottleneck_tensors(linear, y), linear.term.activation)
@@ -177,7 +187,7 @@ def _lora_backward(
     return matmul(grad_low, _joined_a([linear for linear, *_ in adapted], grad_low), grad_x, in_place=True)
 
 
-class _MergedLinear(torch.autograd.Function):
+class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, constants: LinearConstants, *tensors: OptionalTensor) -> torch.Tensor:
         (y,), saved = forward(x, [LinearParameters.at(0, tensors, constants)], [0])
@@ -187,30 +197,33 @@ class _MergedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:
-        x, low, *tensors = ctx.saved_tensors
+        x, *rest = ctx.saved_tensors
+        saved, tensors = rest[:-TENSORS], rest[-TENSORS:]
         gradients = Gradients(tensors, ctx.needs_input_grad[2:])
         linear = LinearParameters.at(0, tensors, ctx.constants)
-        grad_x = backward(x, [linear], [low], [grad_y.contiguous()], [0], gradients, ctx.needs_input_grad[0])
+        grad_x = backward(x, [linear], saved, [grad_y.contiguous()], [0], gradients, ctx.needs_input_grad[0])
         return grad_x, None, *gradients.values
 
 
-def merged_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
-    """The output (..., out) of a LoRA linear for x (..., in), bfloat16; W + s B A is summed before it is rounded."""
+def adapted_linear(x: torch.Tensor, module: LoRALinearProtocol) -> torch.Tensor:
+    """The output (..., out) of a linear with a LoRA term, without dropout, for x (..., in), float32 or bfloat16; in
+    bfloat16, W + s B A is summed before it is rounded."""
     linear = parameters_of(module)  # type: ignore[arg-type]
     with torch.autocast(x.device.type, enabled=False):
-        y = _MergedLinear.apply(x.flatten(0, -2), linear.constants, *linear.tensors)
+        y = _AdaptedLinear.apply(x.flatten(0, -2), linear.constants, *linear.tensors)
         return y.unflatten(0, x.shape[:-1])
 
 
 def _linear(x: torch.Tensor, linear: LinearParameters) -> torch.Tensor:
     if linear.scales_input:
         x = adapter_terms.scale(x, _present(linear.added[0]))
-    bias = None if linear.bias is None else _cast(linear.bias, x)
+    has_factors = linear.magnitude is not None  # after which the bias is added
+    bias = None if linear.bias is None or has_factors else _cast(linear.bias, x)
     return matmul(x, _weight(linear, x).t(), bias)
 
 
 def _is_merged(linear: LinearParameters, x: torch.Tensor) -> bool:
-    """Whether the LoRA term is added to the weight before x is multiplied by it."""
+    """Whether the LoRA term, and its factors, are part of the weight that x is multiplied by."""
     return linear.lora is not None and x.dtype != torch.float32 and not linear.lora.dropout
 
 
@@ -219,14 +232,24 @@ def _weight(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
     storage = linear.constants.storage
     if not _is_merged(linear, x):
         return _cast(linear.weight, x) if storage is None else storage.dequantized(x.dtype)
-    assert linear.a is not None
-    assert linear.b is not None
-    assert linear.lora is not None
-    lora = (linear.a, linear.b, linear.lora.scale, x.dtype)
     if storage is not None:
-        return accumulation.merge(storage.dequantized(), *lora)
-    assert linear.weight is not None
-    return accumulation.merged_weight(linear.weight, *lora)
+        return linear.update.merged_into(storage.dequantized(), x.dtype)
+    return accumulation.merged_weight(_present(linear.weight), linear.update, x.dtype)
+
+
+def _row_factors(linear: LinearParameters, x: torch.Tensor) -> torch.Tensor:
+    """(out,) what DoRA multiplies the outputs by, in x's precision."""
+
+    def weight() -> torch.Tensor:
+        storage = linear.constants.storage
+        return _present(linear.weight) if storage is None else storage.dequantized()
+
+    return linear.update.row_factors(weight).to(x.dtype)
+
+
+def _before_factors(linear: LinearParameters, grad_y: torch.Tensor) -> torch.Tensor:
+    """The gradient of W x + s B A x, from that of W x + b or, of DoRA, of its multiple."""
+    return grad_y if linear.magnitude is None else grad_y * _row_factors(linear, grad_y)
 
 
 def _cast(tensor: OptionalTensor, x: torch.Tensor) -> torch.Tensor:

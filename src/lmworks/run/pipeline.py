@@ -176,6 +176,7 @@ def _train(run: RunFolder, setup: Setup, say: Say) -> Outcome:
         _hooks(setup),
         transform=setup.task.sample if setup.task.is_random else None,
         mixture=setup.mixture,
+        learning_rate_factors=setup.method.learning_rate_factors(setup.model.network),
     )
 
 
@@ -287,7 +288,7 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
         "preparation": setup.preparation,
-        "notes": setup.model.notes,
+        "notes": [*setup.model.notes, *setup.method.notes(setup.model.config)],
     }
 
 

@@ -107,7 +107,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
         plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
-    notes = [*source.notes, *content.notes, *examples.report.notes, *evaluation.notes]
+    notes = [*source.notes, *content.notes, *method.notes(model.config), *examples.report.notes, *evaluation.notes]
     notes += note_long_rows(sampled, recipe.train) if method.trains else []
     providers = {} if is_resumed else evaluation_providers(model.network)
     cached = None if is_resumed or content.has_new_head else _cached_evaluation(recipe, evaluation, providers)
@@ -135,12 +135,18 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
 
 def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None, is_resumed: bool) -> Content:
     """What a run of one task trains on; arguments as of :func:`set_up`."""
+    if not recipe.adaptation.trains:
+        recipe.adaptation.trained_parameters(
+            source.config
+        )  # raises if the model cannot be asked, whatever the rows are
     rows = read_rows(recipe, source, given)
-    if not recipe.is_new:
+    request = rows.task_class.head_request(rows.table)
+    if not recipe.is_new and request is None:
         recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
     model = source.open(recipe.task, rows.train)
-    request = rows.task_class.head_request(rows.table)
     has_new_head = request is not None and give_head(model, request, recipe.train.seed)
+    if request is not None:
+        recipe.adaptation.trained_parameters(model.config)  # whether it fits may depend on the head
     if recipe.train.learning_rate is None and recipe.adaptation.trains:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new, has_new_head)
     task = rows.task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
