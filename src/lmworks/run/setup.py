@@ -136,9 +136,7 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
 def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None, is_resumed: bool) -> Content:
     """What a run of one task trains on; arguments as of :func:`set_up`."""
     if not recipe.adaptation.trains:
-        recipe.adaptation.trained_parameters(
-            source.config
-        )  # raises if the model cannot be asked, whatever the rows are
+        recipe.adaptation.trained_parameters(source.config)  # raises if the model cannot be asked at all
     rows = read_rows(recipe, source, given)
     request = rows.task_class.head_request(rows.table)
     if not recipe.is_new and request is None:
