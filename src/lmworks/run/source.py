@@ -258,8 +258,9 @@ class OpenedModel(Source):
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
         if self.new_tokens:
-            size = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size).vocab_size
-            vocabulary.grow(self.model.network, size)
+            added = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size)
+            vocabulary.grow(self.model.network, added.vocab_size)
+            self.model.notes += added.notes
         self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
         if self.model.few_shot is not None:
