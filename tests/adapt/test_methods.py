@@ -19,6 +19,8 @@ from lmworks.adapt.bottleneck import BottleneckSettings
 from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method, NoSettings
+from lmworks.adapt.prefix_tuning import PrefixTuningSettings
+from lmworks.adapt.prompt_tuning import PromptTuningSettings
 from lmworks.adapt.registry import METHODS, make, method_of
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
@@ -37,13 +39,16 @@ from lmworks.train import checkpoint
 IDS = torch.arange(1, 15).reshape(2, 7)
 SMALLEST: dict[str, Settings] = {"lora": LoRASettings(rank=2), "last_layers": LastLayersSettings(layers=1)}
 SMALLEST |= {"bottleneck": BottleneckSettings(kind="houlsby", size=3)}
-UNMERGEABLE = {"bottleneck"}  # no plain weights compute the same
-methods = pytest.mark.parametrize("name", METHODS)
+SMALLEST |= {"prompt_tuning": PromptTuningSettings(num_virtual_tokens=2)}
+SMALLEST |= {"prefix_tuning": PrefixTuningSettings(num_virtual_tokens=2)}
+UNMERGEABLE = {"bottleneck", "prompt_tuning", "prefix_tuning"}  # no plain weights compute the same
+methods = pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
 
 
 @pytest.fixture(scope="module", name="folder")
 def _folder(tmp_path_factory):
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+    """Untied: a head that is the embeddings too cannot be trained alone."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", tied=False)
 
 
 @pytest.fixture(name="model")

@@ -1,4 +1,4 @@
-"""Adapter modules around the linears of a network: find, disable, merge and detach them.
+"""Adapters of a network: modules around its linears and tables, and virtual tokens; find, disable, merge, detach them.
 
 Independent of any method and of the kinds of the network's modules.
 """
@@ -16,36 +16,49 @@ from torch import nn
 from lmworks.base.errors import InputError
 from lmworks.model.adapter_terms import Term
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored_layers import StoredLinear, stored_layers
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
+from lmworks.model.virtual_tokens import VirtualTokens
+
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "head_bias")
+"""Parameters with an element or a row for each token."""
 
 
 class Adapter(nn.Module):
-    """A module that wraps a linear of the base model, which is frozen.
+    """A module that wraps a linear of the base model, or its embeddings; these are frozen.
 
     A subclass implements ``forward``, which computes its change of the linear if :attr:`active`, and
     :meth:`merged_weight` (and :meth:`merged_bias`, if that changes too) unless it is not ``mergeable``.
 
     Args:
-        base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
+        base: any module with ``forward`` and a ``weight``, or a storage of it.
 
     Class attributes:
-        mergeable: whether a plain linear can compute the same.
+        mergeable: whether a plain layer can compute the same.
     """
 
     mergeable: ClassVar[bool] = True
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        self.in_features: int = int(base.in_features)  # type: ignore[arg-type]
-        self.out_features: int = int(base.out_features)  # type: ignore[arg-type]
         self.base = base
         self.enabled = True
         self._unmerged: nn.Parameter | None = None
         self._unmerged_bias: nn.Parameter | None = None
-        self._stored: StoredLinear | None = None  # the base, while a plain linear holds the merged weight
+        # the base, while a plain layer has the merged weight
+        self._stored: StoredLinear | StoredEmbedding | None = None
         base.requires_grad_(False)
+
+    @property
+    def in_features(self) -> int:
+        """Of the linear; embeddings have none."""
+        return int(self.base.in_features)  # type: ignore[arg-type]
+
+    @property
+    def out_features(self) -> int:
+        """Of the linear; embeddings have none."""
+        return int(self.base.out_features)  # type: ignore[arg-type]
 
     @property
     def merged(self) -> bool:
@@ -78,7 +91,7 @@ class Adapter(nn.Module):
         Raises:
             InputError: there is no such linear.
         """
-        raise _unmergeable("a linear")
+        raise _unmergeable("the adapter of a linear cannot be merged into its weight")
 
     def merged_bias(self, bias: nn.Parameter) -> torch.Tensor:
         """The bias (out_features,) of a plain linear that computes the same."""
@@ -95,7 +108,7 @@ class Adapter(nn.Module):
         """
         if self.merged:
             return
-        if isinstance(self.base, StoredLinear):
+        if isinstance(self.base, StoredLinear | StoredEmbedding):
             self._stored, self.base = self.base, self.base.widened()
         weight = getattr(self.base, "weight", None)
         if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
@@ -129,7 +142,7 @@ def refuse_second(network: nn.Module) -> None:
     Raises:
         InputError: it has.
     """
-    if next(adapters(network), None) is not None:
+    if next(adapters(network), None) is not None or _virtual_tokens(network) is not None:
         raise InputError("this network has an adapter already", hint="merge or detach it first")
 
 
@@ -142,16 +155,20 @@ def refuse_cells(network: Transformer, method: str) -> None:
     layer = network.config.layer
     if layer != "attention":
         fault = f"{method} updates linears, and {layer} layers have none"
-        raise InputError(fault, "method", "--method full trains such a model whole, as it was trained before")
+        raise InputError(fault, "method", "--method full trains such a model whole, last_layers or bitfit a part of it")
 
 
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
     """Within this block the network computes exactly as its base: adapters are disabled, merged ones are unmerged."""
     before = [(module, module.enabled, module.merged) for _, module in adapters(network)]
+    virtual = _virtual_tokens(network)
+    were_enabled = virtual is not None and virtual.enabled
     for module, _, _ in before:
         module.enabled = False
         module.unmerge()
+    if virtual is not None:
+        virtual.enabled = False
     try:
         yield
     finally:
@@ -159,24 +176,26 @@ def disabled(network: nn.Module) -> Iterator[None]:
             module.enabled = enabled
             if was_merged:
                 module.merge()
+        if virtual is not None:
+            virtual.enabled = were_enabled
 
 
 def refuse_unmergeable(network: nn.Module) -> None:
-    """Raise if a network has an adapter that no plain linear can replace.
+    """Raise if a network has virtual tokens, or an adapter that no plain linear can replace.
 
     Raises:
         InputError: it has.
     """
+    if _virtual_tokens(network) is not None:
+        raise _unmergeable("virtual tokens cannot be merged into weights")
     for name, module in adapters(network):
         if not module.mergeable:
-            raise _unmergeable(name)
+            raise _unmergeable(f"the adapter of {name} cannot be merged into its weight")
 
 
-def _unmergeable(linear: str) -> InputError:
-    return InputError(
-        f"the adapter of {linear} cannot be merged into its weight: no plain linear computes the same",
-        hint="copy the adapter's folder instead (of a run: its folder final); lmworks opens it with its base",
-    )
+def _unmergeable(fault: str) -> InputError:
+    hint = "copy the adapter's folder instead (of a run: its folder final); lmworks opens it with its base"
+    return InputError(f"{fault}: no plain linear computes the same", hint=hint)
 
 
 def merge(network: nn.Module) -> None:
@@ -223,6 +242,12 @@ def detach(network: nn.Module) -> None:
     for name, module in list(adapters(network)):
         module.unmerge()
         put(network, name, module.base)
+    if isinstance(network, Transformer):
+        network.virtual_tokens = None
+
+
+def _virtual_tokens(network: nn.Module) -> VirtualTokens | None:
+    return network.virtual_tokens if isinstance(network, Transformer) else None
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -234,11 +259,18 @@ def fingerprint(network: nn.Module) -> str:
     config = getattr(network, "config", None)
     if config is not None and not config.language_head:  # the head of a task is trained with the adapter
         own = {name: weight for name, weight in own.items() if not name.startswith(("heads.", "pooler."))}
+    if grown_from := getattr(network, "grown_from", None):  # new tokens are no part of the base
+        tables = {name: weight for name, weight in own.items() if name in VOCABULARY}
+        own |= {name: _first_rows(weight, grown_from) for name, weight in tables.items()}
     digest = hashlib.sha256()
     for name, weight in sorted(own.items()):
         sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
         digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _first_rows(weight: torch.Tensor | WeightStorage, count: int) -> torch.Tensor | WeightStorage:
+    return weight[:count] if isinstance(weight, torch.Tensor) else weight.rows(slice(count))
 
 
 def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tensor:
@@ -253,6 +285,9 @@ def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tens
 
 def _base_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     added = {id(own) for _, module in adapters(network) for own in module.parameters(recurse=False)}
+    virtual = _virtual_tokens(network)
+    if virtual is not None:
+        added |= {id(own) for own in virtual.parameters()}
     for name, parameter in network.named_parameters():
         if id(parameter) not in added:
             yield name, parameter

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lmworks.adapt.peft_files import PREFIX, PeftFiles
+from lmworks.adapt.peft_files import PREFIX, PROMPT_PREFIX, PeftFiles
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.families.mapping import Rename
@@ -44,13 +44,14 @@ def head_parameters(network: Transformer) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if name.startswith(tuple(parts))}
 
 
-def saved_head(network: Transformer, family: Family) -> SavedHead | None:
-    """The head of a network as PEFT keeps it; None if it has no head of a task."""
+def saved_head(network: Transformer, family: Family, prefix: str = PREFIX) -> SavedHead | None:
+    """The head of a network as PEFT keeps it, with ``prefix`` before the names of tensors; None if it has no head of a
+    task."""
     config = network.config
     layout, parameters = family.layout(config), head_parameters(network)
     if layout is None or not parameters:
         return None
-    tensors = {PREFIX + theirs: parameters[ours].detach().contiguous() for ours, theirs in _names(family, network)}
+    tensors = {prefix + theirs: parameters[ours].detach().contiguous() for ours, theirs in _names(family, network)}
     modules = {name.partition(".")[0] for name in (layout.linear, layout.dense) if name}
     if any(name.startswith("pooler.") for name in parameters):
         modules.add("pooler")
@@ -77,7 +78,7 @@ def load_head(network: Transformer, family: Family, files: PeftFiles, head: Mapp
         return set()
     kinds = {task_type: name for name, task_type in TASK_TYPES.items()}
     name = kinds.get(str(adapter_config.get("task_type")))
-    stored = {key.replace(MODULES_TO_SAVE, ".").removeprefix(PREFIX): key for key in tensors}
+    stored = {_module_name(key): key for key in tensors}
     layout = family.heads.get(name) if name else None
     if name is None or layout is None or f"{layout.linear}.weight" not in stored:
         listed = ", ".join(map(str, adapter_config["modules_to_save"]))
@@ -108,6 +109,12 @@ def load_head(network: Transformer, family: Family, files: PeftFiles, head: Mapp
             parameters[ours].copy_(tensors[key])
         read.add(key)
     return read
+
+
+def _module_name(key: str) -> str:
+    """The name of a tensor in their model, for its name in the file."""
+    name = key.replace(MODULES_TO_SAVE, ".")
+    return name.removeprefix(PREFIX if name.startswith(PREFIX) else PROMPT_PREFIX)
 
 
 def _names(family: Family, network: Transformer) -> list[tuple[str, str]]:

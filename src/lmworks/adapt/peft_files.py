@@ -22,6 +22,7 @@ from lmworks.model.config import ModelConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of the name of every tensor of a module of the model
+PROMPT_PREFIX = "base_model."  # the same for methods that PEFT calls prompt learning
 IGNORED_KEYS = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 IGNORED_KEYS |= {"peft_type", "modules_to_save"}
 """Keys that are read for every method, or that change nothing once the adapter is trained."""

@@ -27,7 +27,7 @@ def filled_length(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False) -> list[Batch]:
+def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False, virtual: int = 0) -> list[Batch]:
     """Fill flat rows with whole documents.
 
     Longest first, each into the first row that has room (first-fit decreasing: Johnson 1973, at most 11/9 of the fewest
@@ -37,6 +37,7 @@ def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False) -> li
         examples: documents; all with a source, or none.
         row_tokens: most tokens of a row and its source together; a longer document gets a row of its own.
         fill: fill rows up with padding (segment 0, without loss) to one of few lengths: :func:`filled_length`.
+        virtual: tokens that the network puts before each document; they count, and are not in the batch.
 
     Returns:
         Batches of shape (1, T) with segments 1, 2, ... and positions that begin at 0 in each document; their source of
@@ -45,7 +46,7 @@ def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False) -> li
     rows: list[list[int]] = []
     free_tokens: list[int] = []  # of each row
     for index in sorted(range(len(examples)), key=lambda index: -examples[index].size):
-        size = examples[index].size
+        size = examples[index].size + virtual
         place = next((row for row, left in enumerate(free_tokens) if left >= size), None)
         if place is None:
             rows.append([])
@@ -53,7 +54,7 @@ def pack(examples: Sequence[Example], row_tokens: int, fill: bool = False) -> li
             place = len(rows) - 1
         rows[place].append(index)
         free_tokens[place] -= size
-    return [_flat([examples[index] for index in sorted(row)], fill) for row in rows]
+    return [_flat([examples[index] for index in sorted(row)], fill, virtual) for row in rows]
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -66,7 +67,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     return batch
 
 
-def _flat(documents: Sequence[Example], fill: bool) -> Batch:
+def _flat(documents: Sequence[Example], fill: bool, virtual: int) -> Batch:
     columns = [_columns(example) for example in documents]
     ids, targets, weights, types = (np.concatenate(column)[None] for column in zip(*columns, strict=True))
     lengths = [example.width for example in documents]
@@ -77,16 +78,18 @@ def _flat(documents: Sequence[Example], fill: bool) -> Batch:
         source = (source_ids, *_numbered([len(_source_of(example)) for example in documents]))
     begins = np.cumsum([0, *lengths[:-1]])
     if fill:
-        ids, targets, weights, types, positions, segments = map(
-            _filled, (ids, targets, weights, types, positions, segments)
+        added = virtual * len(documents)
+        ids, targets, weights, types, positions, segments = (
+            _filled(row, added) for row in (ids, targets, weights, types, positions, segments)
         )
         source = source and (_filled(source[0]), _filled(source[1]), _filled(source[2]))
     return _batch(documents, ids, targets, weights, types, positions, segments, begins, source)
 
 
-def _filled(row: np.ndarray) -> np.ndarray:
-    """(1, T) with zeros up to :func:`filled_length`."""
-    return np.pad(row, ((0, 0), (0, filled_length(row.shape[1]) - row.shape[1])))
+def _filled(row: np.ndarray, added: int = 0) -> np.ndarray:
+    """(1, T) with zeros up to :func:`filled_length`, of which ``added`` tokens are put in later."""
+    tokens = row.shape[1] + added
+    return np.pad(row, ((0, 0), (0, filled_length(tokens) - tokens)))
 
 
 def _numbered(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

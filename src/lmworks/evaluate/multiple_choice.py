@@ -13,8 +13,9 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.documents import frame_of
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.pseudo_likelihood import STRIDE, hidden_examples
-from lmworks.evaluate.scoring import choice_likelihoods, row_losses
+from lmworks.evaluate.scoring import row_losses
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import pooling_of, text_ids, vectors_of
 from lmworks.model.transformer import Transformer
@@ -72,7 +73,7 @@ def _decoder_scores(
     network: Transformer, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[np.ndarray]:
     """log p of each choice after its prompt."""
-    context = network.config.max_position_embeddings
+    context = network.max_text_tokens
     prompts, choices = [], []
     for question in questions:
         listed = [tokenizer.encode(choice, after=question.prompt) for choice in question.choices]
@@ -86,7 +87,7 @@ def _encoder_scores(
     network: Transformer, tokenizer: Tokenizer, questions: Sequence[ChoiceQuestion]
 ) -> list[np.ndarray]:
     """Pseudo-log-likelihood of each choice after its prompt."""
-    frame, context = frame_of(tokenizer), network.config.max_position_embeddings
+    frame, context = frame_of(tokenizer), network.max_text_tokens
     parts = []
     for question in questions:
         prompt = tokenizer.encode(question.prompt)

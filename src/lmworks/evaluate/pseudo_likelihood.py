@@ -36,7 +36,7 @@ def pseudo_scores(
         InputError: the tokenizer has no mask token.
     """
     frame = frame_of(tokenizer)
-    size = network.config.max_position_embeddings - len(frame)
+    size = network.max_text_tokens - len(frame)
     parts: list[list[Example]] = []
     spans = tokenizer.spans(texts)
     for ids, _ in spans:

@@ -39,7 +39,7 @@ def encode_groups(network: Transformer, texts: Sequence[Sequence[int]]) -> Itera
 def context_of(network: Transformer) -> int | None:
     """Tokens that a text may have; None where positions are relative and never end, and in recurrent models."""
     endless = network.config.positions == "relative" or network.config.is_recurrent
-    return None if endless else network.config.max_position_embeddings
+    return None if endless else network.max_text_tokens
 
 
 def _groups(sizes: Sequence[int]) -> list[list[int]]:

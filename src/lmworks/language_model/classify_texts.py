@@ -44,7 +44,7 @@ def classify_texts(
     if head.problem == "regression" and head.size > 1:
         fault = f"the head gives {head.size} values of a text, and one is read"
         raise InputError(fault, source, "set problem_type in config.json if they are labels; or tune a head for one")
-    inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
+    inputs = HeadInputs.of(tokenizer, config, decoder_start, network.max_text_tokens)
     examples = _encode(tokenizer, inputs, head, texts)
     of_head = [logits[0] for logits in head_logits(network, examples, head.name)]
     rows = np.stack(of_head) if of_head else np.zeros((0, head.size), dtype=np.float32)

@@ -121,8 +121,8 @@ def find_answers(
     span_format = input_format if input_format is not None and input_format.kind == "span" else None
     stride, most = (span_format.stride, span_format.max_answer_tokens) if span_format else (STRIDE, MAX_ANSWER_TOKENS)
     threshold = span_format.null_threshold if span_format else None
-    longest = (span_format.max_tokens if span_format else None) or config.max_position_embeddings
-    inputs = HeadInputs.of(tokenizer, config, decoder_start, longest)
+    longest = (span_format.max_tokens if span_format else None) or network.max_text_tokens
+    inputs = HeadInputs.of(tokenizer, config, decoder_start, min(longest, network.max_text_tokens))
     questions = encode_questions(pairs, places, tokenizer, inputs)
     windows = [window for question in questions for window in windows_of(question, inputs, stride)]
     best = best_spans(network, windows, most, threshold is not None)

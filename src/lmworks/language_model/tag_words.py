@@ -64,7 +64,7 @@ def tag_words(
         raise InputError("the model has no head that tags words", source, hint)
     if isinstance(texts, str):
         raise InputError("a single text", "texts", TAG_HINT)
-    inputs = HeadInputs.of(tokenizer, config, decoder_start, config.max_position_embeddings)
+    inputs = HeadInputs.of(tokenizer, config, decoder_start, network.max_text_tokens)
     words = [words_of(value, f"text {number}") for number, value in enumerate(texts, 1)]
     pieces = list(pieces_of(tokenizer, words))
     windows = [_windows(part, inputs) for part in pieces]

@@ -21,6 +21,7 @@ from lmworks.model.config import ModelConfig
 from lmworks.model.linear import Linear
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import make_norm
+from lmworks.model.virtual_tokens import LayerPrefix
 
 CosSin = tuple[torch.Tensor, torch.Tensor]
 
@@ -74,42 +75,54 @@ class Attention(nn.Module):
         relative: torch.Tensor | None = None,
         cache: LayerCache | None = None,
         memory: torch.Tensor | None = None,
+        prefix: LayerPrefix | None = None,
     ) -> torch.Tensor:
         """Attention over the tokens that each token attends to.
 
         Args:
             x: (B, T, E).
-            mask: which keys each query attends to.
+            mask: which keys each query attends to; with a prefix, of the rows with virtual tokens.
             rotation: of queries and keys.
             bias: (B or 1, H or 1, T, S) added to the scores.
             relative: relative-position bias of the same shape; for packed documents (1, H, L, L), L the longest.
             cache: keys and values of earlier tokens; extended by this call.
             memory: (B, S, E) the encoder's output, which cross-attention reads.
+            prefix: keys and values before every document. Its queries are zeros, and what they attend to is left out:
+                so the rows have as many queries as keys, as all masks and kernels expect.
         """
         query = self._heads(self.q_proj(x))
         if self.q_norm is not None:
             query = self.q_norm(query)
         if rotation.own is not None:
             query = rotate(query, *rotation.own)
-        keys, values = self._keys_and_values(x, rotation, cache, memory)
-        mixed = self._mix(query.transpose(1, 2), keys, values, mask, bias, relative)
-        return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))
+        keys, values = self._keys_and_values(x, rotation, cache, memory, prefix)
+        query = query if prefix is None else prefix.rows.insert(query)
+        mixed = self._mix(query.transpose(1, 2), keys, values, mask, bias, relative).transpose(1, 2)
+        mixed = mixed if prefix is None else prefix.rows.tokens_of(mixed.flatten(0, 1))
+        return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(*x.shape[:2], -1, self.size)
 
     def _keys_and_values(
-        self, x: torch.Tensor, rotation: Rotation, cache: LayerCache | None, memory: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        rotation: Rotation,
+        cache: LayerCache | None,
+        memory: torch.Tensor | None,
+        prefix: LayerPrefix | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.cross and cache is not None and cache.cross is not None:
             return cache.cross
         source = memory if self.cross and memory is not None else x
-        keys, values = self._heads(self.k_proj(source)), self._heads(self.v_proj(source)).transpose(1, 2)
+        keys, values = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
         if self.k_norm is not None:
             keys = self.k_norm(keys)
         if rotation.own is not None and rotation.keys is None:
             keys = rotate(keys, *rotation.own)
-        keys = keys.transpose(1, 2)
+        if prefix is not None:
+            keys, values = prefix.rows.insert(keys, prefix.keys), prefix.rows.insert(values, prefix.values)
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         if self.cross:
             if cache is not None:
                 cache.cross = (keys, values)

@@ -24,10 +24,14 @@ from lmworks.model.feedforward import FeedForward
 from lmworks.model.fusion import is_fusable
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import make_norm
+from lmworks.model.virtual_tokens import LayerPrefix
 
 
 class BlockInputs(NamedTuple):
-    """The inputs that all blocks of one forward pass share, besides x."""
+    """The inputs of the blocks of one forward pass besides x; all share them, but each has its own prefix.
+
+    With a prefix the mask is that of the rows with virtual tokens.
+    """
 
     mask: AttentionMask
     rotation: Rotation = Rotation()
@@ -36,6 +40,7 @@ class BlockInputs(NamedTuple):
     relative: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     memory_mask: AttentionMask | None = None
+    prefix: LayerPrefix | None = None
 
 
 class Block(nn.Module):
@@ -61,11 +66,11 @@ class Block(nn.Module):
         rotation = shared.local_rotation if self.local else shared.rotation
         if self._is_fusable(shared, cache) and fused.can_run(x, attend, self.mlp, self.norms, shared.mask):
             settings = (self.pre_norm, self.dropout, self.training)
-            return fused.run(x, attend, self.mlp, self.norms, shared.mask, rotation, *settings)
+            return fused.run(x, attend, self.mlp, self.norms, shared.mask, rotation, *settings, shared.prefix)
         x = self._residual(
             x,
             self.input_layernorm,
-            lambda y: attend(y, shared.mask, rotation, shared.bias, shared.relative, cache),
+            lambda y: attend(y, shared.mask, rotation, shared.bias, shared.relative, cache, prefix=shared.prefix),
             self.attention_output_layernorm,
         )
         if cross is not None and self.cross_attention_layernorm is not None:

@@ -11,6 +11,7 @@ import torch
 from lmworks.kernels.dropout import draw_seed
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
 from lmworks.model.linear_parameters import TENSORS, LinearConstants, LinearParameters, OptionalTensor, draw_seeds
+from lmworks.model.virtual_tokens import ExpandedRows
 
 
 class BlockParameters(NamedTuple):
@@ -137,11 +138,12 @@ class SavedActivations(NamedTuple):
 
 
 class PackedSequences(NamedTuple):
-    """``cu_seqlens`` of queries and keys, and the rotary cosines and sines (tokens, R/2); None without rotary
-    positions."""
+    """``cu_seqlens`` of queries and keys; the rotary cosines and sines (tokens, R/2), None without rotary positions;
+    and with a prefix the rows with virtual tokens, whose ``cu_seqlens`` they are."""
 
     cu_seqlens: tuple[torch.Tensor, torch.Tensor]
     cos_sin: tuple[torch.Tensor, ...] | None
+    rows: ExpandedRows | None = None
 
 
 def _seed(rate: float) -> int:

@@ -12,7 +12,7 @@ for its kernels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from lmworks.model.feedforward import FeedForward
 from lmworks.model.linear_parameters import Gradients, OptionalTensor, is_supported, parameters_of
 from lmworks.model.masks import AttentionMask
 from lmworks.model.norm import NORMS, LayerNorm
+from lmworks.model.virtual_tokens import LayerPrefix
 
 INFERENCE_TOKENS = 128
 """Without gradients, passes of fewer tokens (of one that is generated, say) are faster in PyTorch's operations."""
@@ -59,6 +60,7 @@ def run(
     pre_norm: bool,
     dropout: float,
     training: bool,
+    prefix: LayerPrefix | None = None,
 ) -> torch.Tensor:
     """(B, T, E) -> (B, T, E). Arguments as in block.Block."""
     norm1, norm2 = (NormParameters(norm.weight, getattr(norm, "bias", None), 0) for norm in norms)  # type: ignore[arg-type]
@@ -78,8 +80,10 @@ def run(
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
     longest = max(mask.lengths) if mask.lengths else x.shape[1]
-    settings = settings._replace(in_one_call=small_block.can_run(x, block, longest))
-    return _Block.apply(x.to(compute_dtype(x)), settings, PackedSequences(mask.cu_seqlens(), cos_sin), *block.flatten())
+    settings = settings._replace(in_one_call=prefix is None and small_block.can_run(x, block, longest))
+    sequences = PackedSequences(mask.cu_seqlens(), cos_sin, None if prefix is None else prefix.rows)
+    keys, values = (None, None) if prefix is None else (part.flatten(1) for part in prefix[:2])
+    return _Block.apply(x.to(compute_dtype(x)), settings, sequences, keys, values, *block.flatten())
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -92,20 +96,38 @@ def _flat_table(part: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return part.float().expand(len(x), -1, -1, -1).reshape(-1, part.shape[-1])
 
 
+class BlockGradients(NamedTuple):
+    """Gradients of a block's input, and of the keys and values (P, K * D) of a prefix; None where not needed."""
+
+    x: OptionalTensor
+    keys: OptionalTensor
+    values: OptionalTensor
+
+
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, settings: BlockSettings, sequences: PackedSequences, *tensors: OptionalTensor
+        ctx: Any,
+        x: torch.Tensor,
+        settings: BlockSettings,
+        sequences: PackedSequences,
+        keys: OptionalTensor,
+        values: OptionalTensor,
+        *tensors: OptionalTensor,
     ) -> torch.Tensor:
         block = BlockParameters.unflatten(tensors, settings.linears)
         seeds = Seeds.draw(settings, block)
+        flat = x.reshape(-1, x.shape[-1])
         with torch.autocast("cpu", enabled=False):
-            compute = small_block.forward if settings.in_one_call else _forward
-            y, saved = compute(settings, x.reshape(-1, x.shape[-1]), sequences, block, seeds)
+            if settings.in_one_call:
+                y, saved = small_block.forward(settings, flat, sequences, block, seeds)
+            else:
+                y, saved = _forward(settings, flat, sequences, block, seeds, keys, values)
         activations = saved.flatten()
         ctx.save_for_backward(*sequences.cu_seqlens, *activations, *tensors)
         ctx.saved, ctx.counts = len(activations), saved.counts
-        ctx.settings, ctx.cos_sin, ctx.seeds, ctx.shape = settings, sequences.cos_sin, seeds, x.shape
+        ctx.settings, ctx.cos_sin, ctx.rows = settings, sequences.cos_sin, sequences.rows
+        ctx.seeds, ctx.shape = seeds, x.shape
         return y.view(x.shape)
 
     @staticmethod
@@ -113,30 +135,45 @@ class _Block(torch.autograd.Function):
         cu_seqlens_q, cu_seqlens_k, *tensors = ctx.saved_tensors
         saved, tensors = SavedActivations.unflatten(tensors[: ctx.saved], ctx.counts), tensors[ctx.saved :]
         block = BlockParameters.unflatten(tensors, ctx.settings.linears)
-        sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin)
-        gradients = Gradients(tensors, ctx.needs_input_grad[3:])
+        sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin, ctx.rows)
+        gradients = Gradients(tensors, ctx.needs_input_grad[5:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
         needs_x = ctx.needs_input_grad[0]
-        compute = small_block.backward if ctx.settings.in_one_call else _backward
-        grad_x = compute(ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
-        return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *gradients.values)
+        arguments = (ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
+        prefix_grads: tuple[OptionalTensor, ...] = (None, None)
+        if ctx.settings.in_one_call:
+            grad_x = small_block.backward(*arguments)
+        else:
+            grad_x, *prefix_grads = _backward(*arguments)  # type: ignore[assignment]
+        return (None if grad_x is None else grad_x.view(ctx.shape), None, None, *prefix_grads, *gradients.values)
 
 
 def _forward(
-    settings: BlockSettings, x: torch.Tensor, sequences: PackedSequences, block: BlockParameters, seeds: Seeds
+    settings: BlockSettings,
+    x: torch.Tensor,
+    sequences: PackedSequences,
+    block: BlockParameters,
+    seeds: Seeds,
+    keys: OptionalTensor,
+    values: OptionalTensor,
 ) -> tuple[torch.Tensor, SavedActivations]:
-    """x (tokens, E) -> y, and the activations saved for the backward pass."""
+    """x (tokens, E) -> y, and the activations saved for the backward pass; ``keys`` and ``values`` (P, K * D) of a
+    prefix."""
     pre_norm, stats1, stats2 = settings.pre_norm, NormStatistics(), NormStatistics()
     normed = x
     if pre_norm:
         normed, stats1 = parts.norm(settings, x, block.norm1)
     (q, k, v), terms_qkv = products.forward(normed, block.qkv, seeds.qkv)
     q, k = (parts.rotate(settings, part, sequences.cos_sin, 1.0) for part in (q, k))
+    rows = sequences.rows
+    if rows is not None:
+        q, k, v = (rows.insert_flat(part, own) for part, own in ((q, None), (k, keys), (v, values)))
     mixed, log_sum = torch.empty_like(q), q.new_empty(len(q), q.shape[1] // settings.head_size, dtype=torch.float32)
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
     native_module().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
-    (part,), terms_o = products.forward(mixed, [block.o_proj], seeds.o_proj)
-    x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
+    read = mixed if rows is None else rows.tokens_of(mixed)
+    (part,), terms_o = products.forward(read, [block.o_proj], seeds.o_proj)
+    x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1, terms_o)
     if not pre_norm:
         x1, stats1 = parts.norm(settings, sum1, block.norm1)
     normed = x1
@@ -146,7 +183,7 @@ def _forward(
     gate = gates[0] if gates else None
     inner = parts.drop(parts.activate(settings, up, gate), settings.mlp_dropout, seeds.activation)
     (part,), terms_down = products.forward(inner, [block.down_proj], seeds.down_proj)
-    y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2)
+    y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2, terms_down)
     if not pre_norm:
         y, stats2 = parts.norm(settings, sum2, block.norm2)
     sums = (sum1, *stats1, gate, up, None if pre_norm else sum2, *stats2)
@@ -162,8 +199,8 @@ def _backward(
     seeds: Seeds,
     gradients: Gradients,
     needs_x: bool,
-) -> OptionalTensor:
-    """The gradient of x, or None if it is not needed; those of the parameters are written to ``gradients``."""
+) -> BlockGradients:
+    """The gradients of x and of a prefix; those of the parameters are written to ``gradients``."""
     if settings.pre_norm:
         x1 = saved.sum1
     else:
@@ -213,16 +250,23 @@ def _attention_backward(
     seeds: Seeds,
     gradients: Gradients,
     needs_x: bool,
-) -> OptionalTensor:
-    """The gradient of the block's input, from that of the first residual sum; None if it is not needed."""
+) -> BlockGradients:
+    """The gradients of the block's input and of a prefix, from that of the first residual sum."""
     q, k, v = saved.q, saved.k, saved.v
     grad_part = parts.drop(grad_sum, settings.hidden_dropout, seeds.residual1)
-    grad_mixed = products.backward(saved.attention, [block.o_proj], saved.terms_o, [grad_part], seeds.o_proj, gradients)
+    rows = sequences.rows
+    read = saved.attention if rows is None else rows.tokens_of(saved.attention)
+    grad_mixed = products.backward(read, [block.o_proj], saved.terms_o, [grad_part], seeds.o_proj, gradients)
     assert grad_mixed is not None
+    grad_mixed = grad_mixed if rows is None else rows.insert_flat(grad_mixed)
     grads = [torch.empty_like(part) for part in (q, k, v)]
     numbers = (settings.head_size, settings.scale, settings.causal, settings.attention_dropout, seeds.attention)
     arrays = (q, k, v, *sequences.cu_seqlens, saved.attention, saved.log_sum, grad_mixed, *grads)
     native_module().varlen_attention_backward(*map(to_dlpack, arrays), *numbers)
+    prefix_grads: tuple[OptionalTensor, OptionalTensor] = (None, None)
+    if rows is not None:
+        prefix_grads = (rows.virtual_sum(grads[1]), rows.virtual_sum(grads[2]))
+        grads = [rows.tokens_of(part) for part in grads]
     grads[:2] = [parts.rotate(settings, part, sequences.cos_sin, -1.0) for part in grads[:2]]
     normed = saved.x
     if settings.pre_norm and any(map(gradients.needs_input, block.qkv)):
@@ -230,7 +274,7 @@ def _attention_backward(
     needs_normed = needs_x or (settings.pre_norm and any(gradients.needed[:2]))
     grad = products.backward(normed, block.qkv, saved.terms_qkv, grads, seeds.qkv, gradients, needs_normed)
     if grad is None:
-        return None
+        return BlockGradients(None, *prefix_grads)
     if settings.pre_norm:
         grad = parts.norm_backward(settings, saved.x, block.norm1, saved.norm1, grad, gradients)
-    return grad.add_(grad_sum) if needs_x else None
+    return BlockGradients(grad.add_(grad_sum) if needs_x else None, *prefix_grads)

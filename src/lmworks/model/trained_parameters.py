@@ -16,6 +16,7 @@ from lmworks.model.sizes import LinearShape, linears
 from lmworks.model.transformer import Transformer
 
 WRAPPED = ".base."  # part of the name of a base parameter inside an adapter
+SOFT_PROMPT, PREFIX = "virtual_tokens.embeddings", "virtual_tokens.keys_and_values"  # of model/virtual_tokens
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,16 @@ class TrainedParameters:
         """The blocks' matrices whose input is saved for the backward pass: trained ones, and those of adapters that
         read it."""
         return [linear for linear in linears(config) if linear.weight_name in self.own or linear.name in self.inputs]
+
+    @property
+    def soft_prompt(self) -> int:
+        """Virtual tokens that pass through all layers before every document."""
+        return self.added[SOFT_PROMPT][0] if SOFT_PROMPT in self.added else 0
+
+    @property
+    def prefix(self) -> int:
+        """Virtual tokens that attention alone reads before every document."""
+        return self.added[PREFIX][2] if PREFIX in self.added else 0
 
     @property
     def count(self) -> int:

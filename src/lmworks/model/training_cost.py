@@ -22,7 +22,7 @@ HEADS = ("lm_head", "head_bias", "head_transform.", "pooler.", "heads.")
 
 def frozen_layers(config: ModelConfig, trained: TrainedParameters) -> dict[str, int]:
     """By stack prefix, the number of lowest layers that the backward pass does not reach."""
-    frozen, below_trained = {}, trained.has("embed_tokens", "embed_types", "embed_project")
+    frozen, below_trained = {}, trained.has("embed_tokens", "embed_types", "embed_project", "virtual_tokens")
     for stack in sizes.stacks(config):
         inputs = (f"{stack.prefix}{part}" for part in ("embed_positions", "embed_norm", "relative_bias"))
         layers = [trained.has(f"{stack.path}{block}.") for block in stack.blocks(config)]
@@ -99,7 +99,7 @@ def training_flops(
         recompute: lowest layers, the encoder's first, whose forward pass runs once more (activation checkpointing).
     """
     lengths, sources = document_lengths or [tokens], memory_lengths or []
-    reads = {"own": tokens, "memory": sum(sources)}
+    reads = {"own": tokens + trained.soft_prompt * len(lengths), "memory": sum(sources)}
     passes = _passes(config, trained, recompute)
     encoder_trained = trained.has("encoder.", "embed_")
     linears = attention = adapters = 0
@@ -110,7 +110,8 @@ def training_flops(
         weight_gradients = len(counts) * (linear.weight_name in trained.own)
         linears += 2 * linear.weights * reads[linear.reads] * (sum(counts) + weight_gradients)
         adapters += 2 * trained.added_to(linear.name) * reads[linear.reads] * (sum(counts) + len(counts))
-    for layer, flops in sizes.attention_flops(config, lengths, sources).items():
+    attended = [length + trained.soft_prompt + trained.prefix for length in lengths]
+    for layer, flops in sizes.attention_flops(config, attended, sources).items():
         attention += flops * (passes[layer] if passes[layer] == 1 else passes[layer] + 1)
     linears += _widening_flops(config, trained, sum(reads.values()))
     places = tokens if head_tokens is None else head_tokens

@@ -2,8 +2,8 @@
 
 The file follows the model: embeddings, a stack of blocks, a norm, a head. Recurrent or convolutional layers may stand
 in place of the blocks (``config.layer``). It does not depend on families, texts, losses or adapters. It offers them
-these inputs: embeddings instead of ids (soft prompts), an additive attention bias, a cache with a prefix, segments
-(documents packed in a row), and logits of selected tokens only.
+these inputs: embeddings instead of ids, an additive attention bias, a cache, segments (documents packed in a row), and
+logits of selected tokens only. It may have virtual tokens in front of every document (model/virtual_tokens).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
 from lmworks.model.stored_layers import linear as stored_linear
+from lmworks.model.token_rows import base_bias, base_table, rows_of
+from lmworks.model.virtual_tokens import ExpandedRows, Prefix, Prefixes, SoftPrompt, VirtualTokens
 
 
 class Output(NamedTuple):
@@ -48,12 +50,12 @@ class Inputs(TypedDict, total=False):
 
     Attributes:
         embeddings: (B, T, embedding_width) instead of those of ids.
-        positions: (B, T) int64; default: counted from the end of the cache.
+        positions: (B, T) int64, without virtual tokens; default: counted from the end of the cache.
         segments: (B, T) int64 document numbers: tokens attend within their own, 0 is padding; default: each row is one
             document.
         types: (B, T) int64 token types (first or second sentence), where the model has their embeddings; default 0.
         attention_bias: (B or 1, H or 1, T, S) added to the scores of self-attention.
-        cache: keys and values of earlier tokens; extended by this call.
+        cache: keys and values of earlier tokens, virtual ones among them; extended by this call.
         memory: (B, S, E) output of :meth:`Transformer.encode`, for an encoder-decoder.
         memory_segments: (B, S) document numbers of the sources, 0 is padding; each document attends to the source with
             its number.
@@ -96,7 +98,9 @@ class Stack(nn.Module):
             x = self.embed_norm(x)
         return dropout(x, self.config.embedding_dropout) if self.training else x
 
-    def run(self, x: torch.Tensor, shared: BlockInputs, cache: Cache | None = None) -> torch.Tensor:
+    def run(
+        self, x: torch.Tensor, shared: BlockInputs, cache: Cache | None = None, prefixes: Prefixes | None = None
+    ) -> torch.Tensor:
         """Input embeddings (B, T, E) -> hidden states (B, T, E)."""
         if self.config.is_recurrent:
             states = None if cache is None else cache.states
@@ -107,6 +111,8 @@ class Stack(nn.Module):
             shared = shared._replace(relative=self.relative_bias.bias_of(shared.mask))
         for index in range(self.depth):
             layer = self.layers[index * len(self.layers) // self.depth]
+            if prefixes is not None:
+                shared = shared._replace(prefix=prefixes[index])
             if index < self.recompute and torch.is_grad_enabled():
                 x = checkpoint(layer, x, shared, use_reentrant=False)
             else:
@@ -154,7 +160,7 @@ class Transformer(Stack):
         layers = (config.num_decoder_layers if has_encoder else None) or config.num_hidden_layers
         super().__init__(config, layers, causal=config.architecture != "encoder", cross=has_encoder)
         hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
-        self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
+        self.embed_tokens: nn.Module = nn.Embedding(vocab_size, width)
         self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.embed_project = Linear(width, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if has_encoder else None
@@ -165,6 +171,8 @@ class Transformer(Stack):
         self.head_bias = nn.Parameter(torch.zeros(vocab_size)) if headed and config.head_bias else None
         self.pooler = Linear(hidden, hidden) if config.pooler else None
         self.heads = Heads(config)
+        self.grown_from: int | None = None  # the size of the vocabulary before tokens were added to it
+        self.virtual_tokens: VirtualTokens | None = None
         # of layers whose weights were dequantized, by name: the quantized blocks
         self.dequantized_from: dict[str, WeightStorage] = {}
         rotary = config.positions == "rotary"
@@ -187,22 +195,51 @@ class Transformer(Stack):
 
     def hidden_states(self, ids: torch.Tensor | None = None, **inputs: Unpack[Inputs]) -> torch.Tensor:
         """(B, T, E): the head's input. Arguments as in :meth:`forward`."""
-        embeddings, segments, cache = inputs.get("embeddings"), inputs.get("segments"), inputs.get("cache")
-        if (ids is None) == (embeddings is None):
-            raise ValueError("give either ids or embeddings")
-        batch, length = (ids if embeddings is None else embeddings).shape[:2]  # type: ignore[union-attr]
-        positions = inputs.get("positions")
+        segments, cache, types = inputs.get("segments"), inputs.get("cache"), inputs.get("types")
+        x = self.token_embeddings(ids, inputs.get("embeddings"))
+        positions, count = inputs.get("positions"), self.num_virtual_tokens
         if positions is None:
-            begin = 0 if cache is None else cache.length
-            device = (ids if embeddings is None else embeddings).device  # type: ignore[union-attr]
-            positions = torch.arange(begin, begin + length, device=device).expand(batch, length)
-        x = self._embed(self, ids, embeddings, positions, inputs.get("types"))
-        mask, memory_mask = self._mask(positions, segments, cache), None
+            begin = 0 if cache is None else max(0, cache.length - count)
+            positions = torch.arange(begin, begin + x.shape[1], device=x.device).expand(x.shape[:2])
+        positions = positions + count if count else positions
+        placed, numbers, rows = positions, segments, None  # of all tokens, and the rows that virtual ones are put into
+        if count and (cache is None or not cache.length):
+            rows = ExpandedRows.of(count, positions, segments)
+            placed, numbers = rows.positions(positions), rows.segments(segments)
+        virtual, prefixes = self.virtual_tokens, None
+        if rows is not None and isinstance(virtual, SoftPrompt):
+            x, positions = rows.insert(x, virtual.embeddings), placed
+            types = None if types is None else rows.insert(types)
+        elif rows is not None and isinstance(virtual, Prefix):
+            prefixes = virtual.of_layers(rows)
+        x = self._enter(self, x, positions, types)
+        mask, memory_mask = self._mask(placed, numbers, cache), None
         memory = inputs.get("memory")
         if memory is not None:
             memory_mask = _memory_mask(positions, segments, memory, inputs.get("memory_segments"))
         rotations, bias = self._rotations(positions, cache, x.dtype), inputs.get("attention_bias")
-        return self.run(x, BlockInputs(mask, *rotations, bias, None, memory, memory_mask), cache)
+        x = self.run(x, BlockInputs(mask, *rotations, bias, None, memory, memory_mask), cache, prefixes)
+        return x if rows is None or prefixes is not None else rows.hidden_states_of(x, self.config)
+
+    def token_embeddings(self, ids: torch.Tensor | None, embeddings: torch.Tensor | None = None) -> torch.Tensor:
+        """The scaled embeddings of tokens alone, without positions and types: (B, T, embedding_width)."""
+        if (ids is None) == (embeddings is None):
+            raise ValueError("give either ids or embeddings")
+        x = embeddings
+        if x is None:
+            assert ids is not None
+            layer = self.embed_tokens
+            try:
+                x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
+            except IndexError as error:
+                size = self.config.vocab_size
+                wrong = int(ids.max() if ids.max() >= size else ids.min())
+                hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
+                fault = f"there is no token with id {wrong}: the embedding has {size} rows"
+                raise InputError(fault, hint=hint) from error
+        if self.config.embedding_scale != 1.0:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
+        return x
 
     def recompute_lowest(self, blocks: int) -> None:
         """Activation checkpointing: the lowest ``blocks`` blocks, the encoder's first, save only their input and
@@ -228,7 +265,7 @@ class Transformer(Stack):
             raise ValueError(f"a {self.config.architecture} has no separate encoder")
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-        x = self._embed(self.encoder, ids, None, positions, None)
+        x = self._enter(self.encoder, self.token_embeddings(ids), positions, None)
         lengths = document_lengths(segments) if segments is not None and len(segments) == 1 else ()
         mask = AttentionMask(False, positions, positions, segments, segments, lengths)
         return self.encoder.run(x, BlockInputs(mask, *self._rotations(positions, None, x.dtype)))
@@ -239,10 +276,10 @@ class Transformer(Stack):
             return hidden
         rows = self.before_head(hidden)
         if self.lm_head is None:
-            storage = self.head_storage
-            if storage is not None:
-                return self.softcap(stored_linear(rows, storage, self.head_bias))
-            return self.softcap(linear(rows, self.head_weight, self.head_bias))
+            storage, updates, bias = self.head_storage, rows_of(self.embed_tokens), self.head_bias
+            own = base_bias(bias, len(self.head_weight) if storage is None else storage.shape[0])
+            logits = linear(rows, self.head_weight, own) if storage is None else stored_linear(rows, storage, own)
+            return self.softcap(logits if updates is None else updates.put(logits, rows, bias))
         logits = self.lm_head(rows)
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 
@@ -264,13 +301,34 @@ class Transformer(Stack):
     @property
     def head_weight(self) -> torch.Tensor:
         """(V, embedding_width): the head's matrix; that of the embeddings if they are tied."""
-        return (self.embed_tokens if self.lm_head is None else self.lm_head).get_parameter("weight")
+        return self.head_table.get_parameter("weight")
 
     @property
     def head_storage(self) -> WeightStorage | None:
         """The storage of the head's matrix, if it has one; else None."""
-        layer = self.embed_tokens if self.lm_head is None else self.lm_head
+        layer = self.head_table
         return layer.storage if isinstance(layer, StoredEmbedding | StoredLinear) else None
+
+    @property
+    def head_table(self) -> nn.Module:
+        """The module that has the head's matrix, beneath rows that an adapter puts into it."""
+        return base_table(self.embed_tokens if self.lm_head is None else self.lm_head)
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Virtual tokens that it reads before every text."""
+        virtual = self.virtual_tokens
+        return virtual.count if virtual is not None and virtual.enabled else 0
+
+    @property
+    def soft_prompt_length(self) -> int:
+        """Those among them that pass through the layers."""
+        return self.num_virtual_tokens if isinstance(self.virtual_tokens, SoftPrompt) else 0
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Tokens of the longest text: the context without virtual tokens."""
+        return self.config.max_position_embeddings - self.num_virtual_tokens
 
     @property
     def device(self) -> torch.device:
@@ -280,32 +338,13 @@ class Transformer(Stack):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of its embeddings and of the blocks' input."""
-        return torch.float32 if isinstance(self.embed_tokens, StoredEmbedding) else self.embed_tokens.weight.dtype
+        table = base_table(self.embed_tokens)
+        return torch.float32 if isinstance(table, StoredEmbedding) else table.get_parameter("weight").dtype
 
-    def _embed(
-        self,
-        stack: Stack,
-        ids: torch.Tensor | None,
-        embeddings: torch.Tensor | None,
-        positions: torch.Tensor,
-        types: torch.Tensor | None,
+    def _enter(
+        self, stack: Stack, x: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None
     ) -> torch.Tensor:
-        """The input of a stack's first block: (B, T, E)."""
-        x = embeddings
-        if x is None:
-            assert ids is not None
-            layer = self.embed_tokens
-            try:
-                x = embed(layer.weight, ids) if type(layer) is nn.Embedding else layer(ids)
-            except IndexError as error:
-                size = self.config.vocab_size
-                wrong = int(ids.max() if ids.max() >= size else ids.min())
-                hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
-                raise InputError(
-                    f"there is no token with id {wrong}: the embedding has {size} rows", hint=hint
-                ) from error
-        if self.config.embedding_scale != 1.0:
-            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
+        """Embeddings of tokens -> the input of a stack's first block: (B, T, E)."""
         if self.embed_types is not None:
             x = x + (self.embed_types.weight[0] if types is None else self.embed_types(types))
         x = stack.enter(x, positions)

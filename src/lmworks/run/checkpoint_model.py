@@ -44,7 +44,9 @@ def _of_checkpoint(run: RunFolder) -> LanguageModel:
     source = source_of(recipe)
     model = source.open(recipe.task, Table(str(run.path), "text", []))
     source.convert_weights(recipe.train.base_precision)
-    recipe.adaptation.apply(model.network, recipe.train.seed)
+    method = recipe.adaptation
+    method.use_tokenizer(model.tokenizer)
+    method.apply(model.network, recipe.train.seed)
     trained = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
     if missing := sorted(name for name in trained if f"parameter.{name}" not in state.tensors):
         hint = "restore the recipe.yaml that the run began with"

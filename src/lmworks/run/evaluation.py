@@ -20,6 +20,7 @@ from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.choose_labels import count_choices
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
@@ -67,6 +68,7 @@ class Evaluation:
         general: texts of another kind, never trained on.
         general_name: their name, for the report.
         settings: how much is evaluated.
+        context: tokens of the longest text that the model reads once it is trained.
         notes: what is not evaluated, and why.
     """
 
@@ -77,6 +79,7 @@ class Evaluation:
     general: list[str]
     general_name: str
     settings: EvaluateSettings
+    context: int
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -88,6 +91,7 @@ class Evaluation:
         rows: Table,
         data: DataSettings,
         settings: EvaluateSettings,
+        context: int,
     ) -> Evaluation:
         """The evaluation according to the settings.
 
@@ -98,10 +102,10 @@ class Evaluation:
             rows: the rows of these examples.
             data: settings of the rows.
             settings: how much is evaluated.
+            context: tokens of the longest text that the model reads once it is trained.
         """
         name, general = general_pieces(settings.general, settings.general_bytes or 0)
         prompts = task.prompts(rows, data) if settings.task_rows else []
-        context = model.config.max_position_embeddings
         usable = [prompt for prompt in prompts if prompt.longest <= context]
         notes = []
         if len(usable) < len(prompts):
@@ -118,7 +122,12 @@ class Evaluation:
                 f"another text is not measured: task {task.name} has no examples of plain texts for this model"
             )
         examples = list(sample_once(task, held_out.items))
-        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, notes)
+        return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, context, notes)
+
+    @property
+    def places(self) -> set[str]:
+        """The places of all rows that are evaluated or asked."""
+        return {example.place for example in self.held_out} | {prompt.place for prompt in self.prompts}
 
     def tokens(self) -> int:
         """Tokens that pass through the network in one evaluation, without those of prompts and answers."""
@@ -156,7 +165,7 @@ class Evaluation:
             figures |= self.task.figures_of(self.model, self.held_out)
         if not self.prompts:
             return figures, self.samples()
-        choices = sum(len(prompt.choices) for prompt in self.prompts)
+        choices = count_choices(self.prompts) if self.prompts[0].choices else 0
         progress.begin("likelihoods of labels" if choices else "answers", choices or len(self.prompts))
         answers = self.task.answer(self.model, self.prompts, self.settings.longest)
         texts = [answer.text for answer in answers]
@@ -207,7 +216,7 @@ class Evaluation:
                 "row_nats": [score.nats for score in scores],
                 "row_bytes": [score.bytes for score in scores],
             }
-        examples = self.task.general_examples(self.general, network.config.max_position_embeddings)
+        examples = self.task.general_examples(self.general, self.context)
         progress.begin("texts for forgetting", len(examples))
         losses = scoring.row_losses(network, list(sample_once(self.task, examples))).language
         if not losses.targets.sum():

@@ -27,7 +27,7 @@ from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.train.identity import add_to_hash
 
 MAX_FILES = 50  # cached evaluations; the oldest are deleted
-PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
+PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices", "content_free", "stop")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def _key(evaluation: Evaluation, providers: Mapping[str, str]) -> str:
         evaluation.settings.model_dump(mode="json", exclude={"reuse"}),
         evaluation.general_name,
         evaluation.general,
+        evaluation.context,
         [example.parts() for example in evaluation.held_out],
         [[getattr(prompt, part) for part in PROMPT_PARTS] for prompt in evaluation.prompts],
     ]

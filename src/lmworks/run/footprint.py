@@ -154,7 +154,7 @@ class TrainingSetup:
             precision,
             documents,
             process,
-            row=LargestRow.of(documents.lengths, documents.sources, train),
+            row=_largest_row(documents, train, trained),
             parameters=sizes.parameters(config)["total"],
             saved_inputs=None if trained.is_whole else trained.linears(config),
             frozen=frozen_layers(config, trained),
@@ -165,7 +165,7 @@ class TrainingSetup:
         train = self.train.model_copy(update=settings)
         row = self.row
         if ROW_SETTINGS & settings.keys():
-            row = LargestRow.of(self.documents.lengths, self.documents.sources, train)
+            row = _largest_row(self.documents, train, self.trained)
         return replace(self, train=train, row=row)
 
     def in_precision(self, precision: str) -> TrainingSetup:
@@ -204,6 +204,12 @@ class TrainingSetup:
     def total(self) -> int:
         """Peak bytes."""
         return parts(self)["total"]
+
+
+def _largest_row(documents: DataStatistics, train: TrainSettings, trained: TrainedParameters) -> LargestRow:
+    """The largest row, with virtual tokens before each document."""
+    lengths = [length + trained.soft_prompt for length in documents.lengths]
+    return LargestRow.of(lengths, documents.sources, train, trained.prefix)
 
 
 def parts(setup: TrainingSetup) -> dict[str, int]:
@@ -286,13 +292,22 @@ def _logit_bytes(setup: TrainingSetup) -> int:
 
 
 def _evaluation_bytes(setup: TrainingSetup) -> int:
-    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or the KV
-    cache of answers."""
-    config = setup.config
-    tokens = max(chunks.EVALUATED_TOKENS, setup.row.longest)
+    """Bytes of a forward pass in evaluation."""
+    return evaluation_bytes(setup.config, setup.row.longest, setup.documents.answer_cache_bytes)
+
+
+def evaluation_bytes(config: ModelConfig, longest: int, cache_bytes: int) -> int:
+    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or a KV cache.
+
+    Args:
+        config: of the model.
+        longest: tokens of the longest document.
+        cache_bytes: of the largest KV cache.
+    """
+    tokens = max(chunks.EVALUATED_TOKENS, longest)
     block = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
     logits = 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
-    return tokens * block + max(logits, setup.documents.answer_cache_bytes)
+    return tokens * block + max(logits, cache_bytes)
 
 
 def _saved_bytes(setup: TrainingSetup) -> int:

@@ -18,8 +18,9 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.exposure import Exposure, expected_exposure, exposure
-from lmworks.evaluate.scoring import choice_likelihoods, row_losses
+from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.language_model.model import LanguageModel
@@ -175,7 +176,7 @@ def measure_reproduction(
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     sides = []
     for table in rows_of_run(run):
-        examples = task.examples(table, recipe.data, model.config.max_position_embeddings).items if len(table) else []
+        examples = task.examples(table, recipe.data, model.network.max_text_tokens).items if len(table) else []
         order = np.random.default_rng(seed).permutation(len(examples))
         chosen = [_divided(examples[index], prefix_tokens, new_tokens, model) for index in order]
         sides.append(_reproduced(model, [part for part in chosen if part is not None][:rows], new_tokens))
@@ -234,7 +235,7 @@ def _nats_of_secrets(
         raise InputError(fault, str(run), "leave this measurement out for such a run")
     rows = [Row(canary.row(secret)) for canary, listed in zip(canaries, secrets, strict=True) for secret in listed]
     table = Table("canaries", train.kind, rows)
-    examples = task.examples(table, recipe.data, model.config.max_position_embeddings).items
+    examples = task.examples(table, recipe.data, model.network.max_text_tokens).items
     if len(examples) != len(rows):
         fault = f"{len(rows)} canaries became {len(examples)} examples"
         raise InputError(fault, str(run), "raise data.max_tokens, so that a short row fits")

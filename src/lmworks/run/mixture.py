@@ -196,9 +196,9 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     recipes = {entry.name: recipe.of_task(entry) for entry in recipe.tasks}
     task_rows = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
     requests = {name: _request(name, of_task) for name, of_task in task_rows.items()}
-    recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
     model = source.open(recipe.task, next(iter(task_rows.values())).train)
     configs, has_new_head = give_heads(model, requests, recipe.train.seed)
+    recipe.adaptation.trained_parameters(model.config)  # raises if the method does not fit the model with these heads
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(False, has_new_head)
     tasks = {
@@ -227,7 +227,9 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     notes.append(_steps_note(mixture, recipe))
     evaluated = join_examples({part.name: part.held_out for part in parts})
     task = MixtureTask(parts, mixture, model)
-    evaluation = MixtureEvaluation(model, task, evaluated.items, [], [], "", recipe.evaluate)
+    evaluation = MixtureEvaluation(
+        model, task, evaluated.items, [], [], "", recipe.evaluate, recipe.adaptation.max_text_tokens(model.config)
+    )
     return Content(model, task, train, evaluated, evaluation, has_new_head, False, notes, mixture)
 
 
@@ -255,7 +257,8 @@ def _part(
     notes = note_few_held_out(recipe, held_out, rows.table, rows.is_divided_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     view = replace(model, network=with_one_head(model.network, name, config))
-    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate)
+    context = recipe.adaptation.max_text_tokens(task.model)
+    evaluation = Evaluation.of(view, task, held_out, rows.held_out, recipe.data, recipe.evaluate, context)
     return Part(name, recipe, config, task, train, held_out, evaluation), [*notes, *evaluation.notes]
 
 

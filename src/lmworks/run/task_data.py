@@ -13,6 +13,7 @@ from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.run.evaluation import Evaluation, spread
+from lmworks.run.prompt_candidates import PromptCandidates
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source
 from lmworks.tasks import registry
@@ -38,6 +39,7 @@ class Content:
         notes: for the user.
         mixture: the tasks that the examples are of; None: they are of one.
         mined_rows: rows to train on with mined negatives; None: nothing is mined.
+        candidates: the prompts of a run that trains nothing.
     """
 
     model: LanguageModel
@@ -50,6 +52,7 @@ class Content:
     notes: list[str]
     mixture: Mixture | None = None
     mined_rows: Table | None = None
+    candidates: PromptCandidates | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def read_rows(recipe: Recipe, source: Source, rows: list[dict[str, Any]] | None,
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     if with_head and recipe.task.name == registry.AUTO:
         recipe.task.name = registry.head_task(table.kind) or registry.AUTO
+    if not recipe.adaptation.trains:
+        recipe.task.name = registry.prompted_task(recipe.task.name, table.kind, table.name)
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = task_class.name
     if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:
@@ -119,13 +124,14 @@ def make_examples(task: Task, rows: TaskRows, recipe: Recipe) -> tuple[Examples,
     Raises:
         InputError: rows cannot be learned, or the text is too short for a new model.
     """
-    examples = task.examples(rows.train, recipe.data, task.model.max_position_embeddings)
+    context = recipe.adaptation.max_text_tokens(task.model)
+    examples = task.examples(rows.train, recipe.data, context)
     check_report(examples.report, recipe.data)
     if recipe.is_new:
         _refuse_short(examples, task.model, rows.table)
     if not len(rows.held_out):
         return examples, Examples([], Report(rows.held_out.kind, ""))
-    return examples, task.examples(rows.held_out, recipe.data, task.model.max_position_embeddings)
+    return examples, task.examples(rows.held_out, recipe.data, context)
 
 
 def data_note(examples: Examples, held_out: Examples, is_inside: bool) -> str:

@@ -19,7 +19,7 @@ from lmworks.base.seeds import derived_seed
 from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model.accumulation import accumulate_in_place
-from lmworks.model.linear_parameters import has_lora_term
+from lmworks.model.linear_parameters import merges_term
 from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import Workload
@@ -73,8 +73,8 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
         return
     originals: list[tuple[nn.Parameter, torch.Tensor | WeightStorage]] = []
     blocks = _blocks_of(network)
-    # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
-    adapted = [module.base for module in network.modules() if has_lora_term(module)]
+    # An adapted weight is not cast here: model/products casts what the adapter makes of it, once per step.
+    adapted = [module.base for module in network.modules() if merges_term(module)]
     adapted_ids = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in adapted_ids:
@@ -134,11 +134,12 @@ def sample(
     return documents
 
 
-def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Batch]:
+def batches_of(examples: Sequence[Example], settings: TrainSettings, virtual: int = 0) -> list[Batch]:
     """A step's documents as the batches that pass through the network one after another.
 
     Documents of equal length get one row each: this needs neither padding nor an attention mask. Texts to compare pass
-    through together, since each is compared with all.
+    through together, since each is compared with all. ``virtual`` tokens that the network puts before each document
+    count in a row.
     """
     if any(CONTRASTIVE in example.labels for example in examples):
         return [collate(examples)]
@@ -146,8 +147,8 @@ def batches_of(examples: Sequence[Example], settings: TrainSettings) -> list[Bat
         return [pad(examples, 0)]
     shapes = {(example.width, example.size) for example in examples}
     if len(shapes) > 1:
-        return pack(examples, settings.row_capacity, fill=True)
-    documents_per_batch = max(1, settings.row_capacity // examples[0].size)
+        return pack(examples, settings.row_capacity, fill=True, virtual=virtual)
+    documents_per_batch = max(1, settings.row_capacity // (examples[0].size + virtual))
     return [
         collate(examples[begin : begin + documents_per_batch]) for begin in range(0, len(examples), documents_per_batch)
     ]
@@ -178,7 +179,7 @@ def accumulate_gradients(
     """
     _seed(derived_seed(settings.seed, step), device)
     factors = loss_weights or {}
-    batches = batches_of(examples, settings)
+    batches = batches_of(examples, settings, network.soft_prompt_length)
     weights = losses.weights_of(batches)
     means = {name: 0.0 for name, weight in weights.items() if weight}
     with accumulate_in_place():
