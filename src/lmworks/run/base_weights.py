@@ -85,7 +85,7 @@ def base_precision(recipe: Recipe) -> str:
             fault = f"is {precision}, and method {recipe.method} holds the model's own weights in {of_method}"
             raise InputError(fault, "train.base_precision", hint)
         return of_method
-    if recipe.adaptation.peft_type is not None:
+    if recipe.adaptation.peft_type is not None or not recipe.adaptation.trains:
         return precision
     if precision in ("auto", "float32"):
         return "float32"

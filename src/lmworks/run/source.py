@@ -207,8 +207,8 @@ class OpenedModel(Source):
             InputError: the source is an adapter, which no method trains further.
         """
         if is_adapter(self.source):
-            hint = f"merge it first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
-            raise InputError("is an adapter beside its base, which no method trains further", self.source, hint)
+            hint = f"write a whole model first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
+            raise InputError("is an adapter or a prompt beside its base, which no method trains", self.source, hint)
         config = read_config(self.source)
         if not self.new_tokens:
             return config
@@ -247,6 +247,9 @@ class OpenedModel(Source):
             self.model.notes += added.notes
         self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
+        if self.model.few_shot is not None:
+            self.model.few_shot = None
+            self.notes.append("the prompt in the model's folder is not used: a run has one of its own")
         return self.model
 
     def library_bytes(self) -> int:
