@@ -46,3 +46,15 @@ def test_memory_of_no_file_stays() -> None:
     assert not process_memory.are_mapped([block])
     assert process_memory.release_mapped([block]) == 0
     assert numbers.sum() == COUNT
+
+
+def test_pages_that_are_dropped_come_back_as_the_file_has_them(tmp_path: Path) -> None:
+    numbers = mapped(tmp_path)
+    first = float(numbers.sum())
+    held = process_memory.resident_memory()
+    assert process_memory.drop_mapped([(numbers.data_ptr(), numbers.nbytes)]) == numbers.nbytes
+    assert process_memory.resident_memory() < held - numbers.nbytes // 2
+    assert float(numbers.sum()) == first
+    plain = torch.ones(COUNT)
+    assert process_memory.drop_mapped([(plain.data_ptr(), plain.nbytes)]) == 0
+    assert bool((plain == 1).all())

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
-from lmworks.adapt.adapters import fingerprint
+from lmworks.adapt.adapters import adapters, fingerprint
+from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.kernels.native_module import native_module
 from lmworks.kernels.quantized import dequantize_blockwise
 from lmworks.model import blockwise
@@ -189,3 +191,27 @@ def test_bits_are_those_of_the_name() -> None:
     for quant_type, bits in BITS.items():
         size = quantized_bytes(576, 1536, quant_type)
         assert bits < 8 * size / (576 * 1536) < bits + 0.13
+
+
+@pytest.mark.parametrize("quant_type", QUANT_TYPES)
+def test_gradients_over_it_are_near_those_with_exact_activations(quant_type: str) -> None:
+    """A fused block saves activations in bfloat16 beside such weights, and in float32 beside the same ones widened."""
+    if native_module() is None:
+        pytest.skip("without the native kernels no block is fused")
+    results = []
+    for widens in (False, True):
+        adapted = network()
+        quantize(adapted, quant_type)
+        if widens:
+            widen(adapted)
+        LoRA(LoRASettings(rank=4, target_modules=["all-linear"])).apply(adapted.train(), seed=1)
+        for _, adapter in adapters(adapted):
+            nn.init.normal_(adapter.lora_B, std=0.1, generator=torch.Generator().manual_seed(2))
+        loss = adapted(torch.arange(30)[None]).hidden.square().mean()
+        loss.backward()
+        results.append((loss.detach(), [own.grad for own in adapted.parameters() if own.requires_grad]))
+    (loss, gradients), (expected_loss, expected) = results
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=0)
+    assert any(not torch.equal(own, exact) for own, exact in zip(gradients, expected, strict=True))
+    whole, exact_whole = (torch.cat([own.flatten() for own in parts]) for parts in (gradients, expected))
+    assert (whole - exact_whole).norm() < 0.01 * exact_whole.norm()

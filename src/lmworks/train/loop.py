@@ -95,7 +95,8 @@ def train(
         InputError: nothing to train, a loss that is not a number, a full disk, a checkpoint of other data or settings.
     """
     _check_trainable(network, examples)
-    process_memory.keep_memory()
+    if settings.keeps_memory:
+        process_memory.keep_memory()
     device = torch.device(device)
     run_arithmetic = arithmetic.of_run(network, run, settings, device)
     settings = with_row_tokens(settings, network.config, run_arithmetic.precision)

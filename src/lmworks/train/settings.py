@@ -153,11 +153,14 @@ class TrainSettings(OptimizerSettings):
 
     @property
     def trim_above(self) -> int | None:
-        """Bytes above which freed pages are returned to the system before each row; None: they are kept, if there is no
-        memory budget and weights are not quantized to save memory."""
-        if self.base_precision in QUANT_TYPES:
-            return 0
+        """Bytes above which freed pages are returned to the system before each row; None without a memory budget."""
         return None if self.memory is None else round(TRIM * parse_byte_size(self.memory))
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether big blocks that were freed are kept for the next step, which is faster and takes a fifth more memory:
+        not beside weights that are quantized to save it."""
+        return self.base_precision not in QUANT_TYPES
 
     @property
     def row_capacity(self) -> int:
