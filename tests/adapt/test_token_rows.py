@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from tiny_model import save_questions, save_tiny, settings
@@ -18,11 +19,14 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.registry import load_adapter
 from lmworks.adapt.token_rows import EmbeddingRows, HeadRows
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
 from lmworks.families.mapping import to_ours
 from lmworks.families.registry import family_of
 from lmworks.model import vocabulary
 from lmworks.model.accumulation import accumulate_in_place
-from lmworks.model.storage import DenseStorage
+from lmworks.model.config import ModelConfig
+from lmworks.model.initialization import draw
+from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.stored_layers import store
 from lmworks.model.transformer import Transformer
 from lmworks.train.losses import language_loss
@@ -283,15 +287,37 @@ def test_folders_whose_parts_do_not_belong_together_are_refused(indices, words, 
         load_adapter(ours_of(theirs_of("tied"))[0], tmp_path, family)
 
 
-def test_new_rows_are_the_mean_of_all():
-    for kind in ("untied", "bert"):
-        network, _ = ours_of(theirs_of(kind))
-        before, old = adapters.fingerprint(network), logits(network)
-        vocabulary.grow(network, 63)
-        new = logits(network)
-        torch.testing.assert_close(new[..., :61], old, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(new[..., 61:], old.mean(-1, keepdim=True).expand(2, 7, 2), rtol=1e-4, atol=1e-4)
-        assert adapters.fingerprint(network) == before
+@pytest.mark.parametrize("kind", ["untied", "bert"])
+def test_new_rows_are_the_mean_of_all(kind):
+    network, _ = ours_of(theirs_of(kind))
+    before, old = adapters.fingerprint(network), logits(network)
+    vocabulary.grow(network, 63)
+    new = logits(network)
+    torch.testing.assert_close(new[..., :61], old, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(new[..., 61:], old.mean(-1, keepdim=True).expand(2, 7, 2), rtol=1e-4, atol=1e-4)
+    assert adapters.fingerprint(network) == before
+
+
+def test_quantized_tables_have_trained_and_new_rows():
+    sizes = SIZES | {"hidden_size": 32, "max_position_embeddings": 32}
+    network = Transformer(ModelConfig(**sizes))
+    draw(network, torch.Generator().manual_seed(0))
+    data = gguf.quants.quantize(network.embed_tokens.weight.detach().numpy(), gguf.GGMLQuantizationType.Q8_0)
+    store(network.eval(), "embed_tokens", BlockStorage(torch.from_numpy(data), "Q8_0"))
+    before, old = adapters.fingerprint(network), logits(network)
+    LoRA(LoRASettings(rank=2, trainable_token_indices=ROWS)).apply(network)
+    same(logits(network), old)
+    shake(network)
+    adapted = logits(network)
+    assert not torch.allclose(adapted, old, atol=1e-2)
+    with adapters.merged(network):
+        same(logits(network), adapted)
+    adapters.detach(network)
+    assert torch.equal(logits(network), old)
+    vocabulary.grow(network, 63)
+    same(logits(network)[..., :61], old)
+    same(logits(network)[..., 61:], old.mean(-1, keepdim=True).expand(2, 7, 2))
+    assert adapters.fingerprint(network) == before
 
 
 class TestRuns:
@@ -362,6 +388,17 @@ class TestRuns:
         shutil.rmtree(copy / "final")
         model = lmworks.load(copy)
         assert model.config.vocab_size == result.model.config.vocab_size
+
+    def test_a_token_that_is_there_keeps_its_id_and_is_trained(self, base: Path, tmp_path: Path) -> None:
+        run = self.run(base, tmp_path / "run", new_tokens=["<|im_end|>", "<tool>"])
+        model, plain = run.model, lmworks.load(base)
+        known = plain.tokenizer.added["<|im_end|>"]
+        rows = model.network.embed_tokens
+        assert rows.indices.tolist() == [known, plain.config.vocab_size]
+        assert not torch.equal(rows.token_rows[0], plain.network.embed_tokens.weight[known])
+        notes = RunFolder(run.folder).events("start")[0]["notes"]
+        assert f"tokens added to the tokenizer: <tool> ({plain.config.vocab_size})" in notes
+        assert f"in the tokenizer already, and their rows trained: <|im_end|> ({known})" in notes
 
     def test_the_plan_has_them(self, base: Path) -> None:
         rows, common = list(self.ROWS), {"train": {"steps": 2}}

@@ -102,9 +102,9 @@ def test_with_adapters_too(name: str, adapted: list[str], use_dora: bool) -> Non
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gpt2-relu", "bert", "bart", "t5"])
 @pytest.mark.parametrize("targets", [["k_proj", "v_proj", "down_proj"], ["k_proj", "o_proj"], ["down_proj"]])
-def test_with_scales_too(name: str, targets: list[str]) -> None:
+def test_with_scales_at_most_outputs_less_that_are_saved_anyway(name: str, targets: list[str]) -> None:
     of_input = [target for target in targets if target == "down_proj"]
-    _compare(name, IA3(IA3Settings(target_modules=targets, feedforward_modules=of_input)))
+    _compare(name, IA3(IA3Settings(target_modules=targets, feedforward_modules=of_input)), surplus=SMALL["hidden_size"])
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "bert", "bart", "t5"])
@@ -129,6 +129,6 @@ def _compare(name: str, method: Method | None, surplus: int = 0) -> None:
         measured = _measured(more, method) - _measured(less, method)
         computed = _computed(more, method) - _computed(less, method)
         cu_seqlens = 2 * 8 * (2 * (len(LENGTHS) + 1))  # which the kernels save for self- and cross-attention
-        adapters = 3 if less.architecture == "encoder-decoder" else 2
+        adapters = 5 if less.architecture == "encoder-decoder" else 3
         assert -surplus * adapters * 4 * (sum(LENGTHS) + sum(SOURCES)) <= measured - computed <= cu_seqlens
         assert native_module() is not None or measured - computed <= 1  # rounding of a byte a pair

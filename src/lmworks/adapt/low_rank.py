@@ -16,7 +16,7 @@ from lmworks.kernels.dropout import dropout
 from lmworks.model.adapter_terms import LoRATerm
 from lmworks.model.linear import linear
 from lmworks.model.linear_parameters import is_supported
-from lmworks.model.products import adapted_linear
+from lmworks.model.products import adapted_linear, product_dtype, rounds
 from lmworks.model.row_factors import row_factors, row_norms
 from lmworks.model.stored_layers import StoredLinear
 
@@ -57,7 +57,7 @@ class LoRALinear(Adapter):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in_features) -> (..., out_features), in x's precision, or autocast's."""
-        if self._rounds(x):
+        if self._is_one_function() and rounds(x, self):
             return adapted_linear(x.to(torch.bfloat16), self)
         y = self.base(x)
         if not self.active:
@@ -66,12 +66,6 @@ class LoRALinear(Adapter):
         low = linear(x.to(y.dtype), self.lora_A.to(y.dtype)).flatten(0, -2)
         # addmm adds the update to the base's output without a second pass over (..., out_features).
         return torch.addmm(y.flatten(0, -2), low, self.lora_B.to(y.dtype).t(), alpha=self.scale).view_as(y)
-
-    def _rounds(self, x: torch.Tensor) -> bool:
-        """Whether x is multiplied in bfloat16 by a float32 base. Rounding would remove a small update of the output, so
-        the update is added to the weight."""
-        plain = not isinstance(self.base, nn.Linear) or self.base.weight.dtype == torch.float32
-        return plain and _product_dtype(x) == torch.bfloat16 and self._is_one_function()
 
     def _is_one_function(self) -> bool:
         """Whether model/products can compute it."""
@@ -92,12 +86,6 @@ class LoRALinear(Adapter):
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, scale={self.scale:g}, dropout={self.dropout:g}, enabled={self.enabled}"
-
-
-def _product_dtype(x: torch.Tensor) -> torch.dtype:
-    """The precision of matrix products with x: its own, or autocast's."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def weight_of(linear: nn.Module) -> torch.Tensor:
@@ -132,7 +120,7 @@ class DoRALinear(LoRALinear):
         With dropout ``peft`` drops elements of the base's input as well; without, and in evaluation, both are equal.
         """
         if self._is_one_function():
-            return adapted_linear(x.to(_product_dtype(x)), self)
+            return adapted_linear(x.to(product_dtype(x)), self)
         y = super().forward(x)
         if not self.active:
             return y

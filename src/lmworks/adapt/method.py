@@ -51,6 +51,7 @@ class Method(ABC, Generic[S]):
         name: in recipes and ``--method``; the recipe's group of this name has its settings.
         summary: one line for help texts.
         settings_class: its settings; :class:`NoSettings` if it has none.
+        trains: whether it trains anything; else a run chooses a prompt.
         default_for: the models, "opened" or "new", for which it is the default method.
         learning_rate: default peak rate for an opened model.
         head_learning_rate: the same where the model was given a new head, which learns nothing at the rates of weights
@@ -63,6 +64,7 @@ class Method(ABC, Generic[S]):
     name: ClassVar[str]
     summary: ClassVar[str]
     settings_class: ClassVar[type[Settings]] = NoSettings
+    trains: ClassVar[bool] = True
     default_for: ClassVar[frozenset[ModelKind]] = frozenset()
     learning_rate: ClassVar[float]
     head_learning_rate: ClassVar[float | None] = None

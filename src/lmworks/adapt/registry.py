@@ -17,6 +17,7 @@ from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.adapt.prefix_tuning import PrefixTuning
 from lmworks.adapt.prompt_tuning import PromptTuning
+from lmworks.adapt.prompting import Prompting
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method[Any]]] = {
         Bottleneck,
         PromptTuning,
         PrefixTuning,
+        Prompting,
     )
 }
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, Contende
 from lmworks.comparisons.contenders import Contender
 from lmworks.comparisons.planting import canaries_of
 from lmworks.comparisons.schedule import Length
+from lmworks.run.recipe import USED_UNTRAINED
 from lmworks.run.result import Say, silent
 from lmworks.text import corpus, python_rows
 from lmworks.text.rows import Table
@@ -155,6 +156,8 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
     if contender.kind == "baseline":
         return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
     shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
+    if contender.kind == "prompted":
+        shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
     if settings.task != "auto":
         shared["task"] = {"name": settings.task}
     return merge({name: group for name, group in shared.items() if group}, groups)

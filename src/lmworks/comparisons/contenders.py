@@ -12,7 +12,7 @@ from lmworks.base.settings import nearest, spelled
 Kind = Literal["classical", "baseline", "before", "prompted", "trained"]
 SIMPLE = ("classical", "baseline", "before")
 """Kinds that need no training of the model."""
-PROMPTED = ("labels", "completion", "chat")
+PROMPTED = ("labels", "completion", "pairs", "chat")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _of_methods() -> list[Contender]:
     """The variants of every method."""
     found = []
     for method in METHODS.values():
-        kind: Kind = "trained" if getattr(method, "learning_rate", None) else "prompted"
+        kind: Kind = "trained" if method.trains else "prompted"
         rows = () if kind == "trained" else PROMPTED
         for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items():
             settings = {"method": method.name, **({method.name: options} if options else {})}
@@ -111,5 +111,5 @@ def _new(name: str, settings: dict[str, Any]) -> Contender:
     method = spelled(str(settings["method"]), METHODS)
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")
-    kind: Kind = "trained" if getattr(METHODS[method], "learning_rate", None) else "prompted"
+    kind: Kind = "trained" if METHODS[method].trains else "prompted"
     return Contender(name, name, kind, {"method": method})

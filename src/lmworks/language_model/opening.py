@@ -5,8 +5,13 @@ Of a folder with an adapter, the base is opened too; of a run, its result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from lmworks.adapt import adapter_folder
 from lmworks.base.errors import InputError
@@ -15,6 +20,7 @@ from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.baselines import tfidf_folder
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
+from lmworks.language_model.few_shot import Embed, FewShotPrompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.named_adapters import DEFAULT
@@ -59,21 +65,41 @@ def open_saved_model(
     if tfidf_folder.is_tfidf(local.path):
         hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
-    if (local.path / "adapter_config.json").is_file():
+    if adapter_folder.needs_base(local.path):
         base_source = adapter_folder.base_of(local.path, base, offline)
         model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
         if model.adapters:
             hint = f"merge that one first: lmworks save {base_source} FOLDER, and name FOLDER as the base"
             raise InputError(f"its base {base_source} is an adapter, too", str(source), hint)
-        model.put_adapter(DEFAULT, local.path)
-        model.use_adapter(DEFAULT)
+        if adapter_folder.is_adapter(local.path):
+            model.put_adapter(DEFAULT, local.path)
+            model.use_adapter(DEFAULT)
+        else:
+            model.input_format = InputFormat.read(local.path)
+            model.notes += adapter_folder.notes(model.network, local.path)
     else:
         if base is not None:
             raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
         model = _open_whole_model(local.path, str(source), dtype, device, storage)
+    if local.path.is_dir():
+        model.few_shot = FewShotPrompt.open(local.path, partial(embed_by, offline=offline))
     model.source = str(source)
     model.notes = [*([local.note] if local.note else []), *model.notes]
     return model
+
+
+def embed_by(encoder: str, offline: bool | None = None) -> Embed:
+    """What gives the vectors of texts by an encoder, which is opened when it is first needed."""
+    opened: list[LanguageModel] = []
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        if not opened:
+            opened.append(open_saved_model(encoder, offline=offline))
+        vectors = opened[0].embed(list(texts), normalize=True)
+        assert isinstance(vectors, torch.Tensor)  # pooled, not those of tokens
+        return vectors.numpy()
+
+    return embed
 
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:
@@ -119,14 +145,14 @@ def unfinished_run(source: str | Path, **options: Any) -> RunFolder | None:
 
 
 def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
-    """Whether a source is an adapter, not a whole model."""
-    return (find_saved(source, offline).path / "adapter_config.json").is_file()
+    """Whether a source is an adapter, or a prompt, beside its base: not a whole model."""
+    return adapter_folder.needs_base(find_saved(source, offline).path)
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> Tokenizer:
     """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`open_saved_model`."""
     path = find_saved(source, offline).path
-    if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
+    if adapter_folder.needs_base(path) and not (path / "tokenizer.json").is_file():
         return load_tokenizer(adapter_folder.base_of(path, base, offline), offline=offline)
     return gguf.read_tokenizer(path) if path.is_file() else Tokenizer.open(path)
 
@@ -134,7 +160,7 @@ def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str
 def read_config(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> ModelConfig:
     """Read only the config, without weights; ``base`` as in :func:`open_saved_model`."""
     path = find_saved(source, offline).path
-    if (path / "adapter_config.json").is_file():
+    if adapter_folder.needs_base(path):
         return read_config(adapter_folder.base_of(path, base, offline), offline=offline)
     if path.is_file():
         family, hf_config = gguf.read_config(path)

@@ -93,6 +93,23 @@ def merged_weight(weight: torch.Tensor, update: Update, dtype: torch.dtype) -> t
     return _cached((weight, *update.tensors), (update.scale, dtype), lambda: update.merged_into(weight, dtype))
 
 
+def scaled_weight(weight: torch.Tensor, scale: torch.Tensor, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """weight * factors, computed in float32 and rounded once; cached within :func:`accumulate_in_place`.
+
+    Args:
+        weight: (out, in).
+        scale: the parameter that the factors are computed from.
+        factors: (in,) or (out, 1).
+        dtype: of the result.
+    """
+    return _cached((weight, scale), (dtype,), lambda: scale_weight(weight, factors, dtype))
+
+
+def scale_weight(weight: torch.Tensor, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As :func:`scaled_weight`, without the cache."""
+    return (weight.detach().float() * factors).to(dtype)
+
+
 def _cached(
     tensors: tuple[torch.Tensor, ...], settings: tuple[Any, ...], compute: Callable[[], torch.Tensor]
 ) -> torch.Tensor:

@@ -71,6 +71,11 @@ def has_lora_term(module: nn.Module) -> TypeGuard[LoRALinearProtocol]:
     return _fits(module, LoRALinearProtocol)
 
 
+def merges_term(module: nn.Module) -> bool:
+    """Whether a module is a linear with a term that is part of the weight in bfloat16, which model/products rounds."""
+    return is_fused_adapter(module) and isinstance(module.fused_term()[0], LoRATerm | ScaleTerm)
+
+
 def is_fused_adapter(module: nn.Module) -> TypeGuard[FusedAdapter]:
     """Whether a module is a linear with an adapter's term, active or not."""
     return _fits(module, FusedAdapter)
@@ -145,6 +150,11 @@ class LinearParameters(NamedTuple):
     def scales_input(self) -> bool:
         """Whether its input is scaled."""
         return isinstance(self.term, ScaleTerm) and self.term.of_input
+
+    @property
+    def scales_output(self) -> bool:
+        """Whether its output is scaled."""
+        return isinstance(self.term, ScaleTerm) and not self.term.of_input
 
     @property
     def exists(self) -> bool:

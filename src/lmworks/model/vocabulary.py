@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lmworks.base.errors import InputError
 from lmworks.model.storage import DenseStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
 from lmworks.model.transformer import Transformer
@@ -21,15 +20,12 @@ def grow(network: Transformer, vocab_size: int) -> None:
     """Give a network's embeddings, head and bias of the logits as many rows; new ones are the mean of the old.
 
     Args:
-        network: changed in place; its tables are copied.
+        network: changed in place; its tables are copied, quantized ones in float32.
         vocab_size: at least the present one.
-
-    Raises:
-        InputError: a table is quantized.
     """
-    _grow_table(network.embed_tokens, "embed_tokens", vocab_size)
+    _grow_table(network.embed_tokens, vocab_size)
     if network.lm_head is not None:
-        _grow_table(network.lm_head, "lm_head", vocab_size)
+        _grow_table(network.lm_head, vocab_size)
     set_size(network, vocab_size)
 
 
@@ -44,12 +40,11 @@ def set_size(network: Transformer, vocab_size: int) -> None:
     network.config = network.config.model_copy(update={"vocab_size": vocab_size})
 
 
-def _grow_table(table: nn.Module, name: str, size: int) -> None:
+def _grow_table(table: nn.Module, size: int) -> None:
     if isinstance(table, StoredEmbedding | StoredLinear):
-        if not isinstance(table.storage, DenseStorage):
-            fault = f"{name} is held in {table.storage.dtype_name}, which new rows cannot be added to"
-            raise InputError(fault, "train.base_precision", "--train.base_precision float32")
-        table.storage = DenseStorage(_grown(table.storage.tensor, size))
+        storage = table.storage
+        rows = storage.tensor if isinstance(storage, DenseStorage) else storage.dequantized()
+        table.storage = DenseStorage(_grown(rows, size))
     else:
         table.weight = nn.Parameter(_grown(table.get_parameter("weight"), size), requires_grad=False)
     for attribute in ("num_embeddings", "out_features"):

@@ -194,7 +194,7 @@ def _base_precision(recipe: Recipe) -> str:
         InputError: the method trains the model's own weights.
     """
     precision = recipe.train.base_precision
-    if recipe.adaptation.peft_type is not None:
+    if recipe.adaptation.peft_type is not None or not recipe.adaptation.trains:
         return precision
     if precision in ("auto", "float32"):
         return "float32"
@@ -225,8 +225,8 @@ class OpenedModel(Source):
             InputError: the source is an adapter, which no method trains further.
         """
         if is_adapter(self.source):
-            hint = f"merge it first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
-            raise InputError("is an adapter beside its base, which no method trains further", self.source, hint)
+            hint = f"write a whole model first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
+            raise InputError("is an adapter or a prompt beside its base, which no method trains", self.source, hint)
         config = read_config(self.source)
         if not self.new_tokens:
             return config
@@ -258,10 +258,14 @@ class OpenedModel(Source):
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
         if self.new_tokens:
-            size = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size).vocab_size
-            vocabulary.grow(self.model.network, size)
+            added = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size)
+            vocabulary.grow(self.model.network, added.vocab_size)
+            self.model.notes += added.notes
         self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
+        if self.model.few_shot is not None:
+            self.model.few_shot = None
+            self.notes.append("the prompt in the model's folder is not used: a run has one of its own")
         return self.model
 
     def library_bytes(self) -> int:

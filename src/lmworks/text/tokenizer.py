@@ -117,7 +117,10 @@ class Tokenizer:
         Returns:
             Their ids, in this order; of a token that is there already the one that it has.
         """
-        self.core.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens])
+        new = [
+            token for token in tokens if self.core.token_to_id(token) is None
+        ]  # added again, a special one is no more
+        self.core.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in new])
         for name in ("specials", "_continuing"):  # computed from the core
             self.__dict__.pop(name, None)
         ids = (self.core.token_to_id(token) for token in tokens)
