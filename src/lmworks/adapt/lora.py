@@ -154,6 +154,15 @@ class LoRA(AdapterMethod[LoRASettings]):
             if table is not None:
                 put(network, name, rows(table, ids).train(network.training))
 
+    def detach(self, network: Transformer) -> None:
+        """See :meth:`Method.detach`; tokens that a loaded adapter added go with it."""
+        from lmworks.adapt.token_rows import table_size
+        from lmworks.model import vocabulary
+
+        super().detach(network)
+        if (size := table_size(network.embed_tokens)) < network.config.vocab_size:
+            vocabulary.set_size(network, size)
+
     @classmethod
     def factors(cls, network: Transformer) -> dict[str, Factors]:
         """The updates of a network, by the names of the adapted linears; their tensors are the network's own."""

@@ -43,7 +43,7 @@ class PromptTuning(PromptLearning[PromptTuningSettings]):
     summary = "embeddings of virtual tokens before every text"
     settings_class = PromptTuningSettings
     learning_rate = 1e-2
-    head_learning_rate = 1e-2
+    head_learning_rate = 3e-3
     pretraining_learning_rate = 1e-2
     peft_type = "PROMPT_TUNING"
 

@@ -28,10 +28,6 @@ class TokenRows(NamedTuple):
     rows: torch.Tensor
     added: int
 
-    def base_bias(self, bias: torch.Tensor | None) -> torch.Tensor | None:
-        """(W,) bias of the logits -> (V,) that of the base's table."""
-        return bias if bias is None else bias[: len(bias) - self.added]
-
     def put(self, logits: torch.Tensor, hidden: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (..., V) of the base's table -> logits (..., W).
 
@@ -49,6 +45,11 @@ class TokenRows(NamedTuple):
         own = gradient.index_select(1, self.indices)
         gradient.index_fill_(1, self.indices, 0.0)
         return gradient[:, : gradient.shape[1] - self.added].contiguous(), own
+
+
+def base_bias(bias: torch.Tensor | None, size: int) -> torch.Tensor | None:
+    """(W,) bias of the logits -> (V,) that of the base's table of this size."""
+    return bias if bias is None or len(bias) == size else bias[:size]
 
 
 def rows_of(table: nn.Module) -> TokenRows | None:

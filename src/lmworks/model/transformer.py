@@ -34,7 +34,7 @@ from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
 from lmworks.model.stored_layers import linear as stored_linear
-from lmworks.model.token_rows import base_table, rows_of
+from lmworks.model.token_rows import base_bias, base_table, rows_of
 from lmworks.model.virtual_tokens import ExpandedRows, Prefix, Prefixes, SoftPrompt, VirtualTokens
 
 
@@ -277,7 +277,7 @@ class Transformer(Stack):
         rows = self.before_head(hidden)
         if self.lm_head is None:
             storage, updates, bias = self.head_storage, rows_of(self.embed_tokens), self.head_bias
-            own = bias if updates is None else updates.base_bias(bias)
+            own = base_bias(bias, len(self.head_weight) if storage is None else storage.shape[0])
             logits = linear(rows, self.head_weight, own) if storage is None else stored_linear(rows, storage, own)
             return self.softcap(logits if updates is None else updates.put(logits, rows, bias))
         logits = self.lm_head(rows)

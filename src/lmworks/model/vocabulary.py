@@ -32,9 +32,11 @@ def grow(network: Transformer, vocab_size: int) -> None:
 @torch.no_grad()
 def set_size(network: Transformer, vocab_size: int) -> None:
     """Set the vocabulary's size in the config, and the length of the bias of the logits, whose new elements are the
-    mean of the old; the tables are left as they are."""
-    if network.grown_from is None:
-        network.grown_from = network.config.vocab_size
+    mean of the old; the tables are left as they are. What it was before is the network's ``grown_from``."""
+    if vocab_size == network.config.vocab_size:
+        return
+    old = network.config.vocab_size if network.grown_from is None else network.grown_from
+    network.grown_from = old if vocab_size > old else None
     if network.head_bias is not None:
         network.head_bias = nn.Parameter(_grown(network.head_bias, vocab_size), network.head_bias.requires_grad)
     network.config = network.config.model_copy(update={"vocab_size": vocab_size})
@@ -54,4 +56,4 @@ def _grow_table(table: nn.Module, size: int) -> None:
 
 def _grown(rows: torch.Tensor, size: int) -> torch.Tensor:
     mean = rows.float().mean(0, keepdim=True).to(rows.dtype)
-    return torch.cat([rows.detach(), mean.expand(size - len(rows), *rows.shape[1:])])
+    return torch.cat([rows.detach()[:size], mean.expand(max(0, size - len(rows)), *rows.shape[1:])])

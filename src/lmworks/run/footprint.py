@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from lmworks.data.mixture import Mixture
 from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
-from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
+from lmworks.model.activation_memory import prefix_bytes, saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
 from lmworks.model.sparse_gradients import is_sparse
 from lmworks.model.storage import PART
@@ -207,9 +207,9 @@ class TrainingSetup:
 
 
 def _largest_row(documents: DataStatistics, train: TrainSettings, trained: TrainedParameters) -> LargestRow:
-    """The largest row, with virtual tokens before each document."""
+    """The largest row, with a soft prompt before each document."""
     lengths = [length + trained.soft_prompt for length in documents.lengths]
-    return LargestRow.of(lengths, documents.sources, train, trained.prefix)
+    return LargestRow.of(lengths, documents.sources, train)
 
 
 def parts(setup: TrainingSetup) -> dict[str, int]:
@@ -323,6 +323,8 @@ def _saved_bytes(setup: TrainingSetup) -> int:
         native,
         setup.frozen,
     )
+    virtual = setup.trained.prefix * len(row.lengths)
+    saved += sum(setup.in_backward) * prefix_bytes(config, virtual, setup.activation_size, native)
     if not native:
         return saved + _dropout_bytes(setup)
     # where no kernel computes attention, dropout saves its output, the attention weights

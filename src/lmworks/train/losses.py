@@ -25,7 +25,7 @@ from lmworks.model.heads import head_losses
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import DenseStorage, WeightStorage
 from lmworks.model.stored_layers import StoredLinear, product, transposed_product
-from lmworks.model.token_rows import TokenRows, rows_of
+from lmworks.model.token_rows import TokenRows, base_bias, rows_of
 from lmworks.model.transformer import Transformer
 
 
@@ -198,9 +198,8 @@ def _logits(
     hidden: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None, updates: TokenRows | None
 ) -> torch.Tensor:
     """(N, E) -> (N, W): those of the matrix, or with the rows that an adapter puts into it."""
-    if updates is None:
-        return product(hidden, storage, bias)
-    return updates.put(product(hidden, storage, updates.base_bias(bias)), hidden, bias)
+    logits = product(hidden, storage, base_bias(bias, storage.shape[0]))
+    return logits if updates is None else updates.put(logits, hidden, bias)
 
 
 def _chunks(tokens: int, vocab_size: int, dtype: torch.dtype) -> list[slice]:
