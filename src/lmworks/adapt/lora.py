@@ -102,7 +102,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.model.surgery import put
 
         self.freeze_base(network, "LoRA")
-        names = matching_linears(network, self.settings.target_modules, "lora.target_modules")
+        names = matching_linears(network, self.settings.target_modules, f"{self.name}.target_modules")
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         kind = DoRALinear if self.settings.use_dora else LoRALinear
         for name in names:
@@ -138,10 +138,10 @@ class LoRA(AdapterMethod[LoRASettings]):
         ids, size, place = (
             self.settings.trainable_token_indices,
             network.config.vocab_size,
-            "lora.trainable_token_indices",
+            f"{self.name}.trainable_token_indices",
         )
         if ids[-1] >= size:
-            hint = f"give ids below {size}; lora.new_tokens adds tokens"
+            hint = f"give ids below {size}; {self.name}.new_tokens adds tokens"
             raise InputError(f"there is no token with id {ids[-1]}: the model has {size}", place, hint)
         if network.encoder is not None:
             fault = "rows of tokens are trained in decoders and encoders; this is both"
@@ -149,7 +149,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         for name, rows in TABLES.items():
             table = getattr(network, name)
             if hasattr(table, "lora_A"):
-                hint = f"leave {name} out of lora.target_modules"
+                hint = f"leave {name} out of {self.name}.target_modules"
                 raise InputError(f"{name} has an update of the whole matrix already", place, hint)
             if table is not None:
                 put(network, name, rows(table, ids).train(network.training))
