@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from lmworks.tasks.figures import BITS, GENERAL_BITS, LOSS
-
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
@@ -81,7 +79,8 @@ def test_the_table_is_the_one_that_the_demo_printed() -> None:
     readme, printed = (path.read_text(encoding="utf-8") for path in (README, README.parent / "docs/demo.md"))
     command = re.search(r"^    (lmworks compare .+)$", readme, flags=re.M)
     table = re.search(r"^```text\n(.+?)^```$", readme, flags=re.M | re.S)
-    assert command and table
+    assert command
+    assert table
     assert f"$ {command[1]} --out" in printed
     assert command[1].removeprefix("lmworks ") in (README.parent / "examples/demo.sh").read_text(encoding="utf-8")
     for line in filter(None, table[1].splitlines()):
