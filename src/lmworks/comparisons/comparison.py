@@ -40,8 +40,12 @@ SLACK = 1.1
 FEWEST_TEST_ROWS = 20
 MOST_ANSWERS = 100
 """Test rows whose answers are generated, if evaluate.task_rows does not say how many."""
-SAMPLES, EVERY = 6, 100_000
-"""Answers that are kept to be shown; held-out examples whose loss is measured: all."""
+MOST_TEXTS, EVERY = 200, 100_000
+"""Test examples whose loss is measured: of texts, and of rows of which it costs less than their answers: all."""
+SAMPLES = 6
+"""Answers that are kept to be shown."""
+WRITTEN_KINDS = ("completion", "pairs", "chat")
+"""Kinds of rows with answers, whose loss is measured of those that are answered."""
 
 
 def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None = None) -> State:
@@ -151,8 +155,9 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
     if contender.kind in ("classical", "before"):
         return groups
-    answered = test if kind == "labels" else min(test, MOST_ANSWERS)
-    evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
+    answered = min(int(settings.evaluate.get("task_rows", test if kind == "labels" else MOST_ANSWERS)), test)
+    most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
+    evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES, **settings.evaluate}
     if contender.kind == "baseline":
         return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
     shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
@@ -243,6 +248,8 @@ class _Session:
         state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
         for result in new:
             result.plan = plans.get(result.name, {"start": QUICK_SECONDS})
+            if "before" in result.plan:  # evaluated once for all, and kept
+                result.plan["before"] /= len(asked)
             if "reason" in result.plan:
                 self._leave_out(result)
         paces = {result.name: pace_of(result, state.rows) for result in new if result.state == "open"}
