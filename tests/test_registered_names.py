@@ -26,6 +26,8 @@ OTHER_MEANINGS = {
     ("commands/doctor.py", "instructions"),
     ("commands/examples.py", "masked"),  # what became of a token
     ("commands/main.py", "chat"),  # the command
+    ("adapt/adapter_folder.py", "head"),  # the part of a model
+    ("run/footprint.py", "head"),
 }
 CLASSIFIERS = ("evaluate/classification.py", "reports/measures.py", "reports/classification.py")
 CLASSIFIERS += ("reports/classification_tables.py", "reports/classification_page.py")

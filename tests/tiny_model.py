@@ -21,13 +21,14 @@ COMMON = (
 )
 
 
-def save_tiny(folder: Path, family: str = "llama", seed: int = 0, context: int = 256) -> Path:
-    """A random llama of two layers, tied, with a byte-level tokenizer."""
+def save_tiny(folder: Path, family: str = "llama", seed: int = 0, tied: bool = True, context: int = 256) -> Path:
+    """A random llama of two layers with a byte-level tokenizer; its language head may be tied to the embeddings."""
     tokenizer = byte_level(CHATML, end_ids=[4])
     network = Transformer(
         ModelConfig(
             vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
+            tie_word_embeddings=tied,
         )
     )  # fmt: skip
     draw(network, torch.Generator().manual_seed(seed))

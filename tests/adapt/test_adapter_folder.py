@@ -56,6 +56,8 @@ def shake(network: nn.Module, seed: int = 1) -> None:
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter.data, std=0.3, generator=generator)
+        if "lora_magnitude_vector" in name:
+            parameter.data *= 1 + 0.3 * torch.rand(parameter.shape, generator=generator)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -64,11 +66,12 @@ def same(a: torch.Tensor, b: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("targets", ["q_proj,v_proj", "q_proj,k_proj,v_proj,o_proj", "all-linear", "layers.1.mlp.*"])
-def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_ours_loads_in_peft_to_the_same_logits(kind, targets, use_dora, tmp_path):
     peft = pytest.importorskip("peft")
     theirs, ours, family = make_pair(kind)
     base = logits(ours)
-    LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets)).apply(ours, seed=4)
+    LoRA(LoRASettings(rank=3, alpha=9, target_modules=targets, use_dora=use_dora)).apply(ours, seed=4)
     shake(ours)
     LoRA.write(ours, tmp_path, family, "some/base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
@@ -93,6 +96,8 @@ def test_ours_loads_in_peft_to_the_same_logits(kind, targets, tmp_path):
         ),
         ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [1]}),
         ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
+        ("llama", {"target_modules": "all-linear", "use_dora": True}),
+        ("gpt2", {"target_modules": ["c_proj", "c_attn"], "fan_in_fan_out": True, "use_dora": True}),
         ("gpt2", {"target_modules": ["attn.c_proj", "c_fc", "c_attn"], "fan_in_fan_out": True}),
     ],
 )  # fmt: skip
@@ -157,6 +162,26 @@ def test_only_the_factors_are_trainable_and_the_start_follows_the_name():
     assert all(torch.equal(mine[name].lora_A, its[name].lora_A) for name in its)
 
 
+def test_loraplus_gives_b_the_learning_rate_that_peft_gives_it():
+    peft = pytest.importorskip("peft")
+    from peft.optimizers import create_loraplus_optimizer
+
+    theirs, ours, _ = make_pair("llama")
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    optimizer = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+    of_theirs = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    expected = {name: of_theirs[id(own)] for name, own in theirs.named_parameters() if own.requires_grad}
+    method = LoRA(LoRASettings(rank=4, target_modules="q_proj", loraplus_lr_ratio=16))
+    method.apply(ours)
+    factors = method.learning_rate_factors(ours)
+    trained = [name for name, own in ours.named_parameters() if own.requires_grad]
+    assert {
+        f"base_model.model.model.{name}.default.weight": 1e-3 * factors.get(name, 1) for name in trained
+    } == expected
+    assert "16 times" in method.notes(ours.config)[0]
+    assert LoRA(LoRASettings()).notes(ours.config) == []
+
+
 def test_the_fingerprint_is_the_bases():
     _, ours, _ = make_pair("llama")
     before = adapters.fingerprint(ours)
@@ -200,6 +225,7 @@ def saved(tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
         ({"peft_type": "P_TUNING"}, "P_TUNING"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"a_key_of_tomorrow": 3}, "a_key_of_tomorrow"),

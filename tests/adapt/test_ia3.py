@@ -228,3 +228,17 @@ def test_tensors_that_do_not_fit_are_refused(saved):
         with pytest.raises(InputError, match=named):
             load_adapter(opened.network, saved / "adapter", opened.family)
         assert not any("ia3_l" in name for name in opened.network.state_dict())
+
+
+def test_in_bfloat16_a_small_factor_changes_the_weight_before_it_is_rounded():
+    torch.manual_seed(0)
+    base, x = nn.Linear(64, 32, bias=False), torch.randn(200, 64).bfloat16()
+    for of_input in (False, True):
+        adapter = ScaledLinear(base, of_input)
+        with torch.autocast("cpu", torch.bfloat16):
+            before = adapter(x).float()
+            adapter.ia3_l.data.fill_(1.001)  # less than half of the distance of two numbers near 1
+            after = adapter(x)
+        assert after.dtype == torch.bfloat16
+        grown = float((after.detach().float() * before.detach()).sum() / before.detach().square().sum())
+        assert 1.0005 < grown < 1.0015

@@ -101,6 +101,26 @@ def test_a_contender_can_be_added(compared, tmp_path):
     assert table(folder)[-1][:2] == ("tfidf-nb", "done")
 
 
+def test_texts_and_planted_secrets(model, tmp_path):
+    data, dice = tmp_path / "rows.jsonl", random.Random(2)
+    rows = [
+        {"prompt": f"What is {n} plus {n}?", "completion": f"It is {dice.choice('abc')} {n + n}."} for n in range(150)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    state = lmworks.compare(
+        model, data, methods=["nearest-answer", "lora"], budget="10m", rates=1, out=out, evaluate={"task_rows": 30}
+    ).state
+    assert [(result.name, result.state) for result in state.results] == [("nearest-answer", "done"), ("lora", "done")]
+    assert state.measure["key"] == "final_number"
+    lora = state.results[1]
+    assert lora.memorisation["exposure"]["most"] > lora.memorisation["exposure"]["planted"] > 0
+    assert {"text", "choices"} <= lora.forgetting.keys()
+    assert lora.in_use["merged"]["tokens_per_second"] > 0
+    recipe = (out / "lora" / "seed-0" / "recipe.yaml").read_text()
+    assert "canaries.jsonl" in recipe
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_five_kills_change_nothing(compared, model, labelled, tmp_path):

@@ -394,6 +394,15 @@ class TestTerminal:
         lines = terminal_chart(state, 100)
         assert all(own.title[:25] in "\n".join(lines) for own in state.done)
 
+    def test_equal_figures_stand_on_one_line(self) -> None:
+        state = comparison(["tfidf-svm", "lora", "full"])
+        for own in state.results:
+            own.value, own.interval = 0.99, [0.975, 1.0]
+        lines = terminal_chart(state, 80)
+        drawing = [line.partition("|")[2] for line in lines if "|" in line]
+        assert len(drawing) > 10
+        assert sum(bool(line.strip()) for line in drawing) == 1
+
     def test_a_narrow_terminal_has_none(self) -> None:
         assert terminal_chart(comparison(), 39) == []
 

@@ -10,7 +10,6 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import scoring
 from lmworks.model.config import ModelConfig
@@ -135,21 +134,3 @@ def test_row_losses_count_where_loss_lies(network: Transformer) -> None:
     remaining = scoring.summary(measured, sizes)
     assert remaining["loss"] == pytest.approx(losses.nats.sum() / losses.targets.sum())
     assert remaining["bits_per_byte"] == pytest.approx(losses.nats.sum() / math.log(2) / sum(sizes))
-
-
-def test_choices_are_as_likely_as_their_tokens(network: Transformer) -> None:
-    prompts = [[256, 1, 2, 3], [256, 9]]
-    choices = [[[4], [5, 6]], [[7, 8], [9], [10, 11, 12]]]
-    result = scoring.choice_likelihoods(network, prompts, choices)
-    for prompt, answers, likelihoods in zip(prompts, choices, result, strict=True):
-        for answer, likelihood in zip(answers, likelihoods, strict=True):
-            assert likelihood <= 0
-            assert likelihood == pytest.approx(-_plain(network, prompt + answer, len(prompt)), abs=1e-4)
-
-
-def test_choices_that_do_not_fit_are_named(network: Transformer) -> None:
-    with pytest.raises(InputError, match=r"prompt 2: 130 tokens.*128"):
-        scoring.choice_likelihoods(network, [[1], [1] * 129], [[[2]], [[2]]])
-    for prompt, choice in (([], [2]), ([2], [])):
-        with pytest.raises(InputError, match=r"prompt 1: .*\n.*at least one token"):
-            scoring.choice_likelihoods(network, [prompt], [[choice]])

@@ -95,15 +95,16 @@ def test_one_more_layer_saves_the_computed_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "multi-query", "gpt2", "gpt2-relu", "sigmoid-gates", "bart", "t5"])
 @pytest.mark.parametrize("adapted", [["q_proj", "k_proj", "v_proj", "o_proj"], ["q_proj"], ["*_proj"]])
-def test_with_adapters_too(name: str, adapted: list[str]) -> None:
-    _compare(name, LoRA(LoRASettings(rank=3, target_modules=adapted)))
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_with_adapters_too(name: str, adapted: list[str], use_dora: bool) -> None:
+    _compare(name, LoRA(LoRASettings(rank=3, target_modules=adapted, use_dora=use_dora)))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gpt2-relu", "bert", "bart", "t5"])
 @pytest.mark.parametrize("targets", [["k_proj", "v_proj", "down_proj"], ["k_proj", "o_proj"], ["down_proj"]])
-def test_with_scales_too(name: str, targets: list[str]) -> None:
+def test_with_scales_at_most_outputs_less_that_are_saved_anyway(name: str, targets: list[str]) -> None:
     of_input = [target for target in targets if target == "down_proj"]
-    _compare(name, IA3(IA3Settings(target_modules=targets, feedforward_modules=of_input)))
+    _compare(name, IA3(IA3Settings(target_modules=targets, feedforward_modules=of_input)), surplus=SMALL["hidden_size"])
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "bert", "bart", "t5"])
@@ -128,6 +129,6 @@ def _compare(name: str, method: Method | None, surplus: int = 0) -> None:
         measured = _measured(more, method) - _measured(less, method)
         computed = _computed(more, method) - _computed(less, method)
         cu_seqlens = 2 * 8 * (2 * (len(LENGTHS) + 1))  # which the kernels save for self- and cross-attention
-        adapters = 3 if less.architecture == "encoder-decoder" else 2
+        adapters = 5 if less.architecture == "encoder-decoder" else 3
         assert -surplus * adapters * 4 * (sum(LENGTHS) + sum(SOURCES)) <= measured - computed <= cu_seqlens
         assert native_module() is not None or measured - computed <= 1  # rounding of a byte a pair

@@ -84,6 +84,16 @@ def test_in_bfloat16_too(method, monkeypatch):
     compare(adapted_network(METHODS[method]), monkeypatch, torch.bfloat16, share=0.06)
 
 
+def test_a_factor_of_zero_has_its_gradient(monkeypatch):
+    network = adapted_network(METHODS["ia3"])
+    for name, weight in network.named_parameters():
+        if name.endswith("ia3_l"):
+            weight.data[::3] = 0
+    compare(network, monkeypatch)
+    for name, weight in network.named_parameters():
+        assert not name.endswith("ia3_l") or bool(weight.grad[::3].any()), name
+
+
 @pytest.mark.parametrize("method", ["ia3", "houlsby"])
 def test_over_weights_in_a_storage_too(method, monkeypatch):
     network = adapted_network(METHODS[method])

@@ -22,16 +22,19 @@ TARGETS = {
 }
 
 
-def adapted_network(targets, dropout=0.0, **more) -> Transformer:
+def adapted_network(targets, dropout=0.0, use_dora=False, **more) -> Transformer:
     torch.manual_seed(0)
     network = Transformer(ModelConfig(**SIZES, **more))
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     targets = [targets] if isinstance(targets, str) else targets
-    LoRA(LoRASettings(rank=3, alpha=6, dropout=dropout, target_modules=targets)).apply(network)
+    settings = LoRASettings(rank=3, alpha=6, dropout=dropout, target_modules=targets, use_dora=use_dora)
+    LoRA(settings).apply(network)
     for name, weight in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)
+        if "lora_magnitude_vector" in name:
+            weight.data *= 1 + torch.rand(weight.shape)
     return network.train()
 
 
@@ -47,8 +50,9 @@ def gradients(network, ids, grad_output):
 @pytest.mark.parametrize("kind", [{}, {"gated": False, "activation": "gelu", "norm": "layer", "qkv_bias": True,
                                        "norm_position": "post"}], ids=["llama", "post-norm"])  # fmt: skip
 @pytest.mark.parametrize("targets", TARGETS)
-def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, monkeypatch):
-    network = adapted_network(TARGETS[targets], dropout, **kind)
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_outputs_and_gradients_are_those_of_the_modules(use_dora, targets, kind, dropout, monkeypatch):
+    network = adapted_network(TARGETS[targets], dropout, use_dora, **kind)
     ids, grad_output, calls = torch.randint(0, 61, (2, 9)), torch.randn(2, 9, 48), []
     run = fused.run
     monkeypatch.setattr(fused, "run", lambda *given: calls.append(1) or run(*given))
@@ -59,6 +63,7 @@ def test_outputs_and_gradients_are_those_of_the_modules(targets, kind, dropout, 
     torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-4)
     assert fast[1].keys() == plain[1].keys()
     assert all("lora_" in name for name in fast[1])
+    assert any("magnitude" in name for name in fast[1]) is use_dora
     for name, grad in fast[1].items():
         torch.testing.assert_close(grad, plain[1][name], atol=1e-3 * float(plain[1][name].abs().max()), rtol=1e-3)
 

@@ -122,6 +122,7 @@ def test_a_masked_encoder_that_got_a_head_is_scored_by_pseudo_likelihood(bert, g
 
 
 def test_an_encoder_without_a_language_head_is_asked_for_halves(bert, general, tmp_path):
+    general.write_text("\n\n".join(" ".join(sentences(4, seed)) for seed in range(300)))
     model = lmworks.load(bert)
     config = model.config.model_copy(update={"language_head": False, "heads": (), "head_transform": False})
     model.network.config = config
@@ -134,10 +135,18 @@ def test_an_encoder_without_a_language_head_is_asked_for_halves(bert, general, t
     result = measure_forgetting(run, general, 6000, ASKED)
     assert result.text.before.figure == "texts whose halves find each other"
     assert set(result.text.before.numerators) <= {0.0, 1.0}
+    assert len(result.text.before.numerators) > 6
     assert 0 <= result.text.after.value <= 1
     rows = result.text.before.numerators, result.text.after.numerators
     expected = metrics.paired_difference(*rows)
     assert result.text.interval == pytest.approx([expected.low, expected.high], abs=1e-9)
+
+
+def test_too_short_a_text_has_no_halves(bert, tmp_path):
+    model = lmworks.load(bert)
+    model.network.config = model.config.model_copy(update={"language_head": False})
+    with pytest.raises(InputError, match="too short"):
+        retained(model, "short.txt", ["a few words"], [])
 
 
 def test_what_was_measured_of_the_base_serves_several_runs(tiny, general, tmp_path):

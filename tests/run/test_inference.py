@@ -67,7 +67,7 @@ def test_measuring_leaves_the_model_as_it_was(run):
 
 def test_prompt_tokens_are_those_that_the_run_put_to_the_model(run):
     model = lmworks.load(run)
-    ids = model.input_format.prompt_of("What?", model.tokenizer).ids
+    ids = model.input_format.prompts_of(["What?"], model.tokenizer)[0].ids
     assert len(ids) > len(model.tokenizer.encode("What?"))  # the chat template's
     assert inference_speed(model, ["What?"], new_tokens=2, repeats=1).prompt_tokens == len(ids)
 

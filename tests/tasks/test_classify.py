@@ -33,10 +33,11 @@ def label_of(text: str) -> str:
     return "animal" if "cat" in text else "sky" if "moon" in text else "other"
 
 
-def tuned(model_folder: str, folder: Path, method: str) -> Any:
+def tuned(model_folder: str, folder: Path, method: str, **groups: Any) -> Any:
     rows = [{"text": text, "label": label_of(text)} for text in sentences(60)]
     data = {"source": str(save_questions(folder / "rows.jsonl", rows)), "held_out": 12}
-    return lmworks.tune(model_folder, data, method=method, out=folder / "run", train=TRAIN, evaluate={"samples": 2})
+    settings = {"train": TRAIN, "evaluate": {"samples": 2}, **groups}
+    return lmworks.tune(model_folder, data, method=method, out=folder / "run", **settings)
 
 
 def test_nothing_held_out(models: dict[str, str], tmp_path: Path) -> None:
@@ -72,11 +73,14 @@ def test_pipelines_of_transformers_give_our_labels(models: dict[str, str], prese
 
 
 @pytest.mark.parametrize("preset", [ENCODER, DECODER, BART])
-def test_peft_opens_the_adapter_with_its_head(models: dict[str, str], preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_peft_opens_the_adapter_with_its_head(
+    models: dict[str, str], preset: str, use_dora: bool, tmp_path: Path
+) -> None:
     import torch
 
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
-    run = tuned(models[preset], tmp_path, "lora")
+    run = tuned(models[preset], tmp_path, "lora", lora={"use_dora": use_dora})
     final = run.folder / "final"
     config = json.loads((final / "adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS"

@@ -8,7 +8,7 @@ import torch
 from lmworks.adapt.low_rank import LoRALinear
 from lmworks.base.errors import InputError
 from lmworks.base.settings import build
-from lmworks.train.optimizers import gradient_norm, groups, learning_rate, make, peak_learning_rate
+from lmworks.train.optimizers import gradient_norm, groups, learning_rate, make, peak_learning_rate, peak_rates
 from lmworks.train.settings import OptimizerSettings, TrainSettings
 
 
@@ -83,6 +83,30 @@ def test_a_step_is_torchs_clipping_and_torchs_adamw(make_network, largest):
         assert item.grad is None
         torch.testing.assert_close(item, other, rtol=1e-5, atol=1e-6)
         assert ours.state[item]["step"] == theirs.state[other]["step"] == 3
+
+
+def test_a_parameter_may_have_a_learning_rate_of_its_own(make_network):
+    networks = [make_network(), make_network()]
+    settings = TrainSettings(weight_decay=0.1)
+    factors = {name: 16.0 for name, _ in networks[0].named_parameters() if "q_proj" in name or "norm" in name}
+    ours = make(networks[0], settings, factors)
+    assert [(group["weight_decay"], group["learning_rate_factor"]) for group in ours.param_groups] == [
+        (0.1, 1), (0.1, 16), (0, 1), (0, 16)
+    ]  # fmt: skip
+    split = groups(networks[1], 0.1, factors)
+    theirs = torch.optim.AdamW(
+        [group | {"lr": 1e-3 * group["learning_rate_factor"]} for group in split],
+        betas=(settings.beta1, settings.beta2), eps=settings.epsilon,
+    )  # fmt: skip
+    for network in networks:
+        network(torch.arange(7)[None]).logits.square().mean().backward()
+    theirs.step()
+    ours.advance(1e-3)
+    for item, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(item, other, rtol=1e-5, atol=1e-6)
+    rates = {rate["learning_rate"]: rate["trainable"] for rate in peak_rates(ours, 1e-3)}
+    moved = sum(p.numel() for name, p in networks[0].named_parameters() if name in factors)
+    assert rates == {1e-3: sum(p.numel() for p in networks[0].parameters()) - moved, 16e-3: moved}
 
 
 def test_without_gradients_nothing_moves(make_network):

@@ -60,12 +60,33 @@ def save(
         **files.config,
     }
     peft_files.write(folder, config, {**({} if head is None else head.tensors), **files.tensors})
-    record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network)}
-    if head is not None:
-        record["head"] = network.config.heads[0].model_dump()
+    described = {} if head is None else {"head": network.config.heads[0].model_dump()}
+    write_base(network, folder, base_source, **described)
+
+
+def write_base(network: nn.Module, folder: Path, base_source: str, **described: Any) -> None:
+    """Write the record of a base into a folder that needs it.
+
+    Args:
+        network: the base, with an adapter or without.
+        folder: where to.
+        base_source: how to find the base again.
+        **described: further entries.
+    """
+    record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network), **described}
     if base_source and Path(base_source).exists():
         record["base_from_here"] = os.path.relpath(Path(base_source).resolve(), folder.resolve())
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, ours or ``peft``'s."""
+    return (folder / peft_files.CONFIG).is_file()
+
+
+def needs_base(folder: Path) -> bool:
+    """Whether a folder holds an adapter, or the prompt, of a model that lies elsewhere."""
+    return is_adapter(folder) or ((folder / BASE_FILE).is_file() and not (folder / "config.json").is_file())
 
 
 def read(network: Transformer, folder: Path, family: Family) -> PeftFiles:
@@ -103,9 +124,12 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
     Raises:
         InputError: no base is named, or it cannot be found.
     """
-    place = folder / peft_files.CONFIG
-    named = str(base) if base else peft_files.read_config(folder).get("base_model_name_or_path")
-    recorded = _record(folder).get("base")
+    place, recorded = folder / peft_files.CONFIG, _record(folder).get("base")
+    named: Any = str(base) if base else recorded
+    if not is_adapter(folder):
+        place = folder / BASE_FILE
+    elif not base:
+        named = peft_files.read_config(folder).get("base_model_name_or_path")
     if isinstance(recorded, str) and recorded and named == hub_name(recorded):
         named = recorded
     hint = "name it: --base FOLDER (in Python base=...), or write its path there as base_model_name_or_path"
@@ -140,6 +164,6 @@ def notes(network: nn.Module, folder: Path) -> list[str]:
     if record.get("base_fingerprint") == fingerprint(network):
         return []
     return [
-        f"the adapter was trained on a base with other weights ({record.get('base') or 'unnamed'}): "
+        f"it was made for a base with other weights ({record.get('base') or 'unnamed'}): "
         "another model of this shape, or the same one in another quantization"
     ]

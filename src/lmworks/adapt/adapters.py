@@ -1,4 +1,4 @@
-"""Adapters of a network: modules around its linears, and virtual tokens; find, disable, merge and detach them.
+"""Adapters of a network: modules around its linears and tables, and virtual tokens; find, disable, merge, detach them.
 
 Independent of any method and of the kinds of the network's modules.
 """
@@ -16,37 +16,49 @@ from torch import nn
 from lmworks.base.errors import InputError
 from lmworks.model.adapter_terms import Term
 from lmworks.model.storage import WeightStorage
-from lmworks.model.stored_layers import StoredLinear, stored_layers
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear, stored_layers
 from lmworks.model.surgery import put
 from lmworks.model.transformer import Transformer
 from lmworks.model.virtual_tokens import VirtualTokens
 
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "head_bias")
+"""Parameters with an element or a row for each token."""
+
 
 class Adapter(nn.Module):
-    """A module that wraps a linear of the base model, which is frozen.
+    """A module that wraps a linear of the base model, or its embeddings; these are frozen.
 
     A subclass implements ``forward``, which computes its change of the linear if :attr:`active`, and
     :meth:`merged_weight` (and :meth:`merged_bias`, if that changes too) unless it is not ``mergeable``.
 
     Args:
-        base: the linear: any module with ``in_features``, ``out_features`` and ``forward``.
+        base: any module with ``forward`` and a ``weight``, or a storage of it.
 
     Class attributes:
-        mergeable: whether a plain linear can compute the same.
+        mergeable: whether a plain layer can compute the same.
     """
 
     mergeable: ClassVar[bool] = True
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        self.in_features: int = int(base.in_features)  # type: ignore[arg-type]
-        self.out_features: int = int(base.out_features)  # type: ignore[arg-type]
         self.base = base
         self.enabled = True
         self._unmerged: nn.Parameter | None = None
         self._unmerged_bias: nn.Parameter | None = None
-        self._stored: StoredLinear | None = None  # the base, while a plain linear holds the merged weight
+        # the base, while a plain layer has the merged weight
+        self._stored: StoredLinear | StoredEmbedding | None = None
         base.requires_grad_(False)
+
+    @property
+    def in_features(self) -> int:
+        """Of the linear; embeddings have none."""
+        return int(self.base.in_features)  # type: ignore[arg-type]
+
+    @property
+    def out_features(self) -> int:
+        """Of the linear; embeddings have none."""
+        return int(self.base.out_features)  # type: ignore[arg-type]
 
     @property
     def merged(self) -> bool:
@@ -96,7 +108,7 @@ class Adapter(nn.Module):
         """
         if self.merged:
             return
-        if isinstance(self.base, StoredLinear):
+        if isinstance(self.base, StoredLinear | StoredEmbedding):
             self._stored, self.base = self.base, self.base.widened()
         weight = getattr(self.base, "weight", None)
         if not isinstance(weight, nn.Parameter) or not weight.dtype.is_floating_point:
@@ -143,7 +155,7 @@ def refuse_cells(network: Transformer, method: str) -> None:
     layer = network.config.layer
     if layer != "attention":
         fault = f"{method} updates linears, and {layer} layers have none"
-        raise InputError(fault, "method", "--method full trains such a model whole, as it was trained before")
+        raise InputError(fault, "method", "--method full trains such a model whole, last_layers or bitfit a part of it")
 
 
 @contextmanager
@@ -247,11 +259,18 @@ def fingerprint(network: nn.Module) -> str:
     config = getattr(network, "config", None)
     if config is not None and not config.language_head:  # the head of a task is trained with the adapter
         own = {name: weight for name, weight in own.items() if not name.startswith(("heads.", "pooler."))}
+    if grown_from := getattr(network, "grown_from", None):  # new tokens are no part of the base
+        tables = {name: weight for name, weight in own.items() if name in VOCABULARY}
+        own |= {name: _first_rows(weight, grown_from) for name, weight in tables.items()}
     digest = hashlib.sha256()
     for name, weight in sorted(own.items()):
         sample = _sample(weight).to(device="cpu", dtype=torch.bfloat16)
         digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _first_rows(weight: torch.Tensor | WeightStorage, count: int) -> torch.Tensor | WeightStorage:
+    return weight[:count] if isinstance(weight, torch.Tensor) else weight.rows(slice(count))
 
 
 def _sample(weight: torch.Tensor | WeightStorage, count: int = 16) -> torch.Tensor:

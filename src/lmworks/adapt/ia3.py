@@ -1,4 +1,8 @@
-"""(IA)3: learned vectors that scale keys, values and the inner activations of the feed-forward (Liu et al. 2022)."""
+"""(IA)3: learned vectors that scale keys, values and the inner activations of the feed-forward (Liu et al. 2022).
+
+The places are the paper's for every family, as PEFT has them for Llama, Mistral and T5; for some (Qwen, Gemma,
+BART) PEFT scales queries instead of keys. Folders of either are opened.
+"""
 
 from __future__ import annotations
 

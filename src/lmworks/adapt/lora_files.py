@@ -2,15 +2,16 @@
 
 Where one of their linears consists of several of ours (GPT-2's c_attn is our q_proj, k_proj and v_proj), factors are
 fused: the A's are stacked and B is block-diagonal, so the rank is the sum of the ranks, and alpha is increased
-accordingly to keep the scale.
+accordingly to keep the scale. DoRA's magnitudes are of rows, which are concatenated; those of rows without an update
+are the norms of the base's rows.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,18 +31,21 @@ from lmworks.families.family import Family
 from lmworks.families.mapping import Row, our_modules, their_place
 from lmworks.model.config import ModelConfig
 
-TENSOR_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
+TENSOR_NAME = re.compile(
+    re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<factor>[AB]|magnitude_vector)(?:\.default)?(?:\.weight)?"
+)
+MAGNITUDE = "magnitude_vector"
 # Keys of their config that are read here, or that change nothing once the adapter is trained.
 READ_KEYS = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
 READ_KEYS |= {"fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core"}
 READ_KEYS |= {"runtime_config", "eva_config", "loftq_config", "qalora_group_size", "ensure_weight_tying"}
-READ_KEYS |= {"init_lora_weights", "bias"}
+READ_KEYS |= {"init_lora_weights", "bias", "use_dora", "trainable_token_indices"}
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("lora_alpha", "lora_dropout"), (float,)),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),
     "bias": (str,),
     "r": (int,),
-    "use_rslora": (bool,),
+    **dict.fromkeys(("use_rslora", "use_dora"), (bool,)),
     "target_modules": (str, list),
     "layers_to_transform": (int, list),
     "init_lora_weights": (bool, str),
@@ -52,11 +56,12 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Factors:
-    """A low-rank update of one linear: scale * b @ a, with a (r, in) and b (out, r)."""
+    """A low-rank update of one linear: scale * b @ a, with a (r, in) and b (out, r); DoRA's has a magnitude (out,)."""
 
     a: torch.Tensor
     b: torch.Tensor
     scale: float
+    magnitude: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -71,22 +76,28 @@ class Factors:
 
 
 def to_files(
-    factors: Mapping[str, Factors], outputs: Mapping[str, int], family: Family, config: ModelConfig, dropout: float
+    factors: Mapping[str, Factors],
+    outputs: Mapping[str, int],
+    family: Family,
+    config: ModelConfig,
+    dropout: float,
+    row_norms: Callable[[str], torch.Tensor] | None = None,
 ) -> PeftFiles:
     """The files of an adapter.
 
     Args:
-        factors: updates by our module names.
+        factors: updates by our module names, all of them with a magnitude or none.
         outputs: out_features of every linear of the network by our names.
         family: gives the tensors' names.
         config: of the network.
         dropout: recorded for further training.
+        row_norms: of magnitudes: gives the norms (out,) of the rows of a linear's weight, by our name.
 
     Raises:
         InputError: the format has no place for one of them.
     """
     rows = family.table(config)
-    fused, transposed = _fuse(rows, factors, outputs)
+    fused, transposed = _fuse(rows, factors, outputs, row_norms)
     theirs = {written_module(name, family, config): update for name, update in fused.items()}
     places = (their_place(rows, name) for name in outputs)
     all_modules = {written_module(place.module, family, config) for place in places if place is not None}
@@ -96,13 +107,15 @@ def to_files(
         "fan_in_fan_out": transposed,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": any(update.magnitude is not None for update in theirs.values()),
         "init_lora_weights": True,
     }
     tensors = {}
     for name, update in theirs.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a
         tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b
+        if update.magnitude is not None:
+            tensors[f"{PREFIX}{name}.lora_{MAGNITUDE}"] = update.magnitude
     return PeftFiles(adapter_config, tensors)
 
 
@@ -172,7 +185,10 @@ def check_config(files: PeftFiles) -> None:
 
 
 def _fuse(
-    rows: Sequence[Row], factors: Mapping[str, Factors], outputs: Mapping[str, int]
+    rows: Sequence[Row],
+    factors: Mapping[str, Factors],
+    outputs: Mapping[str, int],
+    row_norms: Callable[[str], torch.Tensor] | None,
 ) -> tuple[dict[str, Factors], bool]:
     """Updates by our names -> updates by their names, and whether their weights are stored transposed."""
     places = {name: their_place(rows, name) for name in factors}
@@ -186,7 +202,12 @@ def _fuse(
         if place.count == 1:
             fused[place.module] = factors[name]
         elif place.module not in fused:
-            fused[place.module] = _stack(our_modules(rows, place.module), factors, outputs)
+            parts = our_modules(rows, place.module)
+            fused[place.module] = _stack(parts, factors, outputs)
+            if factors[name].magnitude is not None:
+                assert row_norms is not None
+                magnitudes = [factors[part].magnitude if part in factors else row_norms(part) for part in parts]
+                fused[place.module] = replace(fused[place.module], magnitude=torch.cat(magnitudes))  # type: ignore[arg-type]
     return fused, transposed
 
 
@@ -213,8 +234,9 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
     A block-diagonal update, as :func:`_stack` writes it, is split into its original factors.
     """
     a, b = pair["A"].float(), pair["B"].float()
+    magnitudes = pair[MAGNITUDE].float().chunk(len(ours)) if MAGNITUDE in pair else [None] * len(ours)
     updates: dict[str, Factors] = {}
-    for name, rows in zip(ours, b.chunk(len(ours)), strict=True):
+    for name, rows, magnitude in zip(ours, b.chunk(len(ours)), magnitudes, strict=True):
         columns = (rows.abs().amax(0) > 0).nonzero().squeeze(1)
         own = slice(None)
         if len(ours) > 1 and len(columns) and len(a) % len(ours) == 0:
@@ -222,12 +244,12 @@ def _split(pair: Mapping[str, torch.Tensor], ours: Sequence[str], scale: float) 
             begin = int(columns[0]) // rank * rank
             if int(columns[-1]) < begin + rank:
                 own = slice(begin, begin + rank)
-        updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale)
+        updates[name] = Factors(a[own].clone(), rows[:, own].clone(), scale, magnitude)
     return updates
 
 
 def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
-    """Factors A and B by their module names."""
+    """Factors A and B, and of DoRA the magnitude, by their module names."""
     place = files.weights_path
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in files.tensors.items():
@@ -235,9 +257,15 @@ def _pairs(files: PeftFiles) -> dict[str, dict[str, torch.Tensor]]:
         if match is None:
             raise InputError(f"unexpected tensor {key}", place, MERGE)
         pairs.setdefault(match["module"], {})[match["factor"]] = tensor
+    use_dora = bool(files.config.get("use_dora"))
     for module, pair in pairs.items():
-        if set(pair) != {"A", "B"}:
+        if not {"A", "B"} <= set(pair):
             raise InputError(f"{module} has lora_{next(iter(pair))} alone", place, "fetch or save the adapter again")
+        if (MAGNITUDE in pair) is not use_dora:
+            fault = (
+                f"{module} has {'no' if use_dora else 'a'} lora_{MAGNITUDE}, and use_dora is {str(use_dora).lower()}"
+            )
+            raise InputError(fault, place, "fetch or save the adapter again")
         if pair["A"].shape[0] != pair["B"].shape[1]:
             raise InputError(f"the factors of {module} have different ranks", place, "save the adapter again")
     if not pairs:

@@ -6,6 +6,7 @@ A method's file imports torch only inside functions, so that recipes, help texts
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -50,6 +51,7 @@ class Method(ABC, Generic[S]):
         name: in recipes and ``--method``; the recipe's group of this name has its settings.
         summary: one line for help texts.
         settings_class: its settings; :class:`NoSettings` if it has none.
+        trains: whether it trains anything; else a run chooses a prompt.
         default_for: the models, "opened" or "new", for which it is the default method.
         learning_rate: default peak rate for an opened model.
         head_learning_rate: the same where the model was given a new head, which learns nothing at the rates of weights
@@ -62,6 +64,7 @@ class Method(ABC, Generic[S]):
     name: ClassVar[str]
     summary: ClassVar[str]
     settings_class: ClassVar[type[Settings]] = NoSettings
+    trains: ClassVar[bool] = True
     default_for: ClassVar[frozenset[ModelKind]] = frozenset()
     learning_rate: ClassVar[float]
     head_learning_rate: ClassVar[float | None] = None
@@ -145,6 +148,32 @@ class Method(ABC, Generic[S]):
         network = meta_network(config)
         self.apply(network)
         return TrainedParameters.of(network)
+
+    def notes(self, config: ModelConfig) -> list[str]:
+        """What a user should know of this training before it starts.
+
+        Args:
+            config: of the model, with the head of the task.
+        """
+        return []
+
+    def learning_rate_factors(self, network: Transformer) -> dict[str, float]:
+        """What the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
+
+        Args:
+            network: adapted by this method.
+        """
+        return {}
+
+    @property
+    def new_tokens(self) -> Sequence[str]:
+        """Tokens that the model's tokenizer gets before anything else, so that examples have them; their rows in the
+        network are trained."""
+        return ()
+
+    def train_tokens(self, ids: Sequence[int]) -> None:
+        """Train the rows of these tokens; only of methods with ``new_tokens``."""
+        raise TypeError(f"{self.name} has no new tokens")
 
     def default_learning_rate(self, from_scratch: bool, has_new_head: bool = False) -> float:
         """The default peak learning rate.

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from lmworks.adapt.bitfit import BitFit
 from lmworks.adapt.bottleneck import Bottleneck
 from lmworks.adapt.full import Full
+from lmworks.adapt.head import LinearProbe
 from lmworks.adapt.ia3 import IA3
 from lmworks.adapt.last_layers import LastLayers
 from lmworks.adapt.lora import LoRA
 from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.adapt.prefix_tuning import PrefixTuning
 from lmworks.adapt.prompt_tuning import PromptTuning
+from lmworks.adapt.prompting import Prompting
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -29,10 +32,13 @@ METHODS: dict[str, type[Method[Any]]] = {
         LoRA,
         Full,
         LastLayers,
+        BitFit,
+        LinearProbe,
         IA3,
         Bottleneck,
         PromptTuning,
         PrefixTuning,
+        Prompting,
     )
 }
 if TYPE_CHECKING:
@@ -103,6 +109,15 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     Raises:
         InputError: no method has adapters of this type, or the adapter is not for this model.
     """
+    return adapter_method(folder).load(network, folder, family, trainable)
+
+
+def adapter_method(folder: Path) -> type[Method[Any]]:
+    """The method of the adapter in a folder.
+
+    Raises:
+        InputError: there is no adapter, or no method has adapters of this type.
+    """
     from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
@@ -110,4 +125,4 @@ def load_adapter(network: Transformer, folder: Path, family: Family, trainable: 
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
         raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")
-    return by_type[kind].load(network, folder, family, trainable)
+    return by_type[kind]

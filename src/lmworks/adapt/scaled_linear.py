@@ -10,6 +10,7 @@ from torch import nn
 
 from lmworks.adapt.adapters import Adapter
 from lmworks.model.adapter_terms import ScaleTerm, scale
+from lmworks.model.products import adapted_linear, rounds
 
 
 class ScaledLinear(Adapter):
@@ -30,6 +31,8 @@ class ScaledLinear(Adapter):
         """x (..., in_features) -> (..., out_features)."""
         if not self.active:
             return self.base(x)
+        if rounds(x, self):
+            return adapted_linear(x.to(torch.bfloat16), self)
         return self.base(scale(x, self.ia3_l)) if self.of_input else scale(self.base(x), self.ia3_l)
 
     @property
@@ -39,7 +42,7 @@ class ScaledLinear(Adapter):
 
     @property
     def saved_elements(self) -> int:
-        """The base's output, if that is scaled."""
+        """The output, if that is scaled; some of a fused block's outputs are saved anyway."""
         return 0 if self.of_input else self.out_features
 
     def fused_term(self) -> tuple[ScaleTerm, tuple[nn.Parameter, ...]]:

@@ -17,7 +17,7 @@ ALL_LINEAR = "all-linear"
 HEAD_NAME = "lm_head"
 
 
-def _split_names(value: object) -> object:
+def split_names(value: object) -> object:
     """On the command line the names may be one comma-separated word."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -28,7 +28,7 @@ def _refuse_empty(value: list[str]) -> list[str]:
     return value
 
 
-Targets = Annotated[list[str], BeforeValidator(_split_names)]
+Targets = Annotated[list[str], BeforeValidator(split_names)]
 """Type of a setting that names linears: names, patterns (layers.1?.mlp.*), or all-linear."""
 SomeTargets = Annotated[Targets, AfterValidator(_refuse_empty)]
 """The same, where there must be one at least."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
     """Print a comparison."""
     from lmworks.comparisons import comparison_page, comparison_table
     from lmworks.comparisons.comparison import RECOMMENDED
+    from lmworks.comparisons.terminal_chart import terminal_chart
 
     if as_json:
         print(json.dumps(json.loads((folder / STATE).read_text(encoding="utf-8")), ensure_ascii=False, indent=1))
@@ -98,7 +100,9 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
     print()
     heading = comparison_table.heading(state)
     show.table(comparison_table.heads(state), comparison_table.rows(state), heading, spare=comparison_table.SPARE)
-    print()
+    chart = terminal_chart(state, shutil.get_terminal_size().columns)
+    for line in ("", *chart, "") if chart else ("",):
+        print(line)
     for line in (*comparison_table.recommendation(state), "", *comparison_table.remarks(state)):
         show.line(line)
     if (folder / RECOMMENDED).exists():

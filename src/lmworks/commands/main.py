@@ -54,6 +54,7 @@ GROUPS = {
         "map": Verb("map", True, "the rows of a file as points in a plane, as an HTML page"),
         "score": Verb("score", False, "how well a model predicts texts: nats, tokens, bits per byte"),
         "save": Verb("save", False, "write a model as a Hugging Face folder"),
+        "combine": Verb("combine", False, "write a weighted sum of LoRA adapters as an adapter"),
     },
     "look": {
         "data": Verb("data", True, "what a model will see of a file; the named data sets"),

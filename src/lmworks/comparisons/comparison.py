@@ -28,6 +28,7 @@ from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, Contende
 from lmworks.comparisons.contenders import Contender
 from lmworks.comparisons.planting import canaries_of
 from lmworks.comparisons.schedule import Length
+from lmworks.run.recipe import USED_UNTRAINED
 from lmworks.run.result import Say, silent
 from lmworks.text import corpus, python_rows
 from lmworks.text.rows import Table
@@ -148,13 +149,15 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
         test: rows of the test part.
     """
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
-    if contender.kind == "classical":
+    if contender.kind in ("classical", "before"):
         return groups
     answered = test if kind == "labels" else min(test, MOST_ANSWERS)
     evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
     if contender.kind == "baseline":
         return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
     shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
+    if contender.kind == "prompted":
+        shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
     if settings.task != "auto":
         shared["task"] = {"name": settings.task}
     return merge({name: group for name, group in shared.items() if group}, groups)
@@ -185,9 +188,9 @@ class _Session:
         self.runs.data = (train, test)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for place, result in enumerate(state.results):
+        for result in sorted(state.results, key=lambda own: own.kind == "before"):  # it is read from the others' runs
             if result.state == "open":
-                self._compare(place, result)
+                self._compare(result)
         state.recommendation = recommendation.recommend(state, results.settle(state))
         self._link_recommended()
         self._write()
@@ -196,7 +199,9 @@ class _Session:
     def _link_recommended(self) -> None:
         """Give the run of the recommended contender a name that does not depend on which it is."""
         link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
-        result = next((own for own in self.state.done if own.name == name and own.kind != "baseline"), None)
+        result = next(
+            (own for own in self.state.done if own.name == name and own.finals and own.kind != "baseline"), None
+        )
         if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
             shutil.rmtree(link)
         link.unlink(missing_ok=True)
@@ -204,19 +209,23 @@ class _Session:
             with contextlib.suppress(OSError):  # a file system without links: comparison.json names it
                 link.symlink_to(result.finals[0].folder, target_is_directory=True)
 
-    def _compare(self, place: int, result: Result) -> None:
+    def _compare(self, result: Result) -> None:
         """Run a contender, or leave it out."""
-        self.say(f"{place + 1} of {len(self.state.results)}: {result.title}")
+        number_ = sum(own.state != "open" for own in self.state.results) + 1
+        self.say(f"{number_} of {len(self.state.results)}: {result.title}")
         try:
-            for line in self.runs.run(result, self._write):
-                self.say(f"  {line}")
-            results.read(self.state, result, self.folder)
+            if result.kind == "before":
+                results.read_before(self.state, result, self.folder)
+            else:
+                for line in self.runs.run(result, self._write):
+                    self.say(f"  {line}")
+                results.read(self.state, result, self.folder)
             result.state = "done"
         except InputError as error:
             result.state, result.reason = "left out", _reason(error)
             self.say(f"  left out: {result.reason}")
         results.settle(self.state)
-        self._shorten(place)
+        self._shorten()
         self._write()
         if result.value is not None:
             ends = f" ({number(result.interval[0])} … {number(result.interval[1])})" if result.interval else ""
@@ -260,10 +269,10 @@ class _Session:
             raise InputError(plan["reason"], plan["place"], plan["hint"])
         result.state, result.reason = "left out", plan["reason"]
 
-    def _shorten(self, place: int) -> None:
+    def _shorten(self) -> None:
         """Shorten the trainings to come if all would take more than the budget allows, and say so."""
         state = self.state
-        open_ = [result for result in state.results[place + 1 :] if result.state == "open"]
+        open_ = [result for result in state.results if result.state == "open"]
         budget, left = state.settings.budget, SLACK * state.settings.budget - self.spent
         paces = {result.name: pace_of(result, state.rows) for result in open_}
         expected = sum(self.runs.expected(result) for result in open_)

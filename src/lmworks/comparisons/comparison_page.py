@@ -120,7 +120,10 @@ def _known(value: float | None, form: Callable[[float | None], str]) -> str:
 
 def _share(key: str, chosen: Result, best: Result) -> str:
     own, other = chosen.cost.get(key), best.cost.get(key)
-    return f"{percent(own / other)} of {best.title}" if chosen is not best and own and other else ""
+    if chosen is best or not own or not other:
+        return ""
+    share = own / other
+    return f"{percent(share)} of {best.title}" if share < 2 else f"{number(share)} times that of {best.title}"
 
 
 def _remarks(state: State) -> str:

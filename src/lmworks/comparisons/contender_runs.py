@@ -226,6 +226,8 @@ def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
         rows: numbers of rows, as of a comparison's state.
     """
     plan = result.plan
+    if result.kind == "before":
+        return Pace(0.0)
     if result.kind in ("baseline", "classical"):
         return Pace(QUICK_SECONDS)
     of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])

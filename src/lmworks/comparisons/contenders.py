@@ -9,8 +9,10 @@ from lmworks.adapt.registry import METHODS
 from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, spelled
 
-Kind = Literal["baseline", "classical", "prompted", "trained"]
-PROMPTED = ("labels", "completion", "chat")
+Kind = Literal["classical", "baseline", "before", "prompted", "trained"]
+SIMPLE = ("classical", "baseline", "before")
+"""Kinds that need no training of the model."""
+PROMPTED = ("labels", "completion", "pairs", "chat")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Contender:
     Attributes:
         name: on the command line, and of its folder.
         title: as tables show it.
-        kind: baseline: needs no run, computed from the training rows; classical: a classifier by counts of words;
+        kind: classical: a classifier by counts of words; baseline: copies answers of the training rows; before: what
+            the card of every run has before training, which is a simple rule where a new head knows nothing yet;
             prompted: a method that trains nothing; trained: a method whose learning rate and length are searched.
         settings: groups of its recipe: of a classical one ``model`` is its preset.
         rows: kinds of rows that it can be compared on; empty: all that the model can learn.
@@ -46,7 +49,7 @@ def _of_methods() -> list[Contender]:
     """The variants of every method."""
     found = []
     for method in METHODS.values():
-        kind: Kind = "trained" if getattr(method, "learning_rate", None) else "prompted"
+        kind: Kind = "trained" if method.trains else "prompted"
         rows = () if kind == "trained" else PROMPTED
         for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items():
             settings = {"method": method.name, **({method.name: options} if options else {})}
@@ -58,6 +61,7 @@ CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
         *(Contender(name, title, "classical", {"model": name}, ("labels",)) for name, title in CLASSICAL.items()),
+        Contender("before", "before training", "before", {}, ("text", "tags", "questions", "values", "multi_labels")),
         Contender("nearest-answer", "answer of the nearest training row", "baseline", {}, ("completion", "pairs")),
         *_of_methods(),
     )
@@ -107,5 +111,5 @@ def _new(name: str, settings: dict[str, Any]) -> Contender:
     method = spelled(str(settings["method"]), METHODS)
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")
-    kind: Kind = "trained" if getattr(METHODS[method], "learning_rate", None) else "prompted"
+    kind: Kind = "trained" if METHODS[method].trains else "prompted"
     return Contender(name, name, kind, {"method": method})

@@ -121,17 +121,20 @@ def _nearest_free(
     point: Pair, size: Pair, area: Box, taken: Sequence[Box], soft: Sequence[Box], spacing: Spacing
 ) -> tuple[Box | None, float]:
     """The best free place of a label, and what it costs."""
-    own = _candidates(point, size, area, spacing)
-    ends = np.stack([np.clip(point[0], own[0], own[2]), np.clip(point[1], own[1], own[3])])
-    distance = np.hypot(ends[0] - point[0], ends[1] - point[1])
+    places = _candidates(point, size, area, spacing)
+    ends = np.stack([np.clip(point[0], places[0], places[2]), np.clip(point[1], places[1], places[3])])
+    distances = np.hypot(ends[0] - point[0], ends[1] - point[1])
     for reach in (*REACHES, np.inf):
         # no place costs less than its distance: what is found within reach and costs no more is the best of all
-        near = (distance >= 0.8 * spacing.gap) & (distance <= reach)
-        cost = _costs(point, own[:, near], ends[:, near], taken, soft, spacing)
-        cost += np.maximum(distance[near], spacing.gap)
-        best = int(np.argmin(cost)) if len(cost) else 0
-        if len(cost) and cost[best] <= reach and np.isfinite(cost[best]):
-            return Box(*(float(side[best]) for side in own[:, near])), float(cost[best])
+        near = np.flatnonzero((distances >= 0.8 * spacing.gap) & (distances <= reach))
+        near = near[~_covered(places[:, near], taken).any(0)]
+        if not len(near):
+            continue
+        cost = _costs(point, places[:, near], ends[:, near], taken, soft, spacing)
+        cost += np.maximum(distances[near], spacing.gap)
+        best = int(np.argmin(cost))
+        if cost[best] <= reach:
+            return Box(*(float(side) for side in places[:, near[best]])), float(cost[best])
     return None, NO_PLACE
 
 
@@ -151,19 +154,18 @@ def _candidates(point: Pair, size: Pair, area: Box, spacing: Spacing) -> np.ndar
 def _costs(
     point: Pair, own: np.ndarray, ends: np.ndarray, taken: Sequence[Box], soft: Sequence[Box], spacing: Spacing
 ) -> np.ndarray:
-    """(n,) what each place costs besides its distance; infinite where it is taken.
+    """(n,) what each place costs besides its distance.
 
     Args:
         point: that is labelled.
-        own: (4, n) places.
+        own: (4, n) free places.
         ends: (2, n) where the lines from the point to them end.
-        taken, soft: rectangles that a label does not cover, and rather does not cover.
+        taken, soft: rectangles that it rather is not near to, and that it rather does not cover.
         spacing: what a crossing costs.
     """
     x, y = point
     # a label beside its point is read more easily than one above or below it, and one on the right than on the left
     cost = 0.02 * np.abs((own[1] + own[3]) / 2 - y) + np.where(own[0] > x, 0.0, 1.0)
-    cost[_covered(own, taken).any(0)] = np.inf
     cost += spacing.crossing * np.minimum(_covered(own, soft).sum(0), 3)
     # one that another point or label is near to might be taken for that point's
     cost += spacing.crossing * np.minimum(_covered(own, [_around(box, spacing.gap) for box in taken]).sum(0), 2)

@@ -12,9 +12,8 @@ from typing import Any
 
 from lmworks.base.figures import count_of, list_names, number, percent
 from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.contenders import SIMPLE
 from lmworks.evaluate.significance import Comparison
-
-SIMPLE = ("baseline", "classical")
 
 
 def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:

@@ -45,6 +45,35 @@ def read(state: State, result: Result, folder: Path) -> None:
     result.answers = _answers(runs[0])
 
 
+def read_before(state: State, result: Result, folder: Path) -> None:
+    """Read what was evaluated before training, which every run has, into a result.
+
+    Args:
+        state: of the comparison, with a trained contender that is done.
+        result: changed.
+        folder: of the comparison.
+
+    Raises:
+        InputError: no trained contender is done, or nothing was evaluated before training.
+    """
+    trained = next((own for own in state.done if own.kind == "trained"), None)
+    if trained is None:
+        raise InputError("no trained contender has been evaluated", result.name, "name one in --methods")
+    event = measured.evaluation_before(folder / trained.finals[0].folder)
+    part = measured.measured(event, state.task, state.rows["digest"])
+    if part is None:
+        raise InputError("nothing was evaluated before training", result.name, "leave it out")
+    _check_signature(state, part, result)
+    result.title = str(event.get("name") or result.title)
+    result.rows, result.weights, result.by_seed, result.value = (
+        part.numerators,
+        part.denominators,
+        [part.value],
+        part.value,
+    )
+    result.interval = measured.interval(result.rows, result.weights)
+
+
 def _check_signature(state: State, part: Measured, result: Result) -> None:
     """Refuse a figure that was counted in another way than the others.
 

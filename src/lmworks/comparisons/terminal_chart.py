@@ -66,7 +66,7 @@ def terminal_chart(state: State, width: int) -> list[str]:
     if own is None or width < NARROWEST:
         return []
     width = min(width, WIDEST)
-    up = scale([point.y for point in own.points], ROWS - 1, 0, own.is_measure_log)
+    up = scale([y for point in own.points for y in (point.y, *(point.y_ends or []))], ROWS - 1, 0, own.is_measure_log)
     levels = up.ticks(2)
     form = short_number(levels)
     numbers = {round(up(level)): form(level) for level in levels}
@@ -123,7 +123,7 @@ def _write(line: list[str], spot: _Spot) -> bool:
 def _ticks(own: TradeOff, across: Scale, columns: int) -> str:
     """The numbers below the chart."""
     letters = [" "] * columns
-    for value in across.ticks(10, own.rounds):
+    for value in across.ticks(12, own.rounds):
         name = own.tick(value) if own.tick else f"{value:g}"
         start = min(max(round(across(value)) - len(name) // 2, 0), columns - len(name))
         letters[start : start + len(name)] = name

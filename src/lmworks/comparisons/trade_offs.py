@@ -12,11 +12,11 @@ from lmworks.base.figures import UNKNOWN, byte_size, count, duration, number, si
 from lmworks.comparisons import comparison_table
 from lmworks.comparisons.chart_scales import SECONDS, short_count, short_duration, short_size
 from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.contenders import SIMPLE
 
 TIME = "training time"
 FEWEST = 2
 """Points of a chart."""
-SIMPLE = ("baseline", "classical")
 """Kinds of contenders that do not use the model."""
 LOG_RATIO = 10.0
 """Between the largest and the smallest value of a measure that has no upper end, from which it is drawn by its

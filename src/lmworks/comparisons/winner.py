@@ -28,8 +28,8 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     if result is None:
         known = ", ".join(own.name for own in state.done)
         raise InputError(f"has no figure of {name!r}", str(folder), f"one of: {known}")
-    if result.kind == "baseline":
-        fault = f"{result.title} needs no training: it looks its answers up in the rows"
+    if result.kind in ("baseline", "before"):
+        fault = f"{result.title} needs no training"
         others = ", ".join(own.name for own in state.done if own.kind != "baseline")
         raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}

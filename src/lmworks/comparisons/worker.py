@@ -46,10 +46,11 @@ def plan(job: Job) -> dict[str, Any]:
             continue
         made = setup.plan
         epochs = recipe.train.epochs
+        choosing = 0.0 if setup.method.trains else made.seconds.get("training", 0.0)
         plans[name] = {
             "task": setup.task.name,
             "process": process,
-            "start": time.monotonic() - began - sum(setup.preparation.values()),
+            "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
             "epoch": made.seconds.get("training", 0.0) / epochs,
             "steps": made.steps / epochs,
             "evaluation": made.seconds.get("after", 0.0),

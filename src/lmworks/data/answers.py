@@ -21,7 +21,7 @@ from lmworks.data.examples import (
     note_rows,
     start_report,
 )
-from lmworks.data.prompts import as_messages, plain, uses_template
+from lmworks.data.prompts import as_messages, end_of_answer, plain, uses_template
 from lmworks.text import chat
 from lmworks.text.rows import DataSettings, Row, Table, option
 from lmworks.text.tokenizer import Tokenizer
@@ -69,7 +69,8 @@ def _answer_examples(
     encoded = iter(tokenizer.encode_many([part[0] for part in flat], [part[1] for part in flat]))
     examples = []
     for row, row_parts in zip(rows, parts, strict=True):
-        ids, loss = _join(row_parts, encoded, tokenizer, templated)
+        end = [] if templated else end_of_answer(row, tokenizer)
+        ids, loss = _join(row_parts, encoded, [] if templated else list(tokenizer.opening), end)
         ended = all(part[4] for part in row_parts if part[2])
         size = sum(len(part[3].encode("utf-8", errors="replace")) for part in row_parts if part[2])
         example = _fit(Example(ids, loss, row.place, size), ended, tokenizer, settings, limit, report)
@@ -93,19 +94,15 @@ def _parts(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: bo
 
 
 def _join(
-    parts: list[Part], encoded: Iterator[list[int]], tokenizer: Tokenizer, templated: bool
+    parts: list[Part], encoded: Iterator[list[int]], opening: list[int], end: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of a row's parts one after the other; without a template BOS and EOS go around them."""
-    ids: list[int] = [] if templated else list(tokenizer.opening)
-    loss = [False] * len(ids)
+    """The ids of a row's parts one after the other, between the opening and the end, which is learned."""
+    ids, loss = list(opening), [False] * len(opening)
     for part in parts:
         piece = next(encoded)
         ids += piece
         loss += [part[2]] * len(piece)
-    if not templated and tokenizer.eos_id is not None:
-        ids.append(tokenizer.eos_id)
-        loss.append(True)
-    return np.array(ids, dtype=np.int32), np.array(loss, dtype=bool)
+    return np.array(ids + end, dtype=np.int32), np.array(loss + [True] * len(end), dtype=bool)
 
 
 def _fit(

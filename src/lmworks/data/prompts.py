@@ -1,7 +1,8 @@
 """Rows -> what a model is asked and what it should answer, with the chat template or without.
 
 The same wording serves training (data/answers) and asking, so the ids of a prompt are the beginning of the ids of
-its training example. Knows nothing of losses or lengths.
+its training example. Examples of how others were answered may stand before a row (in-context learning, Brown et al.
+2020): as turns of the conversation, or as text. Knows nothing of losses or lengths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from lmworks.text.messages import is_learned
 from lmworks.text.rows import DataSettings, Row, Table
 from lmworks.text.tokenizer import Tokenizer
 
+DEMONSTRATIONS, INSTRUCTION = "demonstrations", "instruction"
+"""Fields of a row that is asked after others: those rows, answered; and what is said once before all of them."""
+SYSTEM_ROLES = ("system", "developer")
+BLANK_LINE = "\n\n"
+"""Between the instruction, the demonstrations and the question, where they are text."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -28,6 +35,9 @@ class Prompt:
         place: where the row came from.
         labels: kind labels: the table's labels.
         choices: for each of them the ids that would follow, its end included.
+        content_free: ids of the same prompt about texts that say nothing: what the choices' likelihoods after them
+            are is taken away from those after ``ids`` (contextual calibration, Zhao et al. 2021); empty: nothing is.
+        stop: texts at which an answer ends.
     """
 
     ids: list[int]
@@ -36,6 +46,8 @@ class Prompt:
     place: str
     labels: list[str] = field(default_factory=list)
     choices: list[list[int]] = field(default_factory=list)
+    content_free: list[list[int]] = field(default_factory=list)
+    stop: tuple[str, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -94,10 +106,11 @@ def _prompt(row: Row, tokenizer: Tokenizer, settings: DataSettings, templated: b
         text, _ = plain(row, settings)
         reference = row.values["label"] if "label" in row.values else row.values["completion"]
         answers = [plain(Row({**row.values, "label": choice}), settings)[1] for choice in choices]
-        end = [tokenizer.eos_id] if tokenizer.eos_id is not None else []
+        end = end_of_answer(row, tokenizer)
         follow = [[*ids, *end] for ids in tokenizer.encode_many(answers, [text] * len(answers))]
+        stop = (BLANK_LINE,) if row.values.get(DEMONSTRATIONS) else ()
         shown = row.values.get("text", text)
-        return Prompt(tokenizer.encode_prompt(text), shown, reference, row.place, choices, follow)
+        return Prompt(tokenizer.encode_prompt(text), shown, reference, row.place, choices, follow, stop=stop)
     messages = as_messages(row, settings, choices)
     last = [index for index, message in enumerate(messages) if is_learned(message)][-1]
     ids, _ = chat.encode(tokenizer, messages[:last], reply=True)
@@ -130,8 +143,24 @@ def uses_template(table: Table, tokenizer: Tokenizer, settings: DataSettings) ->
     return tokenizer.chat_template is not None and settings.template != "off"
 
 
+def end_of_answer(row: Row, tokenizer: Tokenizer) -> list[int]:
+    """What follows the answer to a row that is written without a template: the end of the text, or after demonstrations
+    what stands behind their answers."""
+    if row.values.get(DEMONSTRATIONS):
+        return tokenizer.encode(BLANK_LINE, after="answer")
+    return [tokenizer.eos_id] if tokenizer.eos_id is not None else []
+
+
 def plain(row: Row, settings: DataSettings) -> tuple[str, str]:
     """Prompt and answer without a template. A pattern that the person gave is kept to the letter."""
+    prompt, answer = _plain_alone(row, settings)
+    before = [row.values[INSTRUCTION]] if row.values.get(INSTRUCTION) else []
+    before += ["".join(_plain_alone(shown, settings)) for shown in row.values.get(DEMONSTRATIONS, ())]
+    return BLANK_LINE.join([*before, prompt]), answer
+
+
+def _plain_alone(row: Row, settings: DataSettings) -> tuple[str, str]:
+    """Prompt and answer of a row, without what stands before it."""
     if "label" in row.values:
         prompt = row.values.get("prompt", f"{row.values.get('text', '')}\nLabel:")
         answer = row.values["label"]
@@ -143,18 +172,34 @@ def plain(row: Row, settings: DataSettings) -> tuple[str, str]:
 
 
 def as_messages(row: Row, settings: DataSettings, choices: list[str]) -> list[dict[str, Any]]:
-    """A row as a conversation."""
-    if "messages" in row.values:
-        messages = list(row.values["messages"])
-    elif "label" in row.values:
-        asked = f"{row.values['text']}\n\nAnswer with one of: {', '.join(choices)}." if "text" in row.values else ""
-        prompt = row.values.get("prompt", asked)
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row.values["label"]}]
-    else:
-        messages = [
-            {"role": "user", "content": row.values["prompt"]},
-            {"role": "assistant", "content": row.values["completion"]},
-        ]
-    if settings.system is not None and messages[0]["role"] not in ("system", "developer"):
+    """A row as a conversation; the turns of its demonstrations come first and carry no loss."""
+    messages = _messages_alone(row, choices)
+    begin = int(messages[0]["role"] in SYSTEM_ROLES)
+    demonstrations = row.values.get(DEMONSTRATIONS, ())
+    messages[begin:begin] = [turn for shown in demonstrations for turn in _turns(_messages_alone(shown, choices))]
+    if row.values.get(INSTRUCTION):
+        first = next(index for index, message in enumerate(messages) if message["role"] == "user")
+        content = f"{row.values[INSTRUCTION]}{BLANK_LINE}{messages[first]['content']}"
+        messages[first] = {**messages[first], "content": content}
+    if settings.system is not None and messages[0]["role"] not in SYSTEM_ROLES:
         messages.insert(0, {"role": "system", "content": settings.system})
     return messages
+
+
+def _messages_alone(row: Row, choices: list[str]) -> list[dict[str, Any]]:
+    """A row as a conversation, without what stands before it."""
+    if "messages" in row.values:
+        return list(row.values["messages"])
+    if "label" in row.values:
+        asked = f"{row.values['text']}\n\nAnswer with one of: {', '.join(choices)}." if "text" in row.values else ""
+        prompt, answer = row.values.get("prompt", asked), row.values["label"]
+    else:
+        prompt, answer = row.values["prompt"], row.values["completion"]
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+
+def _turns(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns of a conversation up to its last answer, of which none is learned."""
+    last = max((index for index, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    turns = [message for message in messages[: last + 1] if message["role"] not in SYSTEM_ROLES]
+    return [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns]

@@ -13,8 +13,9 @@ import numpy as np
 
 from lmworks.base.errors import InputError
 from lmworks.data.documents import frame_of
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.pseudo_likelihood import STRIDE, hidden_examples
-from lmworks.evaluate.scoring import choice_likelihoods, row_losses
+from lmworks.evaluate.scoring import row_losses
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import pooling_of, text_ids, vectors_of
 from lmworks.model.transformer import Transformer

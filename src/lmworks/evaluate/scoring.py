@@ -1,4 +1,4 @@
-"""How likely texts are to a network: nats, tokens, bits per byte; likelihoods of choices; loss on held-out examples.
+"""How likely texts are to a network: nats, tokens, bits per byte; loss on held-out examples.
 
 Whatever the task, a score is the nats of the tokens of an example that carry loss: a decoder's next tokens, an
 encoder's masked tokens, a decoder's tokens given a source; and of each label of a classification head. Documents are
@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT
 from lmworks.data.batch import CONTRASTIVE, Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
+from lmworks.generate.prefixes import groups_after_prefix, keeps_keys, pad_rows, read_prefix, shared_length
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.contrastive import TextVectors, contrastive_losses, text_vectors
 from lmworks.model.forward import hidden_states
@@ -137,6 +137,8 @@ def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: in
     try:
         if CONTRASTIVE in losses.heads:
             return replace(losses, heads={CONTRASTIVE: _pair_losses(network, examples, row_tokens)})
+        if begin := _shared_tokens(network, examples):
+            return replace(losses, language=_losses_after(network, examples, begin, row_tokens))
         for rows in groups_by_length(examples, row_tokens):
             part = _batch_losses(network, collate([examples[row] for row in rows]), len(rows))
             losses.language.put(rows, part.language)
@@ -146,6 +148,59 @@ def row_losses(network: Transformer, examples: Sequence[Example], row_tokens: in
     finally:
         network.train(training)
     return losses
+
+
+def _shared_tokens(network: Transformer, examples: Sequence[Example]) -> int:
+    """Tokens without loss with which all examples begin, where those are most of their tokens, as examples in a prompt
+    are: worth to be read once. 0: they are not, or what is cached of them depends on what follows."""
+    for example in examples:
+        if example.targets is not None or example.labels or example.lengths or not example.num_targets:
+            return 0
+    if not keeps_keys(network):
+        return 0
+    begin = shared_length([example.ids[: 1 + int(example.loss[1:].argmax())].tolist() for example in examples])
+    return begin if 2 * begin * len(examples) > sum(map(len, examples)) else 0
+
+
+def _losses_after(network: Transformer, examples: Sequence[Example], begin: int, row_tokens: int) -> Losses:
+    """Losses of documents of which the first ``begin`` tokens, without loss, are the same: read once for all."""
+    prefix = read_prefix(network, examples[0].ids[:begin].tolist())
+    losses, device = Losses.zeros(len(examples)), network.device
+    for rows in groups_after_prefix(network.config, [len(example) for example in examples], begin, row_tokens):
+        part = [examples[row] for row in rows]
+        ids, positions, segments = pad_rows([example.ids[begin:] for example in part], [begin] * len(part))
+        is_target = pad_rows([example.loss[begin:].astype(np.int64) for example in part], [0] * len(part))[0]
+        documents, places = is_target.nonzero(as_tuple=True)
+        cache = prefix.of_rows(torch.zeros(len(part), dtype=torch.int64, device=device), ids.shape[1])
+        states = network.hidden_states(
+            ids.to(device), positions=positions.to(device), segments=segments.to(device), cache=cache
+        )
+        nats, correct = token_losses(network, states[documents, places - 1], ids[documents, places])
+        losses.put(rows, Losses.of(nats, correct, documents, len(part)))
+        progress.report(len(rows))
+    return losses
+
+
+def token_losses(
+    network: Transformer, states: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What expected tokens cost after hidden states, the logits of a few hundred at a time.
+
+    Args:
+        network: gives logits.
+        states: (N, E).
+        targets: (N,) expected ids.
+
+    Returns:
+        (N,) nats; and (N,) bool, whether the expected id is the likeliest.
+    """
+    nats, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    for begin in range(0, len(states), EVALUATED_LOGITS):
+        logits = network.head(states[begin : begin + EVALUATED_LOGITS]).float()
+        expected = targets[begin : begin + EVALUATED_LOGITS].to(logits.device)
+        nats.append(functional.cross_entropy(logits, expected, reduction="none").cpu())
+        correct.append((logits.argmax(1) == expected).cpu())
+    return torch.cat(nats), torch.cat(correct)
 
 
 def _pair_losses(network: Transformer, examples: Sequence[Example], row_tokens: int) -> Losses:
@@ -222,42 +277,6 @@ def score_texts(
     return [Score(sum(float(next(nats)) for _ in windows), count, size) for windows, count, size in scored]
 
 
-def choice_likelihoods(
-    network: Transformer,
-    prompts: Sequence[Sequence[int]],
-    choices: Sequence[Sequence[Sequence[int]]],
-    row_tokens: int = EVALUATED_TOKENS,
-) -> list[np.ndarray]:
-    """log p of each choice after its prompt; the largest is the model's answer.
-
-    Args:
-        network: a decoder.
-        prompts: token ids of each prompt.
-        choices: for each prompt the token ids of its choices, each with the end that a whole answer has.
-        row_tokens: tokens that pass through at a time.
-
-    Returns:
-        For each prompt an array with one log-likelihood (nats, at most 0) a choice, not divided by its length.
-
-    Raises:
-        InputError: a prompt or a choice has no token, or both together are longer than the context.
-    """
-    examples = []
-    for number, (prompt, answers) in enumerate(zip(prompts, choices, strict=True), 1):
-        for answer in answers:
-            length = len(prompt) + len(answer)
-            if not prompt or not answer:
-                fault = "a prompt or a choice without tokens has no likelihood"
-                raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
-            if length > network.max_text_tokens:
-                fault = f"{length} tokens with its choice; the context is {network.max_text_tokens}"
-                raise InputError(fault, f"prompt {number}", "shorten the prompt")
-            ids = np.array([*prompt, *answer], dtype=np.int32)
-            examples.append(Example(ids, np.arange(length) >= len(prompt)))
-    nats = iter(row_losses(network, examples, row_tokens).language.nats)
-    return [np.array([-next(nats) for _ in answers]) for answers in choices]
-
-
 def _windows(
     ids: np.ndarray, begins: np.ndarray, text: str, tokenizer: Tokenizer, network: Transformer
 ) -> tuple[list[Example], int, int]:
@@ -299,14 +318,8 @@ def _batch_losses(network: Transformer, batch: Batch, documents: int) -> Example
     places = batch.weights.flatten().nonzero().squeeze(1)
     targets = batch.targets.flatten()[places].to(device)
     hidden = hidden_states(network, batch.to(device)).flatten(0, 1)
-    picked = hidden.index_select(0, places.to(device))
-    nats, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    for begin in range(0, len(picked), EVALUATED_LOGITS):
-        logits = network.head(picked[begin : begin + EVALUATED_LOGITS]).float()
-        expected = targets[begin : begin + EVALUATED_LOGITS]
-        nats.append(functional.cross_entropy(logits, expected, reduction="none").cpu())
-        correct.append((logits.argmax(1) == expected).cpu())
-    language = Losses.of(torch.cat(nats), torch.cat(correct), batch.document_of(places), documents)
+    nats, correct = token_losses(network, hidden.index_select(0, places.to(device)), targets)
+    language = Losses.of(nats, correct, batch.document_of(places), documents)
     heads = {}
     for name, labels in batch.labels.items():
         logits = network.head_logits(name, hidden.index_select(0, labels.places.to(device))).float().cpu()

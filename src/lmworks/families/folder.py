@@ -47,6 +47,7 @@ INDEX = WEIGHTS + ".index.json"
 # What a saved model consists of; a folder that holds anything else is not replaced by one.
 OURS = [CONFIG, GENERATION, "*.safetensors", INDEX, "tokenizer*", "special_tokens_map.json", "chat_template.jinja"]
 OURS += ["vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "lmworks.json", *FILES]
+OURS += ["adapter_config.json", "lmworks_base.json"]
 FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".onnx")  # names of models in one file
 SHARD_BYTES = 5_000_000_000
 

@@ -1,7 +1,8 @@
 """The Stepper over a PyTorch network: one cache of keys and values for all rows, padded on the left.
 
 The decoder of an encoder-decoder looks at what the encoder, run once for each row, made of its source; sources are
-padded on the right. Attention never sees padding, so a row gets what it would get alone.
+padded on the right. Attention never sees padding, so a row gets what it would get alone. What prompts of a decoder
+share at their beginning is read once, and kept for the next prompts that begin with it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.base.errors import InputError
 from lmworks.generate.encode import context_of, encode_texts
+from lmworks.generate.prefixes import keeps_keys, read_prefix, shared_length
 from lmworks.generate.stepper import RESERVE, RowStart, Usage
 from lmworks.model.cache import Cache
 from lmworks.model.transformer import Transformer
@@ -37,6 +39,7 @@ class TorchStepper:
         check_writes(network)
         self.network = network
         self.usage = Usage()
+        self._prefix: tuple[list[int], Cache] | None = None
         self._clear()
 
     @property
@@ -82,7 +85,7 @@ class TorchStepper:
             self._ids, self._cache, self._memory, self._logits = ids, cache, memory, logits
             return
         self._ids += ids
-        self._cache.join(cache, max(self.lengths) + self.network.num_virtual_tokens, reserve)
+        self._cache.join(cache, max(self._cache.width, cache.width), reserve)
         self._logits = torch.cat((self._logits, logits))
         if self._memory is not None and memory is not None:
             self._memory = _join(self._memory, memory)
@@ -144,15 +147,20 @@ class TorchStepper:
         reserve = min(reserve, RESERVE)
         if context is not None:
             reserve = max(0, min(reserve, context - min(map(len, rows))))
-        cache = Cache(network.config, len(rows), network.num_virtual_tokens + width + reserve, network.dtype, device)
+        known, prefix = self._shared(rows)
+        width, virtual = width - known, network.num_virtual_tokens
+        if prefix is None:
+            cache = Cache(network.config, len(rows), virtual + width + reserve, network.dtype, device)
+        else:
+            cache = prefix.of_rows(torch.zeros(len(rows), dtype=torch.int64, device=device), width + reserve)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
         segments = torch.zeros_like(ids)
         positions = torch.zeros_like(ids)
         for number, row in enumerate(rows):
-            begin = width - len(row)
-            ids[number, begin:] = torch.tensor(row)
+            begin = width - len(row) + known
+            ids[number, begin:] = torch.tensor(row[known:])
             segments[number, begin:] = 1
-            positions[number, begin:] = torch.arange(len(row))
+            positions[number, begin:] = torch.arange(known, len(row))
         padded = bool((segments == 0).any())
         ids, segments, positions = (part.to(device) for part in (ids, segments, positions))
         states, memory_segments = memory or (None, None)
@@ -166,6 +174,20 @@ class TorchStepper:
             logits_to_keep=torch.arange(1, len(rows) + 1, device=device) * width - 1,
         )
         return cache, output.logits
+
+    def _shared(self, rows: list[list[int]]) -> tuple[int, Cache | None]:
+        """How many tokens all rows begin with whose cache is there or worth to be made, and that cache."""
+        if not keeps_keys(self.network):
+            return 0, None
+        if self._prefix is not None:
+            begin = self._prefix[0]
+            if all(len(row) > len(begin) and row[: len(begin)] == begin for row in rows):
+                return len(begin), self._prefix[1]
+        length = shared_length(rows)
+        if not length:
+            return 0, None
+        self._prefix = (rows[0][:length], read_prefix(self.network, rows[0][:length]))
+        return length, self._prefix[1]
 
 
 _Memory = tuple[torch.Tensor, torch.Tensor | None]  # (B, S, E) encoded sources; (B, S) segments where there is padding

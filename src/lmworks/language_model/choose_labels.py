@@ -7,15 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmworks.data.prompts import Prompt
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.prediction import softmax
-from lmworks.evaluate.scoring import choice_likelihoods
 from lmworks.generate.stepper import Usage
 from lmworks.generate.text import Reply
 from lmworks.model.transformer import Transformer
 
+ContentFree = tuple[tuple[int, ...], ...]
+"""Ids of a prompt about texts that say nothing."""
+
 
 def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply]:
     """For each prompt the label that is likeliest after it.
+
+    Where prompts have content-free twins, each likelihood is divided by the label's mean probability after those
+    (contextual calibration: Zhao et al. 2021, section 4): a label that the prompt makes likely whatever the text says
+    counts less.
 
     Args:
         network: a decoder.
@@ -27,15 +34,43 @@ def choose_labels(network: Transformer, prompts: Sequence[Prompt]) -> list[Reply
     Raises:
         InputError: a prompt with its longest label is longer than the context.
     """
-    likelihoods = choice_likelihoods(
-        network, [prompt.ids for prompt in prompts], [prompt.choices for prompt in prompts]
+    replies: dict[int, Reply] = {}
+    for content_free, members in _by_content_free(prompts).items():
+        asked = [prompts[index] for index in members]
+        ids = [*(prompt.ids for prompt in asked), *content_free]
+        choices = [*(prompt.choices for prompt in asked), *([asked[0].choices] * len(content_free))]
+        likelihoods = choice_likelihoods(network, ids, choices)
+        bias = _bias(likelihoods[len(asked) :])
+        for index, prompt, row in zip(members, asked, likelihoods, strict=False):
+            replies[index] = _reply(prompt, row - bias)
+    return [replies[index] for index in range(len(prompts))]
+
+
+def count_choices(prompts: Sequence[Prompt]) -> int:
+    """How many likelihoods :func:`choose_labels` computes."""
+    free = sum(
+        len(content_free) * len(prompts[members[0]].choices)
+        for content_free, members in _by_content_free(prompts).items()
     )
-    return [_reply(prompt, row) for prompt, row in zip(prompts, likelihoods, strict=True)]
+    return free + sum(len(prompt.choices) for prompt in prompts)
 
 
-def _reply(prompt: Prompt, log_likelihoods: np.ndarray) -> Reply:
-    best = int(log_likelihoods.argmax())
-    probabilities = dict(zip(prompt.labels, softmax(log_likelihoods).tolist(), strict=True))
+def _by_content_free(prompts: Sequence[Prompt]) -> dict[ContentFree, list[int]]:
+    """Numbers of prompts by their content-free twins, for which likelihoods are computed once."""
+    groups: dict[ContentFree, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(tuple(map(tuple, prompt.content_free)), []).append(index)
+    return groups
+
+
+def _bias(likelihoods: Sequence[np.ndarray]) -> np.ndarray | float:
+    """The logarithm of the labels' mean probabilities after content-free prompts; 0 without any."""
+    return np.log(np.mean([softmax(row) for row in likelihoods], axis=0)) if likelihoods else 0.0
+
+
+def _reply(prompt: Prompt, scores: np.ndarray) -> Reply:
+    best = int(scores.argmax())
+    probabilities = dict(zip(prompt.labels, softmax(scores).tolist(), strict=True))
     ids = prompt.choices[best]
     usage = Usage(len(prompt.ids), len(ids))
     return Reply(prompt.labels[best], ids, "end", usage, label_probabilities=probabilities)

@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmworks.base.errors import as_list, check_type
+from lmworks.base.errors import InputError, as_list, check_type
 from lmworks.evaluate.prediction import PredictedValue, Prediction
 from lmworks.evaluate.tagging import Entity, TaggedText
 from lmworks.generate.sampling import Rules
+from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.classify_texts import classify_texts
+from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.find_answers import SpanAnswer, find_answers
-from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, InputFormat
+from lmworks.language_model.input_format import TEXT_HINT, TEXTS_HINT, Input, InputFormat
+from lmworks.language_model.inputs import prompts_of
 from lmworks.language_model.tag_words import TextOrTokens, tag_words
 from lmworks.model.head_requests import SEQUENCE, TOKENS, labels_of
 from lmworks.model.transformer import Transformer
@@ -25,6 +28,7 @@ class HeadMethods(ABC):
     network: Transformer
     source: str
     input_format: InputFormat | None
+    few_shot: FewShotPrompt | None
 
     @property
     @abstractmethod
@@ -38,7 +42,9 @@ class HeadMethods(ABC):
 
     @property
     def labels(self) -> list[str]:
-        """The labels of its head for texts or words, in the order of its outputs; empty without any (regression)."""
+        """The labels of its head for texts or words, or those that it writes, in order; empty without any."""
+        if (form := self.input_format) is not None and form.kind == "label":
+            return list(form.labels)
         heads = (self.network.config.head(name) for name in (SEQUENCE, TOKENS))
         return next((labels_of(head) for head in heads if head is not None and head.problem != "regression"), [])
 
@@ -46,6 +52,8 @@ class HeadMethods(ABC):
         self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]
     ) -> list[Prediction] | list[PredictedValue]:
         """The label of each text with the probabilities of all labels; its value, if the model was trained on values.
+
+        A decoder of a run that labels texts in words gives the likeliest after its prompt.
 
         Args:
             texts: a list of texts as the head reads them; of pairs of texts; or of dictionaries: the columns that the
@@ -55,8 +63,24 @@ class HeadMethods(ABC):
             InputError: the model has no head for texts, or an input cannot be read.
         """
         listed = as_list(texts, (str, Sequence, Mapping), "texts", TEXTS_HINT)
+        if (form := self.input_format) is not None and form.kind == "label":
+            return self._label(listed, form)
         start = self.rules.decoder_start_token_id
         return classify_texts(self.network, self.tokenizer, start, [self._parts(text) for text in listed], self.source)
+
+    def _label(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], form: InputFormat) -> list[Prediction]:
+        """The likeliest of the labels after the prompt of each text; a text is as the run's pattern made it already."""
+        inputs: list[Input] = []
+        for text in texts:
+            if isinstance(text, Mapping) and form.prompt is None:
+                inputs.append(str(text["text"]) if "text" in text else form.fill(text))
+            elif isinstance(text, str | Mapping):
+                inputs.append(text)
+            else:
+                raise InputError("the model labels single texts, and this is a pair", "texts", "give one text each")
+        as_read = form.model_copy(update={"text": None})
+        replies = choose_labels(self.network.eval(), prompts_of(inputs, self.tokenizer, as_read, self.few_shot))
+        return [Prediction(reply.text, reply.label_probabilities or {}) for reply in replies]
 
     def _parts(self, text: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
         """The one or two texts of an input."""

@@ -18,6 +18,7 @@ from lmworks.base.files import atomic_write
 from lmworks.base.settings import Settings
 from lmworks.data.prompts import Prompt, as_messages, prompts
 from lmworks.evaluate.answer_spans import MAX_ANSWER_TOKENS
+from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.question_windows import STRIDE
 from lmworks.text.columns import names_in
 from lmworks.text.rows import DataSettings, Row, Table
@@ -122,22 +123,30 @@ class InputFormat(Settings):
         """The text that a head reads, as the pattern of the text makes it."""
         return self.model_copy(update={"prompt": None}).fill(value)
 
-    def prompt_of(self, value: Input, tokenizer: Tokenizer) -> Prompt:
-        """One input as the training examples have it, up to the answer.
+    def prompts_of(
+        self, values: Sequence[Input], tokenizer: Tokenizer, few_shot: FewShotPrompt | None = None
+    ) -> list[Prompt]:
+        """Inputs as the training examples have them, up to the answer; or as a model that is not trained is asked.
+
+        Args:
+            values: the inputs.
+            tokenizer: of the model.
+            few_shot: what is said before each of them.
 
         Raises:
             InputError: as :meth:`fill`, or as the chat template does.
         """
-        text = self.fill(value)
+        texts = [self.fill(value) for value in values]
         if self.kind == "source":
-            return Prompt(tokenizer.encode(self.prefix + text, special=True), text, "", "the input")
+            ids = tokenizer.encode_whole([self.prefix + text for text in texts])
+            return [Prompt(each, text, "", "the input") for each, text in zip(ids, texts, strict=True)]
         settings = DataSettings(template=self.template, system=self.system, prompt=self.prompt)
+        table = Table("the input", "completion", [Row({"prompt": text, "completion": ""}) for text in texts])
         if self.kind == "label":
-            values = {"prompt": text} if self.prompt else {"text": text}
-            table = Table("the input", "labels", [Row({**values, "label": ""})], labels=list(self.labels))
-        else:
-            table = Table("the input", "completion", [Row({"prompt": text, "completion": ""})])
-        return prompts(table, tokenizer, settings)[0]
+            name = "prompt" if self.prompt else "text"
+            rows = [Row({name: text, "label": ""}) for text in texts]
+            table = Table("the input", "labels", rows, labels=list(self.labels))
+        return prompts(table, tokenizer, settings) if few_shot is None else few_shot.prompts(table, tokenizer, settings)
 
     def messages_of(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A conversation with the run's system message, and what the person says in the run's pattern."""

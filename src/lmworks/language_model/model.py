@@ -28,13 +28,14 @@ from lmworks.generate.stepper import Stepper
 from lmworks.generate.text import Reply, TextStream, complete, next_tokens, stream
 from lmworks.generate.torch_stepper import TorchStepper, check_writes
 from lmworks.language_model.choose_labels import choose_labels
+from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.head_methods import HeadMethods
 from lmworks.language_model.input_format import MESSAGES_HINT, TEXT_HINT, TEXTS_HINT, Input, InputFormat, texts_of
+from lmworks.language_model.inputs import conversation_of, prompts_of
+from lmworks.language_model.named_adapters import AdapterMethods, Adapters
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import widen
 from lmworks.model.transformer import Transformer
-from lmworks.text import chat
-from lmworks.text.messages import with_texts
 from lmworks.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ Message = dict[str, str]
 
 
 @dataclass
-class LanguageModel(HeadMethods):
+class LanguageModel(HeadMethods, AdapterMethods):
     """A network with all that is needed to speak with it.
 
     Attributes:
@@ -58,6 +59,7 @@ class LanguageModel(HeadMethods):
         notes: what opening it had to say.
         input_format: how inputs looked in the run that trained it; None where no run is known.
         pooling: how a sentence encoder makes one vector of a text's states; None of other models.
+        few_shot: what stands before its inputs, where a run of method prompting chose it.
     """
 
     network: Transformer
@@ -70,6 +72,8 @@ class LanguageModel(HeadMethods):
     notes: list[str] = field(default_factory=list)
     input_format: InputFormat | None = None
     pooling: SentencePooling | None = None
+    few_shot: FewShotPrompt | None = None
+    _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:
@@ -170,10 +174,10 @@ class LanguageModel(HeadMethods):
     ) -> list[Reply]:
         """The replies to several texts; arguments and errors as in :meth:`generate`."""
         prompts = as_list(prompts, (str, Mapping), "prompts", TEXTS_HINT)
-        inputs = [self._prompt(prompt, raw) for prompt in prompts]
+        inputs = self._prompts(prompts, raw)
         if inputs and inputs[0].choices:
             return choose_labels(self.network.eval(), inputs)
-        ids, settings = [prompt.ids for prompt in inputs], self._resolve(settings)
+        ids, settings = [prompt.ids for prompt in inputs], self._resolve(settings, *inputs[:1])
         return complete(self.stepper(), self.tokenizer, ids, settings, self.rules, log_probabilities)
 
     @overload
@@ -291,7 +295,7 @@ class LanguageModel(HeadMethods):
         return next_tokens(self.stepper(), self.tokenizer, text, top)
 
     def save(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
-        """Write a Hugging Face folder, new or empty; an adapter is merged into its base. Nothing is left half-written.
+        """Write a Hugging Face folder, new or empty; the active adapter is merged. Nothing is left half-written.
 
         Args:
             folder: where to.
@@ -318,8 +322,9 @@ class LanguageModel(HeadMethods):
                 overwrite=overwrite,
                 pooling=self.pooling,
             )
-        if self.input_format is not None:
-            self.input_format.save(folder)
+        for part in (self.input_format, self.few_shot):
+            if part is not None:
+                part.save(folder)
         return folder
 
     def prepare(self, precision: str = "auto") -> LanguageModel:
@@ -333,10 +338,11 @@ class LanguageModel(HeadMethods):
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
 
         Returns:
-            Itself. It can generate and score, but no longer be trained or saved.
+            Itself. It can generate and score, but no longer be trained or saved, nor switch adapters.
         """
         dtype_name, _ = machine.choose_precision(precision, self.device.type)
         adapters.merge_possible(self.network)
+        self._adapters.are_merged = True
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
             if self.architecture == "decoder":
@@ -354,23 +360,17 @@ class LanguageModel(HeadMethods):
 
     def _prompt(self, value: Input, raw: bool) -> Prompt:
         """A text as the model reads it."""
-        if self.input_format is not None and self.input_format.has_prompt and not raw:
-            return self.input_format.prompt_of(value, self.tokenizer)
-        if not isinstance(value, str):
-            raise InputError("this model has no prompt built from columns", "the input", "give a text")
-        return Prompt(self.tokenizer.encode(value, special=True), value, "", "the input")
+        return self._prompts([value], raw)[0]
+
+    def _prompts(self, values: Sequence[Input], raw: bool) -> list[Prompt]:
+        """Texts as the model reads them."""
+        form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
+        return prompts_of(values, self.tokenizer, form, few_shot)
 
     def _conversation(self, messages: list[Message], raw: bool) -> Prompt:
         """A conversation as the model reads it."""
-        form = None if raw else self.input_format
-        messages = with_texts(messages)
-        if form is not None and form.has_prompt:
-            chat.validate(messages)
-            templated = self.tokenizer.chat_template is not None and form.template != "off"
-            if form.kind == "label" or not templated:
-                return form.prompt_of(messages[-1]["content"], self.tokenizer)
-        ids, _ = chat.encode(self.tokenizer, messages if form is None else form.messages_of(messages), reply=True)
-        return Prompt(ids, messages[-1]["content"], "", "the conversation")
+        form, few_shot = (None, None) if raw else (self.input_format, self.few_shot)
+        return conversation_of(messages, self.tokenizer, form, few_shot)
 
     def _answer(
         self, prompt: Prompt, settings: SamplingSettings, streaming: bool, details: bool, with_log_probabilities: bool
@@ -380,15 +380,16 @@ class LanguageModel(HeadMethods):
             (reply,) = choose_labels(self.network.eval(), [prompt])
             pieces = TextStream(iter([reply.text]), lambda: reply)
         else:
-            settings = self._resolve(settings)
+            settings = self._resolve(settings, prompt)
             pieces = stream(self.stepper(), self.tokenizer, prompt.ids, settings, self.rules, with_log_probabilities)
         if streaming:
             return pieces
         text = "".join(pieces)
         return pieces.reply if details else text
 
-    def _resolve(self, settings: SamplingSettings) -> SamplingSettings:
-        """With ``slide`` as the model was trained, where nothing is said."""
-        if settings.slide is not None or self.input_format is None or settings.num_beams > 1:
-            return settings
-        return settings.model_copy(update={"slide": self.input_format.slide})
+    def _resolve(self, settings: SamplingSettings, prompt: Prompt | None = None) -> SamplingSettings:
+        """With the stops of the prompt; with ``slide`` as the model was trained, where nothing is said."""
+        changes: dict[str, Any] = {"stop": [*settings.stop, *prompt.stop]} if prompt is not None and prompt.stop else {}
+        if settings.slide is None and self.input_format is not None and settings.num_beams == 1:
+            changes["slide"] = self.input_format.slide
+        return settings.model_copy(update=changes) if changes else settings

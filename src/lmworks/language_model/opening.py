@@ -5,24 +5,27 @@ Of a folder with an adapter, the base is opened too; of a run, its result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmworks.adapt import adapter_folder, registry
+import numpy as np
+import torch
+
+from lmworks.adapt import adapter_folder
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import JOURNAL, RunFolder
-from lmworks.base.sources import LocalSource, find
 from lmworks.baselines import tfidf_folder
-from lmworks.baselines.eliza import is_eliza
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
-from lmworks.families.opened import fit_tokenizer
-from lmworks.families.sentence_pooling import read_pooling
+from lmworks.language_model.few_shot import Embed, FewShotPrompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.named_adapters import DEFAULT
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
-from lmworks.language_model.result_heads import folder_of
+from lmworks.language_model.saved_source import find_saved
 from lmworks.model.config import ModelConfig
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
@@ -52,39 +55,51 @@ def open_saved_model(
             written. Refused with any other source.
         head: of a run of several tasks: the head that the model has.
 
+    Returns:
+        the model; of an adapter, its base with the adapter "default".
+
     Raises:
         InputError: there is no such model, or its files are damaged or of an unknown kind.
     """
-    local = _resolve(source, offline, head)
+    local = find_saved(source, offline, head)
     if tfidf_folder.is_tfidf(local.path):
         hint = f"lmworks predict {source} FILE; in Python lmworks.load(...).predict([...])"
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
-    if (local.path / "adapter_config.json").is_file():
+    if adapter_folder.needs_base(local.path):
         base_source = adapter_folder.base_of(local.path, base, offline)
         model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
-        _add_adapter(model, local.path)
+        if model.adapters:
+            hint = f"merge that one first: lmworks save {base_source} FOLDER, and name FOLDER as the base"
+            raise InputError(f"its base {base_source} is an adapter, too", str(source), hint)
+        if adapter_folder.is_adapter(local.path):
+            model.put_adapter(DEFAULT, local.path)
+            model.use_adapter(DEFAULT)
+        else:
+            model.input_format = InputFormat.read(local.path)
+            model.notes += adapter_folder.notes(model.network, local.path)
     else:
         if base is not None:
             raise InputError(f"is a whole model and has no base; {base} was given", str(source), "leave base out")
         model = _open_whole_model(local.path, str(source), dtype, device, storage)
+    if local.path.is_dir():
+        model.few_shot = FewShotPrompt.open(local.path, partial(embed_by, offline=offline))
     model.source = str(source)
     model.notes = [*([local.note] if local.note else []), *model.notes]
     return model
 
 
-def _add_adapter(model: LanguageModel, path: Path) -> None:
-    """Load the adapter in a folder into its base model, and use the folder's tokenizer and input format."""
-    adapter_notes = registry.load_adapter(model.network, path, model.family)
-    notes = []
-    if (path / "tokenizer.json").is_file():
-        ends = model.tokenizer.end_ids if model.has_tokenizer else set()
-        model.tokenizer = Tokenizer.open(path)
-        model.tokenizer.end_ids |= ends
-        notes = fit_tokenizer(model.tokenizer, model.config.vocab_size, str(path))
-    pooling, pooling_notes = read_pooling(path)
-    model.pooling = pooling or model.pooling
-    model.input_format = InputFormat.read(path)
-    model.notes = [*notes, *pooling_notes, *model.notes, *adapter_notes]
+def embed_by(encoder: str, offline: bool | None = None) -> Embed:
+    """What gives the vectors of texts by an encoder, which is opened when it is first needed."""
+    opened: list[LanguageModel] = []
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        if not opened:
+            opened.append(open_saved_model(encoder, offline=offline))
+        vectors = opened[0].embed(list(texts), normalize=True)
+        assert isinstance(vectors, torch.Tensor)  # pooled, not those of tokens
+        return vectors.numpy()
+
+    return embed
 
 
 def _open_whole_model(path: Path, source: str, dtype: str, device: str, storage: str | None) -> LanguageModel:
@@ -130,22 +145,22 @@ def unfinished_run(source: str | Path, **options: Any) -> RunFolder | None:
 
 
 def is_adapter(source: str | Path, *, offline: bool | None = None) -> bool:
-    """Whether a source is an adapter, not a whole model."""
-    return (_resolve(source, offline).path / "adapter_config.json").is_file()
+    """Whether a source is an adapter, or a prompt, beside its base: not a whole model."""
+    return adapter_folder.needs_base(find_saved(source, offline).path)
 
 
 def load_tokenizer(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> Tokenizer:
     """Open only the tokenizer of a model, which takes no time; ``base`` as in :func:`open_saved_model`."""
-    path = _resolve(source, offline).path
-    if (path / "adapter_config.json").is_file() and not (path / "tokenizer.json").is_file():
+    path = find_saved(source, offline).path
+    if adapter_folder.needs_base(path) and not (path / "tokenizer.json").is_file():
         return load_tokenizer(adapter_folder.base_of(path, base, offline), offline=offline)
     return gguf.read_tokenizer(path) if path.is_file() else Tokenizer.open(path)
 
 
 def read_config(source: str | Path, *, offline: bool | None = None, base: str | Path | None = None) -> ModelConfig:
     """Read only the config, without weights; ``base`` as in :func:`open_saved_model`."""
-    path = _resolve(source, offline).path
-    if (path / "adapter_config.json").is_file():
+    path = find_saved(source, offline).path
+    if adapter_folder.needs_base(path):
         return read_config(adapter_folder.base_of(path, base, offline), offline=offline)
     if path.is_file():
         family, hf_config = gguf.read_config(path)
@@ -153,19 +168,3 @@ def read_config(source: str | Path, *, offline: bool | None = None, base: str | 
     if is_ngram(path):
         refuse(str(source))
     return folder.read_config(path)
-
-
-def _resolve(source: str | Path, offline: bool | None, head: str | None = None) -> LocalSource:
-    """Find the source; a run folder stands for its result, and a head for its folder there."""
-    if is_eliza(source):
-        raise InputError("answers by rules and is no model: it only talks", str(source), "lmworks chat eliza")
-    local = find(str(source), "model", offline)
-    if not (local.path / JOURNAL).is_file():
-        return LocalSource(folder_of(local.path, head, str(source)), local.source, local.origin, local.note)
-    final = local.path / "final"
-    if not final.is_dir():
-        hint = (
-            f"finish it: lmworks resume {source}; or write its best checkpoint as a model: lmworks save {source} FOLDER"
-        )
-        raise InputError("this run has not finished", str(source), hint)
-    return LocalSource(folder_of(final, head, str(source)), str(source), local.origin, local.note)

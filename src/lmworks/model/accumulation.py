@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
+from lmworks.model.row_factors import row_factors
 from lmworks.model.sparse_gradients import is_sparse
 
 _enabled = False
@@ -47,19 +48,66 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return _cached((tensor,), (dtype,), lambda: tensor.detach().to(dtype))
 
 
-def merged_weight(
-    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype
-) -> torch.Tensor:
-    """weight + scale B A, summed in float32 and rounded once; cached within :func:`accumulate_in_place`.
+class Update(NamedTuple):
+    """A low-rank update of a weight (out, in): scale * b @ a with b (out, r) and a (r, in); with a magnitude (out,),
+    the lengths of the updated rows (model/row_factors)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    magnitude: torch.Tensor | None
+    scale: float
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight + scale B A in float32, before the magnitude."""
+        return torch.addmm(weight.detach().float(), self.b.detach(), self.a.detach(), alpha=self.scale)
+
+    def merged_into(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The updated weight, computed in float32 and rounded once."""
+        merged = self.added_to(weight)
+        if self.magnitude is not None:
+            merged *= row_factors(self.magnitude.detach(), merged)[:, None]
+        return merged.to(dtype)
+
+    def row_factors(self, weight: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """(out,) what the magnitude multiplies the rows of the updated weight by; cached within
+        :func:`accumulate_in_place`.
+
+        Args:
+            weight: gives the frozen weight, which is always the same for one update.
+        """
+        assert self.magnitude is not None
+        magnitude = self.magnitude.detach()
+        return _cached(self.tensors, ("factors", self.scale), lambda: row_factors(magnitude, self.added_to(weight())))
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """A, B, and the magnitude if there is one."""
+        return (self.a, self.b) if self.magnitude is None else (self.a, self.b, self.magnitude)
+
+
+def merged_weight(weight: torch.Tensor, update: Update, dtype: torch.dtype) -> torch.Tensor:
+    """:meth:`Update.merged_into`, cached within :func:`accumulate_in_place`.
 
     LoRA's update is small at first: rounding would remove it if it were added to an output already rounded to bfloat16.
     """
-    return _cached((weight, a, b), (scale, dtype), lambda: merge(weight, a, b, scale, dtype))
+    return _cached((weight, *update.tensors), (update.scale, dtype), lambda: update.merged_into(weight, dtype))
 
 
-def merge(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """As :func:`merged_weight`, without the cache."""
-    return torch.addmm(weight.detach().float(), b.detach(), a.detach(), alpha=scale).to(dtype)
+def scaled_weight(weight: torch.Tensor, scale: torch.Tensor, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """weight * factors, computed in float32 and rounded once; cached within :func:`accumulate_in_place`.
+
+    Args:
+        weight: (out, in).
+        scale: the parameter that the factors are computed from.
+        factors: (in,) or (out, 1).
+        dtype: of the result.
+    """
+    return _cached((weight, scale), (dtype,), lambda: scale_weight(weight, factors, dtype))
+
+
+def scale_weight(weight: torch.Tensor, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As :func:`scaled_weight`, without the cache."""
+    return (weight.detach().float() * factors).to(dtype)
 
 
 def _cached(

@@ -2,6 +2,7 @@
 the output of a linear. LoRA's products are in model/products, which joins those of several linears.
 
     LoRA         y = W x + b + s B A x                   (Hu et al. 2021, eq. 3)
+    DoRA         y = f (W x + s B A x) + b               (Liu et al. 2024, eq. 5; f: model/row_factors)
     scale        y = l * (W x + b), or W (l * x) + b     (Liu et al. 2022, section 3.3)
     bottleneck   y + U act(D y + d) + u, y = W x + b     (Houlsby et al. 2019, section 2.1)
 """
@@ -16,9 +17,12 @@ from lmworks.kernels.dispatch import to_dlpack
 from lmworks.kernels.matmul import matmul
 from lmworks.kernels.native_module import native_module
 
+NEARLY_ZERO = 1e-20
+ROWS = 256
+
 
 class LoRATerm(NamedTuple):
-    """A low-rank update; its tensors are A (r, in) and B (out, r).
+    """A low-rank update; its tensors are A (r, in) and B (out, r), and with DoRA the magnitude (out,).
 
     Attributes:
         scale: s.
@@ -57,9 +61,24 @@ def scale(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     return (x * factors).to(x.dtype)
 
 
-def scale_gradient(x: torch.Tensor, grad_y: torch.Tensor) -> torch.Tensor:
-    """The gradient (n,) of the factors of :func:`scale`, float32."""
-    return (x * grad_y).sum(0, dtype=torch.float32)
+def divisors(factors: torch.Tensor) -> torch.Tensor:
+    """The factors of a scale, none of them 0: the gradient of a factor is computed from what was multiplied by it."""
+    return torch.where(factors.abs() < NEARLY_ZERO, NEARLY_ZERO, factors)
+
+
+def scale_gradient(scaled: torch.Tensor, other: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """The gradient (n,) of factors, float32: sums over all tokens of scaled * other, divided by the factors.
+
+    Args:
+        scaled: the scaled output, or the gradient of a scaled input (T, n), computed with :func:`divisors`.
+        other: the gradient of the output, or the input (T, n).
+        factors: (n,).
+    """
+    sums = torch.zeros_like(factors)
+    for begin in range(0, len(scaled), ROWS):  # a part of the products at a time, which stays in the cache
+        rows = slice(begin, begin + ROWS)
+        sums += (scaled[rows] * other[rows]).sum(0, dtype=torch.float32)
+    return sums / divisors(factors)
 
 
 class BottleneckTensors(NamedTuple):

@@ -3,6 +3,7 @@ activations, dropout and residuals, forward and backward. Rows are (tokens, size
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,10 +45,12 @@ class NormStatistics(NamedTuple):
     scale: OptionalTensor = None
 
 
-def residual(x: torch.Tensor, part: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
-    """x + dropout(part); ``part`` may be overwritten."""
+def residual(
+    x: torch.Tensor, part: torch.Tensor, rate: float, seed: int, saved: Sequence[torch.Tensor] = ()
+) -> torch.Tensor:
+    """x + dropout(part); ``part`` may be overwritten if it is not among the ``saved`` tensors."""
     if not rate:
-        return part.add_(x)
+        return x + part if any(tensor is part for tensor in saved) else part.add_(x)
     y = torch.empty_like(x)
     native_module().dropout_add(to_dlpack(x), to_dlpack(part), to_dlpack(y), rate, seed)
     return y

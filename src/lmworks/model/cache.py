@@ -8,6 +8,7 @@ tuning). Otherwise it writes in place into a buffer that doubles when it is full
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch.nn import functional
@@ -55,6 +56,18 @@ class LayerCache:
                 for mine, theirs in zip(self.cross, other.cross, strict=True)
             )
             self.cross = (keys.transpose(1, 2), values.transpose(1, 2))
+
+    def of_rows(self, rows: torch.Tensor, reserve: int) -> LayerCache:
+        """A new cache of these rows, in this order and as often as they are named, with room for further tokens."""
+        _, heads, _, size = self._keys.shape
+        capacity, length = self.length + reserve, self.length
+        other = LayerCache(len(rows), heads, size, capacity, self._keys.dtype, self._keys.device)
+        other._keys[:, :, :length] = self._keys[rows, :, :length]
+        other._values[:, :, :length] = self._values[rows, :, :length]
+        other.length = length
+        if self.cross is not None:
+            other.cross = (self.cross[0][rows], self.cross[1][rows])
+        return other
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch, in this order (finished rows are removed; beam search reorders)."""
@@ -122,6 +135,13 @@ class Cache:
         """S, the number of tokens held."""
         return self.positions.shape[1]
 
+    @property
+    def width(self) -> int:
+        """Tokens from the first column on that is not padding in every row."""
+        if self.segments is None:
+            return self.length
+        return self.length - int((self.segments != 0).any(dim=0).int().argmax())
+
     def append_positions(self, positions: torch.Tensor, segments: torch.Tensor | None) -> None:
         """Append positions (B, T) and segments of the tokens that the layers append next."""
         if segments is not None or self.segments is not None:
@@ -135,7 +155,7 @@ class Cache:
 
         Args:
             other: of the same model.
-            length: tokens of the longest row of both; columns before it, which are padding in every row, are dropped.
+            length: the larger :attr:`width` of both; columns before it, which are padding in every row, are dropped.
             reserve: number of further tokens to allocate for.
         """
         for mine, theirs in zip(self.layers, other.layers, strict=True):
@@ -148,6 +168,19 @@ class Cache:
         joined = _rows_end_aligned(segments, length)
         self.segments = joined if bool((joined == 0).any()) else None
         self.positions = _rows_end_aligned([self.positions, other.positions], length)
+
+    def of_rows(self, rows: torch.Tensor, reserve: int) -> Cache:
+        """A new cache of these rows, in this order and as often as they are named; this one stays as it is.
+
+        Args:
+            rows: (B,) numbers of rows of this cache, which is none of recurrent layers.
+            reserve: number of further tokens to allocate for.
+        """
+        other = copy(self)
+        other.layers = [layer.of_rows(rows, reserve) for layer in self.layers]
+        other.positions = self.positions[rows]
+        other.segments = None if self.segments is None else self.segments[rows]
+        return other
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch, in this order."""

@@ -173,7 +173,7 @@ def _forward(
     native_module().varlen_attention(*map(to_dlpack, (q, k, v, *sequences.cu_seqlens, mixed, log_sum)), *numbers)
     read = mixed if rows is None else rows.tokens_of(mixed)
     (part,), terms_o = products.forward(read, [block.o_proj], seeds.o_proj)
-    x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1)
+    x1 = sum1 = parts.residual(x, part, settings.hidden_dropout, seeds.residual1, terms_o)
     if not pre_norm:
         x1, stats1 = parts.norm(settings, sum1, block.norm1)
     normed = x1
@@ -183,7 +183,7 @@ def _forward(
     gate = gates[0] if gates else None
     inner = parts.drop(parts.activate(settings, up, gate), settings.mlp_dropout, seeds.activation)
     (part,), terms_down = products.forward(inner, [block.down_proj], seeds.down_proj)
-    y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2)
+    y = sum2 = parts.residual(x1, part, settings.hidden_dropout, seeds.residual2, terms_down)
     if not pre_norm:
         y, stats2 = parts.norm(settings, sum2, block.norm2)
     sums = (sum1, *stats1, gate, up, None if pre_norm else sum2, *stats2)

@@ -11,6 +11,7 @@ from torch import nn
 from lmworks.kernels.dropout import draw_seed
 from lmworks.kernels.matmul import matmul
 from lmworks.model import accumulation
+from lmworks.model.accumulation import Update
 from lmworks.model.adapter_terms import LoRATerm, ScaleTerm, Term
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import WeightStorage
@@ -68,6 +69,11 @@ def _fits(module: nn.Module, protocol: type) -> bool:
 def has_lora_term(module: nn.Module) -> TypeGuard[LoRALinearProtocol]:
     """Whether a module is a linear with a LoRA term, active or not."""
     return _fits(module, LoRALinearProtocol)
+
+
+def merges_term(module: nn.Module) -> bool:
+    """Whether a module is a linear with a term that is part of the weight in bfloat16, which model/products rounds."""
+    return is_fused_adapter(module) and isinstance(module.fused_term()[0], LoRATerm | ScaleTerm)
 
 
 def is_fused_adapter(module: nn.Module) -> TypeGuard[FusedAdapter]:
@@ -128,9 +134,27 @@ class LinearParameters(NamedTuple):
         return self.added[1]
 
     @property
+    def magnitude(self) -> OptionalTensor:
+        """DoRA's magnitude (out,); None: its LoRA term has none."""
+        return self.added[2] if self.lora is not None else None
+
+    @property
+    def update(self) -> Update:
+        """The change of the weight by its LoRA term, which it has."""
+        assert self.a is not None
+        assert self.b is not None
+        assert self.lora is not None
+        return Update(self.a, self.b, self.magnitude, self.lora.scale)
+
+    @property
     def scales_input(self) -> bool:
         """Whether its input is scaled."""
         return isinstance(self.term, ScaleTerm) and self.term.of_input
+
+    @property
+    def scales_output(self) -> bool:
+        """Whether its output is scaled."""
+        return isinstance(self.term, ScaleTerm) and not self.term.of_input
 
     @property
     def exists(self) -> bool:
@@ -183,6 +207,14 @@ class Gradients:
         """Compute the gradient at an index as the sum of the rows of ``grad_y``."""
         if self.needed[place]:
             self.values[place] = grad_y.sum(0, dtype=torch.float32)
+
+    def set_magnitude(self, place: int, grad_y: torch.Tensor, y: torch.Tensor) -> None:
+        """Compute the gradient of the magnitude at an index from those of the outputs y (T, out), without bias: since
+        these are multiples of it, the sum of grad_y y over the magnitude."""
+        magnitude = self.tensors[place]
+        if self.needed[place] and magnitude is not None:
+            total = (grad_y * y).sum(0, dtype=torch.float32)
+            self.values[place] = torch.where(magnitude == 0, 0.0, total / magnitude)  # of a row of zeros y is 0
 
 
 def is_supported(module: nn.Module | None) -> bool:

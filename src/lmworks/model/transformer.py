@@ -34,6 +34,7 @@ from lmworks.model.relative import RelativeBias
 from lmworks.model.storage import WeightStorage
 from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
 from lmworks.model.stored_layers import linear as stored_linear
+from lmworks.model.token_rows import base_bias, base_table, rows_of
 from lmworks.model.virtual_tokens import ExpandedRows, Prefix, Prefixes, SoftPrompt, VirtualTokens
 
 
@@ -159,7 +160,7 @@ class Transformer(Stack):
         layers = (config.num_decoder_layers if has_encoder else None) or config.num_hidden_layers
         super().__init__(config, layers, causal=config.architecture != "encoder", cross=has_encoder)
         hidden, vocab_size, width = config.hidden_size, config.vocab_size, config.embedding_width
-        self.embed_tokens: nn.Embedding | StoredEmbedding = nn.Embedding(vocab_size, width)
+        self.embed_tokens: nn.Module = nn.Embedding(vocab_size, width)
         self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.embed_project = Linear(width, hidden) if config.embedding_size else None
         self.encoder = Stack(config, config.num_hidden_layers, causal=False) if has_encoder else None
@@ -170,6 +171,7 @@ class Transformer(Stack):
         self.head_bias = nn.Parameter(torch.zeros(vocab_size)) if headed and config.head_bias else None
         self.pooler = Linear(hidden, hidden) if config.pooler else None
         self.heads = Heads(config)
+        self.grown_from: int | None = None  # the size of the vocabulary before tokens were added to it
         self.virtual_tokens: VirtualTokens | None = None
         # of layers whose weights were dequantized, by name: the quantized blocks
         self.dequantized_from: dict[str, WeightStorage] = {}
@@ -233,9 +235,8 @@ class Transformer(Stack):
                 size = self.config.vocab_size
                 wrong = int(ids.max() if ids.max() >= size else ids.min())
                 hint = f"give ids from 0 to {size - 1}, as the model's own tokenizer does"
-                raise InputError(
-                    f"there is no token with id {wrong}: the embedding has {size} rows", hint=hint
-                ) from error
+                fault = f"there is no token with id {wrong}: the embedding has {size} rows"
+                raise InputError(fault, hint=hint) from error
         if self.config.embedding_scale != 1.0:
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded to the embeddings' width
         return x
@@ -275,10 +276,10 @@ class Transformer(Stack):
             return hidden
         rows = self.before_head(hidden)
         if self.lm_head is None:
-            storage = self.head_storage
-            if storage is not None:
-                return self.softcap(stored_linear(rows, storage, self.head_bias))
-            return self.softcap(linear(rows, self.head_weight, self.head_bias))
+            storage, updates, bias = self.head_storage, rows_of(self.embed_tokens), self.head_bias
+            own = base_bias(bias, len(self.head_weight) if storage is None else storage.shape[0])
+            logits = linear(rows, self.head_weight, own) if storage is None else stored_linear(rows, storage, own)
+            return self.softcap(logits if updates is None else updates.put(logits, rows, bias))
         logits = self.lm_head(rows)
         return self.softcap(logits if self.head_bias is None else logits + self.head_bias)
 
@@ -300,13 +301,18 @@ class Transformer(Stack):
     @property
     def head_weight(self) -> torch.Tensor:
         """(V, embedding_width): the head's matrix; that of the embeddings if they are tied."""
-        return (self.embed_tokens if self.lm_head is None else self.lm_head).get_parameter("weight")
+        return self.head_table.get_parameter("weight")
 
     @property
     def head_storage(self) -> WeightStorage | None:
         """The storage of the head's matrix, if it has one; else None."""
-        layer = self.embed_tokens if self.lm_head is None else self.lm_head
+        layer = self.head_table
         return layer.storage if isinstance(layer, StoredEmbedding | StoredLinear) else None
+
+    @property
+    def head_table(self) -> nn.Module:
+        """The module that has the head's matrix, beneath rows that an adapter puts into it."""
+        return base_table(self.embed_tokens if self.lm_head is None else self.lm_head)
 
     @property
     def num_virtual_tokens(self) -> int:
@@ -332,7 +338,8 @@ class Transformer(Stack):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of its embeddings and of the blocks' input."""
-        return torch.float32 if isinstance(self.embed_tokens, StoredEmbedding) else self.embed_tokens.weight.dtype
+        table = base_table(self.embed_tokens)
+        return torch.float32 if isinstance(table, StoredEmbedding) else table.get_parameter("weight").dtype
 
     def _enter(
         self, stack: Stack, x: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None

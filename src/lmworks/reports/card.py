@@ -58,6 +58,7 @@ def build(run: str | Path) -> dict[str, Any]:
         "tasks": tasks,
         "how": HOW,
         **several_tasks.kind_parts(last or first),
+        "prompts": _prompts(events),
         "training": _training(steps, finish, _last(events, "session")),
         "costs": _costs(events, steps, finish),
         "memory_choice": (start.get("plan") or {}).get("choice") or None,
@@ -337,6 +338,19 @@ def _answer(item: dict[str, Any]) -> Any:
     """A sample's answer, marked where it was cut at the most tokens that an answer may have."""
     cut = item.get("cut")
     return f"{item.get('answer')} … (cut at {cut} tokens)" if cut else item.get("answer")
+
+
+def _prompts(events: list[Event]) -> dict[str, Any] | None:
+    """The prompts that a run without training measured, and the chosen one; None of other runs."""
+    chosen = _last(events, "chosen_prompt")
+    if not chosen:
+        return None
+    measured = {event["number"]: event for event in events if event["event"] == "prompt"}
+    kept = ("number", "instruction", "input", "rows", "accuracy", "loss")
+    return {
+        **{key: value for key, value in chosen.items() if key not in ("event", "time")},
+        "measured": [{key: each[key] for key in kept if key in each} for _, each in sorted(measured.items())],
+    }
 
 
 def _progress(events: list[Event]) -> list[dict[str, Any]]:

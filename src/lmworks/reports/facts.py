@@ -97,10 +97,30 @@ def run_lines(card: Card) -> list[tuple[str, str]]:
         ),
         ("steps", figures.count(training["steps"]) if training["steps"] else None),
         ("tokens trained on", figures.count(training["tokens"]) if training["tokens"] else None),
+        *_prompts(card.get("prompts")),
         ("result", f"{artefact['path']}{size}" if artefact.get("path") else None),
         ("machine", str(machine["name"]) if machine.get("name") else None),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _prompts(prompts: Card | None) -> list[tuple[str, str | None]]:
+    """The prompt by which a model was asked that was not trained, and how good the candidates were."""
+    if not prompts:
+        return []
+    shots, kind = prompts["shots"], prompts.get("examples")
+    shown = f"{figures.count_of(shots, 'example')}, {kind}" if shots else "no examples"
+    lines: list[tuple[str, str | None]] = [("shown before each text", shown)]
+    lines += [("calibrated", "by texts that say nothing" if prompts["calibration"] else None)]
+    for each in prompts["measured"] or [prompts]:
+        measured = [f"accuracy {figures.number(each['accuracy'])}"] if "accuracy" in each else []
+        measured += [f"loss {figures.number(each['loss'])}"] if "loss" in each else []
+        on = [f"on {figures.count_of(each['rows'], 'row')} to train on"] if "rows" in each else []
+        mark = " (chosen)" if each["number"] == prompts["number"] else ""
+        wording = each["instruction"], each["input"] or "each row as in training"
+        said = " | ".join(part.replace("\n", " ⏎ ") for part in wording if part)
+        lines.append((f"prompt {each['number'] + 1}{mark}", "; ".join([", ".join([*measured, *on]), said]).strip("; ")))
+    return lines
 
 
 def _rows(data: Card) -> str:

@@ -80,11 +80,11 @@ def fit_resumed(setup: TrainingSetup, available: int) -> MemoryFit:
 
 def fits(setup: TrainingSetup, available: int) -> bool:
     """Whether a run fits without changes."""
-    return setup.total <= _limit(setup, available)
+    return setup.total <= most_bytes(setup, available)
 
 
 def _fit(setup: TrainingSetup, available: int) -> MemoryFit | None:
-    limit = _limit(setup, available)
+    limit = most_bytes(setup, available)
     if fits(setup, available):
         return MemoryFit(setup)
     if setup.train.memory is None:
@@ -95,7 +95,7 @@ def _fit(setup: TrainingSetup, available: int) -> MemoryFit | None:
     return None
 
 
-def _limit(setup: TrainingSetup, available: int) -> int:
+def most_bytes(setup: TrainingSetup, available: int) -> int:
     """The most bytes that a planned run may need."""
     if setup.train.memory is None:
         return available
@@ -156,7 +156,7 @@ def _budget(setup: TrainingSetup) -> str:
 
 def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> InputError:
     """The error with the memory needed, the memory available, and the cheapest changes that would fit."""
-    train, limit = setup.train, _limit(setup, available)
+    train, limit = setup.train, most_bytes(setup, available)
     memory = figures.parse_byte_size(train.memory) if train.memory else None
     need = setup.total if memory is None else _smallest(setup).total
     place = "memory" if memory is None else "train.memory"
@@ -173,7 +173,7 @@ def _refusal(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, 
 
 def _remedies(setup: TrainingSetup, available: int, cheaper: Iterable[tuple[str, TrainingSetup]]) -> list[str]:
     """Changes with which the run would fit, each one computed: the cheapest change of settings, and more memory."""
-    train, limit = setup.train, _limit(setup, available)
+    train, limit = setup.train, most_bytes(setup, available)
     needed = _smallest(setup).total * (1 + ROUNDING) / (1 - MARGIN)
     remedies = []
     if train.memory is None and needed <= available:

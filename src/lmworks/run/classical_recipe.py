@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
 from lmworks.base.settings import Overrides, Settings, build, merge, spelled
@@ -23,7 +24,7 @@ class ClassicalRecipe(Settings):
     """A run that trains a classifier by counts of words."""
 
     hints: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("method", "task", "train", "evaluate", "lora", "tokenizer", "full", "last_layers"), _NETWORKS
+        ("method", "task", "train", "evaluate", "tokenizer", *METHODS), _NETWORKS
     )
 
     model: str = Field(description="; ".join(f"{name}: {about}" for name, about in ABOUT.items()) + ".")

@@ -20,6 +20,7 @@ from lmworks.data.examples import Examples
 from lmworks.data.prompts import Prompt
 from lmworks.evaluate import metrics, progress, scoring
 from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.language_model.choose_labels import count_choices
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
@@ -123,6 +124,11 @@ class Evaluation:
         examples = list(sample_once(task, held_out.items))
         return cls(model, task, examples, usable[: settings.task_rows], general, name, settings, context, notes)
 
+    @property
+    def places(self) -> set[str]:
+        """The places of all rows that are evaluated or asked."""
+        return {example.place for example in self.held_out} | {prompt.place for prompt in self.prompts}
+
     def tokens(self) -> int:
         """Tokens that pass through the network in one evaluation, without those of prompts and answers."""
         general = sum(len(text.encode()) for text in self.general) // BYTES_PER_TOKEN
@@ -159,7 +165,7 @@ class Evaluation:
             figures |= self.task.figures_of(self.model, self.held_out)
         if not self.prompts:
             return figures, self.samples()
-        choices = sum(len(prompt.choices) for prompt in self.prompts)
+        choices = count_choices(self.prompts) if self.prompts[0].choices else 0
         progress.begin("likelihoods of labels" if choices else "answers", choices or len(self.prompts))
         answers = self.task.answer(self.model, self.prompts, self.settings.longest)
         texts = [answer.text for answer in answers]

@@ -27,7 +27,7 @@ from lmworks.run.evaluation import Evaluation, Figures
 from lmworks.train.identity import add_to_hash
 
 MAX_FILES = 50  # cached evaluations; the oldest are deleted
-PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices")
+PROMPT_PARTS = ("ids", "text", "reference", "labels", "choices", "content_free", "stop")
 
 
 @dataclass(frozen=True)

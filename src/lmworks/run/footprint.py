@@ -292,13 +292,22 @@ def _logit_bytes(setup: TrainingSetup) -> int:
 
 
 def _evaluation_bytes(setup: TrainingSetup) -> int:
-    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or the KV
-    cache of answers."""
-    config = setup.config
-    tokens = max(chunks.EVALUATED_TOKENS, setup.row.longest)
+    """Bytes of a forward pass in evaluation."""
+    return evaluation_bytes(setup.config, setup.row.longest, setup.documents.answer_cache_bytes)
+
+
+def evaluation_bytes(config: ModelConfig, longest: int, cache_bytes: int) -> int:
+    """Bytes of a forward pass in evaluation: one block's tensors, and three chunks of logits or a KV cache.
+
+    Args:
+        config: of the model.
+        longest: tokens of the longest document.
+        cache_bytes: of the largest KV cache.
+    """
+    tokens = max(chunks.EVALUATED_TOKENS, longest)
     block = (3 * config.intermediate_size + 8 * config.hidden_size) * 4
     logits = 3 * chunks.EVALUATED_LOGITS * config.vocab_size * 4
-    return tokens * block + max(logits, setup.documents.answer_cache_bytes)
+    return tokens * block + max(logits, cache_bytes)
 
 
 def _saved_bytes(setup: TrainingSetup) -> int:

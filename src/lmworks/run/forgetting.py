@@ -37,7 +37,9 @@ from lmworks.run.source import recipe_of
 from lmworks.text.multiple_choice import ChoiceQuestion, documentation_questions, read_questions
 
 GENERAL_BYTES, QUESTIONS = 16_000, 60
-HALVED_BYTES = 400  # of a text that is divided into halves
+HALVED_BYTES, APART, MORE_BYTES = 400, 8, 15
+"""Texts that are divided into halves: their bytes, and of how many of them one is taken, since neighbours in a text are
+alike and find each other; so more bytes are read, by this factor."""
 LEVEL = 0.95
 
 
@@ -132,7 +134,7 @@ def measure_forgetting(
     Args:
         run: its folder.
         general: a file of general text; None: Python's documentation topics that nothing is trained on.
-        general_bytes: how much of it is read.
+        general_bytes: how much of it is read; MORE_BYTES times as much of an encoder without a language head.
         questions: a file (text/multiple_choice.read_questions), or questions; None: QUESTIONS on the documentation.
         before: of the same base, texts and questions: what :func:`retained` gave, so that it is measured once for
             several runs.
@@ -143,7 +145,8 @@ def measure_forgetting(
     base_source = base_of_run(run)
     base, tuned = open_saved_model(base_source), load(run)
     asked = choice_questions(questions)
-    texts = general_pieces(general, general_bytes)
+    size = general_bytes if base.config.language_head else MORE_BYTES * general_bytes
+    texts = general_pieces(general, size)
     if before is None:
         before = retained(base, *texts, asked)
     after = retained(with_base_head(tuned, base), *texts, asked)
@@ -227,10 +230,10 @@ def _bits(model: LanguageModel, subject: str, texts: Sequence[str]) -> RowValues
 
 
 def _halves(model: LanguageModel, subject: str, texts: Sequence[str]) -> RowValues:
-    """Of each piece of some hundred bytes, whether its halves find each other."""
-    pieces = _words(" ".join(texts), HALVED_BYTES)
+    """Of pieces of some hundred bytes, whether their halves find each other."""
+    pieces = _words(" ".join(texts), HALVED_BYTES)[::APART]
     if len(pieces) < 2:
-        hint = f"give {10 * HALVED_BYTES} bytes or more"
+        hint = f"give {10 * APART * HALVED_BYTES} bytes or more"
         raise InputError("is too short to be divided into texts with halves", subject, hint)
     halves = [half for piece in pieces for half in split_in_half(piece)]
     ids, _ = text_ids(model.network, model.tokenizer, halves, way := pooling_of(own=model.pooling))

@@ -22,6 +22,7 @@ from lmworks.base.sources import find
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.language_model.input_format import Input
+from lmworks.language_model.inputs import prompts_of
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.ngram import NgramLanguageModel
 from lmworks.model.head_requests import SEQUENCE, SPANS, TOKENS
@@ -215,7 +216,8 @@ def _has_adapter(model: LanguageModel) -> bool:
 def _ids(model: LanguageModel, value: Input) -> list[int]:
     """An input as the model reads it."""
     if model.input_format is not None and model.input_format.has_prompt:
-        return list(model.input_format.prompt_of(value, model.tokenizer).ids)
+        (prompt,) = prompts_of([value], model.tokenizer, model.input_format, model.few_shot)
+        return list(prompt.ids)
     texts = [value] if isinstance(value, str) else [str(text) for text in value.values()]
     return [token for text in texts for token in model.tokenizer.encode(text, special=True)]
 

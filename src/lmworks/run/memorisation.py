@@ -18,8 +18,9 @@ import numpy as np
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.data.batch import Example
+from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.evaluate.exposure import Exposure, expected_exposure, exposure
-from lmworks.evaluate.scoring import choice_likelihoods, row_losses
+from lmworks.evaluate.scoring import row_losses
 from lmworks.generate.decode import decode
 from lmworks.generate.sampling import SamplingSettings
 from lmworks.language_model.model import LanguageModel

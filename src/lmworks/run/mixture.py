@@ -196,9 +196,9 @@ def mixture_content(recipe: Recipe, source: Source, rows: Mapping[str, list[dict
     recipes = {entry.name: recipe.of_task(entry) for entry in recipe.tasks}
     task_rows = {name: read_rows(own, source, rows.get(name), with_head=True) for name, own in recipes.items()}
     requests = {name: _request(name, of_task) for name, of_task in task_rows.items()}
-    recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
     model = source.open(recipe.task, next(iter(task_rows.values())).train)
     configs, has_new_head = give_heads(model, requests, recipe.train.seed)
+    recipe.adaptation.trained_parameters(model.config)  # raises if the method does not fit the model with these heads
     if recipe.train.learning_rate is None:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(False, has_new_head)
     tasks = {

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base.errors import InputError
 from lmworks.base.notation import read_yaml
 from lmworks.base.seeds import Seed
@@ -55,9 +56,7 @@ class SampleSettings(Settings):
 class NgramRecipe(Settings):
     """A run that trains an n-gram language model."""
 
-    hints: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("method", "task", "train", "lora", "full", "last_layers", "family"), _NETWORKS
-    )
+    hints: ClassVar[dict[str, str]] = dict.fromkeys(("method", "task", "train", *METHODS, "family"), _NETWORKS)
 
     model: str = Field(description="; ".join(f"{name}: {about}" for name, about in ABOUT.items()) + ".")
     data: RecipeData

@@ -6,7 +6,6 @@ resumes from its newest checkpoint. Depends on no particular method or task.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import threading
@@ -21,15 +20,14 @@ from lmworks.base.figures import count_of
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
-from lmworks.evaluate.progress import listening
 from lmworks.families.sentence_pooling import MODULES, write_pooling
 from lmworks.kernels import matmul, product_rates
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.result_heads import write_heads
 from lmworks.reports import card, page
 from lmworks.reports.several_tasks import ALONE
-from lmworks.run import checks, mined_negatives
-from lmworks.run.evaluation import Evaluation, Figures
+from lmworks.run import checks, mined_negatives, prompting
+from lmworks.run.evaluation_stages import evaluate_after, evaluate_before, is_evaluated
 from lmworks.run.mixture import MixtureTask
 from lmworks.run.recipe import Recipe
 from lmworks.run.result import Run, Say, silent
@@ -41,7 +39,6 @@ from lmworks.train import checkpoint
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import Outcome, train
 from lmworks.train.monitor import evaluations_during
-from lmworks.train.progress import EvaluationProgress
 
 _ONE_RUN = threading.RLock()
 """Held by the run that is going on: threads, random numbers and providers of products are settings of the process."""
@@ -141,21 +138,12 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     started = time.monotonic()
     meter = EnergyMeter()
     meter.start()
-    recipe, evaluation = setup.recipe, setup.evaluation
-    if not _is_evaluated(run, "before"):
-        _evaluate_before(run, setup, say)
+    recipe = setup.recipe
+    if not is_evaluated(run, "before"):
+        evaluate_before(run, setup, say)
     process_memory.release_memory()
     setup.method.apply(setup.model.network, recipe.train.seed)
-    say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
-    outcome = train(
-        setup.model.network,
-        setup.train.items,
-        recipe.train,
-        run,
-        _hooks(setup),
-        transform=setup.task.sample if setup.task.is_random else None,
-        mixture=setup.mixture,
-    )
+    outcome = _choose_prompt(run, setup, say) if setup.candidates else _train(run, setup, say)
     if outcome.reason == "interrupted":
         return Run(run.path, outcome.reason)
     setup.model.network.eval().requires_grad_(False)
@@ -166,9 +154,8 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
         _save_parts(setup, setup.task, run.final)
     else:
         _save(setup, run.final)
-    if not _is_evaluated(run, "after"):
-        say("evaluating after training")
-        _write_evaluation(run, "after", outcome.step, *_evaluate(run, evaluation, "after", say))
+    if not is_evaluated(run, "after"):
+        evaluate_after(run, setup, outcome.step, say)
     _save_choices(run, setup)
     if isinstance(setup.task, MixtureTask) and recipe.alone and not _train_alone(run, setup.task, outcome, say):
         return Run(run.path, "interrupted")
@@ -176,6 +163,29 @@ def _remaining_stages(run: RunFolder, setup: Setup, say: Say) -> Run:
     run.sync()
     page.write(run.path, card.build(run.path))
     return Run(run.path, outcome.reason)
+
+
+def _train(run: RunFolder, setup: Setup, say: Say) -> Outcome:
+    recipe = setup.recipe
+    say(f"training: {recipe.method}, {setup.task.name}, into {run.path}")
+    return train(
+        setup.model.network,
+        setup.train.items,
+        recipe.train,
+        run,
+        _hooks(setup),
+        transform=setup.task.sample if setup.task.is_random else None,
+        mixture=setup.mixture,
+        learning_rate_factors=setup.method.learning_rate_factors(setup.model.network),
+    )
+
+
+def _choose_prompt(run: RunFolder, setup: Setup, say: Say) -> Outcome:
+    """In place of training, choose the prompt by which the model is asked from now on."""
+    assert setup.candidates is not None
+    say(f"nothing is trained: {setup.task.name}, into {run.path}")
+    setup.model.few_shot, outcome = prompting.choose(setup.model, setup.task, setup.candidates, run, say)
+    return outcome
 
 
 def _train_alone(run: RunFolder, tasks: MixtureTask, outcome: Outcome, say: Say) -> bool:
@@ -224,6 +234,8 @@ def _save(setup: Setup, folder: Path) -> None:
         model.save(folder)
     else:
         setup.method.save(model, folder, str(setup.recipe.model))
+    if model.few_shot is not None:
+        model.few_shot.save(folder)
     if model.pooling not in (None, pooling) and not (folder / MODULES).exists():  # an adapter, whose base has another
         write_pooling(folder, model.pooling, model.config.hidden_size)
     _input_format(setup).save(folder)
@@ -258,43 +270,6 @@ def _input_format(setup: Setup) -> InputFormat:
     return setup.task.input_format(recipe.data, setup.train.choices).model_copy(update={"slide": slides})
 
 
-def _evaluate_before(run: RunFolder, setup: Setup, say: Say) -> None:
-    if setup.has_new_head:
-        rows = setup.held_out.items
-        figures = setup.task.untrained_figures(setup.train.items, rows) if rows else {}
-        return _write_evaluation(run, "before", 0, figures, [])
-    cached = setup.cached_evaluation
-    if cached is not None and cached.results is not None:
-        say(
-            "evaluation before training: as in an earlier run with the same model, rows and settings "
-            "(--evaluate.reuse false evaluates again)"
-        )
-        figures, samples = cached.results
-        return _write_evaluation(run, "before", 0, {**figures, "is_cached": True}, samples)
-    say("evaluating before training")
-    figures, samples = _evaluate(run, setup.evaluation, "before", say)
-    if cached is not None:
-        cached.write(figures, samples)
-    return _write_evaluation(run, "before", 0, figures, samples)
-
-
-def _evaluate(run: RunFolder, evaluation: Evaluation, when: str, say: Say) -> tuple[Figures, list[dict[str, Any]]]:
-    try:
-        with contextlib.ExitStack() as stack:
-            if say is not silent:
-                progress = stack.enter_context(EvaluationProgress(f"evaluating {when} training"))
-                stack.enter_context(listening(progress))
-            return evaluation.run()
-    except KeyboardInterrupt:
-        say(f"stopped while evaluating {when} training; go on with: lmworks resume {run.path}")
-        raise
-
-
-def _write_evaluation(run: RunFolder, when: str, step: int, figures: Figures, samples: list[dict[str, Any]]) -> None:
-    run.write("samples", when=when, step=step, items=samples)
-    run.write("evaluation", when=when, step=step, **figures)
-
-
 def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
     recipe = setup.recipe
     return {
@@ -306,14 +281,14 @@ def _start_event(setup: Setup, precision_reason: str) -> dict[str, Any]:
         **_tasks_entries(recipe),
         **setup.source.start_entries(),
         "machine": machine.describe(),
-        "precision": recipe.train.precision,
+        "precision": setup.plan.precision,
         "precision_reason": precision_reason,
         "evaluation_providers": setup.evaluation_providers,
         "threads": use_threads(recipe.train.threads),
         "parameters": {"total": setup.plan.parameters, "trainable": setup.plan.trainable},
         "plan": setup.plan.event(),
         "preparation": setup.preparation,
-        "notes": setup.model.notes,
+        "notes": [*setup.model.notes, *setup.method.notes(setup.model.config)],
     }
 
 
@@ -377,7 +352,3 @@ def _flops_limit(precision: str, reached: float) -> float:
     if 0 < limit < reached:
         limit = max(limit, product_rates.limit(precision, refresh=True))
     return limit
-
-
-def _is_evaluated(run: RunFolder, when: str) -> bool:
-    return any(event.get("when") == when for event in run.events("evaluation"))

@@ -106,14 +106,16 @@ class Plan:
         """The plan as it is printed before the run."""
         fraction = figures.percent(self.trainable / (self.parameters or 1))
         if self.rate:
-            time, rate = _time_by_part(self.seconds), f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
+            work = "training" if self.trainable else "choosing"
+            time, rate = _time_by_part(self.seconds, work), f"at {figures.scaled(self.rate, 'FLOP/s', 3)} expected"
         else:
             time, rate = "not known", "this machine's rate is not measured: lmworks doctor"
         # a plan counts the tokens whose logits are computed: a head of its own has none
         loss = f" ({figures.count(self.loss_tokens)} with loss)" if self.loss_tokens else ""
+        steps = f"{figures.count(self.steps)} steps" if self.trainable else "a prompt is chosen"
         return [
             f"parameters  {figures.count(self.parameters)}, trained {figures.count(self.trainable)} ({fraction})",
-            f"work        {figures.count(self.steps)} steps, {figures.count(self.tokens)} tokens{loss}, "
+            f"work        {steps}, {figures.count(self.tokens)} tokens{loss}, "
             f"{figures.scaled(self.flops['total'], 'FLOP', 3)}",
             f"time        {time} ({self.precision}, {rate}{', ' + self.note if self.note else ''})",
             f"memory      {_parts(self.memory)}",
@@ -122,13 +124,13 @@ class Plan:
         ]
 
 
-def _time_by_part(seconds: dict[str, float]) -> str:
+def _time_by_part(seconds: dict[str, float], work: str) -> str:
     """``9 min 00 s: training 8 min 20 s, evaluation before 20.0 s, during 5.0 s, after 15.0 s``."""
     evaluations = [f"{when} {figures.duration(seconds[when])}" for when in EVALUATIONS if seconds.get(when)]
     total = figures.duration(seconds.get("total", seconds["training"]))
     if not evaluations:
         return total
-    return f"{total}: training {figures.duration(seconds['training'])}, evaluation {', '.join(evaluations)}"
+    return f"{total}: {work} {figures.duration(seconds['training'])}, evaluation {', '.join(evaluations)}"
 
 
 def _parts(sizes_: dict[str, int]) -> str:
@@ -203,7 +205,7 @@ def _plan_of(fit: budget.MemoryFit, precision_reason: str, timing: Timing | None
 
 
 def _fit_resumed(request: TrainingSetup, weights: WeightFormat) -> budget.MemoryFit:
-    return budget.fit_resumed(request.with_weights(weights), _available_bytes(request.process))
+    return budget.fit_resumed(request.with_weights(weights), available_bytes(request.process))
 
 
 def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budget.MemoryFit:
@@ -211,7 +213,7 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
     else the last one; the requested precision, or with "auto" another one."""
     is_open = request.train.precision == "auto"
     others = [name for name in footprint.NUMBER_BYTES if is_open and name != request.precision]
-    available = _available_bytes(request.process)
+    available = available_bytes(request.process)
     setups = [request.with_weights(weights) for weights in weight_formats]
     request = next((setup for setup in setups if budget.fits(setup, available)), setups[-1])
     fit = budget.choose([request, *(request.in_precision(name) for name in others)], available, _cheaper(request))
@@ -222,7 +224,7 @@ def _fit(request: TrainingSetup, weight_formats: Sequence[WeightFormat]) -> budg
     return budget.MemoryFit(fit.setup, f"{note}; {fit.note}" if fit.note else note)
 
 
-def _available_bytes(process: ProcessMemory) -> int:
+def available_bytes(process: ProcessMemory) -> int:
     """Bytes that the process may use in total."""
     if process.available is not None:
         return process.available

@@ -30,6 +30,9 @@ SHORTHANDS = {"data": "source", "tokenizer": "source", "task": "name"}
 COMMAND_LINE = "the command line"
 """Where settings come from, for errors, unless something else is said."""
 
+USED_UNTRAINED = frozenset({"seed", "threads", "memory", "base_precision"})
+"""The settings of training that a run without training uses too."""
+
 LENGTHS = ("steps", "epochs")
 """The settings for the length of training, of which a run uses one."""
 
@@ -135,6 +138,8 @@ def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overr
     recipe.method = recipe.method or (METHOD_OF_NEW if recipe.is_new else METHOD_OF_OPENED)
     tasks.check_settings(recipe.task)
     _check_tasks(recipe)
+    if not recipe.adaptation.trains:
+        _check_untrained(recipe)
     if recipe.train.learning_rate is None and recipe.is_new:  # of an opened one it depends on the task: run/setup
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new)
     return recipe
@@ -200,6 +205,25 @@ def _check_tasks(recipe: Recipe) -> None:
     elif recipe.temperature is not None:
         hint = "write sampling: temperature, or leave it out"
         raise InputError(f"{recipe.sampling} sampling does not use it", "temperature", hint)
+
+
+def _check_untrained(recipe: Recipe) -> None:
+    """Refuse what a run that trains nothing has no use for.
+
+    Raises:
+        InputError: it is asked for.
+    """
+    if recipe.is_new:
+        hint = "train it first: leave the method out"
+        raise InputError(f"a new model knows nothing that method {recipe.method} could ask for", "method", hint)
+    if recipe.tasks:
+        hint = "run each task alone, or train: --method lora"
+        raise InputError(f"method {recipe.method} has one prompt, and these are several tasks", "tasks", hint)
+    for name in recipe.train.model_fields_set.difference(USED_UNTRAINED):
+        if getattr(recipe.train, name) != type(recipe.train).model_fields[name].default:
+            raise InputError(
+                f"method {recipe.method} trains nothing and does not use it", f"train.{name}", "leave it out"
+            )
 
 
 def _lengths(values: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lmworks.data.examples import Examples, Report
 from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
-from lmworks.run import mined_negatives
+from lmworks.run import mined_negatives, prompting_plan
 from lmworks.run.defaults import note_few_held_out, settle_evaluation, settle_length
 from lmworks.run.evaluation import Evaluation, sample_once
 from lmworks.run.evaluation_cache import CachedEvaluation
@@ -24,6 +24,7 @@ from lmworks.run.mixture import mixture_content
 from lmworks.run.new_head import give_head
 from lmworks.run.plan import Plan
 from lmworks.run.plan import make as make_plan
+from lmworks.run.prompt_candidates import PromptCandidates
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source, source_of
 from lmworks.run.task_data import Content, GivenRows, TaskRows, data_note, limit_held_out, make_examples, read_rows
@@ -54,6 +55,7 @@ class Setup:
         notes: for the user, before the run starts.
         mixture: the tasks that the examples are of; None: they are of one.
         mined_rows: rows to train on with mined negatives; None: nothing is mined.
+        candidates: the prompts of a run that trains nothing, which chooses one.
     """
 
     recipe: Recipe
@@ -73,6 +75,7 @@ class Setup:
     notes: list[str] = field(default_factory=list)
     mixture: Mixture | None = None
     mined_rows: Table | None = None
+    candidates: PromptCandidates | None = None
 
 
 def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = False, measures: bool = True) -> Setup:
@@ -98,11 +101,14 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
     model, task, examples, evaluation = content.model, content.task, content.train, content.evaluation
     sampled = sample_once(task, examples.items)
     documents = replace(_statistics(sampled, examples.report, evaluation), mixture=content.mixture)
-    plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
-    plan.apply_to(recipe.train)
+    if content.candidates is not None:
+        plan = _prompting_plan(source, content, recipe.train, documents, measures)
+    else:
+        plan = _plan(source, method, model.config, recipe.train, documents, is_resumed, measures)
+        plan.apply_to(recipe.train)
     source.convert_weights(plan.base_precision)
-    notes = [*source.notes, *content.notes, *examples.report.notes]
-    notes += [*evaluation.notes, *note_long_rows(sampled, recipe.train)]
+    notes = [*source.notes, *content.notes, *method.notes(model.config), *examples.report.notes, *evaluation.notes]
+    notes += note_long_rows(sampled, recipe.train) if method.trains else []
     providers = {} if is_resumed else evaluation_providers(model.network)
     cached = None if is_resumed or content.has_new_head else _cached_evaluation(recipe, evaluation, providers)
     if content.has_new_head or (cached is not None and cached.results is not None):
@@ -124,26 +130,34 @@ def set_up(recipe: Recipe, rows: GivenRows | None = None, is_resumed: bool = Fal
         content.has_new_head,
         content.is_divided_inside,
     )
-    return Setup(*parts, prepared, notes, content.mixture, content.mined_rows)
+    return Setup(*parts, prepared, notes, content.mixture, content.mined_rows, content.candidates)
 
 
 def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None, is_resumed: bool) -> Content:
     """What a run of one task trains on; arguments as of :func:`set_up`."""
+    if not recipe.adaptation.trains:
+        recipe.adaptation.trained_parameters(source.config)  # raises if the model cannot be asked at all
     rows = read_rows(recipe, source, given)
-    if not recipe.is_new:
+    request = rows.task_class.head_request(rows.table)
+    if not recipe.is_new and request is None:
         recipe.adaptation.trained_parameters(source.config)  # raises if the method does not fit the model
     model = source.open(recipe.task, rows.train)
-    request = rows.task_class.head_request(rows.table)
     has_new_head = request is not None and give_head(model, request, recipe.train.seed)
-    if recipe.train.learning_rate is None:
+    if request is not None:
+        recipe.adaptation.trained_parameters(model.config)  # whether it fits may depend on the head
+    if recipe.train.learning_rate is None and recipe.adaptation.trains:
         recipe.train.learning_rate = recipe.adaptation.default_learning_rate(recipe.is_new, has_new_head)
     task = rows.task_class(recipe.task, model.tokenizer, model.config, source.decoder_start)
     if recipe.task.mined_negatives:
         rows = replace(rows, train=_with_mined_negatives(model, rows, recipe, is_resumed))
     examples, held_out = make_examples(task, rows, recipe)
     is_inside = rows.is_divided_inside
-    notes = [data_note(examples, held_out, is_inside), *settle_length(recipe, examples, len(held_out))]
-    notes += settle_evaluation(recipe, examples, held_out, task.needs_language_head)
+    settled = recipe  # without training the settings stay as they are, but as much is evaluated as of a trained run
+    if not recipe.adaptation.trains:
+        settled = recipe.model_copy(update={"train": recipe.train.model_copy()})
+    length_notes = settle_length(settled, examples, len(held_out))
+    notes = [data_note(examples, held_out, is_inside), *(length_notes if recipe.adaptation.trains else [])]
+    notes += settle_evaluation(settled, examples, held_out, task.needs_language_head)
     notes += note_few_held_out(recipe, held_out, rows.table, is_inside)
     limit_held_out(held_out, recipe.evaluate.measured)
     if task.whole_steps:  # the plan's rows are those of training
@@ -151,8 +165,13 @@ def _content(recipe: Recipe, source: Source, given: list[dict[str, Any]] | None,
         recipe.train.row_tokens = recipe.train.batch_size * max(example.size for example in examples.items)
     context = recipe.adaptation.max_text_tokens(task.model)
     evaluation = Evaluation.of(model, task, held_out, rows.held_out, recipe.data, recipe.evaluate, context)
-    mined_rows = rows.train if recipe.task.mined_negatives else None
-    return Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes, mined_rows=mined_rows)
+    content = Content(model, task, examples, held_out, evaluation, has_new_head, is_inside, notes)
+    if recipe.task.mined_negatives:
+        content.mined_rows = rows.train
+    if not recipe.adaptation.trains:
+        content.candidates = PromptCandidates.of(recipe, rows.train, rows.held_out, model.tokenizer, context)
+        content.candidates.check_fit(model.tokenizer, evaluation.places)
+    return content
 
 
 def _refuse_lone_pairs(batch_size: int, items: Sequence[Example]) -> None:
@@ -191,6 +210,16 @@ def _plan(
     choices = {"weight_formats": formats, "is_resumed": is_resumed, "measures": measures}
     plan = make_plan(config, method, train, documents, memory, **choices)  # type: ignore[arg-type]
     return plan.within(train.max_time)
+
+
+def _prompting_plan(
+    source: Source, content: Content, train: TrainSettings, documents: DataStatistics, measures: bool
+) -> Plan:
+    """The plan of a run that trains nothing."""
+    assert content.candidates is not None
+    memory = ProcessMemory(source.library_bytes(), process_memory.peak_memory())
+    work = content.candidates.workload(content.train, content.evaluation)
+    return prompting_plan.make(content.model.config, train, documents, memory, work, source.weight_formats(), measures)
 
 
 def _cached_evaluation(recipe: Recipe, evaluation: Evaluation, providers: dict[str, str]) -> CachedEvaluation | None:

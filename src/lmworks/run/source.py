@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from lmworks.base.journal import RunFolder
 from lmworks.families.opened import DTYPES
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.new_tokens import add_tokens
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config, unfinished_run
-from lmworks.model import initialization
+from lmworks.model import initialization, vocabulary
 from lmworks.model.config import ModelConfig
 from lmworks.model.storage import BlockStorage
 from lmworks.model.stored_layers import stored_layers, weight_bytes, widen
@@ -101,8 +103,21 @@ class Source(ABC):
 
 
 def source_of(recipe: Recipe) -> Source:
-    """The source that a resolved recipe names."""
-    return NewModel(recipe) if recipe.is_new else OpenedModel(str(recipe.model), _base_precision(recipe))
+    """The source that a resolved recipe names; ids of new tokens are written into the method's settings.
+
+    Raises:
+        InputError: a new model is to get new tokens.
+    """
+    method = recipe.adaptation
+    if recipe.is_new:
+        if method.new_tokens:
+            hint = "leave it out: the tokenizer of a new model is trained on its own texts"
+            raise InputError("tokens are added to a model that is opened", f"{method.name}.new_tokens", hint)
+        return NewModel(recipe)
+    source = OpenedModel(str(recipe.model), _base_precision(recipe), method.new_tokens)
+    if method.new_tokens:
+        method.train_tokens(source.new_ids)
+    return source
 
 
 def recipe_of(run: RunFolder) -> Recipe:
@@ -179,7 +194,7 @@ def _base_precision(recipe: Recipe) -> str:
         InputError: the method trains the model's own weights.
     """
     precision = recipe.train.base_precision
-    if recipe.adaptation.peft_type is not None:
+    if recipe.adaptation.peft_type is not None or not recipe.adaptation.trains:
         return precision
     if precision in ("auto", "float32"):
         return "float32"
@@ -189,11 +204,17 @@ def _base_precision(recipe: Recipe) -> str:
 
 
 class OpenedModel(Source):
-    """A model from a folder, a file, the hub or a package index."""
+    """A model from a folder, a file, the hub or a package index.
 
-    def __init__(self, source: str, base_precision: str = "float32") -> None:
+    Args:
+        source: of the model.
+        base_precision: of its weights, as ``train.base_precision``.
+        new_tokens: that are added to its tokenizer and vocabulary.
+    """
+
+    def __init__(self, source: str, base_precision: str = "float32", new_tokens: Sequence[str] = ()) -> None:
         super().__init__()
-        self.source, self.base_precision = source, base_precision
+        self.source, self.base_precision, self.new_tokens = source, base_precision, new_tokens
         self.model: LanguageModel | None = None
 
     @cached_property
@@ -204,13 +225,25 @@ class OpenedModel(Source):
             InputError: the source is an adapter, which no method trains further.
         """
         if is_adapter(self.source):
-            hint = f"merge it first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
-            raise InputError("is an adapter beside its base, which no method trains further", self.source, hint)
-        return read_config(self.source)
+            hint = f"write a whole model first: lmworks save {self.source} FOLDER, then lmworks tune FOLDER ..."
+            raise InputError("is an adapter or a prompt beside its base, which no method trains", self.source, hint)
+        config = read_config(self.source)
+        if not self.new_tokens:
+            return config
+        size = add_tokens(load_tokenizer(self.source), self.new_tokens, config.vocab_size).vocab_size
+        return config.model_copy(update={"vocab_size": size})
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The ids of the new tokens, and of all others that the tokenizer has beyond the model's vocabulary."""
+        config = read_config(self.source)
+        return add_tokens(load_tokenizer(self.source), self.new_tokens, config.vocab_size).ids
 
     def existing_tokenizer(self) -> Tokenizer | None:
         """The tokenizer, read without the weights."""
-        return load_tokenizer(self.source)
+        tokenizer = load_tokenizer(self.source)
+        tokenizer.add_tokens(self.new_tokens)
+        return tokenizer
 
     @property
     def decoder_start(self) -> int | None:
@@ -224,8 +257,15 @@ class OpenedModel(Source):
         self.model = open_saved_model(self.source, storage=storage)
         if self.base_precision == "auto" and not _has_blocks(self.model.network):
             widen(self.model.network)
+        if self.new_tokens:
+            added = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size)
+            vocabulary.grow(self.model.network, added.vocab_size)
+            self.model.notes += added.notes
         self._bytes_opened = process_memory.resident_memory()
         self.notes += self.model.notes
+        if self.model.few_shot is not None:
+            self.model.few_shot = None
+            self.notes.append("the prompt in the model's folder is not used: a run has one of its own")
         return self.model
 
     def library_bytes(self) -> int:

@@ -13,6 +13,7 @@ from lmworks.data.mixture import Mixture
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
 from lmworks.run.evaluation import Evaluation, spread
+from lmworks.run.prompt_candidates import PromptCandidates
 from lmworks.run.recipe import Recipe
 from lmworks.run.source import Source
 from lmworks.tasks import registry
@@ -38,6 +39,7 @@ class Content:
         notes: for the user.
         mixture: the tasks that the examples are of; None: they are of one.
         mined_rows: rows to train on with mined negatives; None: nothing is mined.
+        candidates: the prompts of a run that trains nothing.
     """
 
     model: LanguageModel
@@ -50,6 +52,7 @@ class Content:
     notes: list[str]
     mixture: Mixture | None = None
     mined_rows: Table | None = None
+    candidates: PromptCandidates | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def read_rows(recipe: Recipe, source: Source, rows: list[dict[str, Any]] | None,
     table = corpus.read(recipe.data.source if rows is None else rows, recipe.data)
     if with_head and recipe.task.name == registry.AUTO:
         recipe.task.name = registry.head_task(table.kind) or registry.AUTO
+    if not recipe.adaptation.trains:
+        recipe.task.name = registry.prompted_task(recipe.task.name, table.kind, table.name)
     task_class = registry.choose(recipe.task, table.kind, source.config, source.existing_tokenizer, table.name)
     recipe.task.name = task_class.name
     if recipe.data.on_bad_row == "skip" and (tokenizer := source.existing_tokenizer()) is not None:

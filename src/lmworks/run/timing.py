@@ -112,14 +112,24 @@ def read_or_measure(
     Returns:
         The timing; None if even the networks with few layers are too large, or nothing may be measured.
     """
+    inference = read_or_measure_inference(setup, method, answer_rows, measures)
+    if inference is None:
+        return None
+    depths = _depths(setup.config, method)
+    step = _cached(_step_conditions(setup, method), StepTiming, partial(_measure_step, setup, method, depths))
+    is_undisturbed = step.is_undisturbed and inference.is_undisturbed
+    return Timing(step.seconds, step.tokens, inference.evaluation, inference.answer, answer_rows, is_undisturbed)
+
+
+def read_or_measure_inference(
+    setup: TrainingSetup, method: Method[Any], answer_rows: int = 0, measures: bool = True
+) -> InferenceTiming | None:
+    """The timing of evaluation alone; arguments as of :func:`read_or_measure`."""
     depths = _depths(setup.config, method)
     if not measures or _network_bytes(setup.config, depths[-1]) > LARGEST_NETWORK_BYTES:
         return None
-    step = _cached(_step_conditions(setup, method), StepTiming, partial(_measure_step, setup, method, depths))
-    measure_inference = partial(_measure_inference, setup, depths, answer_rows)
-    inference = _cached(_inference_conditions(setup, depths, answer_rows), InferenceTiming, measure_inference)
-    is_undisturbed = step.is_undisturbed and inference.is_undisturbed
-    return Timing(step.seconds, step.tokens, inference.evaluation, inference.answer, answer_rows, is_undisturbed)
+    measure = partial(_measure_inference, setup, depths, answer_rows)
+    return _cached(_inference_conditions(setup, depths, answer_rows), InferenceTiming, measure)
 
 
 def _cached(conditions: list[Any], kind: type[T], measure: Callable[[], T]) -> T:

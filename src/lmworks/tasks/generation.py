@@ -26,13 +26,11 @@ _BLANK = re.compile("|".join((*BLANKS, "<extra_id_")))
 
 def generate_answers(model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Answer]:
     """Greedy answers, to as many prompts at once as fit into a KV cache of CACHE_BYTES."""
-    settings = SamplingSettings(max_tokens=max_tokens)
-    answers = [Answer("")] * len(prompts)
+    settings = SamplingSettings(max_tokens=max_tokens, stop=list(prompts[0].stop) if prompts else [])
+    stepper, answers = model.stepper(), [Answer("")] * len(prompts)
     for group in answer_groups(model.config, [len(prompt.ids) for prompt in prompts], max_tokens):
         ids = [prompts[index].ids for index in group]
-        for index, reply in zip(
-            group, complete(model.stepper(), model.tokenizer, ids, settings, model.rules), strict=True
-        ):
+        for index, reply in zip(group, complete(stepper, model.tokenizer, ids, settings, model.rules), strict=True):
             cut = len(reply.ids) if reply.stop_reason in ("length", "context") else 0
             answers[index] = Answer(reply.text.strip(), cut)
         progress.report(len(group))

@@ -36,18 +36,18 @@ class Instructions(Task):
     @classmethod
     def usable_rows(cls, table: Table, tokenizer: Tokenizer, settings: DataSettings) -> Table:
         """The rows that the chat template accepts."""
-        return accepted_rows(_as_prompts(table), tokenizer, settings)
+        return accepted_rows(as_prompts(table), tokenizer, settings)
 
     def examples(self, table: Table, settings: DataSettings, context: int) -> Examples:
         """One example for each row; see data/answers."""
-        examples = answer_examples(_as_prompts(table), self.tokenizer, settings, context)
+        examples = answer_examples(as_prompts(table), self.tokenizer, settings, context)
         if self.settings.windows == "random":  # set by presets of decoders, for texts
             examples.report.notes.append(f"windows random has no effect on rows of kind {table.kind}")
         return examples
 
     def prompts(self, table: Table, settings: DataSettings) -> list[Prompt]:
         """The prompt of each row, as in its training example; of a chat, everything before the last answer."""
-        return prompts(_as_prompts(table), self.tokenizer, settings)
+        return prompts(as_prompts(table), self.tokenizer, settings)
 
     def samples(self, model: LanguageModel, examples: Sequence[Example], settings: EvaluateSettings) -> list[dict]:
         """Half of an example, and how the model continues it; shown if no answers are evaluated."""
@@ -56,7 +56,7 @@ class Instructions(Task):
         return continue_texts(model, examples, settings)
 
 
-def _as_prompts(table: Table) -> Table:
+def as_prompts(table: Table) -> Table:
     """Rows of source and target as prompts and completions."""
     if table.kind != "pairs":
         return table

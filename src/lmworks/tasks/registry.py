@@ -80,6 +80,28 @@ def head_task(kind: str) -> str | None:
     return next((task.name for task in suited), None)
 
 
+def prompted_task(name: str, kind: str, place: str) -> str:
+    """The task of rows that a model is asked about without training.
+
+    Args:
+        name: of the task that the person named, or AUTO.
+        kind: of the rows.
+        place: of the rows, for errors.
+
+    Raises:
+        InputError: these rows ask nothing, or the task does not.
+    """
+    prompted = [task for task in TASKS.values() if issubclass(task, Instructions)]
+    suited = next((task.name for task in prompted if kind in task.default_for), None)
+    if suited is None:
+        kinds = " or ".join(_COLUMNS[kind] for task in prompted for kind in task.default_for)
+        raise InputError(f"a model is not asked about rows of kind {kind}", place, f"give {kinds}")
+    if name not in (AUTO, suited):
+        fault = f"task {name} is learned, and method prompting trains nothing"
+        raise InputError(fault, "task.name", f"--task {suited}, or leave it out")
+    return suited
+
+
 def check_settings(settings: TaskSettings) -> None:
     """Refuse a name that is no task's, and settings that the task does not use.
 

@@ -111,6 +111,21 @@ class Tokenizer:
         files.atomic_write(folder / "tokenizer.json", self.core.to_str(pretty=True))
         files.atomic_write(folder / "tokenizer_config.json", text + "\n")
 
+    def add_tokens(self, tokens: Sequence[str]) -> list[int]:
+        """Add tokens; where they are written in a text, they are one token each, and they are shown in decoded texts.
+
+        Returns:
+            Their ids, in this order; of a token that is there already the one that it has.
+        """
+        new = [
+            token for token in tokens if self.core.token_to_id(token) is None
+        ]  # added again, a special one is no more
+        self.core.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in new])
+        for name in ("specials", "_continuing"):  # computed from the core
+            self.__dict__.pop(name, None)
+        ids = (self.core.token_to_id(token) for token in tokens)
+        return [number for number in ids if number is not None]
+
     # Text -> ids
 
     def encode(self, text: str, special: bool = False, after: str = "") -> list[int]:

@@ -144,11 +144,10 @@ def _matrices(
 ) -> Iterator[tuple[int, int, bool, Sequence[int]]]:
     """(inputs, outputs, is trained, classes of tokens) of every matrix, in blocks and in the head."""
     for module in network.modules():
-        if module is not network.lm_head:
+        if module is not network.lm_head and module is not network.head_table:
             yield from ((*linear, block_tokens) for linear in _linears(module))
     if network.config.language_head:
-        table = network.embed_tokens if network.lm_head is None else network.lm_head
-        is_trained = any(parameter.requires_grad for parameter in table.parameters())
+        is_trained = any(parameter.requires_grad for parameter in network.head_table.parameters())
         yield network.config.embedding_width, network.config.vocab_size, is_trained, head_tokens
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -72,6 +72,7 @@ def train(
     device: str | torch.device = "cpu",
     transform: ExampleTransform | None = None,
     mixture: Mixture | None = None,
+    learning_rate_factors: Mapping[str, float] = optimizers.NO_FACTORS,
 ) -> Outcome:
     """Train whatever requires a gradient; resume from the run's newest checkpoint where there is one.
 
@@ -85,6 +86,7 @@ def train(
         transform: the random part of a task, such as which tokens are masked: (example, generator) -> example. Each
             step samples again, with a generator seeded by (seed, step, index).
         mixture: the tasks that the examples are of; None: they are of one.
+        learning_rate_factors: of parameters, by name; 1 where nothing is said.
 
     Returns:
         How training ended. With an evaluation hook, the network has the weights of the best evaluation.
@@ -107,7 +109,7 @@ def train(
             torch.random.fork_rng(devices=[]),
         ):
             parts = (network, examples, settings, run, hooks or Hooks(), device, transform, mixture)
-            training = _Training(*parts, run_arithmetic, original_bytes)
+            training = _Training(*parts, learning_rate_factors, run_arithmetic, original_bytes)
             return training.run_session(stop_requested)
     finally:
         process_memory.stop_keeping_memory()
@@ -135,6 +137,7 @@ class _Training:
         device: torch.device,
         transform: ExampleTransform | None,
         mixture: Mixture | None,
+        learning_rate_factors: Mapping[str, float],
         run_arithmetic: Arithmetic,
         original_bytes: int,
     ) -> None:
@@ -144,7 +147,7 @@ class _Training:
         self.sampler = sampler_of(len(examples), settings.batch_size, settings.seed, *length, mixture)
         self.loss_weights = mixture.loss_weights if mixture is not None else None
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.optimizer = optimizers.make(network, settings)
+        self.optimizer = optimizers.make(network, settings, learning_rate_factors)
         self.time_limit = TimeLimit(settings.max_time)
         timing = StepTiming(network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
         self.total_steps = self.time_limit.fitting_steps(run, timing, len(self.sampler))
@@ -381,6 +384,7 @@ class _Training:
             "trainable": sum(parameter.numel() for parameter in self.named.values()),
             "parameters": parameters,
             "learning_rate": self.peak_learning_rate,
+            "learning_rates": optimizers.peak_rates(self.optimizer, self.peak_learning_rate),
             "precision": self.arithmetic.precision,
             "precision_reason": self.arithmetic.reason,
             "threads": torch.get_num_threads(),

@@ -25,6 +25,7 @@ from lmworks.model.heads import head_losses
 from lmworks.model.linear import PLAIN_LINEARS
 from lmworks.model.storage import DenseStorage, WeightStorage
 from lmworks.model.stored_layers import StoredLinear, product, transposed_product
+from lmworks.model.token_rows import TokenRows, base_bias, rows_of
 from lmworks.model.transformer import Transformer
 
 
@@ -90,18 +91,28 @@ def language_loss(
         targets: (N,) int64 ids.
         weights: (N,) float32.
     """
-    head = network.lm_head
-    if head is None or (type(head) in (*PLAIN_LINEARS, StoredLinear) and head.bias is None):
+    head, table = network.lm_head, network.head_table
+    if head is None or (type(table) in (*PLAIN_LINEARS, StoredLinear) and table.bias is None):
         head_input = network.before_head(hidden)
         if torch.is_autocast_enabled(head_input.device.type):
             head_input = head_input.to(torch.get_autocast_dtype(head_input.device.type))
-        cap = network.config.logit_softcap
-        storage = network.head_storage
-        matrix = network.head_weight if storage is None else None
-        return _ChunkedCrossEntropy.apply(head_input, matrix, network.head_bias, storage, cap, targets, weights)
+        matrix = network.head_weight if network.head_storage is None else None
+        updates = rows_of(network.embed_tokens if head is None else head)
+        constants = _HeadConstants(network.head_storage, network.config.logit_softcap, updates)
+        rows = None if updates is None else updates.rows
+        return _ChunkedCrossEntropy.apply(head_input, matrix, network.head_bias, rows, constants, targets, weights)
     # Autograd computes the gradient of a head that is more than a matrix, for instance with an adapter.
     losses = functional.cross_entropy(network.head(hidden).float(), targets, reduction="none")
     return (losses * weights).sum()
+
+
+class _HeadConstants(NamedTuple):
+    """What a head has besides tensors with gradients: the storage of a frozen matrix, the soft cap of the logits, and
+    the rows of some tokens that an adapter puts into the matrix."""
+
+    storage: WeightStorage | None
+    cap: float | None
+    updates: TokenRows | None
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -119,12 +130,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         matrix: torch.Tensor | None,
         bias: torch.Tensor | None,
-        storage: WeightStorage | None,
-        cap: float | None,
+        rows: torch.Tensor | None,
+        constants: _HeadConstants,
         targets: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        needs_hidden, needs_matrix, needs_bias = ctx.needs_input_grad[:3]
+        needs_hidden, needs_matrix, needs_bias, needs_rows = ctx.needs_input_grad[:4]
         total = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         # within a training step, where nothing scales this loss, the gradient is added to .grad immediately
@@ -135,6 +146,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 gradient_buffer(matrix) if ctx.is_accumulated else torch.zeros_like(matrix, dtype=torch.float32)
             )
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
+        rows_grad = torch.zeros_like(rows, dtype=torch.float32) if rows is not None and needs_rows else None
+        storage, cap, updates = constants
         if storage is None:
             assert matrix is not None
             storage = DenseStorage(cast(matrix, hidden.dtype))
@@ -142,8 +155,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             cast_bias = None if bias is None else bias.to(hidden.dtype)
             for part in _chunks(len(hidden), storage.shape[0], hidden.dtype):
                 hidden_part = hidden[part]
-                logits, cap_grad = _capped(product(hidden_part, storage, cast_bias), cap)
-                needs_grad = needs_hidden or needs_matrix or needs_bias
+                logits, cap_grad = _capped(_logits(hidden_part, storage, cast_bias, updates), cap)
+                needs_grad = needs_hidden or needs_matrix or needs_bias or needs_rows
                 total += cross_entropy_(logits, targets[part], weights[part], write_gradient=needs_grad).sum()
                 if not needs_grad:
                     continue
@@ -151,15 +164,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if bias_grad is not None:
                     bias_grad += logits_grad.sum(0, dtype=torch.float32)
                 logits_grad = logits_grad.to(hidden_part.dtype)
+                own_grad = None
+                if updates is not None:
+                    logits_grad, own_grad = updates.take(logits_grad)
+                    if rows_grad is not None:
+                        rows_grad += own_grad.t() @ hidden_part
                 if hidden_grad is not None:
                     hidden_grad[part] = transposed_product(logits_grad, storage)
+                    if own_grad is not None and rows is not None:
+                        hidden_grad[part] += own_grad @ rows.to(hidden.dtype)
                 if matrix_grad is not None:
                     if hidden_part.dtype == torch.float32:
                         matmul(logits_grad.t(), hidden_part, matrix_grad, in_place=True)
                     else:
                         matrix_grad += logits_grad.t() @ hidden_part
-        ctx.save_for_backward(hidden_grad, None if ctx.is_accumulated else matrix_grad, bias_grad)
-        ctx.dtypes = (hidden.dtype, None if matrix is None else matrix.dtype, None if bias is None else bias.dtype)
+        ctx.save_for_backward(hidden_grad, None if ctx.is_accumulated else matrix_grad, bias_grad, rows_grad)
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, matrix, bias, rows)]
         return total
 
     @staticmethod
@@ -171,7 +191,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             saved if saved is None else (saved if scale == 1.0 else saved.mul_(scale)).to(dtype)
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *grads, None, None, None, None
+        return *grads, None, None, None
+
+
+def _logits(
+    hidden: torch.Tensor, storage: WeightStorage, bias: torch.Tensor | None, updates: TokenRows | None
+) -> torch.Tensor:
+    """(N, E) -> (N, W): those of the matrix, or with the rows that an adapter puts into it."""
+    logits = product(hidden, storage, base_bias(bias, storage.shape[0]))
+    return logits if updates is None else updates.put(logits, hidden, bias)
 
 
 def _chunks(tokens: int, vocab_size: int, dtype: torch.dtype) -> list[slice]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lmworks.train.settings import OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
 TOUCHED = "touched"  # in a parameter's state: which rows have moments; not saved, since the moments tell it
+NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time
 
 
@@ -49,21 +51,28 @@ def learning_rate(step: int, total: int, peak: float, settings: OptimizerSetting
     return peak * factor
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: the linears' matrices with weight decay, all others without.
+def groups(network: nn.Module, weight_decay: float, factors: Mapping[str, float] = NO_FACTORS) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one weight decay and learning rate: the linears' matrices decay, all others do
+    not, and come last.
 
     Norms, biases and embeddings (and a head tied to them) do not decay: decay would shrink the embeddings of rare
     tokens, which seldom get a gradient.
+
+    Args:
+        network: whose trainable parameters.
+        weight_decay: of those that decay.
+        factors: what the learning rate of a parameter is multiplied by, by its name; 1 where nothing is said.
     """
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
-    for parameter in network.parameters():
+    members: defaultdict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and id(parameter) not in tables
-            (decayed if matrix else undecayed).append(parameter)
-    pair = ({"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0})
-    return [group for group in pair if group["params"]]
+            is_vector = parameter.ndim < 2 or id(parameter) in tables
+            members[is_vector, factors.get(name, 1.0)].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": 0.0 if is_vector else weight_decay, "learning_rate_factor": factor}
+        for (is_vector, factor), parameters in sorted(members.items(), key=lambda item: item[0])
+    ]
 
 
 class AdamW:
@@ -75,7 +84,7 @@ class AdamW:
     are updated by a kernel of our own (train/row_moments).
 
     Args:
-        param_groups: each with ``params`` and ``weight_decay``.
+        param_groups: each with ``params`` and ``weight_decay``, and mostly a ``learning_rate_factor``.
         betas, eps: decay of the two moments; what is added to the root of the second.
 
     Attributes:
@@ -85,7 +94,9 @@ class AdamW:
     def __init__(
         self, param_groups: Sequence[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        self.param_groups = [{**group, "betas": betas, "eps": eps} for group in param_groups]
+        self.param_groups = [
+            {"learning_rate_factor": 1.0, **group, "betas": betas, "eps": eps} for group in param_groups
+        ]
         self.state: defaultdict[nn.Parameter, dict[str, torch.Tensor]] = defaultdict(dict)
 
     def advance(self, learning_rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
@@ -98,7 +109,7 @@ class AdamW:
         """
         scale = torch.tensor(norm / max_norm) if 0 < max_norm < norm else None  # gradients are divided by it
         for group in self.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["learning_rate_factor"]
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             with torch.no_grad():
                 self._update(parameters, group, scale)
@@ -258,11 +269,24 @@ def _fused(
     )
 
 
-def make(network: nn.Module, settings: OptimizerSettings) -> AdamW:
-    """AdamW over all trainable parameters."""
+def make(network: nn.Module, settings: OptimizerSettings, factors: Mapping[str, float] = NO_FACTORS) -> AdamW:
+    """AdamW over all trainable parameters; ``factors`` of learning rates as of :func:`groups`."""
     kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
     betas = (settings.beta1, settings.beta2)
-    return kind(groups(network, settings.weight_decay), betas, settings.epsilon)
+    return kind(groups(network, settings.weight_decay, factors), betas, settings.epsilon)
+
+
+def peak_rates(optimizer: AdamW, peak: float) -> list[dict[str, float]]:
+    """The peak learning rates, and of how many parameters each is, for the journal.
+
+    Args:
+        optimizer: whose groups may have factors of the learning rate.
+        peak: where the factor is 1.
+    """
+    numbers: Counter[float] = Counter()
+    for group in optimizer.param_groups:
+        numbers[group["learning_rate_factor"]] += sum(parameter.numel() for parameter in group["params"])
+    return [{"learning_rate": peak * factor, "trainable": number} for factor, number in numbers.items()]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

@@ -29,7 +29,7 @@ class OptimizerSettings(Settings):
         None,
         gt=0,
         description="Peak rate. None: the method's own: "
-        + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
+        + ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items() if method.trains)
         + "; with a new head "
         + ", ".join(
             f"{name} {method.head_learning_rate:g}" for name, method in METHODS.items() if method.head_learning_rate

@@ -19,7 +19,7 @@ from lmworks.base.seeds import derived_seed
 from lmworks.data.batch import CONTRASTIVE, LANGUAGE, Batch, Example, ExampleTransform
 from lmworks.data.packing import collate, pack, pad
 from lmworks.model.accumulation import accumulate_in_place
-from lmworks.model.linear_parameters import has_lora_term
+from lmworks.model.linear_parameters import merges_term
 from lmworks.model.storage import WeightStorage
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import Workload
@@ -73,8 +73,8 @@ def cast_frozen_weights(network: nn.Module, precision: str) -> Iterator[int]:
         return
     originals: list[tuple[nn.Parameter, torch.Tensor | WeightStorage]] = []
     blocks = _blocks_of(network)
-    # An adapted weight is not cast here: model/products casts its sum with the update, once per step.
-    adapted = [module.base for module in network.modules() if has_lora_term(module)]
+    # An adapted weight is not cast here: model/products casts what the adapter makes of it, once per step.
+    adapted = [module.base for module in network.modules() if merges_term(module)]
     adapted_ids = {id(base.weight) for base in adapted if isinstance(base, nn.Linear)}
     for parameter in network.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in adapted_ids:

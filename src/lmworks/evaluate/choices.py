@@ -1,0 +1,163 @@
+"""How likely each of some choices is after a prompt, by a decoder.
+
+The beginning that all prompts share is read once, and each prompt once for all of its choices, whose own tokens follow
+from its cache. Where a network's cache depends on what follows, each prompt is read with each choice, in flat rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lmworks.base.errors import InputError
+from lmworks.data.batch import Example
+from lmworks.evaluate import progress
+from lmworks.evaluate.scoring import row_losses, token_losses
+from lmworks.generate.prefixes import (
+    cached_tokens,
+    groups_after_prefix,
+    keeps_keys,
+    pad_rows,
+    read_prefix,
+    shared_length,
+)
+from lmworks.model.cache import Cache
+from lmworks.model.chunks import EVALUATED_TOKENS
+from lmworks.model.transformer import Transformer
+
+Ids = Sequence[int]
+
+
+@torch.no_grad()
+def choice_likelihoods(
+    network: Transformer,
+    prompts: Sequence[Ids],
+    choices: Sequence[Sequence[Ids]],
+    row_tokens: int = EVALUATED_TOKENS,
+) -> list[np.ndarray]:
+    """log p of each choice after its prompt; the largest is the model's answer.
+
+    Args:
+        network: a decoder.
+        prompts: token ids of each prompt.
+        choices: for each prompt the token ids of its choices, each with the end that a whole answer has.
+        row_tokens: tokens that pass through at a time.
+
+    Returns:
+        For each prompt an array with one log-likelihood (nats, at most 0) a choice, not divided by its length.
+
+    Raises:
+        InputError: a prompt or a choice has no token, or both together are longer than the context.
+    """
+    _check(prompts, choices, network.max_text_tokens)
+    if not keeps_keys(network):
+        return _flat_likelihoods(network, prompts, choices, row_tokens)
+    training = network.training
+    network.eval()
+    try:
+        return _cached_likelihoods(network, prompts, choices, row_tokens)
+    finally:
+        network.train(training)
+
+
+def _check(prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], context: int) -> None:
+    for number, (prompt, answers) in enumerate(zip(prompts, choices, strict=True), 1):
+        if not prompt or not answers or not all(answers):
+            fault = "a prompt or a choice without tokens has no likelihood"
+            raise InputError(fault, f"prompt {number}", "give it, and each of its choices, at least one token")
+        length = len(prompt) + max(map(len, answers))
+        if length > context:
+            fault = f"{length} tokens with its choice; the context is {context}"
+            raise InputError(fault, f"prompt {number}", "shorten the prompt")
+
+
+def _flat_likelihoods(
+    network: Transformer, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], row_tokens: int
+) -> list[np.ndarray]:
+    """Each prompt with each of its choices as a document of its own."""
+    examples = []
+    for prompt, answers in zip(prompts, choices, strict=True):
+        for answer in answers:
+            ids = np.array([*prompt, *answer], dtype=np.int32)
+            examples.append(Example(ids, np.arange(len(ids)) >= len(prompt)))
+    nats = iter(row_losses(network, examples, row_tokens).language.nats)
+    return [np.array([-next(nats) for _ in answers]) for answers in choices]
+
+
+def _cached_likelihoods(
+    network: Transformer, prompts: Sequence[Ids], choices: Sequence[Sequence[Ids]], row_tokens: int
+) -> list[np.ndarray]:
+    """The same from caches: of what all prompts share, and of each prompt."""
+    begin = shared_length(prompts)
+    prefix = read_prefix(network, prompts[0][:begin]) if begin else None
+    likelihoods = [np.zeros(len(answers)) for answers in choices]
+    lengths = [len(prompt) + max(map(len, answers)) for prompt, answers in zip(prompts, choices, strict=True)]
+    counts = list(map(len, choices))
+    for group in groups_after_prefix(network.config, lengths, begin, row_tokens, counts):
+        cache, last = _read_prompts(network, prefix, [prompts[index][begin:] for index in group], begin)
+        firsts = last.float().log_softmax(-1)
+        flat = [(row, place) for row, index in enumerate(group) for place in range(len(choices[index]))]
+        at_once = max(1, cached_tokens(network.config) // max(lengths[index] for index in group))
+        for start in range(0, len(flat), at_once):
+            part = flat[start : start + at_once]
+            answers = [choices[group[row]][place] for row, place in part]
+            rows = torch.tensor([row for row, _ in part], device=network.device)
+            first = firsts[rows, torch.tensor([answer[0] for answer in answers], device=network.device)]
+            begins = [len(prompts[group[row]]) for row, _ in part]
+            sums = first.double().cpu() + _following(network, cache, rows, begins, answers)
+            for (row, place), value in zip(part, sums.tolist(), strict=True):
+                likelihoods[group[row]][place] = value
+            progress.report(len(part))
+    return likelihoods
+
+
+def _read_prompts(
+    network: Transformer, prefix: Cache | None, rows: Sequence[Ids], begin: int
+) -> tuple[Cache, torch.Tensor]:
+    """The cache of prompts, and the logits (B, V) after the last token of each.
+
+    Args:
+        network: in evaluation mode.
+        prefix: the cache of what stands before all of them; None: nothing does.
+        rows: ids of the prompts from there on, one or more each; padded on the right.
+        begin: tokens before them.
+    """
+    device, width = network.device, max(map(len, rows))
+    if prefix is None:
+        cache = Cache(network.config, len(rows), width, network.dtype, device)
+    else:
+        cache = prefix.of_rows(torch.zeros(len(rows), dtype=torch.int64, device=device), width)
+    ids, positions, segments = (part.to(device) for part in pad_rows(rows, [begin] * len(rows)))
+    last = torch.arange(len(rows)) * width + torch.tensor([len(row) - 1 for row in rows])
+    given = None if bool(segments.all()) else segments
+    output = network(ids, positions=positions, segments=given, cache=cache, logits_to_keep=last.to(device))
+    return cache, output.logits
+
+
+def _following(
+    network: Transformer, cache: Cache, rows: torch.Tensor, begins: Sequence[int], answers: Sequence[Ids]
+) -> torch.Tensor:
+    """(N,) log p, float64, of all tokens but the first of each choice, which follows its prompt in the cache.
+
+    Args:
+        network: in evaluation mode.
+        cache: of the prompts.
+        rows: (N,) the prompt of each choice.
+        begins: tokens of that prompt.
+        answers: ids of the N choices.
+    """
+    sums = torch.zeros(len(answers), dtype=torch.float64)
+    if max(map(len, answers)) == 1:
+        return sums
+    ids, positions, segments = pad_rows([answer[:-1] for answer in answers], begins)
+    width, device = ids.shape[1], network.device
+    given = None if bool(segments.all()) else segments.to(device)
+    states = network.hidden_states(
+        ids.to(device), positions=positions.to(device), segments=given, cache=cache.of_rows(rows, width)
+    ).flatten(0, 1)
+    places = segments.flatten().nonzero().squeeze(1)
+    targets = torch.tensor([token for answer in answers for token in answer[1:]])
+    nats, _ = token_losses(network, states.index_select(0, places.to(device)), targets)
+    return sums.index_add_(0, places // width, -nats.double())
