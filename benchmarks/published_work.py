@@ -69,7 +69,8 @@ def prepare(model: Path, data: str, folder: Path, trained: int = TRAINED, held_o
     ]
     if min(map(len, sides)) < 2:
         raise SystemExit(f"--data {data}: too few texts; give more documents")
-    parts = {"train": sides[0], "validation": sides[1][0::2], "test": sides[1][1::2]}
+    half = len(sides[1]) // 2  # texts of one document stay together
+    parts = {"train": sides[0], "validation": sides[1][:half], "test": sides[1][half:]}
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in parts["train"]]
     (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
