@@ -188,6 +188,12 @@ def judge_all(rounds: Rounds, chosen: Sequence[Arm]) -> tuple[list[Verdict], lis
     return lines, explained
 
 
+def late_line(results: dict[str, dict[str, float]]) -> str:
+    """What BLEU and ROUGE say of a prediction that knows nothing."""
+    own = ", ".join(f"{name} {results[UNTOUCHED][f'late_{name}']:.4f}" for name in METRICS if name != "perplexity")
+    return f"the text itself one token late, which predicts nothing: {own}"
+
+
 def padding_line(results: dict[str, dict[str, float]]) -> str:
     """How much of the padded texts is padding."""
     share = results[UNTOUCHED]["padding"]
@@ -220,7 +226,7 @@ def main() -> None:
         rounds = take_turns(model, folder, chosen, given.rounds, given.precision)
     results = medians(rounds)
     published = {f"GPT-2 {TITLES[method]}": figures for method, figures in PUBLISHED.items()}
-    print("\npublished", *table(published), "\nmeasured", *table(results), sep="\n")
+    print("\npublished", *table(published), "\nmeasured", *table(results), late_line(results), sep="\n")
     print(f"\n{padding_line(results)}", *table(results, "padded_"), "", *forgotten(results), sep="\n")
     ratios = ", ".join(f"{name} {value:.2f}" for name, value in published_ratios().items())
     lines, explained = judge_all(rounds, chosen)

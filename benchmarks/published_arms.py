@@ -16,7 +16,7 @@ from typing import Any
 
 import arms
 import published_work as work
-from text_metrics import predict, text_figures
+from text_metrics import late_figures, predict, text_figures
 
 from lmworks.base import process_memory
 from lmworks.base.processor import use_threads
@@ -45,10 +45,12 @@ def measured(model: Any, folder: Path) -> Figures:
 
 
 def untouched_arm(model: str, folder: Path) -> Figures:
-    """The model before any training."""
+    """The model before any training; and ``late_…``, metrics of what predicts nothing."""
     import lmworks
 
-    return measured(lmworks.load(model), folder)
+    opened = lmworks.load(model)
+    late = late_figures(opened.tokenizer, work.held_out_ids(folder)["test"])
+    return {**measured(opened, folder), **{f"late_{name}": value for name, value in late.items()}}
 
 
 def lmworks_arm(model: str, method: str, rate: float, precision: str, folder: Path, seed: int) -> Figures:

@@ -17,6 +17,7 @@ import torch
 
 if TYPE_CHECKING:
     from lmworks.language_model.model import LanguageModel
+    from lmworks.text.tokenizer import Tokenizer
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 TEXTS_AT_ONCE = 4
@@ -73,6 +74,13 @@ def text_figures(predictions: Sequence[Predicted]) -> dict[str, float]:
     """All metrics of some texts: perplexity, and BLEU and ROUGE in 0..1."""
     texts, references = [item.text for item in predictions], [item.reference for item in predictions]
     return {"perplexity": perplexity(predictions), **bleu(texts, references), **rouge(texts, references)}
+
+
+def late_figures(tokenizer: Tokenizer, texts: Sequence[Sequence[int]]) -> dict[str, float]:
+    """BLEU and ROUGE of what predicts nothing: each text's tokens one place late, as if the next token were always the
+    last one again. Both metrics ignore where a word stands, so its figures say how little a high one means."""
+    late, references = ([tokenizer.decode(ids[part]) for ids in texts] for part in (slice(-1), slice(1, None)))
+    return {**bleu(late, references), **rouge(late, references)}
 
 
 def perplexity(predictions: Sequence[Predicted]) -> float:

@@ -115,6 +115,14 @@ def test_rouge_counts_what_both_have() -> None:
     assert (lines["rougeL"], lines["rougeLsum"]) == (pytest.approx(2 / 3), 1)
 
 
+def test_a_text_one_token_late_has_most_of_its_words(model: Path) -> None:
+    pytest.importorskip("rouge_score")
+    tokenizer = open_tokenizer(model)
+    figures = text_metrics.late_figures(tokenizer, [tokenizer.encode("the cat saw a dog in a house")])
+    assert figures["bleu1"] == pytest.approx(6 / 8)  # "the" and "hous" beside "he" and "house"
+    assert figures["rouge1"] == pytest.approx(6 / 8)
+
+
 def test_published_arms_come_first_and_none_twice() -> None:
     names = [arm.name for arm in published.arms_of([1e-4, 1e-3], [2e-4], peers=True)]
     assert names == ["full 0.0002", "LoRA 0.0001", "LoRA 0.001", "Trainer full 0.0002", "Trainer + PEFT LoRA 0.0001"]
