@@ -14,15 +14,17 @@ import figures
 import numpy as np
 import work
 
-import lmworks
 from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.registry import load_adapter, make
+from lmworks.base import process_memory
 from lmworks.base.journal import RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.data.batch import Example
 from lmworks.data.sampler import BatchSampler
 from lmworks.language_model.model import LanguageModel
+from lmworks.language_model.opening import open_saved_model
 from lmworks.model.config import ModelConfig
+from lmworks.model.quantization import quantize
 from lmworks.model.training_cost import training_flops
 from lmworks.train.hooks import Hooks
 from lmworks.train.loop import train
@@ -31,8 +33,11 @@ from lmworks.train.settings import TrainSettings
 
 def opened(method: str, folder: Path) -> LanguageModel:
     """The model as it is trained: with the adapter it starts with, or all of it."""
-    model = lmworks.load(arms.reference_folder())
-    if method == "lora":
+    model = open_saved_model(arms.reference_folder(), storage="stored" if method == "qlora" else None)
+    if method == "qlora":
+        quantize(model.network, "nf4")
+        process_memory.release_memory()
+    if method in work.ADAPTERS:
         load_adapter(model.network, work.start(folder), model.family, trainable=True)
     else:
         model.network.requires_grad_(True)
@@ -65,8 +70,9 @@ def flops_of(config: ModelConfig, documents: list[dict[str, Any]], method: str) 
     """FLOPs that training on these documents needs: the head where a target stands, no gradient of frozen weights."""
     lengths = [len(document["ids"]) - 1 for document in documents]  # nothing is predicted from a document's last token
     targets = sum(len(document["ids"]) - document["prompt"] for document in documents)
-    settings = LoRASettings(rank=work.RANK, target_modules=list(work.TARGETS)) if method == "lora" else None
-    trained = make(method, settings).trained_parameters(config)
+    is_adapter = method in work.ADAPTERS
+    settings = LoRASettings(rank=work.RANK, target_modules=list(work.TARGETS)) if is_adapter else None
+    trained = make("lora" if is_adapter else method, settings).trained_parameters(config)
     return float(training_flops(config, trained, sum(lengths), targets, lengths).total)
 
 
@@ -97,7 +103,7 @@ def run(method: str, precision: str, folder: Path, steps: int | None) -> dict[st
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("method", choices=["lora", "full"])
+    options.add_argument("method", choices=list(work.RATES))
     options.add_argument("precision")
     options.add_argument("work", type=Path)
     options.add_argument("--steps", type=int)

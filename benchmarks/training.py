@@ -73,6 +73,8 @@ def arms_of(workload: str) -> list[Arm]:
     if arms.bfloat16_is_faster():
         chosen.append(Arm("lmworks bfloat16", (*mine, "bfloat16"), OURS))
         chosen.append(Arm("lmworks bfloat16, kernels off", (*mine, "bfloat16"), EXTRA, off))
+    if workload == "lora":
+        chosen.append(Arm(verdicts.QLORA, ("ours.py", "qlora", "float32"), OURS))
     some, doubt = arms.worth_running("bfloat16"), {"doubtful": not arms.bfloat16_is_faster()}
     if workload == "scratch":
         chosen.append(Arm("Trainer float32", ("pretraining.py", "trainer", "float32"), PEER))
@@ -189,7 +191,7 @@ def losses(workload: str, results: Measurements) -> list[str]:
     lines.append(f"every arm saw {text}" if len(seen) == 1 else f"ARMS SAW DIFFERENT TOKENS: {text}")
     name = "Trainer + PEFT float32" if workload == "lora" else "Trainer float32"
     both = [("lmworks float32", name), ("lmworks float32, kernels off", "lmworks float32")]
-    both.append(("lmworks bfloat16", "lmworks float32"))
+    both += [("lmworks bfloat16", "lmworks float32"), (verdicts.QLORA, "lmworks float32")]
     for arm, other in both:
         if arm in results.rounds and other in results.rounds:
             apart = verdicts.difference(results.rounds, arm, other)

@@ -19,6 +19,8 @@ IDLE = 1.25
 MATRIX_UNITS = 3.0
 """Bfloat16 products so many times as fast as float32's: the processor has units for them."""
 PEAK_GB = 1.6
+QLORA = "lmworks QLoRA float32"  # an arm, over a base in NF4
+QLORA_PEAK, QLORA_SPEED = 0.6, 0.7  # of LoRA's in float32
 PYTORCH_FLOAT32 = "float32 by pytorch"
 LAST = 5  # steps over which losses of two precisions are compared
 
@@ -166,6 +168,7 @@ def lora(
         verdicts.append(
             Verdict(f"LoRA {precision}: peak memory", gigabytes, PEAK_GB, is_upper_bound=True, unit=" GB", why=why)
         )
+    verdicts += qlora(rounds)
     if not has_bfloat16:
         return verdicts
     both = bool(rounds.get("lmworks bfloat16")) and bool(rounds.get("lmworks float32"))
@@ -174,6 +177,16 @@ def lora(
     return [
         *verdicts,
         Verdict(name, apart, 1.0, is_upper_bound=True, unit=" %", why="" if both else "an arm is missing"),
+    ]
+
+
+def qlora(rounds: Rounds) -> list[Verdict]:
+    """What is asked of QLoRA beside LoRA, both in float32."""
+    why = "" if rounds.get(QLORA) and rounds.get("lmworks float32") else "an arm is missing"
+    peak, speed = (None if why else ratio(rounds, QLORA, "lmworks float32", key) for key in (PEAK, SPEED))
+    return [
+        Verdict("QLoRA float32: peak memory beside LoRA's", peak, QLORA_PEAK, is_upper_bound=True, why=why),
+        Verdict("QLoRA float32: tokens/s beside LoRA's", speed, QLORA_SPEED, why=why),
     ]
 
 

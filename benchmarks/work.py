@@ -15,7 +15,8 @@ from typing import Any
 DOCUMENTS, RANK, ALPHA = 8, 16, 32
 """Documents an optimizer step; rank and alpha of the adapters."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-RATES = {"lora": 2e-4, "full": 2e-5}
+RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
+ADAPTERS = ("lora", "qlora")
 """Learning rates, constant: schedules begin differently here and there."""
 
 

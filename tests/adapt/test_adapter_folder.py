@@ -286,7 +286,7 @@ def test_the_hints_on_adapters_can_be_followed(saved):
     unknown = factors | {"layers.0.self_attn.extra_proj": update}
     with pytest.raises(InputError, match="no place for an adapter") as caught:
         lora_files.to_files(unknown, dict.fromkeys(unknown, 24), family, network.config, 0.0)
-    assert caught.value.hint == "leave extra_proj out of lora.target_modules"
+    assert caught.value.hint == "leave extra_proj out of target_modules"
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(InputError, match="missing") as caught:
         load_adapter(network, folder, family)

@@ -6,6 +6,7 @@ A new method is tested here by its line in the registry.
 from __future__ import annotations
 
 import copy
+import math
 import signal
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from lmworks.adapt.lora import LoRASettings
 from lmworks.adapt.method import Method, NoSettings
 from lmworks.adapt.prefix_tuning import PrefixTuningSettings
 from lmworks.adapt.prompt_tuning import PromptTuningSettings
+from lmworks.adapt.qlora import QLoRASettings
 from lmworks.adapt.registry import METHODS, make, method_of
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import Settings, build, describe
 from lmworks.language_model.model import LanguageModel
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
+from lmworks.model.quantization import quantize
 from lmworks.model.storage import DenseStorage
-from lmworks.model.stored_layers import store
+from lmworks.model.stored_layers import store, stored_layers
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import training_flops
 from lmworks.model.transformer import Transformer
@@ -38,6 +42,7 @@ from lmworks.train import checkpoint
 
 IDS = torch.arange(1, 15).reshape(2, 7)
 SMALLEST: dict[str, Settings] = {"lora": LoRASettings(rank=2), "last_layers": LastLayersSettings(layers=1)}
+SMALLEST |= {"qlora": QLoRASettings(rank=2)}
 SMALLEST |= {"bottleneck": BottleneckSettings(kind="houlsby", size=3)}
 SMALLEST |= {"prompt_tuning": PromptTuningSettings(num_virtual_tokens=2)}
 SMALLEST |= {"prefix_tuning": PrefixTuningSettings(num_virtual_tokens=2)}
@@ -67,6 +72,13 @@ def applied(name: str, network: Transformer) -> Method:
     return method
 
 
+def hold_base(name: str, network: Transformer) -> None:
+    """Hold the base as the method holds it, as a run does before anything is evaluated."""
+    precision = make(name, SMALLEST.get(name)).base_precision
+    if precision in QUANT_TYPES:
+        quantize(network, precision)
+
+
 def logits(network: nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return network(IDS).logits
@@ -74,7 +86,9 @@ def logits(network: nn.Module) -> torch.Tensor:
 
 @methods
 def test_switched_off_and_detached_it_is_the_base_bit_for_bit(name, model):
-    network, base = model.network, logits(model.network)
+    network = model.network
+    hold_base(name, network)
+    base = logits(network)
     weights = copy.deepcopy(network.state_dict())
     method = applied(name, network)
     adapted = logits(network)
@@ -122,7 +136,8 @@ def test_what_is_counted_from_a_config_is_what_the_network_trains(name, model):
     method.apply(model.network)
     assert counted == TrainedParameters.of(model.network)
     assert counted.count == sum(own.numel() for own in model.network.parameters() if own.requires_grad)
-    whole = sum(own.numel() for own in model.network.parameters()) - counted.count_added
+    stored = sum(math.prod(layer.storage.shape) for _, layer in stored_layers(model.network))
+    whole = stored + sum(own.numel() for own in model.network.parameters()) - counted.count_added
     assert counted.frozen == whole - (counted.count - counted.count_added)
     full = training_flops(model.config, make("full").trained_parameters(model.config), 20)
     flops = training_flops(model.config, counted, 20)
@@ -180,7 +195,7 @@ def test_recipes_are_made_from_the_registry():
     assert {method.settings_class for method in METHODS.values()} - {NoSettings}
     with pytest.raises(InputError, match="method"):
         build(Recipe, {"model": "m", "data": {"source": "d"}, "method": "lara"})
-    with pytest.raises(InputError, match="one of: lora, full"):
+    with pytest.raises(InputError, match="one of: lora, qlora, full"):
         make("lara")
 
 

@@ -179,6 +179,16 @@ def test_rows_are_filled_up_to_few_lengths(tokens, expected):
     assert len({filled_length(count) for count in range(1025, 2049)}) == 32
 
 
+def test_tokens_that_the_network_puts_before_each_document_count_in_a_row():
+    documents = [document(size) for size in (7, 5, 6, 6, 4, 8)]
+    rows = pack(documents, 25, fill=True, virtual=5)
+    for batch in rows:
+        count = int(batch.segments.max())
+        assert batch.tokens + 5 * count <= 25
+        assert batch.ids.shape[1] + 5 * count == filled_length(batch.tokens + 5 * count)
+    assert sum(batch.tokens for batch in rows) == sum(batch.tokens for batch in pack(documents, 25))
+
+
 def test_what_a_row_is_filled_up_with_is_padding_without_loss():
     documents = [document(13), document(8)]
     (plain,), (filled,) = (pack(documents, 64, fill=fill) for fill in (False, True))

@@ -11,8 +11,11 @@ from lmworks.adapt.bottleneck import Bottleneck, BottleneckSettings
 from lmworks.adapt.ia3 import IA3, IA3Settings
 from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.method import Method
+from lmworks.adapt.prefix_tuning import PrefixTuningSettings
+from lmworks.adapt.prompt_tuning import PromptTuningSettings
+from lmworks.adapt.registry import make
 from lmworks.kernels.native_module import native_module
-from lmworks.model.activation_memory import saved_activation_bytes
+from lmworks.model.activation_memory import prefix_bytes, saved_activation_bytes
 from lmworks.model.config import ModelConfig
 from lmworks.model.transformer import Transformer
 
@@ -85,7 +88,10 @@ def _computed(config: ModelConfig, method: Method | None) -> int:
     if method is None:
         return saved_activation_bytes(config, LENGTHS, SOURCES, native=native)
     trained = method.trained_parameters(config)
-    return saved_activation_bytes(config, LENGTHS, SOURCES, trained.linears(config), trained.saved, native=native)
+    lengths = [length + trained.soft_prompt for length in LENGTHS]
+    prefix = prefix_bytes(config, trained.prefix * len(LENGTHS), native=native) * config.num_hidden_layers
+    saved = saved_activation_bytes(config, lengths, SOURCES, trained.linears(config), trained.saved, native=native)
+    return saved + prefix
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -111,6 +117,16 @@ def test_with_scales_at_most_outputs_less_that_are_saved_anyway(name: str, targe
 @pytest.mark.parametrize("kind", ["houlsby", "pfeiffer"])
 def test_with_bottlenecks_at_most_an_inner_layer_less(name: str, kind: Literal["houlsby", "pfeiffer"]) -> None:
     _compare(name, Bottleneck(BottleneckSettings(kind=kind, size=3)), surplus=3)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "bert", "capped", "relative"])
+def test_with_a_soft_prompt_those_of_longer_documents(name: str) -> None:
+    _compare(name, make("prompt_tuning", PromptTuningSettings(num_virtual_tokens=3)))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_with_a_prefix_what_attention_reads_of_it(name: str) -> None:
+    _compare(name, make("prefix_tuning", PrefixTuningSettings(num_virtual_tokens=3)))
 
 
 def _compare(name: str, method: Method | None, surplus: int = 0) -> None:

@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmworks.adapt.last_layers import LastLayersSettings
 from lmworks.adapt.lora import LoRASettings
+from lmworks.adapt.prefix_tuning import PrefixTuningSettings
+from lmworks.adapt.prompt_tuning import PromptTuningSettings
 from lmworks.adapt.registry import make
 from lmworks.model import fused, sizes
 from lmworks.model.config import ModelConfig
@@ -66,6 +68,17 @@ def test_products_are_those_that_torch_makes(name: str, method: str, monkeypatch
     if method == "last_layers":
         whole = training_flops(config, _full(config), 10, memory_lengths=[7] if memory is not None else None)
         assert expected.total < whole.total
+
+
+def test_a_soft_prompt_passes_through_all_layers_and_a_prefix_through_attention() -> None:
+    config, lengths = _config("llama"), [5, 7]
+    soft = make("prompt_tuning", PromptTuningSettings(num_virtual_tokens=3)).trained_parameters(config)
+    prefix = make("prefix_tuning", PrefixTuningSettings(num_virtual_tokens=3)).trained_parameters(config)
+    longer = training_flops(config, _lora(config, "q_proj"), 18, 2, [8, 10])
+    flops, of_prefix = (training_flops(config, trained, 12, 2, lengths) for trained in (soft, prefix))
+    assert (flops.linears, flops.attention, flops.head) == (longer.linears, longer.attention, longer.head)
+    assert (of_prefix.linears, of_prefix.attention) == (longer.linears * 12 // 18, longer.attention)
+    assert flops.adapters == of_prefix.adapters == 0
 
 
 def test_frozen_weights_cost_four_and_adapters_six() -> None:

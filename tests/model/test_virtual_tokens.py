@@ -11,6 +11,7 @@ from block_kinds import KINDS
 from lmworks.generate.encode import encode_texts
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
+from lmworks.generate.word_states import layer_states
 from lmworks.kernels.native_module import native_module
 from lmworks.model import fused
 from lmworks.model.config import HeadConfig, ModelConfig
@@ -143,6 +144,14 @@ def test_a_soft_prompt_of_a_texts_embeddings_is_that_text_before_every_document(
     network.virtual_tokens = None
     plain = network.hidden_states(torch.cat([words, documents()[2][None]], dim=1))[:, 3:]
     torch.testing.assert_close(adapted, plain, rtol=1e-4, atol=1e-5)
+
+
+@both
+def test_the_states_of_every_layer_are_those_of_the_texts_own_tokens(virtual):
+    network, ids = make_network("bert", virtual), documents()[0]
+    states = layer_states(network, ids.tolist())
+    assert states.shape == (network.depth + 1, len(ids), 48)
+    torch.testing.assert_close(states[-1:], network.hidden_states(ids[None]).detach())
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.model.stored_layers import stored_layers
 from lmworks.run import timing
-from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
 from lmworks.train.settings import TrainSettings
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}

@@ -96,9 +96,7 @@ def test_weights_and_moments_come_back(make_network):
     created = [optimizers.make(network, TrainSettings(learning_rate=1e-2)) for network in networks]
     steps(networks[0], created[0], 3)
     tensors = checkpoint.capture(dict(networks[0].named_parameters()), created[0].state)
-    checkpoint.restore(
-        {k: v.clone() for k, v in tensors.items()}, dict(networks[1].named_parameters()), created[1].state
-    )
+    checkpoint.restore(tensors, dict(networks[1].named_parameters()), created[1].restore)
     for network, optimizer in zip(networks, created, strict=True):
         steps(network, optimizer, 2)
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):

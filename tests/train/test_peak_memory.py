@@ -32,8 +32,9 @@ activations = torch.ones(400_000_000 // 4)
 memory.end_stage("training")
 del activations
 memory.end_stage("saving")
+moments = sum(value.nbytes for state in optimizer.state.values() for value in state.values())
 weights = sum(weight.nbytes for weight in network.parameters())
-print(json.dumps([first, memory.library_bytes, weights, memory.parts(network, optimizer.state)]))
+print(json.dumps([first, memory.library_bytes, weights, memory.parts(network, moments)]))
 """
 
 

@@ -23,6 +23,8 @@ from lmworks.base.files import atomic_write, expand_home
 from lmworks.base.json_file import read_object
 from lmworks.base.sources import find, hub_name
 from lmworks.families.family import Family
+from lmworks.model.quant_types import QUANT_TYPES, QuantType
+from lmworks.model.quantization import quantization_of
 from lmworks.model.transformer import Transformer
 
 BASE_FILE = "lmworks_base.json"  # a file of its own: peft refuses unknown keys in its two files
@@ -64,7 +66,7 @@ def save(
     write_base(network, folder, base_source, **described)
 
 
-def write_base(network: nn.Module, folder: Path, base_source: str, **described: Any) -> None:
+def write_base(network: Transformer, folder: Path, base_source: str, **described: Any) -> None:
     """Write the record of a base into a folder that needs it.
 
     Args:
@@ -74,6 +76,8 @@ def write_base(network: nn.Module, folder: Path, base_source: str, **described: 
         **described: further entries.
     """
     record: dict[str, Any] = {"base": base_source, "base_fingerprint": fingerprint(network), **described}
+    if (quant_type := quantization_of(network)) is not None:
+        record["base_quant_type"] = quant_type
     if base_source and Path(base_source).exists():
         record["base_from_here"] = os.path.relpath(Path(base_source).resolve(), folder.resolve())
     atomic_write(folder / BASE_FILE, json.dumps(record, indent=2) + "\n")
@@ -148,6 +152,19 @@ def base_of(folder: Path, base: str | Path | None = None, offline: bool | None =
     except InputError as error:
         raise InputError(f"its base {named!r} cannot be opened: {error.fault}", str(place), hint) from error
     return source
+
+
+def base_quant_type(folder: Path) -> QuantType | None:
+    """The type to which the linears of its base were quantized when an adapter was trained; None: they were not.
+
+    Raises:
+        InputError: the record names no type that is known here.
+    """
+    quant_type = _record(folder).get("base_quant_type")
+    if quant_type in (None, *QUANT_TYPES):
+        return quant_type
+    fault = f"base_quant_type is {quant_type!r}"
+    raise InputError(fault, str(folder / BASE_FILE), f"one of {', '.join(QUANT_TYPES)}; or save the adapter again")
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -92,6 +92,7 @@ class LoRA(AdapterMethod[LoRASettings]):
     head_learning_rate = 1e-3
     pretraining_learning_rate = 2e-4
     peft_type = "LORA"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"use_dora": True}}
 
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """See :meth:`Method.apply`; the base is always kept. Each A is drawn from the seed and its linear's name."""
@@ -101,7 +102,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.model.surgery import put
 
         self.freeze_base(network, "LoRA")
-        names = matching_linears(network, self.settings.target_modules, "lora.target_modules")
+        names = matching_linears(network, self.settings.target_modules, f"{self.name}.target_modules")
         rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
         kind = DoRALinear if self.settings.use_dora else LoRALinear
         for name in names:
@@ -137,10 +138,10 @@ class LoRA(AdapterMethod[LoRASettings]):
         ids, size, place = (
             self.settings.trainable_token_indices,
             network.config.vocab_size,
-            "lora.trainable_token_indices",
+            f"{self.name}.trainable_token_indices",
         )
         if ids[-1] >= size:
-            hint = f"give ids below {size}; lora.new_tokens adds tokens"
+            hint = f"give ids below {size}; {self.name}.new_tokens adds tokens"
             raise InputError(f"there is no token with id {ids[-1]}: the model has {size}", place, hint)
         if network.encoder is not None:
             fault = "rows of tokens are trained in decoders and encoders; this is both"
@@ -148,7 +149,7 @@ class LoRA(AdapterMethod[LoRASettings]):
         for name, rows in TABLES.items():
             table = getattr(network, name)
             if hasattr(table, "lora_A"):
-                hint = f"leave {name} out of lora.target_modules"
+                hint = f"leave {name} out of {self.name}.target_modules"
                 raise InputError(f"{name} has an update of the whole matrix already", place, hint)
             if table is not None:
                 put(network, name, rows(table, ids).train(network.training))

@@ -196,7 +196,7 @@ def _fuse(
     transposed = False
     for name, place in places.items():
         if place is None:
-            hint = f"leave {name.rpartition('.')[2]} out of lora.target_modules"
+            hint = f"leave {name.rpartition('.')[2]} out of target_modules"
             raise InputError(f"the format has no place for an adapter on {name}", hint=hint)
         transposed = transposed or place.transpose
         if place.count == 1:

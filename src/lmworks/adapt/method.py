@@ -76,6 +76,11 @@ class Method(ABC, Generic[S]):
         self.settings: S = self.settings_class() if settings is None else settings  # type: ignore[assignment]
 
     @property
+    def base_precision(self) -> str:
+        """How it holds the model's own weights, as in ``train.base_precision``; auto: as that setting says."""
+        return "auto"
+
+    @property
     def num_virtual_tokens(self) -> int:
         """Tokens that it puts in front of every text, which leave less of the context for the text."""
         return 0

@@ -46,7 +46,7 @@ class PrefixTuning(PromptLearning[PrefixTuningSettings]):
     summary = "keys and values of virtual tokens before every text"
     settings_class = PrefixTuningSettings
     learning_rate = 1e-2
-    head_learning_rate = 1e-2
+    head_learning_rate = 3e-3
     pretraining_learning_rate = 1e-2
     peft_type = "PREFIX_TUNING"
 

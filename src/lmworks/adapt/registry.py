@@ -18,6 +18,7 @@ from lmworks.adapt.method import Method, ModelKind, NoSettings
 from lmworks.adapt.prefix_tuning import PrefixTuning
 from lmworks.adapt.prompt_tuning import PromptTuning
 from lmworks.adapt.prompting import Prompting
+from lmworks.adapt.qlora import QLoRA
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings, spelled
 
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     method.name: method
     for method in (
         LoRA,
+        QLoRA,
         Full,
         LastLayers,
         BitFit,
@@ -121,7 +123,8 @@ def adapter_method(folder: Path) -> type[Method[Any]]:
     from lmworks.adapt.peft_files import read_config
 
     kind = read_config(folder).get("peft_type")
-    by_type = {method.peft_type: method for method in METHODS.values() if method.peft_type is not None}
+    with_adapters = [method for method in METHODS.values() if method.peft_type is not None]
+    by_type = {method.peft_type: method for method in reversed(with_adapters)}  # of those that share one, the first
     if kind not in by_type:
         place = str(folder / "adapter_config.json")
         raise InputError(f"peft_type is {kind!r}", place, f"give an adapter of type {' or '.join(by_type)}")

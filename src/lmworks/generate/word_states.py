@@ -17,11 +17,12 @@ from lmworks.text.tokenizer import Tokenizer
 @torch.no_grad()
 def layer_states(network: Transformer, ids: Sequence[int]) -> torch.Tensor:
     """(layers + 1, T, E) float32: the input of the first block, then the output of each block; the last one after the
-    final norm, as `transformers` counts hidden states. Of an encoder-decoder those of its encoder."""
+    final norm, as `transformers` counts hidden states; of virtual tokens there are none. Of an encoder-decoder those of
+    its encoder."""
     stack = network if network.encoder is None else network.encoder
     inputs: list[torch.Tensor] = []
     hooks = [
-        layer.register_forward_pre_hook(lambda module, given: inputs.append(given[0][0].float().cpu()))
+        layer.register_forward_pre_hook(lambda module, given: inputs.append(given[0][0, -len(ids) :].float().cpu()))
         for layer in stack.layers
     ]
     row = torch.tensor([list(ids)], device=network.device)

@@ -20,6 +20,7 @@ from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.baselines import tfidf_folder
 from lmworks.baselines.ngram_folder import is_ngram
 from lmworks.families import folder, gguf
+from lmworks.families.opened import dtype_of, read_dtype
 from lmworks.language_model.few_shot import Embed, FewShotPrompt
 from lmworks.language_model.input_format import InputFormat
 from lmworks.language_model.model import LanguageModel
@@ -27,6 +28,9 @@ from lmworks.language_model.named_adapters import DEFAULT
 from lmworks.language_model.ngram import NgramLanguageModel, refuse
 from lmworks.language_model.saved_source import find_saved
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QuantType
+from lmworks.model.quantization import quantize
+from lmworks.model.stored_layers import widen
 from lmworks.text import chat
 from lmworks.text.tokenizer import Tokenizer
 
@@ -67,7 +71,10 @@ def open_saved_model(
         raise InputError("is a classifier by counts of words, not a language model", str(source), hint)
     if adapter_folder.needs_base(local.path):
         base_source = adapter_folder.base_of(local.path, base, offline)
-        model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
+        if (quant_type := adapter_folder.base_quant_type(local.path)) is None:
+            model = open_saved_model(base_source, dtype=dtype, device=device, offline=offline, storage=storage)
+        else:
+            model = _open_quantized(base_source, quant_type, dtype, device, offline, storage)
         if model.adapters:
             hint = f"merge that one first: lmworks save {base_source} FOLDER, and name FOLDER as the base"
             raise InputError(f"its base {base_source} is an adapter, too", str(source), hint)
@@ -85,6 +92,21 @@ def open_saved_model(
         model.few_shot = FewShotPrompt.open(local.path, partial(embed_by, offline=offline))
     model.source = str(source)
     model.notes = [*([local.note] if local.note else []), *model.notes]
+    return model
+
+
+def _open_quantized(
+    source: str, quant_type: QuantType, dtype: str, device: str, offline: bool | None, storage: str | None
+) -> LanguageModel:
+    """The base of a result that was computed over quantized linears, with the same numbers: they stay in few bits if a
+    storage is asked for, else they are dequantized. Arguments as in :func:`open_saved_model`."""
+    read_dtype(dtype, storage, device)
+    model = open_saved_model(source, offline=offline, storage="stored")
+    quantize(model.network, quant_type)
+    if storage is None:
+        model.network.dequantized_from = widen(model.network)
+        model.network.to(device, dtype_of(dtype))
+    model.notes.append(f"the base is quantized to {quant_type}, as it was in the run")
     return model
 
 

@@ -190,6 +190,20 @@ def score_bytes(
     return round(total)
 
 
+def prefix_bytes(config: ModelConfig, tokens: int, bytes_each: float = 4, native: bool = False) -> int:
+    """Bytes that a layer saves for virtual tokens of prefixes, which attention alone reads: their queries, keys and
+    values, and the output of attention.
+
+    Args:
+        config: the model.
+        tokens: virtual tokens of all documents of a row.
+        bytes_each: bytes of one activation.
+        native: as in :func:`activation_bytes`.
+    """
+    heads, width = config.num_attention_heads, config.num_attention_heads * config.head_size
+    return round(tokens * (2 * width + heads + _keys_and_values(config, native)) * bytes_each)
+
+
 def saved_activation_bytes(
     config: ModelConfig,
     lengths: Sequence[int],

@@ -126,6 +126,12 @@ class SavedActivations(NamedTuple):
         rest = iter(tensors[begin:])
         return cls(*tensors[:begin], *(tuple(islice(rest, count)) for count in counts))
 
+    def cast(self, dtype: torch.dtype) -> SavedActivations:
+        """With the tensors of :data:`LARGE` in another precision; statistics and the LoRA terms' stay as they are."""
+        large: dict[str, Any] = {name: getattr(self, name) for name in LARGE}
+        cast: dict[str, Any] = {name: None if tensor is None else tensor.to(dtype) for name, tensor in large.items()}
+        return self._replace(**cast)
+
     @property
     def norm1(self) -> NormStatistics:
         """Statistics of the first norm's input."""
@@ -135,6 +141,9 @@ class SavedActivations(NamedTuple):
     def norm2(self) -> NormStatistics:
         """Statistics of the second norm's input."""
         return NormStatistics(self.mean2, self.scale2)
+
+
+LARGE = ("x", "q", "k", "v", "attention", "sum1", "gate", "up", "sum2")  # of SavedActivations: as wide as the model
 
 
 class PackedSequences(NamedTuple):

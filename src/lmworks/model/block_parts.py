@@ -28,6 +28,7 @@ class BlockSettings(NamedTuple):
     mlp_dropout: float
     linears: tuple[LinearConstants, ...]
     in_one_call: bool = False  # by model/small_block
+    saves_bfloat16: bool = False  # activations of float32 are saved in bfloat16
 
 
 class NormParameters(NamedTuple):

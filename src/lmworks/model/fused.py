@@ -3,7 +3,8 @@
 It computes the same as block.Block, which is the definition, in the same order and with the same random numbers (a test
 compares). It is faster in training for three reasons. Autograd has one node per block instead of some thirty, whose
 overhead exceeds the arithmetic of small models. Outputs of norms and activations are recomputed in the backward pass
-instead of saved. Nothing is saved for the gradients of frozen weights. Without gradients, passes of many tokens use it
+instead of saved; beside weights in NF4 or int8, float32 activations are saved in bfloat16. Nothing is saved for the
+gradients of frozen weights. Without gradients, passes of many tokens use it
 for its kernels.
 
     pre-norm:  x1 = x + drop(attention(norm1(x)));  y = x1 + drop(mlp(norm2(x1)))
@@ -24,6 +25,7 @@ from lmworks.model import products, small_block
 from lmworks.model.attention import Attention, Rotation
 from lmworks.model.block_arrays import BlockParameters, PackedSequences, SavedActivations, Seeds
 from lmworks.model.block_parts import BlockSettings, NormParameters, NormStatistics
+from lmworks.model.blockwise import BlockwiseStorage
 from lmworks.model.feedforward import FeedForward
 from lmworks.model.linear_parameters import Gradients, OptionalTensor, is_supported, parameters_of
 from lmworks.model.masks import AttentionMask
@@ -80,10 +82,18 @@ def run(
     )
     cos_sin = None if rotation.own is None else tuple(_flat_table(part, x) for part in rotation.own)
     longest = max(mask.lengths) if mask.lengths else x.shape[1]
-    settings = settings._replace(in_one_call=prefix is None and small_block.can_run(x, block, longest))
+    settings = settings._replace(
+        in_one_call=prefix is None and small_block.can_run(x, block, longest), saves_bfloat16=_is_quantized(block)
+    )
     sequences = PackedSequences(mask.cu_seqlens(), cos_sin, None if prefix is None else prefix.rows)
     keys, values = (None, None) if prefix is None else (part.flatten(1) for part in prefix[:2])
     return _Block.apply(x.to(compute_dtype(x)), settings, sequences, keys, values, *block.flatten())
+
+
+def _is_quantized(block: BlockParameters) -> bool:
+    """Whether a block's linears are in NF4 or int8, beside whose error that of bfloat16 activations is small."""
+    storages = (linear.constants.storage for linear in block.linears)
+    return torch.is_grad_enabled() and any(isinstance(storage, BlockwiseStorage) for storage in storages)
 
 
 def _linears(attention: Attention, mlp: FeedForward) -> tuple[nn.Module | None, ...]:
@@ -123,6 +133,8 @@ class _Block(torch.autograd.Function):
                 y, saved = small_block.forward(settings, flat, sequences, block, seeds)
             else:
                 y, saved = _forward(settings, flat, sequences, block, seeds, keys, values)
+        if settings.saves_bfloat16:
+            saved = saved.cast(torch.bfloat16)
         activations = saved.flatten()
         ctx.save_for_backward(*sequences.cu_seqlens, *activations, *tensors)
         ctx.saved, ctx.counts = len(activations), saved.counts
@@ -138,6 +150,8 @@ class _Block(torch.autograd.Function):
         sequences = PackedSequences((cu_seqlens_q, cu_seqlens_k), ctx.cos_sin, ctx.rows)
         gradients = Gradients(tensors, ctx.needs_input_grad[5:])
         flat = grad_y.reshape(-1, grad_y.shape[-1]).contiguous()
+        if ctx.settings.saves_bfloat16:
+            saved = saved.cast(flat.dtype)
         needs_x = ctx.needs_input_grad[0]
         arguments = (ctx.settings, flat, sequences, block, saved, ctx.seeds, gradients, needs_x)
         prefix_grads: tuple[OptionalTensor, ...] = (None, None)

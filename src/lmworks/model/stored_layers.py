@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lmworks.kernels.matmul import matmul
 from lmworks.model.linear import Linear, flat_product
-from lmworks.model.storage import BlockStorage, WeightStorage, row_parts
+from lmworks.model.storage import DenseStorage, WeightStorage, row_parts
 from lmworks.model.surgery import put
 
 
@@ -142,7 +142,8 @@ def store(network: nn.Module, name: str, storage: WeightStorage) -> None:
     bias = getattr(module, "bias", None)
     if bias is not None:
         bias.requires_grad_(False)
-    put(network, name, StoredEmbedding(storage) if isinstance(module, nn.Embedding) else StoredLinear(storage, bias))
+    is_embedding = isinstance(module, nn.Embedding | StoredEmbedding)
+    put(network, name, StoredEmbedding(storage) if is_embedding else StoredLinear(storage, bias))
 
 
 def widen(network: nn.Module) -> dict[str, WeightStorage]:
@@ -150,4 +151,4 @@ def widen(network: nn.Module) -> dict[str, WeightStorage]:
     layers = list(stored_layers(network))
     for name, module in layers:
         put(network, name, module.widened())
-    return {name: module.storage for name, module in layers if isinstance(module.storage, BlockStorage)}
+    return {name: module.storage for name, module in layers if not isinstance(module.storage, DenseStorage)}

@@ -1,5 +1,5 @@
 """Fits a run into a memory budget: activation checkpointing (recompute) of as few blocks as possible, then smaller
-rows; otherwise an error.
+rows, then the optimizer's moments in a file; otherwise an error.
 
 The choice depends only on run/footprint, so the same settings on the same data give the same choice.
 """
@@ -14,6 +14,7 @@ from lmworks.base.errors import InputError
 from lmworks.model import sizes
 from lmworks.run import footprint
 from lmworks.run.footprint import TrainingSetup
+from lmworks.train.paged_memory import is_available
 
 MIN_ROW_TOKENS = 64  # smaller rows save no more memory
 MARGIN = 0.03  # fraction of a budget that stays free, because the plan is an estimate and the budget must be met
@@ -46,10 +47,11 @@ def choose(
     Raises:
         InputError: nothing fits; names the memory needed, the memory available, and changes that would fit.
     """
-    for setup in setups:
-        fit = _fit(setup, available)
-        if fit is not None:
-            return fit if setup is setups[0] else _in_another_precision(fit, setups[0], available)
+    for is_paged in (False, True):
+        for setup in setups:
+            fit = _fit(setup, available, is_paged)
+            if fit is not None:
+                return fit if setup is setups[0] else _in_another_precision(fit, setups[0], available)
     raise _refusal(min(setups, key=lambda setup: _smallest(setup).total), available, cheaper)
 
 
@@ -83,13 +85,14 @@ def fits(setup: TrainingSetup, available: int) -> bool:
     return setup.total <= most_bytes(setup, available)
 
 
-def _fit(setup: TrainingSetup, available: int) -> MemoryFit | None:
+def _fit(setup: TrainingSetup, available: int, is_paged: bool) -> MemoryFit | None:
+    """The first setup that fits; one that keeps the optimizer's moments in a file only if ``is_paged``."""
     limit = most_bytes(setup, available)
     if fits(setup, available):
         return MemoryFit(setup)
     if setup.train.memory is None:
         return None
-    for smaller in _smaller(setup):
+    for smaller in _smaller(_paged(setup) if is_paged else setup):
         if smaller.total <= limit:
             return MemoryFit(smaller, _note(smaller, setup))
     return None
@@ -114,9 +117,16 @@ def _smaller(setup: TrainingSetup) -> Iterator[TrainingSetup]:
             yield candidate.with_settings(recompute=blocks)
 
 
+def _paged(setup: TrainingSetup) -> TrainingSetup:
+    """The setup with the optimizer's moments in a file, if the recipe leaves it open and that takes less memory."""
+    paged = setup.with_settings(paged_optimizer=True)
+    is_open = setup.train.paged_optimizer is None and is_available()
+    return paged if is_open and paged.total < setup.total else setup
+
+
 def _smallest(setup: TrainingSetup) -> TrainingSetup:
-    """The setup with the least memory that activation checkpointing and small rows give."""
-    return min(_smaller(setup), key=lambda smaller: smaller.total)
+    """The setup with the least memory that activation checkpointing, small rows and a paged optimizer give."""
+    return min(_smaller(_paged(setup)), key=lambda smaller: smaller.total)
 
 
 def layers(setup: TrainingSetup) -> int:
@@ -134,6 +144,9 @@ def _note(fitting: TrainingSetup, request: TrainingSetup) -> str:
         changes.append(_checkpointing(fitting))
     if fitting.train.row_capacity < request.train.row_capacity:
         changes.append(f"rows have {fitting.train.row_capacity} tokens instead of {request.train.row_capacity}")
+    if fitting.train.paged_optimizer and not request.train.paged_optimizer:
+        size = figures.byte_size(fitting.state_bytes)
+        changes.append(f"the optimizer's moments, {size}, lie in a file in the run's folder")
     return f"to stay within {_budget(request)}: " + ", ".join(changes)
 
 

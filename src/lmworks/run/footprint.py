@@ -13,18 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from lmworks.data.mixture import Mixture
 from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import chunks, sizes
-from lmworks.model.activation_memory import saved_activation_bytes, saves_scores
+from lmworks.model.activation_memory import prefix_bytes, saved_activation_bytes, saves_scores
 from lmworks.model.config import ModelConfig
+from lmworks.model.fusion import is_fusable
+from lmworks.model.quant_types import QUANT_TYPES
 from lmworks.model.sparse_gradients import is_sparse
 from lmworks.model.storage import PART
 from lmworks.model.trained_parameters import TrainedParameters
 from lmworks.model.training_cost import frozen_layers
+from lmworks.run.base_weights import WeightFormat
 from lmworks.run.largest_row import LargestRow
-from lmworks.train.settings import STATE_BYTES, TrainSettings
+from lmworks.train.settings import PORTION_BYTES, STATE_BYTES, TrainSettings
 
 # Interpreter, torch, tokenizers and Arrow before a model is opened; a run measures the real number.
 LIBRARY_BYTES = 260_000_000
@@ -72,26 +76,6 @@ class DataStatistics:
 
 
 @dataclass(frozen=True)
-class WeightFormat:
-    """How the model's own weights are stored in memory.
-
-    Attributes:
-        precision: as in ``train.base_precision``.
-        size: bytes of all weights; None: 4 bytes each.
-        dtype_names: data types or quantized formats, for messages.
-        block_format: llama.cpp's quantized format of most matrices, such as Q4_1; empty: none is quantized.
-        is_restorable: whether the weights can leave memory while copies in bfloat16 are used, because a file or
-            quantized blocks contain them.
-    """
-
-    precision: str = "float32"
-    size: int | None = None
-    dtype_names: str = "float32"
-    is_restorable: bool = False
-    block_format: str = ""
-
-
-@dataclass(frozen=True)
 class ProcessMemory:
     """Memory of this process.
 
@@ -134,7 +118,7 @@ class TrainingSetup:
     parameters: int
     saved_inputs: Sequence[sizes.LinearShape] | None
     frozen: Mapping[str, int]
-    weights: WeightFormat = WeightFormat()
+    weights: WeightFormat = field(default_factory=WeightFormat)
 
     @classmethod
     def of(
@@ -185,9 +169,20 @@ class TrainingSetup:
         return self.weights.size + 4 * max(PART, largest) + NUMBER_BYTES[self.precision] * largest
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of all of the optimizer's moments."""
+        return round(STATE_BYTES[self.train.optimizer_state] * self.trained.count)
+
+    @property
     def activation_size(self) -> int:
         """Bytes of one element of an activation."""
         return NUMBER_BYTES[self.precision]
+
+    @property
+    def saves_bfloat16(self) -> bool:
+        """Whether float32 activations are saved in bfloat16 (model/fused)."""
+        fused = is_fusable(self.config) and self.config.architecture != "encoder-decoder" and kernels() is not None
+        return fused and self.precision == "float32" and self.weights.precision in QUANT_TYPES
 
     @property
     def in_backward(self) -> list[bool]:
@@ -207,9 +202,9 @@ class TrainingSetup:
 
 
 def _largest_row(documents: DataStatistics, train: TrainSettings, trained: TrainedParameters) -> LargestRow:
-    """The largest row, with virtual tokens before each document."""
+    """The largest row, with a soft prompt before each document."""
     lengths = [length + trained.soft_prompt for length in documents.lengths]
-    return LargestRow.of(lengths, documents.sources, train, trained.prefix)
+    return LargestRow.of(lengths, documents.sources, train)
 
 
 def parts(setup: TrainingSetup) -> dict[str, int]:
@@ -227,7 +222,9 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
         "library": setup.process.library_bytes + RUNTIME_BYTES + min(BUFFER_BYTES, 4 * parameters),
         "weights": setup.weight_bytes + 4 * trained.count_added + copies - released,
         "gradients": gradients,
-        "optimizer": round(STATE_BYTES[setup.train.optimizer_state] * trained.count),
+        "optimizer": min(setup.state_bytes, _portion_bytes(setup))
+        if setup.train.paged_optimizer
+        else setup.state_bytes,
         "rate finder": 4 * trained.count if setup.train.find_learning_rate else 0,  # a copy of the initial weights
         "activations": activations,
         "head": _logit_bytes(setup),
@@ -239,6 +236,13 @@ def parts(setup: TrainingSetup) -> dict[str, int]:
     by_part["evaluation"] = max(0, evaluation - training)
     by_part["opening"] = max(0, setup.process.opening_peak - training - by_part["evaluation"])
     return {**by_part, "total": sum(by_part.values())}
+
+
+def _portion_bytes(setup: TrainingSetup) -> int:
+    """Bytes of the moments of a paged optimizer that are in memory at a time."""
+    shapes = (*setup.trained.own.values(), *setup.trained.added.values())
+    largest = max(map(prod, shapes), default=0)
+    return PORTION_BYTES + round(STATE_BYTES[setup.train.optimizer_state] * largest)
 
 
 def _num_cast_weights(setup: TrainingSetup) -> int:
@@ -319,10 +323,12 @@ def _saved_bytes(setup: TrainingSetup) -> int:
         row.sources,
         setup.saved_inputs,
         setup.trained.saved,
-        setup.activation_size,
+        NUMBER_BYTES["bfloat16"] if setup.saves_bfloat16 else setup.activation_size,
         native,
         setup.frozen,
     )
+    virtual = setup.trained.prefix * len(row.lengths)
+    saved += sum(setup.in_backward) * prefix_bytes(config, virtual, setup.activation_size, native)
     if not native:
         return saved + _dropout_bytes(setup)
     # where no kernel computes attention, dropout saves its output, the attention weights
@@ -353,11 +359,12 @@ def _activation_bytes(setup: TrainingSetup) -> int:
     recomputes its own.
     """
     saved, recomputed = _saved_bytes(setup), setup.recomputed
+    widened = 2 * saved // max(1, sum(setup.in_backward)) if setup.saves_bfloat16 else 0  # of one block, in float32
     if recomputed:
         count = sum(setup.in_backward)
         inputs = recomputed * setup.row.tokens * setup.config.hidden_size * setup.activation_size
         saved = inputs + max(saved * (count - recomputed) // count, saved // count)
-    return round(saved * (1 + ACTIVATION_SLACK)) + _activation_gradient_bytes(setup)
+    return round(saved * (1 + ACTIVATION_SLACK)) + widened + _activation_gradient_bytes(setup)
 
 
 def _dropout_bytes(setup: TrainingSetup) -> int:

@@ -30,14 +30,13 @@ class LargestRow:
     longest: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], sources: Sequence[int], train: TrainSettings, prefix: int = 0) -> LargestRow:
+    def of(cls, lengths: Sequence[int], sources: Sequence[int], train: TrainSettings) -> LargestRow:
         """The largest row of documents that are packed according to the settings.
 
         Args:
             lengths: tokens of each document (of the decoder).
             sources: tokens of each source; empty if there are none.
             train: batch_size, row_tokens, packing, and the settings that determine the order.
-            prefix: tokens before each document that take memory, and do not count in ``row_tokens``.
         """
         pairs = length_pairs(lengths, sources)
         sizes = [sum(pair) for pair in pairs]
@@ -47,8 +46,7 @@ class LargestRow:
             row_lengths, row_sources = ([max(side)] * len(side) for side in (row_lengths, row_sources))
         documents = train.batch_size if train.steps else min(train.batch_size, len(sizes))
         rows = math.ceil(sum(sizes) / len(sizes) * documents / train.row_capacity) if train.packing else 1
-        row_lengths = [length + prefix for length in row_lengths]
-        return cls(row_lengths, row_sources if sources else [], rows, max(sizes) + prefix)
+        return cls(row_lengths, row_sources if sources else [], rows, max(sizes))
 
     @property
     def tokens(self) -> int:

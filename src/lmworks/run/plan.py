@@ -21,11 +21,13 @@ from lmworks.base.probes import Rates
 from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
 from lmworks.model.sizes import Flops
 from lmworks.model.training_cost import Workload
 from lmworks.run import budget, footprint
 from lmworks.run import timing as timings
-from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat, quantized_weights
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
 from lmworks.run.largest_row import length_pairs, steps_of
 from lmworks.run.timing import Timing
 from lmworks.train.monitor import evaluations_during
@@ -52,7 +54,7 @@ class Plan:
         seconds: "training"; of evaluation, "before", "during" and "after" training, and together "evaluation"; "total".
         memory, disk: bytes by part, and their total.
         note: how reliable the time is; empty where nothing disturbed its measurement.
-        recompute, row_tokens: settings of training, as chosen to fit in memory.
+        recompute, row_tokens, paged_optimizer: settings of training, as chosen to fit in memory.
         base_precision: how the model's own weights are stored, as in ``train.base_precision``.
         choice: what was changed to fit in memory, and why; empty where nothing was.
     """
@@ -74,12 +76,14 @@ class Plan:
     choice: str = ""
     precision_reason: str = ""
     base_precision: str = "float32"
+    paged_optimizer: bool = False
 
     def apply_to(self, train: TrainSettings) -> None:
         """Write the chosen precision, weight format, activation checkpointing and row size into the settings."""
         train.precision = self.precision  # type: ignore[assignment]
         train.base_precision = self.base_precision  # type: ignore[assignment]
         train.recompute, train.row_tokens = self.recompute, self.row_tokens
+        train.paged_optimizer = self.paged_optimizer
 
     def without_evaluation_before(self) -> Plan:
         """The plan of a run that takes its evaluation before training from the cache."""
@@ -201,6 +205,7 @@ def _plan_of(fit: budget.MemoryFit, precision_reason: str, timing: Timing | None
         choice=fit.note,
         precision_reason=precision_reason,
         base_precision=setup.weights.precision,
+        paged_optimizer=bool(setup.train.paged_optimizer),
     )
 
 
@@ -232,7 +237,8 @@ def available_bytes(process: ProcessMemory) -> int:
 
 
 def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
-    """For a run that trains all parameters and does not fit: the default method, and the option that selects it."""
+    """For a run that does not fit: if it trains all parameters, the default method; if it trains adapters, a quantized
+    base; each with the option that selects it."""
     if request.trained.is_whole:
         method = methods.default("opened")
         trained = method().trained_parameters(request.config)
@@ -240,6 +246,9 @@ def _cheaper(request: TrainingSetup) -> Iterator[tuple[str, TrainingSetup]]:
             request.config, trained, request.train, request.precision, request.documents, request.process
         ).with_weights(request.weights)
         yield f"--method {method.name}, where a model is adapted", setup
+    elif request.trained.added and not request.weights.block_format:
+        option = f"--train.base_precision {QUANT_TYPES[0]}"
+        yield option, request.with_weights(quantized_weights(request.config, QUANT_TYPES[0]))
 
 
 @dataclass(frozen=True)
@@ -331,6 +340,7 @@ def _disk(setup: TrainingSetup) -> dict[str, int]:
     results = len(documents.mixture.names) if (documents := setup.documents).mixture else 1  # one with each head
     by_part = {
         "checkpoints": checkpoint * (train.keep_checkpoints + 2),  # the best one too
+        "optimizer": setup.state_bytes if train.paged_optimizer else 0,
         "final": results * (4 * saved + TOKENIZER_BYTES * setup.config.vocab_size),
     }
     return {**by_part, "total": sum(by_part.values())}

@@ -17,7 +17,8 @@ from lmworks.kernels import product_rates
 from lmworks.model import sizes
 from lmworks.model.config import ModelConfig
 from lmworks.run import budget, footprint, timing
-from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat
+from lmworks.run.footprint import DataStatistics, ProcessMemory, TrainingSetup
 from lmworks.run.plan import Plan, available_bytes
 from lmworks.train.settings import TrainSettings, with_row_tokens
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,22 +14,21 @@ from typing import Any
 
 import torch
 
-from lmworks.adapt import registry as methods
 from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.files import expand_home
 from lmworks.base.journal import RunFolder
-from lmworks.families.opened import DTYPES
 from lmworks.families.registry import FAMILIES
 from lmworks.language_model.model import LanguageModel
 from lmworks.language_model.new_tokens import add_tokens
 from lmworks.language_model.opening import is_adapter, load_tokenizer, open_saved_model, read_config, unfinished_run
 from lmworks.model import initialization, vocabulary
 from lmworks.model.config import ModelConfig
-from lmworks.model.storage import BlockStorage
-from lmworks.model.stored_layers import stored_layers, weight_bytes, widen
+from lmworks.model.quant_types import QUANT_TYPES
+from lmworks.model.stored_layers import weight_bytes, widen
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import WeightFormat
+from lmworks.run import base_weights
+from lmworks.run.base_weights import WeightFormat
 from lmworks.run.new_model import ModelSettings, NewTokenizer
 from lmworks.run.ngram_recipe import is_ngram
 from lmworks.run.recipe import Recipe, read
@@ -114,7 +112,7 @@ def source_of(recipe: Recipe) -> Source:
             hint = "leave it out: the tokenizer of a new model is trained on its own texts"
             raise InputError("tokens are added to a model that is opened", f"{method.name}.new_tokens", hint)
         return NewModel(recipe)
-    source = OpenedModel(str(recipe.model), _base_precision(recipe), method.new_tokens)
+    source = OpenedModel(str(recipe.model), base_weights.base_precision(recipe), method.new_tokens)
     if method.new_tokens:
         method.train_tokens(source.new_ids)
     return source
@@ -187,22 +185,6 @@ def _resolved(folder: str, source: str) -> str:
     return str(path) if folder and not expand_home(source).exists() and path.exists() else source
 
 
-def _base_precision(recipe: Recipe) -> str:
-    """The recipe's base_precision; only frozen weights can have another precision than float32.
-
-    Raises:
-        InputError: the method trains the model's own weights.
-    """
-    precision = recipe.train.base_precision
-    if recipe.adaptation.peft_type is not None or not recipe.adaptation.trains:
-        return precision
-    if precision in ("auto", "float32"):
-        return "float32"
-    fault = f"method {recipe.method} trains the model's own weights, which are float32"
-    hint = f"--method {' or '.join(methods.names_with_adapters())}, or leave it out"
-    raise InputError(fault, "train.base_precision", hint)
-
-
 class OpenedModel(Source):
     """A model from a folder, a file, the hub or a package index.
 
@@ -253,9 +235,11 @@ class OpenedModel(Source):
     def open(self, task: TaskSettings, rows: Table) -> LanguageModel:
         """Open the model, with its tokenizer."""
         self._bytes_before = process_memory.resident_memory()
-        storage = {"float32": None, "auto": "stored"}.get(self.base_precision, self.base_precision)
+        storage = {"float32": None, "bfloat16": "bfloat16"}.get(self.base_precision, "stored")
         self.model = open_saved_model(self.source, storage=storage)
-        if self.base_precision == "auto" and not _has_blocks(self.model.network):
+        if self.base_precision in QUANT_TYPES:
+            self.notes += base_weights.quantize(self.model.network, self.base_precision)
+        if self.base_precision == "auto" and not base_weights.has_blocks(self.model.network):
             widen(self.model.network)
         if self.new_tokens:
             added = add_tokens(self.model.tokenizer, self.new_tokens, self.model.config.vocab_size)
@@ -278,28 +262,13 @@ class OpenedModel(Source):
     def weight_formats(self) -> list[WeightFormat]:
         """Float32 unless the recipe asks otherwise; and quantized blocks as in the file, if it has them."""
         assert self.model is not None
-        network = self.model.network
-        formats = Counter[str]()
-        for _, layer in stored_layers(network):
-            formats[layer.storage.dtype_name] += layer.storage.nbytes
-        if not formats:
-            blocks = ((parameter.data_ptr(), parameter.nbytes) for parameter in network.parameters())
-            return [WeightFormat(is_restorable=process_memory.are_mapped(blocks))]
-        precision = "stored" if self.base_precision == "auto" else self.base_precision
-        names = " and ".join(name for name, _ in formats.most_common())
-        block_formats = [name for name, _ in formats.most_common() if name not in DTYPES]
-        stored = WeightFormat(precision, weight_bytes(network), names, block_format=next(iter(block_formats), ""))
-        return [WeightFormat(is_restorable=bool(block_formats)), stored] if self.base_precision == "auto" else [stored]
+        return base_weights.formats_of(self.model.network, self.base_precision)
 
     def convert_weights(self, base_precision: str) -> None:
         """Convert quantized weights to float32 if ``base_precision`` is float32."""
         if self.model is not None and base_precision == "float32":
             network = self.model.network
             network.dequantized_from = widen(network)
-
-
-def _has_blocks(network: Transformer) -> bool:
-    return any(isinstance(layer.storage, BlockStorage) for _, layer in stored_layers(network))
 
 
 class NewModel(Source):

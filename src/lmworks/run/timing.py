@@ -37,11 +37,14 @@ from lmworks.kernels import matmul
 from lmworks.kernels.native_module import native_module as kernels
 from lmworks.model import initialization, sizes
 from lmworks.model.config import HeadConfig, ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
+from lmworks.model.quantization import quantize
 from lmworks.model.storage import BlockStorage, DenseStorage
 from lmworks.model.stored_layers import store
 from lmworks.model.training_cost import Workload
 from lmworks.model.transformer import Transformer
-from lmworks.run.footprint import TrainingSetup, WeightFormat
+from lmworks.run.base_weights import WeightFormat
+from lmworks.run.footprint import TrainingSetup
 from lmworks.run.largest_row import length_pairs
 from lmworks.train import optimizers
 from lmworks.train.arithmetic import evaluation_providers, training_providers
@@ -245,6 +248,9 @@ def _network(config: ModelConfig, weights: WeightFormat) -> Transformer:
     """A network with random weights in this format; quantized blocks are zero, which takes the same time."""
     network = Transformer(config)
     initialization.draw(network, torch.Generator().manual_seed(0))
+    if weights.precision in QUANT_TYPES:
+        quantize(network, weights.precision)
+        return network.eval()
     for name in sorted(matrices_of(network)) if weights.precision != "float32" else ():
         matrix = network.get_parameter(name).detach()
         (rows, columns), block_format = matrix.shape, weights.block_format

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.base.files import atomic_folder, check_disk_space, sha256
 from lmworks.base.journal import RunFolder
@@ -25,15 +27,24 @@ from lmworks.base.journal import RunFolder
 TENSORS, VALUES, SUMS, NAME = "state.safetensors", "state.json", "sums.json", "checkpoint-"
 # The optimizer's state of each weight; the scales where moments have 8 bits.
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scale", "exp_avg_sq_scale")
+DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}  # of the format
+ALIGNMENT = 8  # of the first tensor in the file
 DISK_HINT = "free some, or set train.keep_checkpoints lower; then resume the run: it continues from its last checkpoint"
 
 
 @dataclass
 class State:
-    """The content of a checkpoint: tensors by name, and values that JSON holds exactly."""
+    """The content of a checkpoint.
+
+    Attributes:
+        tensors: by name.
+        values: that JSON holds exactly.
+        release: called after each tensor that was written; it may take it out of memory.
+    """
 
     tensors: dict[str, torch.Tensor]
     values: dict[str, Any] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
 
 def save(run: RunFolder, step: int, state: State) -> Path:
@@ -46,14 +57,35 @@ def save(run: RunFolder, step: int, state: State) -> Path:
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     size = sum(tensor.nbytes for tensor in state.tensors.values())
     check_disk_space(run.checkpoints, size, f"the checkpoint of step {step}")
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()}
     with atomic_folder(final) as folder:
-        save_file(tensors, folder / TENSORS)
+        _write_tensors(folder / TENSORS, state)
         text = json.dumps({"step": step, **state.values}, indent=1)
         (folder / VALUES).write_text(text, encoding="utf-8")
         sums = {name: sha256(folder / name) for name in (TENSORS, VALUES)}
         (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
     return final
+
+
+def _write_tensors(path: Path, state: State) -> None:
+    """Write a safetensors file, one tensor after another, where the library would hold all of them in memory.
+
+    The format: the length of a header, the header (JSON: type, shape and place of each tensor), the tensors' bytes.
+    """
+    ordered = sorted(
+        state.tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])
+    )  # aligned to their type
+    header, end = {}, 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        place = {"shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], **place}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, tensor in ordered:
+            file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            state.release()
 
 
 def steps(run: RunFolder) -> list[int]:
@@ -132,16 +164,20 @@ def capture(named: Mapping[str, nn.Parameter], states: OptimizerStates) -> dict[
 def restore(
     tensors: Mapping[str, torch.Tensor],
     named: Mapping[str, nn.Parameter],
-    states: OptimizerStates | None = None,
+    restore_state: Callable[[nn.Parameter, dict[str, torch.Tensor]], None] | None = None,
 ) -> None:
-    """Set weights, and the state of an optimizer, to the values that :func:`capture` returned."""
+    """Set weights to the values that :func:`capture` returned.
+
+    Args:
+        tensors: these values.
+        named: weights by name.
+        restore_state: called with each weight whose optimizer has a state, and that state, which it copies.
+    """
     with torch.no_grad():
         for name, parameter in named.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
-            if states is None:
-                continue
-            # clones: they own their memory, with the same strides as in a run that was never stopped
             saved = {key: tensors.get(f"optimizer.{key}.{name}") for key in OPTIMIZER_STATE}
-            moments = {key: value.clone() for key, value in saved.items() if value is not None}
-            if moments:
-                states[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+            state = {key: value for key, value in saved.items() if value is not None}
+            parameter.copy_(tensors[f"parameter.{name}"])
+            if restore_state is not None and state:
+                restore_state(parameter, state)
+            process_memory.release_mapped((value.data_ptr(), value.nbytes) for value in state.values())

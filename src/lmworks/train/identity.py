@@ -15,6 +15,7 @@ from lmworks.train.settings import TrainSettings
 # Settings that are not compared: they change no loss, or a resumed run takes them, or what they gave, from its first
 # session (threads, max_time).
 FREE_SETTINGS = {"checkpoint_every", "keep_checkpoints", "threads", "tensorboard", "recompute", "memory", "max_time"}
+FREE_SETTINGS |= {"paged_optimizer"}
 NAMED_SETTINGS = {"optimizer_state", "base_precision"}  # compared by value, so that the error can name the setting
 MAX_SAMPLES = 1000  # examples whose random part is hashed
 

@@ -147,7 +147,7 @@ class _Training:
         self.sampler = sampler_of(len(examples), settings.batch_size, settings.seed, *length, mixture)
         self.loss_weights = mixture.loss_weights if mixture is not None else None
         self.named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.optimizer = optimizers.make(network, settings, learning_rate_factors)
+        self.optimizer = optimizers.make(network, settings, learning_rate_factors, run.path)
         self.time_limit = TimeLimit(settings.max_time)
         timing = StepTiming(network, examples, settings, transform, self.optimizer, run_arithmetic.precision, device)
         self.total_steps = self.time_limit.fitting_steps(run, timing, len(self.sampler))
@@ -189,8 +189,8 @@ class _Training:
         finally:
             energy = meter.stop()
             self._sums()
-            self.session |= {"first": first, "last": self.step, **self.memory.parts(self.network, self.optimizer.state)}
-            self.session |= {"energy_joules": energy.joules, "energy_how": energy.how}
+            self.session |= {"first": first, "last": self.step, "energy_joules": energy.joules}
+            self.session |= {"energy_how": energy.how, **self.memory.parts(self.network, self.optimizer.held_bytes)}
             if self.reason not in ("failed", ""):
                 self.run.write("session_end", reason=self.reason, **self.session)
             self.monitor.close()
@@ -309,7 +309,8 @@ class _Training:
             "reason": self.reason,
             "elapsed": self.time_limit.elapsed,
         }
-        checkpoint.save(self.run, self.step, State(checkpoint.capture(self.named, self.optimizer.state), values))
+        tensors = checkpoint.capture(self.named, self.optimizer.state)
+        checkpoint.save(self.run, self.step, State(tensors, values, self.optimizer.release))
         checkpoint.prune(self.run, self.settings.keep_checkpoints, self.monitor.best_step)
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - started
@@ -323,14 +324,12 @@ class _Training:
         for name, value in self.identity.items():
             if state.values["identity"].get(name) != value:
                 raise self._identity_error(name)
-        checkpoint.restore(state.tensors, self.named, self.optimizer.state)
+        checkpoint.restore(state.tensors, self.named, self.optimizer.restore)
         self.sampler.restore(state.values["sampler"])
         self.step, self.loss, self.reason = step, state.values["loss"], state.values["reason"]
         self.time_limit.earlier = state.values.get("elapsed", 0.0)
-        self.monitor.best, self.monitor.evaluations_since_best = (
-            state.values["best"],
-            state.values["evaluations_since_best"],
-        )
+        self.monitor.best = state.values["best"]
+        self.monitor.evaluations_since_best = state.values["evaluations_since_best"]
         if self.reason != "finished":
             self.progress.say(f"resuming from the checkpoint of step {step}")
             before = self.run.events("session")[-1]

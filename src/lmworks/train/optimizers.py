@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from torch import nn
 
 from lmworks.adapt import registry as methods
+from lmworks.base.errors import InputError
 from lmworks.kernels import adamw as adamw_kernel
 from lmworks.kernels.adamw import AdamWScalars
 from lmworks.kernels.dispatch import supports
 from lmworks.train import eight_bit, row_moments
-from lmworks.train.settings import OptimizerSettings
+from lmworks.train.paged_memory import PagedMemory, is_available, paged_bytes
+from lmworks.train.settings import PORTION_BYTES, OptimizerSettings
 
 MIN_8BIT_SIZE = 4096  # tensors with fewer elements have float32 moments
+MOMENTS = ("exp_avg", "exp_avg_sq")
 TOUCHED = "touched"  # in a parameter's state: which rows have moments; not saved, since the moments tell it
 NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 SLICE_SIZE = 1024 * eight_bit.BLOCK  # weights whose moments are dequantized at a time
@@ -86,18 +90,57 @@ class AdamW:
     Args:
         param_groups: each with ``params`` and ``weight_decay``, and mostly a ``learning_rate_factor``.
         betas, eps: decay of the two moments; what is added to the root of the second.
+        folder: where the moments lie in a file, of which a portion is in memory at a time (a paged optimizer, Dettmers
+            et al. 2023, section 3); None: they are in memory. The results are the same, bit for bit.
 
     Attributes:
         state: by parameter, once it was updated: ``step``, and its moments ``exp_avg`` and ``exp_avg_sq``.
     """
 
     def __init__(
-        self, param_groups: Sequence[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        param_groups: Sequence[dict[str, Any]],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        folder: Path | None = None,
     ) -> None:
         self.param_groups = [
             {"learning_rate_factor": 1.0, **group, "betas": betas, "eps": eps} for group in param_groups
         ]
         self.state: defaultdict[nn.Parameter, dict[str, torch.Tensor]] = defaultdict(dict)
+        self._moments: dict[nn.Parameter, dict[str, torch.Tensor]] = {}  # in the file
+        self._memory: PagedMemory | None = None
+        if folder is not None:
+            self._page(folder)
+
+    def _page(self, folder: Path) -> None:
+        """Make room for all moments in a file."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        size = sum(self._state_bytes(parameter) for parameter in parameters)
+        self._memory = PagedMemory(folder, size, "the optimizer's state")
+        for parameter in parameters:
+            shapes = self._moment_shapes(parameter)
+            self._moments[parameter] = {name: self._memory.zeros(*shape) for name, shape in shapes.items()}
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the moments that are in memory at a time."""
+        if self._memory is None:
+            return sum(value.nbytes for state in self.state.values() for value in state.values())
+        portions = (portion for group in self.param_groups for portion in self._portions(group["params"]))
+        return max(sum(map(self._state_bytes, portion)) for portion in portions)
+
+    def release(self) -> None:
+        """Take moments that lie in a file out of memory."""
+        if self._memory is not None:
+            self._memory.release()
+
+    def restore(self, parameter: nn.Parameter, state: dict[str, torch.Tensor]) -> None:
+        """Set the state of a parameter to one that was saved, which is copied."""
+        own = self._initial_state(parameter)
+        for name, value in state.items():
+            own[name].copy_(value)
+        self.release()
 
     def advance(self, learning_rate: float, norm: float = 0.0, max_norm: float = 0.0) -> None:
         """One step with the parameters' gradients, which are set to None afterwards.
@@ -112,9 +155,24 @@ class AdamW:
             group["lr"] = learning_rate * group["learning_rate_factor"]
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             with torch.no_grad():
-                self._update(parameters, group, scale)
+                for portion in self._portions(parameters):
+                    self._update(portion, group, scale)
+                    self.release()
             for parameter in group["params"]:
                 parameter.grad = None
+
+    def _portions(self, parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+        """The parameters that are updated together: all, or as many as have moments of PORTION_BYTES in a file."""
+        portion: list[nn.Parameter] = []
+        size = 0
+        for parameter in parameters:
+            added = 0 if self._memory is None else self._state_bytes(parameter)
+            if portion and size + added > PORTION_BYTES:
+                yield portion
+                portion, size = [], 0
+            portion.append(parameter)
+            size += added
+        yield portion
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any], scale: torch.Tensor | None) -> None:
         dense = []
@@ -145,12 +203,24 @@ class AdamW:
         row_moments.adamw_step(parameter, _gradient(parameter), first, second, state[TOUCHED], scalars)
 
     def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
-        self.state[parameter] = {
-            "step": torch.zeros((), device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        }
-        return self.state[parameter]
+        state = {"step": torch.zeros((), device=parameter.device)}
+        if parameter in self._moments:
+            state |= {name: moment.zero_() for name, moment in self._moments[parameter].items()}
+        else:
+            state |= self._new_moments(parameter)
+        self.state[parameter] = state
+        return state
+
+    def _new_moments(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS}
+
+    def _moment_shapes(self, parameter: nn.Parameter) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each moment, by its name in the state."""
+        return {name: (tuple(parameter.shape), parameter.dtype) for name in MOMENTS}
+
+    def _state_bytes(self, parameter: nn.Parameter) -> int:
+        """Bytes of a parameter's moments in a file."""
+        return sum(paged_bytes(*shape) for shape in self._moment_shapes(parameter).values())
 
 
 class EightBitAdamW(AdamW):
@@ -195,15 +265,20 @@ class EightBitAdamW(AdamW):
                 eight_bit.quantize(values, table, codes, scales)
         state["step"] += 1
 
-    def _initial_state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+    def _new_moments(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         if not _has_8bit_moments(parameter):
-            return super()._initial_state(parameter)
-        state = {"step": torch.zeros((), device=parameter.device)}
-        for name in ("exp_avg", "exp_avg_sq"):  # a scale of zero makes every code zero
-            state[name] = torch.zeros(parameter.numel(), dtype=torch.uint8, device=parameter.device)
-            state[f"{name}_scale"] = torch.zeros(eight_bit.num_scales(parameter.numel()), device=parameter.device)
-        self.state[parameter] = state
-        return state
+            return super()._new_moments(parameter)
+        shapes = self._moment_shapes(parameter)  # a scale of zero makes every code zero
+        return {name: torch.zeros(size, dtype=dtype, device=parameter.device) for name, (size, dtype) in shapes.items()}
+
+    def _moment_shapes(self, parameter: nn.Parameter) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        if not _has_8bit_moments(parameter):
+            return super()._moment_shapes(parameter)
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for name in MOMENTS:
+            shapes[name] = (parameter.numel(),), torch.uint8
+            shapes[f"{name}_scale"] = (eight_bit.num_scales(parameter.numel()),), torch.float32
+        return shapes
 
 
 def _scalars(group: dict[str, Any], step: float, scale: torch.Tensor | None) -> AdamWScalars:
@@ -269,11 +344,30 @@ def _fused(
     )
 
 
-def make(network: nn.Module, settings: OptimizerSettings, factors: Mapping[str, float] = NO_FACTORS) -> AdamW:
-    """AdamW over all trainable parameters; ``factors`` of learning rates as of :func:`groups`."""
+def make(
+    network: nn.Module,
+    settings: OptimizerSettings,
+    factors: Mapping[str, float] = NO_FACTORS,
+    folder: Path | None = None,
+) -> AdamW:
+    """AdamW over all trainable parameters.
+
+    Args:
+        network: whose parameters.
+        settings: of the optimizer.
+        factors: of learning rates, as of :func:`groups`.
+        folder: for its moments, if the settings ask for a paged optimizer; None: they stay in memory.
+
+    Raises:
+        InputError: a paged optimizer cannot be had here, or there is no room on the disk.
+    """
     kind = EightBitAdamW if settings.optimizer_state == "int8" else AdamW
     betas = (settings.beta1, settings.beta2)
-    return kind(groups(network, settings.weight_decay, factors), betas, settings.epsilon)
+    paged = folder if settings.paged_optimizer else None
+    if paged is not None and not (is_available() and all(own.is_cpu for own in network.parameters())):
+        fault = "only weights in a CPU's memory have it, on Linux or macOS"
+        raise InputError(fault, "train.paged_optimizer", "leave it out")
+    return kind(groups(network, settings.weight_decay, factors), betas, settings.epsilon, paged)
 
 
 def peak_rates(optimizer: AdamW, peak: float) -> list[dict[str, float]]:

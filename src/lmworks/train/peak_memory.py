@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from lmworks.base import process_memory
@@ -41,15 +39,18 @@ class PeakMemory:
             self.stage = stage
         self.peak = max(peak, self.before)
 
-    def parts(self, network: nn.Module, states: Mapping[nn.Parameter, Mapping[str, Any]]) -> dict[str, Any]:
-        """``peak_memory``, and ``peak_parts``: bytes of library, weights, optimizer (its states, and gradients), and
-        activations (the rest); and the ``stage``."""
+    def parts(self, network: nn.Module, moments: int) -> dict[str, Any]:
+        """``peak_memory``, and ``peak_parts``: bytes of library, weights, optimizer (its moments, and gradients), and
+        activations (the rest); and the ``stage``.
+
+        Args:
+            network: the model.
+            moments: bytes of the optimizer's moments.
+        """
         self.end_stage("training")
         optimizer_bytes = 0
         if self.stage != BEFORE:
             gradients = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
-            values = [value for state in states.values() for value in state.values()]
-            moments = sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
             optimizer_bytes = moments + gradients
         library = min(self.library_bytes, self.peak - self.weights)
         weights = min(self.weights, self.peak)

@@ -15,6 +15,7 @@ from lmworks.model.config import ModelConfig
 
 # Bytes of AdamW's state per weight: two moments; in 8 bits, also a float32 scale for each block of 256 elements.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
+PORTION_BYTES = 1 << 26  # of the moments of a paged optimizer that are in memory at a time, or those of one matrix
 MOST_EVALUATIONS = 20  # of a run without evaluate_every
 
 MOST_STEPS = 10**9  # of a run; also the most epochs
@@ -52,6 +53,11 @@ class OptimizerSettings(Settings):
     optimizer_state: Literal["float32", "int8"] = Field(
         "float32", description="How AdamW keeps its two moments; int8: a quarter of the memory, rounded, a slower step."
     )
+    paged_optimizer: bool | None = Field(
+        None,
+        description="Keep AdamW's moments in a file in the run's folder, a part of them in memory at a time: less "
+        "memory, a slower step, the same results. None: where train.memory asks for it.",
+    )
     max_grad_norm: float = Field(1.0, ge=0, description="Largest global norm of the gradient; 0: no clipping.")
 
 
@@ -85,10 +91,11 @@ class TrainSettings(OptimizerSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the matrix products; auto: whichever was measured to be faster on this machine."
     )
-    base_precision: Literal["auto", "float32", "bfloat16", "stored"] = Field(
+    base_precision: Literal["auto", "float32", "bfloat16", "stored", "nf4", "int8"] = Field(
         "auto",
         description="How frozen weights are held. bfloat16: rounded, half the memory. stored: as the file has them, "
-        "4-bit blocks of a GGUF too. auto: float32, and the blocks of a GGUF where memory asks for it.",
+        "4-bit blocks of a GGUF too. nf4, int8: linears quantized to 4 or 8 bits, as --method qlora holds them. "
+        "auto: float32, and the blocks of a GGUF where memory asks for it.",
     )
     recompute: int = Field(
         0,

@@ -22,6 +22,9 @@ enum QuantFormat : int { Q4_0, Q4_1, Q8_0, QUANT_FORMATS };
 constexpr Size QUANT_BLOCK = 32;
 constexpr Size QUANT_BYTES[QUANT_FORMATS] = {18, 20, 34};
 
+// Numbers of a row that share a scale in NF4 and int8, as BLOCK of model/blockwise.py.
+constexpr Size BLOCKWISE_BLOCK = 64;
+
 // Packed sequences: q (tokens, heads * head_size), k and v (key tokens, kv_heads * head_size).
 // cu_seqlens_q and cu_seqlens_k (sequences + 1): cumulative lengths of the sequences of queries and of keys.
 template <class T>
@@ -66,6 +69,10 @@ struct Kernels {
                                       const T* dout, T* dq, T* dk, T* dv, float rate, std::uint64_t seed);
     // blocks (count, bytes of a block) -> y (count, 32). ``format``: a QuantFormat.
     void (*dequantize)(int format, const std::uint8_t* blocks, T* y, Size count);
+    // codes of each row, of four bits where there are levels (16), else int8; scales (rows, blocks of a row) -> y (rows,
+    // columns) = scale * level, or scale * code.
+    void (*dequantize_blockwise)(const std::uint8_t* codes, const float* scales, const float* levels, T* y, Size rows,
+                                 Size columns);
     // logits (rows, vocab_size) become weight * (softmax - one-hot) if write_gradient; writes losses (rows) =
     // weight * -log softmax(logits)[target].
     void (*cross_entropy)(T* logits, const std::int64_t* targets, const float* weights, float* losses, Size rows,

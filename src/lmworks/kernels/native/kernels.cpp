@@ -21,7 +21,7 @@ template <class T>
 Kernels<T> kernels_of() {
     return {layer_norm<T>,  layer_norm_backward<T>, rms_norm<T>, rms_norm_backward<T>, activate<T>, activate_backward<T>,
             dropout_add<T>, dropout<T>,             rotate<T>,   varlen_attention<T>,  varlen_attention_backward<T>,
-            dequantize<T>,  cross_entropy<T>};
+            dequantize<T>,  dequantize_blockwise<T>, cross_entropy<T>};
 }
 
 }  // namespace

@@ -217,6 +217,16 @@ void dequantize(Output<T> y, Input<std::uint8_t> blocks, int format) {
 }
 
 template <class T>
+void dequantize_blockwise(Output<T> y, Input<std::uint8_t> codes, Input<float> scales, std::optional<Input<float>> levels) {
+    if (y.ndim() != 2) throw std::invalid_argument("y is no matrix");
+    const std::size_t rows = y.shape(0), columns = y.shape(1), blocks = (columns + BLOCKWISE_BLOCK - 1) / BLOCKWISE_BLOCK;
+    check_size(codes.size(), rows * (levels ? (columns + 1) / 2 : columns), "codes"), check_size(scales.size(), rows * blocks, "scales");
+    if (levels) check_size(levels->size(), 16, "levels");
+    nb::gil_scoped_release release;
+    kernels().of<T>().dequantize_blockwise(codes.data(), scales.data(), levels ? levels->data() : nullptr, y.data(), rows, columns);
+}
+
+template <class T>
 void cross_entropy(Output<T> logits, Int64s targets, Input<float> weights, Output<float> losses, bool write_gradient) {
     const std::size_t rows = targets.size(), vocab_size = rows ? logits.size() / rows : 0;
     check_size(logits.size(), rows * vocab_size, "logits"), check_size(weights.size(), rows, "weights"), check_size(losses.size(), rows, "losses");
@@ -362,6 +372,7 @@ void bind(nb::module_& m) {
     m.def("dropout", &dropout<T>);
     m.def("rotate", &rotate<T>);
     m.def("dequantize", &dequantize<T>);
+    m.def("dequantize_blockwise", &dequantize_blockwise<T>, a, a, a, optional);
     m.def("cross_entropy", &cross_entropy<T>);
     m.def("varlen_attention", &varlen_attention<T>);
     m.def("varlen_attention_backward", &varlen_attention_backward<T>);
@@ -371,7 +382,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 8;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 9;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });

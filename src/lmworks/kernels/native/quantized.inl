@@ -67,5 +67,36 @@ void dequantize(int format, const std::uint8_t* blocks, T* y, Size count) {
     }
 }
 
+// NF4 and int8 in blocks of 64 numbers of a row (model/blockwise.py). A byte of NF4 has two codes, the first in its high
+// half: both levels are read at once from a table of pairs.
+template <class T>
+void dequantize_blockwise(const std::uint8_t* codes, const float* scales, const float* levels, T* y, Size rows, Size columns) {
+    constexpr Size BLOCK = BLOCKWISE_BLOCK, BYTE_VALUES = 256;
+    float pairs[BYTE_VALUES][2];
+    for (Size byte = 0; levels && byte < BYTE_VALUES; ++byte) {
+        pairs[byte][0] = levels[byte >> 4];
+        pairs[byte][1] = levels[byte & 15];
+    }
+    const Size blocks = (columns + BLOCK - 1) / BLOCK, row_bytes = levels ? (columns + 1) / 2 : columns;
+    const Size item_rows = std::max<Size>(1, BLOCKS_PER_ITEM / blocks);
+    parallel_for((rows + item_rows - 1) / item_rows, [&](Size item) {
+        for (Size row = item * item_rows; row < std::min(rows, (item + 1) * item_rows); ++row) {
+            for (Size block = 0; block < blocks; ++block) {
+                const Size begin = block * BLOCK, count = std::min(BLOCK, columns - begin);
+                const std::uint8_t* in = codes + row * row_bytes + (levels ? begin / 2 : begin);
+                float values[BLOCK];
+                if (levels) {
+                    for (Size i = 0; i < (count + 1) / 2; ++i) std::memcpy(values + 2 * i, pairs[in[i]], sizeof pairs[0]);
+                } else {
+                    for (Size i = 0; i < count; ++i) values[i] = static_cast<float>(static_cast<std::int8_t>(in[i]));
+                }
+                const float scale = scales[row * blocks + block];
+                T* out = y + row * columns + begin;
+                for_each_vector(count, [&](Size i, int n) { store_n(out + i, load_n(values + i, n) * scale, n); });
+            }
+        }
+    });
+}
+
 }  // namespace
 }  // namespace lmworks::ISA

@@ -1,0 +1,54 @@
+"""A model merged with its adapter and quantized, and what the quantization changed: merging into a quantized base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmworks.adapt import adapters
+from lmworks.evaluate import scoring
+from lmworks.evaluate.settings import GENERAL_BYTES
+from lmworks.language_model.model import LanguageModel
+from lmworks.model.quant_types import QuantType
+from lmworks.model.quantization import quantize
+from lmworks.model.stored_layers import widen
+from lmworks.run.evaluation import general_pieces
+
+
+@dataclass(frozen=True)
+class QuantizationLoss:
+    """Bits per byte of the same text before a model was quantized and after.
+
+    Attributes:
+        text: name of the text.
+        before: of the merged model.
+        after: of the same, quantized.
+    """
+
+    text: str
+    before: float
+    after: float
+
+
+def merge_and_quantize(model: LanguageModel, quant_type: QuantType) -> QuantizationLoss | None:
+    """Merge a model's adapter into the dequantized weights of its base and quantize the sum, in place.
+
+    Rounding the sum removes a part of what was trained, often more than it does to the base: an update may be smaller
+    than half the distance between two levels.
+
+    Returns:
+        The loss before and after; None of a model that gives no likelihood of a text by itself.
+    """
+    adapters.merge(model.network)
+    widen(model.network)
+    name, texts = general_pieces(None, GENERAL_BYTES)
+    before = _bits_per_byte(model, texts)
+    quantize(model.network, quant_type)
+    after = _bits_per_byte(model, texts)
+    return None if before is None or after is None else QuantizationLoss(name, before, after)
+
+
+def _bits_per_byte(model: LanguageModel, texts: list[str]) -> float | None:
+    if model.architecture != "decoder" or not model.config.language_head:
+        return None
+    scores = scoring.score_texts(model.network.eval(), model.tokenizer, texts)
+    return scoring.bits_per_byte(sum(score.nats for score in scores), sum(score.bytes for score in scores))
