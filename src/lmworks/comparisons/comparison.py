@@ -87,7 +87,12 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
             f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
         )
     state.write(folder)
-    return resume(folder, say)
+    try:
+        return resume(folder, say)
+    except InputError:
+        if not any(result.trials for result in State.read(folder).results):  # refused before anything was run
+            shutil.rmtree(folder)
+        raise
 
 
 def resume(folder: str | Path, say: Say | None = None) -> State:
