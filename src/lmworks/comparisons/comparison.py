@@ -162,7 +162,8 @@ def _groups(contender: Contender, settings: CompareSettings, kind: str, test: in
         return groups
     answered = min(int(settings.evaluate.get("task_rows", test if kind == "labels" else MOST_ANSWERS)), test)
     most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
-    evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES, **settings.evaluate}
+    evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES}
+    evaluated |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way
     if contender.kind == "baseline":
         return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
     shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}

@@ -27,8 +27,8 @@ WRITTEN = "instructions"
 """The task of rows with written answers, where no contender names another."""
 CANARIES, RETAINED = "canaries.jsonl", "retained.json"
 """Rows that are planted among those to train on; what the base can do, measured once."""
-MEASURED_TOKENS = 30_000
-"""Tokens that pass through a model, roughly, when forgetting is measured."""
+MEASURED_TOKENS = 24_000
+"""What measuring use, forgetting and memorisation takes, roughly, in tokens of training."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -238,6 +238,6 @@ def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
-        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS / 3 if result.kind == "trained" else QUICK_SECONDS,
+        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS if result.kind == "trained" else QUICK_SECONDS,
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
     )
