@@ -56,7 +56,7 @@ class ContenderRuns:
         settings = self.state.settings
         changed = settings.data.model_dump(mode="json", exclude_unset=True)
         if (self.folder / CANARIES).is_file():
-            changed["additional"] = str(self.folder / CANARIES)
+            changed["additional"] = str((self.folder / CANARIES).resolve())
         return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:

@@ -14,9 +14,9 @@ from lmworks.comparisons.planting import canaries_of
 from lmworks.run import forgetting, inference, memorisation
 from lmworks.run.forgetting import Retained, RowValues
 
-INPUTS, NEW_TOKENS, REPEATS = 3, 16, 2
+INPUTS, NEW_TOKENS, REPEATS = 2, 16, 2
 """Inputs, tokens of each answer and passes by which the speed in use is measured."""
-GENERAL_BYTES, QUESTIONS = 12_000, 40
+GENERAL_BYTES, QUESTIONS = 8_000, 24
 """General text and questions by which forgetting is measured."""
 OTHER_SECRETS, REPRODUCED_ROWS = 100, 16
 """Secrets that each canary is ranked among; training rows, and as many held out, whose completion is asked for."""
