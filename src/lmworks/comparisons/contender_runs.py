@@ -93,7 +93,7 @@ class ContenderRuns:
         """
         while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
             self._do(result, trial, write)
-            yield f"{_how(trial)}: validation {number(abs(trial.score or 0.0))}, {duration(trial.seconds)}"
+            yield f"{_how(trial)}: validation {abs(trial.score or 0.0):.3f}, {duration(trial.seconds)}"
         if not result.chosen:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
