@@ -76,7 +76,7 @@ def behind(result: Result, state: State) -> str:
     """How far a contender is behind the best, and whether that is more than chance."""
     own = result.difference
     if not own:
-        return "best" if len(state.done) > 1 else ""
+        return "best" if result.name == state.best else ""
     return f"{signed(own['value'])}{'' if own['differs'] else ' (chance)'}"
 
 
