@@ -62,6 +62,7 @@ def settings(method: str, precision: str) -> TrainSettings:
         schedule="constant",
         warmup=0.0,
         precision=precision,
+        base_precision="nf4" if method == "qlora" else "auto",
         checkpoint_every=10_000,
     )
 

@@ -92,11 +92,28 @@ def release_mapped(blocks: Iterable[tuple[int, int]]) -> int:
     Returns:
         bytes of the blocks that lie in mapped files; 0 where the system cannot take them.
     """
-    released, page, files = 0, mmap.PAGESIZE, _mapped_files()
+    return _advise_mapped(blocks, PAGE_OUT)
+
+
+def drop_mapped(blocks: Iterable[tuple[int, int]]) -> int:
+    """Takes pages of mapped files that were only read out of this process; they stay in the system's cache of files.
+
+    Args:
+        blocks: address and bytes of each. What was written to them is lost.
+
+    Returns:
+        bytes of the blocks that lie in mapped files; 0 where the system has no such call.
+    """
+    return _advise_mapped(blocks, getattr(mmap, "MADV_DONTNEED", None))
+
+
+def _advise_mapped(blocks: Iterable[tuple[int, int]], advice: int | None) -> int:
+    """Tells the system what is to become of the whole pages of blocks that lie in mapped files; returns their bytes."""
+    released, page, files = 0, mmap.PAGESIZE, _mapped_files() if advice is not None else []
     for address, size in blocks:
         begin, end = -(-address // page) * page, (address + size) // page * page  # whole pages
         is_inside = any(first <= address and address + size <= last for first, last in files)
-        if is_inside and begin < end and _madvise(begin, end - begin, PAGE_OUT):
+        if advice is not None and is_inside and begin < end and _madvise(begin, end - begin, advice):
             released += size
     return released
 

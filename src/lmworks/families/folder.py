@@ -81,7 +81,7 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str = "cpu", s
         tokenizer.end_ids.update(ids_in(generation.get("eos_token_id")))
         notes += fit_tokenizer(tokenizer, config.vocab_size, str(folder))
     pooling, more = read_pooling(folder)
-    notes += [*more, *not_finite(tensors, str(folder))]
+    notes += [*more, *not_finite(tensors, str(folder), drops=storage is not None)]
     held = tensors if storage is None else with_storages(network, tensors)
     return Opened(config, fill(network, held, device), tokenizer, hf_config, family, generation, notes, pooling)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lmworks.base import process_memory
 from lmworks.base.errors import InputError
 from lmworks.families.family import Family
 from lmworks.model.config import ModelConfig
@@ -130,11 +131,16 @@ def with_storages(
     return result
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor], place: str) -> list[str]:
+def not_finite(tensors: Mapping[str, torch.Tensor], place: str, drops: bool = False) -> list[str]:
     """A note where weights are infinite or no numbers (NaN): nothing right comes of such a model.
 
     A model of at most CHECKED_BYTES is checked whole; of a larger one, whose weights would all have to be read from the
     disk for it, some rows of each matrix are.
+
+    Args:
+        tensors: by our names, as they were read.
+        place: where they are from.
+        drops: take the pages that were read for it out of memory, which the weights need as long as they are used.
     """
     weights = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     whole = sum(tensor.nbytes for tensor in weights.values()) <= CHECKED_BYTES
@@ -144,6 +150,8 @@ def not_finite(tensors: Mapping[str, torch.Tensor], place: str) -> list[str]:
         # a sum is finite where all its terms are; only where it is not, they are looked at one by one
         if not math.isfinite(some.sum(dtype=torch.float32)) and (count := int((~some.isfinite()).sum())):
             bad[name] = count
+        if drops:
+            process_memory.drop_mapped([(tensor.data_ptr(), tensor.nbytes)])
     if not bad:
         return []
     first = ", ".join(f"{name} ({count})" for name, count in list(bad.items())[:3])

@@ -61,7 +61,7 @@ def _is_quantized(weight: torch.Tensor | WeightStorage) -> bool:
 
 
 def _release(weight: torch.Tensor | WeightStorage) -> None:
-    """Let the system take the pages of a weight that is mapped from a file."""
+    """Take the pages of a weight that is mapped from a file, and no longer used, out of memory."""
     tensor = weight.tensor if isinstance(weight, DenseStorage) else weight
     if isinstance(tensor, torch.Tensor):
-        process_memory.release_mapped([(tensor.data_ptr(), tensor.nbytes)])
+        process_memory.drop_mapped([(tensor.data_ptr(), tensor.nbytes)])

@@ -136,6 +136,8 @@ def resolve(values: dict[str, Any], origin: str = COMMAND_LINE, overrides: Overr
                 hint = "leave it out, or train a new model: lmworks pretrain PRESET DATA"
                 raise InputError("is a setting of new models; a model that is opened has its own", name, hint)
     recipe.method = recipe.method or (METHOD_OF_NEW if recipe.is_new else METHOD_OF_OPENED)
+    if recipe.train.base_precision == "auto":
+        recipe.train.base_precision = recipe.adaptation.base_precision  # type: ignore[assignment]
     tasks.check_settings(recipe.task)
     _check_tasks(recipe)
     if not recipe.adaptation.trains:

@@ -12,6 +12,7 @@ from lmworks.base.seeds import Seed
 from lmworks.base.settings import Settings
 from lmworks.model.activation_memory import DEFAULT_ROW_TOKENS, row_tokens
 from lmworks.model.config import ModelConfig
+from lmworks.model.quant_types import QUANT_TYPES
 
 # Bytes of AdamW's state per weight: two moments; in 8 bits, also a float32 scale for each block of 256 elements.
 STATE_BYTES = {"float32": 8.0, "int8": 2 * (1 + 4 / 256)}
@@ -152,7 +153,10 @@ class TrainSettings(OptimizerSettings):
 
     @property
     def trim_above(self) -> int | None:
-        """Bytes above which freed pages are returned to the system before each row; None without a memory budget."""
+        """Bytes above which freed pages are returned to the system before each row; None: they are kept, if there is no
+        memory budget and weights are not quantized to save memory."""
+        if self.base_precision in QUANT_TYPES:
+            return 0
         return None if self.memory is None else round(TRIM * parse_byte_size(self.memory))
 
     @property
@@ -162,5 +166,8 @@ class TrainSettings(OptimizerSettings):
 
 
 def with_row_tokens(settings: TrainSettings, config: ModelConfig, precision: str) -> TrainSettings:
-    """The settings with ``row_tokens`` filled in where they leave it open: from the model's size and the precision."""
+    """The settings with ``row_tokens`` filled in where they leave it open: from the model's size and the precision.
+    Over quantized weights rows are as in float32: the memory that smaller activations save stays free."""
+    if settings.base_precision in QUANT_TYPES:
+        precision = "float32"
     return settings.model_copy(update={"row_tokens": settings.row_tokens or row_tokens(config, precision)})
