@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench bench-train bench-understanding sanitize clean
+.PHONY: demo test test-all lint bench bench-train bench-understanding bench-published sanitize clean
 
 NATIVE := CMakeLists.txt $(wildcard src/lmworks/kernels/native/*)
 
@@ -59,6 +59,9 @@ bench-train: $(VENV)/bench
 bench-understanding: $(VENV)/bench
 	$(BIN)/python benchmarks/understanding.py $(UNDERSTANDING)
 	$(BIN)/python benchmarks/embedding.py
+
+bench-published: $(VENV)/bench
+	$(BIN)/python benchmarks/published_adaptation.py $(PUBLISHED)
 
 sanitize: $(VENV)/test
 	@$(PIP) cmake ninja nanobind

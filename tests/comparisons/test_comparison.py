@@ -151,6 +151,7 @@ def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
     with pytest.raises(InputError, match="too little for a step") as caught:
         lmworks.compare(model, labelled, budget="1s", methods=["lora", "full"], out=tmp_path / "out", task="classify")
     assert "--budget" in caught.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 def test_changed_rows_are_refused(compared, labelled, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -92,6 +92,7 @@ class LoRA(AdapterMethod[LoRASettings]):
     head_learning_rate = 1e-3
     pretraining_learning_rate = 2e-4
     peft_type = "LORA"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"use_dora": True}}
 
     def apply(self, network: Transformer, seed: int = 0, keep_base: bool = False) -> None:
         """See :meth:`Method.apply`; the base is always kept. Each A is drawn from the seed and its linear's name."""

@@ -152,11 +152,6 @@ class PromptLearning(AdapterMethod[P]):
         if config.architecture == "encoder-decoder":
             fault = f"{cls.name} is for decoders and encoders, and the model is an encoder-decoder"
             raise InputError(fault, "method", "--method lora")
-        from lmworks.model.virtual_tokens import FIRST_TOKEN
-
-        if len({head.kind in FIRST_TOKEN for head in config.heads}) > 1:
-            fault = "heads that read a text's first token, which is a virtual one, are trained with heads that do not"
-            raise InputError(fault, "tasks", f"train each task in a run of its own with {cls.name}; or --method lora")
         cls.check(config)
 
     @classmethod

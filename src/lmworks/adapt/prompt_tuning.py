@@ -49,7 +49,12 @@ class PromptTuning(PromptLearning[PromptTuningSettings]):
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Nothing that it refuses alone."""
+        """See :meth:`PromptLearning.check`: a text's first token is a virtual one for the heads that read it alone."""
+        from lmworks.model.virtual_tokens import FIRST_TOKEN
+
+        if len({head.kind in FIRST_TOKEN for head in config.heads}) > 1:
+            fault = "heads that read a text's first token, which is a virtual one, are trained with heads that do not"
+            raise InputError(fault, "tasks", f"train each task in a run of its own with {cls.name}; or --method lora")
 
     def initial(self, network: Transformer, ids: torch.Tensor, generator: torch.Generator) -> VirtualTokens:
         """See :meth:`PromptLearning.initial`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ class QLoRA(LoRA):
     """
 
     name = "qlora"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
     summary = "LoRA over a base in 4 or 8 bits"
     settings_class = QLoRASettings
     default_for = frozenset()

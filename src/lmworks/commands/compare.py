@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.base.errors import InputError
-from lmworks.base.settings import build, merge, parse_overrides
+from lmworks.base.settings import build, merge, parse_overrides, spelled
 from lmworks.commands import show
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import STATE, is_comparison
-from lmworks.comparisons.contenders import CONTENDERS
+from lmworks.comparisons.contenders import CONTENDERS, RECOMMENDED
 from lmworks.run.recipe import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ABOUT = """Compare ways to adapt a model to your data, the classical ones among them: the same rows, seeds and
 evaluation for all, each searched and trained within its share of a budget, each run in a process of its own. Ends with
 a table, a page and a recommendation. A comparison that was killed goes on: lmworks compare --out FOLDER. Then: lmworks
-tune --like FOLDER trains the recommended one on all the data. Settings: --data.held_out 0.3, --train.batch_size 16,
+tune --like FOLDER trains the recommended one on all the data. Settings: --rates 1 (no search),
+--validation 0.1, --canaries 0, --data.held_out 0.3, --train.batch_size 16,
 --contender.small.method lora --contender.small.lora.rank 2."""
 
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, help="final trainings of each contender (default 1)")
     parser.add_argument("--task", metavar="NAME", help="what is learned; default: what suits rows and model")
     parser.add_argument("--out", metavar="FOLDER", help="default: comparisons/<time>-<model>")
-    parser.add_argument("--add", metavar="NAME", help="add a contender to the comparison in --out")
+    parser.add_argument("--add", metavar="NAME", help="add a contender to a comparison: --add NAME FOLDER")
     parser.add_argument("--json", action="store_true", help="print comparison.json instead of the table")
 
 
@@ -53,7 +54,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if goes_on and not args.add and (rest or args.model or args.budget or args.methods or args.seeds or args.task):
         fault = "is a comparison that was begun, which keeps its settings"
         raise InputError(fault, args.out, f"lmworks compare --out {args.out}, or choose another --out")
-    if not goes_on and (args.model is None or args.data is None or args.add):
+    if args.add and not goes_on:
+        raise InputError("is the folder of no comparison", args.out or args.model or "--add", "--add NAME FOLDER")
+    if not goes_on and (args.model is None or args.data is None):
         hint = "lmworks compare MODEL DATA; lmworks compare --out FOLDER goes on with one; --add NAME FOLDER adds to it"
         raise InputError("no model and data are named", "MODEL DATA", hint)
     out = args.out or default_folder(args.model)
@@ -61,7 +64,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if not goes_on:
             state = comparison.run_comparison(_settings(args, rest), out, say)
         elif args.add:
-            changes = parse_overrides(rest).get("contender", {}).get(args.add, {})
+            given = parse_overrides(rest)
+            changes = given.pop("contender", {})
+            if given or args.budget or args.methods or args.seeds or args.task:
+                fault = "is a comparison that was begun, which keeps its settings"
+                raise InputError(
+                    fault, out, f"lmworks compare --add {args.add} {out} [--contender.{args.add}.SETTING VALUE]"
+                )
+            changes = changes.get(spelled(args.add, changes), {})
             state = comparison.add(out, args.add, say, **changes)
         else:
             state = comparison.resume(out, say)
@@ -91,7 +101,6 @@ def _settings(args: argparse.Namespace, rest: list[str]) -> CompareSettings:
 def finish(state: State, folder: Path, as_json: bool = False) -> int:
     """Print a comparison."""
     from lmworks.comparisons import comparison_page, comparison_table
-    from lmworks.comparisons.comparison import RECOMMENDED
     from lmworks.comparisons.terminal_chart import terminal_chart
 
     if as_json:

@@ -18,30 +18,22 @@ from typing import Any
 
 from lmworks.base import machine
 from lmworks.base.errors import InputError
-from lmworks.base.figures import count_of, duration, number
+from lmworks.base.figures import count_of, duration, list_names, number, percent
 from lmworks.base.files import make_folder
-from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
+from lmworks.comparisons.contender_recipes import checked, recipe_groups
 from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
-from lmworks.comparisons.contenders import Contender
+from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
-from lmworks.comparisons.schedule import Length
-from lmworks.run.recipe import USED_UNTRAINED
 from lmworks.run.result import Say, silent
 from lmworks.text import corpus, python_rows
 from lmworks.text.rows import Table
 
-RECOMMENDED = "recommended"
-"""In a comparison's folder: a link to the run of the recommended contender."""
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
 FEWEST_TEST_ROWS = 20
-MOST_ANSWERS = 100
-"""Test rows whose answers are generated, if evaluate.task_rows does not say how many."""
-SAMPLES, EVERY = 6, 100_000
-"""Answers that are kept to be shown; held-out examples whose loss is measured: all."""
 
 
 def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None = None) -> State:
@@ -60,30 +52,34 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         raise InputError("is a comparison already", str(folder), f"go on with it: lmworks compare --out {folder}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("is there already and not empty", str(folder), "choose another --out")
-    train, test = divided(settings)
+    settings = checked(settings)
+    train, validation, test = divided(settings)
     if len(test) < FEWEST_TEST_ROWS:
         fault = f"the test part has {count_of(len(test), 'row')}, too few to tell anything apart"
         wanted = 5 * FEWEST_TEST_ROWS
         hint = f"hold out more, --data.held_out {wanted}, or give more rows: some {wanted} tell large differences apart"
         raise InputError(fault, settings.source, hint)
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
-    results = [Result(own.name, own.title, own.kind, _groups(own, settings, train.kind, len(test))) for own in chosen]
-    with_validation = settings.data.model_copy(update={"validation": settings.validation})
-    validation = corpus.split(corpus.read(settings.source, settings.data), with_validation)[1]
+    results = [
+        Result(own.name, own.title, own.kind, recipe_groups(own, settings, train.kind, len(test))) for own in chosen
+    ]
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
-    state = State(
-        settings.model_copy(deep=True), results, rows=rows, notes=list(test.notes), machine=machine.describe()
-    )
+    state = State(settings, results, rows=rows, notes=list(test.notes), machine=machine.describe())
     make_folder(folder)
     planted, _ = canaries_of(train.kind, settings.canaries)
-    if planted and any(result.kind == "trained" for result in results):
+    if settings.data.additional is None and planted and any(result.kind == "trained" for result in results):
         python_rows.save([canary.row() for canary in planted], folder / CANARIES)
         state.notes.append(
             f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
         )
     state.write(folder)
-    return resume(folder, say)
+    try:
+        return resume(folder, say)
+    except InputError:
+        if not any(result.trials for result in State.read(folder).results):  # refused before anything was run
+            shutil.rmtree(folder)
+        raise
 
 
 def resume(folder: str | Path, say: Say | None = None) -> State:
@@ -99,7 +95,7 @@ def resume(folder: str | Path, say: Say | None = None) -> State:
 
 
 def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -> State:
-    """Add a contender to a comparison, which is given as much time as those that it has.
+    """Add a contender to a comparison, which is given as much time as the others had on average.
 
     Args:
         folder: of a comparison.
@@ -108,28 +104,34 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
         **changes: groups of its recipe that differ from its own; of a new name with a ``method``.
 
     Raises:
-        InputError: there is no such contender, or it is in the comparison.
+        InputError: there is no such contender, it is in the comparison, or it cannot be run.
     """
     folder = Path(folder)
-    state = State.read(folder)
-    settings = state.settings
-    if changes:
-        settings.contender[name] = changes
-    (contender,) = contenders.choose([name], settings.contender, state.rows["kind"])
-    if any(result.name == contender.name for result in state.results):
-        raise InputError(
-            f"{contender.title} is compared already", str(folder), "choose another name for other settings"
-        )
-    groups = _groups(contender, settings, state.rows["kind"], state.rows["test"])
-    state.results.append(Result(contender.name, contender.title, contender.kind, groups))
-    state.write(folder)
-    return resume(folder, say)
+    with processes.locked(folder):
+        state = State.read(folder)
+        if changes:
+            state.settings.contender[name] = changes
+        (contender,) = contenders.choose([name], state.settings.contender, state.rows["kind"])
+        if any(result.name == contender.name for result in state.results):
+            fault = f"{contender.title} is compared already"
+            raise InputError(fault, str(folder), "choose another name for other settings")
+        before = state.copied()
+        groups = recipe_groups(contender, state.settings, state.rows["kind"], state.rows["test"])
+        state.results.append(Result(contender.name, contender.title, contender.kind, groups))
+        try:
+            return _Session(folder, state, say or silent).run()
+        except InputError:
+            if not state.results[-1].trials:  # refused before anything was run
+                before.write(folder)
+            raise
 
 
-def divided(settings: CompareSettings) -> tuple[Table, Table]:
-    """The training rows, those of validation included, and the test part."""
+def divided(settings: CompareSettings) -> tuple[Table, Table, Table]:
+    """The training rows, those of validation included; the validation part; the test part."""
     table = corpus.read(settings.source, settings.data)
-    return corpus.split(table, settings.data)
+    with_validation = settings.data.model_copy(update={"validation": settings.validation})
+    train, test = corpus.split(table, settings.data)
+    return train, corpus.split(table, with_validation)[1], test
 
 
 def digest(train: Table, test: Table) -> str:
@@ -137,30 +139,6 @@ def digest(train: Table, test: Table) -> str:
     values = [[row.values for row in part.rows] for part in (train, test)]
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def _groups(contender: Contender, settings: CompareSettings, kind: str, test: int) -> dict[str, Any]:
-    """The groups of a contender's recipe.
-
-    Args:
-        contender: whose.
-        settings: of the comparison.
-        kind: of the rows.
-        test: rows of the test part.
-    """
-    groups = merge(contender.settings, settings.contender.get(contender.name, {}))
-    if contender.kind in ("classical", "before"):
-        return groups
-    answered = test if kind == "labels" else min(test, MOST_ANSWERS)
-    evaluated = {"task_rows": answered, "measured": EVERY, "samples": SAMPLES, **settings.evaluate}
-    if contender.kind == "baseline":
-        return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
-    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
-    if contender.kind == "prompted":
-        shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
-    if settings.task != "auto":
-        shared["task"] = {"name": settings.task}
-    return merge({name: group for name, group in shared.items() if group}, groups)
 
 
 class _Session:
@@ -179,22 +157,28 @@ class _Session:
     def run(self) -> State:
         """Run the contenders that are open."""
         state = self.state
-        if all(result.state != "open" for result in state.results):
+        is_open = any(result.state == "open" for result in state.results)
+        if not is_open and (state.recommendation or len(state.done) < 2):  # else it was killed just before its end
             return state
-        train, test = divided(state.settings)
+        if is_open:
+            self._run_open()
+        state.recommendation = recommendation.recommend(state, results.settle(state))
+        self._link_recommended()
+        self._write()
+        return state
+
+    def _run_open(self) -> None:
+        """Run the contenders that are open."""
+        state = self.state
+        train, _, test = divided(state.settings)
         if digest(train, test) != state.rows["digest"]:
             hint = "give the rows that it began with, or begin a new comparison"
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
-        self.runs.data = (train, test)
         self.before += self.runs.killed_seconds()
         self._plan()
         for result in sorted(state.results, key=lambda own: own.kind == "before"):  # it is read from the others' runs
             if result.state == "open":
                 self._compare(result)
-        state.recommendation = recommendation.recommend(state, results.settle(state))
-        self._link_recommended()
-        self._write()
-        return state
 
     def _link_recommended(self) -> None:
         """Give the run of the recommended contender a name that does not depend on which it is."""
@@ -241,19 +225,25 @@ class _Session:
         asked = [result for result in new if result.kind in ("trained", "prompted")]
         plans = self._plans(asked) if asked else {}
         state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
+        planned = sum("reason" not in plan for plan in plans.values())
         for result in new:
             result.plan = plans.get(result.name, {"start": QUICK_SECONDS})
+            if "before" in result.plan:  # evaluated once for all, and kept
+                result.plan["before"] = 0.0 if state.done else result.plan["before"] / planned
             if "reason" in result.plan:
                 self._leave_out(result)
-        paces = {result.name: pace_of(result, state.rows) for result in new if result.state == "open"}
-        if not paces:
+        open_ = [result for result in new if result.state == "open"]
+        if not open_:
             raise InputError("no contender can be run", "methods", new[0].reason)
-        budget = settings.budget - self.spent if not state.planned else state.planned / len(state.results)
+        paces = {result.name: pace_of(result, state.rows) for result in open_}
+        is_first = not state.planned
+        budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
         lengths = schedule.divide(paces, budget, settings.rates, settings.seeds)
-        for result in new:
-            if result.state == "open":
-                _give(result, lengths[result.name])
-        state.planned += self.spent + sum(length.seconds for length in lengths.values())
+        for result in open_:
+            length = lengths[result.name]
+            result.epochs, result.searches = length.epochs or None, length.searches
+            result.plan["epochs"] = length.epochs
+        state.planned += (self.spent if is_first else 0.0) + sum(length.seconds for length in lengths.values())
         self._write()
 
     def _plans(self, results: list[Result]) -> dict[str, Any]:
@@ -272,33 +262,31 @@ class _Session:
     def _shorten(self) -> None:
         """Shorten the trainings to come if all would take more than the budget allows, and say so."""
         state = self.state
+        budget = max(state.settings.budget, state.planned)
         open_ = [result for result in state.results if result.state == "open"]
-        budget, left = state.settings.budget, SLACK * state.settings.budget - self.spent
-        paces = {result.name: pace_of(result, state.rows) for result in open_}
-        expected = sum(self.runs.expected(result) for result in open_)
-        if not open_ or expected <= left or not any(pace.epoch for pace in paces.values()):
+        training = sum(self.runs.expected_training(result) for result in open_)
+        fixed = sum(self.runs.expected_rest(result) for result in open_)
+        if not training or self.spent + fixed + training <= SLACK * budget:
             return
-        ratio = max(0.0, (budget - self.spent) / expected)
+        ratio = min(1.0, max(0.0, budget - self.spent - fixed) / training)
+        shortened = []
         for result in filter(lambda own: own.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
             result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
-            if steps < schedule.FEWEST_STEPS:
-                result.state, result.reason = "left out", f"what is left of the budget buys {steps:.0f} steps"
-        titles = ", ".join(result.title for result in open_ if result.epochs and result.state == "open")
-        if titles:
-            share = f"{100 * ratio:.0f} %"
-            state.notes.append(f"cut to {share} of the planned length, since earlier ones took longer: {titles}")
-            self.say(state.notes[-1])
+            if steps < 1:
+                result.state, result.reason = "left out", "nothing of the budget is left for a step"
+                continue
+            shortened.append(f"{result.title} to {percent(result.epochs / result.plan['epochs'])}")
+        if shortened:
+            note = f"shortened, since earlier ones took longer than planned: {list_names(shortened)}"
+            state.notes = [*(own for own in state.notes if not own.startswith("shortened, since")), note]
+            self.say(note)
 
     def _write(self) -> None:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         comparison_page.write(self.folder, self.state)
-
-
-def _give(result: Result, length: Length) -> None:
-    result.epochs, result.searches = length.epochs or None, length.searches
 
 
 def _reason(error: InputError) -> str:

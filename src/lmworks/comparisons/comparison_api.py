@@ -104,6 +104,8 @@ def compare(
     """
     if model is None:
         check_type(out, (str, Path), "out", "give the folder of a comparison, or a model and data")
+        if data is not None or methods or budget or seeds or settings:
+            raise InputError("a comparison that was begun keeps its settings", str(out), "give out alone")
         return Comparison(Path(str(out)), comparison.resume(str(out), say))
     check_type(model, (str, Path), "model", "give any source of a model")
     check_type(data, (str, Path), "data", "give a file or a named data set")

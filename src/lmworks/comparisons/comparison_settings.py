@@ -11,7 +11,7 @@ from lmworks.base.settings import Settings
 from lmworks.text.rows import DataSettings
 
 BUDGET = 1200.0
-DATA: dict[str, Any] = {"held_out": 0.2, "held_out_max": 400}
+DATA: dict[str, Any] = {"held_out": 0.2, "held_out_max": 1000}
 """Rows of the test part tell contenders apart, so that there are more of them than in a single run."""
 
 
@@ -25,7 +25,7 @@ class CompareSettings(Settings):
     budget: float = Field(BUDGET, gt=0, description="Time of the whole comparison: 90s, 20m, 1h.")
     seeds: int = Field(1, gt=0, le=20, description="Final trainings of each contender, each with another seed.")
     validation: float = Field(
-        0.15, gt=0, description="Share of the training rows (from 1 on: their number) that settings are chosen by."
+        0.1, gt=0, description="Share of the training rows (from 1 on: their number) that settings are chosen by."
     )
     rates: int = Field(3, gt=0, le=7, description="Learning rates that the search begins with; 1: no search.")
     canaries: int = Field(

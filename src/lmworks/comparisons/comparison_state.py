@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ class Trial:
         seed: of training.
         learning_rate, epochs: of training; None where nothing is trained by steps.
         share: of the contender's full length, in the search; None: a final run, evaluated on the test part.
-        expected: seconds that it was planned to take.
         seconds: that it took, those of killed sessions too.
         killed_seconds: those of killed sessions alone.
         score: on the validation part, more is better; None: not evaluated there.
@@ -37,7 +37,6 @@ class Trial:
     learning_rate: float | None = None
     epochs: float | None = None
     share: float | None = None
-    expected: float = 0.0
     seconds: float = 0.0
     killed_seconds: float = 0.0
     score: float | None = None
@@ -53,9 +52,10 @@ class Result:
         settings: groups of its recipe.
         state: open, done, or left out.
         reason: why it was left out.
-        plan: before anything is trained: "start" (seconds until a run trains), "epoch" (seconds of an epoch),
-            "steps" (of an epoch), "validation", "test" (seconds of an evaluation), "parameters", "trainable",
-            "memory" (bytes), "learning_rate", "most_epochs".
+        plan: before anything is trained: "task"; seconds: "process" and "start" (until a run trains), "epoch",
+            "evaluation" (of the test part), "before" (of the same before training), "token"; "steps" of an epoch;
+            "epochs" that it was given, "most_epochs", "is_length_set"; "parameters", "trainable", "memory" (bytes),
+            "learning_rate", "note".
         epochs: the full length of its training that the budget allows; None: nothing is trained by steps.
         searches: whether learning rate and length are searched.
         trials: its runs so far, the final ones last.
@@ -128,6 +128,7 @@ class State:
         rows: "kind", and numbers of rows: "training", "validation", "test"; "digest" of all.
         task: what is learned.
         measure: "key", "title", "unit", "better", "signature" of what is compared; empty before the first result.
+        best: name of the contender with the best figure; empty before there are two.
         machine: on which it was measured.
         recommendation: "name", and "reasons", sentences; empty before the end.
         notes: of the data, and what was cut short.
@@ -140,6 +141,7 @@ class State:
     rows: dict[str, Any] = field(default_factory=dict)
     task: str = ""
     measure: dict[str, Any] = field(default_factory=dict)
+    best: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     recommendation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -170,6 +172,10 @@ class State:
             for result in values.pop("results")
         ]
         return cls(settings, results, **values)
+
+    def copied(self) -> State:
+        """A copy that shares nothing with it."""
+        return deepcopy(self)
 
     @property
     def done(self) -> list[Result]:

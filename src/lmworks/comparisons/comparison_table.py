@@ -76,7 +76,7 @@ def behind(result: Result, state: State) -> str:
     """How far a contender is behind the best, and whether that is more than chance."""
     own = result.difference
     if not own:
-        return "best" if len(state.done) > 1 else ""
+        return "best" if result.name == state.best else ""
     return f"{signed(own['value'])}{'' if own['differs'] else ' (chance)'}"
 
 
@@ -89,12 +89,13 @@ def _forgetting(result: Result) -> str:
 
 def heading(state: State) -> str:
     """What was compared, on what."""
-    settings, rows_ = state.settings, state.rows
+    settings = state.settings
+    measured = max((len(result.rows) for result in state.done), default=state.rows["test"])
     title = state.measure.get("title", "")
     direction = "more is better" if state.measure.get("better") == "higher" else "less is better"
     seeds = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
     return (
-        f"{settings.model} on {settings.source}: {title} on the same {count_of(rows_['test'], 'test row')} "
+        f"{settings.model} on {settings.source}: {title} on the same {count_of(measured, 'test row')} "
         f"({direction}{seeds})"
     )
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lmworks.base.errors import InputError
 from lmworks.base.figures import duration, number
-from lmworks.base.journal import JOURNAL, RunFolder
+from lmworks.base.journal import JOURNAL, RunFolder, is_locked
 from lmworks.base.settings import merge
 from lmworks.comparisons import measured, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
 from lmworks.comparisons.pacing import seconds_alive
 from lmworks.comparisons.planting import CANARY_KINDS
 from lmworks.comparisons.schedule import Pace
-from lmworks.text.rows import Table
 from lmworks.train.settings import MOST_STEPS
 
 MOST_EPOCHS = 3.0
@@ -27,8 +27,10 @@ WRITTEN = "instructions"
 """The task of rows with written answers, where no contender names another."""
 CANARIES, RETAINED = "canaries.jsonl", "retained.json"
 """Rows that are planted among those to train on; what the base can do, measured once."""
-MEASURED_TOKENS = 30_000
-"""Tokens that pass through a model, roughly, when forgetting is measured."""
+ENDING_SECONDS = 30.0
+"""For which the process of a killed session is waited for."""
+MEASURED_TOKENS = 24_000
+"""What measuring use, forgetting and memorisation takes, roughly, in tokens of training."""
 SEARCHED: dict[str, Any] = {"task_rows": 0, "general_bytes": 0, "samples": 0}
 """What a run of a search evaluates besides the validation part: nothing."""
 
@@ -39,10 +41,7 @@ class ContenderRuns:
     Attributes:
         folder: of the comparison.
         state: of the comparison.
-        data: training rows and test part; set before a run.
     """
-
-    data: tuple[Table, Table]
 
     def __init__(self, folder: Path, state: State) -> None:
         self.folder, self.state = folder, state
@@ -56,7 +55,7 @@ class ContenderRuns:
         settings = self.state.settings
         changed = settings.data.model_dump(mode="json", exclude_unset=True)
         if (self.folder / CANARIES).is_file():
-            changed["additional"] = str(self.folder / CANARIES)
+            changed["additional"] = str((self.folder / CANARIES).resolve())
         return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:
@@ -72,14 +71,17 @@ class ContenderRuns:
                     total += more
         return total
 
-    def expected(self, result: Result) -> float:
-        """Seconds that the runs of a contender are expected to take, none of which is done."""
-        pace, runs = (
-            pace_of(result, self.state.rows),
-            schedule.rounds(self.state.settings.rates) if result.searches else [],
-        )
-        seeds = self.state.settings.seeds
-        return pace.fixed(runs, seeds) + (result.epochs or 0.0) * pace.training(runs, seeds)
+    def expected_training(self, result: Result) -> float:
+        """Seconds of training that the runs of a contender are expected to take, none of which is done."""
+        return (result.epochs or 0.0) * pace_of(result, self.state.rows).training(*self._runs_of(result))
+
+    def expected_rest(self, result: Result) -> float:
+        """Seconds of all else that they are expected to take."""
+        return pace_of(result, self.state.rows).fixed(*self._runs_of(result))
+
+    def _runs_of(self, result: Result) -> tuple[list[int], int]:
+        """The runs of each round of its search, and its final runs."""
+        return schedule.rounds(self.state.settings.rates) if result.searches else [], self.state.settings.seeds
 
     def run(self, result: Result, write: Callable[[], None]) -> Iterator[str]:
         """Run a contender; yields lines of progress.
@@ -92,8 +94,15 @@ class ContenderRuns:
             InputError: a run was refused.
         """
         while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
-            self._do(result, trial, write)
-            yield f"{_how(trial)}: validation {number(abs(trial.score or 0.0))}, {duration(trial.seconds)}"
+            try:
+                self._do(result, trial, write)
+            except InputError:
+                if not _has_diverged(self.folder / trial.folder):
+                    raise
+                trial.state = "done"
+                yield f"{_how(trial)}: the loss was no number any more"
+                continue
+            yield f"{_how(trial)}: validation {abs(trial.score or 0.0):.3f}, {duration(trial.seconds)}"
         if not result.chosen:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
@@ -159,8 +168,11 @@ class ContenderRuns:
         write()
         began = time.monotonic()
         folder = self.folder / trial.folder
-        if not ((folder / JOURNAL).is_file() and RunFolder(folder).events("start")):
-            shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+        while (folder / JOURNAL).is_file() and is_locked(folder) and time.monotonic() - began < ENDING_SECONDS:
+            time.sleep(0.2)  # a process whose parent was killed saves what it has
+        has_begun = (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("start"))
+        if not has_begun or result.kind == "baseline":  # killed before it began, or done in a moment
+            shutil.rmtree(folder, ignore_errors=True)
         model, groups = self.state.settings.model, dict(result.settings)
         if result.kind == "classical":
             model = groups.pop("model")
@@ -172,20 +184,23 @@ class ContenderRuns:
             job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
             processes.do("run", **job)
         if trial.share is not None:
-            trial.score = measured.validation_score(measured.final_evaluation(folder), self.state.task or _task(folder))
+            trial.score = measured.validation_score(measured.final_evaluation(folder), measured.task_of(folder))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             shutil.rmtree(folder / "final", ignore_errors=True)
         trial.state, trial.seconds = "done", trial.seconds + time.monotonic() - began
         if result.kind != "classical":
-            self.state.task = self.state.task or _task(folder)
+            self.state.task = self.state.task or measured.task_of(folder)
         write()
 
-    @staticmethod
-    def _with_trial(groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
+    def _with_trial(self, groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
         """The groups of the recipe of one run."""
         if trial.epochs is None:
             return groups
-        train = {"epochs": trial.epochs, "seed": trial.seed, "evaluate_every": MOST_STEPS}
+        train = {
+            "epochs": trial.epochs,
+            "seed": int(groups.get("train", {}).get("seed", 0)) + trial.seed,
+            "evaluate_every": MOST_STEPS,
+        }
         if trial.learning_rate is not None:
             train["learning_rate"] = trial.learning_rate
         more: dict[str, Any] = {"train": train}
@@ -194,9 +209,9 @@ class ContenderRuns:
         return merge(groups, more)
 
 
-def _task(folder: Path) -> str:
-    started = RunFolder(folder).events("start")
-    return str((started[0].get("task") or {}).get("name", "")) if started else ""
+def _has_diverged(folder: Path) -> bool:
+    """Whether a run ended since its loss was no number."""
+    return (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("failure"))
 
 
 def _rank(trial: Trial) -> tuple[float, float]:
@@ -207,6 +222,10 @@ def _rank(trial: Trial) -> tuple[float, float]:
 def _choice(result: Result) -> dict[str, Any]:
     """Learning rate and length of the final runs: those of the best run of the search."""
     if result.search:
+        if all(trial.score is None for trial in result.search):
+            raise InputError(
+                "the loss was no number any more at any learning rate", result.name, "lower ones: --rates 5"
+            )
         best = min(result.search, key=_rank)
         return {"learning_rate": best.learning_rate, "epochs": best.epochs, "by": "search"}
     if result.kind != "trained":
@@ -238,6 +257,6 @@ def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
-        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS / 3 if result.kind == "trained" else QUICK_SECONDS,
+        measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS if result.kind == "trained" else QUICK_SECONDS,
         most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
     )

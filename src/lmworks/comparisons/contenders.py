@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from lmworks.base.errors import InputError
 from lmworks.base.settings import nearest, spelled
 
 Kind = Literal["classical", "baseline", "before", "prompted", "trained"]
+RECOMMENDED = "recommended"
+"""In a comparison's folder: a link to the run of the recommended contender."""
 SIMPLE = ("classical", "baseline", "before")
 """Kinds that need no training of the model."""
 PROMPTED = ("labels", "completion", "pairs", "chat")
@@ -81,8 +84,8 @@ def choose(names: list[str], changes: dict[str, dict[str, Any]], kind: str) -> l
         InputError: a name is none, or a contender that was named cannot be compared on such rows.
     """
     names, changes = (
-        [_known(name, changes) for name in names],
-        {_known(name, changes): own for name, own in changes.items()},
+        [known_name(name, changes) for name in names],
+        {known_name(name, changes): own for name, own in changes.items()},
     )
     known = {**CONTENDERS, **{name: _new(name, own) for name, own in changes.items() if name not in CONTENDERS}}
     for name in names:
@@ -96,7 +99,16 @@ def choose(names: list[str], changes: dict[str, dict[str, Any]], kind: str) -> l
     ]
 
 
-def _known(name: str, changes: dict[str, dict[str, Any]]) -> str:
+def known_name(name: str, changes: dict[str, dict[str, Any]]) -> str:
+    """A contender's own name.
+
+    Args:
+        name: of it, in which hyphens count as underscores.
+        changes: changes of recipes, and recipes of new contenders, by name.
+
+    Raises:
+        InputError: there is no such contender.
+    """
     known = [*CONTENDERS, *(own for own, values in changes.items() if "method" in values)]
     if (word := spelled(name, known)) in known:
         return word
@@ -108,6 +120,9 @@ def _known(name: str, changes: dict[str, dict[str, Any]]) -> str:
 
 
 def _new(name: str, settings: dict[str, Any]) -> Contender:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name == RECOMMENDED:
+        hint = f"letters, digits and hyphens, and not {RECOMMENDED}: it names a folder"
+        raise InputError("is no name for a contender", f"contender.{name}", hint)
     method = spelled(str(settings["method"]), METHODS)
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")

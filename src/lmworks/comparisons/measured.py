@@ -49,7 +49,7 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
             continue
         denominators = part.get(figure.denominators) if figure.denominators else None
         scaled = [value / figure.divisor for value in numerators]
-        return Measured(_measure(figure, part, rows), scaled, list(denominators or [1.0] * len(scaled)))
+        return Measured(_measure(figure, part, rows, len(scaled)), scaled, list(denominators or [1.0] * len(scaled)))
     return None
 
 
@@ -61,7 +61,7 @@ def _in_order(task: str, event: Event) -> list[Figure]:
     return [figure for figure in figures if figure.numerators or figure is ANSWERS]
 
 
-def _measure(figure: Figure, part: Event, rows: str) -> dict[str, Any]:
+def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, Any]:
     signature, key, title = figure.name, figure.key, figure.title
     if figure is ANSWERS:
         signature = key = str(part.get("signature") or part.get("metric"))
@@ -74,7 +74,7 @@ def _measure(figure: Figure, part: Event, rows: str) -> dict[str, Any]:
         "unit": figure.unit,
         "better": figure.better,
         "own_denominators": figure.own_denominators,
-        "signature": f"{signature}|rows:{rows}",
+        "signature": f"{signature}|rows:{rows}:{count}",
     }
 
 
@@ -88,6 +88,12 @@ def final_evaluation(run: Path) -> Event:
     if not events:
         raise InputError("the run has no evaluation after training", str(run), "lmworks resume it")
     return events[-1]
+
+
+def task_of(run: Path) -> str:
+    """The task that a run's journal names; empty where it names none."""
+    started = RunFolder(run).events("start")
+    return str((started[0].get("task") or {}).get("name", "")) if started else ""
 
 
 def evaluation_before(run: Path) -> Event:

@@ -14,8 +14,12 @@ from lmworks.comparisons.planting import canaries_of
 from lmworks.run import forgetting, inference, memorisation
 from lmworks.run.forgetting import Retained, RowValues
 
-REPRODUCED_ROWS = 24
-"""Training rows, and as many held out, whose completion is asked for."""
+INPUTS, NEW_TOKENS, REPEATS = 2, 16, 2
+"""Inputs, tokens of each answer and passes by which the speed in use is measured."""
+GENERAL_BYTES, QUESTIONS = 8_000, 24
+"""General text and questions by which forgetting is measured."""
+OTHER_SECRETS, REPRODUCED_ROWS = 100, 16
+"""Secrets that each canary is ranked among; training rows, and as many held out, whose completion is asked for."""
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -39,13 +43,14 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_use(run: str) -> dict[str, Any]:
-    return asdict(inference.measure_inference(run))
+    return asdict(inference.measure_inference(run, inference.default_inputs(INPUTS), NEW_TOKENS, REPEATS))
 
 
 def _forgetting(run: str, kept: Path) -> dict[str, Any]:
     """The change of each figure; what the base can do is measured once and kept."""
     before = _read_retained(kept) if kept.is_file() else None
-    lost = forgetting.measure_forgetting(run, before=before)
+    questions = forgetting.choice_questions()[:QUESTIONS]
+    lost = forgetting.measure_forgetting(run, general_bytes=GENERAL_BYTES, questions=questions, before=before)
     if before is None:
         atomic_write(kept, json.dumps(asdict(Retained(lost.text.before, lost.choices.before, []))))
     return {
@@ -71,7 +76,7 @@ def _memorisation(run: str, kind: str, count: int) -> dict[str, Any]:
     planted, controls = canaries_of(kind, count)
     measured: dict[str, Any] = {}
     if planted:
-        exposed = memorisation.measure_exposure(run, [*planted, *controls])
+        exposed = memorisation.measure_exposure(run, [*planted, *controls], OTHER_SECRETS)
         measured["exposure"] = {
             "planted": exposed.mean_planted,
             "control": exposed.mean_control,

@@ -9,13 +9,13 @@ CANARY_KINDS = ("text", "completion", "pairs", "chat")
 
 
 def canaries_of(kind: str, count: int) -> tuple[list[Canary], list[Canary]]:
-    """Canaries that are planted, and as many that are not, which show what chance gives.
+    """Canaries that are planted, and half as many that are not, which show what chance gives.
 
     Args:
         kind: of the rows.
-        count: of each.
+        count: of those that are planted.
     """
     if kind not in CANARY_KINDS or not count:
         return [], []
-    made = make_canaries(kind, 2 * count)
+    made = make_canaries(kind, count + (count + 1) // 2)
     return made[:count], made[count:]

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmworks.base.figures import count_of, list_names, number, percent
 from lmworks.comparisons.comparison_state import Result, State
-from lmworks.comparisons.contenders import SIMPLE
+from lmworks.comparisons.contenders import CONTENDERS, SIMPLE
 from lmworks.evaluate.significance import Comparison
 
 
@@ -28,18 +28,18 @@ def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
     results = {result.name: result for result in state.done}
     best = results[compared.reference]
     equal = [results[name] for name in compared.within_noise]
-    chosen = min(equal, key=lambda result: _work(result, state))
+    chosen = min(equal, key=_work)
     reasons = [_headline(state, chosen, best, equal), *_behind(state, best, equal)]
     reasons += _forgetting(chosen, equal)
     reasons.append(_uncertainty(state, compared))
     return {"name": chosen.name, "title": chosen.title, "reasons": [reason for reason in reasons if reason]}
 
 
-def _work(result: Result, state: State) -> tuple[int, float]:
+def _work(result: Result) -> tuple[int, float]:
     """What a contender asks: first whether it needs the model, and its training; then the seconds of all its runs. Of
     those that need no model, which all take seconds, the simplest."""
     if result.kind in SIMPLE:
-        return 0, float([own.name for own in state.results].index(result.name))
+        return 0, float(list(CONTENDERS).index(result.name))
     return (1 if result.kind == "prompted" else 2), float(result.cost.get("all_seconds") or result.seconds)
 
 
@@ -48,15 +48,23 @@ def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -
     title, figure = state.measure["title"], number(chosen.value)
     if chosen.kind in SIMPLE:
         trained = [result for result in state.done if result.kind not in SIMPLE]
-        beaten = "no way to adapt the model beats it beyond chance" if trained else "nothing else was compared"
+        beaten = "no way to adapt the model was compared"
+        if trained:
+            beaten = "no way to adapt the model beats it beyond chance"
+            if chosen is not best:
+                beaten += f": the best, {best.title}, has {number(best.value)}"
         return f"{chosen.title} ({title} {figure}): {beaten}"
     if chosen is best:
-        alone = " and nothing else is within chance of it" if len(equal) == 1 else ", and the cheapest of its like"
+        alone = (
+            " and nothing else is within chance of it"
+            if len(equal) == 1
+            else ", and the cheapest of those within chance of it"
+        )
         return f"{chosen.title}: the best, {title} {figure}{alone}"
     costs = list(
         filter(
             None,
-            [_share(chosen, best, "peak_memory", "memory"), _share(chosen, best, "training_seconds", "training time")],
+            [_share(chosen, best, "peak_memory", "memory"), _share(chosen, best, "all_seconds", "time")],
         )
     )
     at = f" at {' and '.join(costs)}" if costs else ""
@@ -108,7 +116,7 @@ def _uncertainty(state: State, compared: Comparison) -> str:
     if not smallest:
         return ""
     needed = [own.rows_needed for own in compared.contenders if own.rows_needed and not own.differs]
-    more = f"; {max(needed):,} rows would tell the smallest of these differences apart" if needed else ""
+    more = f"; {max(needed):,} rows would be needed for the smallest difference in the table" if needed else ""
     middle = number(smallest[len(smallest) // 2])
     paired = f"paired tests, corrected for {tests} by Holm's method"
-    return f"with {rows}, differences below about {middle} cannot be told from chance ({paired}){more}"
+    return f"{rows} find a difference of {middle} four times in five ({paired}){more}"

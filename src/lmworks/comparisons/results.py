@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.journal import RunFolder
 from lmworks.comparisons import measured
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.measured import Measured
@@ -31,7 +32,7 @@ def read(state: State, result: Result, folder: Path) -> None:
     """
     runs = [folder / trial.folder for trial in result.finals]
     events = [measured.final_evaluation(run) for run in runs]
-    task = "classify" if result.kind == "classical" else state.task
+    task = "classify" if result.kind == "classical" else measured.task_of(runs[0]) or state.task
     parts = [part for event in events if (part := measured.measured(event, task, state.rows["digest"])) is not None]
     if len(parts) < len(runs):
         raise InputError("has no figure by row on the test part", str(runs[0]), "lmworks report shows what it has")
@@ -100,6 +101,7 @@ def compare(state: State) -> significance.Comparison | None:
 def settle(state: State) -> significance.Comparison | None:
     """Write the difference of each contender from the best into the state."""
     compared = compare(state)
+    state.best = "" if compared is None else compared.reference
     for own in [] if compared is None else compared.contenders:
         result = next(result for result in state.results if result.name == own.name)
         result.difference = {} if own.name == compared.reference else _difference(own)  # type: ignore[union-attr]
@@ -153,7 +155,5 @@ def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
 
 def _answers(run: Path) -> list[dict[str, Any]]:
     """Samples of a run's answers to test rows."""
-    from lmworks.base.journal import RunFolder
-
     events = [event for event in RunFolder(run).events("samples") if event.get("when") == "after"]
     return list(events[-1]["items"]) if events else []

@@ -21,6 +21,9 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     Raises:
         InputError: there is no such contender, it was not run, or nothing of it can be trained.
     """
+    if name is None and not state.recommendation and all(own.state != "open" for own in state.results):
+        hint = "in Python: lmworks.compare(out=FOLDER).tune(NAME)"
+        raise InputError("recommends nothing: fewer than two contenders have a figure", str(folder), hint)
     if name is None and not state.recommendation:
         raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
     name = name or str(state.recommendation["name"])
@@ -30,7 +33,7 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
         raise InputError(f"has no figure of {name!r}", str(folder), f"one of: {known}")
     if result.kind in ("baseline", "before"):
         fault = f"{result.title} needs no training"
-        others = ", ".join(own.name for own in state.done if own.kind != "baseline")
+        others = ", ".join(own.name for own in state.done if own.kind not in ("baseline", "before"))
         raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
     data |= {"held_out": 0.0, "validation": 0.0}

@@ -34,7 +34,7 @@ from lmworks.run.ngram_recipe import is_ngram
 from lmworks.run.recipe import Recipe, read
 from lmworks.tasks.registry import task_class
 from lmworks.tasks.settings import TaskSettings
-from lmworks.text import python_rows, train_tokenizer
+from lmworks.text import datasets, python_rows, train_tokenizer
 from lmworks.text.rows import Table
 from lmworks.text.tokenizer import Tokenizer
 from lmworks.text.tokenizer_settings import TokenizerSettings
@@ -142,7 +142,10 @@ def recipe_of(run: RunFolder) -> Recipe:
     for entry in recipe.tasks:
         kept = run.path / f"{entry.name}-{python_rows.FILE}"
         entry.data.source = str(kept) if kept.is_file() else _resolved(began_in, entry.data.source)
-    recipe.data.source = _resolved(began_in, recipe.data.source)
+    if recipe.data.source not in datasets.NAMED:  # a folder may have the same name
+        recipe.data.source = _resolved(began_in, recipe.data.source)
+    if recipe.data.additional is not None:
+        recipe.data.additional = _resolved(began_in, recipe.data.additional)
     if (run.path / python_rows.FILE).is_file():
         recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     if recipe.is_new:

@@ -1,0 +1,69 @@
+"""The recipe of each contender in a comparison, and what the settings of a comparison may not say. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmworks.base.errors import InputError
+from lmworks.base.settings import build, merge
+from lmworks.comparisons import contenders
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.contenders import Contender
+from lmworks.evaluate.settings import EvaluateSettings
+from lmworks.run.recipe import USED_UNTRAINED
+
+MOST_ANSWERS = 100
+"""Test rows whose answers are generated, if evaluate.task_rows does not say how many."""
+MOST_TEXTS, EVERY = 200, 100_000
+"""Test examples whose loss is measured: of texts, and of rows of which it costs less than their answers: all."""
+SAMPLES = 6
+"""Answers that are kept to be shown."""
+WRITTEN_KINDS = ("completion", "pairs", "chat")
+"""Kinds of rows with answers, whose loss is measured of those that are answered."""
+CHOSEN = {
+    "steps": "--train.epochs 2 is the most that is tried",
+    "max_time": "--budget says how long all may take",
+    "evaluate_every": "leave it out: nothing is chosen by the test part",
+}
+"""Settings of training that a comparison chooses itself."""
+
+
+def checked(settings: CompareSettings) -> CompareSettings:
+    """The settings with contenders by their own names.
+
+    Raises:
+        InputError: they name no contender, or say what a comparison chooses itself.
+    """
+    for name, hint in CHOSEN.items():
+        if name in settings.train:
+            raise InputError("is chosen by the comparison", f"train.{name}", hint)
+    build(EvaluateSettings, settings.evaluate, "evaluate")
+    changes = {contenders.known_name(name, settings.contender): own for name, own in settings.contender.items()}
+    names = [contenders.known_name(name, changes) for name in settings.methods]
+    return settings.model_copy(update={"contender": changes, "methods": names}, deep=True)
+
+
+def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, test: int) -> dict[str, Any]:
+    """The groups of a contender's recipe.
+
+    Args:
+        contender: whose.
+        settings: of the comparison.
+        kind: of the rows.
+        test: rows of the test part.
+    """
+    groups = merge(contender.settings, settings.contender.get(contender.name, {}))
+    if contender.kind in ("classical", "before"):
+        return groups
+    answered = min(int(settings.evaluate.get("task_rows", test if kind == "labels" else MOST_ANSWERS)), test)
+    most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
+    evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES}
+    evaluated |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way
+    if contender.kind == "baseline":
+        return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
+    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
+    if contender.kind == "prompted":
+        shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
+    if settings.task != "auto" and contender.kind == "trained":  # prompts are asked for in the task's own way
+        shared["task"] = {"name": settings.task}
+    return merge({name: group for name, group in shared.items() if group}, groups)
