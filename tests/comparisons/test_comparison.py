@@ -22,7 +22,7 @@ from lmworks.comparisons.comparison_state import State
 
 WORDS = {"good": ["fine", "lovely", "great", "warm"], "bad": ["dull", "cold", "poor", "awful"]}
 BUDGET = ["--budget", "10m", "--rates", "2", "--train.batch_size", "16", "--data.held_out", "40"]
-METHODS = "majority,tfidf-logreg,last-layers,lora"
+METHODS = "majority,tfidf-logreg,lora"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def table(folder: Path) -> list[tuple]:
 
 def test_all_contenders_are_measured_on_the_same_test_rows(compared):
     state = State.read(compared)
-    assert [result.state for result in state.results] == ["done"] * 4
+    assert [result.state for result in state.results] == ["done"] * 3
     assert {len(result.rows) for result in state.results} == {state.rows["test"]} == {40}
     for result in state.results:
         assert result.value == pytest.approx(sum(result.rows) / 40)
@@ -71,7 +71,7 @@ def test_all_contenders_are_measured_on_the_same_test_rows(compared):
         assert result.cost["disk"] > 0
         assert result.cost["peak_memory"] > 0
     trained = [result for result in state.results if result.kind == "trained"]
-    assert [len(result.search) for result in trained] == [4, 4]  # 2 + 1 + 1
+    assert [len(result.search) for result in trained] == [4]  # 2 + 1 + 1
     for result in trained:
         best = max(result.search, key=lambda trial: trial.score)
         assert (result.chosen["learning_rate"], result.chosen["epochs"]) == (best.learning_rate, best.epochs)

@@ -16,6 +16,7 @@ from lmworks.adapt.lora import LoRA, LoRASettings
 from lmworks.adapt.registry import make, names_with_adapters
 from lmworks.base.errors import InputError
 from lmworks.language_model.input_format import InputFormat
+from lmworks.model.quant_types import QUANT_TYPES
 
 IDS = torch.tensor([[5, 9, 30, 7, 11, 40]])
 MOVIES = [{"text": f"row {n} is {'good' if n % 2 else 'bad'}", "label": "pos" if n % 2 else "neg"} for n in range(60)]
@@ -68,8 +69,21 @@ def _folders(base: Path) -> dict[str, Path]:
     given = {"source": str(data), **values.pop("data")}
     values["train"] |= {"steps": 2, "learning_rate": 1e-2}
     folders["movies"] = lmworks.tune(str(base), given, task="classify", out=base.parent / "movies", **values).folder
-    others = [name for name in names_with_adapters() if type(make(name)) is not LoRA]
+    others = [name for name in names_with_adapters() if type(make(name)) is not LoRA and not _quantizes(name)]
     return folders | {name: save_method(base, base.parent / name, name) for name in others}
+
+
+def _quantizes(name: str) -> bool:
+    """Whether a method trains over a quantized base, on which alone its adapter is what it was."""
+    return make(name).base_precision in QUANT_TYPES
+
+
+def test_an_adapter_of_a_quantized_base_is_noted(base, tmp_path):
+    model = lmworks.load(base)
+    for name in filter(_quantizes, names_with_adapters()):
+        model.add_adapter(name, save_method(base, tmp_path / name, name))
+    (note,) = model.notes
+    assert "another quantization" in note
 
 
 @pytest.fixture(name="model")

@@ -53,7 +53,8 @@ class QLoRA(LoRA):
         from lmworks.adapt.targets import matching_linears
         from lmworks.model.quantization import quantize
 
-        adapters.refuse_second(network)  # raises, as what follows, before anything is changed
+        adapters.refuse_second(network)  # raises, as the next two, before anything is changed
+        adapters.refuse_cells(network, "QLoRA")
         matching_linears(network, self.settings.target_modules, f"{self.name}.target_modules")
         quantize(network, self.settings.quant_type)
         super().apply(network, seed, keep_base)
