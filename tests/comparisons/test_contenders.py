@@ -26,5 +26,7 @@ def test_all_that_can_be_compared_or_those_that_are_named():
     assert [own.name for own in choose(["prompt_tuning", "lora"], {}, "labels")] == ["lora", "prompt-tuning"]
     small = {"small": {"method": "lora", "lora": {"rank": 2}}}
     assert [own.name for own in choose(["small"], small, "labels")] == ["small"]
+    with pytest.raises(InputError, match="rows of kind"):
+        choose(["asked"], {"asked": {"method": "prompting"}}, "tags")
     with pytest.raises(InputError, match="needs a method"):
         choose(["new"], {"new": {"lora": {"rank": 2}}}, "labels")

@@ -100,6 +100,7 @@ class ContenderRuns:
                 if not _has_diverged(self.folder / trial.folder):
                     raise
                 trial.state = "done"
+                write()
                 yield f"{_how(trial)}: the loss was no number any more"
                 continue
             yield f"{_how(trial)}: validation {abs(trial.score or 0.0):.3f}, {duration(trial.seconds)}"
@@ -122,7 +123,8 @@ class ContenderRuns:
             parts += ["forgetting", *(["memorisation"] if self.state.rows["kind"] in CANARY_KINDS else [])]
         if parts:
             settings, run = self.state.settings, self.folder / result.finals[0].folder
-            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": settings.canaries}
+            planted = settings.canaries if (self.folder / CANARIES).is_file() else 0
+            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": planted}
             found = processes.do("measure", **job, retained=str(self.folder / RETAINED))
             result.notes += found.pop("notes")
             result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})

@@ -20,7 +20,7 @@ PROMPTED = ("labels", "completion", "pairs", "chat")
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to a model.
+    """One way to solve the task.
 
     Attributes:
         name: on the command line, and of its folder.
@@ -48,16 +48,20 @@ CLASSICAL = {
 """Presets of classifiers by counts of words, with their titles."""
 
 
+def _of_method(name: str, method: str, options: dict[str, Any]) -> Contender:
+    """A contender that a method makes, with settings of the method."""
+    kind: Kind = "trained" if METHODS[method].trains else "prompted"
+    settings = {"method": method, **({method: options} if options else {})}
+    return Contender(name, name, kind, settings, () if kind == "trained" else PROMPTED)
+
+
 def _of_methods() -> list[Contender]:
     """The variants of every method."""
-    found = []
-    for method in METHODS.values():
-        kind: Kind = "trained" if method.trains else "prompted"
-        rows = () if kind == "trained" else PROMPTED
-        for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items():
-            settings = {"method": method.name, **({method.name: options} if options else {})}
-            found.append(Contender(name, name, kind, settings, rows))
-    return found
+    return [
+        _of_method(name, method.name, options)
+        for method in METHODS.values()
+        for name, options in (method.variants or {method.name.replace("_", "-"): {}}).items()
+    ]
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -126,5 +130,4 @@ def _new(name: str, settings: dict[str, Any]) -> Contender:
     method = spelled(str(settings["method"]), METHODS)
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}", f"contender.{name}", f"one of: {', '.join(METHODS)}")
-    kind: Kind = "trained" if METHODS[method].trains else "prompted"
-    return Contender(name, name, kind, {"method": method})
+    return _of_method(name, method, {})

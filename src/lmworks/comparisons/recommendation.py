@@ -17,7 +17,8 @@ from lmworks.evaluate.significance import Comparison
 
 
 def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
-    """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure.
+    """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure,
+    or none is right on any row.
 
     Args:
         state: of the comparison, with the differences of its contenders.
@@ -27,12 +28,20 @@ def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
         return {}
     results = {result.name: result for result in state.done}
     best = results[compared.reference]
+    if is_nothing_right(state):
+        return {}
     equal = [results[name] for name in compared.within_noise]
     chosen = min(equal, key=_work)
     reasons = [_headline(state, chosen, best, equal), *_behind(state, best, equal)]
     reasons += _forgetting(chosen, equal)
     reasons.append(_uncertainty(state, compared))
     return {"name": chosen.name, "title": chosen.title, "reasons": [reason for reason in reasons if reason]}
+
+
+def is_nothing_right(state: State) -> bool:
+    """Whether the best figure of several contenders is none at all: equal zeros recommend nothing."""
+    values = [result.value or 0.0 for result in state.done]
+    return state.measure.get("better") == "higher" and len(values) > 1 and max(values) <= 0
 
 
 def _work(result: Result) -> tuple[int, float]:
@@ -55,18 +64,11 @@ def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -
                 beaten += f": the best, {best.title}, has {number(best.value)}"
         return f"{chosen.title} ({title} {figure}): {beaten}"
     if chosen is best:
-        alone = (
-            " and nothing else is within chance of it"
-            if len(equal) == 1
-            else ", and the cheapest of those within chance of it"
-        )
+        is_alone = len(equal) == 1
+        alone = " and nothing else is within chance of it" if is_alone else ", and the cheapest within chance of it"
         return f"{chosen.title}: the best, {title} {figure}{alone}"
-    costs = list(
-        filter(
-            None,
-            [_share(chosen, best, "peak_memory", "memory"), _share(chosen, best, "all_seconds", "time")],
-        )
-    )
+    shares = _share(chosen, best, "peak_memory", "memory"), _share(chosen, best, "all_seconds", "time")
+    costs = [share for share in shares if share]
     at = f" at {' and '.join(costs)}" if costs else ""
     return f"{chosen.title}: {title} {figure}, within chance of {best.title} ({number(best.value)}){at}"
 

@@ -23,7 +23,9 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     """
     if name is None and not state.recommendation and all(own.state != "open" for own in state.results):
         hint = "in Python: lmworks.compare(out=FOLDER).tune(NAME)"
-        raise InputError("recommends nothing: fewer than two contenders have a figure", str(folder), hint)
+        raise InputError(
+            "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
+        )
     if name is None and not state.recommendation:
         raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
     name = name or str(state.recommendation["name"])

@@ -1,0 +1,52 @@
+"""Which contender is recommended, from figures that were made by hand."""
+
+from __future__ import annotations
+
+from lmworks.comparisons import comparison_table, results
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.recommendation import recommend
+
+KINDS = {
+    "majority": "classical",
+    "tfidf-logreg": "classical",
+    "zero-shot": "prompted",
+    "lora": "trained",
+    "full": "trained",
+}
+
+
+def recommended(rows: dict[str, list[float]], seconds: dict[str, float] | None = None) -> tuple[dict, State]:
+    """The recommendation of contenders with these figures by row, and the state."""
+    listed = []
+    for name, values in rows.items():
+        cost = {"all_seconds": (seconds or {}).get(name, 1.0)}
+        own = Result(name, name, KINDS[name], state="done", rows=values, weights=[1.0] * len(values), cost=cost)
+        own.value = sum(values) / len(values)
+        listed.append(own)
+    measure = {"title": "Accuracy", "better": "higher", "signature": "accuracy"}
+    counts = {"training": 100, "validation": 10, "test": len(listed[0].rows)}
+    state = State(CompareSettings(model="m", source="d"), listed, rows=counts, measure=measure)
+    state.recommendation = recommend(state, results.settle(state))
+    return state.recommendation, state
+
+
+def test_the_cheapest_of_those_that_the_rows_cannot_tell_from_the_best():
+    good, poor = [1.0] * 90 + [0.0] * 10, [0.0] * 60 + [1.0] * 40
+    nearly = [0.0, *good[1:]]
+    found, _ = recommended({"tfidf-logreg": poor, "full": good, "lora": nearly}, {"full": 60.0, "lora": 20.0})
+    assert found["name"] == "lora"
+    assert any("tfidf-logreg 0.5" in reason for reason in found["reasons"])
+    assert recommended({"tfidf-logreg": nearly, "full": good, "lora": good})[0]["name"] == "tfidf-logreg"
+    assert recommended({"zero-shot": nearly, "full": good, "tfidf-logreg": poor})[0]["name"] == "zero-shot"
+
+
+def test_of_simple_ones_the_first_of_the_list_however_they_were_added():
+    equal = [1.0, 0.0] * 30
+    assert recommended({"tfidf-logreg": equal, "majority": equal})[0]["name"] == "majority"
+
+
+def test_equal_zeros_recommend_nothing():
+    found, state = recommended({"majority": [0.0] * 40, "lora": [0.0] * 40})
+    assert found == {}
+    assert any("nothing is recommended" in line for line in comparison_table.remarks(state))
