@@ -13,11 +13,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import parse_duration
 from lmworks.base.notation import line_numbers, parse_value, write_yaml
+
+Duration = Annotated[float, BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value)]
+"""Seconds, which a person may write as 90s, 10m or 1h."""
 
 
 class Settings(BaseModel):

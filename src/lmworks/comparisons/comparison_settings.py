@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from lmworks.base.figures import parse_duration
-from lmworks.base.settings import Settings
+from lmworks.base.settings import Duration, Settings
 from lmworks.text.rows import DataSettings
 
 BUDGET = 1200.0
@@ -22,7 +21,7 @@ class CompareSettings(Settings):
     source: str = Field(description="A file, a named data set or hub:owner/name.")
     task: str = Field("auto", description="What is learned; auto: what suits rows and model.")
     methods: list[str] = Field(default_factory=list, description="Names of contenders; none: all that can be compared.")
-    budget: float = Field(BUDGET, gt=0, description="Time of the whole comparison: 90s, 20m, 1h.")
+    budget: Duration = Field(BUDGET, gt=0, description="Time of the whole comparison: 90s, 20m, 1h.")
     seeds: int = Field(1, gt=0, le=20, description="Final trainings of each contender, each with another seed.")
     validation: float = Field(
         0.1, gt=0, description="Share of the training rows (from 1 on: their number) that settings are chosen by."
@@ -42,11 +41,6 @@ class CompareSettings(Settings):
         description="Changes of a contender's recipe, or a new one: --contender.small.method lora "
         "--contender.small.lora.rank 2",
     )
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _is_a_duration(cls, value: Any) -> Any:
-        return parse_duration(value) if isinstance(value, str) else value
 
     @field_validator("methods", mode="before")
     @classmethod

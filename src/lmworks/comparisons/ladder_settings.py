@@ -10,10 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from lmworks.base.errors import InputError
-from lmworks.base.figures import parse_duration
 from lmworks.base.files import atomic_write
 from lmworks.base.json_file import read_object
-from lmworks.base.settings import Settings
+from lmworks.base.settings import Duration, Settings
 from lmworks.comparisons.rungs import LADDERS
 from lmworks.run.new_model import NewTokenizer
 from lmworks.text.rows import DataSettings
@@ -29,18 +28,13 @@ class LadderSettings(Settings):
 
     source: str = Field(description="A file, a named data set or hub:owner/name.")
     task: Literal["auto", "language", "classify"] = Field("auto", description="auto: rows with labels are classified.")
-    budget: float = Field(600.0, gt=0, description="Time that all rungs together may take: 90s, 10m, 1h.")
+    budget: Duration = Field(600.0, gt=0, description="Time that all rungs together may take: 90s, 10m, 1h.")
     data: DataSettings = Field(default_factory=DataSettings)
     tokenizer: NewTokenizer = Field(default_factory=lambda: NewTokenizer.model_validate(TOKENIZER))
     only: list[str] = Field(default_factory=list, description="Names of the rungs to run; none: all.")
     rung: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Changes of a rung's recipe: --rung.lstm.train.learning_rate 0.01"
     )
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _is_a_duration(cls, value: Any) -> Any:
-        return parse_duration(value) if isinstance(value, str) else value
 
     @field_validator("only", mode="before")
     @classmethod

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lmworks.adapt.registry import METHODS, default
-from lmworks.base.figures import parse_byte_size, parse_duration
+from lmworks.base.figures import parse_byte_size
 from lmworks.base.seeds import Seed
-from lmworks.base.settings import Settings
+from lmworks.base.settings import Duration, Settings
 from lmworks.model.activation_memory import DEFAULT_ROW_TOKENS, row_tokens
 from lmworks.model.config import ModelConfig
 from lmworks.model.quant_types import QUANT_TYPES
@@ -75,7 +75,7 @@ class TrainSettings(OptimizerSettings):
 
     epochs: float = Field(1.0, gt=0, le=MOST_STEPS, description="Passes over the data; the last may be part of one.")
     steps: int | None = Field(None, gt=0, le=MOST_STEPS, description="Optimizer steps in place of epochs.")
-    max_time: float | None = Field(
+    max_time: Duration | None = Field(
         None,
         gt=0,
         description="Most that training may take, such as 90s, 10m or 1h: as many of its steps are planned as fit, and "
@@ -126,11 +126,6 @@ class TrainSettings(OptimizerSettings):
     seed: Seed = Field(0, description="Of shuffling, of dropout, of adapters' start.")
     threads: int | None = Field(None, gt=0, description="Threads of the matrix products. None: one a core.")
     tensorboard: bool = Field(False, description="Also write TensorBoard events into the run's folder.")
-
-    @field_validator("max_time", mode="before")
-    @classmethod
-    def _is_a_duration(cls, value: Any) -> Any:
-        return parse_duration(value) if isinstance(value, str) else value
 
     @field_validator("memory")
     @classmethod
