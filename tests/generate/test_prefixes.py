@@ -11,7 +11,9 @@ from lmworks.data.batch import Example
 from lmworks.evaluate import scoring
 from lmworks.evaluate.choices import choice_likelihoods
 from lmworks.generate import prefixes
-from lmworks.generate.prefixes import keeps_keys, shared_length
+from lmworks.generate import prefix_length
+from lmworks.generate.prefix_length import shared_length
+from lmworks.generate.prefixes import keeps_keys
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
 from lmworks.model.config import ModelConfig, RopeScaling
@@ -55,7 +57,7 @@ def test_only_beginnings_that_are_long_and_followed_by_something_are_shared():
     assert shared_length([SHARED, [*SHARED, 1]]) == len(SHARED) - 1  # a token must follow whose logits are computed
     assert shared_length([SHARED]) == 0
     assert shared_length([[1, *SHARED], [2, *SHARED]]) == 0
-    short = SHARED[: prefixes.SHORTEST - 1]
+    short = SHARED[: prefix_length.SHORTEST - 1]
     assert shared_length([[*short, 1, 2], [*short, 3]]) == 0
 
 

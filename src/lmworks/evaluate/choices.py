@@ -15,13 +15,13 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import progress
 from lmworks.evaluate.scoring import row_losses, token_losses
+from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.prefixes import (
     cached_tokens,
     groups_after_prefix,
     keeps_keys,
     pad_rows,
     read_prefix,
-    shared_length,
 )
 from lmworks.model.cache import Cache
 from lmworks.model.chunks import EVALUATED_TOKENS

@@ -25,7 +25,8 @@ from lmworks.base.figures import NATS_PER_BIT
 from lmworks.data.batch import CONTRASTIVE, Batch, Example, count_labels
 from lmworks.data.packing import collate
 from lmworks.evaluate import progress
-from lmworks.generate.prefixes import groups_after_prefix, keeps_keys, pad_rows, read_prefix, shared_length
+from lmworks.generate.prefix_length import shared_length
+from lmworks.generate.prefixes import groups_after_prefix, keeps_keys, pad_rows, read_prefix
 from lmworks.model.chunks import EVALUATED_LOGITS, EVALUATED_TOKENS
 from lmworks.model.contrastive import TextVectors, contrastive_losses, text_vectors
 from lmworks.model.forward import hidden_states

@@ -7,29 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from lmworks.generate.prefix_length import shared_length
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
 from lmworks.model.transformer import Transformer
 
-SHORTEST = 16
-"""Tokens of the shortest beginning that is read apart: a pass of its own costs about as much as so many more tokens."""
-
 CACHE_BYTES = 1 << 27
 """Largest KV cache of the rows that are computed at a time after a beginning."""
-
-
-def shared_length(rows: Sequence[Sequence[int]]) -> int:
-    """Tokens with which all rows begin, where one or more follow in each; 0 where that is not worth a pass of its own.
-
-    Args:
-        rows: token ids.
-    """
-    if len(rows) < 2:
-        return 0
-    first, most = rows[0], min(map(len, rows)) - 1
-    length = next((place for place in range(most) if any(row[place] != first[place] for row in rows)), most)
-    return length if length >= SHORTEST else 0
 
 
 def keeps_keys(network: Transformer) -> bool:

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmworks.base.errors import InputError
 from lmworks.generate.encode import context_of, encode_texts
-from lmworks.generate.prefixes import keeps_keys, read_prefix, shared_length
+from lmworks.generate.prefix_length import shared_length
+from lmworks.generate.prefixes import keeps_keys, read_prefix
 from lmworks.generate.stepper import RESERVE, RowStart, Usage
 from lmworks.model.cache import Cache
 from lmworks.model.transformer import Transformer

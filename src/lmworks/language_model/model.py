@@ -22,6 +22,8 @@ from lmworks.families.opened import dtype_of
 from lmworks.families.sentence_pooling import SentencePooling
 from lmworks.generate.embed import Pooling, embed
 from lmworks.generate.fill import Filled, fill, next_sentence
+from lmworks.generate.native_stepper import NativeStepper
+from lmworks.generate.native_weights import engine_of, unsupported
 from lmworks.generate.packed import make_fast
 from lmworks.generate.sampling import Rules, SamplingSettings, published_beams
 from lmworks.generate.stepper import Stepper
@@ -74,6 +76,7 @@ class LanguageModel(HeadMethods, AdapterMethods):
     pooling: SentencePooling | None = None
     few_shot: FewShotPrompt | None = None
     _adapters: Adapters = field(default_factory=Adapters, init=False, repr=False)
+    _engine: Any = field(default=None, init=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:
@@ -117,6 +120,8 @@ class LanguageModel(HeadMethods, AdapterMethods):
         Raises:
             InputError: it writes no texts.
         """
+        if self._engine is not None:
+            return NativeStepper(self._engine, self.config.vocab_size, self.config.max_position_embeddings)
         return TorchStepper(self.network.eval())
 
     @overload
@@ -330,9 +335,9 @@ class LanguageModel(HeadMethods, AdapterMethods):
     def prepare(self, precision: str = "auto") -> LanguageModel:
         """Make it fast for generation, in place.
 
-        Adapters are merged where they can be. On a CPU, a decoder's weights that came in four bits are kept in four
-        bits; answers may then differ in the last digits of a probability, and so, rarely, in a word. Encoders stay as
-        they are there.
+        Adapters are merged where they can be. On a CPU a decoder is computed by the native engine, with weights of four
+        and eight bits kept so; answers may then differ in the last digits of a probability, and so, rarely, in a word.
+        What the engine does not compute (generate/native_weights) is repacked instead; encoders stay as they are.
 
         Args:
             precision: of the rest: "float32", "bfloat16", or "auto": whichever this processor multiplies faster.
@@ -345,7 +350,9 @@ class LanguageModel(HeadMethods, AdapterMethods):
         self._adapters.are_merged = True
         self.network.eval().requires_grad_(False)
         if self.device.type == "cpu":
-            if self.architecture == "decoder":
+            if not unsupported(self.network):
+                self._engine = engine_of(self.network)
+            elif self.architecture == "decoder":
                 make_fast(self.network, dtype_name)
             else:
                 widen(self.network)

@@ -17,7 +17,7 @@ from lmworks.base.energy import EnergyMeter
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
-from lmworks.generate.prefixes import shared_length
+from lmworks.generate.prefix_length import shared_length
 from lmworks.language_model.choose_labels import choose_labels
 from lmworks.language_model.few_shot import FewShotPrompt
 from lmworks.language_model.model import LanguageModel

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -36,8 +37,9 @@ using Int64s = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::de
 // Those of the selected instruction set.
 const KernelTable& kernels();
 
-// Adds the functions of training.cpp to the module.
+// Adds the functions of training.cpp, and the class of engine.cpp, to the module.
 void bind_training(nb::module_& m);
+void bind_engine(nb::module_& m);
 
 inline void check_size(std::size_t size, std::size_t expected, const char* name) {
     if (size != expected)

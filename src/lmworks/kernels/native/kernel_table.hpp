@@ -150,6 +150,11 @@ struct RowMoments {
     Size rows;
 };
 
+struct Decoder;  // of the native engine (engine.hpp)
+struct StepBuffers;
+struct StepToken;
+class Team;
+
 struct KernelTable {
     const char* name;  // of the instruction set
     Kernels<float> f32;
@@ -172,6 +177,9 @@ struct KernelTable {
                        const AdamWStep& step);
     // Returns the sum of x (count), rounded down to whole parts of 2^18 numbers; measures the speed of reading memory.
     float (*read_memory)(const float* x, Size count);
+    // A step of a decoder, called by each thread of a team.
+    void (*decoder_step)(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team,
+                         int thread);
 
     template <class T>
     const Kernels<T>& of() const {

@@ -7,6 +7,7 @@
 #include "block.inl"
 #include "reading.inl"
 #include "quantized.inl"
+#include "engine.inl"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -30,7 +31,8 @@ Kernels<T> kernels_of() {
 const KernelTable& JOIN(table_, ISA)() {
     using namespace ISA;
     static const KernelTable table{NAME(ISA), kernels_of<float>(), kernels_of<Bf16>(), matmul, adamw_8bit,
-                                   adamw, sum_of_squares, block_forward, block_backward, adamw_rows, read_memory};
+                                   adamw, sum_of_squares, block_forward, block_backward, adamw_rows, read_memory,
+                                   decoder_step};
     return table;
 }
 

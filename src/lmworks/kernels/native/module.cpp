@@ -24,7 +24,7 @@ bool has_avx512() {
 
 bool has_avx2() {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
     return false;
 #endif
@@ -36,7 +36,8 @@ std::vector<const KernelTable*> available_tables() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
 #if defined(LMWORKS_AVX512_BF16)
-    if (has_avx512() && __builtin_cpu_supports("avx512bf16")) tables.push_back(&table_avx512_bf16());
+    if (has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+        tables.push_back(&table_avx512_bf16());
 #endif
     if (has_avx512()) tables.push_back(&table_avx512());
     if (has_avx2()) tables.push_back(&table_avx2());
@@ -382,7 +383,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of lmworks.";
-    m.attr("API_VERSION") = 9;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
+    m.attr("API_VERSION") = 10;  // kernels/native_module.py loads no other; raise both when a function's name or arguments change
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
     m.def("instruction_set", [] { return std::string(kernels().name); });
@@ -395,4 +396,5 @@ NB_MODULE(_native, m) {
     m.def("matmul", &matmul, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     bind<float>(m), bind<Bf16>(m);
     bind_training(m);
+    bind_engine(m);
 }

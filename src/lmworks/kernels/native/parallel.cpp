@@ -1,6 +1,8 @@
 // parallel_for() on PyTorch's OpenMP team, found in the running process, or on a thread pool of its own.
 #include "parallel.hpp"
 
+#include "team.hpp"
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
@@ -25,6 +27,7 @@ struct OpenMP {
     GompParallel parallel = nullptr;
     GompQuery max_threads = nullptr;
     GompQuery in_parallel = nullptr;
+    GompQuery team_size = nullptr;
 };
 
 #if defined(__linux__)
@@ -38,7 +41,8 @@ int visit_library(dl_phdr_info* info, std::size_t, void* result) {
     openmp->parallel = reinterpret_cast<GompParallel>(dlsym(library, "GOMP_parallel"));
     openmp->max_threads = reinterpret_cast<GompQuery>(dlsym(library, "omp_get_max_threads"));
     openmp->in_parallel = reinterpret_cast<GompQuery>(dlsym(library, "omp_in_parallel"));
-    if (openmp->parallel && openmp->max_threads && openmp->in_parallel) return 1;
+    openmp->team_size = reinterpret_cast<GompQuery>(dlsym(library, "omp_get_num_threads"));
+    if (openmp->parallel && openmp->max_threads && openmp->in_parallel && openmp->team_size) return 1;
     *openmp = {};
     return 0;
 }
@@ -128,6 +132,26 @@ private:
     bool stop_ = false;
 };
 
+ThreadPool& pool() {
+    static ThreadPool threads;
+    return threads;
+}
+
+struct TeamJob {
+    const TeamFunction* work;
+    Team team{0};
+    std::atomic<int> next{0};
+};
+
+// Called by each thread of an OpenMP team, which may have fewer threads than were asked for.
+void join_team(void* argument) {
+    auto* job = static_cast<TeamJob*>(argument);
+    const bool outermost = !std::exchange(inside_job, true);
+    job->team.set_threads(openmp().team_size());
+    (*job->work)(job->team, job->next.fetch_add(1));
+    if (outermost) inside_job = false;
+}
+
 std::atomic<int> pool_threads{static_cast<int>(std::thread::hardware_concurrency())};
 
 }  // namespace
@@ -140,8 +164,23 @@ void parallel_for(std::ptrdiff_t items, const ItemFunction& compute) {
     } else if (openmp().parallel) {
         openmp().parallel(run_job, &job, static_cast<unsigned>(threads), 0);
     } else {
-        static ThreadPool pool;
-        pool.run(job, threads);
+        pool().run(job, threads);
+    }
+}
+
+void run_team(const TeamFunction& work) {
+    const int threads = num_threads();
+    if (threads < 2 || inside_job) {
+        Team alone(1);
+        work(alone, 0);
+    } else if (openmp().parallel) {
+        TeamJob job{&work};
+        openmp().parallel(join_team, &job, static_cast<unsigned>(threads), 0);
+    } else {  // an item does not end before all have begun, so that each has a thread of its own
+        Team team(threads);
+        const ItemFunction member = [&](std::ptrdiff_t thread) { work(team, static_cast<int>(thread)); };
+        Job job{&member, threads};
+        pool().run(job, threads);
     }
 }
 

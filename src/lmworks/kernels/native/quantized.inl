@@ -3,6 +3,7 @@
 // level * d is exact in float32, so the results have the bits of ggml's own decoding, with fused additions or without.
 #include <algorithm>
 
+#include "half.hpp"
 #include "kernel_table.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -11,19 +12,6 @@ namespace lmworks::ISA {
 namespace {
 
 constexpr Size BLOCKS_PER_ITEM = 512;
-
-float half_to_float(const std::uint8_t* bytes) {
-    const std::uint32_t half = bytes[0] | bytes[1] << 8, sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u;
-    const std::uint32_t mantissa = half & 0x3FFu;
-    if (exponent == 0) {  // subnormal
-        const float value = mantissa * 5.9604644775390625e-8f;
-        return sign ? -value : value;
-    }
-    const std::uint32_t bits = sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 template <class T, class Decode>
 void decode_blocks(const std::uint8_t* blocks, Size block_bytes, T* y, Size count, Decode decode) {

@@ -1,0 +1,98 @@
+"""The Stepper over the native engine: each row is a sequence with keys and values of its own. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lmworks.generate.prefix_length import shared_length
+from lmworks.generate.stepper import RESERVE, RowStart, Usage
+
+
+class NativeStepper:
+    """A batch of rows on its way through the native engine; the interface is explained in generate/stepper.py.
+
+    Args:
+        engine: with its weights (kernels/native/engine.cpp).
+        vocab_size: V.
+        context: tokens that a row may hold.
+    """
+
+    def __init__(self, engine: Any, vocab_size: int, context: int) -> None:
+        self._engine, self.vocab_size, self.context = engine, vocab_size, context
+        self.has_encoder = False
+        self.usage = Usage()
+        self._sequences: list[int] = []
+        self.logits = np.empty((0, vocab_size), np.float32)
+
+    def __del__(self) -> None:
+        self._remove(self._sequences)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [self._engine.length(number) for number in self._sequences]
+
+    def prefill(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
+        """Read the prompts, one after the other, in place of earlier rows."""
+        self._remove(self._sequences)
+        self._sequences, self.logits = [], self.logits[:0]
+        self.add(prompts, reserve)
+
+    def add(self, prompts: Sequence[RowStart], reserve: int = RESERVE) -> None:
+        """Read the prompts; what all of them begin with is read once."""
+        rows = [list(prompt.ids) for prompt in prompts]
+        if not rows:
+            return
+        capacities = [min(len(row) + reserve, self.context) for row in rows]
+        known = shared_length(rows)
+        if known:
+            first = self._engine.add_sequence(known)
+            self._compute([first] * known, rows[0][:known], [])
+            added = [self._engine.copy_sequence(first, known, capacity) for capacity in capacities]
+            self._engine.remove_sequence(first)
+        else:
+            added = [self._engine.add_sequence(capacity) for capacity in capacities]
+        numbers, tokens, wanted = [], [], []
+        for number, row in zip(added, rows, strict=True):
+            numbers += [number] * (len(row) - known)
+            tokens += row[known:]
+            wanted.append(len(tokens) - 1)
+        logits = self._compute(numbers, tokens, wanted)
+        self.usage.prompt_tokens += sum(map(len, rows))
+        self._sequences += added
+        self.logits = np.concatenate((self.logits, logits)) if len(self.logits) else logits
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """Append one token to each row."""
+        self.usage.completion_tokens += len(tokens)
+        self.logits = self._compute(self._sequences, list(tokens), list(range(len(tokens))))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order."""
+        if list(rows) == list(range(len(self._sequences))):
+            return
+        kept, used = [], set()
+        for row in rows:
+            number = self._sequences[row]
+            if number in used:
+                length = self._engine.length(number)
+                number = self._engine.copy_sequence(number, length, min(length + RESERVE, self.context))
+            used.add(number)
+            kept.append(number)
+        self._remove([number for number in self._sequences if number not in used])
+        self._sequences, self.logits = kept, self.logits[list(rows)]
+
+    def _compute(self, sequences: list[int], tokens: list[int], wanted: list[int]) -> np.ndarray:
+        """(number of ``wanted``, V) float32: the logits after these tokens."""
+        flags = np.zeros(len(tokens), np.int64)
+        flags[wanted] = 1
+        logits = np.empty((len(wanted), self.vocab_size), np.float32)
+        self._engine.step(np.array(sequences, np.int64), np.array(tokens, np.int64), flags, logits)
+        return logits
+
+    def _remove(self, sequences: Sequence[int]) -> None:
+        for number in sequences:
+            self._engine.remove_sequence(number)

@@ -1,0 +1,174 @@
+"""A decoder's weights, given to the native engine: which networks it can compute, and how their weights get there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmworks.generate.native_stepper import NativeStepper
+from lmworks.kernels.dispatch import to_dlpack
+from lmworks.kernels.native_module import NATIVE_ACTIVATIONS, native_module
+from lmworks.model.linear import PLAIN_LINEARS
+from lmworks.model.positions import Rotary
+from lmworks.model.storage import BlockStorage, WeightStorage
+from lmworks.model.stored_layers import StoredEmbedding, StoredLinear
+from lmworks.model.transformer import Transformer
+
+KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+BLOCK_KINDS = {"Q4_0": 3, "Q4_1": 4, "Q8_0": 5}
+"""Numbers of the kinds of weights, as in native/engine.hpp."""
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def unsupported(network: Transformer) -> str:
+    """Why the engine cannot compute this network, as a phrase; empty if it can."""
+    config = network.config
+    if native_module() is None or not hasattr(native_module(), "Engine"):
+        return "there are no native kernels"
+    if network.device.type != "cpu":
+        return f"the model is on {network.device.type}"
+    if config.architecture != "decoder" or config.layer != "attention" or not config.language_head:
+        return "it computes decoders with attention and a language head"
+    if config.norm_position == "post":
+        return "it computes no blocks whose norms come last"
+    if config.positions not in ("rotary", "learned", "none"):
+        return f"it computes no {config.positions} positions"
+    rotaries = (network.rotary, network.local_rotary)
+    if any(rotary is not None and rotary.depends_on_length for rotary in rotaries):
+        return "its positions depend on the length of the text"
+    if config.activation not in NATIVE_ACTIVATIONS:
+        return f"it does not compute the activation {config.activation}"
+    if config.num_layer_groups is not None or config.embedding_size is not None or config.head_transform:
+        return "it computes neither shared layers nor narrow embeddings"
+    if network.num_virtual_tokens:
+        return "it computes no virtual tokens"
+    names = [name for name in MATRICES if name != "gate_proj" or config.gated]
+    for layer in network.layers:
+        for name in names:
+            module = _linear_of(layer, name)
+            if type(module) not in (*PLAIN_LINEARS, StoredLinear):
+                return "an adapter is not merged"
+    tables = (network.embed_tokens, network.lm_head)
+    if any(
+        type(table) not in (nn.Embedding, StoredEmbedding, StoredLinear, type(None), *PLAIN_LINEARS) for table in tables
+    ):
+        return "an adapter has rows of its own for tokens"
+    return ""
+
+
+def native_stepper(network: Transformer) -> NativeStepper:
+    """A stepper over a copy of the network's weights in the engine.
+
+    Args:
+        network: one that :func:`unsupported` has nothing against.
+    """
+    return NativeStepper(engine_of(network), network.config.vocab_size, network.config.max_position_embeddings)
+
+
+def engine_of(network: Transformer) -> Any:
+    """The engine with the network's weights, each kept as it is stored: dense, or in blocks of 4 or 8 bits."""
+    config = network.config
+    engine = native_module().Engine(_values(network))
+    _set_matrix(engine, -1, "embed_tokens", network.embed_tokens)
+    if network.lm_head is not None:
+        _set_matrix(engine, -1, "lm_head", network.lm_head)
+    if config.head_bias:
+        engine.set_vector("head_bias", _floats(network.head_bias))
+    if network.embed_positions is not None:
+        table = network.embed_positions.weight[config.position_offset :]
+        engine.set_vector("embed_positions", _floats(table[: config.max_position_embeddings]))
+    for local, rotary in ((False, network.rotary), (True, network.local_rotary)):
+        if rotary is not None:
+            _set_rotary(engine, local, rotary, config.max_position_embeddings)
+    offset = 1.0 if config.norm == "rms_offset" else 0.0
+    for name in ("norm", "embed_norm"):
+        _set_norm(engine, -1, name, getattr(network, name), offset)
+    for index, layer in enumerate(network.layers):
+        for name in MATRICES:
+            module = _linear_of(layer, name)
+            if module is not None:
+                _set_matrix(engine, index, name, module)
+        for name in NORMS:
+            _set_norm(engine, index, name, getattr(layer, name), offset)
+        for name in ("q_norm", "k_norm"):
+            _set_norm(engine, index, name, getattr(layer.self_attn, name), offset)
+    engine.finish()
+    return engine
+
+
+NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")
+
+
+def _values(network: Transformer) -> dict[str, Any]:
+    """The config as the engine reads it."""
+    config = network.config
+    layers = range(config.num_hidden_layers)
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.num_attention_heads,
+        "kv_heads": config.key_value_heads,
+        "head_size": config.head_size,
+        "rotary_size": config.rotary_size if config.positions == "rotary" else 0,
+        "positions": config.max_position_embeddings,
+        "float_cache": _is_float(network),
+        "layer_norm": config.norm == "layer",
+        "activation": NATIVE_ACTIVATIONS[config.activation],
+        "eps": config.norm_eps,
+        "attention_scale": config.attention_scale or config.head_size**-0.5,
+        "embedding_scale": config.embedding_scale,
+        "head_scale": config.head_scale,
+        "attention_softcap": config.attention_softcap or 0.0,
+        "logit_softcap": config.logit_softcap or 0.0,
+        "windows": [config.window_of(layer) or 0 for layer in layers],
+        "local": [config.is_local(layer) for layer in layers],
+    }
+
+
+def _is_float(network: Transformer) -> bool:
+    """Whether the weights are in float32, so that keys and values are kept so too."""
+    module = _linear_of(network.layers[0], "q_proj")
+    storage: WeightStorage | None = getattr(module, "storage", None)
+    return storage.dtype_name == "float32" if storage is not None else module.weight.dtype == torch.float32
+
+
+def _linear_of(layer: nn.Module, name: str) -> nn.Module | None:
+    part = layer.mlp if name in ("gate_proj", "up_proj", "down_proj") else layer.self_attn
+    return getattr(part, name, None)
+
+
+def _floats(tensor: torch.Tensor) -> Any:
+    return to_dlpack(tensor.detach().float().contiguous())
+
+
+def _set_matrix(engine: Any, layer: int, name: str, module: nn.Module) -> None:
+    storage: WeightStorage | None = getattr(module, "storage", None)
+    if isinstance(storage, BlockStorage) and storage.kind in BLOCK_KINDS:
+        kind, data = BLOCK_KINDS[storage.kind], storage.blocks
+    else:
+        weight = module.get_parameter("weight").detach() if storage is None else storage.dequantized(_dtype(storage))
+        kind, data = KINDS[weight.dtype], weight.contiguous().view(torch.uint8)
+    bias = getattr(module, "bias", None)
+    engine.set_matrix(layer, name, kind, to_dlpack(data.reshape(-1)), None if bias is None else _floats(bias))
+
+
+def _dtype(storage: WeightStorage) -> torch.dtype:
+    """The precision in which a matrix is given to the engine: its own where it is dense."""
+    dtype = getattr(torch, storage.dtype_name, torch.float32)
+    return dtype if dtype in KINDS else torch.float32
+
+
+def _set_norm(engine: Any, layer: int, name: str, module: nn.Module | None, offset: float) -> None:
+    if module is None:
+        return
+    bias = getattr(module, "bias", None)
+    weight = module.get_parameter("weight").detach().float() + offset
+    engine.set_norm(layer, name, _floats(weight), None if bias is None else _floats(bias))
+
+
+def _set_rotary(engine: Any, local: bool, rotary: Rotary, positions: int) -> None:
+    cos, sin = rotary.cos_sin(torch.arange(positions)[None], torch.float32)
+    engine.set_rotary(local, _floats(cos.reshape(positions, -1)), _floats(sin.reshape(positions, -1)))

@@ -1,0 +1,293 @@
+// The Python class of the native engine: a decoder that is filled with weights, and sequences that grow by steps.
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "bindings.hpp"
+#include "engine.hpp"
+#include "parallel.hpp"
+
+namespace lmworks {
+namespace {
+
+using Floats = Input<float>;
+using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::vector<float> copied(const Floats& array) { return {array.data(), array.data() + array.size()}; }
+
+std::vector<float> copied(const std::optional<Floats>& array) { return array ? copied(*array) : std::vector<float>{}; }
+
+class Engine {
+public:
+    explicit Engine(const nb::dict& config) {
+        const auto number = [&](const char* name) { return nb::cast<double>(config[name]); };
+        const auto size = [&](const char* name) { return static_cast<Size>(number(name)); };
+        Decoder& d = decoder_;
+        d.vocab_size = size("vocab_size");
+        d.hidden = size("hidden_size");
+        d.inner = size("intermediate_size");
+        d.heads = size("heads");
+        d.kv_heads = size("kv_heads");
+        d.head_size = size("head_size");
+        d.rotary_size = size("rotary_size");
+        d.positions = size("positions");
+        for (const Size own : {d.vocab_size, d.hidden, d.inner, d.heads, d.kv_heads, d.head_size, d.positions})
+            if (own < 1) throw std::invalid_argument("a size of the model is not positive");
+        if (d.heads % d.kv_heads) throw std::invalid_argument("key-value heads do not divide the heads");
+        if (d.rotary_size < 0 || d.rotary_size % 2 || d.rotary_size > d.head_size)
+            throw std::invalid_argument("rotary_size is no even part of a head");
+        d.has_float_cache = nb::cast<bool>(config["float_cache"]);
+        d.layer_norm = nb::cast<bool>(config["layer_norm"]);
+        d.activation = static_cast<int>(number("activation"));
+        d.eps = static_cast<float>(number("eps"));
+        d.attention_scale = static_cast<float>(number("attention_scale"));
+        d.embedding_scale = static_cast<float>(number("embedding_scale"));
+        d.head_scale = static_cast<float>(number("head_scale"));
+        d.attention_softcap = static_cast<float>(number("attention_softcap"));
+        d.logit_softcap = static_cast<float>(number("logit_softcap"));
+        const auto windows = nb::cast<std::vector<std::int64_t>>(config["windows"]);
+        const auto local = nb::cast<std::vector<bool>>(config["local"]);
+        check_size(local.size(), windows.size(), "local");
+        d.layers.resize(windows.size());
+        for (std::size_t i = 0; i < windows.size(); ++i) {
+            d.layers[i].window = static_cast<Size>(windows[i]);
+            d.layers[i].is_local = local[i];
+        }
+    }
+
+    void set_matrix(int layer, const std::string& name, int kind, const Bytes& data, const std::optional<Floats>& bias) {
+        const auto [rows, columns] = shape_of(name);
+        if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
+        check_size(data.size(), static_cast<std::size_t>(unpacked_bytes(kind, rows, columns)), name.c_str());
+        if (bias) check_size(bias->size(), static_cast<std::size_t>(rows), "bias");
+        WeightMatrix& target = matrix(layer, name);
+        target = pack(kind, data.data(), rows, columns, memory_);
+        target.bias = copied(bias);
+    }
+
+    void set_norm(int layer, const std::string& name, const Floats& weight, const std::optional<Floats>& bias) {
+        const bool of_head = name == "q_norm" || name == "k_norm";
+        const auto size = static_cast<std::size_t>(of_head ? decoder_.head_size : decoder_.hidden);
+        check_size(weight.size(), size, name.c_str());
+        if (bias) check_size(bias->size(), size, "bias");
+        norm(layer, name) = {copied(weight), copied(bias)};
+    }
+
+    void set_rotary(bool local, const Floats& cos, const Floats& sin) {
+        const auto size = static_cast<std::size_t>(decoder_.positions * decoder_.rotary_size / 2);
+        check_size(cos.size(), size, "cos");
+        check_size(sin.size(), size, "sin");
+        (local ? decoder_.local_rotary : decoder_.rotary) = {copied(cos), copied(sin)};
+    }
+
+    void set_vector(const std::string& name, const Floats& values) {
+        const bool positions = name == "embed_positions";
+        if (!positions && name != "head_bias") throw std::invalid_argument("the engine has no " + name);
+        const Size size = positions ? decoder_.positions * decoder_.hidden : decoder_.vocab_size;
+        check_size(values.size(), static_cast<std::size_t>(size), name.c_str());
+        (positions ? decoder_.embed_positions : decoder_.head_bias) = copied(values);
+    }
+
+    // Checks that nothing is missing; afterwards steps can be made.
+    void finish() {
+        Decoder& d = decoder_;
+        bool needs_local = false;
+        for (const EngineLayer& layer : d.layers) {
+            for (const WeightMatrix* own : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.up_proj, &layer.down_proj})
+                if (!own->exists()) throw std::invalid_argument("a layer lacks a matrix");
+            if (!layer.input.exists() || !layer.post_attention.exists()) throw std::invalid_argument("a layer lacks a norm");
+            needs_local = needs_local || layer.is_local;
+        }
+        if (!d.embed_tokens.exists() || !d.norm.exists()) throw std::invalid_argument("embeddings or the last norm are missing");
+        if (d.rotary_size > 0 && (d.rotary.cos.empty() || (needs_local && d.local_rotary.cos.empty())))
+            throw std::invalid_argument("the table of positions is missing");
+        buffers_ = std::make_unique<StepBuffers>(d, num_threads());
+        buffer_threads_ = num_threads();
+    }
+
+    std::int64_t add_sequence(Size capacity) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        auto sequence = std::make_unique<Sequence>();
+        grow(*sequence, std::max<Size>(capacity, 1));
+        sequences_[++last_number_] = std::move(sequence);
+        return last_number_;
+    }
+
+    // A new sequence that begins with the first ``length`` tokens of another, with room for ``capacity``.
+    std::int64_t copy_sequence(std::int64_t number, Size length, Size capacity) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        const Sequence& source = sequence(number);
+        if (length < 0 || length > source.length) throw std::invalid_argument("the sequence has fewer tokens");
+        auto copy = std::make_unique<Sequence>();
+        grow(*copy, std::max({capacity, length, Size{1}}));
+        copy_tokens(source, *copy, length);
+        copy->length = length;
+        sequences_[++last_number_] = std::move(copy);
+        return last_number_;
+    }
+
+    void remove_sequence(std::int64_t number) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        sequences_.erase(number);
+    }
+
+    Size length(std::int64_t number) const { return sequence(number).length; }
+
+    // Appends tokens to sequences, in order; writes the logits of the last token of those that are ``wanted``, in order.
+    void step(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, Output<float> logits) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
+        const std::size_t count = tokens.size();
+        check_size(numbers.size(), count, "sequences");
+        check_size(wanted.size(), count, "wanted");
+        const auto results = static_cast<std::size_t>(std::count_if(wanted.data(), wanted.data() + count, [](auto own) { return own != 0; }));
+        check_size(logits.size(), results * static_cast<std::size_t>(decoder_.vocab_size), "logits");
+        std::vector<StepToken> all = placed(numbers, tokens, wanted, logits.data());
+        nb::gil_scoped_release release;
+        const auto compute = kernels().decoder_step;
+        if (buffer_threads_ < num_threads()) {
+            buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
+            buffer_threads_ = num_threads();
+        }
+        run_team([&](Team& team, int thread) {
+            for (std::size_t begin = 0; begin < count; begin += STEP_TOKENS) {
+                const auto part = static_cast<Size>(std::min<std::size_t>(STEP_TOKENS, count - begin));
+                compute(decoder_, all.data() + begin, part, *buffers_, team, thread);
+                team.meet();
+            }
+        });
+    }
+
+    // Bytes of weights and of the sequences.
+    std::pair<std::size_t, std::size_t> sizes() const {
+        std::size_t cached = 0;
+        for (const auto& [number, own] : sequences_) cached += 2 * static_cast<std::size_t>(own->keys.count());
+        return {static_cast<std::size_t>(memory_.bytes()), cached};
+    }
+
+private:
+    WeightMemory memory_;
+    Decoder decoder_;
+    std::unique_ptr<StepBuffers> buffers_;
+    int buffer_threads_ = 0;
+    std::unordered_map<std::int64_t, std::unique_ptr<Sequence>> sequences_;
+    std::int64_t last_number_ = 0;
+    mutable std::mutex mutex_;  // one step at a time
+
+    EngineLayer& layer_of(int layer) {
+        if (layer < 0 || static_cast<std::size_t>(layer) >= decoder_.layers.size())
+            throw std::invalid_argument("there is no layer " + std::to_string(layer));
+        return decoder_.layers[static_cast<std::size_t>(layer)];
+    }
+
+    std::pair<Size, Size> shape_of(const std::string& name) const {
+        const Decoder& d = decoder_;
+        const std::map<std::string, std::pair<Size, Size>> shapes{
+            {"embed_tokens", {d.vocab_size, d.hidden}}, {"lm_head", {d.vocab_size, d.hidden}},
+            {"q_proj", {d.q_size(), d.hidden}},         {"k_proj", {d.kv_size(), d.hidden}},
+            {"v_proj", {d.kv_size(), d.hidden}},        {"o_proj", {d.hidden, d.q_size()}},
+            {"gate_proj", {d.inner, d.hidden}},         {"up_proj", {d.inner, d.hidden}},
+            {"down_proj", {d.hidden, d.inner}},
+        };
+        const auto found = shapes.find(name);
+        if (found == shapes.end()) throw std::invalid_argument("the engine has no matrix " + name);
+        return found->second;
+    }
+
+    WeightMatrix& matrix(int layer, const std::string& name) {
+        if (name == "embed_tokens") return decoder_.embed_tokens;
+        if (name == "lm_head") return decoder_.lm_head;
+        EngineLayer& own = layer_of(layer);
+        if (name == "q_proj") return own.q_proj;
+        if (name == "k_proj") return own.k_proj;
+        if (name == "v_proj") return own.v_proj;
+        if (name == "o_proj") return own.o_proj;
+        if (name == "gate_proj") return own.gate_proj;
+        return name == "up_proj" ? own.up_proj : own.down_proj;
+    }
+
+    EngineNorm& norm(int layer, const std::string& name) {
+        if (name == "norm") return decoder_.norm;
+        if (name == "embed_norm") return decoder_.embed_norm;
+        EngineLayer& own = layer_of(layer);
+        if (name == "input_layernorm") return own.input;
+        if (name == "attention_output_layernorm") return own.attention_output;
+        if (name == "post_attention_layernorm") return own.post_attention;
+        if (name == "mlp_output_layernorm") return own.mlp_output;
+        if (name == "q_norm") return own.q;
+        if (name == "k_norm") return own.k;
+        throw std::invalid_argument("the engine has no norm " + name);
+    }
+
+    Sequence& sequence(std::int64_t number) const {
+        const auto found = sequences_.find(number);
+        if (found == sequences_.end()) throw std::invalid_argument("there is no sequence " + std::to_string(number));
+        return *found->second;
+    }
+
+    std::vector<StepToken> placed(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, float* logits) {
+        std::map<Sequence*, Size> lengths;
+        std::vector<StepToken> all;
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            const std::int64_t id = tokens.data()[i];
+            if (id < 0 || id >= decoder_.vocab_size) throw std::invalid_argument("there is no token " + std::to_string(id));
+            Sequence* own = &sequence(numbers.data()[i]);
+            Size& length = lengths.try_emplace(own, own->length).first->second;
+            if (length >= decoder_.positions) throw std::invalid_argument("a sequence is longer than the model's context");
+            all.push_back({id, own, length++, nullptr});
+            if (wanted.data()[i] != 0) {
+                all.back().logits = logits;
+                logits += decoder_.vocab_size;
+            }
+        }
+        for (const auto& [own, length] : lengths) {
+            if (length > own->capacity) grow(*own, std::max(length, std::min(2 * own->capacity, decoder_.positions)));
+            own->length = length;
+        }
+        return all;
+    }
+
+    // Gives a sequence room for so many tokens; those that it has stay.
+    void grow(Sequence& own, Size capacity) const {
+        Sequence larger;
+        larger.capacity = (capacity + GROUP - 1) / GROUP * GROUP;
+        const Size count = static_cast<Size>(decoder_.layers.size()) * decoder_.kv_size() * larger.capacity;
+        larger.keys.resize(count * decoder_.cache_bytes());
+        larger.values.resize(count * decoder_.cache_bytes());
+        std::fill_n(larger.keys.data(), larger.keys.count(), std::uint8_t{0});  // scores of 16 positions are computed at once: none may be NaN
+        larger.length = own.length;
+        if (own.length > 0) copy_tokens(own, larger, own.length);
+        own = std::move(larger);
+    }
+
+    void copy_tokens(const Sequence& from, Sequence& to, Size length) const {
+        const Size size = decoder_.head_size * decoder_.cache_bytes(), rounded = (length + GROUP - 1) / GROUP * GROUP;
+        const Size heads = static_cast<Size>(decoder_.layers.size()) * decoder_.kv_heads;
+        for (Size head = 0; head < heads; ++head) {
+            std::copy_n(from.keys.data() + head * from.capacity * size, rounded * size, to.keys.data() + head * to.capacity * size);
+            std::copy_n(from.values.data() + head * from.capacity * size, length * size, to.values.data() + head * to.capacity * size);
+        }
+    }
+};
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+    nb::class_<Engine>(m, "Engine")
+        .def(nb::init<const nb::dict&>(), nb::arg("config"))
+        .def("set_matrix", &Engine::set_matrix, nb::arg("layer"), nb::arg("name"), nb::arg("kind"), nb::arg("data"),
+             nb::arg("bias").none() = nb::none())
+        .def("set_norm", &Engine::set_norm, nb::arg("layer"), nb::arg("name"), nb::arg("weight"), nb::arg("bias").none() = nb::none())
+        .def("set_rotary", &Engine::set_rotary, nb::arg("local"), nb::arg("cos"), nb::arg("sin"))
+        .def("set_vector", &Engine::set_vector, nb::arg("name"), nb::arg("values"))
+        .def("finish", &Engine::finish)
+        .def("add_sequence", &Engine::add_sequence, nb::arg("capacity"))
+        .def("copy_sequence", &Engine::copy_sequence, nb::arg("sequence"), nb::arg("length"), nb::arg("capacity"))
+        .def("remove_sequence", &Engine::remove_sequence, nb::arg("sequence"))
+        .def("length", &Engine::length, nb::arg("sequence"))
+        .def("step", &Engine::step, nb::arg("sequences"), nb::arg("tokens"), nb::arg("wanted"), nb::arg("logits"))
+        .def("sizes", &Engine::sizes);
+}
+
+}  // namespace lmworks

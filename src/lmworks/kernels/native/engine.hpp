@@ -1,0 +1,186 @@
+// A decoder as the native engine computes it: packed weights, the sequences that it continues, and one step.
+//
+// The model is that of model/transformer.py: embeddings, blocks of attention and feed-forward, a norm, a head. Its config
+// says what a block has; no published family is known here. All sizes count elements.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <optional>
+#include <vector>
+
+#include "kernel_table.hpp"
+#include "team.hpp"
+
+namespace lmworks {
+
+// Memory for kernels: at the beginning of a cache line.
+template <class T>
+class Buffer {
+public:
+    Buffer() = default;
+    explicit Buffer(Size count) { resize(count); }
+
+    // What was there is lost; the new elements are not set.
+    void resize(Size count) {
+        const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(T) + LINE - 1) / LINE * LINE;
+        data_.reset(static_cast<T*>(std::aligned_alloc(LINE, bytes == 0 ? LINE : bytes)));
+        if (!data_) throw std::bad_alloc();
+        count_ = count;
+    }
+    T* data() { return data_.get(); }
+    const T* data() const { return data_.get(); }
+    Size count() const { return count_; }
+    T& operator[](Size index) { return data_.get()[index]; }
+    const T& operator[](Size index) const { return data_.get()[index]; }
+
+private:
+    static constexpr std::size_t LINE = 64;
+    struct Free {
+        void operator()(T* data) const { std::free(data); }
+    };
+    std::unique_ptr<T, Free> data_;
+    Size count_ = 0;
+};
+
+// Memory for the weights of a model, in large pages where the system has them: each step reads all weights, and with
+// pages of 4 kB many reads would wait for the table of pages.
+class WeightMemory {
+public:
+    // So many bytes at the beginning of a cache line; they are zeros, and stay where they are.
+    std::uint8_t* take(Size bytes);
+    Size bytes() const { return taken_; }
+
+private:
+    struct Free {
+        void operator()(std::uint8_t* data) const { std::free(data); }
+    };
+    std::vector<std::unique_ptr<std::uint8_t, Free>> blocks_;
+    std::uint8_t* next_ = nullptr;
+    Size left_ = 0, taken_ = 0;
+};
+
+// float16.
+struct Half {
+    std::uint16_t bits;
+};
+
+// How a packed matrix holds its numbers. Quantized ones are products of a scale and a whole number without sign, plus a
+// minimum: U4 and U8 have the minimum -8 and -128 times the scale (GGUF's Q4_0 and Q8_0), U4_MIN one of its own (Q4_1).
+enum WeightKind : int { F32_WEIGHTS, F16_WEIGHTS, BF16_WEIGHTS, U4_WEIGHTS, U4_MIN_WEIGHTS, U8_WEIGHTS, WEIGHT_KINDS };
+
+constexpr Size GROUP = 16;  // rows of a matrix that are packed together: one vector of AVX-512, two of AVX2
+
+// A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other; missing rows of
+// the last group are zeros. Within a group, dense kinds have for each column its 16 numbers. Quantized kinds have for
+// each block of 32 columns: 16 scales in float16, 16 minima in float16 (U4_MIN), and the whole numbers, four columns of
+// each row beside one another: U8 columns 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in
+// the high halves columns 16-19 ... 28-31.
+struct WeightMatrix {
+    int kind = F32_WEIGHTS;
+    Size rows = 0, columns = 0;
+    const std::uint8_t* data = nullptr;  // of the WeightMemory
+    std::vector<float> bias;  // (rows), or empty
+
+    bool exists() const { return rows > 0; }
+    bool is_quantized() const { return kind >= U4_WEIGHTS; }
+    Size groups() const { return (rows + GROUP - 1) / GROUP; }
+    Size group_bytes() const;
+};
+
+// Packs a matrix: dense numbers of the kind, or blocks of Q4_0 (U4), Q4_1 (U4_MIN) or Q8_0 (U8), row after row.
+WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory);
+
+// Bytes of the rows that pack() reads.
+Size unpacked_bytes(int kind, Size rows, Size columns);
+
+// The numbers of one row (columns).
+void unpack_row(const WeightMatrix& matrix, Size row, float* out);
+
+// weight, bias (size); without weight the norm is left out.
+struct EngineNorm {
+    std::vector<float> weight, bias;
+
+    bool exists() const { return !weight.empty(); }
+};
+
+struct EngineLayer {
+    EngineNorm input, attention_output, post_attention, mlp_output, q, k;
+    WeightMatrix q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
+    Size window = 0;       // keys that a query attends to, its own included; 0: all
+    bool is_local = false;  // whether its positions are rotated by the local table
+};
+
+// Cosines and sines (positions, rotary_size / 2).
+struct RotaryTable {
+    std::vector<float> cos, sin;
+};
+
+struct Decoder {
+    Size vocab_size = 0, hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_size = 0, rotary_size = 0, positions = 0;
+    bool pre_norm = true, layer_norm = false;
+    int activation = SILU;
+    float eps = 1e-5f, attention_scale = 1.0f, embedding_scale = 1.0f, head_scale = 1.0f;
+    float attention_softcap = 0.0f, logit_softcap = 0.0f;  // 0: none
+    WeightMatrix embed_tokens, lm_head;                    // lm_head does not exist where it is tied
+    std::vector<float> embed_positions, head_bias;         // (positions, hidden); (vocab_size); or empty
+    EngineNorm embed_norm, norm;
+    RotaryTable rotary, local_rotary;
+    std::vector<EngineLayer> layers;
+    bool has_float_cache = false;  // keys and values in float32
+
+    Size cache_bytes() const { return has_float_cache ? 4 : 2; }  // of a number
+    const WeightMatrix& head() const { return lm_head.exists() ? lm_head : embed_tokens; }
+    Size q_size() const { return heads * head_size; }
+    Size kv_size() const { return kv_heads * head_size; }
+};
+
+// Keys and values of one sequence, for each layer and key-value head: keys (capacity / 16, head_size, 16), so that the
+// scores of 16 positions are computed at once; values (capacity, head_size). In float16, or in float32 where the weights
+// are: rounding of keys would be most of the error of such a model.
+struct Sequence {
+    Size length = 0, capacity = 0;
+    Buffer<std::uint8_t> keys, values;
+};
+
+// A token to be computed: it is appended to its sequence at ``position``; the logits of some are wanted.
+struct StepToken {
+    std::int64_t id;
+    Sequence* sequence;
+    Size position;
+    float* logits;  // (vocab_size), or null
+};
+
+constexpr Size STEP_TOKENS = 64;  // of one step at most; longer prompts are read in several
+
+// The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
+// with its scale and the sum of its numbers times the scale.
+struct QuantizedRows {
+    Buffer<std::int8_t> numbers;
+    Buffer<float> scales, sums;
+
+    void resize(Size rows, Size columns) {
+        numbers.resize(rows * columns);
+        scales.resize(rows * ((columns + QUANT_BLOCK - 1) / QUANT_BLOCK));
+        sums.resize(scales.count());
+    }
+};
+
+// What a step writes to; sized once for a decoder. Those of a thread are used where there is one token: each thread
+// computes the same norm for itself, which takes less time than a meeting.
+struct StepBuffers {
+    struct Rows {
+        Buffer<float> normed;
+        QuantizedRows quantized;
+    };
+    Buffer<float> x, q, k, v, mixed, inner, part;
+    Rows shared;
+    std::vector<Rows> own;              // by thread
+    std::vector<Buffer<float>> scores;  // by thread: (positions)
+
+    StepBuffers(const Decoder& decoder, int threads);
+};
+
+}  // namespace lmworks

@@ -1,0 +1,324 @@
+// One step of a decoder: some tokens, each appended to its sequence, pass through all layers. Every thread of a team runs
+// decoder_step(); they share each product's rows and meet where one needs what another has computed. The order of all
+// sums is the same for any number of threads and any other tokens of the step.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine_products.inl"
+
+namespace lmworks::ISA {
+namespace {
+
+void normalize(const EngineNorm& norm, bool centers, float eps, const float* x, float* y, Size size) {
+    Vec sum{};
+    for_each_vector(size, [&](Size i, int n) { sum += load_n(x + i, n); });
+    const float mean = centers ? reduce_sum(sum) / static_cast<float>(size) : 0.0f;
+    Vec squares{};
+    for_each_vector(size, [&](Size i, int n) {
+        const Vec d = n == W ? load(x + i) - mean : load_partial(x + i, n, mean) - mean;
+        squares += d * d;
+    });
+    const float scale = 1.0f / std::sqrt(reduce_sum(squares) / static_cast<float>(size) + eps);
+    for_each_vector(size, [&](Size i, int n) {
+        Vec v = (load_n(x + i, n) - mean) * scale * load_n(norm.weight.data() + i, n);
+        if (!norm.bias.empty()) v += load_n(norm.bias.data() + i, n);
+        store_n(y + i, v, n);
+    });
+}
+
+float capped(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
+
+// Rotates the pairs (i, i + rotary_size / 2) of a head (Su et al. 2021, eq. 34).
+void rotate_head(const Decoder& decoder, const RotaryTable& table, Size position, float* head) {
+    const Size half = decoder.rotary_size / 2;
+    const float *cos = table.cos.data() + position * half, *sin = table.sin.data() + position * half;
+    for (Size i = 0; i < half; ++i) {
+        const float first = head[i], second = head[i + half];
+        head[i] = first * cos[i] - second * sin[i];
+        head[i + half] = second * cos[i] + first * sin[i];
+    }
+}
+
+class Step {
+public:
+    Step(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team, int thread)
+        : decoder_(decoder), tokens_(tokens), count_(count), buffers_(buffers), team_(team), thread_(thread) {}
+
+    void run() {
+        embed();
+        for (std::size_t number = 0; number < decoder_.layers.size(); ++number) {
+            const EngineLayer& layer = decoder_.layers[number];
+            attention(layer, static_cast<Size>(number));
+            feed_forward(layer);
+        }
+        head();
+    }
+
+private:
+    const Decoder& decoder_;
+    const StepToken* tokens_;
+    const Size count_;
+    StepBuffers& buffers_;
+    Team& team_;
+    const int thread_;
+
+    // This thread's part of ``count`` equal pieces of work.
+    std::pair<Size, Size> share(Size count) const {
+        const Size threads = team_.threads();
+        return {count * thread_ / threads, count * (thread_ + 1) / threads};
+    }
+
+    void embed() {
+        const auto [begin, end] = share(count_);
+        for (Size token = begin; token < end; ++token) {
+            float* x = buffers_.x.data() + token * decoder_.hidden;
+            unpack_row(decoder_.embed_tokens, tokens_[token].id, x);
+            for (Size i = 0; i < decoder_.hidden; ++i) x[i] *= decoder_.embedding_scale;
+            if (!decoder_.embed_positions.empty()) {
+                const float* place = decoder_.embed_positions.data() + tokens_[token].position * decoder_.hidden;
+                for (Size i = 0; i < decoder_.hidden; ++i) x[i] += place[i];
+            }
+            if (decoder_.embed_norm.exists()) norm(decoder_.embed_norm, x, x, decoder_.hidden);
+        }
+        team_.meet();
+    }
+
+    void norm(const EngineNorm& norm, const float* x, float* y, Size size) const {
+        normalize(norm, decoder_.layer_norm, decoder_.eps, x, y, size);
+    }
+
+    // The vectors ``in(0)`` ... as products read them, normed first unless the norm does not exist. Of one vector each
+    // thread makes its own copy.
+    template <class In>
+    Vectors prepare(const EngineNorm& before, Size count, Size size, bool quantized, float scale, In in) {
+        const bool alone = count == 1;
+        StepBuffers::Rows& rows = alone ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
+        const Size blocks = size / QUANT_BLOCK;
+        const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
+        for (Size row = begin; row < end; ++row) {
+            float* normed = rows.normed.data() + row * size;
+            if (before.exists()) norm(before, in(row), normed, size);
+            else std::copy_n(in(row), size, normed);
+            if (scale != 1.0f)
+                for (Size i = 0; i < size; ++i) normed[i] *= scale;
+            if (quantized)
+                quantize_vector(normed, size, rows.quantized.numbers.data() + row * size,
+                                rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks);
+        }
+        if (!alone) team_.meet();
+        return {rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(), rows.quantized.sums.data(), size};
+    }
+
+    // This thread's part of the product, over ``out`` (tokens, rows of the matrix).
+    void product(const WeightMatrix& matrix, const Vectors& x, float* out) {
+        const auto [begin, end] = share(matrix.groups());
+        multiply(matrix, x, count_, begin, end, [&](Size token, Size row, Size rows, const float* values) {
+            std::copy_n(values, rows, out + token * matrix.rows + row);
+        });
+    }
+
+    // Adds matrix * x, normed where a norm follows, to the residual stream.
+    void add_to_residual(const WeightMatrix& matrix, const Vectors& x, const EngineNorm& after) {
+        const Size hidden = decoder_.hidden;
+        if (!after.exists()) {
+            const auto [begin, end] = share(matrix.groups());
+            multiply(matrix, x, count_, begin, end, [&](Size token, Size row, Size rows, const float* values) {
+                float* sum = buffers_.x.data() + token * hidden + row;
+                for (Size i = 0; i < rows; ++i) sum[i] += values[i];
+            });
+            team_.meet();
+            return;
+        }
+        product(matrix, x, buffers_.part.data());
+        team_.meet();
+        const auto [begin, end] = share(count_);
+        for (Size token = begin; token < end; ++token) {
+            float *part = buffers_.part.data() + token * hidden, *sum = buffers_.x.data() + token * hidden;
+            norm(after, part, part, hidden);
+            for (Size i = 0; i < hidden; ++i) sum[i] += part[i];
+        }
+        team_.meet();
+    }
+
+    const float* residual(Size token) const { return buffers_.x.data() + token * decoder_.hidden; }
+
+    void attention(const EngineLayer& layer, Size number) {
+        const bool quantized = layer.q_proj.is_quantized() || layer.k_proj.is_quantized() || layer.v_proj.is_quantized();
+        const auto in = [&](Size token) { return residual(token); };
+        const Vectors x = prepare(layer.input, count_, decoder_.hidden, quantized, 1.0f, in);
+        product(layer.q_proj, x, buffers_.q.data());
+        product(layer.k_proj, x, buffers_.k.data());
+        product(layer.v_proj, x, buffers_.v.data());
+        team_.meet();
+        const auto [begin, end] = share(count_ * decoder_.kv_heads);
+        for (Size item = begin; item < end; ++item) append(layer, number, item / decoder_.kv_heads, item % decoder_.kv_heads);
+        team_.meet();
+        for (Size item = thread_; item < count_ * decoder_.heads; item += team_.threads())
+            attend(layer, number, item / decoder_.heads, item % decoder_.heads);
+        team_.meet();
+        const auto mixed = [&](Size token) { return buffers_.mixed.data() + token * decoder_.q_size(); };
+        const Vectors values = prepare({}, count_, decoder_.q_size(), layer.o_proj.is_quantized(), 1.0f, mixed);
+        add_to_residual(layer.o_proj, values, layer.attention_output);
+    }
+
+    const RotaryTable& table(const EngineLayer& layer) const { return layer.is_local ? decoder_.local_rotary : decoder_.rotary; }
+
+    void place_head(const EngineLayer& layer, const EngineNorm& before, Size position, float* head) const {
+        if (before.exists()) norm(before, head, head, decoder_.head_size);
+        if (decoder_.rotary_size > 0) rotate_head(decoder_, table(layer), position, head);
+    }
+
+    // Where keys and values of a key-value head begin, in elements.
+    Size cache_place(const Sequence& sequence, Size number, Size kv_head) const {
+        return (number * decoder_.kv_heads + kv_head) * sequence.capacity * decoder_.head_size;
+    }
+
+    // Appends key and value of a token to its sequence.
+    void append(const EngineLayer& layer, Size number, Size token, Size kv_head) {
+        const StepToken& own = tokens_[token];
+        const Size size = decoder_.head_size, place = cache_place(*own.sequence, number, kv_head);
+        float* key = buffers_.k.data() + token * decoder_.kv_size() + kv_head * size;
+        const float* value = buffers_.v.data() + token * decoder_.kv_size() + kv_head * size;
+        place_head(layer, layer.k, own.position, key);
+        const Size column = place + own.position / GROUP * GROUP * size + own.position % GROUP, row = place + own.position * size;
+        with_cache(*own.sequence, [&](auto* keys, auto* values) {
+            for (Size i = 0; i < size; ++i) {
+                store_number(keys + column + i * GROUP, key[i]);
+                store_number(values + row + i, value[i]);
+            }
+        });
+    }
+
+    static void store_number(float* p, float value) { *p = value; }
+    static void store_number(Half* p, float value) { p->bits = float_to_half(value); }
+
+    // Calls use(keys, values) with the type of their numbers.
+    template <class Use>
+    void with_cache(Sequence& sequence, Use use) const {
+        std::uint8_t *keys = sequence.keys.data(), *values = sequence.values.data();
+        if (decoder_.has_float_cache) use(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values));
+        else use(reinterpret_cast<Half*>(keys), reinterpret_cast<Half*>(values));
+    }
+
+    // softmax(q K^T * scale) V of one head (Vaswani et al. 2017, eq. 1).
+    void attend(const EngineLayer& layer, Size number, Size token, Size head) {
+        const StepToken& own = tokens_[token];
+        const Size size = decoder_.head_size, kv_head = head / (decoder_.heads / decoder_.kv_heads);
+        const Size place = cache_place(*own.sequence, number, kv_head), last = own.position + 1;
+        const Size first = layer.window > 0 ? std::max<Size>(0, last - layer.window) : 0;
+        float* q = buffers_.q.data() + token * decoder_.q_size() + head * size;
+        place_head(layer, layer.q, own.position, q);
+        float* scores = buffers_.scores[static_cast<std::size_t>(thread_)].data();
+        float* out = buffers_.mixed.data() + token * decoder_.q_size() + head * size;
+        with_cache(*own.sequence, [&](const auto* keys, const auto* values) {
+            const float total = weigh(keys + place, q, first, last, scores);
+            mix(values + place, scores, first, last, 1.0f / total, out);
+        });
+    }
+
+    // Writes e^(score - largest score) of positions first ... last - 1, and returns their sum.
+    template <class E>
+    float weigh(const E* keys, const float* q, Size first, Size last, float* scores) const {
+        const Size size = decoder_.head_size, begin = first / GROUP * GROUP;
+        const float scale = decoder_.attention_scale;
+        for (Size tile = begin; tile < last; tile += GROUP) {
+            Lanes sums{};
+            const E* in = keys + tile * size;
+            for (Size i = 0; i < size; ++i)
+                for (int part = 0; part < PARTS; ++part) sums.part[part] += load(in + i * GROUP + part * W) * q[i];
+            for (int part = 0; part < PARTS; ++part) store(scores + tile + part * W, sums.part[part] * scale);
+        }
+        float largest = -std::numeric_limits<float>::infinity();
+        for (Size i = first; i < last; ++i) {
+            if (decoder_.attention_softcap > 0.0f) scores[i] = capped(scores[i], decoder_.attention_softcap);
+            largest = std::max(largest, scores[i]);
+        }
+        Vec total{};
+        for_each_vector(last - first, [&](Size i, int n) {
+            const Vec weight = exp(load_n(scores + first + i, n) - largest);
+            store_n(scores + first + i, weight, n);
+            total += n == W ? weight : load_partial(scores + first + i, n);
+        });
+        return reduce_sum(total);
+    }
+
+    // Columns of values are added in registers, as many at once as there are: each line of memory is read once.
+    template <class E>
+    void mix(const E* values, const float* weights, Size first, Size last, float scale, float* out) const {
+        constexpr int COLUMNS = 4;  // vectors
+        const Size size = decoder_.head_size;
+        Size column = 0;
+        for (; column + COLUMNS * W <= size; column += COLUMNS * W) {
+            Vec sums[COLUMNS] = {};
+            for (Size i = first; i < last; ++i)
+                for (int c = 0; c < COLUMNS; ++c) sums[c] += load(values + i * size + column + c * W) * weights[i];
+            for (int c = 0; c < COLUMNS; ++c) store(out + column + c * W, sums[c] * scale);
+        }
+        for (; column + W <= size; column += W) {
+            Vec sum{};
+            for (Size i = first; i < last; ++i) sum += load(values + i * size + column) * weights[i];
+            store(out + column, sum * scale);
+        }
+        for (; column < size; ++column) {
+            float sum = 0.0f;
+            for (Size i = first; i < last; ++i) sum += as_float(values[i * size + column]) * weights[i];
+            out[column] = sum * scale;
+        }
+    }
+
+    static float as_float(float value) { return value; }
+    static float as_float(Half value) { return half_to_float(value.bits); }
+
+    void feed_forward(const EngineLayer& layer) {
+        const bool quantized = layer.up_proj.is_quantized() || layer.gate_proj.is_quantized();
+        const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, quantized, 1.0f,
+                                  [&](Size token) { return residual(token); });
+        const Size inner_size = decoder_.inner;
+        const auto [begin, end] = share(layer.up_proj.groups());
+        float* inner = buffers_.inner.data();
+        const auto activate_into = [&](Size token, Size row, Size rows, const float* values) {
+            float* out = inner + token * inner_size + row;
+            for_each_vector(rows, [&](Size i, int n) {
+                Vec derivative;
+                store_n(out + i, activation(decoder_.activation, load_n(values + i, n), derivative), n);
+            });
+        };
+        const auto multiply_into = [&](Size token, Size row, Size rows, const float* values) {
+            float* out = inner + token * inner_size + row;
+            for (Size i = 0; i < rows; ++i) out[i] *= values[i];
+        };
+        const bool gated = layer.gate_proj.exists();
+        multiply(gated ? layer.gate_proj : layer.up_proj, x, count_, begin, end, activate_into);
+        if (gated) multiply(layer.up_proj, x, count_, begin, end, multiply_into);
+        team_.meet();
+        const Vectors active = prepare({}, count_, inner_size, layer.down_proj.is_quantized(), 1.0f,
+                                       [&](Size token) { return inner + token * inner_size; });
+        add_to_residual(layer.down_proj, active, layer.mlp_output);
+    }
+
+    void head() {
+        Size wanted[STEP_TOKENS], number = 0;
+        for (Size token = 0; token < count_; ++token)
+            if (tokens_[token].logits != nullptr) wanted[number++] = token;
+        if (number == 0) return;
+        const WeightMatrix& matrix = decoder_.head();
+        const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, matrix.is_quantized(), decoder_.head_scale,
+                                  [&](Size i) { return residual(wanted[i]); });
+        const auto [begin, end] = share(matrix.groups());
+        multiply(matrix, x, number, begin, end, [&](Size i, Size row, Size rows, const float* values) {
+            float* out = tokens_[wanted[i]].logits + row;
+            for (Size j = 0; j < rows; ++j) {
+                const float bias = decoder_.head_bias.empty() ? 0.0f : decoder_.head_bias[static_cast<std::size_t>(row + j)];
+                out[j] = capped(values[j] + bias, decoder_.logit_softcap);
+            }
+        });
+    }
+};
+
+void decoder_step(const Decoder& decoder, const StepToken* tokens, Size count, StepBuffers& buffers, Team& team, int thread) {
+    Step(decoder, tokens, count, buffers, team, thread).run();
+}
+
+}  // namespace
+}  // namespace lmworks::ISA

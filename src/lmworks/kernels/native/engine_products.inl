@@ -1,0 +1,241 @@
+// Products of packed matrices (engine.hpp) with a few vectors at a time. A group of 16 rows gives 16 results: lanes of one
+// vector of AVX-512, of two of AVX2, of four of SSE. Whole numbers of 8 bits are multiplied four at a time and added to
+// sums of 32 bits; where there is no instruction for that (VNNI), two instructions do it for numbers of four bits.
+#pragma once
+
+#include "engine.hpp"
+#include "half.hpp"
+#include "simd.hpp"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace lmworks::ISA {
+
+inline Vec load(const Half* p) {
+#if defined(__AVX512F__)
+    // all lanes; the instruction without a mask makes GCC 12 warn of a variable that is not set
+    return bit_cast<Vec>(_mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__F16C__)
+    return bit_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+    Vec v;
+    for (int i = 0; i < W; ++i) v[i] = half_to_float(p[i].bits);
+    return v;
+#endif
+}
+
+inline void store(Half* p, Vec v) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xFFFF, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < W; ++i) p[i].bits = float_to_half(v[i]);
+#endif
+}
+
+namespace {
+
+constexpr int PARTS = GROUP / W;  // vectors of a group
+constexpr int TILE = W == 16 ? 8 : W == 8 ? 2 : 1;  // vectors that are multiplied at once: as many as registers allow
+
+using VecU8 = std::uint8_t __attribute__((vector_size(W * 4)));
+
+struct Lanes {
+    Vec part[PARTS];
+};
+struct Sums {
+    VecI32 part[PARTS];
+};
+struct Numbers {
+    VecU8 part[PARTS];
+};
+
+Numbers load_numbers(const std::uint8_t* p) {
+    Numbers numbers;
+    std::memcpy(&numbers, p, sizeof numbers);
+    return numbers;
+}
+
+VecU8 low_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) & 0x0F0F0F0Fu); }
+VecU8 high_halves(VecU8 bytes) { return bit_cast<VecU8>(bit_cast<VecU32>(bytes) >> 4 & 0x0F0F0F0Fu); }
+
+// sum + the four products of each lane; numbers of 0 to 15, with VNNI of 0 to 255; x has four numbers, the same for all.
+VecI32 add_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
+#if defined(__AVX512VNNI__)
+    return bit_cast<VecI32>(_mm512_dpbusd_epi32(bit_cast<__m512i>(sum), bit_cast<__m512i>(numbers), _mm512_set1_epi32(x)));
+#elif defined(__AVX512BW__)
+    const __m512i pairs = _mm512_maddubs_epi16(bit_cast<__m512i>(numbers), _mm512_set1_epi32(x));
+    return sum + bit_cast<VecI32>(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+#elif defined(__AVX2__)
+    const __m256i pairs = _mm256_maddubs_epi16(bit_cast<__m256i>(numbers), _mm256_set1_epi32(x));
+    return sum + bit_cast<VecI32>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#else
+    for (int lane = 0; lane < W; ++lane)
+        for (int i = 0; i < 4; ++i) sum[lane] += numbers[lane * 4 + i] * static_cast<std::int8_t>(x >> 8 * i);
+    return sum;
+#endif
+}
+
+// The same of numbers of 0 to 255.
+VecI32 add_wide_products(VecI32 sum, VecU8 numbers, std::int32_t x) {
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+    const VecI32 high = add_products(VecI32{}, high_halves(numbers), x);
+    return add_products(sum, low_halves(numbers), x) + (high << 4);
+#else
+    return add_products(sum, numbers, x);
+#endif
+}
+
+std::int32_t four_numbers(const std::int8_t* p) {
+    std::int32_t numbers;
+    std::memcpy(&numbers, p, sizeof numbers);
+    return numbers;
+}
+
+// Vectors as products read them: ``dense`` and ``quantized`` begin with the first of them.
+struct Vectors {
+    const float* dense;
+    const std::int8_t* numbers;
+    const float *scales, *sums;
+    Size columns;
+
+    Vectors from(Size row) const {
+        const Size blocks = columns / QUANT_BLOCK;
+        return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks, columns};
+    }
+};
+
+// A group of a dense matrix times COUNT vectors.
+template <class E, int COUNT>
+void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
+    constexpr int CHAINS = COUNT == 1 ? 4 : 1;  // independent sums: one would wait for each addition
+    Lanes sums[COUNT][CHAINS] = {};
+    Size column = 0;
+    for (; column + CHAINS <= x.columns; column += CHAINS)
+        for (int chain = 0; chain < CHAINS; ++chain)
+            for (int part = 0; part < PARTS; ++part) {
+                const Vec weights = load(group + (column + chain) * GROUP + part * W);
+                for (int i = 0; i < COUNT; ++i)
+                    sums[i][chain].part[part] += weights * x.dense[i * x.columns + column + chain];
+            }
+    for (; column < x.columns; ++column)
+        for (int part = 0; part < PARTS; ++part)
+            for (int i = 0; i < COUNT; ++i)
+                sums[i][0].part[part] += load(group + column * GROUP + part * W) * x.dense[i * x.columns + column];
+    for (int i = 0; i < COUNT; ++i)
+        for (int part = 0; part < PARTS; ++part) {
+            y[i].part[part] = sums[i][0].part[part];
+            for (int chain = 1; chain < CHAINS; ++chain) y[i].part[part] += sums[i][chain].part[part];
+        }
+}
+
+// A group of a quantized matrix times COUNT vectors.
+template <int KIND, int COUNT>
+void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
+    constexpr bool WIDE = KIND == U8_WEIGHTS, HAS_MINIMA = KIND == U4_MIN_WEIGHTS;
+    constexpr Size QUADS = WIDE ? 8 : 4, HEAD = GROUP * 2 * (HAS_MINIMA ? 2 : 1), QUAD_BYTES = GROUP * 4;
+    const Size blocks = x.columns / QUANT_BLOCK;
+    for (int i = 0; i < COUNT; ++i) y[i] = {};
+    for (Size block = 0; block < blocks; ++block, group += HEAD + QUADS * QUAD_BYTES) {
+        const std::int8_t* numbers = x.numbers + block * QUANT_BLOCK;
+        // a single vector has two sums: one would wait for each addition
+        Sums sums[COUNT] = {}, more[1] = {};
+        for (Size quad = 0; quad < QUADS; ++quad) {
+            const Numbers weights = load_numbers(group + HEAD + quad * QUAD_BYTES);
+            for (int part = 0; part < PARTS; ++part)
+                for (int i = 0; i < COUNT; ++i) {
+                    const std::int8_t* own = numbers + i * x.columns + quad * 4;
+                    VecI32& sum = sums[i].part[part];
+                    VecI32& second = COUNT == 1 ? more[0].part[part] : sum;
+                    if constexpr (WIDE) {
+                        VecI32& turn = quad % 2 ? second : sum;
+                        turn = add_wide_products(turn, weights.part[part], four_numbers(own));
+                    } else {
+                        sum = add_products(sum, low_halves(weights.part[part]), four_numbers(own));
+                        second = add_products(second, high_halves(weights.part[part]), four_numbers(own + QUANT_BLOCK / 2));
+                    }
+                }
+        }
+        const Half* scales = reinterpret_cast<const Half*>(group);
+        for (int part = 0; part < PARTS; ++part) {
+            const Vec scale = load(scales + part * W);
+            const Vec minimum = HAS_MINIMA ? load(scales + GROUP + part * W) : scale * (WIDE ? -128.0f : -8.0f);
+            for (int i = 0; i < COUNT; ++i) {
+                const VecI32 sum = COUNT == 1 ? sums[i].part[part] + more[0].part[part] : sums[i].part[part];
+                const Vec whole = __builtin_convertvector(sum, Vec);
+                y[i].part[part] += scale * (whole * x.scales[i * blocks + block]) + minimum * x.sums[i * blocks + block];
+            }
+        }
+    }
+}
+
+template <int COUNT>
+void multiply_group(const WeightMatrix& matrix, const std::uint8_t* group, const Vectors& x, Lanes* y) {
+    switch (matrix.kind) {
+        case F32_WEIGHTS: return multiply_dense<float, COUNT>(reinterpret_cast<const float*>(group), x, y);
+        case F16_WEIGHTS: return multiply_dense<Half, COUNT>(reinterpret_cast<const Half*>(group), x, y);
+        case BF16_WEIGHTS: return multiply_dense<Bf16, COUNT>(reinterpret_cast<const Bf16*>(group), x, y);
+        case U4_WEIGHTS: return multiply_quantized<U4_WEIGHTS, COUNT>(group, x, y);
+        case U4_MIN_WEIGHTS: return multiply_quantized<U4_MIN_WEIGHTS, COUNT>(group, x, y);
+        default: return multiply_quantized<U8_WEIGHTS, COUNT>(group, x, y);
+    }
+}
+
+// Groups begin ... end - 1 of a matrix times ``count`` vectors; ``take(vector, row, rows, values)`` gets the results of
+// ``rows`` rows from ``row`` on, with the bias added.
+template <class Take>
+void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size begin, Size end, Take take) {
+    const Size bytes = matrix.group_bytes();
+    for (Size number = begin; number < end; ++number) {
+        const std::uint8_t* group = matrix.data + number * bytes;
+        const Size row = number * GROUP, rows = std::min(GROUP, matrix.rows - row);
+        const auto finish = [&](Size vector, const Lanes& lanes) {
+            float values[GROUP];
+            std::memcpy(values, &lanes, sizeof values);
+            if (!matrix.bias.empty())
+                for (Size i = 0; i < rows; ++i) values[i] += matrix.bias[static_cast<std::size_t>(row + i)];
+            take(vector, row, rows, values);
+        };
+        Size vector = 0;
+        Lanes y[TILE];
+        for (; vector + TILE <= count; vector += TILE) {
+            multiply_group<TILE>(matrix, group, x.from(vector), y);
+            for (int i = 0; i < TILE; ++i) finish(vector + i, y[i]);
+        }
+        for (; vector < count; ++vector) {
+            multiply_group<1>(matrix, group, x.from(vector), y);
+            finish(vector, y[0]);
+        }
+    }
+}
+
+// A vector in blocks of 32 as whole numbers of -127 to 127, each with its scale and the sum of its numbers times the scale.
+void quantize_vector(const float* x, Size columns, std::int8_t* numbers, float* scales, float* sums) {
+    for (Size block = 0; block < columns / QUANT_BLOCK; ++block) {
+        const float* in = x + block * QUANT_BLOCK;
+        Vec largest{};
+        for (Size i = 0; i < QUANT_BLOCK; i += W) {
+            const Vec v = load(in + i);
+            largest = max(largest, max(v, -v));
+        }
+        const float most = reduce_max(largest), scale = most / 127.0f, inverse = most > 0.0f ? 127.0f / most : 0.0f;
+        VecI32 total{};
+        for (Size i = 0; i < QUANT_BLOCK; i += W) {
+            const VecI32 whole = __builtin_convertvector(round(load(in + i) * inverse), VecI32);
+            using VecI8 = std::int8_t __attribute__((vector_size(W)));
+            const VecI8 narrow = __builtin_convertvector(whole, VecI8);
+            std::memcpy(numbers + block * QUANT_BLOCK + i, &narrow, sizeof narrow);
+            total += whole;
+        }
+        std::int32_t sum = 0;
+        for (int lane = 0; lane < W; ++lane) sum += total[lane];
+        scales[block] = scale;
+        sums[block] = scale * static_cast<float>(sum);
+    }
+}
+
+}  // namespace
+}  // namespace lmworks::ISA

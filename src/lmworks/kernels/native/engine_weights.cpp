@@ -1,0 +1,150 @@
+// Packs matrices for the engine, and reads single rows of packed ones: the embeddings of tokens.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "engine.hpp"
+#include "half.hpp"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace lmworks {
+namespace {
+
+constexpr Size QUADS = QUANT_BLOCK / 4;  // a block's columns, four at a time
+
+Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
+
+int format_of(int kind) { return kind == U4_WEIGHTS ? Q4_0 : kind == U4_MIN_WEIGHTS ? Q4_1 : Q8_0; }
+
+// Bytes of a block of 16 rows: scales and minima, and the numbers.
+Size head_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }
+Size number_bytes(int kind) { return GROUP * QUANT_BLOCK / (kind == U8_WEIGHTS ? 1 : 2); }
+
+void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* out) {
+    std::memcpy(out + lane * 2, block, 2);
+    const std::uint8_t* numbers = block + 2;
+    if (kind == U4_MIN_WEIGHTS) {
+        std::memcpy(out + GROUP * 2 + lane * 2, block + 2, 2);
+        numbers += 2;
+    }
+    out += head_bytes(kind);
+    const Size quads = kind == U8_WEIGHTS ? QUADS : QUADS / 2;  // a byte of Q4_0 has columns i and i + 16, as here
+    const std::uint8_t flip = kind == U8_WEIGHTS ? 0x80 : 0;    // -128 ... 127 -> 0 ... 255
+    for (Size quad = 0; quad < quads; ++quad)
+        for (Size i = 0; i < 4; ++i) out[(quad * GROUP + lane) * 4 + i] = numbers[quad * 4 + i] ^ flip;
+}
+
+}  // namespace
+
+Size WeightMatrix::group_bytes() const {
+    if (!is_quantized()) return GROUP * columns * element_bytes(kind);
+    return columns / QUANT_BLOCK * (head_bytes(kind) + number_bytes(kind));
+}
+
+Size unpacked_bytes(int kind, Size rows, Size columns) {
+    if (kind < U4_WEIGHTS) return rows * columns * element_bytes(kind);
+    return rows * (columns / QUANT_BLOCK) * QUANT_BYTES[format_of(kind)];
+}
+
+std::uint8_t* WeightMemory::take(Size bytes) {
+    constexpr Size PAGE = 1 << 21, BLOCK = 16 * PAGE, LINE = 64;
+    bytes = (bytes + LINE - 1) / LINE * LINE;
+    if (bytes > left_) {
+        const Size size = (std::max(bytes, BLOCK) + PAGE - 1) / PAGE * PAGE;
+        blocks_.emplace_back(static_cast<std::uint8_t*>(std::aligned_alloc(PAGE, static_cast<std::size_t>(size))));
+        if (!blocks_.back()) throw std::bad_alloc();
+#if defined(__linux__)
+        madvise(blocks_.back().get(), static_cast<std::size_t>(size), MADV_HUGEPAGE);
+#endif
+        next_ = blocks_.back().get();
+        left_ = size;
+    }
+    std::uint8_t* result = next_;
+    std::memset(result, 0, static_cast<std::size_t>(bytes));
+    next_ += bytes;
+    left_ -= bytes;
+    taken_ += bytes;
+    return result;
+}
+
+WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory) {
+    if (kind < 0 || kind >= WEIGHT_KINDS) throw std::invalid_argument("there is no such kind of weights");
+    if (kind >= U4_WEIGHTS && columns % QUANT_BLOCK) throw std::invalid_argument("the columns are not whole blocks of 32");
+    WeightMatrix matrix;
+    matrix.kind = kind;
+    matrix.rows = rows;
+    matrix.columns = columns;
+    const Size group_bytes = matrix.group_bytes();
+    std::uint8_t* packed = memory.take(matrix.groups() * group_bytes);
+    matrix.data = packed;
+    const Size row_bytes = unpacked_bytes(kind, 1, columns);
+    for (Size row = 0; row < rows; ++row) {
+        const std::uint8_t* in = data + row * row_bytes;
+        std::uint8_t* out = packed + row / GROUP * group_bytes;
+        const Size lane = row % GROUP;
+        if (matrix.is_quantized()) {
+            const Size block_bytes = QUANT_BYTES[format_of(kind)], packed_bytes = head_bytes(kind) + number_bytes(kind);
+            for (Size block = 0; block < columns / QUANT_BLOCK; ++block)
+                pack_block(kind, in + block * block_bytes, lane, out + block * packed_bytes);
+        } else {
+            const Size bytes = element_bytes(kind);
+            for (Size column = 0; column < columns; ++column)
+                std::memcpy(out + (column * GROUP + lane) * bytes, in + column * bytes, bytes);
+        }
+    }
+    return matrix;
+}
+
+void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
+    const std::uint8_t* group = matrix.data + row / GROUP * matrix.group_bytes();
+    const Size lane = row % GROUP;
+    const int kind = matrix.kind;
+    if (!matrix.is_quantized()) {
+        const Size bytes = element_bytes(kind);
+        for (Size column = 0; column < matrix.columns; ++column) {
+            const std::uint8_t* in = group + (column * GROUP + lane) * bytes;
+            out[column] = kind == F32_WEIGHTS ? load_float(in) : kind == F16_WEIGHTS ? half_to_float(in) : bf16_to_float(in);
+        }
+        return;
+    }
+    for (Size block = 0; block < matrix.columns / QUANT_BLOCK; ++block, out += QUANT_BLOCK) {
+        const std::uint8_t* in = group + block * (head_bytes(kind) + number_bytes(kind));
+        const float scale = half_to_float(in + lane * 2);
+        const float minimum = kind == U4_MIN_WEIGHTS ? half_to_float(in + GROUP * 2 + lane * 2)
+                                                     : scale * (kind == U8_WEIGHTS ? -128.0f : -8.0f);
+        in += head_bytes(kind);
+        for (Size column = 0; column < QUANT_BLOCK; ++column) {
+            const bool is_high = kind != U8_WEIGHTS && column >= QUANT_BLOCK / 2;
+            const Size place = is_high ? column - QUANT_BLOCK / 2 : column;
+            int number = in[(place / 4 * GROUP + lane) * 4 + place % 4];
+            if (kind != U8_WEIGHTS) number = is_high ? number >> 4 : number & 15;
+            out[column] = scale * static_cast<float>(number) + minimum;
+        }
+    }
+}
+
+StepBuffers::StepBuffers(const Decoder& decoder, int threads)
+    : x(STEP_TOKENS * decoder.hidden),
+      q(STEP_TOKENS * decoder.q_size()),
+      k(STEP_TOKENS * decoder.kv_size()),
+      v(STEP_TOKENS * decoder.kv_size()),
+      mixed(STEP_TOKENS * decoder.q_size()),
+      inner(STEP_TOKENS * decoder.inner),
+      part(STEP_TOKENS * decoder.hidden),
+      own(threads),
+      scores(threads) {
+    const Size widest = std::max({decoder.hidden, decoder.inner, decoder.q_size()});
+    shared.normed.resize(STEP_TOKENS * widest);
+    shared.quantized.resize(STEP_TOKENS, widest);
+    for (int thread = 0; thread < threads; ++thread) {
+        own[thread].normed.resize(widest);
+        own[thread].quantized.resize(1, widest);
+        scores[thread].resize((decoder.positions + GROUP - 1) / GROUP * GROUP);
+    }
+}
+
+}  // namespace lmworks

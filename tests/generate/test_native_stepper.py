@@ -1,0 +1,171 @@
+"""The native engine beside the PyTorch network: the same logits, whatever a config says a block has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lmworks.generate.native_weights import BLOCK_KINDS, engine_of, native_stepper, unsupported
+from lmworks.generate.stepper import RowStart
+from lmworks.generate.torch_stepper import TorchStepper
+from lmworks.kernels.native_module import native_module
+from lmworks.model.config import ModelConfig
+from lmworks.model.storage import BlockStorage
+from lmworks.model.stored_layers import store
+from lmworks.model.surgery import named_linears
+from lmworks.model.transformer import Transformer
+
+pytestmark = pytest.mark.skipif(native_module() is None, reason="no native kernels")
+
+BASE = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 96,
+}
+GPT2 = {
+    "norm": "layer",
+    "positions": "learned",
+    "gated": False,
+    "activation": "gelu",
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "num_key_value_heads": 4,
+}
+GEMMA = {
+    "norm": "rms_offset",
+    "norm_position": "both",
+    "attention_softcap": 20.0,
+    "logit_softcap": 10.0,
+    "sliding_window": 8,
+    "layer_kinds": ("sliding_attention", "full_attention", "sliding_attention"),
+    "rope_local_theta": 1000.0,
+    "embedding_scale": 8.0,
+    "qk_norm": True,
+    "activation": "gelu_tanh",
+    "head_dim": 24,
+    "attention_scale": 0.1,
+}
+ODD = {"tie_word_embeddings": False, "rotary_fraction": 0.5, "head_bias": True, "hidden_size": 72, "head_dim": 20}
+PROMPTS = (5, 70, 1, 33)
+
+
+def network_of(**changes) -> Transformer:
+    torch.manual_seed(0)
+    network = Transformer(ModelConfig.model_validate({**BASE, **changes})).eval().requires_grad_(False)
+    for weight in network.parameters():
+        weight += torch.randn_like(weight) * (0.3 if weight.ndim > 1 else 0.1)
+    return network
+
+
+def prompts(lengths=PROMPTS) -> list[RowStart]:
+    return [RowStart(torch.randint(0, 97, (length,)).tolist()) for length in lengths]
+
+
+@pytest.fixture(params=native_module().instruction_sets() if native_module() else [])
+def instruction_set(request):
+    module = native_module()
+    before = module.instruction_set()
+    module.set_instruction_set(request.param)
+    yield request.param
+    module.set_instruction_set(before)
+
+
+@pytest.mark.parametrize("changes", [{}, GPT2, GEMMA, ODD], ids=["llama", "gpt2", "gemma", "odd"])
+def test_logits_are_those_of_the_network(changes, instruction_set):
+    network, starts = network_of(**changes), prompts()
+    assert unsupported(network) == ""
+    ours, theirs = native_stepper(network), TorchStepper(network)
+
+    def check() -> None:
+        assert ours.lengths == theirs.lengths
+        np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-3 * float(theirs.logits.abs().max()))
+
+    for stepper in (ours, theirs):
+        stepper.prefill(starts)
+    check()
+    for step in range(4):
+        for stepper in (ours, theirs):
+            stepper.step([step, 4, 5, 6])
+        check()
+    for stepper in (ours, theirs):
+        stepper.keep([2, 0, 0, 3])
+        stepper.step([7, 8, 9, 10])
+        stepper.add([RowStart([1, 2, 3])])
+        stepper.step([7, 8, 9, 10, 11])
+    check()
+    assert ours.usage == theirs.usage
+
+
+def test_a_row_gets_the_bits_that_it_gets_alone():
+    network, starts = network_of(), prompts()
+    together = native_stepper(network)
+    together.prefill(starts)
+    together.step([1, 2, 3, 4])
+    for row, start in enumerate(starts):
+        alone = native_stepper(network)
+        alone.prefill([start])
+        alone.step([row + 1])
+        assert (alone.logits[0] == together.logits[row]).all()
+
+
+@pytest.mark.parametrize("kind", list(BLOCK_KINDS))
+def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
+    """Each product rounds its input to 8 bits: a few thousandths of the largest logit remain."""
+    quants = pytest.importorskip("gguf.quants")
+    from gguf.constants import GGMLQuantizationType
+
+    network = network_of()
+    for name, linear in list(named_linears(network)):
+        blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
+        store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
+    starts = prompts()
+    ours, theirs = native_stepper(network), TorchStepper(network)
+    for stepper in (ours, theirs):
+        stepper.prefill(starts)
+        stepper.step([1, 2, 3, 4])
+    difference = np.abs(ours.logits - theirs.logits.numpy())
+    assert 0 < difference.max() < 0.03 * float(theirs.logits.abs().max())
+
+
+def test_what_a_beginning_shares_is_read_once_and_changes_nothing():
+    network = network_of()
+    beginning = torch.randint(0, 97, (20,)).tolist()
+    rows = [RowStart([*beginning, 5, 6]), RowStart([*beginning, 7])]
+    ours, theirs = native_stepper(network), TorchStepper(network)
+    for stepper in (ours, theirs):
+        stepper.prefill(rows)
+    np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-3 * float(theirs.logits.abs().max()))
+
+
+def test_networks_that_it_cannot_compute_are_named():
+    assert "norms come last" in unsupported(network_of(norm_position="post"))
+    assert "relative" in unsupported(network_of(positions="relative"))
+    assert "encoder" not in unsupported(network_of())
+
+
+def test_faults_are_refused_and_leave_the_sequences_usable():
+    engine = engine_of(network_of())
+    sequence, logits = engine.add_sequence(4), np.empty((1, 97), np.float32)
+
+    def step(*tokens: int, numbers: int = sequence) -> None:
+        wanted = np.zeros(len(tokens), np.int64)
+        wanted[-1] = 1
+        engine.step(np.full(len(tokens), numbers), np.array(tokens), wanted, logits)
+
+    for fault, arguments in (("no token 97", {}), ("no sequence 99", {"numbers": 99})):
+        with pytest.raises(ValueError, match=fault):
+            step(*([97] if not arguments else [1]), **arguments)
+    step(1, 2, 3)
+    assert engine.length(sequence) == 3
+    with pytest.raises(ValueError, match="longer than the model's context"):
+        step(*[1] * 94)
+    step(4)
+    assert engine.length(sequence) == 4
+    with pytest.raises(ValueError, match="logits"):
+        engine.step(np.array([sequence]), np.array([1]), np.array([0]), logits)
