@@ -10,8 +10,7 @@ from lmworks.base.errors import InputError
 from lmworks.data.batch import Example
 from lmworks.evaluate import scoring
 from lmworks.evaluate.choices import choice_likelihoods
-from lmworks.generate import prefixes
-from lmworks.generate import prefix_length
+from lmworks.generate import prefix_length, prefixes
 from lmworks.generate.prefix_length import shared_length
 from lmworks.generate.prefixes import keeps_keys
 from lmworks.generate.stepper import RowStart

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from lmworks.generate.prefix_length import shared_length
 from lmworks.model.cache import Cache
 from lmworks.model.config import ModelConfig
 from lmworks.model.sizes import key_value_bytes
