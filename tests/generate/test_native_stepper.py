@@ -55,11 +55,11 @@ ODD = {"tie_word_embeddings": False, "rotary_fraction": 0.5, "head_bias": True, 
 PROMPTS = (5, 70, 1, 33)
 
 
-def network_of(**changes) -> Transformer:
+def network_of(spread: float = 0.3, **changes) -> Transformer:
     torch.manual_seed(0)
     network = Transformer(ModelConfig.model_validate({**BASE, **changes})).eval().requires_grad_(False)
     for weight in network.parameters():
-        weight += torch.randn_like(weight) * (0.3 if weight.ndim > 1 else 0.1)
+        weight += torch.randn_like(weight) * (spread if weight.ndim > 1 else 0.1)
     return network
 
 
@@ -116,11 +116,11 @@ def test_a_row_gets_the_bits_that_it_gets_alone():
 
 @pytest.mark.parametrize("kind", list(BLOCK_KINDS))
 def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruction_set):
-    """Each product rounds its input to 8 bits: a few thousandths of the largest logit remain."""
+    """Each product rounds its input to 8 bits, or to bfloat16: some thousandths of the largest logit remain."""
     quants = pytest.importorskip("gguf.quants")
     from gguf.constants import GGMLQuantizationType
 
-    network = network_of()
+    network = network_of(spread=0.1)
     for name, linear in list(named_linears(network)):
         blocks = quants.quantize(linear.weight.numpy(), GGMLQuantizationType[kind])
         store(network, name, BlockStorage(torch.from_numpy(blocks), kind))
@@ -130,7 +130,7 @@ def test_quantized_weights_are_multiplied_as_they_are_dequantized(kind, instruct
         stepper.prefill(starts)
         stepper.step([1, 2, 3, 4])
     difference = np.abs(ours.logits - theirs.logits.numpy())
-    assert 0 < difference.max() < 0.03 * float(theirs.logits.abs().max())
+    assert 0 < difference.max() < 0.02 * float(theirs.logits.abs().max())
 
 
 def test_what_a_beginning_shares_is_read_once_and_changes_nothing():

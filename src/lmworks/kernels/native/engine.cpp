@@ -150,11 +150,13 @@ public:
             buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
             buffer_threads_ = num_threads();
         }
+        const std::vector<std::size_t> ends = parts_of(all);
         run_team([&](Team& team, int thread) {
-            for (std::size_t begin = 0; begin < count; begin += STEP_TOKENS) {
-                const auto part = static_cast<Size>(std::min<std::size_t>(STEP_TOKENS, count - begin));
-                compute(decoder_, all.data() + begin, part, *buffers_, team, thread);
+            std::size_t begin = 0;
+            for (const std::size_t end : ends) {
+                compute(decoder_, all.data() + begin, static_cast<Size>(end - begin), *buffers_, team, thread);
                 team.meet();
+                begin = end;
             }
         });
     }
@@ -246,6 +248,23 @@ private:
             own->length = length;
         }
         return all;
+    }
+
+    // Where the parts end that are computed at a time: several tokens of one sequence, or single tokens of several, so that
+    // a sequence gets what it would get alone.
+    static std::vector<std::size_t> parts_of(const std::vector<StepToken>& all) {
+        std::vector<std::size_t> ends;
+        const auto continues = [&](std::size_t i) { return i < all.size() && all[i].sequence == all[i - 1].sequence; };
+        for (std::size_t begin = 0, end = 0; begin < all.size(); begin = end) {
+            ++end;
+            if (continues(end)) {
+                while (continues(end) && end - begin < STEP_TOKENS) ++end;
+            } else {
+                while (end < all.size() && !continues(end) && !continues(end + 1) && end - begin < STEP_TOKENS) ++end;
+            }
+            ends.push_back(end);
+        }
+        return ends;
     }
 
     // Gives a sequence room for so many tokens; those that it has stay.

@@ -73,11 +73,11 @@ enum WeightKind : int { F32_WEIGHTS, F16_WEIGHTS, BF16_WEIGHTS, U4_WEIGHTS, U4_M
 
 constexpr Size GROUP = 16;  // rows of a matrix that are packed together: one vector of AVX-512, two of AVX2
 
-// A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other; missing rows of
-// the last group are zeros. Within a group, dense kinds have for each column its 16 numbers. Quantized kinds have for
-// each block of 32 columns: 16 scales in float16, 16 minima in float16 (U4_MIN), and the whole numbers, four columns of
-// each row beside one another: U8 columns 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in
-// the high halves columns 16-19 ... 28-31.
+// A matrix (rows, columns) packed for products with few vectors: groups of 16 rows, one after the other, each at the
+// beginning of a cache line; missing rows of the last group are zeros. Within a group, dense kinds have for each column its
+// 16 numbers. Quantized kinds have first the whole numbers of each block of 32 columns, four columns of each row beside one
+// another: U8 columns 0-3, 4-7 ... 28-31; U4 in the low halves of its bytes columns 0-3 ... 12-15, in the high halves
+// columns 16-19 ... 28-31. Then for each block 16 scales in float16, and of U4_MIN 16 minima.
 struct WeightMatrix {
     int kind = F32_WEIGHTS;
     Size rows = 0, columns = 0;
@@ -89,6 +89,9 @@ struct WeightMatrix {
     Size groups() const { return (rows + GROUP - 1) / GROUP; }
     Size group_bytes() const;
 };
+
+constexpr Size scale_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }        // of a block
+constexpr Size number_bytes(int kind) { return GROUP * QUANT_BLOCK / (kind == U8_WEIGHTS ? 1 : 2); }
 
 // Packs a matrix: dense numbers of the kind, or blocks of Q4_0 (U4), Q4_1 (U4_MIN) or Q8_0 (U8), row after row.
 WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, WeightMemory& memory);
@@ -153,7 +156,7 @@ struct StepToken {
     float* logits;  // (vocab_size), or null
 };
 
-constexpr Size STEP_TOKENS = 64;  // of one step at most; longer prompts are read in several
+constexpr Size STEP_TOKENS = 256;  // of one step at most; longer prompts are read in several
 
 // The vectors of some tokens as products with a quantized matrix read them: whole numbers of 8 bits in blocks of 32, each
 // with its scale and the sum of its numbers times the scale.
@@ -174,11 +177,13 @@ struct StepBuffers {
     struct Rows {
         Buffer<float> normed;
         QuantizedRows quantized;
+        Buffer<Bf16> halves;
     };
     Buffer<float> x, q, k, v, mixed, inner, part;
     Rows shared;
     std::vector<Rows> own;              // by thread
     std::vector<Buffer<float>> scores;  // by thread: (positions)
+    std::vector<Buffer<std::uint32_t>> tiles;  // by thread: a group in bfloat16, and its products with 64 vectors
 
     StepBuffers(const Decoder& decoder, int threads);
 };

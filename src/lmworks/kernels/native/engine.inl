@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine_products.inl"
+#include "engine_tiles.inl"
 
 namespace lmworks::ISA {
 namespace {
@@ -92,7 +92,7 @@ private:
     // thread makes its own copy.
     template <class In>
     Vectors prepare(const EngineNorm& before, Size count, Size size, bool quantized, float scale, In in) {
-        const bool alone = count == 1;
+        const bool alone = count == 1, in_tiles = quantized && count >= FEWEST_TILE_VECTORS && size % MATRIX_TILE_DEPTH == 0 && has_tiles();
         StepBuffers::Rows& rows = alone ? buffers_.own[static_cast<std::size_t>(thread_)] : buffers_.shared;
         const Size blocks = size / QUANT_BLOCK;
         const auto [begin, end] = alone ? std::pair<Size, Size>{0, 1} : share(count);
@@ -102,18 +102,30 @@ private:
             else std::copy_n(in(row), size, normed);
             if (scale != 1.0f)
                 for (Size i = 0; i < size; ++i) normed[i] *= scale;
-            if (quantized)
+            if (in_tiles)
+                for_each_vector(size, [&](Size i, int n) { store_n(rows.halves.data() + row * size + i, load_n(normed + i, n), n); });
+            else if (quantized)
                 quantize_vector(normed, size, rows.quantized.numbers.data() + row * size,
                                 rows.quantized.scales.data() + row * blocks, rows.quantized.sums.data() + row * blocks);
         }
         if (!alone) team_.meet();
-        return {rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(), rows.quantized.sums.data(), size};
+        return {rows.normed.data(), rows.quantized.numbers.data(), rows.quantized.scales.data(), rows.quantized.sums.data(),
+                in_tiles ? rows.halves.data() : nullptr, size};
+    }
+
+    // This thread's groups of a matrix times vectors, by whatever is fastest for so many.
+    template <class Take>
+    void multiply_share(const WeightMatrix& matrix, const Vectors& x, Size count, Take take) {
+        const auto [begin, end] = share(matrix.groups());
+        if (x.halves != nullptr && matrix.is_quantized())
+            multiply_in_tiles(matrix, x.halves, count, begin, end, buffers_.tiles[static_cast<std::size_t>(thread_)].data(), take);
+        else
+            multiply(matrix, x, count, begin, end, take);
     }
 
     // This thread's part of the product, over ``out`` (tokens, rows of the matrix).
     void product(const WeightMatrix& matrix, const Vectors& x, float* out) {
-        const auto [begin, end] = share(matrix.groups());
-        multiply(matrix, x, count_, begin, end, [&](Size token, Size row, Size rows, const float* values) {
+        multiply_share(matrix, x, count_, [&](Size token, Size row, Size rows, const float* values) {
             std::copy_n(values, rows, out + token * matrix.rows + row);
         });
     }
@@ -122,8 +134,7 @@ private:
     void add_to_residual(const WeightMatrix& matrix, const Vectors& x, const EngineNorm& after) {
         const Size hidden = decoder_.hidden;
         if (!after.exists()) {
-            const auto [begin, end] = share(matrix.groups());
-            multiply(matrix, x, count_, begin, end, [&](Size token, Size row, Size rows, const float* values) {
+            multiply_share(matrix, x, count_, [&](Size token, Size row, Size rows, const float* values) {
                 float* sum = buffers_.x.data() + token * hidden + row;
                 for (Size i = 0; i < rows; ++i) sum[i] += values[i];
             });
@@ -275,7 +286,6 @@ private:
         const Vectors x = prepare(layer.post_attention, count_, decoder_.hidden, quantized, 1.0f,
                                   [&](Size token) { return residual(token); });
         const Size inner_size = decoder_.inner;
-        const auto [begin, end] = share(layer.up_proj.groups());
         float* inner = buffers_.inner.data();
         const auto activate_into = [&](Size token, Size row, Size rows, const float* values) {
             float* out = inner + token * inner_size + row;
@@ -289,8 +299,8 @@ private:
             for (Size i = 0; i < rows; ++i) out[i] *= values[i];
         };
         const bool gated = layer.gate_proj.exists();
-        multiply(gated ? layer.gate_proj : layer.up_proj, x, count_, begin, end, activate_into);
-        if (gated) multiply(layer.up_proj, x, count_, begin, end, multiply_into);
+        multiply_share(gated ? layer.gate_proj : layer.up_proj, x, count_, activate_into);
+        if (gated) multiply_share(layer.up_proj, x, count_, multiply_into);
         team_.meet();
         const Vectors active = prepare({}, count_, inner_size, layer.down_proj.is_quantized(), 1.0f,
                                        [&](Size token) { return inner + token * inner_size; });
@@ -305,8 +315,7 @@ private:
         const WeightMatrix& matrix = decoder_.head();
         const Vectors x = prepare(decoder_.norm, number, decoder_.hidden, matrix.is_quantized(), decoder_.head_scale,
                                   [&](Size i) { return residual(wanted[i]); });
-        const auto [begin, end] = share(matrix.groups());
-        multiply(matrix, x, number, begin, end, [&](Size i, Size row, Size rows, const float* values) {
+        multiply_share(matrix, x, number, [&](Size i, Size row, Size rows, const float* values) {
             float* out = tokens_[wanted[i]].logits + row;
             for (Size j = 0; j < rows; ++j) {
                 const float bias = decoder_.head_bias.empty() ? 0.0f : decoder_.head_bias[static_cast<std::size_t>(row + j)];

@@ -39,6 +39,8 @@ inline void store(Half* p, Vec v) {
 namespace {
 
 constexpr int PARTS = GROUP / W;  // vectors of a group
+// How far ahead weights are fetched that are read once: the processor itself does not fetch across pages of memory.
+constexpr Size WEIGHTS_AHEAD = 4096;
 constexpr int TILE = W == 16 ? 8 : W == 8 ? 2 : 1;  // vectors that are multiplied at once: as many as registers allow
 
 using VecU8 = std::uint8_t __attribute__((vector_size(W * 4)));
@@ -100,24 +102,27 @@ struct Vectors {
     const float* dense;
     const std::int8_t* numbers;
     const float *scales, *sums;
+    const Bf16* halves;  // for products in tiles, else null
     Size columns;
 
     Vectors from(Size row) const {
         const Size blocks = columns / QUANT_BLOCK;
-        return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks, columns};
+        return {dense + row * columns, numbers + row * columns, scales + row * blocks, sums + row * blocks, nullptr, columns};
     }
 };
 
 // A group of a dense matrix times COUNT vectors.
 template <class E, int COUNT>
 void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
-    constexpr int CHAINS = COUNT == 1 ? 4 : 1;  // independent sums: one would wait for each addition
+    constexpr int CHAINS = 2;  // independent sums, as one would wait for each addition; as many for any COUNT, for the same bits
     Lanes sums[COUNT][CHAINS] = {};
     Size column = 0;
     for (; column + CHAINS <= x.columns; column += CHAINS)
         for (int chain = 0; chain < CHAINS; ++chain)
             for (int part = 0; part < PARTS; ++part) {
                 const Vec weights = load(group + (column + chain) * GROUP + part * W);
+                if constexpr (COUNT == 1)
+                    __builtin_prefetch(reinterpret_cast<const char*>(group + (column + chain) * GROUP + part * W) + WEIGHTS_AHEAD);
                 for (int i = 0; i < COUNT; ++i)
                     sums[i][chain].part[part] += weights * x.dense[i * x.columns + column + chain];
             }
@@ -136,33 +141,39 @@ void multiply_dense(const E* group, const Vectors& x, Lanes* y) {
 template <int KIND, int COUNT>
 void multiply_quantized(const std::uint8_t* group, const Vectors& x, Lanes* y) {
     constexpr bool WIDE = KIND == U8_WEIGHTS, HAS_MINIMA = KIND == U4_MIN_WEIGHTS;
-    constexpr Size QUADS = WIDE ? 8 : 4, HEAD = GROUP * 2 * (HAS_MINIMA ? 2 : 1), QUAD_BYTES = GROUP * 4;
+    constexpr Size QUADS = WIDE ? 8 : 4, QUAD_BYTES = GROUP * 4;
     const Size blocks = x.columns / QUANT_BLOCK;
+    const Half* scales = reinterpret_cast<const Half*>(group + blocks * number_bytes(KIND));
     for (int i = 0; i < COUNT; ++i) y[i] = {};
-    for (Size block = 0; block < blocks; ++block, group += HEAD + QUADS * QUAD_BYTES) {
+    for (Size block = 0; block < blocks; ++block, group += number_bytes(KIND), scales += scale_bytes(KIND) / 2) {
         const std::int8_t* numbers = x.numbers + block * QUANT_BLOCK;
         // a single vector has two sums: one would wait for each addition
         Sums sums[COUNT] = {}, more[1] = {};
+#pragma GCC unroll 8  // so that sums stay in registers
         for (Size quad = 0; quad < QUADS; ++quad) {
-            const Numbers weights = load_numbers(group + HEAD + quad * QUAD_BYTES);
+            const Numbers weights = load_numbers(group + quad * QUAD_BYTES);
+            if constexpr (COUNT == 1) __builtin_prefetch(group + quad * QUAD_BYTES + WEIGHTS_AHEAD);
+#pragma GCC unroll 4
             for (int part = 0; part < PARTS; ++part)
+#pragma GCC unroll 8
                 for (int i = 0; i < COUNT; ++i) {
                     const std::int8_t* own = numbers + i * x.columns + quad * 4;
                     VecI32& sum = sums[i].part[part];
                     VecI32& second = COUNT == 1 ? more[0].part[part] : sum;
                     if constexpr (WIDE) {
-                        VecI32& turn = quad % 2 ? second : sum;
-                        turn = add_wide_products(turn, weights.part[part], four_numbers(own));
+                        if (quad % 2) second = add_wide_products(second, weights.part[part], four_numbers(own));
+                        else sum = add_wide_products(sum, weights.part[part], four_numbers(own));
                     } else {
                         sum = add_products(sum, low_halves(weights.part[part]), four_numbers(own));
                         second = add_products(second, high_halves(weights.part[part]), four_numbers(own + QUANT_BLOCK / 2));
                     }
                 }
         }
-        const Half* scales = reinterpret_cast<const Half*>(group);
+#pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part) {
             const Vec scale = load(scales + part * W);
             const Vec minimum = HAS_MINIMA ? load(scales + GROUP + part * W) : scale * (WIDE ? -128.0f : -8.0f);
+#pragma GCC unroll 8
             for (int i = 0; i < COUNT; ++i) {
                 const VecI32 sum = COUNT == 1 ? sums[i].part[part] + more[0].part[part] : sums[i].part[part];
                 const Vec whole = __builtin_convertvector(sum, Vec);
@@ -184,6 +195,11 @@ void multiply_group(const WeightMatrix& matrix, const std::uint8_t* group, const
     }
 }
 
+void add_bias(const WeightMatrix& matrix, Size row, Size rows, float* values) {
+    if (matrix.bias.empty()) return;
+    for (Size i = 0; i < rows; ++i) values[i] += matrix.bias[static_cast<std::size_t>(row + i)];
+}
+
 // Groups begin ... end - 1 of a matrix times ``count`` vectors; ``take(vector, row, rows, values)`` gets the results of
 // ``rows`` rows from ``row`` on, with the bias added.
 template <class Take>
@@ -195,8 +211,7 @@ void multiply(const WeightMatrix& matrix, const Vectors& x, Size count, Size beg
         const auto finish = [&](Size vector, const Lanes& lanes) {
             float values[GROUP];
             std::memcpy(values, &lanes, sizeof values);
-            if (!matrix.bias.empty())
-                for (Size i = 0; i < rows; ++i) values[i] += matrix.bias[static_cast<std::size_t>(row + i)];
+            add_bias(matrix, row, rows, values);
             take(vector, row, rows, values);
         };
         Size vector = 0;

@@ -20,29 +20,26 @@ Size element_bytes(int kind) { return kind == F32_WEIGHTS ? 4 : 2; }
 
 int format_of(int kind) { return kind == U4_WEIGHTS ? Q4_0 : kind == U4_MIN_WEIGHTS ? Q4_1 : Q8_0; }
 
-// Bytes of a block of 16 rows: scales and minima, and the numbers.
-Size head_bytes(int kind) { return GROUP * 2 * (kind == U4_MIN_WEIGHTS ? 2 : 1); }
-Size number_bytes(int kind) { return GROUP * QUANT_BLOCK / (kind == U8_WEIGHTS ? 1 : 2); }
-
-void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* out) {
-    std::memcpy(out + lane * 2, block, 2);
-    const std::uint8_t* numbers = block + 2;
+// Puts a block of one row among the numbers and the scales of its group.
+void pack_block(int kind, const std::uint8_t* block, Size lane, std::uint8_t* numbers, std::uint8_t* scales) {
+    std::memcpy(scales + lane * 2, block, 2);
+    const std::uint8_t* in = block + 2;
     if (kind == U4_MIN_WEIGHTS) {
-        std::memcpy(out + GROUP * 2 + lane * 2, block + 2, 2);
-        numbers += 2;
+        std::memcpy(scales + GROUP * 2 + lane * 2, in, 2);
+        in += 2;
     }
-    out += head_bytes(kind);
     const Size quads = kind == U8_WEIGHTS ? QUADS : QUADS / 2;  // a byte of Q4_0 has columns i and i + 16, as here
     const std::uint8_t flip = kind == U8_WEIGHTS ? 0x80 : 0;    // -128 ... 127 -> 0 ... 255
     for (Size quad = 0; quad < quads; ++quad)
-        for (Size i = 0; i < 4; ++i) out[(quad * GROUP + lane) * 4 + i] = numbers[quad * 4 + i] ^ flip;
+        for (Size i = 0; i < 4; ++i) numbers[(quad * GROUP + lane) * 4 + i] = in[quad * 4 + i] ^ flip;
 }
 
 }  // namespace
 
 Size WeightMatrix::group_bytes() const {
     if (!is_quantized()) return GROUP * columns * element_bytes(kind);
-    return columns / QUANT_BLOCK * (head_bytes(kind) + number_bytes(kind));
+    constexpr Size LINE = 64;
+    return (columns / QUANT_BLOCK * (scale_bytes(kind) + number_bytes(kind)) + LINE - 1) / LINE * LINE;
 }
 
 Size unpacked_bytes(int kind, Size rows, Size columns) {
@@ -87,9 +84,10 @@ WeightMatrix pack(int kind, const std::uint8_t* data, Size rows, Size columns, W
         std::uint8_t* out = packed + row / GROUP * group_bytes;
         const Size lane = row % GROUP;
         if (matrix.is_quantized()) {
-            const Size block_bytes = QUANT_BYTES[format_of(kind)], packed_bytes = head_bytes(kind) + number_bytes(kind);
-            for (Size block = 0; block < columns / QUANT_BLOCK; ++block)
-                pack_block(kind, in + block * block_bytes, lane, out + block * packed_bytes);
+            const Size blocks = columns / QUANT_BLOCK, block_bytes = QUANT_BYTES[format_of(kind)];
+            for (Size block = 0; block < blocks; ++block)
+                pack_block(kind, in + block * block_bytes, lane, out + block * number_bytes(kind),
+                           out + blocks * number_bytes(kind) + block * scale_bytes(kind));
         } else {
             const Size bytes = element_bytes(kind);
             for (Size column = 0; column < columns; ++column)
@@ -111,12 +109,12 @@ void unpack_row(const WeightMatrix& matrix, Size row, float* out) {
         }
         return;
     }
-    for (Size block = 0; block < matrix.columns / QUANT_BLOCK; ++block, out += QUANT_BLOCK) {
-        const std::uint8_t* in = group + block * (head_bytes(kind) + number_bytes(kind));
-        const float scale = half_to_float(in + lane * 2);
-        const float minimum = kind == U4_MIN_WEIGHTS ? half_to_float(in + GROUP * 2 + lane * 2)
+    const Size blocks = matrix.columns / QUANT_BLOCK;
+    for (Size block = 0; block < blocks; ++block, out += QUANT_BLOCK) {
+        const std::uint8_t *in = group + block * number_bytes(kind), *scales = group + blocks * number_bytes(kind) + block * scale_bytes(kind);
+        const float scale = half_to_float(scales + lane * 2);
+        const float minimum = kind == U4_MIN_WEIGHTS ? half_to_float(scales + GROUP * 2 + lane * 2)
                                                      : scale * (kind == U8_WEIGHTS ? -128.0f : -8.0f);
-        in += head_bytes(kind);
         for (Size column = 0; column < QUANT_BLOCK; ++column) {
             const bool is_high = kind != U8_WEIGHTS && column >= QUANT_BLOCK / 2;
             const Size place = is_high ? column - QUANT_BLOCK / 2 : column;
@@ -136,13 +134,17 @@ StepBuffers::StepBuffers(const Decoder& decoder, int threads)
       inner(STEP_TOKENS * decoder.inner),
       part(STEP_TOKENS * decoder.hidden),
       own(threads),
-      scores(threads) {
+      scores(threads),
+      tiles(threads) {
     const Size widest = std::max({decoder.hidden, decoder.inner, decoder.q_size()});
     shared.normed.resize(STEP_TOKENS * widest);
     shared.quantized.resize(STEP_TOKENS, widest);
+    shared.halves.resize(STEP_TOKENS * widest);
+    std::memset(shared.halves.data(), 0, static_cast<std::size_t>(shared.halves.count()) * sizeof(Bf16));
     for (int thread = 0; thread < threads; ++thread) {
         own[thread].normed.resize(widest);
         own[thread].quantized.resize(1, widest);
+        tiles[thread].resize(widest / 2 * GROUP + 64 * GROUP);
         scores[thread].resize((decoder.positions + GROUP - 1) / GROUP * GROUP);
     }
 }
