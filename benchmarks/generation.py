@@ -25,7 +25,7 @@ def ours(precision: str) -> dict[str, float]:
     from lmworks.generate.decode import decode
     from lmworks.generate.sampling import SamplingSettings
 
-    model = lmworks.load(arms.MODEL)
+    model = lmworks.load(arms.MODEL, storage="stored" if precision == "fast" else None)
     if precision == "fast":
         model.prepare()
 

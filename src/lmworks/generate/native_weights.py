@@ -58,22 +58,26 @@ def unsupported(network: Transformer) -> str:
     return ""
 
 
-def native_stepper(network: Transformer) -> NativeStepper:
-    """A stepper over a copy of the network's weights in the engine.
+def native_stepper(network: Transformer, precision: str = "float32") -> NativeStepper:
+    """A stepper over a copy of the network's weights in the engine; arguments as of :func:`engine_of`."""
+    return NativeStepper(
+        engine_of(network, precision), network.config.vocab_size, network.config.max_position_embeddings
+    )
+
+
+def engine_of(network: Transformer, precision: str = "float32") -> Any:
+    """The engine with the network's weights, each as it is stored: in blocks of 4 or 8 bits, or dense.
 
     Args:
         network: one that :func:`unsupported` has nothing against.
+        precision: "float32" or "bfloat16": of the matrices that are stored in float32.
     """
-    return NativeStepper(engine_of(network), network.config.vocab_size, network.config.max_position_embeddings)
-
-
-def engine_of(network: Transformer) -> Any:
-    """The engine with the network's weights, each kept as it is stored: dense, or in blocks of 4 or 8 bits."""
     config = network.config
-    engine = native_module().Engine(_values(network))
-    _set_matrix(engine, -1, "embed_tokens", network.embed_tokens)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    engine = native_module().Engine(_values(network, dtype))
+    _set_matrix(engine, -1, "embed_tokens", network.embed_tokens, dtype)
     if network.lm_head is not None:
-        _set_matrix(engine, -1, "lm_head", network.lm_head)
+        _set_matrix(engine, -1, "lm_head", network.lm_head, dtype)
     if config.head_bias:
         engine.set_vector("head_bias", _floats(network.head_bias))
     if network.embed_positions is not None:
@@ -89,7 +93,7 @@ def engine_of(network: Transformer) -> Any:
         for name in MATRICES:
             module = _linear_of(layer, name)
             if module is not None:
-                _set_matrix(engine, index, name, module)
+                _set_matrix(engine, index, name, module, dtype)
         for name in NORMS:
             _set_norm(engine, index, name, getattr(layer, name), offset)
         for name in ("q_norm", "k_norm"):
@@ -101,7 +105,7 @@ def engine_of(network: Transformer) -> Any:
 NORMS = ("input_layernorm", "attention_output_layernorm", "post_attention_layernorm", "mlp_output_layernorm")
 
 
-def _values(network: Transformer) -> dict[str, Any]:
+def _values(network: Transformer, dtype: torch.dtype) -> dict[str, Any]:
     """The config as the engine reads it."""
     config = network.config
     layers = range(config.num_hidden_layers)
@@ -114,7 +118,7 @@ def _values(network: Transformer) -> dict[str, Any]:
         "head_size": config.head_size,
         "rotary_size": config.rotary_size if config.positions == "rotary" else 0,
         "positions": config.max_position_embeddings,
-        "float_cache": _is_float(network),
+        "float_cache": dtype == torch.float32 and _is_float(network),
         "layer_norm": config.norm == "layer",
         "activation": NATIVE_ACTIVATIONS[config.activation],
         "eps": config.norm_eps,
@@ -144,12 +148,14 @@ def _floats(tensor: torch.Tensor) -> Any:
     return to_dlpack(tensor.detach().float().contiguous())
 
 
-def _set_matrix(engine: Any, layer: int, name: str, module: nn.Module) -> None:
+def _set_matrix(engine: Any, layer: int, name: str, module: nn.Module, dtype: torch.dtype) -> None:
+    """Give a matrix with its bias to the engine; if it is stored in float32, in another ``dtype``."""
     storage: WeightStorage | None = getattr(module, "storage", None)
     if isinstance(storage, BlockStorage) and storage.kind in BLOCK_KINDS:
         kind, data = BLOCK_KINDS[storage.kind], storage.blocks
     else:
         weight = module.get_parameter("weight").detach() if storage is None else storage.dequantized(_dtype(storage))
+        weight = weight.to(dtype) if weight.dtype == torch.float32 else weight
         kind, data = KINDS[weight.dtype], weight.contiguous().view(torch.uint8)
     bias = getattr(module, "bias", None)
     engine.set_matrix(layer, name, kind, to_dlpack(data.reshape(-1)), None if bias is None else _floats(bias))
