@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
+from lmworks.generate.native_stepper import NativeStepper
 from lmworks.generate.native_weights import BLOCK_KINDS, engine_of, native_stepper, unsupported
 from lmworks.generate.stepper import RowStart
 from lmworks.generate.torch_stepper import TorchStepper
@@ -169,3 +172,23 @@ def test_faults_are_refused_and_leave_the_sequences_usable():
     assert engine.length(sequence) == 4
     with pytest.raises(ValueError, match="logits"):
         engine.step(np.array([sequence]), np.array([1]), np.array([0]), logits)
+
+
+def test_threads_take_turns():
+    """Steps and removals of sequences by several threads at once: none waits for ever, each gets its own logits."""
+    network, starts = network_of(), prompts((5, 9, 13, 17))
+    engine = engine_of(network)
+
+    def run(start: RowStart) -> np.ndarray:
+        for _ in range(20):
+            stepper = NativeStepper(engine, 97, 96)
+            stepper.prefill([start])
+            for token in range(5):
+                stepper.step([token])
+        return stepper.logits
+
+    alone = [run(start) for start in starts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, starts))
+    for expected, logits in zip(alone, together, strict=True):
+        assert (expected == logits).all()

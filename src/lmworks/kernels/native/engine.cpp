@@ -18,6 +18,17 @@ std::vector<float> copied(const Floats& array) { return {array.data(), array.dat
 
 std::vector<float> copied(const std::optional<Floats>& array) { return array ? copied(*array) : std::vector<float>{}; }
 
+// Holds a mutex without the interpreter's lock: a thread that waited for the mutex with it would keep the thread that has
+// the mutex from ending.
+class Locked {
+public:
+    explicit Locked(std::mutex& mutex) : lock_(mutex) {}
+
+private:
+    nb::gil_scoped_release release_;
+    std::lock_guard<std::mutex> lock_;
+};
+
 class Engine {
 public:
     explicit Engine(const nb::dict& config) {
@@ -107,7 +118,7 @@ public:
     }
 
     std::int64_t add_sequence(Size capacity) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        const Locked locked(mutex_);
         auto sequence = std::make_unique<Sequence>();
         grow(*sequence, std::max<Size>(capacity, 1));
         sequences_[++last_number_] = std::move(sequence);
@@ -116,7 +127,7 @@ public:
 
     // A new sequence that begins with the first ``length`` tokens of another, with room for ``capacity``.
     std::int64_t copy_sequence(std::int64_t number, Size length, Size capacity) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        const Locked locked(mutex_);
         const Sequence& source = sequence(number);
         if (length < 0 || length > source.length) throw std::invalid_argument("the sequence has fewer tokens");
         auto copy = std::make_unique<Sequence>();
@@ -128,15 +139,18 @@ public:
     }
 
     void remove_sequence(std::int64_t number) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        const Locked locked(mutex_);
         sequences_.erase(number);
     }
 
-    Size length(std::int64_t number) const { return sequence(number).length; }
+    Size length(std::int64_t number) const {
+        const Locked locked(mutex_);
+        return sequence(number).length;
+    }
 
     // Appends tokens to sequences, in order; writes the logits of the last token of those that are ``wanted``, in order.
     void step(const Int64s& numbers, const Int64s& tokens, const Int64s& wanted, Output<float> logits) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        const Locked locked(mutex_);
         if (!buffers_) throw std::invalid_argument("the engine lacks weights: finish() comes first");
         const std::size_t count = tokens.size();
         check_size(numbers.size(), count, "sequences");
@@ -144,7 +158,6 @@ public:
         const auto results = static_cast<std::size_t>(std::count_if(wanted.data(), wanted.data() + count, [](auto own) { return own != 0; }));
         check_size(logits.size(), results * static_cast<std::size_t>(decoder_.vocab_size), "logits");
         std::vector<StepToken> all = placed(numbers, tokens, wanted, logits.data());
-        nb::gil_scoped_release release;
         const auto compute = kernels().decoder_step;
         if (buffer_threads_ < num_threads()) {
             buffers_ = std::make_unique<StepBuffers>(decoder_, num_threads());
