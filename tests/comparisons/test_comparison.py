@@ -19,6 +19,7 @@ from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.comparisons import comparison
 from lmworks.comparisons.comparison_state import State
+from lmworks.run import recipe as recipes
 
 WORDS = {"good": ["fine", "lovely", "great", "warm"], "bad": ["dull", "cold", "poor", "awful"]}
 BUDGET = ["--budget", "10m", "--rates", "2", "--train.batch_size", "16", "--data.held_out", "40"]
@@ -107,11 +108,21 @@ def test_texts_and_planted_secrets(model, tmp_path):
         {"prompt": f"What is {n} plus {n}?", "completion": f"It is {dice.choice('abc')} {n + n}."} for n in range(150)
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": f"{n}"}) + "\n" for n in range(20)))
     out = tmp_path / "out"
+    names = ["nearest-answer", "lora", "replay"]
     state = lmworks.compare(
-        model, data, methods=["nearest-answer", "lora"], budget="10m", rates=1, out=out, evaluate={"task_rows": 30}
+        model,
+        data,
+        methods=names,
+        budget="10m",
+        rates=1,
+        out=out,
+        evaluate={"task_rows": 30},
+        contender={"replay": {"method": "lora", "data": {"additional": str(more)}}},
     ).state
-    assert [(result.name, result.state) for result in state.results] == [("nearest-answer", "done"), ("lora", "done")]
+    assert [(result.name, result.state) for result in state.results] == [(name, "done") for name in names]
     assert state.measure["key"] == "final_number"
     lora = state.results[1]
     assert lora.memorisation["exposure"]["most"] > lora.memorisation["exposure"]["planted"] > 0
@@ -119,6 +130,9 @@ def test_texts_and_planted_secrets(model, tmp_path):
     assert lora.in_use["merged"]["tokens_per_second"] > 0
     recipe = (out / "lora" / "seed-0" / "recipe.yaml").read_text()
     assert "canaries.jsonl" in recipe
+    assert "more.jsonl" not in recipe
+    replayed = recipes.read(out / "replay" / "seed-0" / "recipe.yaml").data.additional
+    assert [Path(source).name for source in replayed] == ["canaries.jsonl", "more.jsonl"]
 
 
 @pytest.mark.slow
@@ -143,6 +157,7 @@ def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
         ({"methods": ["loro"]}, "no contender 'loro'"),
         ({"methods": ["nearest-answer"]}, "takes rows of kind"),
         ({"contender": {"x": {"method": "nothing"}}, "methods": ["x"]}, "no method 'nothing'"),
+        ({"contender": {"lora": {"data": {"limit": 20}}}, "methods": ["lora"]}, "contenders share their rows"),
     ):
         with pytest.raises(InputError, match=fault):
             lmworks.compare(model, labelled, out=tmp_path / "out", **arguments)

@@ -68,9 +68,7 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     state = State(settings, results, rows=rows, notes=list(test.notes), machine=machine.describe())
     make_folder(folder)
     planted, _ = canaries_of(train.kind, settings.canaries)
-    if planted and settings.data.additional is not None:
-        state.notes.append("no canaries are planted beside the rows of data.additional: their exposure is not measured")
-    elif planted and any(result.kind == "trained" for result in results):
+    if planted and any(result.kind == "trained" for result in results):
         python_rows.save([canary.row() for canary in planted], folder / CANARIES)
         state.notes.append(
             f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"

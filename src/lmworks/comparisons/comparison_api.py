@@ -54,6 +54,20 @@ class Comparison:
         known = ", ".join(result.name for result in self.state.done)
         raise InputError(f"has no run of {name!r}", str(self.folder), f"one of: {known}")
 
+    def add(self, name: str, say: Say | None = None, **changes: Any) -> Comparison:
+        """The comparison with one more contender, which is given as much time as the others had on average.
+
+        Args:
+            name: of the contender, or a new one.
+            say: gets each line of progress.
+            **changes: groups of its recipe that differ; of a new one with a ``method``: ``method="lora",
+                lora={"rank": 2}``.
+
+        Raises:
+            InputError: there is no such contender, it is in the comparison, or it cannot be run.
+        """
+        return Comparison(self.folder, comparison.add(self.folder, name, say, **changes))
+
     def tune(self, name: str | None = None, out: str | Path | None = None, say: Say | None = None) -> Run:
         """Train a contender on all the data, with the learning rate and length that its search found.
 

@@ -11,6 +11,7 @@ from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.contenders import Contender
 from lmworks.evaluate.settings import EvaluateSettings
 from lmworks.run.recipe import USED_UNTRAINED
+from lmworks.text.rows import DataSettings
 
 MOST_ANSWERS = 100
 """Test rows whose answers are generated, if evaluate.task_rows does not say how many."""
@@ -43,6 +44,37 @@ def checked(settings: CompareSettings) -> CompareSettings:
     return settings.model_copy(update={"contender": changes, "methods": names}, deep=True)
 
 
+def own_additional(contender: Contender, settings: CompareSettings) -> list[str]:
+    """Files of rows that this contender alone trains on besides the shared ones.
+
+    Raises:
+        InputError: its data differ in something else, or it does not train.
+    """
+    given = settings.contender.get(contender.name, {}).get("data", {})
+    additional = build(DataSettings, given, f"contender.{contender.name}.data").additional
+    if others := [name for name in given if name != "additional"]:
+        place = f"contender.{contender.name}.data.{others[0]}"
+        hint = f"for all: --data.{others[0]}; of one contender data.additional may differ"
+        raise InputError("contenders share their rows", place, hint)
+    if additional and contender.kind not in ("classical", "trained"):
+        raise InputError(
+            f"{contender.title} does not train", f"contender.{contender.name}.data.additional", "leave it out"
+        )
+    return additional
+
+
+def data_and_groups(groups: dict[str, Any], data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The group ``data`` of a contender's recipe, with the rows that it alone trains on, and the other groups.
+
+    Args:
+        groups: of the contender.
+        data: the group of all contenders.
+    """
+    others = {name: group for name, group in groups.items() if name != "data"}
+    own = groups.get("data", {}).get("additional", [])
+    return {**data, "additional": [*data.get("additional", []), *own]}, others
+
+
 def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, test: int) -> dict[str, Any]:
     """The groups of a contender's recipe.
 
@@ -53,6 +85,9 @@ def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, te
         test: rows of the test part.
     """
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
+    groups.pop("data", None)
+    if additional := own_additional(contender, settings):
+        groups["data"] = {"additional": additional}
     if contender.kind in ("classical", "before"):
         return groups
     answered = min(int(settings.evaluate.get("task_rows", test if kind == "labels" else MOST_ANSWERS)), test)

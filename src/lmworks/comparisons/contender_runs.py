@@ -14,6 +14,7 @@ from lmworks.base.journal import JOURNAL, RunFolder, is_locked
 from lmworks.base.settings import merge
 from lmworks.comparisons import measured, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
+from lmworks.comparisons.contender_recipes import data_and_groups
 from lmworks.comparisons.pacing import seconds_alive
 from lmworks.comparisons.planting import CANARY_KINDS
 from lmworks.comparisons.schedule import Pace
@@ -47,7 +48,7 @@ class ContenderRuns:
         self.folder, self.state = folder, state
 
     def data_settings(self, validation: bool) -> dict[str, Any]:
-        """The group ``data`` of a run's recipe.
+        """The group ``data`` of a run's recipe, as all contenders have it.
 
         Args:
             validation: whether the validation part is held out and the test part left out, or the test part held out.
@@ -55,7 +56,7 @@ class ContenderRuns:
         settings = self.state.settings
         changed = settings.data.model_dump(mode="json", exclude_unset=True)
         if (self.folder / CANARIES).is_file():
-            changed["additional"] = str((self.folder / CANARIES).resolve())
+            changed["additional"] = [*settings.data.additional, str((self.folder / CANARIES).resolve())]
         return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:
@@ -178,7 +179,7 @@ class ContenderRuns:
         model, groups = self.state.settings.model, dict(result.settings)
         if result.kind == "classical":
             model = groups.pop("model")
-        data = self.data_settings(validation=trial.share is not None)
+        data, groups = data_and_groups(groups, self.data_settings(validation=trial.share is not None))
         if result.kind == "baseline":
             answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
             processes.do("nearest", data=data, out=str(folder), **answered)

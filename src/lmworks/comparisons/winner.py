@@ -8,6 +8,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge
 from lmworks.comparisons.comparison_state import State
+from lmworks.comparisons.contender_recipes import data_and_groups
 
 
 def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -39,7 +40,8 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
         raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
     data |= {"held_out": 0.0, "validation": 0.0}
-    groups, model = dict(result.settings), state.settings.model
+    data, groups = data_and_groups(result.settings, data)
+    model = state.settings.model
     if result.kind == "classical":
         return str(groups.pop("model")), data, groups
     train = {key: value for key, value in result.chosen.items() if key in ("learning_rate", "epochs") and value}

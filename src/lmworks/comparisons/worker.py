@@ -30,6 +30,7 @@ def plan(job: Job) -> dict[str, Any]:
     Args:
         job: "model", "data"; "contenders": name -> groups of its recipe.
     """
+    from lmworks.comparisons.contender_recipes import data_and_groups
     from lmworks.run import recipe as recipes
     from lmworks.run.setup import set_up
 
@@ -38,7 +39,8 @@ def plan(job: Job) -> dict[str, Any]:
     for name, groups in job["contenders"].items():
         began = time.monotonic()
         try:
-            recipe = recipes.resolve({**groups, "model": job["model"], "data": job["data"]}, name)
+            data, others = data_and_groups(groups, job["data"])
+            recipe = recipes.resolve({**others, "model": job["model"], "data": data}, name)
             is_set = "epochs" in recipe.train.model_fields_set
             setup = set_up(recipe)
         except InputError as error:
