@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lmworks.base.errors import InputError
@@ -54,10 +56,14 @@ def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
     assert lengths["slow"].epochs == pytest.approx((40.0 - 4.0) / 40.0, rel=1e-3)
 
 
-def test_a_budget_too_small_for_a_step_says_what_would_do():
+@pytest.mark.parametrize(
+    "paces",
+    [{"fast": FAST, "slow": SLOW, "counted": COUNTED}, {"fast": FAST, "late": replace(FAST, measuring=150.0), "slow": SLOW}],
+    ids=["of one kind", "one that takes long besides its training"],
+)
+def test_a_budget_too_small_for_a_step_says_what_would_do(paces):
     with pytest.raises(InputError, match="too little for a step") as caught:
-        divide({"fast": FAST, "slow": SLOW, "counted": COUNTED}, 6.0, 3, 1)
+        divide(paces, 6.0, 3, 1, spent=120.0)
     minutes = int(caught.value.hint.split("--budget ")[1].split("m")[0])
-    assert all(
-        length.epochs * 100 >= 1 for name, length in divide({"fast": FAST, "slow": SLOW}, minutes * 60, 3, 1).items()
-    )
+    lengths = divide(paces, minutes * 60 - 120.0, 3, 1)
+    assert all(lengths[name].epochs * 100 >= 1 for name in paces if name != "counted")

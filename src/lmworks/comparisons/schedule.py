@@ -85,7 +85,9 @@ def learning_rates(default: float, count: int) -> list[float]:
     return [float(f"{default * STEP**step:.3g}") for step in steps]
 
 
-def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int) -> dict[str, Length]:
+def divide(
+    paces: dict[str, Pace], budget: float, rates: int, seeds: int, spent: float = 0.0
+) -> dict[str, Length]:
     """Divide seconds among contenders: equal times, but none more than its most epochs take.
 
     Args:
@@ -93,6 +95,7 @@ def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int) -> dic
         budget: seconds for all of them.
         rates: learning rates that a search begins with.
         seeds: final runs of each.
+        spent: seconds that planning took, which the hint of an error adds to the budget that is needed.
 
     Raises:
         InputError: they are too few for a step of each.
@@ -109,7 +112,7 @@ def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int) -> dic
         # the slowest one first: the others may have time enough for a search then
         worst = max(short, key=lambda name: paces[name].epoch / paces[name].steps)
         runs[worst] = []
-    _refuse_too_little(paces, epochs, budget, seeds)
+    _refuse_too_little(paces, epochs, budget, seeds, spent)
     return {
         name: Length(
             epochs[name],
@@ -140,14 +143,19 @@ def _share(paces: dict[str, Pace], runs: dict[str, list[int]], budget: float, se
     return low
 
 
-def _refuse_too_little(paces: dict[str, Pace], epochs: dict[str, float], budget: float, seeds: int) -> None:
+def _refuse_too_little(
+    paces: dict[str, Pace], epochs: dict[str, float], budget: float, seeds: int, spent: float
+) -> None:
     """Raise if a contender has no time for a step."""
     trained = {name: pace for name, pace in paces.items() if pace.epoch}
     if all(epochs[name] * pace.steps >= 1 for name, pace in trained.items()):
         return
-    needed = sum(pace.fixed([], seeds) for pace in paces.values())
-    needed += sum(pace.epoch / pace.steps * seeds * FEWEST_STEPS for pace in trained.values())
+    # contenders get equal times, so that the slowest one decides: as in divide() with its time as the share
+    share = max(pace.fixed([], seeds) + FEWEST_STEPS * pace.training([], seeds) / pace.steps for pace in trained.values())
+    needed = sum(
+        pace.fixed([], seeds) + _epochs(pace, [], seeds, share) * pace.training([], seeds) for pace in paces.values()
+    )
     least = sorted(trained, key=lambda name: paces[name].fixed([], seeds) + paces[name].epoch / paces[name].steps)
     fault = f"{duration(budget)} are too little for a step of each of {len(paces)} contenders"
-    hint = f"--budget {math.ceil(needed / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
+    hint = f"--budget {math.ceil((needed + spent) / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
     raise InputError(fault, "budget", hint)
