@@ -131,6 +131,7 @@ def examples_cell(result: Result, state: State) -> str:
 
 
 def main() -> None:
+    """Print the table of each comparison that is named."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("comparisons", nargs="+", help="folders of comparisons, or files comparison.json")
     for place in options.parse_args().comparisons:

@@ -126,7 +126,8 @@ def test_texts_and_planted_secrets(model, tmp_path):
     assert state.measure["key"] == "final_number"
     lora = state.results[1]
     assert lora.memorisation["exposure"]["most"] > lora.memorisation["exposure"]["planted"] > 0
-    assert {"text", "choices"} <= lora.forgetting.keys()
+    assert lora.forgetting["text"]["title"] == "bits per byte (Python's documentation topics)"
+    assert "choices" in lora.forgetting
     assert lora.in_use["merged"]["tokens_per_second"] > 0
     recipe = (out / "lora" / "seed-0" / "recipe.yaml").read_text()
     assert "canaries.jsonl" in recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import re
 from html.parser import HTMLParser
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from browsers import MARKS, browser_fixture  # noqa: F401
+from rich.console import Console
 from tiny_comparisons import ROWS, comparison
 
 from lmworks.base.figures import byte_size, count, duration, interval, number, percent, signed
-from lmworks.comparisons import comparison_page
+from lmworks.commands import show
+from lmworks.comparisons import comparison_page, comparison_table
 from lmworks.comparisons.comparison_rows import Balance, balance
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.finite_figures import finite_state
@@ -134,6 +137,19 @@ def test_the_page_has_the_states_figures() -> None:
     assert state.notes[0] in sections["Remarks"]
     for fact in ("2 seeds each", "20 min 00 s, of which 18 min 50 s", "McNemar", "2 cores", state.rows["digest"]):
         assert fact in sections["How it was measured"]
+
+
+def test_the_table_fits_a_terminal_of_80_columns_without_its_spare_columns() -> None:
+    state = comparison(["majority", "tfidf-logreg", "head", "lora", "full"])
+    heads = comparison_table.heads(state)
+    assert set(comparison_table.SPARE) < set(heads)
+    shown = io.StringIO()
+    console = Console(file=shown, width=80, force_terminal=True, color_system=None)
+    show.table(heads, comparison_table.rows(state), to=console, spare=comparison_table.SPARE)
+    words = shown.getvalue().split()
+    for head in set(heads) - set(comparison_table.SPARE):
+        assert set(head.split()) <= set(words)
+    assert max(map(len, shown.getvalue().splitlines())) <= 80
 
 
 def test_points_carry_all_numbers_of_their_contender() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.comparisons import ladder, ladder_page
+from lmworks.comparisons import ladder, ladder_page, processes
 from lmworks.comparisons.ladder_report import remarks
 from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State
-from lmworks.comparisons.language import documents_of, pieces, scored_texts
+from lmworks.comparisons.language import LanguageComparison, documents_of, pieces, scored_texts
 from lmworks.comparisons.pacing import Pace
 from lmworks.comparisons.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
@@ -207,6 +208,47 @@ def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     assert f"RNN: {note}" in remarks(state)
     report = lmworks.report(tmp_path / "ladder" / "5-rnn")
     assert any("its time was over (train.max_time)" in warning for warning in report["run"]["warnings"])
+
+
+def test_a_network_with_too_few_steps_is_left_out_after_a_kill_too(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    folder = tmp_path / "ladder"
+    whole = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), folder)
+    killed = State.read(folder)  # as it was before the network's end was written
+    killed.steps[1] = replace(killed.steps[1], state="open", reason="", seconds=0.0)
+    killed.write(folder)
+    resumed = ladder.resume(folder)
+    assert [(step.state, step.reason) for step in resumed.steps] == [(step.state, step.reason) for step in whole.steps]
+    assert resumed.steps[1].seconds >= resumed.steps[1].killed_seconds > 0
+
+
+def test_one_process_at_a_time_works_on_a_ladder(text, climbed):
+    with processes.locked(climbed), pytest.raises(InputError, match="another process"):
+        ladder.resume(climbed)
+
+
+def test_a_ladder_that_was_killed_while_it_read_the_data_reads_them_again(text, tmp_path, monkeypatch):
+    folder, settings = tmp_path / "ladder", settings_of(text, only=["uniform"])
+
+    def kill(self, train):
+        (self.folder / "tokenizer").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageComparison, "_make_tokenizer", kill)
+        with pytest.raises(KeyboardInterrupt):
+            ladder.run_ladder(settings, folder)
+    resumed = ladder.resume(folder)
+    whole = ladder.run_ladder(settings, tmp_path / "whole")
+    assert resumed.notes == whole.notes
+    assert resumed.steps[0].value == whole.steps[0].value
+
+
+def test_the_hint_of_refused_data_works_with_the_same_folder(text, tmp_path, capsys):
+    words = ["ladder", str(text), "--only", "uniform", "--out", str(tmp_path / "ladder"), "--data.document=paragraph"]
+    assert main([*words, "--tokenizer.kind=byte-bpe", "--tokenizer.style=gpt2"]) == 2
+    assert "--tokenizer.style llama" in capsys.readouterr().err
+    assert main([*words, "--tokenizer.vocab_size=300"]) == 0
 
 
 def test_what_cannot_be_compared(text, climbed, tmp_path, capsys):

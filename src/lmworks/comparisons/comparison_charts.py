@@ -60,7 +60,7 @@ def render(state: State) -> str:
     keys = [
         ("front", False, "on the Pareto front: no other is at least as good in both and better in one", True),
         ("", False, "not on it", any(not point.is_on_front for point in points)),
-        ("", True, "square: does not use the model", any(point.is_simple for point in points)),
+        ("", True, "square: does not adapt the model", any(point.is_simple for point in points)),
         ("front recommended", False, "recommended", any(point.is_recommended for point in points)),
     ]
     signs = [(_mark(12, 8, is_simple, kind), name) for kind, is_simple, name, is_there in keys if is_there]
@@ -237,7 +237,7 @@ def _wider(box: Box) -> Box:
 
 
 def _mark(x: float, y: float, is_simple: bool, kind: str, attributes: str = "", inner: str = "") -> str:
-    """The sign of a point: a square for what does not use the model, a circle for the others."""
+    """The sign of a point: a square for what does not adapt the model, a circle for the others."""
     side = 2 * RADIUS - 1
     name, shape = "circle", f'cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS:g}"'
     if is_simple:

@@ -44,10 +44,10 @@ def costs(state: State) -> str:
     """What each contender's training cost."""
     columns: list[Column] = [
         ("parameters", lambda result: _figure(result.cost.get("parameters"), count)),
-        ("trained", _trained),
-        ("training", lambda result: _figure(result.cost.get("training_seconds"), duration)),
-        ("search", lambda result: _figure(result.cost.get("search_seconds") or None, duration)),
-        ("tokens/s", lambda result: _figure(result.cost.get("tokens_per_second"), number)),
+        ("trained parameters", _trained),
+        ("training time", lambda result: _figure(result.cost.get("training_seconds"), duration)),
+        ("search time", lambda result: _figure(result.cost.get("search_seconds") or None, duration)),
+        ("training tokens/s", lambda result: _figure(result.cost.get("tokens_per_second"), number)),
         ("peak memory", lambda result: _figure(result.cost.get("peak_memory"), byte_size)),
         ("FLOPs", lambda result: _figure(result.cost.get("flops"), lambda flops: scaled(flops, digits=3))),
         ("energy", lambda result: _energy(result, result.cost.get("joules"), energy)),

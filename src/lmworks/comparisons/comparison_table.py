@@ -8,7 +8,7 @@ from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, 
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.recommendation import is_nothing_right
 
-SPARE = ("tokens/s", "kept", "trained", "memory", "95 % interval")
+SPARE = ("training tokens/s", "on disk", "trained parameters", "memory", "95 % interval")
 """Columns that a narrow terminal leaves out, in this order."""
 
 
@@ -22,12 +22,12 @@ def heads(state: State) -> list[str]:
         "95 % interval",
         "behind the best",
         *forgetting,
-        "trained",
-        "training",
-        "in all",
+        "trained parameters",
+        "training time",
+        "total time",
         "memory",
-        "kept",
-        "tokens/s",
+        "on disk",
+        "training tokens/s",
     ]
 
 

@@ -17,8 +17,8 @@ from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
-from lmworks.comparisons import ladder_page, pacing
-from lmworks.comparisons.ladder_settings import LadderSettings, State, Step, is_ladder
+from lmworks.comparisons import ladder_page, pacing, processes
+from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State, Step, is_ladder
 from lmworks.comparisons.pacing import Pace
 from lmworks.comparisons.rungs import LADDERS, Rung
 from lmworks.run import api
@@ -69,7 +69,7 @@ def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None
         say: called with each line of progress.
 
     Raises:
-        InputError: the data or a setting cannot be used, or the folder holds something.
+        InputError: the data or a setting cannot be used, or the folder holds something or is worked on.
     """
     folder = Path(out)
     if is_ladder(folder):
@@ -87,17 +87,27 @@ def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None
         if not settings.only or rung.name in settings.only
     ]
     make_folder(folder)
-    return _Session(folder, State(settings, steps), say or silent).run()
+    with processes.locked(folder):
+        state = State(settings, steps)
+        state.write(folder)
+        try:
+            return _Session(folder, state, say or silent).run()
+        except InputError:
+            if not State.read(folder).compared:  # refused before anything was run
+                shutil.rmtree(folder)
+            raise
 
 
 def resume(folder: str | Path, say: Say | None = None) -> State:
     """Go on with a ladder that was killed or stopped; of a finished one, its figures.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or another process works on it.
     """
-    state = State.read(Path(folder))
-    return _Session(Path(folder), state, say or silent).run()
+    folder = Path(folder)
+    State.read(folder)  # refused where there is none, before a lock is made there
+    with processes.locked(folder):
+        return _Session(folder, State.read(folder), say or silent).run()
 
 
 class _Session:
@@ -122,6 +132,8 @@ class _Session:
             self._write()
             return state
         self._add_killed_seconds()
+        if not state.compared:
+            self._remove_partial_data()
         self.comparison = self._comparison()
         state.compared, state.prompt = self.comparison.compared, self.comparison.prompt
         state.notes = state.notes or self.comparison.notes
@@ -167,7 +179,7 @@ class _Session:
         share = self._share(place)
         if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
             self._finish(api.resume(folder, self.say))
-            return ""
+            return _too_short(rung, folder)
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
         groups = merge(merge(rung.settings, self.comparison.groups(rung)), self.state.settings.rung.get(rung.name, {}))
         if rung.kind == "counted":
@@ -184,11 +196,7 @@ class _Session:
         if {"steps", "epochs"} & groups.get("train", {}).keys():
             del training["epochs"]
         self._finish(self.comparison.start(rung, folder, **merge({"train": training}, groups)))
-        few = pacing.too_few_steps(folder)
-        if few is None:
-            return ""
-        bought = f"bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
-        return f"its share of the budget, {duration(share)}, {bought}"
+        return _too_short(rung, folder)
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""
@@ -207,7 +215,7 @@ class _Session:
         return ""
 
     def _left_out(self, step: Step, reason: str, began: float) -> Step:
-        return replace(step, state="left out", reason=reason, seconds=time.monotonic() - began)
+        return replace(step, state="left out", reason=reason, seconds=step.seconds + time.monotonic() - began)
 
     @staticmethod
     def _finish(run: Run) -> None:
@@ -224,10 +232,29 @@ class _Session:
                 step.seconds += more
                 self.before += more
 
+    def _remove_partial_data(self) -> None:
+        """Remove what a session left that was killed while it read the data, so that a new one says all notes of them.
+
+        The folder was empty when the ladder began: all in it is the ladder's own.
+        """
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (STATE, processes.LOCK):
+                path.unlink()
+
     def _write(self) -> None:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         ladder_page.write(self.folder, self.state)
+
+
+def _too_short(rung: Rung, folder: Path) -> str:
+    """Why a network is left out after its training; empty of others, and of one that had steps enough."""
+    few = pacing.too_few_steps(folder) if rung.kind == "trained" else None
+    if few is None:
+        return ""
+    return f"its share of the budget bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
 
 
 def _training_seconds(folder: Path) -> float | None:

@@ -55,7 +55,7 @@ def _forgetting(run: str, kept: Path) -> dict[str, Any]:
         atomic_write(kept, json.dumps(asdict(Retained(lost.text.before, lost.choices.before, []))))
     return {
         name: {
-            "title": f"{change.before.figure} of {change.before.subject}",
+            "title": f"{change.before.figure} ({change.before.subject})",
             "unit": "",
             "better": change.before.better,
             "before": change.before.value,

@@ -1,7 +1,7 @@
 """Which contender to take, and why: from the figures of a comparison alone, so that it can be checked by hand.
 
 Among the contenders that are not worse than the best beyond chance, the cheapest one: a simple one before those that
-need the model, one without training before the trained ones, and of these the one whose search and training took the
+adapt the model, one without training before the trained ones, and of these the one whose search and training took the
 fewest seconds. What it gains and what it gives up is said in numbers, and so is what the test part
 could not have told apart.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.base.figures import count_of, list_names, number, percent
+from lmworks.base.figures import count_of, list_names, number, percent, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contenders import CONTENDERS, SIMPLE
 from lmworks.evaluate.significance import Comparison
@@ -45,8 +45,8 @@ def is_nothing_right(state: State) -> bool:
 
 
 def _work(result: Result) -> tuple[int, float]:
-    """What a contender asks: first whether it needs the model, and its training; then the seconds of all its runs. Of
-    those that need no model, which all take seconds, the simplest."""
+    """What a contender asks: first whether it adapts the model, and whether it trains it; then the seconds of all its
+    runs. Among those that do not adapt it, the first in the list of contenders, which begins with the simplest."""
     if result.kind in SIMPLE:
         return 0, float(list(CONTENDERS).index(result.name))
     return (1 if result.kind == "prompted" else 2), float(result.cost.get("all_seconds") or result.seconds)
@@ -94,18 +94,16 @@ def _forgetting(chosen: Result, equal: list[Result]) -> list[str]:
     """What the chosen contender forgets, beside those as good as it."""
     lines = []
     for key, own in chosen.forgetting.items():
-        change = own["after"] - own["before"]
         others = [result for result in equal if result is not chosen and key in result.forgetting]
-        beside = list_names([f"{result.title} {_signed(result.forgetting[key])}" for result in others])
-        lines.append(
-            f"{own['title']}: {number(own['before'])} -> {number(own['after'])} {own['unit']} ({change:+.3g})"
-            + (f"; {beside}" if beside else "")
-        )
+        beside = list_names([f"{result.title} {_change(result.forgetting[key])}" for result in others])
+        figures = f"{number(own['before'])} → {number(own['after'])}"
+        measured = " ".join(filter(None, [figures, own["unit"], f"({_change(own)})"]))
+        lines.append(f"{own['title']}: {measured}" + (f"; {beside}" if beside else ""))
     return lines
 
 
-def _signed(measure: dict[str, Any]) -> str:
-    return f"{measure['after'] - measure['before']:+.3g}"
+def _change(measure: dict[str, Any]) -> str:
+    return signed(measure["after"] - measure["before"])
 
 
 def _uncertainty(state: State, compared: Comparison) -> str:

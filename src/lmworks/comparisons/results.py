@@ -108,7 +108,7 @@ def settle(state: State) -> significance.Comparison | None:
     return compared
 
 
-def _difference(own: significance.Contender) -> dict[str, Any]:
+def _difference(own: significance.ModelFigures) -> dict[str, Any]:
     return {
         "value": own.difference,
         "interval": own.difference_interval,

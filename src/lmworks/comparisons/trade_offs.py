@@ -17,7 +17,6 @@ from lmworks.comparisons.contenders import SIMPLE
 TIME = "training time"
 FEWEST = 2
 """Points of a chart."""
-"""Kinds of contenders that do not use the model."""
 LOG_RATIO = 10.0
 """Between the largest and the smallest value of a measure that has no upper end, from which it is drawn by its
 logarithm."""
@@ -31,7 +30,7 @@ class Point:
         title: of the contender.
         x, y: what it costs, and the measure.
         x_ends, y_ends: of their 95 % intervals; None: not known.
-        is_simple: whether it does not use the model.
+        is_simple: whether it does not adapt the model.
         is_recommended: whether it is the recommended one.
         is_on_front: whether it is on the Pareto front.
         lines: all its numbers, in words.
