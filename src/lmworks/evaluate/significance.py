@@ -187,7 +187,6 @@ class Comparison:
 
     Attributes:
         reference: the model with which all are compared.
-        is_best: whether it was chosen as the best by these rows, not named beforehand.
         better: "higher" or "lower".
         rows: N.
         analysis: of the tests: their number, level and power.
@@ -196,7 +195,6 @@ class Comparison:
     """
 
     reference: str
-    is_best: bool
     better: Direction
     rows: int
     analysis: PowerAnalysis
@@ -273,7 +271,7 @@ def compare(
                 rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
             )
         )
-    return Comparison(best, reference is None, better, max(counts), analysis, analysis.fewest_rows, contenders)
+    return Comparison(best, better, max(counts), analysis, analysis.fewest_rows, contenders)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
