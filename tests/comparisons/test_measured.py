@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lmworks.base.errors import InputError
 from lmworks.comparisons.measured import average, measured, validation_score
 from lmworks.evaluate import metrics
 
@@ -41,18 +42,23 @@ def test_texts_are_compared_by_their_loss():
 
 
 def test_a_search_chooses_by_accuracy_then_loss_and_by_loss_where_answers_are_written():
-    def score(accuracy: float, loss: float) -> float:
-        rows = [1.0] * round(4 * accuracy) + [0.0] * round(4 * (1 - accuracy))
-        return validation_score(
-            {"classification": {"accuracy": accuracy, "row_correct": rows}, "held_out": {"loss": loss}}, "classify"
-        )
-
-    assert score(0.75, 2.0) > score(0.5, 0.1)
-    assert score(0.5, 0.1) > score(0.5, 0.2)
-    assert validation_score(WRITTEN, "instructions") == -1.5
-    assert validation_score(ASKED, "labels") == -0.9
+    assert validation_score(CLASSIFIED, "classify") == (0.75, "higher", 0.5)
+    none_right = {"entities": {"f1": 0.0, "row_right": [0, 0], "row_entities": [1, 3]}, "held_out": {"loss": 2.0}}
+    assert validation_score(none_right, "tag") == (0.0, "higher", 2.0)
+    assert validation_score(WRITTEN, "instructions") == (1.5, "lower", None)
+    assert validation_score(ASKED, "labels") == (0.9, "lower", None)
 
 
 def test_seeds_are_averaged_by_row():
-    numerators, denominators = average([measured(CLASSIFIED, "classify", ""), measured(CLASSIFIED, "classify", "")])
-    assert (numerators, denominators) == ([1.0, 1.0, 0.0, 1.0], [1.0] * 4)
+    other = {"entities": {"f1": 0.5, "row_right": [0, 2], "row_entities": [4, 2]}}
+    first = {"entities": {"f1": 0.5, "row_right": [1, 2], "row_entities": [2, 4]}}
+    parts = [measured(event, "tag", "") for event in (first, other)]
+    assert average(parts) == ([0.5, 2.0], [3.0, 3.0])
+
+
+def test_a_figure_that_is_no_number_is_refused_and_is_no_score():
+    held_out = {"loss": None, "row_nats": [1.0, None], "row_tokens": [1, 2]}  # as the journal has NaN
+    with pytest.raises(InputError, match="NaN or infinite on 1 of 2 rows"):
+        measured({"held_out": held_out}, "causal", "")
+    assert validation_score({"held_out": held_out}, "causal") is None
+    assert validation_score({**CLASSIFIED, "held_out": held_out}, "classify") is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.comparisons.schedule import SHARES, Pace, divide, learning_rates, rounds
+from lmworks.comparisons.schedule import Pace, divide, learning_rates, rounds
 
 FAST = Pace(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
 SLOW = Pace(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
@@ -39,9 +39,10 @@ def test_the_parts_add_up_to_the_budget_and_nobody_gets_more_than_the_most(budge
     assert lengths["counted"].epochs == 0
     for name in ("fast", "slow"):
         length, pace = lengths[name], paces[name]
-        runs = rounds(3) if length.searches else []
-        trained = sum(count * share for count, share in zip(runs, SHARES, strict=False)) + seeds
-        assert length.seconds == pytest.approx(pace.fixed(runs, seeds) + trained * length.epochs * pace.epoch)
+        searched = 6 * (2.0 + 1.0) if length.searches else 0.0  # 3 + 2 + 1 runs start and are evaluated
+        trained = seeds + (3 / 4 + 2 / 2 + 1 if length.searches else 0)  # of a quarter, half and all of the length
+        final = seeds * (2.0 + 2.0)
+        assert length.seconds == pytest.approx(searched + final + trained * length.epochs * pace.epoch)
 
 
 def test_time_that_one_cannot_use_goes_to_the_others():
@@ -58,7 +59,10 @@ def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
 
 @pytest.mark.parametrize(
     "paces",
-    [{"fast": FAST, "slow": SLOW, "counted": COUNTED}, {"fast": FAST, "late": replace(FAST, measuring=150.0), "slow": SLOW}],
+    [
+        {"fast": FAST, "slow": SLOW, "counted": COUNTED},
+        {"fast": FAST, "late": replace(FAST, measuring=150.0), "slow": SLOW},
+    ],
     ids=["of one kind", "one that takes long besides its training"],
 )
 def test_a_budget_too_small_for_a_step_says_what_would_do(paces):

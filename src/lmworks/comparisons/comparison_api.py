@@ -46,12 +46,16 @@ class Comparison:
         return comparison_table.remarks(self.state)
 
     def run(self, name: str | None = None) -> Run:
-        """The first final run of a contender; of the recommended one by default."""
-        name = name or str(self.recommendation.get("name"))
+        """The first final run of a contender; of the recommended one by default.
+
+        Raises:
+            InputError: it has no run, or none is recommended.
+        """
+        name = name or winner.recommended_name(self.folder, self.state, "run")
         for result in self.state.done:
             if result.name == name and result.finals:
                 return Run(self.folder / result.finals[0].folder, "finished")
-        known = ", ".join(result.name for result in self.state.done)
+        known = ", ".join(result.name for result in self.state.done if result.finals)
         raise InputError(f"has no run of {name!r}", str(self.folder), f"one of: {known}")
 
     def add(self, name: str, say: Say | None = None, **changes: Any) -> Comparison:

@@ -28,7 +28,9 @@ class Trial:
         share: of the contender's full length, in the search; None: a final run, evaluated on the test part.
         seconds: that it took, those of killed sessions too.
         killed_seconds: those of killed sessions alone.
-        score: on the validation part, more is better; None: not evaluated there.
+        score: the figure on the validation part; None: not evaluated there, or no number.
+        better: which scores are better: higher or lower.
+        loss: on the validation part: of equal scores, that of the lower one is better.
         state: open or done.
     """
 
@@ -40,6 +42,8 @@ class Trial:
     seconds: float = 0.0
     killed_seconds: float = 0.0
     score: float | None = None
+    better: str = "higher"
+    loss: float | None = None
     state: str = "open"
 
 
@@ -60,10 +64,10 @@ class Result:
         searches: whether learning rate and length are searched.
         trials: its runs so far, the final ones last.
         chosen: learning_rate and epochs of the final runs.
-        value: the measure on the test part, the mean over seeds.
+        value: the measure on the test part: sum of ``rows`` / sum of ``weights``.
         interval: the ends of its 95 % interval (bootstrap over rows).
         by_seed: the measure of each final run.
-        rows, weights: by test row, the mean over seeds of numerators, and denominators.
+        rows, weights: by test row, the means over seeds of numerators and of denominators.
         difference: to the best: "value", "interval", "p", "p_holm"; empty for the best itself.
         cost: of training (reports/cost.Cost), and "search_seconds", "all_seconds".
         forgetting: by measure: "title", "unit", "better", "before", "after", "interval" of the change.
@@ -149,7 +153,9 @@ class State:
     def write(self, folder: Path) -> None:
         """Write comparison.json, whole or not at all."""
         plain = {name: value for name, value in asdict(self).items() if name != "settings"}
-        values = {"version": VERSION, "settings": self.settings.model_dump(mode="json"), **plain}
+        # what is not set stays so: data.document, for one, is only then recognised by the file's lines
+        settings = self.settings.model_dump(mode="json", exclude_unset=True)
+        values = {"version": VERSION, "settings": settings, **plain}
         atomic_write(folder / STATE, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod

@@ -38,6 +38,9 @@ def checked(settings: CompareSettings) -> CompareSettings:
     for name, hint in CHOSEN.items():
         if name in settings.train:
             raise InputError("is chosen by the comparison", f"train.{name}", hint)
+    if settings.data.validation:
+        hint = f"--validation {settings.data.validation:g}, of the rows that are not held out"
+        raise InputError("is chosen by the comparison", "data.validation", hint)
     build(EvaluateSettings, settings.evaluate, "evaluate")
     changes = {contenders.known_name(name, settings.contender): own for name, own in settings.contender.items()}
     names = [contenders.known_name(name, changes) for name in settings.methods]
@@ -75,6 +78,38 @@ def data_and_groups(groups: dict[str, Any], data: dict[str, Any]) -> tuple[dict[
     return {**data, "additional": [*data.get("additional", []), *own]}, others
 
 
+def measured_rows(settings: CompareSettings, kind: str, test: int) -> int:
+    """Rows of the test part, or of texts at most so many examples of it, by which contenders are compared.
+
+    Args:
+        settings: of the comparison.
+        kind: of the rows.
+        test: rows of the test part.
+    """
+    if kind in WRITTEN_KINDS:
+        return _answered(settings, kind, test)
+    if kind == "text":
+        return min(int(settings.evaluate.get("measured") or MOST_TEXTS), test)
+    return test
+
+
+def _answered(settings: CompareSettings, kind: str, test: int) -> int:
+    """Test rows whose answers are generated."""
+    given = settings.evaluate.get("task_rows")
+    return min(int(given if given is not None else test if kind == "labels" else MOST_ANSWERS), test)
+
+
+def measured_notes(settings: CompareSettings, kind: str, test: int) -> list[str]:
+    """What to say of a test part that is not measured whole; arguments as above."""
+    measured = measured_rows(settings, kind, test)
+    if kind == "text" and "measured" not in settings.evaluate:
+        most = f"at most {MOST_TEXTS} test examples, of which a long text has several"
+        return [f"losses are those of {most}; --evaluate.measured N for more"]
+    if kind in WRITTEN_KINDS and measured < test:
+        return [f"answers are written for {measured:,} of {test:,} test rows; --evaluate.task_rows N for more"]
+    return []
+
+
 def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, test: int) -> dict[str, Any]:
     """The groups of a contender's recipe.
 
@@ -90,7 +125,7 @@ def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, te
         groups["data"] = {"additional": additional}
     if contender.kind in ("classical", "before"):
         return groups
-    answered = min(int(settings.evaluate.get("task_rows", test if kind == "labels" else MOST_ANSWERS)), test)
+    answered = _answered(settings, kind, test)
     most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
     evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES}
     evaluated |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way

@@ -95,16 +95,9 @@ class ContenderRuns:
             InputError: a run was refused.
         """
         while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
-            try:
-                self._do(result, trial, write)
-            except InputError:
-                if not _has_diverged(self.folder / trial.folder):
-                    raise
-                trial.state = "done"
-                write()
-                yield f"{_how(trial)}: the loss was no number any more"
-                continue
-            yield f"{_how(trial)}: validation {abs(trial.score or 0.0):.3f}, {duration(trial.seconds)}"
+            self._do(result, trial, write)
+            said = "the loss was no number any more" if trial.score is None else f"validation {number(trial.score)}"
+            yield f"{_how(trial)}: {said}, {duration(trial.seconds)}"
         if not result.chosen:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
@@ -167,7 +160,11 @@ class ContenderRuns:
         return Trial(f"{result.name}/seed-{seed}", seed, chosen.get("learning_rate"), chosen.get("epochs"))
 
     def _do(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
-        """Do a run, or go on with it."""
+        """Do a run, or go on with it. A run of the search that diverges has no score.
+
+        Raises:
+            InputError: it was refused.
+        """
         write()
         began = time.monotonic()
         folder = self.folder / trial.folder
@@ -176,6 +173,26 @@ class ContenderRuns:
         has_begun = (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("start"))
         if not has_begun or result.kind == "baseline":  # killed before it began, or done in a moment
             shutil.rmtree(folder, ignore_errors=True)
+        fault: InputError | None = None
+        try:
+            self._start(result, trial)
+            if trial.share is not None and (found := _validation(folder)) is not None:
+                trial.score, trial.better, trial.loss = found
+        except InputError as error:
+            fault = None if trial.share is not None and _has_diverged(folder) else error
+        if trial.share is not None:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(folder / "final", ignore_errors=True)
+        trial.state, trial.seconds = "done", trial.seconds + time.monotonic() - began
+        if fault is not None:
+            raise fault
+        if result.kind != "classical":
+            self.state.task = self.state.task or measured.task_of(folder)
+        write()
+
+    def _start(self, result: Result, trial: Trial) -> None:
+        """Start the process of a run, and wait for its end."""
+        folder = self.folder / trial.folder
         model, groups = self.state.settings.model, dict(result.settings)
         if result.kind == "classical":
             model = groups.pop("model")
@@ -186,14 +203,6 @@ class ContenderRuns:
         else:
             job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
             processes.do("run", **job)
-        if trial.share is not None:
-            trial.score = measured.validation_score(measured.final_evaluation(folder), measured.task_of(folder))
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            shutil.rmtree(folder / "final", ignore_errors=True)
-        trial.state, trial.seconds = "done", trial.seconds + time.monotonic() - began
-        if result.kind != "classical":
-            self.state.task = self.state.task or measured.task_of(folder)
-        write()
 
     def _with_trial(self, groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
         """The groups of the recipe of one run."""
@@ -217,9 +226,16 @@ def _has_diverged(folder: Path) -> bool:
     return (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("failure"))
 
 
-def _rank(trial: Trial) -> tuple[float, float]:
-    """Best first; of equal ones the shorter."""
-    return -(trial.score if trial.score is not None else -float("inf")), trial.epochs or 0.0
+def _validation(folder: Path) -> measured.Validation | None:
+    """The score of a run on the validation part."""
+    return measured.validation_score(measured.final_evaluation(folder), measured.task_of(folder))
+
+
+def _rank(trial: Trial) -> tuple[float, float, float]:
+    """Best first; of equal ones that of the lower loss, then the shorter."""
+    sign = -1.0 if trial.better == "higher" else 1.0
+    score = float("inf") if trial.score is None else sign * trial.score
+    return score, trial.loss or 0.0, trial.epochs or 0.0
 
 
 def _choice(result: Result) -> dict[str, Any]:

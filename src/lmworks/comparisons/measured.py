@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import metrics
 from lmworks.tasks.figures import ANSWERS, CLASS_ACCURACY, LOSS, NUMBERS, Figure
@@ -34,6 +35,20 @@ class Measured(NamedTuple):
         return sum(self.numerators) / (sum(self.denominators) or 1.0)
 
 
+class Validation(NamedTuple):
+    """By what a search chooses.
+
+    Attributes:
+        score: the figure on the validation part.
+        better: which scores are better: higher or lower.
+        loss: of equal scores, that of the lower one is better; None: there is no other loss.
+    """
+
+    score: float
+    better: str
+    loss: float | None = None
+
+
 def measured(event: Event, task: str, rows: str) -> Measured | None:
     """The main figure of an evaluation; None where it has none by row.
 
@@ -41,6 +56,9 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
         event: an ``evaluation`` event of a journal.
         task: what was learned; of a classifier by counts of words ``classify``.
         rows: a digest of the rows, part of the signature.
+
+    Raises:
+        InputError: a row's figure is NaN or infinite.
     """
     for figure in _in_order(task, event):
         part = event.get(figure.part) or {}
@@ -48,8 +66,13 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
         if figure.name not in part or not numerators:
             continue
         denominators = part.get(figure.denominators) if figure.denominators else None
+        denominators = list(denominators or [1.0] * len(numerators))
+        missing = sum(None in pair for pair in zip(numerators, denominators, strict=True))  # as a journal has NaN
+        if missing:
+            fault = f"is NaN or infinite on {missing:,} of {count_of(len(numerators), 'row')}"
+            raise InputError(fault, figure.title, "its training diverged: a lower train.learning_rate")
         scaled = [value / figure.divisor for value in numerators]
-        return Measured(_measure(figure, part, rows, len(scaled)), scaled, list(denominators or [1.0] * len(scaled)))
+        return Measured(_measure(figure, part, rows, len(scaled)), scaled, denominators)
     return None
 
 
@@ -73,7 +96,6 @@ def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, An
         "title": title,
         "unit": figure.unit,
         "better": figure.better,
-        "own_denominators": figure.own_denominators,
         "signature": f"{signature}|rows:{rows}:{count}",
     }
 
@@ -101,22 +123,23 @@ def evaluation_before(run: Path) -> Event:
     return next((event for event in RunFolder(run).events("evaluation") if event.get("when") == "before"), {})
 
 
-def validation_score(event: Event, task: str) -> float:
-    """By what a search chooses: more is better. The task's own figure where it costs no generation, and less than one
-    step of it the loss, of which ties are rare; of other tasks the loss alone.
+def validation_score(event: Event, task: str) -> Validation | None:
+    """The task's own figure where it costs no generation, with the loss to choose among equal ones; of other tasks the
+    loss. None where a figure is NaN or infinite.
 
     Raises:
         InputError: nothing was evaluated.
     """
-    loss = (event.get(LOSS.part) or {}).get(LOSS.name)
+    held_out = event.get(LOSS.part) or {}
+    loss = held_out.get(LOSS.name)
+    if LOSS.name in held_out and loss is None:
+        return None
     own = measured({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
     if own is None and loss is None:
         raise InputError("nothing was evaluated on the validation part", "validation", "give more rows")
     if own is None or own.measure["key"].startswith("held_out"):
-        return -float(loss if loss is not None else own.value)  # type: ignore[union-attr]
-    sign = 1.0 if own.measure["better"] == "higher" else -1.0
-    tie = -float(loss or 0.0) / (1.0 + abs(float(loss or 0.0))) / (2 * max(1, len(own.numerators)))
-    return sign * own.value + tie
+        return Validation(float(loss if loss is not None else own.value), "lower")  # type: ignore[union-attr]
+    return Validation(own.value, own.measure["better"], loss)
 
 
 def average(parts: list[Measured]) -> tuple[list[float], list[float]]:

@@ -39,7 +39,7 @@ def read(state: State, result: Result, folder: Path) -> None:
     _check_signature(state, parts[0], result)
     result.rows, result.weights = measured.average(parts)
     result.by_seed = [part.value for part in parts]
-    result.value = sum(result.by_seed) / len(parts)
+    result.value = Measured(state.measure, result.rows, result.weights).value  # which intervals and tests are of
     result.interval = measured.interval(result.rows, result.weights)
     result.cost = _cost(result, runs)
     result.forgetting |= _forgetting(measured.evaluation_before(runs[0]), events[0])
@@ -132,7 +132,7 @@ def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
     """How well the model predicts a general text before training and after it, where its run measured it."""
     for figure in (GENERAL_BITS, GENERAL_LOSS):
         old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
-        if figure.name not in old or figure.name not in new:
+        if old.get(figure.name) is None or new.get(figure.name) is None:  # None: NaN or infinite
             continue
         weights = new[figure.denominators]
         change = metrics.paired_difference(

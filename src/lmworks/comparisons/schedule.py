@@ -85,9 +85,7 @@ def learning_rates(default: float, count: int) -> list[float]:
     return [float(f"{default * STEP**step:.3g}") for step in steps]
 
 
-def divide(
-    paces: dict[str, Pace], budget: float, rates: int, seeds: int, spent: float = 0.0
-) -> dict[str, Length]:
+def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int, spent: float = 0.0) -> dict[str, Length]:
     """Divide seconds among contenders: equal times, but none more than its most epochs take.
 
     Args:
@@ -151,7 +149,9 @@ def _refuse_too_little(
     if all(epochs[name] * pace.steps >= 1 for name, pace in trained.items()):
         return
     # contenders get equal times, so that the slowest one decides: as in divide() with its time as the share
-    share = max(pace.fixed([], seeds) + FEWEST_STEPS * pace.training([], seeds) / pace.steps for pace in trained.values())
+    share = max(
+        pace.fixed([], seeds) + FEWEST_STEPS * pace.training([], seeds) / pace.steps for pace in trained.values()
+    )
     needed = sum(
         pace.fixed([], seeds) + _epochs(pace, [], seeds, share) * pace.training([], seeds) for pace in paces.values()
     )

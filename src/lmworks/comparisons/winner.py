@@ -22,14 +22,7 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     Raises:
         InputError: there is no such contender, it was not run, or nothing of it can be trained.
     """
-    if name is None and not state.recommendation and all(own.state != "open" for own in state.results):
-        hint = "in Python: lmworks.compare(out=FOLDER).tune(NAME)"
-        raise InputError(
-            "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
-        )
-    if name is None and not state.recommendation:
-        raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
-    name = name or str(state.recommendation["name"])
+    name = name or recommended_name(folder, state, "tune")
     result = next((own for own in state.done if own.name == name), None)
     if result is None:
         known = ", ".join(own.name for own in state.done)
@@ -46,3 +39,24 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
         return str(groups.pop("model")), data, groups
     train = {key: value for key, value in result.chosen.items() if key in ("learning_rate", "epochs") and value}
     return model, data, merge(groups, {"train": train}) if train else groups
+
+
+def recommended_name(folder: Path, state: State, call: str) -> str:
+    """The name of the recommended contender.
+
+    Args:
+        folder: of the comparison, for errors.
+        state: of the comparison.
+        call: method of a Comparison that takes a name instead, for the hint.
+
+    Raises:
+        InputError: none is recommended.
+    """
+    if state.recommendation:
+        return str(state.recommendation["name"])
+    if any(own.state == "open" for own in state.results):
+        raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
+    hint = f"in Python: lmworks.compare(out=FOLDER).{call}(NAME)"
+    raise InputError(
+        "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
+    )

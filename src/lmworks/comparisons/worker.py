@@ -101,8 +101,8 @@ def measure(job: Job) -> dict[str, Any]:
     """Measure what a run's result costs in use, what it forgot and what it memorised, as far as its kind can.
 
     Args:
-        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with "kind" and
-            "seed"; "retained": a file that keeps what the base can do.
+        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with
+            "kind"; "retained": a file that keeps what the base can do.
     """
     from lmworks.comparisons import measuring
 
@@ -118,9 +118,9 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: the files of job and result.
     """
-    _end_with_parent()
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
+        _end_with_parent(job["parent"])
         result = WORK[job["work"]](job)
     except InputError as error:
         result = {"error": {"fault": error.fault, "place": error.place, "hint": error.hint}}
@@ -130,9 +130,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Stop as Ctrl-C does when the process that started this one has ended, by whatever signal."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """Stop as Ctrl-C does when the process that started this one has ended, by whatever signal.
+
+    Args:
+        parent: its process id, which this process may be too late to ask for.
+    """
+    if os.name == "nt":  # Python may be started by another program there, which is the parent
+        parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

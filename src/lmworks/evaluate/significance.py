@@ -187,7 +187,6 @@ class Comparison:
 
     Attributes:
         reference: the model with which all are compared.
-        is_best: whether it was chosen as the best by these rows, not named beforehand.
         better: "higher" or "lower".
         rows: N.
         analysis: of the tests: their number, level and power.
@@ -196,7 +195,6 @@ class Comparison:
     """
 
     reference: str
-    is_best: bool
     better: Direction
     rows: int
     analysis: PowerAnalysis
@@ -252,7 +250,7 @@ def compare(
         own.beside(models[best], tests[frozenset((name, best))], analysis) if name != best else own.alone(level)
         for name, own in models.items()
     ]
-    return Comparison(best, reference is None, better, max(counts), analysis, analysis.fewest_rows, contenders)
+    return Comparison(best, better, max(counts), analysis, analysis.fewest_rows, contenders)
 
 
 @dataclass(frozen=True)
