@@ -1,4 +1,4 @@
-"""The energy that NVIDIA's GPUs count: joules since the driver was loaded, through NVML (nvidia-ml-py, the extra gpu)."""
+"""Joules that NVIDIA's GPUs have counted since the driver was loaded: through NVML (nvidia-ml-py, the extra gpu)."""
 
 from __future__ import annotations
 
