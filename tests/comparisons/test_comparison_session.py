@@ -95,6 +95,11 @@ class TestTestPart:
             lmworks.compare("m", data, evaluate={"task_rows": 10}, out=tmp_path / "out")
         assert "--evaluate.task_rows 100" in caught.value.hint
 
+    def test_few_examples_that_are_asked_for_are_refused(self, labelled, tmp_path) -> None:
+        with pytest.raises(InputError, match="12 rows are measured") as caught:
+            lmworks.compare("m", labelled, evaluate={"measured": 12}, out=tmp_path / "out")
+        assert "--evaluate.measured 100" in caught.value.hint
+
     def test_the_hint_for_one_long_text_works(self, tmp_path) -> None:
         data = tmp_path / "book.txt"
         data.write_text("\n\n".join(f"This is paragraph {n}. It is as long as others are." for n in range(200)))

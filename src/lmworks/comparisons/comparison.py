@@ -24,7 +24,7 @@ from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
-from lmworks.comparisons.contender_recipes import checked, measured_notes, measured_rows, recipe_groups
+from lmworks.comparisons.contender_recipes import WRITTEN_KINDS, checked, measured_notes, measured_rows, recipe_groups
 from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
 from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
@@ -138,7 +138,7 @@ def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
     fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
     if test >= FEWEST_TEST_ROWS:
         fault = f"of the test part {count_of(measured, 'row')} are measured"
-        more = f"--evaluate.{'measured' if kind == 'text' else 'task_rows'} {wanted}"
+        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {wanted}"
     else:
         more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)
     raise InputError(f"{fault}, too few to tell anything apart", settings.source, f"{more}: {tells}")

@@ -88,9 +88,8 @@ def measured_rows(settings: CompareSettings, kind: str, test: int) -> int:
     """
     if kind in WRITTEN_KINDS:
         return _answered(settings, kind, test)
-    if kind == "text":
-        return min(int(settings.evaluate.get("measured") or MOST_TEXTS), test)
-    return test
+    most = settings.evaluate.get("measured") or (MOST_TEXTS if kind == "text" else test)
+    return min(int(most), test)
 
 
 def _answered(settings: CompareSettings, kind: str, test: int) -> int:
@@ -102,7 +101,7 @@ def _answered(settings: CompareSettings, kind: str, test: int) -> int:
 def measured_notes(settings: CompareSettings, kind: str, test: int) -> list[str]:
     """What to say of a test part that is not measured whole; arguments as above."""
     measured = measured_rows(settings, kind, test)
-    if kind == "text" and "measured" not in settings.evaluate:
+    if kind == "text" and settings.evaluate.get("measured") is None:
         most = f"at most {MOST_TEXTS} test examples, of which a long text has several"
         return [f"losses are those of {most}; --evaluate.measured N for more"]
     if kind in WRITTEN_KINDS and measured < test:
@@ -128,7 +127,8 @@ def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, te
     answered = _answered(settings, kind, test)
     most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
     evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES}
-    evaluated |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way
+    given = {name: value for name, value in settings.evaluate.items() if value is not None}
+    evaluated |= {"general_bytes": 0, **given}  # forgetting is measured of all in one way
     if contender.kind == "baseline":
         return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
     shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}

@@ -70,7 +70,7 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
         missing = sum(None in pair for pair in zip(numerators, denominators, strict=True))  # as a journal has NaN
         if missing:
             fault = f"is NaN or infinite on {missing:,} of {count_of(len(numerators), 'row')}"
-            raise InputError(fault, figure.title, "its training diverged: a lower train.learning_rate")
+            raise InputError(fault, figure.title, "lower train.learning_rate, where it is trained")
         scaled = [value / figure.divisor for value in numerators]
         return Measured(_measure(figure, part, rows, len(scaled)), scaled, denominators)
     return None
