@@ -57,7 +57,10 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
     _refuse_few(settings, train.kind, len(test))
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [
-        Result(own.name, own.title, own.kind, recipe_groups(own, settings, train.kind, len(test))) for own in chosen
+        Result(
+            contender.name, contender.title, contender.kind, recipe_groups(contender, settings, train.kind, len(test))
+        )
+        for contender in chosen
     ]
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
@@ -219,7 +222,9 @@ class _Session:
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for result in sorted(state.results, key=lambda own: own.kind == "before"):  # it is read from the others' runs
+        for result in sorted(
+            state.results, key=lambda result: result.kind == "before"
+        ):  # it is read from the others' runs
             if result.state == "open":
                 self._compare(result)
 
@@ -227,7 +232,12 @@ class _Session:
         """Give the run of the recommended contender a name that does not depend on which it is."""
         link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
         result = next(
-            (own for own in self.state.done if own.name == name and own.finals and own.kind != "baseline"), None
+            (
+                result
+                for result in self.state.done
+                if result.name == name and result.finals and result.kind != "baseline"
+            ),
+            None,
         )
         if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
             shutil.rmtree(link)
@@ -238,7 +248,7 @@ class _Session:
 
     def _compare(self, result: Result) -> None:
         """Run a contender, or leave it out."""
-        number_ = sum(own.state != "open" for own in self.state.results) + 1
+        number_ = sum(contender.state != "open" for contender in self.state.results) + 1
         self.say(f"{number_} of {len(self.state.results)}: {result.title}")
         try:
             if result.kind == "before":
@@ -316,7 +326,7 @@ class _Session:
             return
         ratio = min(1.0, max(0.0, budget - self.spent - fixed) / training)
         shortened = []
-        for result in filter(lambda own: own.epochs, open_):
+        for result in filter(lambda result: result.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
             result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
@@ -326,7 +336,10 @@ class _Session:
             shortened.append(f"{result.title} to {percent(result.epochs / result.plan['epochs'])}")
         if shortened:
             note = f"shortened, since earlier ones took longer than planned: {list_names(shortened)}"
-            state.notes = [*(own for own in state.notes if not own.startswith("shortened, since")), note]
+            state.notes = [
+                *(other_note for other_note in state.notes if not other_note.startswith("shortened, since")),
+                note,
+            ]
             self.say(note)
 
     def _write(self) -> None:

@@ -75,16 +75,16 @@ def ends(values: Sequence[float | None] | None, sign: bool = False) -> str:
 
 def behind(result: Result, state: State) -> str:
     """How far a contender is behind the best, and whether that is more than chance."""
-    own = result.difference
-    if not own:
+    difference = result.difference
+    if not difference:
         return "best" if result.name == state.best else ""
-    return f"{signed(own['value'])}{'' if own['differs'] else ' (chance)'}"
+    return f"{signed(difference['value'])}{'' if difference['differs'] else ' (chance)'}"
 
 
 def _forgetting(result: Result) -> str:
     """The change of the first measure of forgetting."""
-    for own in result.forgetting.values():
-        return signed(own["after"] - own["before"])
+    for measure in result.forgetting.values():
+        return signed(measure["after"] - measure["before"])
     return UNKNOWN
 
 
@@ -122,7 +122,7 @@ def remarks(state: State) -> list[str]:
 
 def recommendation(state: State) -> list[str]:
     """The recommendation and its reasons, a line each."""
-    own = state.recommendation
-    if not own:
+    choice = state.recommendation
+    if not choice:
         return []
-    return [f"recommended: {own['title']}", *(f"- {reason}" for reason in own["reasons"])]
+    return [f"recommended: {choice['title']}", *(f"- {reason}" for reason in choice["reasons"])]

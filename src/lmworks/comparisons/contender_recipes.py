@@ -42,12 +42,12 @@ def checked(settings: CompareSettings) -> CompareSettings:
         hint = f"--validation {settings.data.validation:g}, of the rows that are not held out"
         raise InputError("is chosen by the comparison", "data.validation", hint)
     build(EvaluateSettings, settings.evaluate, "evaluate")
-    changes = {contenders.known_name(name, settings.contender): own for name, own in settings.contender.items()}
+    changes = {contenders.known_name(name, settings.contender): groups for name, groups in settings.contender.items()}
     names = [contenders.known_name(name, changes) for name in settings.methods]
     return settings.model_copy(update={"contender": changes, "methods": names}, deep=True)
 
 
-def own_additional(contender: Contender, settings: CompareSettings) -> list[str]:
+def additional_files(contender: Contender, settings: CompareSettings) -> list[str]:
     """Files of rows that this contender alone trains on besides the shared ones.
 
     Raises:
@@ -74,8 +74,8 @@ def data_and_groups(groups: dict[str, Any], data: dict[str, Any]) -> tuple[dict[
         data: the group of all contenders.
     """
     others = {name: group for name, group in groups.items() if name != "data"}
-    own = groups.get("data", {}).get("additional", [])
-    return {**data, "additional": [*data.get("additional", []), *own]}, others
+    additional = groups.get("data", {}).get("additional", [])
+    return {**data, "additional": [*data.get("additional", []), *additional]}, others
 
 
 def measured_rows(settings: CompareSettings, kind: str, test: int) -> int:
@@ -121,7 +121,7 @@ def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, te
     """
     groups = merge(contender.settings, settings.contender.get(contender.name, {}))
     groups.pop("data", None)
-    if additional := own_additional(contender, settings):
+    if additional := additional_files(contender, settings):
         groups["data"] = {"additional": additional}
     if contender.kind in ("classical", "before"):
         return groups

@@ -202,8 +202,8 @@ class _Session:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""
         filling = [step for step in self.state.steps[place:] if self.rungs[step.name].kind in ("trained", "prompted")]
         weights = [self.rungs[step.name].weight for step in filling]
-        own = self.rungs[self.state.steps[place].name].weight
-        return (self.state.settings.budget - self.spent) * own / (sum(weights) or 1.0)
+        weight = self.rungs[self.state.steps[place].name].weight
+        return (self.state.settings.budget - self.spent) * weight / (sum(weights) or 1.0)
 
     def _too_slow(self, place: int) -> str:
         """Why a rung of counts is left out: judged by the one before it."""

@@ -134,12 +134,12 @@ def validation_score(event: Event, task: str) -> Validation | None:
     loss = held_out.get(LOSS.name)
     if LOSS.name in held_out and loss is None:
         return None
-    own = measured({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
-    if own is None and loss is None:
+    figure = measured({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
+    if figure is None and loss is None:
         raise InputError("nothing was evaluated on the validation part", "validation", "give more rows")
-    if own is None or own.measure["key"].startswith("held_out"):
-        return Validation(float(loss if loss is not None else own.value), "lower")  # type: ignore[union-attr]
-    return Validation(own.value, own.measure["better"], loss)
+    if figure is None or figure.measure["key"].startswith("held_out"):
+        return Validation(float(loss if loss is not None else figure.value), "lower")  # type: ignore[union-attr]
+    return Validation(figure.value, figure.measure["better"], loss)
 
 
 def average(parts: list[Measured]) -> tuple[list[float], list[float]]:

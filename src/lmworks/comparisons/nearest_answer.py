@@ -65,7 +65,7 @@ def run(data: dict[str, Any], task: str, rows: int, samples: int, out: Path) -> 
     journal = RunFolder.create(out, to_yaml(settings))
     _write_start(journal, settings.source, task)
     shown = zip(asked[:samples], references, given, strict=False)
-    items = [{"prompt": prompt, "reference": right, "answer": own} for prompt, right, own in shown]
+    items = [{"prompt": prompt, "reference": right, "answer": answer} for prompt, right, answer in shown]
     journal.write("samples", when="after", step=0, items=items)
     journal.write("evaluation", when="after", step=0, **_figures(task, given, references))
     size = sum(len(text.encode()) for text in (*prompts, *answers))
@@ -109,7 +109,7 @@ def _columns(table: Table) -> tuple[list[str], list[str]]:
 def _figures(task: str, given: list[str], references: list[str]) -> dict[str, Any]:
     """The parts of an ``evaluation`` event that a model's answers have (run/evaluation)."""
     metric = metrics.metric(TASKS[task].metric)
-    values = [metric.row(own, right) for own, right in zip(given, references, strict=True)]
+    values = [metric.row(prediction, right) for prediction, right in zip(given, references, strict=True)]
     figures: dict[str, Any] = {
         "task": {
             "metric": metric.title,
@@ -121,7 +121,7 @@ def _figures(task: str, given: list[str], references: list[str]) -> dict[str, An
     }
     if TASKS[task].metric == "chrf" and metrics.end_in_numbers(references):
         numbers = metrics.metric("number_match")
-        right = [numbers.row(own, reference) for own, reference in zip(given, references, strict=True)]
+        right = [numbers.row(prediction, reference) for prediction, reference in zip(given, references, strict=True)]
         figures["numbers"] = {
             "name": numbers.signature,
             "share": sum(right) / len(right),

@@ -57,7 +57,7 @@ def read_before(state: State, result: Result, folder: Path) -> None:
     Raises:
         InputError: no trained contender is done, or nothing was evaluated before training.
     """
-    trained = next((own for own in state.done if own.kind == "trained"), None)
+    trained = next((contender for contender in state.done if contender.kind == "trained"), None)
     if trained is None:
         raise InputError("no trained contender has been evaluated", result.name, "name one in --methods")
     event = measured.evaluation_before(folder / trained.finals[0].folder)
@@ -83,9 +83,9 @@ def _check_signature(state: State, part: Measured, result: Result) -> None:
     """
     if not state.measure:
         state.measure = part.measure
-    known, own = state.measure["signature"], part.measure["signature"]
-    if own != known:
-        fault = f"{result.title} was measured as {own}, the others as {known}: such figures share no table"
+    known, signature = state.measure["signature"], part.measure["signature"]
+    if signature != known:
+        fault = f"{result.title} was measured as {signature}, the others as {known}: such figures share no table"
         raise InputError(fault, result.name, "measure all by one version of lmworks and the same task: begin anew")
 
 
@@ -102,30 +102,30 @@ def settle(state: State) -> significance.Comparison | None:
     """Write the difference of each contender from the best into the state."""
     compared = compare(state)
     state.best = "" if compared is None else compared.reference
-    for own in [] if compared is None else compared.contenders:
-        result = next(result for result in state.results if result.name == own.name)
-        result.difference = {} if own.name == compared.reference else _difference(own)  # type: ignore[union-attr]
+    for contender in [] if compared is None else compared.contenders:
+        result = next(result for result in state.results if result.name == contender.name)
+        result.difference = {} if contender.name == compared.reference else _difference(contender)  # type: ignore[union-attr]
     return compared
 
 
-def _difference(own: significance.ModelFigures) -> dict[str, Any]:
+def _difference(contender: significance.ModelFigures) -> dict[str, Any]:
     return {
-        "value": own.difference,
-        "interval": own.difference_interval,
-        "test": own.test,
-        "p": own.p_value,
-        "p_holm": own.adjusted_p_value,
-        "differs": own.differs,
-        "smallest": own.smallest_difference,
-        "rows_needed": own.rows_needed,
+        "value": contender.difference,
+        "interval": contender.difference_interval,
+        "test": contender.test,
+        "p": contender.p_value,
+        "p_holm": contender.adjusted_p_value,
+        "differs": contender.differs,
+        "smallest": contender.smallest_difference,
+        "rows_needed": contender.rows_needed,
     }
 
 
 def _cost(result: Result, runs: list[Path]) -> dict[str, Any]:
     """The cost of the first final run, and the seconds of the search and of all runs."""
-    own = asdict(cost(runs[0]))
+    costs = asdict(cost(runs[0]))
     search = sum(trial.seconds for trial in result.search)
-    return {**own, "search_seconds": search, "all_seconds": result.seconds}
+    return {**costs, "search_seconds": search, "all_seconds": result.seconds}
 
 
 def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
