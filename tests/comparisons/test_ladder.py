@@ -23,7 +23,7 @@ from lmworks.comparisons import ladder, ladder_page, processes
 from lmworks.comparisons.ladder_report import remarks
 from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State
 from lmworks.comparisons.language import LanguageComparison, documents_of, pieces, scored_texts
-from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.pacing import RunOverhead
 from lmworks.comparisons.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
 from lmworks.train.time_limit import TimeLimit
@@ -187,21 +187,21 @@ def test_a_budget_that_is_none(text, tmp_path, capsys):
 
 
 def test_the_time_besides_training_is_that_of_the_rung_before(climbed):
-    pace = Pace()
-    assert pace.training_seconds(10.0) == pytest.approx(7.0)
+    overhead = RunOverhead()
+    assert overhead.training_seconds(10.0) == pytest.approx(7.0)
     run = climbed / "5-rnn"
     trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
     measuring = sum((RunFolder(run).events("start")[0].get("preparation") or {}).values())  # this machine, once
-    pace.record(run, trained + measuring + 4.0)
-    assert pace.training_seconds(10.0) == pytest.approx(6.0)
-    assert pace.training_seconds(3.0) < 0
+    overhead.record(run, trained + measuring + 4.0)
+    assert overhead.training_seconds(10.0) == pytest.approx(6.0)
+    assert overhead.training_seconds(3.0) < 0
 
 
 def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
     few = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
     assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
-    monkeypatch.setattr("lmworks.comparisons.pacing.FEWEST_STEPS", 1)
+    monkeypatch.setattr("lmworks.comparisons.pacing.MIN_TRAINED_STEPS", 1)
     state = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)

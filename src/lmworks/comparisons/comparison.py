@@ -25,7 +25,7 @@ from lmworks.comparisons import comparison_page, contenders, processes, recommen
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
 from lmworks.comparisons.contender_recipes import checked, measured_notes, measured_rows, recipe_groups
-from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
+from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, run_times_of
 from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
 from lmworks.run.result import Say, silent
@@ -291,10 +291,10 @@ class _Session:
         open_ = [result for result in new if result.state == "open"]
         if not open_:
             raise InputError("no contender can be run", "methods", new[0].reason)
-        paces = {result.name: pace_of(result, state.rows) for result in open_}
+        times = {result.name: run_times_of(result, state.rows) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
-        lengths = schedule.divide(paces, budget, settings.rates, settings.seeds, self.spent)
+        lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
         for result in open_:
             length = lengths[result.name]
             result.epochs, result.searches = length.epochs or None, length.searches
@@ -329,7 +329,7 @@ class _Session:
         for result in filter(lambda result: result.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
-            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_SEARCH_STEPS
             if steps < 1:
                 result.state, result.reason = "left out", "nothing of the budget is left for a step"
                 continue

@@ -17,11 +17,11 @@ from lmworks.comparisons.comparison_state import Result, State, Trial
 from lmworks.comparisons.contender_recipes import data_and_groups
 from lmworks.comparisons.pacing import seconds_alive
 from lmworks.comparisons.planting import CANARY_KINDS
-from lmworks.comparisons.schedule import Pace
+from lmworks.comparisons.schedule import RunTimes
 from lmworks.train.settings import MOST_STEPS
 
-MOST_EPOCHS = 3.0
-"""Passes over the training rows that a comparison tries at least, where its budget allows them."""
+DEFAULT_EPOCH_LIMIT = 3.0
+"""Upper limit of epochs where train.epochs is not set."""
 QUICK_SECONDS = 8.0
 """Expected of a contender that counts words or asks nothing."""
 WRITTEN = "instructions"
@@ -74,11 +74,11 @@ class ContenderRuns:
 
     def expected_training(self, result: Result) -> float:
         """Seconds of training that the runs of a contender are expected to take, none of which is done."""
-        return (result.epochs or 0.0) * pace_of(result, self.state.rows).training(*self._runs_of(result))
+        return (result.epochs or 0.0) * run_times_of(result, self.state.rows).training(*self._runs_of(result))
 
     def expected_rest(self, result: Result) -> float:
         """Seconds of all else that they are expected to take."""
-        return pace_of(result, self.state.rows).fixed(*self._runs_of(result))
+        return run_times_of(result, self.state.rows).fixed(*self._runs_of(result))
 
     def _runs_of(self, result: Result) -> tuple[list[int], int]:
         """The runs of each round of its search, and its final runs."""
@@ -256,8 +256,8 @@ def _how(trial: Trial) -> str:
     return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
 
 
-def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
-    """How fast a contender is, by its plan.
+def run_times_of(result: Result, rows: dict[str, Any]) -> RunTimes:
+    """The times of a contender's runs, by its plan.
 
     Args:
         result: of the contender, with its plan.
@@ -265,17 +265,17 @@ def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
     """
     plan = result.plan
     if result.kind == "before":
-        return Pace(0.0)
+        return RunTimes(0.0)
     if result.kind in ("baseline", "classical"):
-        return Pace(QUICK_SECONDS)
+        return RunTimes(QUICK_SECONDS)
     of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
     of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
-    return Pace(
+    return RunTimes(
         start=plan["start"] + plan["process"],
         epoch=plan["epoch"] if result.kind == "trained" else 0.0,
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
         measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS if result.kind == "trained" else QUICK_SECONDS,
-        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
+        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(DEFAULT_EPOCH_LIMIT, plan["most_epochs"]),
     )

@@ -19,7 +19,7 @@ from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
 from lmworks.comparisons import ladder_page, pacing, processes
 from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State, Step, is_ladder
-from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.pacing import RunOverhead
 from lmworks.comparisons.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
@@ -117,7 +117,7 @@ class _Session:
         self.folder, self.state, self.say = folder, state, say
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
-        self.pace = Pace()
+        self.overhead = RunOverhead()
         self.comparison: Comparison
 
     @property
@@ -169,7 +169,7 @@ class _Session:
         trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
         if rung.kind == "trained":
             if is_new:
-                self.pace.record(folder, time.monotonic() - began)
+                self.overhead.record(folder, time.monotonic() - began)
             notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
         seconds = step.seconds + time.monotonic() - began
         return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
@@ -187,9 +187,9 @@ class _Session:
                 return reason
             self._finish(self.comparison.start(rung, folder, **groups))
             return ""
-        seconds = self.pace.training_seconds(share)
+        seconds = self.overhead.training_seconds(share)
         if share < FEWEST_SECONDS or seconds < pacing.LEAST_SHARE * share:
-            rest = f", and all but training takes {duration(self.pace.overhead)}" if self.pace.overhead else ""
+            rest = f", and all but training takes {duration(self.overhead.seconds)}" if self.overhead.seconds else ""
             return f"its share of the budget is {duration(max(0.0, share))}{rest}"
         self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
         training = pacing.training(seconds, rung.most_epochs)
@@ -254,7 +254,7 @@ def _too_short(rung: Rung, folder: Path) -> str:
     few = pacing.too_few_steps(folder) if rung.kind == "trained" else None
     if few is None:
         return ""
-    return f"its share of the budget bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
+    return f"its share of the budget bought {count_of(few, 'step')}; the fewest are {pacing.MIN_TRAINED_STEPS}"
 
 
 def _training_seconds(folder: Path) -> float | None:
