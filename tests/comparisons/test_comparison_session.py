@@ -20,7 +20,7 @@ from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contender_recipes import checked, measured_notes
 from lmworks.comparisons.contender_runs import ContenderRuns
-from lmworks.comparisons.winner import settings_of
+from lmworks.comparisons.recommended_recipe import settings_of
 from lmworks.text.rows import DataSettings
 
 

@@ -119,7 +119,7 @@ class TestSearch:
         written: list[str] = []
         runs = ContenderRuns(tmp_path, State(settings, [own], rows=ROWS))
         own.settings["train"] = {"checkpoint_every": 1, "precision": "float32"}
-        runs._do(own, trial, lambda: written.append(trial.state))
+        runs._run_trial(own, trial, lambda: written.append(trial.state))
         assert (trial.score, trial.state, written) == (None, "done", ["open", "done"])
         assert trial.seconds > 0
         folder = tmp_path / trial.folder

@@ -306,7 +306,7 @@ class _Session:
         """Plans of contenders by name, made in a process of their own, with the seconds that it took to begin."""
         settings, data = self.state.settings, self.runs.data_settings(validation=False)
         contenders_ = {result.name: result.settings for result in results}
-        return processes.do("plan", model=settings.model, data=data, contenders=contenders_)
+        return processes.run_job("plan", model=settings.model, data=data, contenders=contenders_)
 
     def _leave_out(self, result: Result) -> None:
         """Leave a contender out that cannot be run, or refuse it where it was asked for by its name."""

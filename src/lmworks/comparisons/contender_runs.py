@@ -95,13 +95,13 @@ class ContenderRuns:
             InputError: a run was refused.
         """
         while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
-            self._do(result, trial, write)
+            self._run_trial(result, trial, write)
             said = "the loss was no number any more" if trial.score is None else f"validation {number(trial.score)}"
             yield f"{_how(trial)}: {said}, {duration(trial.seconds)}"
         if not result.chosen:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
-            self._do(result, trial, write)
+            self._run_trial(result, trial, write)
         if result.measuring is None:
             yield "measuring what it costs in use" + (
                 ", what it forgot and memorised" if result.kind == "trained" else ""
@@ -119,7 +119,7 @@ class ContenderRuns:
             settings, run = self.state.settings, self.folder / result.finals[0].folder
             planted = settings.canaries if (self.folder / CANARIES).is_file() else 0
             job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": planted}
-            found = processes.do("measure", **job, retained=str(self.folder / RETAINED))
+            found = processes.run_job("measure", **job, retained=str(self.folder / RETAINED))
             result.notes += found.pop("notes")
             result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
             result.forgetting |= found.get("forgetting", {})
@@ -159,7 +159,7 @@ class ContenderRuns:
         chosen = result.chosen
         return Trial(f"{result.name}/seed-{seed}", seed, chosen.get("learning_rate"), chosen.get("epochs"))
 
-    def _do(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
+    def _run_trial(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
         """Do a run, or go on with it. A run of the search that diverges has no score.
 
         Raises:
@@ -199,10 +199,10 @@ class ContenderRuns:
         data, groups = data_and_groups(groups, self.data_settings(validation=trial.share is not None))
         if result.kind == "baseline":
             answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
-            processes.do("nearest", data=data, out=str(folder), **answered)
+            processes.run_job("nearest", data=data, out=str(folder), **answered)
         else:
             job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
-            processes.do("run", **job)
+            processes.run_job("run", **job)
 
     def _with_trial(self, groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
         """The groups of the recipe of one run."""

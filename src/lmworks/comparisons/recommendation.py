@@ -13,10 +13,10 @@ from typing import Any
 from lmworks.base.figures import count_of, list_names, number, percent, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contenders import CONTENDERS, SIMPLE
-from lmworks.evaluate.significance import Comparison
+from lmworks.evaluate.significance import PairedComparison
 
 
-def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
+def recommend(state: State, compared: PairedComparison | None) -> dict[str, Any]:
     """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure,
     or none is right on any row.
 
@@ -106,7 +106,7 @@ def _change(measure: dict[str, Any]) -> str:
     return signed(measure["after"] - measure["before"])
 
 
-def _uncertainty(state: State, compared: Comparison) -> str:
+def _uncertainty(state: State, compared: PairedComparison) -> str:
     """What the test part could not have told apart."""
     rows, tests = count_of(compared.rows, "test row"), count_of(compared.analysis.comparisons, "comparison")
     if not compared.can_tell:

@@ -89,7 +89,7 @@ def _check_signature(state: State, part: Measured, result: Result) -> None:
         raise InputError(fault, result.name, "measure all by one version of lmworks and the same task: begin anew")
 
 
-def compare(state: State) -> significance.Comparison | None:
+def paired_comparison(state: State) -> significance.PairedComparison | None:
     """The contenders with a figure, paired on the test rows; None with fewer than two."""
     figures = {result.name: RowFigures.of(result.rows, result.weights) for result in state.done}
     lengths = {len(result.rows) for result in state.done}
@@ -98,9 +98,9 @@ def compare(state: State) -> significance.Comparison | None:
     return significance.compare(figures, state.measure["better"])
 
 
-def settle(state: State) -> significance.Comparison | None:
+def settle(state: State) -> significance.PairedComparison | None:
     """Write the difference of each contender from the best into the state."""
-    compared = compare(state)
+    compared = paired_comparison(state)
     state.best = "" if compared is None else compared.reference
     for contender in [] if compared is None else compared.contenders:
         result = next(result for result in state.results if result.name == contender.name)
