@@ -145,7 +145,7 @@ def test_the_table_fits_a_terminal_of_80_columns_without_its_spare_columns() -> 
     assert set(comparison_table.SPARE) < set(heads)
     shown = io.StringIO()
     console = Console(file=shown, width=80, force_terminal=True, color_system=None)
-    show.table(heads, comparison_table.rows(state), to=console, spare=comparison_table.SPARE)
+    show.table(heads, comparison_table.table_cells(state), to=console, spare=comparison_table.SPARE)
     words = shown.getvalue().split()
     for head in set(heads) - set(comparison_table.SPARE):
         assert set(head.split()) <= set(words)

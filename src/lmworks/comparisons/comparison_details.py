@@ -35,7 +35,7 @@ def overview(state: State) -> str:
     heads = comparison_table.heads(state)
     rows = [
         _row(state, result, [prose(cell) for cell in cells[1:]])
-        for result, cells in zip(comparison_table.ordered(state), comparison_table.rows(state), strict=True)
+        for result, cells in zip(comparison_table.ordered(state), comparison_table.table_cells(state), strict=True)
     ]
     return section("All contenders", table(heads, rows, "contenders"))
 

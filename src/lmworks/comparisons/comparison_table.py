@@ -38,7 +38,7 @@ def ordered(state: State) -> list[Result]:
     return [*done, *(result for result in state.results if result not in done)]
 
 
-def rows(state: State) -> list[list[str]]:
+def table_cells(state: State) -> list[list[str]]:
     """The cells of each contender, in their order."""
     done, width = state.done, len(heads(state))
     return [

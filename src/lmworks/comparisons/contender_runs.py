@@ -12,7 +12,7 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import duration, number
 from lmworks.base.journal import JOURNAL, RunFolder, is_locked
 from lmworks.base.settings import merge
-from lmworks.comparisons import measured, processes, schedule
+from lmworks.comparisons import comparison_figure, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
 from lmworks.comparisons.contender_recipes import data_and_groups
 from lmworks.comparisons.pacing import seconds_alive
@@ -187,7 +187,7 @@ class ContenderRuns:
         if fault is not None:
             raise fault
         if result.kind != "classical":
-            self.state.task = self.state.task or measured.task_of(folder)
+            self.state.task = self.state.task or comparison_figure.task_of(folder)
         write()
 
     def _start(self, result: Result, trial: Trial) -> None:
@@ -226,9 +226,11 @@ def _has_diverged(folder: Path) -> bool:
     return (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("failure"))
 
 
-def _validation(folder: Path) -> measured.Validation | None:
+def _validation(folder: Path) -> comparison_figure.Validation | None:
     """The score of a run on the validation part."""
-    return measured.validation_score(measured.final_evaluation(folder), measured.task_of(folder))
+    return comparison_figure.validation_score(
+        comparison_figure.final_evaluation(folder), comparison_figure.task_of(folder)
+    )
 
 
 def _rank(trial: Trial) -> tuple[float, float, float]:

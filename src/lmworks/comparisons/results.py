@@ -8,9 +8,9 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.comparisons import measured
+from lmworks.comparisons import comparison_figure
+from lmworks.comparisons.comparison_figure import FigureByRow
 from lmworks.comparisons.comparison_state import Result, State
-from lmworks.comparisons.measured import Measured
 from lmworks.evaluate import metrics, significance
 from lmworks.evaluate.significance import RowFigures
 from lmworks.reports.cost import cost
@@ -31,18 +31,20 @@ def read(state: State, result: Result, folder: Path) -> None:
         InputError: its figures cannot share a table with the others'.
     """
     runs = [folder / trial.folder for trial in result.finals]
-    events = [measured.final_evaluation(run) for run in runs]
-    task = "classify" if result.kind == "classical" else measured.task_of(runs[0]) or state.task
-    parts = [part for event in events if (part := measured.measured(event, task, state.rows["digest"])) is not None]
+    events = [comparison_figure.final_evaluation(run) for run in runs]
+    task = "classify" if result.kind == "classical" else comparison_figure.task_of(runs[0]) or state.task
+    parts = [
+        part for event in events if (part := comparison_figure.figure_of(event, task, state.rows["digest"])) is not None
+    ]
     if len(parts) < len(runs):
         raise InputError("has no figure by row on the test part", str(runs[0]), "lmworks report shows what it has")
     _check_signature(state, parts[0], result)
-    result.rows, result.weights = measured.average(parts)
+    result.rows, result.weights = comparison_figure.average(parts)
     result.by_seed = [part.value for part in parts]
-    result.value = Measured(state.measure, result.rows, result.weights).value  # which intervals and tests are of
-    result.interval = measured.interval(result.rows, result.weights)
+    result.value = FigureByRow(state.measure, result.rows, result.weights).value  # which intervals and tests are of
+    result.interval = comparison_figure.interval(result.rows, result.weights)
     result.cost = _cost(result, runs)
-    result.forgetting |= _forgetting(measured.evaluation_before(runs[0]), events[0])
+    result.forgetting |= _forgetting(comparison_figure.evaluation_before(runs[0]), events[0])
     result.answers = _answers(runs[0])
 
 
@@ -60,8 +62,8 @@ def read_before(state: State, result: Result, folder: Path) -> None:
     trained = next((contender for contender in state.done if contender.kind == "trained"), None)
     if trained is None:
         raise InputError("no trained contender has been evaluated", result.name, "name one in --methods")
-    event = measured.evaluation_before(folder / trained.finals[0].folder)
-    part = measured.measured(event, state.task, state.rows["digest"])
+    event = comparison_figure.evaluation_before(folder / trained.finals[0].folder)
+    part = comparison_figure.figure_of(event, state.task, state.rows["digest"])
     if part is None:
         raise InputError("nothing was evaluated before training", result.name, "leave it out")
     _check_signature(state, part, result)
@@ -72,10 +74,10 @@ def read_before(state: State, result: Result, folder: Path) -> None:
         [part.value],
         part.value,
     )
-    result.interval = measured.interval(result.rows, result.weights)
+    result.interval = comparison_figure.interval(result.rows, result.weights)
 
 
-def _check_signature(state: State, part: Measured, result: Result) -> None:
+def _check_signature(state: State, part: FigureByRow, result: Result) -> None:
     """Refuse a figure that was counted in another way than the others.
 
     Raises:
