@@ -63,9 +63,9 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         for contender in chosen
     ]
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
-    rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
+    row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
     notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
-    state = State(settings, results, rows=rows, notes=notes, machine=machine.describe())
+    state = State(settings, results, row_counts=row_counts, notes=notes, machine=machine.describe())
     make_folder(folder)
     with processes.locked(folder):
         _refuse_comparison(folder)  # another process may have begun one meanwhile
@@ -112,11 +112,11 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
         name = contenders.known_name(name, {**({name: changes} if changes else {}), **known})
         if changes:
             state.settings.contender = {**known, name: merge(known.get(name, {}), changes)}
-        (contender,) = contenders.choose([name], state.settings.contender, state.rows["kind"])
+        (contender,) = contenders.choose([name], state.settings.contender, state.row_counts["kind"])
         if any(result.name == contender.name for result in state.results):
             fault = f"{contender.title} is compared already"
             raise InputError(fault, str(folder), "choose another name for other settings")
-        groups = recipe_groups(contender, state.settings, state.rows["kind"], state.rows["test"])
+        groups = recipe_groups(contender, state.settings, state.row_counts["kind"], state.row_counts["test"])
         state.recommendation = {}  # that of the others alone: a session that is killed ends with another
         state.results.append(Result(contender.name, contender.title, contender.kind, groups))
         try:
@@ -164,7 +164,7 @@ def _more_rows(table: Table, settings: DataSettings, wanted: int) -> str:
 def _plant(state: State, folder: Path) -> None:
     """Write the rows with a secret that contenders train on too, if any of them trains and the rows have a kind that
     can hide one."""
-    planted, _ = canaries_of(state.rows["kind"], state.settings.canaries)
+    planted, _ = canaries_of(state.row_counts["kind"], state.settings.canaries)
     if planted and any(result.kind == "trained" for result in state.results):
         python_rows.save([canary.row() for canary in planted], folder / CANARIES)
         state.notes.append(
@@ -217,7 +217,7 @@ class _Session:
         """Run the contenders that are open."""
         state = self.state
         train, _, test = divided(state.settings)
-        if digest(train, test) != state.rows["digest"]:
+        if digest(train, test) != state.row_counts["digest"]:
             hint = "give the rows that it began with, or begin a new comparison"
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
         self.before += self.runs.killed_seconds()
@@ -291,7 +291,7 @@ class _Session:
         open_ = [result for result in new if result.state == "open"]
         if not open_:
             raise InputError("no contender can be run", "methods", new[0].reason)
-        times = {result.name: run_times_of(result, state.rows) for result in open_}
+        times = {result.name: run_times_of(result, state.row_counts) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
         lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)

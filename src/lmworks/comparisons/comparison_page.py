@@ -139,8 +139,10 @@ def _measured(state: State) -> str:
 
 
 def _facts(state: State) -> list[tuple[str, str]]:
-    settings, rows, machine, measure = state.settings, state.rows, state.machine, state.measure
-    parts = [f"{rows[key]:,} {key}" for key in ("training", "validation", "test") if rows.get(key) is not None]
+    settings, row_counts, machine, measure = state.settings, state.row_counts, state.machine, state.measure
+    parts = [
+        f"{row_counts[key]:,} {key}" for key in ("training", "validation", "test") if row_counts.get(key) is not None
+    ]
     tests = {str(result.difference["test"]) for result in state.done if result.difference.get("test")}
     named = ", ".join(TESTS.get(test, test) for test in sorted(tests))
     cores = count_of(machine["cores"], "core") if machine.get("cores") else ""
@@ -151,8 +153,8 @@ def _facts(state: State) -> list[tuple[str, str]]:
         ("model", settings.model),
         ("data", settings.source),
         ("task", state.task),
-        ("rows", ", ".join(parts) + (" (validation is a part of training)" if rows.get("validation") else "")),
-        ("digest of the rows", str(rows.get("digest") or "")),
+        ("rows", ", ".join(parts) + (" (validation is a part of training)" if row_counts.get("validation") else "")),
+        ("digest of the rows", str(row_counts.get("digest") or "")),
         ("measure", f"{measure['title']} ({measure.get('better')} is better)" if measure.get("title") else ""),
         ("signature of the measure", str(measure.get("signature") or "")),
         ("intervals", "95 %, bootstrap over test rows" if any(result.interval for result in state.done) else ""),

@@ -33,11 +33,11 @@ def balance(result: Result, other: Result, higher_is_better: bool) -> Balance | 
     """Rows that a contender wins and loses against another one; None where their rows are not the same.
 
     Args:
-        result: its numerators by row are ``rows``, their denominators ``weights``.
+        result: with numerators and denominators by row.
         other: the contender to compare with.
         higher_is_better: of a row's figure.
     """
-    if not result.rows or len(result.rows) != len(other.rows):
+    if not result.numerators or len(result.numerators) != len(other.numerators):
         return None
     won = equal = lost = 0
     for first, second in zip(_by_row(result), _by_row(other), strict=True):
@@ -55,10 +55,11 @@ def balance(result: Result, other: Result, higher_is_better: bool) -> Balance | 
 
 def _by_row(result: Result) -> list[float | None]:
     """The figure of each row; None where it has none."""
-    weights = result.weights if len(result.weights) == len(result.rows) else [1.0] * len(result.rows)
+    has_denominators = len(result.denominators) == len(result.numerators)
+    denominators = result.denominators if has_denominators else [1.0] * len(result.numerators)
     return [
-        value / weight if value is not None and weight else None
-        for value, weight in zip(result.rows, weights, strict=True)
+        numerator / denominator if numerator is not None and denominator else None
+        for numerator, denominator in zip(result.numerators, denominators, strict=True)
     ]
 
 

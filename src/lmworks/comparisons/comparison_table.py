@@ -91,20 +91,20 @@ def _forgetting(result: Result) -> str:
 def heading(state: State) -> str:
     """What was compared, on what."""
     settings = state.settings
-    measured = max((len(result.rows) for result in state.done), default=state.rows["test"])
+    row_count = max((len(result.numerators) for result in state.done), default=state.row_counts["test"])
     title = state.measure.get("title", "")
     direction = "more is better" if state.measure.get("better") == "higher" else "less is better"
     seeds = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
     return (
-        f"{settings.model} on {settings.source}: {title} on the same {count_of(measured, 'test row')} "
+        f"{settings.model} on {settings.source}: {title} on the same {count_of(row_count, 'test row')} "
         f"({direction}{seeds})"
     )
 
 
 def remarks(state: State) -> list[str]:
     """What a reader must know: time, parts, what was left out or cut short and why."""
-    rows_ = state.rows
-    parts = f"{rows_['training']:,} rows to train on, {rows_.get('validation', 0):,} of them to choose settings by"
+    training, validation = state.row_counts["training"], state.row_counts.get("validation", 0)
+    parts = f"{training:,} rows to train on, {validation:,} of them to choose settings by"
     lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}; {parts}"]
     for result in state.results:
         if result.state == "left out":

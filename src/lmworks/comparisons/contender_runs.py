@@ -74,11 +74,11 @@ class ContenderRuns:
 
     def expected_training(self, result: Result) -> float:
         """Seconds of training that the runs of a contender are expected to take, none of which is done."""
-        return (result.epochs or 0.0) * run_times_of(result, self.state.rows).training(*self._runs_of(result))
+        return (result.epochs or 0.0) * run_times_of(result, self.state.row_counts).training(*self._runs_of(result))
 
     def expected_rest(self, result: Result) -> float:
         """Seconds of all else that they are expected to take."""
-        return run_times_of(result, self.state.rows).fixed(*self._runs_of(result))
+        return run_times_of(result, self.state.row_counts).fixed(*self._runs_of(result))
 
     def _runs_of(self, result: Result) -> tuple[list[int], int]:
         """The runs of each round of its search, and its final runs."""
@@ -102,7 +102,7 @@ class ContenderRuns:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
             self._run_trial(result, trial, write)
-        if result.measuring is None:
+        if result.measuring_seconds is None:
             yield "measuring what it costs in use" + (
                 ", what it forgot and memorised" if result.kind == "trained" else ""
             )
@@ -114,16 +114,16 @@ class ContenderRuns:
         began = time.monotonic()
         parts = [] if result.kind == "baseline" else ["in_use"]
         if result.kind == "trained":
-            parts += ["forgetting", *(["memorisation"] if self.state.rows["kind"] in CANARY_KINDS else [])]
+            parts += ["forgetting", *(["memorisation"] if self.state.row_counts["kind"] in CANARY_KINDS else [])]
         if parts:
             settings, run = self.state.settings, self.folder / result.finals[0].folder
             planted = settings.canaries if (self.folder / CANARIES).is_file() else 0
-            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": planted}
+            job = {"run": str(run), "parts": parts, "kind": self.state.row_counts["kind"], "canaries": planted}
             found = processes.run_job("measure", **job, retained=str(self.folder / RETAINED))
             result.notes += found.pop("notes")
             result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
             result.forgetting |= found.get("forgetting", {})
-        result.measuring = time.monotonic() - began
+        result.measuring_seconds = time.monotonic() - began
 
     def _open(self, result: Result, next_: Callable[[Result], Trial | None]) -> Trial | None:
         """The run that was begun and not finished, or the next one."""
@@ -258,20 +258,20 @@ def _how(trial: Trial) -> str:
     return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
 
 
-def run_times_of(result: Result, rows: dict[str, Any]) -> RunTimes:
+def run_times_of(result: Result, row_counts: dict[str, Any]) -> RunTimes:
     """The times of a contender's runs, by its plan.
 
     Args:
         result: of the contender, with its plan.
-        rows: numbers of rows, as of a comparison's state.
+        row_counts: numbers of rows, as of a comparison's state.
     """
     plan = result.plan
     if result.kind == "before":
         return RunTimes(0.0)
     if result.kind in ("baseline", "classical"):
         return RunTimes(QUICK_SECONDS)
-    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
-    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
+    of_training = plan["epoch"] * row_counts["validation"] / max(1, row_counts["training"])
+    of_test = plan["evaluation"] * row_counts["validation"] / max(1, row_counts["test"])
     return RunTimes(
         start=plan["start"] + plan["process"],
         epoch=plan["epoch"] if result.kind == "trained" else 0.0,

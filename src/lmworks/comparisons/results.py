@@ -33,16 +33,16 @@ def read(state: State, result: Result, folder: Path) -> None:
     runs = [folder / trial.folder for trial in result.finals]
     events = [comparison_figure.final_evaluation(run) for run in runs]
     task = "classify" if result.kind == "classical" else comparison_figure.task_of(runs[0]) or state.task
-    parts = [
-        part for event in events if (part := comparison_figure.figure_of(event, task, state.rows["digest"])) is not None
-    ]
-    if len(parts) < len(runs):
+    by_event = [comparison_figure.figure_of(event, task, state.row_counts["digest"]) for event in events]
+    figures = [figure for figure in by_event if figure is not None]
+    if len(figures) < len(runs):
         raise InputError("has no figure by row on the test part", str(runs[0]), "lmworks report shows what it has")
-    _check_signature(state, parts[0], result)
-    result.rows, result.weights = comparison_figure.average(parts)
-    result.by_seed = [part.value for part in parts]
-    result.value = FigureByRow(state.measure, result.rows, result.weights).value  # which intervals and tests are of
-    result.interval = comparison_figure.interval(result.rows, result.weights)
+    _check_signature(state, figures[0], result)
+    result.numerators, result.denominators = comparison_figure.average(figures)
+    result.by_seed = [figure.value for figure in figures]
+    # intervals and tests are of the average over seeds too
+    result.value = FigureByRow(state.measure, result.numerators, result.denominators).value
+    result.interval = comparison_figure.interval(result.numerators, result.denominators)
     result.cost = _cost(result, runs)
     result.forgetting |= _forgetting(comparison_figure.evaluation_before(runs[0]), events[0])
     result.answers = _answers(runs[0])
@@ -63,29 +63,25 @@ def read_before(state: State, result: Result, folder: Path) -> None:
     if trained is None:
         raise InputError("no trained contender has been evaluated", result.name, "name one in --methods")
     event = comparison_figure.evaluation_before(folder / trained.finals[0].folder)
-    part = comparison_figure.figure_of(event, state.task, state.rows["digest"])
-    if part is None:
+    figure = comparison_figure.figure_of(event, state.task, state.row_counts["digest"])
+    if figure is None:
         raise InputError("nothing was evaluated before training", result.name, "leave it out")
-    _check_signature(state, part, result)
+    _check_signature(state, figure, result)
     result.title = str(event.get("name") or result.title)
-    result.rows, result.weights, result.by_seed, result.value = (
-        part.numerators,
-        part.denominators,
-        [part.value],
-        part.value,
-    )
-    result.interval = comparison_figure.interval(result.rows, result.weights)
+    result.numerators, result.denominators = figure.numerators, figure.denominators
+    result.by_seed, result.value = [figure.value], figure.value
+    result.interval = comparison_figure.interval(result.numerators, result.denominators)
 
 
-def _check_signature(state: State, part: FigureByRow, result: Result) -> None:
+def _check_signature(state: State, figure: FigureByRow, result: Result) -> None:
     """Refuse a figure that was counted in another way than the others.
 
     Raises:
         InputError: it was.
     """
     if not state.measure:
-        state.measure = part.measure
-    known, signature = state.measure["signature"], part.measure["signature"]
+        state.measure = figure.measure
+    known, signature = state.measure["signature"], figure.measure["signature"]
     if signature != known:
         fault = f"{result.title} was measured as {signature}, the others as {known}: such figures share no table"
         raise InputError(fault, result.name, "measure all by one version of lmworks and the same task: begin anew")
@@ -93,8 +89,8 @@ def _check_signature(state: State, part: FigureByRow, result: Result) -> None:
 
 def paired_comparison(state: State) -> significance.PairedComparison | None:
     """The contenders with a figure, paired on the test rows; None with fewer than two."""
-    figures = {result.name: RowFigures.of(result.rows, result.weights) for result in state.done}
-    lengths = {len(result.rows) for result in state.done}
+    figures = {result.name: RowFigures.of(result.numerators, result.denominators) for result in state.done}
+    lengths = {len(result.numerators) for result in state.done}
     if len(figures) < 2 or len(lengths) > 1:
         return None
     return significance.compare(figures, state.measure["better"])
