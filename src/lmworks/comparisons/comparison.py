@@ -135,12 +135,12 @@ def _refuse_comparison(folder: Path) -> None:
 
 def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
     """Raise if too few test rows are measured, with a hint at more of them."""
-    measured, wanted = measured_rows(settings, kind, test), 5 * FEWEST_TEST_ROWS
-    if measured >= FEWEST_TEST_ROWS:
+    measured_count, wanted = measured_rows(settings, kind, test), 5 * FEWEST_TEST_ROWS
+    if measured_count >= FEWEST_TEST_ROWS:
         return
     fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
     if test >= FEWEST_TEST_ROWS:
-        fault = f"of the test part {count_of(measured, 'row')} are measured"
+        fault = f"of the test part {count_of(measured_count, 'row')} are measured"
         more = f"--evaluate.{'measured' if kind == 'text' else 'task_rows'} {wanted}"
     else:
         more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)

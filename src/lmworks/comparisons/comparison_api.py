@@ -127,8 +127,8 @@ def compare(
         return Comparison(Path(str(out)), comparison.resume(str(out), say))
     check_type(model, (str, Path), "model", "give any source of a model")
     check_type(data, (str, Path), "data", "give a file or a named data set")
-    given = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
+    values = {name: value for name, value in options.items() if value is not None}
     folder = Path(out or default_folder(str(model)))
     built = build(CompareSettings, {**settings, **values}, "compare")
     return Comparison(folder, comparison.run_comparison(built, folder, say))

@@ -53,10 +53,10 @@ def render(state: State) -> str:
     Args:
         state: with finite numbers (comparisons/finite_figures).
     """
-    drawn = trade_offs(state)
-    if not drawn:
+    charts = trade_offs(state)
+    if not charts:
         return ""
-    points = [point for trade_off in drawn for point in trade_off.points]
+    points = [point for trade_off in charts for point in trade_off.points]
     keys = [
         ("front", False, "on the Pareto front: no other is at least as good in both and better in one", True),
         ("", False, "not on it", any(not point.is_on_front for point in points)),
@@ -70,7 +70,7 @@ def render(state: State) -> str:
         f'<li><svg class="trade-off sign" viewBox="0 0 24 16" aria-hidden="true">{sign}</svg>{text(name)}</li>'
         for sign, name in signs
     )
-    return f'<div class="charts">{"".join(map(_figure, drawn))}</div><ul class="legend">{legend}</ul>'
+    return f'<div class="charts">{"".join(map(_figure, charts))}</div><ul class="legend">{legend}</ul>'
 
 
 def _figure(trade_off: TradeOff) -> str:

@@ -104,14 +104,14 @@ def _tiles(state: State) -> str:
         ("peak memory", _known(cost.get("peak_memory"), byte_size), [_share("peak_memory", chosen, best)]),
         ("kept on disk", _known(cost.get("disk"), byte_size), [_share("disk", chosen, best)]),
     ]
-    drawn = "".join(
+    sections = "".join(
         f'<section><h2>{text(name)}</h2><p class="pair"><b>{prose(figure)}</b></p>'
         + "".join(f'<p class="detail">{prose(line)}</p>' for line in lines if line)
         + "</section>"
         for name, figure, lines in tiles
         if figure
     )
-    return f'<div class="tiles">{drawn}</div>\n'
+    return f'<div class="tiles">{sections}</div>\n'
 
 
 def _known(value: float | None, form: Callable[[float | None], str]) -> str:

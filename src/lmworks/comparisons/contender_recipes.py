@@ -53,9 +53,9 @@ def additional_files(contender: Contender, settings: CompareSettings) -> list[st
     Raises:
         InputError: its data differ in something else, or it does not train.
     """
-    given = settings.contender.get(contender.name, {}).get("data", {})
-    additional = build(DataSettings, given, f"contender.{contender.name}.data").additional
-    if others := [name for name in given if name != "additional"]:
+    data = settings.contender.get(contender.name, {}).get("data", {})
+    additional = build(DataSettings, data, f"contender.{contender.name}.data").additional
+    if others := [name for name in data if name != "additional"]:
         place = f"contender.{contender.name}.data.{others[0]}"
         hint = f"for all: --data.{others[0]}; of one contender data.additional may differ"
         raise InputError("contenders share their rows", place, hint)
@@ -95,18 +95,18 @@ def measured_rows(settings: CompareSettings, kind: str, test: int) -> int:
 
 def _answered(settings: CompareSettings, kind: str, test: int) -> int:
     """Test rows whose answers are generated."""
-    given = settings.evaluate.get("task_rows")
-    return min(int(given if given is not None else test if kind == "labels" else MOST_ANSWERS), test)
+    task_rows = settings.evaluate.get("task_rows")
+    return min(int(task_rows if task_rows is not None else test if kind == "labels" else MOST_ANSWERS), test)
 
 
 def measured_notes(settings: CompareSettings, kind: str, test: int) -> list[str]:
     """What to say of a test part that is not measured whole; arguments as above."""
-    measured = measured_rows(settings, kind, test)
+    measured_count = measured_rows(settings, kind, test)
     if kind == "text" and "measured" not in settings.evaluate:
         most = f"at most {MOST_TEXTS} test examples, of which a long text has several"
         return [f"losses are those of {most}; --evaluate.measured N for more"]
-    if kind in WRITTEN_KINDS and measured < test:
-        return [f"answers are written for {measured:,} of {test:,} test rows; --evaluate.task_rows N for more"]
+    if kind in WRITTEN_KINDS and measured_count < test:
+        return [f"answers are written for {measured_count:,} of {test:,} test rows; --evaluate.task_rows N for more"]
     return []
 
 
@@ -125,13 +125,13 @@ def recipe_groups(contender: Contender, settings: CompareSettings, kind: str, te
         groups["data"] = {"additional": additional}
     if contender.kind in ("classical", "before"):
         return groups
-    answered = _answered(settings, kind, test)
-    most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered)}.get(kind, EVERY)
-    evaluated = {"task_rows": answered, "measured": max(1, most_losses), "samples": SAMPLES}
-    evaluated |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way
+    answered_count = _answered(settings, kind, test)
+    most_losses = {"text": MOST_TEXTS, **dict.fromkeys(WRITTEN_KINDS, answered_count)}.get(kind, EVERY)
+    evaluate = {"task_rows": answered_count, "measured": max(1, most_losses), "samples": SAMPLES}
+    evaluate |= {"general_bytes": 0, **settings.evaluate}  # forgetting is measured of all in one way
     if contender.kind == "baseline":
-        return {"rows": evaluated["task_rows"], "samples": evaluated["samples"]}
-    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluated}
+        return {"rows": evaluate["task_rows"], "samples": evaluate["samples"]}
+    shared: dict[str, Any] = {"train": settings.train, "evaluate": evaluate}
     if contender.kind == "prompted":
         shared["train"] = {name: value for name, value in settings.train.items() if name in USED_UNTRAINED}
     if settings.task != "auto" and contender.kind == "trained":  # prompts are asked for in the task's own way

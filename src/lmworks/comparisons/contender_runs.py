@@ -54,10 +54,10 @@ class ContenderRuns:
             validation: whether the validation part is held out and the test part left out, or the test part held out.
         """
         settings = self.state.settings
-        changed = settings.data.model_dump(mode="json", exclude_unset=True)
+        data = settings.data.model_dump(mode="json", exclude_unset=True)
         if (self.folder / CANARIES).is_file():
-            changed["additional"] = [*settings.data.additional, str((self.folder / CANARIES).resolve())]
-        return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
+            data["additional"] = [*settings.data.additional, str((self.folder / CANARIES).resolve())]
+        return {**data, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:
         """Seconds that killed sessions spent on runs that they left unfinished, not counted before."""
@@ -119,10 +119,10 @@ class ContenderRuns:
             settings, run = self.state.settings, self.folder / result.finals[0].folder
             planted = settings.canaries if (self.folder / CANARIES).is_file() else 0
             job = {"run": str(run), "parts": parts, "kind": self.state.row_counts["kind"], "canaries": planted}
-            found = processes.run_job("measure", **job, retained=str(self.folder / RETAINED))
-            result.notes += found.pop("notes")
-            result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
-            result.forgetting |= found.get("forgetting", {})
+            measurements = processes.run_job("measure", **job, retained=str(self.folder / RETAINED))
+            result.notes += measurements.pop("notes")
+            result.in_use, result.memorisation = measurements.get("in_use", {}), measurements.get("memorisation", {})
+            result.forgetting |= measurements.get("forgetting", {})
         result.measuring_seconds = time.monotonic() - began
 
     def _open(self, result: Result, next_: Callable[[Result], Trial | None]) -> Trial | None:
@@ -176,8 +176,8 @@ class ContenderRuns:
         fault: InputError | None = None
         try:
             self._start(result, trial)
-            if trial.share is not None and (found := _validation(folder)) is not None:
-                trial.score, trial.better, trial.loss = found
+            if trial.share is not None and (validation := _validation(folder)) is not None:
+                trial.score, trial.better, trial.loss = validation
         except InputError as error:
             fault = None if trial.share is not None and _has_diverged(folder) else error
         if trial.share is not None:
@@ -198,8 +198,8 @@ class ContenderRuns:
             model = groups.pop("model")
         data, groups = data_and_groups(groups, self.data_settings(validation=trial.share is not None))
         if result.kind == "baseline":
-            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
-            processes.run_job("nearest", data=data, out=str(folder), **answered)
+            job = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
+            processes.run_job("nearest", data=data, out=str(folder), **job)
         else:
             job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
             processes.run_job("run", **job)

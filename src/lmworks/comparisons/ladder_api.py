@@ -79,8 +79,8 @@ def ladder(
         InputError: the data or a setting cannot be used.
     """
     check_type(data, (str, Path, type(None)), "data", "give a file or a named data set")
-    given = {"source": data and str(data), "budget": budget, "task": task, "only": list(only)}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"source": data and str(data), "budget": budget, "task": task, "only": list(only)}
+    values = {name: value for name, value in options.items() if value is not None}
     folder = Path(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-ladder")
     if data is None:
         return Ladder(folder, ladders.resume(folder, say))

@@ -97,8 +97,8 @@ def _forgetting(chosen: Result, equal: list[Result]) -> list[str]:
         others = [result for result in equal if result is not chosen and key in result.forgetting]
         beside = list_names([f"{result.title} {_change(result.forgetting[key])}" for result in others])
         figures = f"{number(measure['before'])} → {number(measure['after'])}"
-        measured = " ".join(filter(None, [figures, measure["unit"], f"({_change(measure)})"]))
-        lines.append(f"{measure['title']}: {measured}" + (f"; {beside}" if beside else ""))
+        change = " ".join(filter(None, [figures, measure["unit"], f"({_change(measure)})"]))
+        lines.append(f"{measure['title']}: {change}" + (f"; {beside}" if beside else ""))
     return lines
 
 
