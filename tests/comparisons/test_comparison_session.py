@@ -223,7 +223,7 @@ def test_what_makes_plans_unreliable_is_said_once(tmp_path, monkeypatch) -> None
     assert State.read(tmp_path).notes == ["planned times: measured in a hurry"]
 
 
-class TestWinner:
+class TestRecommendedRecipe:
     def test_a_dry_run_trains_nothing(self, folder, labelled, tmp_path, capsys) -> None:
         state = finished(["majority", "tfidf-logreg", "lora"])
         state.settings.source = str(labelled)
