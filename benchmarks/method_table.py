@@ -126,8 +126,8 @@ def examples_cell(result: Result, state: State) -> str:
         return f"{count_of(asked.shots, 'row')} in the prompt"
     if result.kind == TRAINED:
         epochs = result.chosen.get("epochs")
-        return count_of(state.rows["training"], "row") + (f", {number(epochs)} epochs" if epochs else "")
-    return count_of(0 if result.kind == "before" else state.rows["training"], "row")
+        return count_of(state.row_counts["training"], "row") + (f", {number(epochs)} epochs" if epochs else "")
+    return count_of(0 if result.kind == "before" else state.row_counts["training"], "row")
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def compared(model, labelled, tmp_path_factory) -> Path:
 def table(folder: Path) -> list[tuple]:
     """What must not depend on time."""
     return [
-        (result.name, result.state, result.value, result.interval, result.rows, result.chosen, result.epochs)
+        (result.name, result.state, result.value, result.interval, result.numerators, result.chosen, result.epochs)
         for result in State.read(folder).results
     ]
 
@@ -65,9 +65,9 @@ def table(folder: Path) -> list[tuple]:
 def test_all_contenders_are_measured_on_the_same_test_rows(compared):
     state = State.read(compared)
     assert [result.state for result in state.results] == ["done"] * 3
-    assert {len(result.rows) for result in state.results} == {state.rows["test"]} == {40}
+    assert {len(result.numerators) for result in state.results} == {state.row_counts["test"]} == {40}
     for result in state.results:
-        assert result.value == pytest.approx(sum(result.rows) / 40)
+        assert result.value == pytest.approx(sum(result.numerators) / 40)
         assert result.interval[0] <= result.value <= result.interval[1]
         assert result.cost["disk"] > 0
         assert result.cost["peak_memory"] > 0
@@ -175,7 +175,7 @@ def test_changed_rows_are_refused(compared, labelled, tmp_path):
     shutil.copytree(compared, folder)
     state = json.loads((folder / "comparison.json").read_text())
     state["results"][0]["state"] = "open"
-    state["rows"]["digest"] = "another"
+    state["row_counts"]["digest"] = "another"
     (folder / "comparison.json").write_text(json.dumps(state))
     with pytest.raises(InputError, match="the data have changed"):
         comparison.resume(folder)

@@ -4,6 +4,7 @@ killed or stand in each other's way. Nothing is trained."""
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contender_recipes import checked, measured_notes
 from lmworks.comparisons.contender_runs import ContenderRuns
-from lmworks.comparisons.winner import settings_of
+from lmworks.comparisons.recommended_recipe import settings_of
 from lmworks.text.rows import DataSettings
 
 
@@ -75,6 +76,31 @@ class TestSettings:
         with pytest.raises(InputError, match="is chosen by the comparison") as caught:
             lmworks.compare("m", labelled, data={"validation": 0.2}, out=tmp_path / "out")
         assert "--validation 0.2" in caught.value.hint
+
+
+class TestVersions:
+    def test_a_file_of_version_1_is_read_under_the_keys_of_today(self, folder) -> None:
+        state, path = State.read(folder), folder / "comparison.json"
+        state.results[1].measuring_seconds = 12.5
+        state.write(folder)
+        values = json.loads(path.read_text())
+        values["version"] = 1
+        values["rows"] = values.pop("row_counts")
+        for values_of_result in values["results"]:
+            values_of_result["rows"] = values_of_result.pop("numerators")
+            values_of_result["weights"] = values_of_result.pop("denominators")
+            values_of_result["measuring"] = values_of_result.pop("measuring_seconds")
+        path.write_text(json.dumps(values))
+        assert State.read(folder) == state
+        State.read(folder).write(folder)
+        assert json.loads(path.read_text())["version"] == 2
+
+    @pytest.mark.parametrize("version", [None, 0, 3])
+    def test_files_of_other_versions_are_refused(self, version, folder) -> None:
+        path = folder / "comparison.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "version": version}))
+        with pytest.raises(InputError, match="another version of lmworks"):
+            State.read(folder)
 
 
 class TestTestPart:
@@ -133,7 +159,8 @@ class TestAdding:
                 comparison.add(folder, "tfidf-logreg")
         state = State.read(folder)
         added = result("tfidf-logreg")
-        added.rows, added.value = state.results[1].rows, state.results[1].value  # as good as LoRA, and simple
+        lora = state.results[1]
+        added.numerators, added.value = lora.numerators, lora.value  # as good as LoRA, and simple
         state.results[-1] = added
         state.write(folder)
         assert comparison.resume(folder).recommendation["name"] == "tfidf-logreg"
@@ -193,14 +220,15 @@ def test_what_makes_plans_unreliable_is_said_once(tmp_path, monkeypatch) -> None
         "most_epochs": 3.0, "is_length_set": False, "token": 1e-4, "learning_rate": 1e-4, "note": "measured in a hurry",
     }  # fmt: skip
     results = [Result(name, name, "trained") for name in ("lora", "full")]
-    rows = {"kind": "labels", "training": 800, "validation": 80, "test": 200, "digest": ""}
-    session = comparison._Session(tmp_path, State(CompareSettings(model="m", source="d"), results, rows=rows), print)
+    row_counts = {"kind": "labels", "training": 800, "validation": 80, "test": 200, "digest": ""}
+    state = State(CompareSettings(model="m", source="d"), results, row_counts=row_counts)
+    session = comparison._Session(tmp_path, state, print)
     monkeypatch.setattr(session, "_plans", lambda asked: {own.name: dict(plan) for own in asked})
     session._plan()
     assert State.read(tmp_path).notes == ["planned times: measured in a hurry"]
 
 
-class TestWinner:
+class TestRecommendedRecipe:
     def test_a_dry_run_trains_nothing(self, folder, labelled, tmp_path, capsys) -> None:
         state = finished(["majority", "tfidf-logreg", "lora"])
         state.settings.source = str(labelled)

@@ -26,14 +26,14 @@ def interruptible() -> Iterator[None]:
 
 
 def test_work_is_done() -> None:
-    assert processes.do("plan", **NOTHING) == {}
+    assert processes.run_job("plan", **NOTHING) == {}
 
 
 def test_a_signal_to_the_session_alone_interrupts_it() -> None:
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        processes.do("plan", **NOTHING)  # which does nothing, in more than a second
+        processes.run_job("plan", **NOTHING)  # which does nothing, in more than a second
     timer.join()
 
 
@@ -46,7 +46,7 @@ def test_a_worker_that_is_interrupted_while_it_starts_is_no_refusal(monkeypatch)
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(KeyboardInterrupt):
-        processes.do("plan", **NOTHING)
+        processes.run_job("plan", **NOTHING)
 
 
 def test_a_worker_ends_whose_parent_had_ended_before_it_began(tmp_path) -> None:

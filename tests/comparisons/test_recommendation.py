@@ -30,12 +30,14 @@ def compared(rows: dict[str, list[float]], seconds: dict[str, float] | None = No
     listed = []
     for name, values in rows.items():
         cost = {"all_seconds": (seconds or {}).get(name, 1.0)}
-        own = Result(name, name, KINDS[name], state="done", rows=values, weights=[1.0] * len(values), cost=cost)
+        own = Result(
+            name, name, KINDS[name], state="done", numerators=values, denominators=[1.0] * len(values), cost=cost
+        )
         own.value = sum(values) / len(values)
         listed.append(own)
     measure = {"title": "Accuracy", "better": "higher", "signature": "accuracy"}
-    counts = {"training": 100, "validation": 10, "test": len(listed[0].rows)}
-    return State(CompareSettings(model="m", source="d"), listed, rows=counts, measure=measure)
+    counts = {"training": 100, "validation": 10, "test": len(listed[0].numerators)}
+    return State(CompareSettings(model="m", source="d"), listed, row_counts=counts, measure=measure)
 
 
 def test_the_cheapest_of_those_that_the_rows_cannot_tell_from_the_best():

@@ -42,7 +42,7 @@ def test_the_table_orders_several_seeds_as_the_tests_do(tmp_path) -> None:
         "steady": [entities([2, 2], [4, 6]), entities([2, 2], [4, 6])],
         "varied": [entities([2, 0], [2, 0]), entities([2, 2], [8, 10])],  # which marks more words with another seed
     }
-    state = State(CompareSettings(model="m", source="d", seeds=2), [], rows=ROWS)
+    state = State(CompareSettings(model="m", source="d", seeds=2), [], row_counts=ROWS)
     for name, figures in seeds.items():
         own = contender(tmp_path, name, figures, "tag", "entities")
         results.read(state, own, tmp_path)
@@ -59,7 +59,7 @@ def test_the_table_orders_several_seeds_as_the_tests_do(tmp_path) -> None:
 
 def test_a_figure_that_is_no_number_is_a_reason(tmp_path) -> None:
     figures = {"loss": math.nan, "row_nats": [1.0, math.inf], "row_tokens": [2, 3]}
-    state = State(CompareSettings(model="m", source="d"), [], rows={**ROWS, "kind": "text"})
+    state = State(CompareSettings(model="m", source="d"), [], row_counts={**ROWS, "kind": "text"})
     with pytest.raises(InputError, match="NaN or infinite on 1 of 2 rows"):
         results.read(state, contender(tmp_path, "lora", [figures], "causal", "held_out"), tmp_path)
     assert state.measure == {}
@@ -117,9 +117,9 @@ class TestSearch:
         own = Result("full", "full", "trained", settings={"method": "full", "task": {"name": "classify"}})
         trial = Trial("full/search-1", learning_rate=1e38, epochs=2.0, share=0.25)
         written: list[str] = []
-        runs = ContenderRuns(tmp_path, State(settings, [own], rows=ROWS))
+        runs = ContenderRuns(tmp_path, State(settings, [own], row_counts=ROWS))
         own.settings["train"] = {"checkpoint_every": 1, "precision": "float32"}
-        runs._do(own, trial, lambda: written.append(trial.state))
+        runs._run_trial(own, trial, lambda: written.append(trial.state))
         assert (trial.score, trial.state, written) == (None, "done", ["open", "done"])
         assert trial.seconds > 0
         folder = tmp_path / trial.folder

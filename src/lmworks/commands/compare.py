@@ -114,7 +114,9 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
         return 0
     print()
     heading = comparison_table.heading(state)
-    show.table(comparison_table.heads(state), comparison_table.rows(state), heading, spare=comparison_table.SPARE)
+    show.table(
+        comparison_table.heads(state), comparison_table.table_cells(state), heading, spare=comparison_table.SPARE
+    )
     chart = terminal_chart(state, shutil.get_terminal_size().columns)
     for line in ("", *chart, "") if chart else ("",):
         print(line)

@@ -101,13 +101,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _tune_like(args: argparse.Namespace, rest: list[str]) -> int:
     """Train what a comparison recommends, then show the card."""
-    from lmworks.comparisons import winner
+    from lmworks.comparisons import recommended_recipe
     from lmworks.comparisons.comparison_state import State
 
     if rest or args.model or args.data or args.method or args.task:
         hint = f"lmworks tune --like {args.like} [--out FOLDER]"
         raise InputError("what a comparison chose is taken as it is", "--like", hint)
-    model, data, groups = winner.settings_of(Path(args.like), State.read(Path(args.like)))
+    model, data, groups = recommended_recipe.settings_of(Path(args.like), State.read(Path(args.like)))
     values = {**groups, "data": data, **({"out": args.out} if args.out else {})}
     if args.memory is not None:
         values = merge(values, {"train": {"memory": args.memory}})

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.settings import build
-from lmworks.comparisons import comparison, comparison_page, comparison_table, winner
+from lmworks.comparisons import comparison, comparison_page, comparison_table, recommended_recipe
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.run import api as runs
@@ -51,7 +51,7 @@ class Comparison:
         Raises:
             InputError: it has no run, or none is recommended.
         """
-        name = name or winner.recommended_name(self.folder, self.state, "run")
+        name = name or recommended_recipe.recommended_name(self.folder, self.state, "run")
         for result in self.state.done:
             if result.name == name and result.finals:
                 return Run(self.folder / result.finals[0].folder, "finished")
@@ -83,7 +83,7 @@ class Comparison:
         Raises:
             InputError: there is no such contender, or nothing of it to train.
         """
-        model, data, groups = winner.settings_of(self.folder, self.state, name)
+        model, data, groups = recommended_recipe.settings_of(self.folder, self.state, name)
         return runs.tune(model, data, out=out, say=say, **groups)
 
     def _repr_html_(self) -> str:
@@ -127,8 +127,8 @@ def compare(
         return Comparison(Path(str(out)), comparison.resume(str(out), say))
     check_type(model, (str, Path), "model", "give any source of a model")
     check_type(data, (str, Path), "data", "give a file or a named data set")
-    given = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
+    values = {name: value for name, value in options.items() if value is not None}
     folder = Path(out or default_folder(str(model)))
     built = build(CompareSettings, {**settings, **values}, "compare")
     return Comparison(folder, comparison.run_comparison(built, folder, say))

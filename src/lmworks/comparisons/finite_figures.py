@@ -26,16 +26,18 @@ def finite_state(state: State) -> State:
     results = []
     for result in state.results:
         plain = {
-            own.name: nonfinite_as_none(getattr(result, own.name)) for own in fields(result) if own.name != "trials"
+            field.name: nonfinite_as_none(getattr(result, field.name))
+            for field in fields(result)
+            if field.name != "trials"
         }
         plain["interval"] = both_ends(plain["interval"])
         plain["forgetting"] = {
-            key: {**own, "interval": both_ends(own.get("interval"))}
-            for key, own in plain["forgetting"].items()
-            if own.get("before") is not None and own.get("after") is not None
+            key: {**measure, "interval": both_ends(measure.get("interval"))}
+            for key, measure in plain["forgetting"].items()
+            if measure.get("before") is not None and measure.get("after") is not None
         }
         trials = [
-            replace(trial, **{own.name: nonfinite_as_none(getattr(trial, own.name)) for own in fields(trial)})
+            replace(trial, **{field.name: nonfinite_as_none(getattr(trial, field.name)) for field in fields(trial)})
             for trial in result.trials
         ]
         results.append(replace(result, **plain, trials=trials))

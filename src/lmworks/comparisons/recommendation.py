@@ -13,10 +13,10 @@ from typing import Any
 from lmworks.base.figures import count_of, list_names, number, percent, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contenders import CONTENDERS, SIMPLE
-from lmworks.evaluate.significance import Comparison
+from lmworks.evaluate.significance import PairedComparison
 
 
-def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
+def recommend(state: State, compared: PairedComparison | None) -> dict[str, Any]:
     """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure,
     or none is right on any row.
 
@@ -74,8 +74,8 @@ def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -
 
 
 def _share(chosen: Result, best: Result, key: str, what: str) -> str:
-    own, other = chosen.cost.get(key), best.cost.get(key)
-    return f"{percent(own / other)} of its {what}" if own and other else ""
+    chosen_cost, best_cost = chosen.cost.get(key), best.cost.get(key)
+    return f"{percent(chosen_cost / best_cost)} of its {what}" if chosen_cost and best_cost else ""
 
 
 def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
@@ -85,7 +85,7 @@ def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
         return ["no other contender could be told apart from the best"] if len(equal) > 1 else []
     listed = [
         f"{result.title} {number(abs(result.difference['value']))}"
-        for result in sorted(behind, key=lambda own: abs(own.difference["value"]))
+        for result in sorted(behind, key=lambda result: abs(result.difference["value"]))
     ]
     return [f"behind {best.title} beyond chance, by: {list_names(listed)}"]
 
@@ -93,12 +93,12 @@ def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
 def _forgetting(chosen: Result, equal: list[Result]) -> list[str]:
     """What the chosen contender forgets, beside those as good as it."""
     lines = []
-    for key, own in chosen.forgetting.items():
+    for key, measure in chosen.forgetting.items():
         others = [result for result in equal if result is not chosen and key in result.forgetting]
         beside = list_names([f"{result.title} {_change(result.forgetting[key])}" for result in others])
-        figures = f"{number(own['before'])} → {number(own['after'])}"
-        measured = " ".join(filter(None, [figures, own["unit"], f"({_change(own)})"]))
-        lines.append(f"{own['title']}: {measured}" + (f"; {beside}" if beside else ""))
+        figures = f"{number(measure['before'])} → {number(measure['after'])}"
+        change = " ".join(filter(None, [figures, measure["unit"], f"({_change(measure)})"]))
+        lines.append(f"{measure['title']}: {change}" + (f"; {beside}" if beside else ""))
     return lines
 
 
@@ -106,16 +106,20 @@ def _change(measure: dict[str, Any]) -> str:
     return signed(measure["after"] - measure["before"])
 
 
-def _uncertainty(state: State, compared: Comparison) -> str:
+def _uncertainty(state: State, compared: PairedComparison) -> str:
     """What the test part could not have told apart."""
     rows, tests = count_of(compared.rows, "test row"), count_of(compared.analysis.comparisons, "comparison")
     if not compared.can_tell:
         fewest = f"{compared.fewest_rows} would be the least"
         return f"{rows}: too few to tell any of {len(compared.contenders)} contenders apart; {fewest}"
-    smallest = sorted(own.smallest_difference for own in compared.contenders if own.smallest_difference)
+    smallest = sorted(
+        contender.smallest_difference for contender in compared.contenders if contender.smallest_difference
+    )
     if not smallest:
         return ""
-    needed = [own.rows_needed for own in compared.contenders if own.rows_needed and not own.differs]
+    needed = [
+        contender.rows_needed for contender in compared.contenders if contender.rows_needed and not contender.differs
+    ]
     more = f"; {max(needed):,} rows would be needed for the smallest difference in the table" if needed else ""
     middle = number(smallest[len(smallest) // 2])
     paired = f"paired tests, corrected for {tests} by Holm's method"

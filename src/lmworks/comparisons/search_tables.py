@@ -43,7 +43,7 @@ def _length(result: Result, share: float) -> str:
 
 def _cell(result: Result, rate: float, share: float, scores: list[float]) -> str:
     """A score, the darker the better it is among those of the contender."""
-    trial = next((own for own in result.search if (own.learning_rate, own.share) == (rate, share)), None)
+    trial = next((trial for trial in result.search if (trial.learning_rate, trial.share) == (rate, share)), None)
     if trial is None:
         return "<td></td>"
     if trial.score is None:
@@ -58,5 +58,5 @@ def _cell(result: Result, rate: float, share: float, scores: list[float]) -> str
 
 
 def _is_taken(result: Result, trial: Trial) -> bool:
-    own = result.chosen
-    return bool(own) and (own.get("learning_rate"), own.get("epochs")) == (trial.learning_rate, trial.epochs)
+    choice = result.chosen
+    return bool(choice) and (choice.get("learning_rate"), choice.get("epochs")) == (trial.learning_rate, trial.epochs)

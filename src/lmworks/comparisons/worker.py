@@ -46,25 +46,25 @@ def plan(job: Job) -> dict[str, Any]:
         except InputError as error:
             plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
             continue
-        made = setup.plan
+        run_plan = setup.plan
         epochs = recipe.train.epochs
-        choosing = 0.0 if setup.method.trains else made.seconds.get("training", 0.0)
+        choosing = 0.0 if setup.method.trains else run_plan.seconds.get("training", 0.0)
         plans[name] = {
             "task": setup.task.name,
             "process": process,
             "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
-            "epoch": made.seconds.get("training", 0.0) / epochs,
-            "steps": made.steps / epochs,
-            "evaluation": made.seconds.get("after", 0.0),
-            "before": made.seconds.get("before", 0.0),
+            "epoch": run_plan.seconds.get("training", 0.0) / epochs,
+            "steps": run_plan.steps / epochs,
+            "evaluation": run_plan.seconds.get("after", 0.0),
+            "before": run_plan.seconds.get("before", 0.0),
             "most_epochs": epochs,
             "is_length_set": is_set,
-            "parameters": made.parameters,
-            "trainable": made.trainable,
-            "memory": made.memory.get("total"),
-            "token": made.seconds.get("training", 0.0) / max(1, made.tokens),
+            "parameters": run_plan.parameters,
+            "trainable": run_plan.trainable,
+            "memory": run_plan.memory.get("total"),
+            "token": run_plan.seconds.get("training", 0.0) / max(1, run_plan.tokens),
             "learning_rate": recipe.train.learning_rate,
-            "note": made.note,
+            "note": run_plan.note,
         }
     return plans
 

@@ -182,7 +182,7 @@ class ModelFigures:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Several models on the same rows.
 
     Attributes:
@@ -219,7 +219,7 @@ def compare(
     seed: int = 0,
     level: float = LEVEL,
     power: float = POWER,
-) -> Comparison:
+) -> PairedComparison:
     """Compare models on the same rows.
 
     Args:
@@ -250,7 +250,7 @@ def compare(
         own.beside(models[best], tests[frozenset((name, best))], analysis) if name != best else own.alone(level)
         for name, own in models.items()
     ]
-    return Comparison(best, better, max(counts), analysis, analysis.fewest_rows, contenders)
+    return PairedComparison(best, better, max(counts), analysis, analysis.fewest_rows, contenders)
 
 
 @dataclass(frozen=True)

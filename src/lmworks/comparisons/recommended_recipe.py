@@ -23,13 +23,13 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
         InputError: there is no such contender, it was not run, or nothing of it can be trained.
     """
     name = name or recommended_name(folder, state, "tune")
-    result = next((own for own in state.done if own.name == name), None)
+    result = next((result for result in state.done if result.name == name), None)
     if result is None:
-        known = ", ".join(own.name for own in state.done)
+        known = ", ".join(result.name for result in state.done)
         raise InputError(f"has no figure of {name!r}", str(folder), f"one of: {known}")
     if result.kind in ("baseline", "before"):
         fault = f"{result.title} needs no training"
-        others = ", ".join(own.name for own in state.done if own.kind not in ("baseline", "before"))
+        others = ", ".join(result.name for result in state.done if result.kind not in ("baseline", "before"))
         raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
     data |= {"held_out": 0.0, "validation": 0.0}
@@ -54,7 +54,7 @@ def recommended_name(folder: Path, state: State, call: str) -> str:
     """
     if state.recommendation:
         return str(state.recommendation["name"])
-    if any(own.state == "open" for own in state.results):
+    if any(result.state == "open" for result in state.results):
         raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
     hint = f"in Python: lmworks.compare(out=FOLDER).{call}(NAME)"
     raise InputError(

@@ -17,7 +17,7 @@ LABEL_METRIC = "accuracy"
 """Metric of labels that a model is asked for: the same figure as a classifier's accuracy."""
 
 
-class Measured(NamedTuple):
+class FigureByRow(NamedTuple):
     """A figure by row: sum(numerators) / sum(denominators) is its value.
 
     Attributes:
@@ -49,13 +49,13 @@ class Validation(NamedTuple):
     loss: float | None = None
 
 
-def measured(event: Event, task: str, rows: str) -> Measured | None:
+def figure_of(event: Event, task: str, rows_digest: str) -> FigureByRow | None:
     """The main figure of an evaluation; None where it has none by row.
 
     Args:
         event: an ``evaluation`` event of a journal.
         task: what was learned; of a classifier by counts of words ``classify``.
-        rows: a digest of the rows, part of the signature.
+        rows_digest: of the rows, part of the signature.
 
     Raises:
         InputError: a row's figure is NaN or infinite.
@@ -72,7 +72,7 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
             fault = f"is NaN or infinite on {missing:,} of {count_of(len(numerators), 'row')}"
             raise InputError(fault, figure.title, "lower train.learning_rate, where it is trained")
         scaled = [value / figure.divisor for value in numerators]
-        return Measured(_measure(figure, part, rows, len(scaled)), scaled, denominators)
+        return FigureByRow(_measure(figure, part, rows_digest, len(scaled)), scaled, denominators)
     return None
 
 
@@ -84,7 +84,7 @@ def _in_order(task: str, event: Event) -> list[Figure]:
     return [figure for figure in figures if figure.numerators or figure is ANSWERS]
 
 
-def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, Any]:
+def _measure(figure: Figure, part: Event, rows_digest: str, count: int) -> dict[str, Any]:
     signature, key, title = figure.name, figure.key, figure.title
     if figure is ANSWERS:
         signature = key = str(part.get("signature") or part.get("metric"))
@@ -96,7 +96,7 @@ def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, An
         "title": title,
         "unit": figure.unit,
         "better": figure.better,
-        "signature": f"{signature}|rows:{rows}:{count}",
+        "signature": f"{signature}|rows:{rows_digest}:{count}",
     }
 
 
@@ -134,15 +134,15 @@ def validation_score(event: Event, task: str) -> Validation | None:
     loss = held_out.get(LOSS.name)
     if LOSS.name in held_out and loss is None:
         return None
-    own = measured({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
-    if own is None and loss is None:
+    figure = figure_of({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
+    if figure is None and loss is None:
         raise InputError("nothing was evaluated on the validation part", "validation", "give more rows")
-    if own is None or own.measure["key"].startswith("held_out"):
-        return Validation(float(loss if loss is not None else own.value), "lower")  # type: ignore[union-attr]
-    return Validation(own.value, own.measure["better"], loss)
+    if figure is None or figure.measure["key"].startswith("held_out"):
+        return Validation(float(loss if loss is not None else figure.value), "lower")  # type: ignore[union-attr]
+    return Validation(figure.value, figure.measure["better"], loss)
 
 
-def average(parts: list[Measured]) -> tuple[list[float], list[float]]:
+def average(parts: list[FigureByRow]) -> tuple[list[float], list[float]]:
     """Means of numerators and denominators by row, over the runs with several seeds."""
     count = len(parts)
     return (
@@ -155,5 +155,5 @@ def interval(numerators: list[float], denominators: list[float]) -> list[float] 
     """The ends of the 95 % bootstrap interval; None with too few rows."""
     if len(numerators) < metrics.FEWEST_ROWS:
         return None
-    found = metrics.bootstrap_interval(numerators, weights=denominators)
-    return [found.low, found.high]
+    bootstrap = metrics.bootstrap_interval(numerators, weights=denominators)
+    return [bootstrap.low, bootstrap.high]
