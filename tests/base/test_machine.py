@@ -12,12 +12,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from peak_reset import reset_peak_memory
 
 from lmworks.base import energy, machine, measurements, probes, process_memory, processor
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
+from lmworks.base.process_memory import reset_peak_memory
 
 MADE = Rates(100.0, 300.0, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
 

@@ -30,43 +30,49 @@ def plan(job: Job) -> dict[str, Any]:
     Args:
         job: "model", "data"; "contenders": name -> groups of its recipe.
     """
-    from lmworks.comparisons.contender_recipes import data_and_groups
-    from lmworks.run import recipe as recipes
-    from lmworks.run.setup import set_up
+    from lmworks.base import process_memory
 
     process = time.monotonic() - STARTED  # a run's process imports the same
     plans: dict[str, Any] = {}
     for name, groups in job["contenders"].items():
-        began = time.monotonic()
         try:
-            data, others = data_and_groups(groups, job["data"])
-            recipe = recipes.resolve({**others, "model": job["model"], "data": data}, name)
-            is_set = "epochs" in recipe.train.model_fields_set
-            setup = set_up(recipe)
+            plans[name] = {"process": process, **_plan_of(name, groups, job)}
         except InputError as error:
             plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
-            continue
-        run_plan = setup.plan
-        epochs = recipe.train.epochs
-        choosing = 0.0 if setup.method.trains else run_plan.seconds.get("training", 0.0)
-        plans[name] = {
-            "task": setup.task.name,
-            "process": process,
-            "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
-            "epoch": run_plan.seconds.get("training", 0.0) / epochs,
-            "steps": run_plan.steps / epochs,
-            "evaluation": run_plan.seconds.get("after", 0.0),
-            "before": run_plan.seconds.get("before", 0.0),
-            "most_epochs": epochs,
-            "is_length_set": is_set,
-            "parameters": run_plan.parameters,
-            "trainable": run_plan.trainable,
-            "memory": run_plan.memory.get("total"),
-            "token": run_plan.seconds.get("training", 0.0) / max(1, run_plan.tokens),
-            "learning_rate": recipe.train.learning_rate,
-            "note": run_plan.note,
-        }
+        process_memory.release_memory()  # else the memory of the models before would be planned for
+        process_memory.reset_peak_memory()
     return plans
+
+
+def _plan_of(name: str, groups: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The plan of a contender; see comparison_state.Result.plan."""
+    from lmworks.comparisons.contender_recipes import data_and_groups
+    from lmworks.run import recipe as recipes
+    from lmworks.run.setup import set_up
+
+    began = time.monotonic()
+    data, others = data_and_groups(groups, job["data"])
+    recipe = recipes.resolve({**others, "model": job["model"], "data": data}, name)
+    is_set = "epochs" in recipe.train.model_fields_set
+    setup = set_up(recipe)
+    plan, epochs = setup.plan, recipe.train.epochs
+    choosing = 0.0 if setup.method.trains else plan.seconds.get("training", 0.0)
+    return {
+        "task": setup.task.name,
+        "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
+        "epoch": plan.seconds.get("training", 0.0) / epochs,
+        "steps": plan.steps / epochs,
+        "evaluation": plan.seconds.get("after", 0.0),
+        "before": plan.seconds.get("before", 0.0),
+        "most_epochs": epochs,
+        "is_length_set": is_set,
+        "parameters": plan.parameters,
+        "trainable": plan.trainable,
+        "memory": plan.memory.get("total"),
+        "token": plan.seconds.get("training", 0.0) / max(1, plan.tokens),
+        "learning_rate": recipe.train.learning_rate,
+        "note": plan.note,
+    }
 
 
 def run(job: Job) -> dict[str, Any]:
