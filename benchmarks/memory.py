@@ -1,7 +1,8 @@
 """Is memory a promise: the peak that the plan tells beside the peak of a fresh process, for every method and preset.
 
 Tuning: SmolLM2-135M on GSM8K rows by every method that trains it, LoRA and full fine-tuning also within a budget. From
-scratch: every preset on this library's own sources, a few steps each. The plan is that of the run itself, computed before it began.
+scratch: every preset on this library's own sources, a few steps each. The plan is that of the run itself, computed
+before it began.
 """
 
 from __future__ import annotations
