@@ -200,6 +200,10 @@ def _with_current_keys(values: dict[str, Any]) -> dict[str, Any]:
     results = [
         {FORMER_RESULT_KEYS.get(key, key): value for key, value in result.items()} for result in values["results"]
     ]
+    for result in results:  # early files of version 1 have what each run was expected to take, which nothing reads
+        result["trials"] = [
+            {key: value for key, value in trial.items() if key != "expected"} for trial in result["trials"]
+        ]
     renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
     return {**renamed, "results": results, "version": VERSION}
 
