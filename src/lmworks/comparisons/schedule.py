@@ -107,6 +107,8 @@ def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, sp
             for name, run_times in times.items()
             if runs[name] and epochs[name] * run_times.steps * SHARES[0] < MIN_SEARCH_STEPS
         ]
+        if not short and _has_no_step(times, epochs):
+            short = [name for name in times if runs[name]]  # their searches leave another one without a step
         if not short:
             break
         # the slowest one first: the others may have time enough for a search then
@@ -121,6 +123,11 @@ def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, sp
         )
         for name, run_times in times.items()
     }
+
+
+def _has_no_step(times: dict[str, RunTimes], epochs: dict[str, float]) -> bool:
+    """Whether a contender that is trained gets less than a step."""
+    return any(run_times.epoch and epochs[name] * run_times.steps < 1 for name, run_times in times.items())
 
 
 def _epochs(run_times: RunTimes, runs: Sequence[int], seeds: int, share: float) -> float:
@@ -151,7 +158,7 @@ def _refuse_too_little(
 ) -> None:
     """Raise if a contender has no time for a step."""
     trained = {name: run_times for name, run_times in times.items() if run_times.epoch}
-    if all(epochs[name] * run_times.steps >= 1 for name, run_times in trained.items()):
+    if not _has_no_step(times, epochs):
         return
     # contenders get equal times, so that the slowest one decides: as in divide() with its time as the share
     share = max(
