@@ -1,7 +1,8 @@
 """Is memory a promise: the peak that the plan tells beside the peak of a fresh process, for every method and preset.
 
-Tuning: SmolLM2-135M on GSM8K rows, by adapters and whole, at its widest and within a budget. From scratch: every
-preset on this library's own sources, a few steps each. The plan is that of the run itself, computed before it began.
+Tuning: SmolLM2-135M on GSM8K rows by every method that trains it, LoRA and full fine-tuning also within a budget. From
+scratch: every preset on this library's own sources, a few steps each. The plan is that of the run itself, computed
+before it began.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import arms
 import work
 
+from lmworks.adapt.registry import METHODS
 from lmworks.base import figures
 from lmworks.base.journal import RunFolder
 from lmworks.base.process_memory import peak_memory
@@ -25,6 +27,7 @@ from lmworks.run import presets
 STEPS, ROWS = 3, 160
 TOKENS = 2048  # of a step from scratch: rows are as large as with more
 BUDGETS = {"lora": "1.35GB", "full": "3GB"}
+NOT_TUNED = ("head",)  # answers need no new head
 TIMEOUT = 240  # seconds an arm may take; what takes longer is said to be left out
 
 
@@ -111,7 +114,12 @@ def main() -> None:
         rows, text = Path(place) / "gsm8k.jsonl", sources(Path(place))
         pairs = [{"prompt": prompt, "completion": completion} for prompt, completion in work.pairs(given.data, ROWS)]
         rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-        tuning = [("tune", method, str(rows), memory) for method in BUDGETS for memory in ("", BUDGETS[method])]
+        trained = [method.name for method in METHODS.values() if method.trains and method.name not in NOT_TUNED]
+        tuning = [
+            ("tune", name, str(rows), memory)
+            for name in trained
+            for memory in dict.fromkeys(("", BUDGETS.get(name, "")))
+        ]
         todo = [*tuning, *(("scratch", preset, str(text), "") for preset in presets.names())]
         print(f"{'':<24} {'planned':>9} {'actual':>9} {'ratio':>6}")
         for kind, name, data, memory in todo:

@@ -126,11 +126,12 @@ def examples_cell(result: Result, state: State) -> str:
         return f"{count_of(asked.shots, 'row')} in the prompt"
     if result.kind == TRAINED:
         epochs = result.chosen.get("epochs")
-        return count_of(state.rows["training"], "row") + (f", {number(epochs)} epochs" if epochs else "")
-    return count_of(0 if result.kind == "before" else state.rows["training"], "row")
+        return count_of(state.row_counts["training"], "row") + (f", {number(epochs)} epochs" if epochs else "")
+    return count_of(0 if result.kind == "before" else state.row_counts["training"], "row")
 
 
 def main() -> None:
+    """Print the table of each comparison that is named."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("comparisons", nargs="+", help="folders of comparisons, or files comparison.json")
     for place in options.parse_args().comparisons:

@@ -176,16 +176,16 @@ def judge_all(rounds: Rounds, chosen: Sequence[Arm]) -> tuple[list[Verdict], lis
     """Verdicts at the published rates and, where others were tried, at those chosen on the validation texts; and what
     explains them."""
     published = [Arm("lmworks", method, rate) for method, rate in work.RATES.items()]
-    lines, explained = judged(rounds, *published), reasons(rounds, *published)
+    all_verdicts, explained = judged(rounds, *published), reasons(rounds, *published)
     best = [chosen_rate(rounds, chosen, method) for method in work.RATES]
     if best != published:
-        lines += judged(rounds, *best)
+        all_verdicts += judged(rounds, *best)
     for method in work.RATES:
         swept = [arm for arm in chosen if (arm.kind, arm.method) == ("lmworks", method)]
         if len(swept) > 1:
             figures = (f"{arm.rate:g}: {verdicts.median(rounds, arm.name, 'perplexity'):.2f}" for arm in swept)
             explained.append(f"perplexity of {TITLES[method]} by learning rate: {', '.join(figures)}")
-    return lines, explained
+    return all_verdicts, explained
 
 
 def late_line(results: dict[str, dict[str, float]]) -> str:
@@ -229,8 +229,8 @@ def main() -> None:
     print("\npublished", *table(published), "\nmeasured", *table(results), late_line(results), sep="\n")
     print(f"\n{padding_line(results)}", *table(results, "padded_"), "", *forgotten(results), sep="\n")
     ratios = ", ".join(f"{name} {value:.2f}" for name, value in published_ratios().items())
-    lines, explained = judge_all(rounds, chosen)
-    print(f"\nLoRA / full, published: {ratios}; asked and reached:", *[line.line() for line in lines], sep="\n")
+    all_verdicts, explained = judge_all(rounds, chosen)
+    print(f"\nLoRA / full, published: {ratios}; asked and reached:", *[own.line() for own in all_verdicts], sep="\n")
     print("", *explained, sep="\n")
     result = {
         "model": given.model,
@@ -240,7 +240,7 @@ def main() -> None:
         "published": PUBLISHED,
         "rounds": rounds,
         "medians": results,
-        "asked": [{**vars(line), "reached": line.reached} for line in lines],
+        "asked": [{**vars(own), "reached": own.reached} for own in all_verdicts],
         "explained": explained,
     }
     if given.texts >= work.TRAINED and given.held_out >= work.HELD_OUT:

@@ -197,6 +197,7 @@ TRAINED = {"lmworks": lmworks_arm, "trainer": trainer_arm}
 
 
 def main() -> None:
+    """Run one arm, and print its figures as JSON."""
     options = argparse.ArgumentParser()
     options.add_argument("arm", choices=["untouched", *TRAINED])
     options.add_argument("model", help="a folder")

@@ -55,7 +55,7 @@ def comparison(names: list[str] | None = None, seeds: int = 2, **changes: Any) -
         results,
         seconds=1130.0,
         planned=1180.0,
-        rows={"kind": "labels", "training": 1600, "validation": 240, "test": ROWS, "digest": "5f0c9a7710de"},
+        row_counts={"kind": "labels", "training": 1600, "validation": 240, "test": ROWS, "digest": "5f0c9a7710de"},
         task="classify",
         measure={
             "key": "classification.accuracy",
@@ -93,7 +93,7 @@ def result(name: str, seeds: int = 1) -> Result:
     difficulties = [common.random() for _ in range(ROWS)]
     rows = [float((hard if drawn.random() < 0.8 else drawn.random()) < share) for hard in difficulties]
     value = sum(rows) / ROWS
-    own = Result(name, title, kind, state="done", value=value, rows=rows, weights=[1.0] * ROWS)
+    own = Result(name, title, kind, state="done", value=value, numerators=rows, denominators=[1.0] * ROWS)
     half = 1.96 * (value * (1 - value) / ROWS) ** 0.5
     own.interval = [value - half, value + half]
     own.by_seed = [value - 0.004 * seed for seed in range(seeds if kind == "trained" else 1)]

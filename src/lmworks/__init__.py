@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lmworks.base.errors import InputError as InputError
     from lmworks.baselines.word_vectors import WordVectors as WordVectors
     from lmworks.baselines.word_vectors import open_vectors as word_vectors
-    from lmworks.comparisons.api import ladder as ladder
     from lmworks.comparisons.comparison_api import compare as compare
+    from lmworks.comparisons.ladder_api import ladder as ladder
     from lmworks.language_model.model import LanguageModel as LanguageModel
     from lmworks.reports.card import build as report
     from lmworks.run.api import plan as plan
@@ -53,7 +53,7 @@ _HOMES = {
     "LanguageModel": ("lmworks.language_model.model", "LanguageModel"),
     "WordVectors": ("lmworks.baselines.word_vectors", "WordVectors"),
     "compare": ("lmworks.comparisons.comparison_api", "compare"),
-    "ladder": ("lmworks.comparisons.api", "ladder"),
+    "ladder": ("lmworks.comparisons.ladder_api", "ladder"),
     "load": ("lmworks.run.load", "load"),
     "plan": ("lmworks.run.api", "plan"),
     "pretrain": ("lmworks.run.api", "pretrain"),

@@ -35,16 +35,17 @@ def shake(network: nn.Module) -> None:
 
 def test_it_is_the_layer_of_the_paper_and_starts_as_the_base():
     base, x = nn.Linear(5, 6), torch.randn(4, 5)
-    adapter = BottleneckLinear(base, 3, "gelu", torch.Generator().manual_seed(2))
+    adapter, again, other = (
+        BottleneckLinear(base, 3, "gelu", torch.Generator().manual_seed(seed)) for seed in (2, 2, 3)
+    )
+    assert torch.equal(again.down, adapter.down)
+    assert not torch.equal(other.down, adapter.down)
     y = base(x)
     assert torch.equal(adapter(x), y)
     assert float(adapter.down.detach().std()) > 0.1
     shake(adapter)
     inner = gelu(y @ adapter.down.T + adapter.down_bias)
     torch.testing.assert_close(adapter(x), y + inner @ adapter.up.T + adapter.up_bias)
-    again = BottleneckLinear(nn.Linear(5, 6), 3, "gelu", torch.Generator().manual_seed(2))
-    adapter.down.data.copy_(again.down)
-    assert torch.equal(again.down, adapter.down)
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,9 @@ def test_what_cannot_be_trained_is_refused():
         ([2, 5, 9, "x"], "trainable_token_indices is"),
         ([2, 5, 9, 70], "no row of embed_tokens for token 61"),
         ({"wte": ROWS}, "no table of tokens 'wte'"),
+        ({"wte": ROWS, "wpe": ROWS}, "no table of tokens 'wte'"),
+        ({"embed_tokens": ROWS, "wte": [2, 5]}, "no table of tokens 'wte'"),
+        ({"embed_tokens": []}, "no id of it"),
     ],
 )
 def test_folders_whose_parts_do_not_belong_together_are_refused(indices, words, tmp_path):

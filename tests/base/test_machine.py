@@ -12,12 +12,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from peak_reset import reset_peak_memory
 
 from lmworks.base import energy, machine, measurements, probes, process_memory, processor
 from lmworks.base.energy import EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.probes import Rates
+from lmworks.base.process_memory import reset_peak_memory
 
 MADE = Rates(100.0, 300.0, 90.0, 20.0, threads=2, torch="x", seconds=1.0, share=1.0)
 
@@ -252,6 +252,53 @@ def test_energy_is_read_where_the_processor_counts(tmp_path):
     assert output.joules == pytest.approx((200 + 50) / 1e6)
     watchers[0].join(timeout=10)
     assert not watchers[0].is_alive()
+
+
+class FakeNvml:
+    """What is used of NVML; one GPU, which counts, or none."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, counts: bool) -> None:
+        self.counts, self.millijoules, self.asked = counts, 7_000_000, []
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        self.asked.append(uuid)
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if not self.counts:
+            raise self.NVMLError("Not Supported")
+        return self.millijoules
+
+
+def test_a_gpu_counts_its_own_energy(tmp_path, monkeypatch):
+    nvml = FakeNvml(counts=True)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(energy, "gpu_uuids", lambda device: ["1234-5678"])
+    meter = EnergyMeter(tmp_path, "cuda")
+    meter.start()
+    nvml.millijoules += 900_000
+    output = meter.stop()
+    assert set(nvml.asked) == {"GPU-1234-5678"}
+    assert output.joules == pytest.approx(900, abs=50)  # and what is estimated of the processor
+    assert output.how == "estimated"
+    assert "by its own counter" in output.assumption
+
+
+@pytest.mark.parametrize("nvml", [None, FakeNvml(counts=False)], ids=["not installed", "counts none"])
+def test_a_gpu_that_is_not_counted_is_said(nvml, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(energy, "gpu_uuids", lambda device: ["GPU-1"])
+    meter = EnergyMeter(tmp_path, "cuda")
+    meter.start()
+    output = meter.stop()
+    assert output.how == "estimated"
+    assert "GPU is not counted" in output.assumption
 
 
 def test_freed_pages_are_given_back_above_a_limit():

@@ -14,7 +14,7 @@ from lmworks.commands.main import main
 from lmworks.comparisons import ladder
 from lmworks.comparisons.averaged_vectors import VECTORS, AveragedVectors
 from lmworks.comparisons.ladder_report import remarks
-from lmworks.comparisons.ladder_settings import LadderSettings, State, Step
+from lmworks.comparisons.ladder_settings import LadderSettings, LadderState, RungState
 from lmworks.comparisons.rungs import CLASSIFY
 
 CHEAP = ["majority", "tfidf-nb", "tfidf-logreg", "tfidf-svm", "word-vectors"]
@@ -49,7 +49,7 @@ def climbed(labelled, tmp_path_factory) -> Path:
 
 
 def test_every_rung_predicts_the_same_rows(climbed):
-    state = State.read(climbed)
+    state = LadderState.read(climbed)
     assert state.settings.task == "classify"  # by the labels
     assert [(step.name, step.state) for step in state.steps] == [(name, "done") for name in CHEAP]
     assert {len(step.rows) for step in state.steps} == {state.compared["rows"]}
@@ -62,7 +62,7 @@ def test_every_rung_predicts_the_same_rows(climbed):
 
 
 def test_the_figures_are_those_of_the_run(climbed):
-    for step in State.read(climbed).steps:
+    for step in LadderState.read(climbed).steps:
         if step.name != "word-vectors":
             model = lmworks.load(climbed / step.folder)
             event = RunFolder(climbed / step.folder).events("evaluation")[-1]["classification"]
@@ -96,9 +96,9 @@ def test_averages_of_vectors_classify():
 
 def test_fewer_rows_are_compared_with_the_same_rows_of_the_others():
     settings = LadderSettings.model_validate({"source": "x", "task": "classify"})
-    first = Step("majority", "majority class", "1", "done", value=0.5, rows=[1.0, 0.0, 0.0, 1.0])
-    asked = Step("decoder-prompt", "decoder", "2", "done", value=1.0, rows=[1.0])
-    said = remarks(State(settings, [first, asked], compared={"rows": 4}))
+    first = RungState("majority", "majority class", "1", "done", value=0.5, rows=[1.0, 0.0, 0.0, 1.0])
+    asked = RungState("decoder-prompt", "decoder", "2", "done", value=1.0, rows=[1.0])
+    said = remarks(LadderState(settings, [first, asked], compared={"rows": 4}))
     assert "on the rows that decoder was asked: majority class 1.00" in said
 
 

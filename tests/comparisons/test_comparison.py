@@ -19,6 +19,7 @@ from lmworks.base.errors import InputError
 from lmworks.commands.main import main
 from lmworks.comparisons import comparison
 from lmworks.comparisons.comparison_state import State
+from lmworks.run import recipe as recipes
 
 WORDS = {"good": ["fine", "lovely", "great", "warm"], "bad": ["dull", "cold", "poor", "awful"]}
 BUDGET = ["--budget", "10m", "--rates", "2", "--train.batch_size", "16", "--data.held_out", "40"]
@@ -56,7 +57,7 @@ def compared(model, labelled, tmp_path_factory) -> Path:
 def table(folder: Path) -> list[tuple]:
     """What must not depend on time."""
     return [
-        (result.name, result.state, result.value, result.interval, result.rows, result.chosen, result.epochs)
+        (result.name, result.state, result.value, result.interval, result.numerators, result.chosen, result.epochs)
         for result in State.read(folder).results
     ]
 
@@ -64,23 +65,23 @@ def table(folder: Path) -> list[tuple]:
 def test_all_contenders_are_measured_on_the_same_test_rows(compared):
     state = State.read(compared)
     assert [result.state for result in state.results] == ["done"] * 3
-    assert {len(result.rows) for result in state.results} == {state.rows["test"]} == {40}
+    assert {len(result.numerators) for result in state.results} == {state.row_counts["test"]} == {40}
     for result in state.results:
-        assert result.value == pytest.approx(sum(result.rows) / 40)
+        assert result.value == pytest.approx(sum(result.numerators) / 40)
         assert result.interval[0] <= result.value <= result.interval[1]
         assert result.cost["disk"] > 0
         assert result.cost["peak_memory"] > 0
     trained = [result for result in state.results if result.kind == "trained"]
     assert [len(result.search) for result in trained] == [4]  # 2 + 1 + 1
     for result in trained:
-        best = max(result.search, key=lambda trial: trial.score)
+        best = max(result.search, key=lambda trial: (trial.score, -trial.loss))
         assert (result.chosen["learning_rate"], result.chosen["epochs"]) == (best.learning_rate, best.epochs)
 
 
-def test_the_recommendation_is_the_cheapest_of_the_best(compared):
+def test_the_recommendation_is_the_simplest_of_the_best(compared):
     state = State.read(compared)
-    equal = [result for result in state.done if not result.difference.get("differs")]
-    assert state.recommendation["name"] == min(equal, key=lambda result: result.cost["all_seconds"]).name
+    equal = [result.name for result in state.done if not result.difference.get("differs")]
+    assert state.recommendation["name"] == next(name for name in METHODS.split(",") if name in equal)
     assert all(result.difference["p_holm"] >= result.difference["p"] for result in state.done if result.difference)
     assert (compared / "comparison.html").is_file()
 
@@ -107,18 +108,32 @@ def test_texts_and_planted_secrets(model, tmp_path):
         {"prompt": f"What is {n} plus {n}?", "completion": f"It is {dice.choice('abc')} {n + n}."} for n in range(150)
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": f"{n}"}) + "\n" for n in range(20)))
     out = tmp_path / "out"
+    names = ["nearest-answer", "lora", "replay"]
     state = lmworks.compare(
-        model, data, methods=["nearest-answer", "lora"], budget="10m", rates=1, out=out, evaluate={"task_rows": 30}
+        model,
+        data,
+        methods=names,
+        budget="10m",
+        rates=1,
+        out=out,
+        evaluate={"task_rows": 30},
+        contender={"replay": {"method": "lora", "data": {"additional": str(more)}}},
     ).state
-    assert [(result.name, result.state) for result in state.results] == [("nearest-answer", "done"), ("lora", "done")]
+    assert [(result.name, result.state) for result in state.results] == [(name, "done") for name in names]
     assert state.measure["key"] == "final_number"
     lora = state.results[1]
     assert lora.memorisation["exposure"]["most"] > lora.memorisation["exposure"]["planted"] > 0
-    assert {"text", "choices"} <= lora.forgetting.keys()
+    assert lora.forgetting["text"]["title"] == "bits per byte (Python's documentation topics)"
+    assert "choices" in lora.forgetting
     assert lora.in_use["merged"]["tokens_per_second"] > 0
     recipe = (out / "lora" / "seed-0" / "recipe.yaml").read_text()
     assert "canaries.jsonl" in recipe
+    assert "more.jsonl" not in recipe
+    replayed = recipes.read(out / "replay" / "seed-0" / "recipe.yaml").data.additional
+    assert [Path(source).name for source in replayed] == ["canaries.jsonl", "more.jsonl"]
 
 
 @pytest.mark.slow
@@ -143,6 +158,7 @@ def test_faults_are_found_before_anything_is_trained(model, labelled, tmp_path):
         ({"methods": ["loro"]}, "no contender 'loro'"),
         ({"methods": ["nearest-answer"]}, "takes rows of kind"),
         ({"contender": {"x": {"method": "nothing"}}, "methods": ["x"]}, "no method 'nothing'"),
+        ({"contender": {"lora": {"data": {"limit": 20}}}, "methods": ["lora"]}, "contenders share their rows"),
     ):
         with pytest.raises(InputError, match=fault):
             lmworks.compare(model, labelled, out=tmp_path / "out", **arguments)
@@ -159,7 +175,7 @@ def test_changed_rows_are_refused(compared, labelled, tmp_path):
     shutil.copytree(compared, folder)
     state = json.loads((folder / "comparison.json").read_text())
     state["results"][0]["state"] = "open"
-    state["rows"]["digest"] = "another"
+    state["row_counts"]["digest"] = "another"
     (folder / "comparison.json").write_text(json.dumps(state))
     with pytest.raises(InputError, match="the data have changed"):
         comparison.resume(folder)

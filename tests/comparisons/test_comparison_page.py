@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import re
 from html.parser import HTMLParser
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from browsers import MARKS, browser_fixture  # noqa: F401
+from rich.console import Console
 from tiny_comparisons import ROWS, comparison
 
 from lmworks.base.figures import byte_size, count, duration, interval, number, percent, signed
-from lmworks.comparisons import comparison_page
+from lmworks.commands import show
+from lmworks.comparisons import comparison_page, comparison_table
 from lmworks.comparisons.comparison_rows import Balance, balance
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.finite_figures import finite_state
@@ -27,8 +30,8 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 HOLES = (
     "interval",
     "by_seed",
-    "rows",
-    "weights",
+    "numerators",
+    "denominators",
     "difference",
     "cost",
     "forgetting",
@@ -132,8 +135,21 @@ def test_the_page_has_the_states_figures() -> None:
     assert "energy of the whole run, not of training alone: majority class, TF-IDF" in sections["What it cost"]
     assert "445 g for a kilowatt-hour" in sections["What it cost"]
     assert state.notes[0] in sections["Remarks"]
-    for fact in ("2 seeds each", "20 min 00 s, of which 18 min 50 s", "McNemar", "2 cores", state.rows["digest"]):
+    for fact in ("2 seeds each", "20 min 00 s, of which 18 min 50 s", "McNemar", "2 cores", state.row_counts["digest"]):
         assert fact in sections["How it was measured"]
+
+
+def test_the_table_fits_a_terminal_of_80_columns_without_its_spare_columns() -> None:
+    state = comparison(["majority", "tfidf-logreg", "head", "lora", "full"])
+    heads = comparison_table.heads(state)
+    assert set(comparison_table.SPARE) < set(heads)
+    shown = io.StringIO()
+    console = Console(file=shown, width=80, force_terminal=True, color_system=None)
+    show.table(heads, comparison_table.table_cells(state), to=console, spare=comparison_table.SPARE)
+    words = shown.getvalue().split()
+    for head in set(heads) - set(comparison_table.SPARE):
+        assert set(head.split()) <= set(words)
+    assert max(map(len, shown.getvalue().splitlines())) <= 80
 
 
 def test_points_carry_all_numbers_of_their_contender() -> None:
@@ -194,16 +210,19 @@ class TestFront:
 
 class TestRows:
     def test_balance_counts_each_row_once(self) -> None:
-        own = Result("a", "a", "trained", rows=[1.0, 0.0, 1.0, 4.0], weights=[1.0, 1.0, 1.0, 2.0])
-        other = Result("b", "b", "trained", rows=[0.0, 1.0, 1.0, 2.0], weights=[1.0, 1.0, 1.0, 1.0])
+        own = Result("a", "a", "trained", numerators=[1.0, 0.0, 1.0, 4.0], denominators=[1.0, 1.0, 1.0, 2.0])
+        other = Result("b", "b", "trained", numerators=[0.0, 1.0, 1.0, 2.0], denominators=[1.0, 1.0, 1.0, 1.0])
         assert balance(own, other, True) == Balance(won=1, equal=2, lost=1)
-        own.rows[3] = 3.0
+        own.numerators[3] = 3.0
         assert balance(own, other, True) == Balance(won=1, equal=1, lost=2)
         assert balance(own, other, False) == Balance(won=2, equal=1, lost=1)
 
     def test_other_rows_have_none(self) -> None:
         assert (
-            balance(Result("a", "a", "trained", rows=[1.0]), Result("b", "b", "trained", rows=[1.0, 0.0]), True) is None
+            balance(
+                Result("a", "a", "trained", numerators=[1.0]), Result("b", "b", "trained", numerators=[1.0, 0.0]), True
+            )
+            is None
         )
 
     def test_the_page_shows_it(self) -> None:
@@ -253,7 +272,7 @@ class TestHoles:
     def test_nothing_begun(self) -> None:
         full = comparison()
         results = [Result(own.name, own.title, own.kind) for own in full.results]
-        state = State(full.settings, results, rows={"kind": "labels", "training": 1600, "test": ROWS})
+        state = State(full.settings, results, row_counts={"kind": "labels", "training": 1600, "test": ROWS})
         parsed = outline(state)
         assert "The comparison is not finished." in parsed.sections[""]
         assert "What quality costs" not in parsed.sections
@@ -309,7 +328,7 @@ def _with(bad: float | None, own: Result, place: int) -> Result:
         forgotten[("before", "after", "interval")[place % 3]] = bad if place % 3 < 2 else [bad, bad]
     for number_, trial in enumerate(own.search):
         trial.score = bad if (place + number_) % 2 else trial.score
-    own.rows[::7] = [bad] * len(own.rows[::7])  # type: ignore[list-item]
+    own.numerators[::7] = [bad] * len(own.numerators[::7])  # type: ignore[list-item]
     own.by_seed[-1] = bad  # type: ignore[call-overload]
     own.memorisation = {"exposure": {"planted": bad, "control": bad}, "reproduced": None if place % 2 else {}}
     own.in_use = {"speed": {"latency": bad, "inputs": 8}, "merged": {"latency": 0.1}, "note": "cannot be merged"}
@@ -324,7 +343,7 @@ def test_lower_is_better_and_far_values_are_logarithmic() -> None:
     for own in state.results:
         own.value = math.exp(8 * (1 - (own.value or 0.0)))
         own.interval = [own.value * 0.9, own.value * 1.1]
-        own.rows = [1 - row for row in own.rows]
+        own.numerators = [1 - row for row in own.numerators]
     (first, *_) = trade_offs(state)
     assert first.is_measure_log
     assert not first.higher_is_better

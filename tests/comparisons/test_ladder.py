@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ import lmworks
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.commands.main import main
-from lmworks.comparisons import ladder, ladder_page
+from lmworks.comparisons import ladder, ladder_page, processes
 from lmworks.comparisons.ladder_report import remarks
-from lmworks.comparisons.ladder_settings import STATE, LadderSettings, State
-from lmworks.comparisons.language import documents_of, pieces, scored_texts
-from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons.ladder_settings import STATE, LadderSettings, LadderState
+from lmworks.comparisons.language import LanguageLadderTask, documents_of, pieces, scored_texts
+from lmworks.comparisons.pacing import RunOverhead
 from lmworks.comparisons.rungs import CLASSIFY, LANGUAGE
 from lmworks.text import corpus
 from lmworks.train.time_limit import TimeLimit
@@ -63,7 +64,7 @@ def climbed(text, tmp_path_factory) -> Path:
 
 
 def test_all_rungs_score_the_same_bytes(climbed):
-    state = State.read(climbed)
+    state = LadderState.read(climbed)
     assert [step.name for step in state.steps] == [rung.name for rung in LANGUAGE]
     assert {step.state for step in state.steps} == {"done"}
     held_out = corpus.split(corpus.read(str(climbed / "texts.jsonl")), state.settings.data)[1]
@@ -79,13 +80,13 @@ def test_all_rungs_score_the_same_bytes(climbed):
 
 
 def test_each_rung_is_worth_something(climbed):
-    value = {step.name: step.value for step in State.read(climbed).steps}
+    value = {step.name: step.value for step in LadderState.read(climbed).steps}
     assert value["uniform"] > value["unigram"] > value["trigram"]
     assert all(value[name] < value["uniform"] for name in NETWORKS)
 
 
 def test_no_rung_trained_on_a_held_out_text(climbed):
-    state = State.read(climbed)
+    state = LadderState.read(climbed)
     table = corpus.read(str(climbed / "texts.jsonl"))
     train, held_out = corpus.split(table, state.settings.data)
     assert not {row.values["text"] for row in train.rows} & {row.values["text"] for row in held_out.rows}
@@ -118,7 +119,7 @@ def test_a_stopped_ladder_goes_on_where_it_was(text, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ladder.run_ladder(settings, folder, stop)
-    assert [step.state for step in State.read(folder).steps] == ["done", "done", "open"]
+    assert [step.state for step in LadderState.read(folder).steps] == ["done", "done", "open"]
     before = {path: path.read_bytes() for path in folder.glob("[12]-*/journal.jsonl")}
     lines: list[str] = []
     state = ladder.resume(folder, lines.append)
@@ -164,7 +165,7 @@ def test_a_killed_run_is_resumed(text, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
     assert not RunFolder(run).events("finish")
     assert main(["resume", str(folder)]) == 0
-    state = State.read(folder)
+    state = LadderState.read(folder)
     assert [step.state for step in state.steps] == ["done", "done"]
     events = RunFolder(run).events()
     assert [event["event"] for event in events].count("resume") == 1
@@ -186,27 +187,68 @@ def test_a_budget_that_is_none(text, tmp_path, capsys):
 
 
 def test_the_time_besides_training_is_that_of_the_rung_before(climbed):
-    pace = Pace()
-    assert pace.training_seconds(10.0) == pytest.approx(7.0)
+    overhead = RunOverhead()
+    assert overhead.training_seconds(10.0) == pytest.approx(7.0)
     run = climbed / "5-rnn"
     trained = sum(event["seconds"] for event in RunFolder(run).events("step") + RunFolder(run).events("length"))
     measuring = sum((RunFolder(run).events("start")[0].get("preparation") or {}).values())  # this machine, once
-    pace.record(run, trained + measuring + 4.0)
-    assert pace.training_seconds(10.0) == pytest.approx(6.0)
-    assert pace.training_seconds(3.0) < 0
+    overhead.record(run, trained + measuring + 4.0)
+    assert overhead.training_seconds(10.0) == pytest.approx(6.0)
+    assert overhead.training_seconds(3.0) < 0
 
 
 def test_a_run_that_is_cut_short_says_so(text, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
     few = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "few")
     assert re.search(r"bought 1 step; the fewest are 20", few.steps[1].reason)
-    monkeypatch.setattr("lmworks.comparisons.pacing.FEWEST_STEPS", 1)
+    monkeypatch.setattr("lmworks.comparisons.pacing.MIN_TRAINED_STEPS", 1)
     state = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), tmp_path / "ladder")
     (note,) = state.steps[1].notes
     assert re.fullmatch(r"stopped after 1 of \d+ planned steps, when its time was over", note)
     assert f"RNN: {note}" in remarks(state)
     report = lmworks.report(tmp_path / "ladder" / "5-rnn")
     assert any("its time was over (train.max_time)" in warning for warning in report["run"]["warnings"])
+
+
+def test_a_network_with_too_few_steps_is_left_out_after_a_kill_too(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeLimit, "is_over", property(lambda limit: True))
+    folder = tmp_path / "ladder"
+    whole = ladder.run_ladder(settings_of(text, only=["uniform", "rnn"]), folder)
+    killed = LadderState.read(folder)  # as it was before the network's end was written
+    killed.steps[1] = replace(killed.steps[1], state="open", reason="", seconds=0.0)
+    killed.write(folder)
+    resumed = ladder.resume(folder)
+    assert [(step.state, step.reason) for step in resumed.steps] == [(step.state, step.reason) for step in whole.steps]
+    assert resumed.steps[1].seconds >= resumed.steps[1].killed_seconds > 0
+
+
+def test_one_process_at_a_time_works_on_a_ladder(text, climbed):
+    with processes.locked(climbed), pytest.raises(InputError, match="another process"):
+        ladder.resume(climbed)
+
+
+def test_a_ladder_that_was_killed_while_it_read_the_data_reads_them_again(text, tmp_path, monkeypatch):
+    folder, settings = tmp_path / "ladder", settings_of(text, only=["uniform"])
+
+    def kill(self, train):
+        (self.folder / "tokenizer").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageLadderTask, "_make_tokenizer", kill)
+        with pytest.raises(KeyboardInterrupt):
+            ladder.run_ladder(settings, folder)
+    resumed = ladder.resume(folder)
+    whole = ladder.run_ladder(settings, tmp_path / "whole")
+    assert resumed.notes == whole.notes
+    assert resumed.steps[0].value == whole.steps[0].value
+
+
+def test_the_hint_of_refused_data_works_with_the_same_folder(text, tmp_path, capsys):
+    words = ["ladder", str(text), "--only", "uniform", "--out", str(tmp_path / "ladder"), "--data.document=paragraph"]
+    assert main([*words, "--tokenizer.kind=byte-bpe", "--tokenizer.style=gpt2"]) == 2
+    assert "--tokenizer.style llama" in capsys.readouterr().err
+    assert main([*words, "--tokenizer.vocab_size=300"]) == 0
 
 
 def test_what_cannot_be_compared(text, climbed, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lmworks.comparisons import comparison_table, results
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State
@@ -18,17 +20,24 @@ KINDS = {
 
 def recommended(rows: dict[str, list[float]], seconds: dict[str, float] | None = None) -> tuple[dict, State]:
     """The recommendation of contenders with these figures by row, and the state."""
+    state = compared(rows, seconds)
+    state.recommendation = recommend(state, results.settle(state))
+    return state.recommendation, state
+
+
+def compared(rows: dict[str, list[float]], seconds: dict[str, float] | None = None) -> State:
+    """A comparison of contenders with these figures by row."""
     listed = []
     for name, values in rows.items():
         cost = {"all_seconds": (seconds or {}).get(name, 1.0)}
-        own = Result(name, name, KINDS[name], state="done", rows=values, weights=[1.0] * len(values), cost=cost)
+        own = Result(
+            name, name, KINDS[name], state="done", numerators=values, denominators=[1.0] * len(values), cost=cost
+        )
         own.value = sum(values) / len(values)
         listed.append(own)
     measure = {"title": "Accuracy", "better": "higher", "signature": "accuracy"}
-    counts = {"training": 100, "validation": 10, "test": len(listed[0].rows)}
-    state = State(CompareSettings(model="m", source="d"), listed, rows=counts, measure=measure)
-    state.recommendation = recommend(state, results.settle(state))
-    return state.recommendation, state
+    counts = {"training": 100, "validation": 10, "test": len(listed[0].numerators)}
+    return State(CompareSettings(model="m", source="d"), listed, row_counts=counts, measure=measure)
 
 
 def test_the_cheapest_of_those_that_the_rows_cannot_tell_from_the_best():
@@ -44,6 +53,20 @@ def test_the_cheapest_of_those_that_the_rows_cannot_tell_from_the_best():
 def test_of_simple_ones_the_first_of_the_list_however_they_were_added():
     equal = [1.0, 0.0] * 30
     assert recommended({"tfidf-logreg": equal, "majority": equal})[0]["name"] == "majority"
+
+
+@pytest.mark.parametrize(
+    ("unit", "line"),
+    [
+        ("", "bits per byte (a text): 1.20 → 1.45 (+0.250); full −0.200"),
+        ("bits", "bits per byte (a text): 1.20 → 1.45 bits (+0.250); full −0.200"),
+    ],
+)
+def test_what_is_forgotten_is_said_of_the_chosen_one_and_of_those_as_good(unit, line):
+    state = compared({"lora": [1.0, 0.0] * 30, "full": [1.0, 0.0] * 30}, {"lora": 1.0, "full": 2.0})
+    for result, after in zip(state.results, (1.45, 1.0), strict=True):
+        result.forgetting = {"text": {"title": "bits per byte (a text)", "unit": unit, "before": 1.2, "after": after}}
+    assert line in recommend(state, results.settle(state))["reasons"]
 
 
 def test_equal_zeros_recommend_nothing():

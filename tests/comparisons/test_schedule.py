@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lmworks.base.errors import InputError
-from lmworks.comparisons.schedule import SHARES, Pace, divide, learning_rates, rounds
+from lmworks.comparisons.schedule import RunTimes, divide, learning_rates, rounds
 
-FAST = Pace(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
-SLOW = Pace(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
-COUNTED = Pace(start=5.0)
+FAST = RunTimes(start=2.0, epoch=4.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
+SLOW = RunTimes(start=2.0, epoch=40.0, steps=100, validation=1.0, test=2.0, most_epochs=3.0)
+COUNTED = RunTimes(start=5.0)
 
 
 def test_a_search_halves_its_runs_and_ends_with_one():
@@ -28,18 +30,19 @@ def test_learning_rates_lie_around_the_default():
 @pytest.mark.parametrize("budget", [300.0, 900.0, 100_000.0])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_parts_add_up_to_the_budget_and_nobody_gets_more_than_the_most(budget, seeds):
-    paces = {"counted": COUNTED, "fast": FAST, "slow": SLOW}
-    lengths = divide(paces, budget, 3, seeds)
+    times = {"counted": COUNTED, "fast": FAST, "slow": SLOW}
+    lengths = divide(times, budget, 3, seeds)
     total = sum(length.seconds for length in lengths.values())
-    full = all(lengths[name].epochs == paces[name].most_epochs for name in ("fast", "slow"))
+    full = all(lengths[name].epochs == times[name].most_epochs for name in ("fast", "slow"))
     assert total <= budget * 1.001
     assert full or total == pytest.approx(budget, rel=1e-3)
     assert lengths["counted"].epochs == 0
     for name in ("fast", "slow"):
-        length, pace = lengths[name], paces[name]
-        runs = rounds(3) if length.searches else []
-        trained = sum(count * share for count, share in zip(runs, SHARES, strict=False)) + seeds
-        assert length.seconds == pytest.approx(pace.fixed(runs, seeds) + trained * length.epochs * pace.epoch)
+        length, run_times = lengths[name], times[name]
+        searched = 6 * (2.0 + 1.0) if length.searches else 0.0  # 3 + 2 + 1 runs start and are evaluated
+        trained = seeds + (3 / 4 + 2 / 2 + 1 if length.searches else 0)  # of a quarter, half and all of the length
+        final = seeds * (2.0 + 2.0)
+        assert length.seconds == pytest.approx(searched + final + trained * length.epochs * run_times.epoch)
 
 
 def test_time_that_one_cannot_use_goes_to_the_others():
@@ -54,10 +57,17 @@ def test_without_time_for_a_search_all_of_it_goes_into_the_final_run():
     assert lengths["slow"].epochs == pytest.approx((40.0 - 4.0) / 40.0, rel=1e-3)
 
 
-def test_a_budget_too_small_for_a_step_says_what_would_do():
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"fast": FAST, "slow": SLOW, "counted": COUNTED},
+        {"fast": FAST, "late": replace(FAST, measuring=150.0), "slow": SLOW},
+    ],
+    ids=["of one kind", "one that takes long besides its training"],
+)
+def test_a_budget_too_small_for_a_step_says_what_would_do(times):
     with pytest.raises(InputError, match="too little for a step") as caught:
-        divide({"fast": FAST, "slow": SLOW, "counted": COUNTED}, 6.0, 3, 1)
+        divide(times, 6.0, 3, 1, spent=120.0)
     minutes = int(caught.value.hint.split("--budget ")[1].split("m")[0])
-    assert all(
-        length.epochs * 100 >= 1 for name, length in divide({"fast": FAST, "slow": SLOW}, minutes * 60, 3, 1).items()
-    )
+    lengths = divide(times, minutes * 60 - 120.0, 3, 1)
+    assert all(lengths[name].epochs * 100 >= 1 for name in times if name != "counted")

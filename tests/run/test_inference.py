@@ -108,6 +108,14 @@ def test_every_kind_of_model_is_asked_in_its_own_way(task, data, kind, tiny, tmp
     assert result.speed.tokens_per_second is None
 
 
+def test_a_prompted_model_needs_its_base(tiny, tmp_path):
+    options = settings("train.threads=1 data.held_out=4 prompting.shots=1 prompting.validation=4")
+    run = lmworks.tune(str(tiny), LABELLED, method="prompting", task="labels", out=tmp_path / "run", **options).folder
+    disk, base_disk = sizes_on_disk(run)
+    assert base_disk == sum(file.stat().st_size for file in tiny.iterdir())
+    assert disk < base_disk
+
+
 def test_counts_of_words_are_measured_too(tmp_path):
     result = measure_inference(lmworks.tune("tfidf-logreg", LABELLED, out=tmp_path / "run").folder, ["good"])
     assert (result.speed.kind, result.speed.prompt_tokens, result.merged) == ("classification", None, None)

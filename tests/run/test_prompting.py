@@ -196,11 +196,16 @@ def test_the_plan_says_what_is_read(model, colours):
     values = {"data": {"held_out": 8}, "task": "labels", "prompting": SHOTS}
     plans = [
         lmworks.plan(str(model), str(colours), method="prompting", **{**values, "prompting": {**SHOTS, **more}})
-        for more in ({}, {"validation": 16}, {"examples": "nearest", "encoder": str(model)})
+        for more in (
+            {},
+            {"validation": 16},
+            {"examples": "nearest", "encoder": str(model)},
+            {"examples": "nearest", "encoder": str(model), "calibration": False},
+        )
     ]
     assert all(plan.trainable == plan.steps == 0 for plan in plans)
     assert plans[0].tokens < plans[1].tokens
-    assert plans[0].tokens < plans[2].tokens
+    assert plans[0].tokens < plans[3].tokens < plans[2].tokens  # content-free texts are asked after each row's examples
     assert plans[0].memory["total"] == sum(size for name, size in plans[0].memory.items() if name != "total")
     assert "trained 0" in "\n".join(plans[0].lines())
     assert "vectors of" in "\n".join(plans[2].lines())

@@ -129,6 +129,11 @@ class Adapter(nn.Module):
             self.base, self._stored = self._stored, None
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters or buffers of a module are; the CPU if it has none."""
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
 def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
     """Dotted name (the wrapped linear's) and module of every adapter."""
     for name, module in network.named_modules():

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lmworks.adapt.adapters import Adapter
+from lmworks.adapt.adapters import Adapter, device_of
 from lmworks.kernels.activations import activate
 from lmworks.kernels.native_module import NATIVE_ACTIVATIONS
 from lmworks.model.adapter_terms import BottleneckTerm
@@ -35,7 +35,7 @@ class BottleneckLinear(Adapter):
     def __init__(self, base: nn.Module, size: int, activation: str, generator: torch.Generator | None = None) -> None:
         super().__init__(base)
         self.size, self.activation = size, activation
-        device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
+        device = device_of(base)
         self.down = nn.Parameter(torch.empty(size, self.out_features, device=device))
         self.down_bias = nn.Parameter(torch.zeros(size, device=device))
         self.up = nn.Parameter(torch.zeros(self.out_features, size, device=device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lmworks.adapt.last_layers import HEAD_PARTS
+from lmworks.adapt.last_layers import HEAD_PARTS, TIED_HEAD
 from lmworks.adapt.method import NoSettings
 from lmworks.adapt.weights import WeightsMethod
 from lmworks.base.errors import InputError
@@ -38,11 +38,8 @@ class LinearProbe(WeightsMethod[NoSettings]):
 
         if network.config.language_head:
             if network.lm_head is None:
-                raise InputError(
-                    "the language head is the embeddings' matrix: to train it is to train the first layer of all",
-                    "method",
-                    f"{OTHERS}; or a task with a head of its own, such as --task classify",
-                )
+                hint = f"{OTHERS}; or a task with a head of its own, such as --task classify"
+                raise InputError(TIED_HEAD, "method", hint)
             return [name for name, _ in network.named_parameters() if name.startswith(HEAD_PARTS)]
         names = list(head_parameters(network))
         if not names:

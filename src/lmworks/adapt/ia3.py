@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from lmworks.adapt.method import AdapterMethod
-from lmworks.adapt.targets import SomeTargets, Targets, matching_linears
+from lmworks.adapt.targets import SomeTargets, Targets, matching_linears, output_sizes
 from lmworks.base.errors import InputError
 from lmworks.base.settings import Settings
 
@@ -84,7 +84,7 @@ class IA3(AdapterMethod[IA3Settings]):
         }
         if not scales:
             raise InputError("this network has no (IA)3 to save", hint="save the whole model")
-        return ia3_files.to_files(scales, _outputs(network), family, network.config)
+        return ia3_files.to_files(scales, output_sizes(network), family, network.config)
 
     @classmethod
     def from_files(cls, network: Transformer, files: PeftFiles, family: Family) -> None:
@@ -94,7 +94,7 @@ class IA3(AdapterMethod[IA3Settings]):
         from lmworks.model.surgery import put
 
         modules = {}
-        for name, scale in ia3_files.read(files, family, network.config, _outputs(network)).items():
+        for name, scale in ia3_files.read(files, family, network.config, output_sizes(network)).items():
             module = modules[name] = ScaledLinear(network.get_submodule(name), scale.of_input)
             if module.ia3_l.shape != scale.factors.shape:
                 fault = f"the adapter has {len(scale.factors)} factors for {name}, the model {len(module.ia3_l)}"
@@ -102,14 +102,3 @@ class IA3(AdapterMethod[IA3Settings]):
             module.ia3_l.data.copy_(scale.factors)
         for name, module in modules.items():
             put(network, name, module.train(network.training))
-
-
-def _outputs(network: Transformer) -> dict[str, int]:
-    """out_features of every linear of the model, by its name."""
-    from lmworks.model.surgery import named_linears
-
-    return {
-        name: int(module.out_features)  # type: ignore[arg-type]
-        for name, module in named_linears(network)
-        if not name.endswith(".base")
-    }

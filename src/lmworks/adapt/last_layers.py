@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PARTS_ABOVE = ("norm.", "pooler.", "heads.")  # parts above the last layer, besides the language head
 HEAD_PARTS = ("lm_head.", "head_transform.", "head_bias")
+TIED_HEAD = "the language head is the embeddings' matrix: to train it is to train the first layer of all"
 
 
 class LastLayersSettings(Settings):
@@ -43,11 +44,7 @@ class LastLayers(WeightsMethod[LastLayersSettings]):
         """
         blocks = self._blocks(network)
         if self.settings.head and network.lm_head is None:
-            raise InputError(
-                "the language head is the embeddings' matrix: to train it is to train the first layer of all",
-                "last_layers.head",
-                "leave it false, or take --method full",
-            )
+            raise InputError(TIED_HEAD, "last_layers.head", "leave it false, or take --method full")
         parts = PARTS_ABOVE + (HEAD_PARTS if self.settings.head else ())
         beginnings = (*(f"layers.{block}." for block in blocks), *parts)
         return [name for name, _ in network.named_parameters() if name.startswith(beginnings)]

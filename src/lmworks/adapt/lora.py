@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from lmworks.adapt.method import AdapterMethod
-from lmworks.adapt.targets import ALL_LINEAR, SomeTargets, matching_linears, split_names
+from lmworks.adapt.targets import ALL_LINEAR, SomeTargets, matching_linears, output_sizes, split_names
 from lmworks.base.errors import InputError
 from lmworks.base.seeds import derived_seed
 from lmworks.base.settings import Settings
@@ -216,22 +216,16 @@ class LoRA(AdapterMethod[LoRASettings]):
         from lmworks.adapt.low_rank import weight_of
         from lmworks.adapt.peft_files import PeftFiles
         from lmworks.model.row_factors import row_norms
-        from lmworks.model.surgery import named_linears
 
         updates = cls.factors(network)
         if not updates:
             raise InputError("this network has no adapter to save", hint="save the whole model")
-        outputs = {
-            name: int(module.out_features)  # type: ignore[arg-type]
-            for name, module in named_linears(network)
-            if not name.endswith(".base")
-        }
         dropout = float(network.get_submodule(next(iter(updates))).dropout)  # type: ignore[arg-type]
 
         def norms(name: str) -> torch.Tensor:
             return row_norms(weight_of(network.get_submodule(name)))
 
-        files = lora_files.to_files(updates, outputs, family, network.config, dropout, norms)
+        files = lora_files.to_files(updates, output_sizes(network), family, network.config, dropout, norms)
         rows = token_rows_files.to_files(network, family)
         return PeftFiles({**files.config, **rows.config}, {**files.tensors, **rows.tensors})
 

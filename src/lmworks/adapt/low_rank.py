@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from lmworks.adapt.adapters import Adapter
+from lmworks.adapt.adapters import Adapter, device_of
 from lmworks.kernels.dropout import dropout
 from lmworks.model.adapter_terms import LoRATerm
 from lmworks.model.linear import linear
@@ -46,7 +46,7 @@ class LoRALinear(Adapter):
     ) -> None:
         super().__init__(base)
         self.rank, self.scale, self.dropout = rank, scale, dropout
-        device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
+        device = device_of(base)
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=device))
         if device.type != "meta":
             # The bound of Kaiming's uniform initialization with a = sqrt(5), as PEFT initializes A.

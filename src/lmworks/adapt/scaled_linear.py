@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lmworks.adapt.adapters import Adapter
+from lmworks.adapt.adapters import Adapter, device_of
 from lmworks.model.adapter_terms import ScaleTerm, scale
 from lmworks.model.products import adapted_linear, rounds
 
@@ -24,7 +24,7 @@ class ScaledLinear(Adapter):
     def __init__(self, base: nn.Module, of_input: bool) -> None:
         super().__init__(base)
         self.of_input = of_input
-        device = next((tensor.device for tensor in (*base.parameters(), *base.buffers())), torch.device("cpu"))
+        device = device_of(base)
         self.ia3_l = nn.Parameter(torch.ones(self.in_features if of_input else self.out_features, device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

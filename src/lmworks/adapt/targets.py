@@ -46,6 +46,17 @@ def matches_target(name: str, target: str) -> bool:
     return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
 
 
+def output_sizes(network: Transformer) -> dict[str, int]:
+    """out_features of each linear by its dotted name, with adapters or without."""
+    from lmworks.model.surgery import named_linears
+
+    return {
+        name: int(module.out_features)  # type: ignore[arg-type]
+        for name, module in named_linears(network)
+        if not name.endswith(".base")
+    }
+
+
 def matching_linears(network: Transformer, targets: Sequence[str], setting: str) -> list[str]:
     """Dotted names of the linears that targets match.
 

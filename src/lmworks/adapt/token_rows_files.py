@@ -108,11 +108,17 @@ def _ids_by_module(network: Transformer, files: PeftFiles, family: Family) -> di
     if not isinstance(value, dict):
         return {modules["embed_tokens"]: _checked_ids(value, place)}
     by_module: dict[str, list[int]] = {}
+    others: dict[str, Any] = {}
     for key, ids in value.items():
         module = next((module for module in modules.values() if f".{module}".endswith(f".{key}")), None)
-        if module is not None:
+        if module is None:
+            others[key] = ids
+        else:
             by_module[module] = _checked_ids(ids, place)
-        elif network.lm_head is not None or ids not in value.values() or len(value) < 2:
+    # a head that has the embeddings' matrix repeats their ids
+    copied = by_module.get(modules["embed_tokens"]) if network.lm_head is None else None
+    for key, ids in others.items():
+        if copied is None or ids != copied:
             fault = f"{KEY}: a {family.name} model has no table of tokens {key!r}"
             raise InputError(fault, place, OTHER_BASE)
     return by_module
@@ -121,6 +127,8 @@ def _ids_by_module(network: Transformer, files: PeftFiles, family: Family) -> di
 def _checked_ids(value: Any, place: str) -> list[int]:
     if not isinstance(value, list) or not all(type(number) is int and number >= 0 for number in value):
         raise wrong_kind(KEY, value, place, list)
+    if not value:
+        raise InputError(f"{KEY} names a table and no id of it", place, AGAIN)
     if len(set(value)) < len(value):
         raise InputError(f"{KEY} names an id twice", place, AGAIN)
     return value

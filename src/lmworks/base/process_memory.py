@@ -51,6 +51,15 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
+def reset_peak_memory() -> bool:
+    """Let :func:`peak_memory` begin again from the current memory; returns whether the system permits it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def resident_memory() -> int:
     """Bytes of memory that this process holds now."""
     import psutil

@@ -7,6 +7,7 @@ import sys
 
 from lmworks.base.errors import InputError
 from lmworks.base.figures import byte_size
+from lmworks.base.files import folder_size
 from lmworks.commands.opening import add_base
 
 ABOUT = """Write a weighted sum of LoRA adapters of one base as a new adapter, which lmworks and peft open."""
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     model.combine_adapters(weights, "sum", args.how, args.rank)
     folder = model.save_adapter(args.out, "sum", overwrite=args.overwrite)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}  {byte_size(size)}, {' + '.join(f'{weight:g} {source}' for source, weight in weights.items())}")
+    summands = " + ".join(f"{weight:g} {source}" for source, weight in weights.items())
+    print(f"{folder}  {byte_size(folder_size(folder))}, {summands}")
     return 0
 
 

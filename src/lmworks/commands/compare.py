@@ -56,6 +56,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise InputError(fault, args.out, f"lmworks compare --out {args.out}, or choose another --out")
     if args.add and not goes_on:
         raise InputError("is the folder of no comparison", args.out or args.model or "--add", "--add NAME FOLDER")
+    if args.add and (args.model or args.data):
+        word = args.model or args.data
+        raise InputError("is no part of adding a contender", word, f"lmworks compare --add {args.add} {args.out}")
     if not goes_on and (args.model is None or args.data is None):
         hint = "lmworks compare MODEL DATA; lmworks compare --out FOLDER goes on with one; --add NAME FOLDER adds to it"
         raise InputError("no model and data are named", "MODEL DATA", hint)
@@ -71,8 +74,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 raise InputError(
                     fault, out, f"lmworks compare --add {args.add} {out} [--contender.{args.add}.SETTING VALUE]"
                 )
-            changes = changes.get(spelled(args.add, changes), {})
-            state = comparison.add(out, args.add, say, **changes)
+            own = changes.pop(spelled(args.add, changes), {})
+            if changes:
+                hint = f"--contender.{args.add}.SETTING VALUE, or add that one too: --add {next(iter(changes))} {out}"
+                raise InputError("is another contender than the one to add", f"--contender.{next(iter(changes))}", hint)
+            state = comparison.add(out, args.add, say, **own)
         else:
             state = comparison.resume(out, say)
     except KeyboardInterrupt:
@@ -108,7 +114,9 @@ def finish(state: State, folder: Path, as_json: bool = False) -> int:
         return 0
     print()
     heading = comparison_table.heading(state)
-    show.table(comparison_table.heads(state), comparison_table.rows(state), heading, spare=comparison_table.SPARE)
+    show.table(
+        comparison_table.heads(state), comparison_table.table_cells(state), heading, spare=comparison_table.SPARE
+    )
     chart = terminal_chart(state, shutil.get_terminal_size().columns)
     for line in ("", *chart, "") if chart else ("",):
         print(line)

@@ -15,7 +15,7 @@ from lmworks.comparisons.ladder_settings import LadderSettings, is_ladder
 from lmworks.run.recipe import COMMAND_LINE
 
 if TYPE_CHECKING:
-    from lmworks.comparisons.ladder_settings import State
+    from lmworks.comparisons.ladder_settings import LadderState
 
 SHOWN = 70
 """Characters of a sample that a line of the terminal shows."""
@@ -69,7 +69,7 @@ def _settings(args: argparse.Namespace, rest: list[str]) -> LadderSettings:
     return build(LadderSettings, merge(values, {k: v for k, v in given.items() if v is not None}), COMMAND_LINE)
 
 
-def finish(state: State, folder: Path, as_json: bool = False) -> int:
+def finish(state: LadderState, folder: Path, as_json: bool = False) -> int:
     """Print a ladder."""
     from lmworks.comparisons import ladder_page, ladder_report, ladder_settings
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmworks.base.files import folder_size
 from lmworks.commands.opening import add_base, add_head, open_model
 from lmworks.model.quant_types import QUANT_TYPES
 
@@ -49,9 +50,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.quantize is not None:
         print(_quantize(model, args.quantize))
     folder = model.save(args.folder, dtype=args.dtype, overwrite=args.overwrite)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     weights = f", weights in {args.dtype}{HALF if args.dtype == 'float32' else ''}"
-    print(f"{folder}  {size / 1e6:,.0f} MB{'' if isinstance(model, NgramLanguageModel) else weights}")
+    print(f"{folder}  {folder_size(folder) / 1e6:,.0f} MB{'' if isinstance(model, NgramLanguageModel) else weights}")
     return 0
 
 

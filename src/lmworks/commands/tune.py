@@ -14,6 +14,7 @@ from lmworks.baselines.tfidf_settings import PRESETS
 from lmworks.commands import show
 from lmworks.run import classical_recipe, ngram_recipe
 from lmworks.run import recipe as recipes
+from lmworks.run.classical_recipe import ClassicalRecipe
 from lmworks.run.recipe import Recipe
 from lmworks.tasks.registry import TASKS
 
@@ -100,18 +101,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _tune_like(args: argparse.Namespace, rest: list[str]) -> int:
     """Train what a comparison recommends, then show the card."""
-    from lmworks.comparisons import winner
+    from lmworks.comparisons import recommended_recipe
     from lmworks.comparisons.comparison_state import State
 
     if rest or args.model or args.data or args.method or args.task:
         hint = f"lmworks tune --like {args.like} [--out FOLDER]"
         raise InputError("what a comparison chose is taken as it is", "--like", hint)
-    model, data, groups = winner.settings_of(Path(args.like), State.read(Path(args.like)))
+    model, data, groups = recommended_recipe.settings_of(Path(args.like), State.read(Path(args.like)))
     values = {**groups, "data": data, **({"out": args.out} if args.out else {})}
+    if args.memory is not None:
+        values = merge(values, {"train": {"memory": args.memory}})
     if classical_recipe.is_classifier(model):
-        from lmworks.run import classical
-
-        return finish(classical.run_recipe(classical_recipe.resolve(model, values), show.line))
+        return _start_classifier(classical_recipe.resolve(model, values), args.dry_run)
     return start(recipes.resolve({**values, "model": model}), args.dry_run)
 
 
@@ -119,8 +120,12 @@ def _classify(args: argparse.Namespace, rest: list[str]) -> int:
     """Train a classifier by counts of words, which needs no torch, then show the card."""
     if args.data is None and not recipes.is_recipe(args.model):
         raise InputError("no data set is named", "DATA", f"lmworks tune {args.model} DATA")
-    recipe = classical_recipe.resolve(args.model, settings_of(args, rest))
-    if args.dry_run:
+    return _start_classifier(classical_recipe.resolve(args.model, settings_of(args, rest)), args.dry_run)
+
+
+def _start_classifier(recipe: ClassicalRecipe, dry_run: bool) -> int:
+    """Train a classifier by its recipe, then show the card; or only print the recipe."""
+    if dry_run:
         print(to_yaml(recipe), end="")
         return 0
     from lmworks.run import classical

@@ -38,7 +38,7 @@ class Scale:
         """Where a number is drawn."""
         if self.is_log and value <= 0:
             return self.start if self.zero is None else self.zero
-        low, high, value = (math.log(own) if self.is_log else own for own in (self.low, self.high, value))
+        low, high, value = (math.log(number) if self.is_log else number for number in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, apart: float, rounds: Sequence[float] = ()) -> list[float]:

@@ -12,7 +12,7 @@ import lmworks.run.api as runs
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of
 from lmworks.comparisons.averaged_vectors import AveragedVectors
-from lmworks.comparisons.ladder_settings import LadderSettings, Step
+from lmworks.comparisons.ladder_settings import LadderSettings, RungState
 from lmworks.comparisons.language import size_of
 from lmworks.comparisons.rungs import Rung
 from lmworks.evaluate.metrics import bootstrap_interval, macro_f1
@@ -32,7 +32,7 @@ QUESTION = "Which label fits this text? Answer with one of: "
 TRAINED: dict[str, Any] = {"evaluate": {"samples": 0, "task_rows": 0, "general_bytes": 0}}
 
 
-class ClassifierComparison:
+class ClassifierLadderTask:
     """What all rungs of classifiers share.
 
     Attributes:
@@ -82,7 +82,7 @@ class ClassifierComparison:
         """How much a run evaluates for its own report, beside the ladder's figures."""
         return {} if rung.kind == "counted" else TRAINED
 
-    def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
+    def measure(self, rung: Rung, step: RungState, folder: Path, say: Say, seconds: float) -> RungState:
         """The rung's step with its figures on the held-out rows."""
         if rung.kind == "prompted":
             return self._ask(rung, step, say, seconds)
@@ -99,14 +99,14 @@ class ClassifierComparison:
         rows = self.train.rows
         return [row.values["text"] for row in rows], [row.values["label"] for row in rows]
 
-    def _judged(self, step: Step, predicted: Sequence[str]) -> Step:
+    def _judged(self, step: RungState, predicted: Sequence[str]) -> RungState:
         """The step with the figures of predictions for the first held-out rows, as many as there are predictions."""
         right = self.labels[: len(predicted)]
         correct = [float(label == expected) for label, expected in zip(predicted, right, strict=True)]
         value, low, high = bootstrap_interval(correct)
         return replace(step, value=value, interval=[low, high], macro_f1=macro_f1(predicted, right), rows=correct)
 
-    def _ask(self, rung: Rung, step: Step, say: Say, seconds: float) -> Step:
+    def _ask(self, rung: Rung, step: RungState, say: Say, seconds: float) -> RungState:
         """Ask a model for the label of the held-out rows, one after another until its time is over: each time the
         likeliest of all labels, without any training."""
         read_config(rung.model)  # fetched where it is not here

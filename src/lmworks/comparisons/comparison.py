@@ -20,16 +20,17 @@ from lmworks.base import machine
 from lmworks.base.errors import InputError
 from lmworks.base.figures import count_of, duration, list_names, number, percent
 from lmworks.base.files import make_folder
+from lmworks.base.settings import merge
 from lmworks.comparisons import comparison_page, contenders, processes, recommendation, results, schedule
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State, is_comparison
-from lmworks.comparisons.contender_recipes import checked, recipe_groups
-from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, pace_of
+from lmworks.comparisons.contender_recipes import WRITTEN_KINDS, checked, measured_notes, measured_rows, recipe_groups
+from lmworks.comparisons.contender_runs import CANARIES, QUICK_SECONDS, ContenderRuns, run_times_of
 from lmworks.comparisons.contenders import RECOMMENDED
 from lmworks.comparisons.planting import canaries_of
 from lmworks.run.result import Say, silent
-from lmworks.text import corpus, python_rows
-from lmworks.text.rows import Table
+from lmworks.text import corpus, formats, python_rows
+from lmworks.text.rows import DataSettings, Table, option
 
 SLACK = 1.1
 """Times the budget that a comparison may take; what would take more is shortened."""
@@ -48,40 +49,34 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         InputError: the model, the data or a setting cannot be used, or the folder holds something.
     """
     folder = Path(out)
-    if is_comparison(folder):
-        raise InputError("is a comparison already", str(folder), f"go on with it: lmworks compare --out {folder}")
+    _refuse_comparison(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("is there already and not empty", str(folder), "choose another --out")
     settings = checked(settings)
     train, validation, test = divided(settings)
-    if len(test) < FEWEST_TEST_ROWS:
-        fault = f"the test part has {count_of(len(test), 'row')}, too few to tell anything apart"
-        wanted = 5 * FEWEST_TEST_ROWS
-        hint = f"hold out more, --data.held_out {wanted}, or give more rows: some {wanted} tell large differences apart"
-        raise InputError(fault, settings.source, hint)
+    _refuse_few(settings, train.kind, len(test))
     chosen = contenders.choose(settings.methods, settings.contender, train.kind)
     results = [
-        Result(own.name, own.title, own.kind, recipe_groups(own, settings, train.kind, len(test))) for own in chosen
+        Result(
+            contender.name, contender.title, contender.kind, recipe_groups(contender, settings, train.kind, len(test))
+        )
+        for contender in chosen
     ]
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
-    rows = {"kind": train.kind, **counts, "digest": digest(train, test)}
-    state = State(settings, results, rows=rows, notes=list(test.notes), machine=machine.describe())
+    row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
+    notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
+    state = State(settings, results, row_counts=row_counts, notes=notes, machine=machine.describe())
     make_folder(folder)
-    planted, _ = canaries_of(train.kind, settings.canaries)
-    if planted and settings.data.additional is not None:
-        state.notes.append("no canaries are planted beside the rows of data.additional: their exposure is not measured")
-    elif planted and any(result.kind == "trained" for result in results):
-        python_rows.save([canary.row() for canary in planted], folder / CANARIES)
-        state.notes.append(
-            f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
-        )
-    state.write(folder)
-    try:
-        return resume(folder, say)
-    except InputError:
-        if not any(result.trials for result in State.read(folder).results):  # refused before anything was run
-            shutil.rmtree(folder)
-        raise
+    with processes.locked(folder):
+        _refuse_comparison(folder)  # another process may have begun one meanwhile
+        _plant(state, folder)
+        state.write(folder)
+        try:
+            return _Session(folder, State.read(folder), say or silent).run()
+        except InputError:
+            if not any(result.trials for result in State.read(folder).results):  # refused before anything was run
+                shutil.rmtree(folder)
+            raise
 
 
 def resume(folder: str | Path, say: Say | None = None) -> State:
@@ -91,9 +86,9 @@ def resume(folder: str | Path, say: Say | None = None) -> State:
         InputError: there is none, or its data have changed.
     """
     folder = Path(folder)
-    state = State.read(folder)
+    State.read(folder)  # refuses a folder of anything else before it is locked
     with processes.locked(folder):
-        return _Session(folder, state, say or silent).run()
+        return _Session(folder, State.read(folder), say or silent).run()
 
 
 def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -> State:
@@ -109,16 +104,20 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
         InputError: there is no such contender, it is in the comparison, or it cannot be run.
     """
     folder = Path(folder)
+    State.read(folder)  # refuses a folder of anything else before it is locked
     with processes.locked(folder):
         state = State.read(folder)
+        before = state.copied()
+        known = state.settings.contender
+        name = contenders.known_name(name, {**({name: changes} if changes else {}), **known})
         if changes:
-            state.settings.contender[name] = changes
-        (contender,) = contenders.choose([name], state.settings.contender, state.rows["kind"])
+            state.settings.contender = {**known, name: merge(known.get(name, {}), changes)}
+        (contender,) = contenders.choose([name], state.settings.contender, state.row_counts["kind"])
         if any(result.name == contender.name for result in state.results):
             fault = f"{contender.title} is compared already"
             raise InputError(fault, str(folder), "choose another name for other settings")
-        before = state.copied()
-        groups = recipe_groups(contender, state.settings, state.rows["kind"], state.rows["test"])
+        groups = recipe_groups(contender, state.settings, state.row_counts["kind"], state.row_counts["test"])
+        state.recommendation = {}  # that of the others alone: a session that is killed ends with another
         state.results.append(Result(contender.name, contender.title, contender.kind, groups))
         try:
             return _Session(folder, state, say or silent).run()
@@ -126,6 +125,51 @@ def add(folder: str | Path, name: str, say: Say | None = None, **changes: Any) -
             if not state.results[-1].trials:  # refused before anything was run
                 before.write(folder)
             raise
+
+
+def _refuse_comparison(folder: Path) -> None:
+    """Raise if there is a comparison in a folder."""
+    if is_comparison(folder):
+        raise InputError("is a comparison already", str(folder), f"go on with it: lmworks compare --out {folder}")
+
+
+def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
+    """Raise if too few test rows are measured, with a hint at more of them."""
+    measured_count, wanted = measured_rows(settings, kind, test), 5 * FEWEST_TEST_ROWS
+    if measured_count >= FEWEST_TEST_ROWS:
+        return
+    fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
+    if test >= FEWEST_TEST_ROWS:
+        fault = f"of the test part {count_of(measured_count, 'row')} are measured"
+        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {wanted}"
+    else:
+        more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)
+    raise InputError(f"{fault}, too few to tell anything apart", settings.source, f"{more}: {tells}")
+
+
+def _more_rows(table: Table, settings: DataSettings, wanted: int) -> str:
+    """How more rows can be held out."""
+    if corpus.is_divided_inside(table):
+        file = Path(table.rows[0].place.rpartition(":")[0].removesuffix(".gz"))
+        is_plain = "txt" in (settings.format, formats.SUFFIXES.get(file.suffix.lower()))
+        if is_plain and settings.document == "file":
+            return f"read paragraphs as rows, {option('document', 'paragraph')}"
+        return "give more texts"
+    if len(table) <= wanted:
+        return "give more rows"
+    most = "" if settings.held_out_max >= wanted else f" {option('held_out_max', str(wanted))}"
+    return f"hold out more, {option('held_out', str(wanted))}{most}, or give more rows"
+
+
+def _plant(state: State, folder: Path) -> None:
+    """Write the rows with a secret that contenders train on too, if any of them trains and the rows have a kind that
+    can hide one."""
+    planted, _ = canaries_of(state.row_counts["kind"], state.settings.canaries)
+    if planted and any(result.kind == "trained" for result in state.results):
+        python_rows.save([canary.row() for canary in planted], folder / CANARIES)
+        state.notes.append(
+            f"{count_of(len(planted), 'row')} with a secret planted among the rows to train on (canaries)"
+        )
 
 
 def divided(settings: CompareSettings) -> tuple[Table, Table, Table]:
@@ -173,12 +217,14 @@ class _Session:
         """Run the contenders that are open."""
         state = self.state
         train, _, test = divided(state.settings)
-        if digest(train, test) != state.rows["digest"]:
+        if digest(train, test) != state.row_counts["digest"]:
             hint = "give the rows that it began with, or begin a new comparison"
             raise InputError("the data have changed since the comparison began", state.settings.source, hint)
         self.before += self.runs.killed_seconds()
         self._plan()
-        for result in sorted(state.results, key=lambda own: own.kind == "before"):  # it is read from the others' runs
+        for result in sorted(
+            state.results, key=lambda result: result.kind == "before"
+        ):  # it is read from the others' runs
             if result.state == "open":
                 self._compare(result)
 
@@ -186,7 +232,12 @@ class _Session:
         """Give the run of the recommended contender a name that does not depend on which it is."""
         link, name = self.folder / RECOMMENDED, self.state.recommendation.get("name")
         result = next(
-            (own for own in self.state.done if own.name == name and own.finals and own.kind != "baseline"), None
+            (
+                result
+                for result in self.state.done
+                if result.name == name and result.finals and result.kind != "baseline"
+            ),
+            None,
         )
         if link.is_dir() and not link.is_symlink():  # a copy of the folder that followed links
             shutil.rmtree(link)
@@ -197,7 +248,7 @@ class _Session:
 
     def _compare(self, result: Result) -> None:
         """Run a contender, or leave it out."""
-        number_ = sum(own.state != "open" for own in self.state.results) + 1
+        number_ = sum(contender.state != "open" for contender in self.state.results) + 1
         self.say(f"{number_} of {len(self.state.results)}: {result.title}")
         try:
             if result.kind == "before":
@@ -228,6 +279,9 @@ class _Session:
         plans = self._plans(asked) if asked else {}
         state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
         planned = sum("reason" not in plan for plan in plans.values())
+        for note in dict.fromkeys(plan["note"] for plan in plans.values() if plan.get("note")):
+            remark = f"planned times: {note}"
+            state.notes += [remark] if remark not in state.notes else []
         for result in new:
             result.plan = plans.get(result.name, {"start": QUICK_SECONDS})
             if "before" in result.plan:  # evaluated once for all, and kept
@@ -237,10 +291,10 @@ class _Session:
         open_ = [result for result in new if result.state == "open"]
         if not open_:
             raise InputError("no contender can be run", "methods", new[0].reason)
-        paces = {result.name: pace_of(result, state.rows) for result in open_}
+        times = {result.name: run_times_of(result, state.row_counts) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
-        lengths = schedule.divide(paces, budget, settings.rates, settings.seeds)
+        lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
         for result in open_:
             length = lengths[result.name]
             result.epochs, result.searches = length.epochs or None, length.searches
@@ -252,7 +306,7 @@ class _Session:
         """Plans of contenders by name, made in a process of their own, with the seconds that it took to begin."""
         settings, data = self.state.settings, self.runs.data_settings(validation=False)
         contenders_ = {result.name: result.settings for result in results}
-        return processes.do("plan", model=settings.model, data=data, contenders=contenders_)
+        return processes.run_job("plan", model=settings.model, data=data, contenders=contenders_)
 
     def _leave_out(self, result: Result) -> None:
         """Leave a contender out that cannot be run, or refuse it where it was asked for by its name."""
@@ -272,17 +326,20 @@ class _Session:
             return
         ratio = min(1.0, max(0.0, budget - self.spent - fixed) / training)
         shortened = []
-        for result in filter(lambda own: own.epochs, open_):
+        for result in filter(lambda result: result.epochs, open_):
             result.epochs *= ratio  # type: ignore[operator]
             steps = result.epochs * result.plan["steps"]
-            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.FEWEST_STEPS
+            result.searches = result.searches and steps * schedule.SHARES[0] >= schedule.MIN_SEARCH_STEPS
             if steps < 1:
                 result.state, result.reason = "left out", "nothing of the budget is left for a step"
                 continue
             shortened.append(f"{result.title} to {percent(result.epochs / result.plan['epochs'])}")
         if shortened:
             note = f"shortened, since earlier ones took longer than planned: {list_names(shortened)}"
-            state.notes = [*(own for own in state.notes if not own.startswith("shortened, since")), note]
+            state.notes = [
+                *(other_note for other_note in state.notes if not other_note.startswith("shortened, since")),
+                note,
+            ]
             self.say(note)
 
     def _write(self) -> None:

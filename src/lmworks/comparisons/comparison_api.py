@@ -10,7 +10,7 @@ from typing import Any
 
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.settings import build
-from lmworks.comparisons import comparison, comparison_page, comparison_table, winner
+from lmworks.comparisons import comparison, comparison_page, comparison_table, recommended_recipe
 from lmworks.comparisons.comparison_settings import CompareSettings
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.run import api as runs
@@ -46,13 +46,31 @@ class Comparison:
         return comparison_table.remarks(self.state)
 
     def run(self, name: str | None = None) -> Run:
-        """The first final run of a contender; of the recommended one by default."""
-        name = name or str(self.recommendation.get("name"))
+        """The first final run of a contender; of the recommended one by default.
+
+        Raises:
+            InputError: it has no run, or none is recommended.
+        """
+        name = name or recommended_recipe.recommended_name(self.folder, self.state, "run")
         for result in self.state.done:
             if result.name == name and result.finals:
                 return Run(self.folder / result.finals[0].folder, "finished")
-        known = ", ".join(result.name for result in self.state.done)
+        known = ", ".join(result.name for result in self.state.done if result.finals)
         raise InputError(f"has no run of {name!r}", str(self.folder), f"one of: {known}")
+
+    def add(self, name: str, say: Say | None = None, **changes: Any) -> Comparison:
+        """The comparison with one more contender, which is given as much time as the others had on average.
+
+        Args:
+            name: of the contender, or a new one.
+            say: gets each line of progress.
+            **changes: groups of its recipe that differ; of a new one with a ``method``: ``method="lora",
+                lora={"rank": 2}``.
+
+        Raises:
+            InputError: there is no such contender, it is in the comparison, or it cannot be run.
+        """
+        return Comparison(self.folder, comparison.add(self.folder, name, say, **changes))
 
     def tune(self, name: str | None = None, out: str | Path | None = None, say: Say | None = None) -> Run:
         """Train a contender on all the data, with the learning rate and length that its search found.
@@ -65,7 +83,7 @@ class Comparison:
         Raises:
             InputError: there is no such contender, or nothing of it to train.
         """
-        model, data, groups = winner.settings_of(self.folder, self.state, name)
+        model, data, groups = recommended_recipe.settings_of(self.folder, self.state, name)
         return runs.tune(model, data, out=out, say=say, **groups)
 
     def _repr_html_(self) -> str:
@@ -109,8 +127,8 @@ def compare(
         return Comparison(Path(str(out)), comparison.resume(str(out), say))
     check_type(model, (str, Path), "model", "give any source of a model")
     check_type(data, (str, Path), "data", "give a file or a named data set")
-    given = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"model": str(model), "source": str(data), "methods": list(methods), "budget": budget, "seeds": seeds}
+    values = {name: value for name, value in options.items() if value is not None}
     folder = Path(out or default_folder(str(model)))
     built = build(CompareSettings, {**settings, **values}, "compare")
     return Comparison(folder, comparison.run_comparison(built, folder, say))

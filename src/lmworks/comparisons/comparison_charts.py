@@ -53,14 +53,14 @@ def render(state: State) -> str:
     Args:
         state: with finite numbers (comparisons/finite_figures).
     """
-    drawn = trade_offs(state)
-    if not drawn:
+    charts = trade_offs(state)
+    if not charts:
         return ""
-    points = [point for own in drawn for point in own.points]
+    points = [point for trade_off in charts for point in trade_off.points]
     keys = [
         ("front", False, "on the Pareto front: no other is at least as good in both and better in one", True),
         ("", False, "not on it", any(not point.is_on_front for point in points)),
-        ("", True, "square: does not use the model", any(point.is_simple for point in points)),
+        ("", True, "square: does not adapt the model", any(point.is_simple for point in points)),
         ("front recommended", False, "recommended", any(point.is_recommended for point in points)),
     ]
     signs = [(_mark(12, 8, is_simple, kind), name) for kind, is_simple, name, is_there in keys if is_there]
@@ -70,33 +70,33 @@ def render(state: State) -> str:
         f'<li><svg class="trade-off sign" viewBox="0 0 24 16" aria-hidden="true">{sign}</svg>{text(name)}</li>'
         for sign, name in signs
     )
-    return f'<div class="charts">{"".join(map(_figure, drawn))}</div><ul class="legend">{legend}</ul>'
+    return f'<div class="charts">{"".join(map(_figure, charts))}</div><ul class="legend">{legend}</ul>'
 
 
-def _figure(own: TradeOff) -> str:
-    drawings = "".join(_drawing(own, canvas) for canvas in CANVASES)
-    missing = f"not measured for: {list_names(own.missing)}" if own.missing else ""
+def _figure(trade_off: TradeOff) -> str:
+    drawings = "".join(_drawing(trade_off, canvas) for canvas in CANVASES)
+    missing = f"not measured for: {list_names(trade_off.missing)}" if trade_off.missing else ""
     left_out = f'<p class="detail">{text(missing)}</p>' if missing else ""
     return f"<figure>{drawings}{left_out}</figure>"
 
 
-def _drawing(own: TradeOff, canvas: Canvas) -> str:
+def _drawing(trade_off: TradeOff, canvas: Canvas) -> str:
     """One chart; as high as its labels need."""
-    height = canvas.height + canvas.row * max(0, len(own.points) - MANY)
+    height = canvas.height + canvas.row * max(0, len(trade_off.points) - MANY)
     while True:
-        frame = _Frame.of(own, canvas, height)
+        frame = _Frame.of(trade_off, canvas, height)
         labels = frame.labels()
         if all(labels) or height > 3 * canvas.height:
             break
         height += canvas.height // 4
-    said = text(f"{own.measure} against {own.cost}: {'; '.join(point.title for point in own.points)}")
+    said = text(f"{trade_off.measure} against {trade_off.cost}: {'; '.join(point.title for point in trade_off.points)}")
     parts = [
         f'<svg class="trade-off {canvas.kind}" viewBox="0 0 {canvas.width} {height}" role="img" aria-label="{said}">',
         *frame.axes(),
         frame.front(),
-        *(frame.ends(point) for point in own.points),
-        *(frame.label(point, box) for point, box in zip(own.points, labels, strict=True) if box),
-        *(frame.point(point) for point in reversed(own.points)),
+        *(frame.ends(point) for point in trade_off.points),
+        *(frame.label(point, box) for point, box in zip(trade_off.points, labels, strict=True) if box),
+        *(frame.point(point) for point in reversed(trade_off.points)),
         "</svg>",
     ]
     return "".join(parts)
@@ -106,7 +106,7 @@ def _drawing(own: TradeOff, canvas: Canvas) -> str:
 class _Frame:
     """A chart with its scales; ``floor`` is where the horizontal axis is."""
 
-    own: TradeOff
+    trade_off: TradeOff
     canvas: Canvas
     height: int
     floor: int
@@ -114,12 +114,12 @@ class _Frame:
     up: Scale
 
     @classmethod
-    def of(cls, own: TradeOff, canvas: Canvas, height: int) -> _Frame:
-        xs = [x for point in own.points for x in (point.x, *(point.x_ends or []))]
-        ys = [y for point in own.points for y in (point.y, *(point.y_ends or []))]
-        across = scale(xs, LEFT, canvas.width - RIGHT, own.is_log)
-        floor = height - BOTTOM - LINE * len(_name_of_axis(own, canvas))
-        return cls(own, canvas, height, floor, across, scale(ys, floor, TOP, own.is_measure_log))
+    def of(cls, trade_off: TradeOff, canvas: Canvas, height: int) -> _Frame:
+        xs = [x for point in trade_off.points for x in (point.x, *(point.x_ends or []))]
+        ys = [y for point in trade_off.points for y in (point.y, *(point.y_ends or []))]
+        across = scale(xs, LEFT, canvas.width - RIGHT, trade_off.is_log)
+        floor = height - BOTTOM - LINE * len(_name_of_axis(trade_off, canvas))
+        return cls(trade_off, canvas, height, floor, across, scale(ys, floor, TOP, trade_off.is_measure_log))
 
     def place(self, point: Point) -> tuple[float, float]:
         """Where a point is drawn."""
@@ -127,7 +127,7 @@ class _Frame:
 
     def axes(self) -> list[str]:
         """Lines, numbers and names of both axes."""
-        own, right = self.own, self.canvas.width - RIGHT
+        trade_off, right = self.trade_off, self.canvas.width - RIGHT
         parts, levels = [], self.up.ticks(28)
         form = short_number(levels)
         for value in levels:
@@ -135,18 +135,18 @@ class _Frame:
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             name = f'x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end"'
             parts.append(f'<text class="tick" {name}>{text(form(value))}</text>')
-        steps = self.across.ticks(58, own.rounds)
-        form = own.tick or short_number(steps)
+        steps = self.across.ticks(58, trade_off.rounds)
+        form = trade_off.tick or short_number(steps)
         for value in steps:
             x = self.across(value)
             parts.append(
                 f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{self.floor}" y2="{self.floor + 4}"/>'
                 f'<text class="tick" x="{x:.1f}" y="{self.floor + 18}" text-anchor="middle">{text(form(value))}</text>'
             )
-        better = f"{'higher' if own.higher_is_better else 'lower'} is better"
-        measure = shorten(own.measure, int((self.canvas.width - 120) / BOLD))
+        better = f"{'higher' if trade_off.higher_is_better else 'lower'} is better"
+        measure = shorten(trade_off.measure, int((self.canvas.width - 120) / BOLD))
         parts.append(f'<text class="name" x="0" y="12">{text(measure)} <tspan>({better})</tspan></text>')
-        for place, line in enumerate(_name_of_axis(own, self.canvas)):
+        for place, line in enumerate(_name_of_axis(trade_off, self.canvas)):
             end = f'x="{right}" y="{self.floor + BOTTOM + LINE * place + 8}" text-anchor="end"'
             parts.append(f'<text class="name" {end}>{text(line)}</text>')
         pieces: list[tuple[float, float]] = [(LEFT, right)]
@@ -165,10 +165,10 @@ class _Frame:
 
     def _corners(self) -> list[tuple[float, float]]:
         corners: list[tuple[float, float]] = []
-        for point in self.own.front:
+        for point in self.trade_off.front:
             x, y = self.place(point)
             corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
-        end = self.across.end if self.own.lower_is_cheaper else self.across.start
+        end = self.across.end if self.trade_off.lower_is_cheaper else self.across.start
         return [*corners, (end, corners[-1][1])] if corners else []
 
     def ends(self, point: Point) -> str:
@@ -198,13 +198,13 @@ class _Frame:
 
     def labels(self) -> list[Box | None]:
         """Where the labels stand."""
-        sizes = [(text_width(self._label(point)) + 4, float(LINE)) for point in self.own.points]
-        lines = [_wider(box) for point in self.own.points for box in self._ends(point)]
+        sizes = [(text_width(self._label(point)) + 4, float(LINE)) for point in self.trade_off.points]
+        lines = [_wider(box) for point in self.trade_off.points for box in self._ends(point)]
         corners = self._corners()
         for (x, y), (end, below) in pairwise(corners):
             lines.append(_wider(Box(min(x, end), min(y, below), max(x, end), max(y, below))))
         area = Box(LEFT + 2, TOP - 8, self.canvas.width, self.floor - 2)
-        return label_places.place([self.place(point) for point in self.own.points], sizes, area, lines)
+        return label_places.place([self.place(point) for point in self.trade_off.points], sizes, area, lines)
 
     def label(self, point: Point, box: Box) -> str:
         """A label, and where it is not beside its point a line to it."""
@@ -227,9 +227,11 @@ class _Frame:
         return shorten(point.title, self.canvas.longest)
 
 
-def _name_of_axis(own: TradeOff, canvas: Canvas) -> list[str]:
+def _name_of_axis(trade_off: TradeOff, canvas: Canvas) -> list[str]:
     """The lines of the horizontal axis' name."""
-    return wrap(f"{own.cost}{', logarithmic' if own.is_log else ''}", int((canvas.width - LEFT - RIGHT) / BOLD))
+    return wrap(
+        f"{trade_off.cost}{', logarithmic' if trade_off.is_log else ''}", int((canvas.width - LEFT - RIGHT) / BOLD)
+    )
 
 
 def _wider(box: Box) -> Box:
@@ -237,7 +239,7 @@ def _wider(box: Box) -> Box:
 
 
 def _mark(x: float, y: float, is_simple: bool, kind: str, attributes: str = "", inner: str = "") -> str:
-    """The sign of a point: a square for what does not use the model, a circle for the others."""
+    """The sign of a point: a square for what does not adapt the model, a circle for the others."""
     side = 2 * RADIUS - 1
     name, shape = "circle", f'cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS:g}"'
     if is_simple:

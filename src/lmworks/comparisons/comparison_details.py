@@ -35,7 +35,7 @@ def overview(state: State) -> str:
     heads = comparison_table.heads(state)
     rows = [
         _row(state, result, [prose(cell) for cell in cells[1:]])
-        for result, cells in zip(comparison_table.ordered(state), comparison_table.rows(state), strict=True)
+        for result, cells in zip(comparison_table.ordered(state), comparison_table.table_cells(state), strict=True)
     ]
     return section("All contenders", table(heads, rows, "contenders"))
 
@@ -44,10 +44,10 @@ def costs(state: State) -> str:
     """What each contender's training cost."""
     columns: list[Column] = [
         ("parameters", lambda result: _figure(result.cost.get("parameters"), count)),
-        ("trained", _trained),
-        ("training", lambda result: _figure(result.cost.get("training_seconds"), duration)),
-        ("search", lambda result: _figure(result.cost.get("search_seconds") or None, duration)),
-        ("tokens/s", lambda result: _figure(result.cost.get("tokens_per_second"), number)),
+        ("trained parameters", _trained),
+        ("training time", lambda result: _figure(result.cost.get("training_seconds"), duration)),
+        ("search time", lambda result: _figure(result.cost.get("search_seconds") or None, duration)),
+        ("training tokens/s", lambda result: _figure(result.cost.get("tokens_per_second"), number)),
         ("peak memory", lambda result: _figure(result.cost.get("peak_memory"), byte_size)),
         ("FLOPs", lambda result: _figure(result.cost.get("flops"), lambda flops: scaled(flops, digits=3))),
         ("energy", lambda result: _energy(result, result.cost.get("joules"), energy)),
@@ -76,8 +76,8 @@ def _cost_notes(state: State) -> list[str]:
     """What the figures of energy assume."""
     results = [result for result in state.results if result.cost.get("joules") is not None]
     whole = [result.title for result in results if result.cost.get("energy_covers") == "the whole run"]
-    grams = sorted({own.cost["grams_per_kwh"] for own in results if own.cost.get("grams_per_kwh") is not None})
-    notes = [f"CO2: {number(own)} g for a kilowatt-hour" for own in grams]
+    grams = sorted({result.cost["grams_per_kwh"] for result in results if result.cost.get("grams_per_kwh") is not None})
+    notes = [f"CO2: {number(per_kwh)} g for a kilowatt-hour" for per_kwh in grams]
     if whole:
         notes.append(f"energy of the whole run, not of training alone: {list_names(whole)}")
     return notes
@@ -85,7 +85,7 @@ def _cost_notes(state: State) -> list[str]:
 
 def _assumptions(state: State) -> str:
     """What the energy of each contender rests on, to be opened."""
-    lines = [(own.title, own.cost["energy_note"]) for own in state.results if own.cost.get("energy_note")]
+    lines = [(result.title, result.cost["energy_note"]) for result in state.results if result.cost.get("energy_note")]
     listed = "".join(f"<li>{text(title)}: {prose(note)}</li>" for title, note in lines)
     return (
         f'<details class="detail"><summary>what the energy assumes</summary><ul>{listed}</ul></details>'
@@ -104,7 +104,7 @@ def in_use(state: State) -> str:
         ("on disk", lambda result: _figure(result.in_use.get("disk"), byte_size)),
         ("base besides", lambda result: _figure(result.in_use.get("base_disk"), byte_size)),
     ]
-    notes = [f"{own.title}: {own.in_use['note']}" for own in state.results if own.in_use.get("note")]
+    notes = [f"{result.title}: {result.in_use['note']}" for result in state.results if result.in_use.get("note")]
     return _section("In use", contender_table(state, columns), [*_how_asked(state), *notes])
 
 
@@ -117,23 +117,23 @@ def _speed(result: Result, key: str, form: Form, kind: str | None = None) -> str
         form: prints it.
         kind: "generation": only of contenders that generate; "": only of the others; None: of all.
     """
-    own, merged = result.in_use.get("speed") or {}, result.in_use.get("merged") or {}
-    if own.get(key) is None or (kind is not None and (own.get("kind") == "generation") != bool(kind)):
+    speed, merged = result.in_use.get("speed") or {}, result.in_use.get("merged") or {}
+    if speed.get(key) is None or (kind is not None and (speed.get("kind") == "generation") != bool(kind)):
         return ""
-    return two_lines(form(own[key]), "" if merged.get(key) is None else f"merged {form(merged[key])}")
+    return two_lines(form(speed[key]), "" if merged.get(key) is None else f"merged {form(merged[key])}")
 
 
 def _how_asked(state: State) -> list[str]:
     """What the speeds were measured with."""
     lines = []
     for result in state.results:
-        own = result.in_use.get("speed") or {}
-        if not own.get("inputs"):
+        speed = result.in_use.get("speed") or {}
+        if not speed.get("inputs"):
             continue
-        tokens = f" of {number(own['prompt_tokens'])} tokens" if own.get("prompt_tokens") else ""
-        new = f", {own['new_tokens']} new tokens for each" if own.get("new_tokens") else ""
+        tokens = f" of {number(speed['prompt_tokens'])} tokens" if speed.get("prompt_tokens") else ""
+        new = f", {speed['new_tokens']} new tokens for each" if speed.get("new_tokens") else ""
         repeats = f", medians of {result.in_use['repeats']}" if result.in_use.get("repeats") else ""
-        lines.append(f"{own.get('kind', 'asked')}: {count_of(own['inputs'], 'input')}{tokens}{new}{repeats}")
+        lines.append(f"{speed.get('kind', 'asked')}: {count_of(speed['inputs'], 'input')}{tokens}{new}{repeats}")
     return list(dict.fromkeys(lines))
 
 
@@ -143,30 +143,34 @@ def _brief(seconds: float) -> str:
 
 def forgetting(state: State) -> str:
     """What each contender forgot: figures before and after, their change, and its interval."""
-    measures = {key: own for result in state.results for key, own in result.forgetting.items()}
+    measures = {key: measure for result in state.results for key, measure in result.forgetting.items()}
     columns: list[Column] = []
-    for key, own in measures.items():
-        unit = str(own.get("unit") or "")
-        title = ", ".join(filter(None, [str(own.get("title", key)), unit]))
+    for key, measure in measures.items():
+        unit = str(measure.get("unit") or "")
+        title = ", ".join(filter(None, [str(measure.get("title", key)), unit]))
         columns += [(f"{title}, before → after", _before_and_after(key)), ("change", _change(key))]
-    notes = [f"{own.get('title', key)}: {own.get('better', 'lower')} is better" for key, own in measures.items()]
+    notes = [
+        f"{measure.get('title', key)}: {measure.get('better', 'lower')} is better" for key, measure in measures.items()
+    ]
     return _section("Forgetting", contender_table(state, columns), notes)
 
 
 def _before_and_after(key: str) -> Callable[[Result], str]:
     def cell(result: Result) -> str:
-        own = result.forgetting.get(key)
-        return "" if own is None else prose(f"{number(own['before'])} → {number(own['after'])}")
+        measure = result.forgetting.get(key)
+        return "" if measure is None else prose(f"{number(measure['before'])} → {number(measure['after'])}")
 
     return cell
 
 
 def _change(key: str) -> Callable[[Result], str]:
     def cell(result: Result) -> str:
-        own = result.forgetting.get(key)
-        if own is None:
+        measure = result.forgetting.get(key)
+        if measure is None:
             return ""
-        return two_lines(signed(own["after"] - own["before"]), comparison_table.ends(own.get("interval"), sign=True))
+        return two_lines(
+            signed(measure["after"] - measure["before"]), comparison_table.ends(measure.get("interval"), sign=True)
+        )
 
     return cell
 
@@ -178,8 +182,8 @@ def memorisation(state: State) -> str:
         ("training answers reproduced", lambda result: _memorised(result, "reproduced", "trained", percent)),
     ]
     notes = []
-    for own in (result.memorisation for result in state.results):
-        exposure, reproduced = own.get("exposure") or {}, own.get("reproduced") or {}
+    for figures in (result.memorisation for result in state.results):
+        exposure, reproduced = figures.get("exposure") or {}, figures.get("reproduced") or {}
         if exposure.get("expected") is not None:
             most = f", {number(exposure['most'])} is the most" if exposure.get("most") is not None else ""
             notes.append(f"exposure: {number(exposure['expected'])} bits are expected of what was never seen{most}")
@@ -192,10 +196,10 @@ def memorisation(state: State) -> str:
 
 def _memorised(result: Result, key: str, seen: str, form: Form) -> str:
     """A figure of what was trained on, and below it that of what was not."""
-    own = result.memorisation.get(key) or {}
-    unseen = own.get("control", own.get("held_out"))
+    figures = result.memorisation.get(key) or {}
+    unseen = figures.get("control", figures.get("held_out"))
     beside = "" if unseen is None else f"not trained on {form(unseen)}"
-    return "" if own.get(seen) is None else two_lines(form(own[seen]), beside)
+    return "" if figures.get(seen) is None else two_lines(form(figures[seen]), beside)
 
 
 def final_runs(state: State) -> str:
@@ -217,10 +221,10 @@ def contender_table(state: State, columns: Sequence[Column]) -> str:
         columns: of the table, without that of the contenders.
     """
     cells = [(result, [cell(result) for _, cell in columns]) for result in comparison_table.ordered(state)]
-    cells = [(result, own) for result, own in cells if any(own)]
-    kept = [place for place in range(len(columns)) if any(own[place] for _, own in cells)]
+    cells = [(result, row_cells) for result, row_cells in cells if any(row_cells)]
+    kept = [place for place in range(len(columns)) if any(row_cells[place] for _, row_cells in cells)]
     heads = [columns[place][0] for place in kept]
-    rows = [_row(state, result, [own[place] or UNKNOWN for place in kept]) for result, own in cells]
+    rows = [_row(state, result, [row_cells[place] or UNKNOWN for place in kept]) for result, row_cells in cells]
     return table(["contender", *heads], rows, "contenders") if rows else ""
 
 

@@ -72,10 +72,10 @@ def _summary(state: State) -> str:
 
 def _recommendation(state: State) -> str:
     """The contender to take and why; or why there is none."""
-    own = state.recommendation
-    if own:
-        reasons = "".join(f"<li>{prose(reason)}</li>" for reason in own.get("reasons", []))
-        name = own.get("title", own.get("name"))
+    choice = state.recommendation
+    if choice:
+        reasons = "".join(f"<li>{prose(reason)}</li>" for reason in choice.get("reasons", []))
+        name = choice.get("title", choice.get("name"))
         return (
             f'<section class="recommendation"><p class="eyebrow">Recommended</p><p class="choice">{text(name)}</p>'
             f"<ul>{reasons}</ul></section>\n"
@@ -91,7 +91,7 @@ def _recommendation(state: State) -> str:
 
 def _tiles(state: State) -> str:
     """The figures of the recommended contender, beside those of the best where that is another one."""
-    chosen = next((own for own in state.done if own.name == state.recommendation.get("name")), None)
+    chosen = next((result for result in state.done if result.name == state.recommendation.get("name")), None)
     if chosen is None:
         return ""
     best = comparison_table.ordered(state)[0]
@@ -104,14 +104,14 @@ def _tiles(state: State) -> str:
         ("peak memory", _known(cost.get("peak_memory"), byte_size), [_share("peak_memory", chosen, best)]),
         ("kept on disk", _known(cost.get("disk"), byte_size), [_share("disk", chosen, best)]),
     ]
-    drawn = "".join(
+    sections = "".join(
         f'<section><h2>{text(name)}</h2><p class="pair"><b>{prose(figure)}</b></p>'
         + "".join(f'<p class="detail">{prose(line)}</p>' for line in lines if line)
         + "</section>"
         for name, figure, lines in tiles
         if figure
     )
-    return f'<div class="tiles">{drawn}</div>\n'
+    return f'<div class="tiles">{sections}</div>\n'
 
 
 def _known(value: float | None, form: Callable[[float | None], str]) -> str:
@@ -119,10 +119,10 @@ def _known(value: float | None, form: Callable[[float | None], str]) -> str:
 
 
 def _share(key: str, chosen: Result, best: Result) -> str:
-    own, other = chosen.cost.get(key), best.cost.get(key)
-    if chosen is best or not own or not other:
+    chosen_cost, best_cost = chosen.cost.get(key), best.cost.get(key)
+    if chosen is best or not chosen_cost or not best_cost:
         return ""
-    share = own / other
+    share = chosen_cost / best_cost
     return f"{percent(share)} of {best.title}" if share < 2 else f"{number(share)} times that of {best.title}"
 
 
@@ -139,9 +139,11 @@ def _measured(state: State) -> str:
 
 
 def _facts(state: State) -> list[tuple[str, str]]:
-    settings, rows, machine, measure = state.settings, state.rows, state.machine, state.measure
-    parts = [f"{rows[key]:,} {key}" for key in ("training", "validation", "test") if rows.get(key) is not None]
-    tests = {str(own.difference["test"]) for own in state.done if own.difference.get("test")}
+    settings, row_counts, machine, measure = state.settings, state.row_counts, state.machine, state.measure
+    parts = [
+        f"{row_counts[key]:,} {key}" for key in ("training", "validation", "test") if row_counts.get(key) is not None
+    ]
+    tests = {str(result.difference["test"]) for result in state.done if result.difference.get("test")}
     named = ", ".join(TESTS.get(test, test) for test in sorted(tests))
     cores = count_of(machine["cores"], "core") if machine.get("cores") else ""
     memory = byte_size(machine["memory"]) if machine.get("memory") else ""
@@ -151,11 +153,11 @@ def _facts(state: State) -> list[tuple[str, str]]:
         ("model", settings.model),
         ("data", settings.source),
         ("task", state.task),
-        ("rows", ", ".join(parts) + (" (validation is a part of training)" if rows.get("validation") else "")),
-        ("digest of the rows", str(rows.get("digest") or "")),
+        ("rows", ", ".join(parts) + (" (validation is a part of training)" if row_counts.get("validation") else "")),
+        ("digest of the rows", str(row_counts.get("digest") or "")),
         ("measure", f"{measure['title']} ({measure.get('better')} is better)" if measure.get("title") else ""),
         ("signature of the measure", str(measure.get("signature") or "")),
-        ("intervals", "95 %, bootstrap over test rows" if any(own.interval for own in state.done) else ""),
+        ("intervals", "95 %, bootstrap over test rows" if any(result.interval for result in state.done) else ""),
         ("tests", f"{named}; corrected for the number of comparisons by Holm's method" if named else ""),
         ("final trainings", f"{count_of(settings.seeds, 'seed')} each"),
         ("budget", f"{duration(settings.budget)}, of which {duration(state.seconds)} spent"),

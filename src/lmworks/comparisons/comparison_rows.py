@@ -29,18 +29,18 @@ class Balance:
     lost: int
 
 
-def balance(own: Result, other: Result, higher_is_better: bool) -> Balance | None:
+def balance(result: Result, other: Result, higher_is_better: bool) -> Balance | None:
     """Rows that a contender wins and loses against another one; None where their rows are not the same.
 
     Args:
-        own: its numerators by row are ``rows``, their denominators ``weights``.
+        result: with numerators and denominators by row.
         other: the contender to compare with.
         higher_is_better: of a row's figure.
     """
-    if not own.rows or len(own.rows) != len(other.rows):
+    if not result.numerators or len(result.numerators) != len(other.numerators):
         return None
     won = equal = lost = 0
-    for first, second in zip(_by_row(own), _by_row(other), strict=True):
+    for first, second in zip(_by_row(result), _by_row(other), strict=True):
         if first is None or second is None:
             continue
         gain = (first - second) * (1 if higher_is_better else -1)
@@ -55,10 +55,11 @@ def balance(own: Result, other: Result, higher_is_better: bool) -> Balance | Non
 
 def _by_row(result: Result) -> list[float | None]:
     """The figure of each row; None where it has none."""
-    weights = result.weights if len(result.weights) == len(result.rows) else [1.0] * len(result.rows)
+    has_denominators = len(result.denominators) == len(result.numerators)
+    denominators = result.denominators if has_denominators else [1.0] * len(result.numerators)
     return [
-        value / weight if value is not None and weight else None
-        for value, weight in zip(result.rows, weights, strict=True)
+        numerator / denominator if numerator is not None and denominator else None
+        for numerator, denominator in zip(result.numerators, denominators, strict=True)
     ]
 
 
@@ -83,10 +84,10 @@ def differences(state: State) -> str:
 
 
 def _difference(result: Result) -> str:
-    own = result.difference
-    if own.get("value") is None:
+    difference = result.difference
+    if difference.get("value") is None:
         return ""
-    return two_lines(signed(own["value"]), comparison_table.ends(own.get("interval"), sign=True))
+    return two_lines(signed(difference["value"]), comparison_table.ends(difference.get("interval"), sign=True))
 
 
 def _p(value: float | None) -> str:
@@ -108,16 +109,16 @@ def _rows_needed(result: Result) -> str:
 
 def _bar(state: State, result: Result, best: Result) -> str:
     """A bar of the rows that a contender wins, shares and loses, with their numbers."""
-    own = None if result is best else balance(result, best, state.measure.get("better") == "higher")
-    if own is None:
+    counts = None if result is best else balance(result, best, state.measure.get("better") == "higher")
+    if counts is None:
         return ""
     parts = "".join(
         f'<i class="{kind}" style="flex-grow: {rows}"></i>'
-        for kind, rows in (("won", own.won), ("equal", own.equal), ("lost", own.lost))
+        for kind, rows in (("won", counts.won), ("equal", counts.equal), ("lost", counts.lost))
         if rows
     )
-    said = f"{own.won:,} · {own.equal:,} · {own.lost:,}"
-    words = f"{count_of(own.won, 'row')} won, {own.equal:,} equal, {own.lost:,} lost"
+    said = f"{counts.won:,} · {counts.equal:,} · {counts.lost:,}"
+    words = f"{count_of(counts.won, 'row')} won, {counts.equal:,} equal, {counts.lost:,} lost"
     return f'<span class="balance" title="{text(words)}"><span class="bar">{parts}</span>{text(said)}</span>'
 
 

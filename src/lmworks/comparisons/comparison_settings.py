@@ -52,4 +52,6 @@ class CompareSettings(Settings):
     @field_validator("data", mode="before")
     @classmethod
     def _more_held_out(cls, value: Any) -> Any:
+        if isinstance(value, DataSettings):
+            value = value.model_dump(exclude_unset=True)
         return {**DATA, **value} if isinstance(value, dict) else value

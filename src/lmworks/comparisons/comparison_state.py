@@ -14,7 +14,11 @@ from lmworks.base.json_file import read_object
 from lmworks.comparisons.comparison_settings import CompareSettings
 
 STATE = "comparison.json"
-VERSION = 1
+VERSION = 2
+FORMER_KEYS = {"rows": "row_counts"}
+"""Key in a file of version 1 -> key in this version."""
+FORMER_RESULT_KEYS = {"rows": "numerators", "weights": "denominators", "measuring": "measuring_seconds"}
+"""The same for the keys of each of its results."""
 
 
 @dataclass
@@ -28,7 +32,9 @@ class Trial:
         share: of the contender's full length, in the search; None: a final run, evaluated on the test part.
         seconds: that it took, those of killed sessions too.
         killed_seconds: those of killed sessions alone.
-        score: on the validation part, more is better; None: not evaluated there.
+        score: the figure on the validation part; None: not evaluated there, or no number.
+        better: which scores are better: higher or lower.
+        loss: on the validation part: of equal scores, that of the lower one is better.
         state: open or done.
     """
 
@@ -40,6 +46,8 @@ class Trial:
     seconds: float = 0.0
     killed_seconds: float = 0.0
     score: float | None = None
+    better: str = "higher"
+    loss: float | None = None
     state: str = "open"
 
 
@@ -60,17 +68,17 @@ class Result:
         searches: whether learning rate and length are searched.
         trials: its runs so far, the final ones last.
         chosen: learning_rate and epochs of the final runs.
-        value: the measure on the test part, the mean over seeds.
+        value: the measure on the test part: sum of ``numerators`` / sum of ``denominators``.
         interval: the ends of its 95 % interval (bootstrap over rows).
         by_seed: the measure of each final run.
-        rows, weights: by test row, the mean over seeds of numerators, and denominators.
+        numerators, denominators: by test row, means over seeds.
         difference: to the best: "value", "interval", "p", "p_holm"; empty for the best itself.
         cost: of training (reports/cost.Cost), and "search_seconds", "all_seconds".
         forgetting: by measure: "title", "unit", "better", "before", "after", "interval" of the change.
         memorisation: "exposure" ("planted", "control", "expected", "most": bits) and "reproduced" ("trained",
             "held_out": shares; "rows", "tokens").
         in_use: "speed" as saved and "merged" (each as run/inference.InferenceSpeed), "disk", "base_disk", "note".
-        measuring: seconds that measuring these took; None: not measured yet.
+        measuring_seconds: that measuring these took; None: not measured yet.
         answers: for some test rows: "prompt", "reference", "answer", "score".
         notes: what a reader should know.
     """
@@ -89,14 +97,14 @@ class Result:
     value: float | None = None
     interval: list[float] | None = None
     by_seed: list[float] = field(default_factory=list)
-    rows: list[float] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
+    numerators: list[float] = field(default_factory=list)
+    denominators: list[float] = field(default_factory=list)
     difference: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     forgetting: dict[str, Any] = field(default_factory=dict)
     memorisation: dict[str, Any] = field(default_factory=dict)
     in_use: dict[str, Any] = field(default_factory=dict)
-    measuring: float | None = None
+    measuring_seconds: float | None = None
     answers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -113,7 +121,7 @@ class Result:
     @property
     def seconds(self) -> float:
         """All that it took."""
-        return sum(trial.seconds for trial in self.trials) + (self.measuring or 0.0)
+        return sum(trial.seconds for trial in self.trials) + (self.measuring_seconds or 0.0)
 
 
 @dataclass
@@ -125,7 +133,7 @@ class State:
         results: one a contender.
         seconds: spent so far, in all sessions.
         planned: seconds that it was planned to take; 0: not planned yet.
-        rows: "kind", and numbers of rows: "training", "validation", "test"; "digest" of all.
+        row_counts: "kind", and numbers of rows: "training", "validation", "test"; "digest" of all.
         task: what is learned.
         measure: "key", "title", "unit", "better", "signature" of what is compared; empty before the first result.
         best: name of the contender with the best figure; empty before there are two.
@@ -138,7 +146,7 @@ class State:
     results: list[Result]
     seconds: float = 0.0
     planned: float = 0.0
-    rows: dict[str, Any] = field(default_factory=dict)
+    row_counts: dict[str, Any] = field(default_factory=dict)
     task: str = ""
     measure: dict[str, Any] = field(default_factory=dict)
     best: str = ""
@@ -149,7 +157,9 @@ class State:
     def write(self, folder: Path) -> None:
         """Write comparison.json, whole or not at all."""
         plain = {name: value for name, value in asdict(self).items() if name != "settings"}
-        values = {"version": VERSION, "settings": self.settings.model_dump(mode="json"), **plain}
+        # what is not set stays so: data.document, for one, is only then recognised by the file's lines
+        settings = self.settings.model_dump(mode="json", exclude_unset=True)
+        values = {"version": VERSION, "settings": settings, **plain}
         atomic_write(folder / STATE, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
@@ -157,13 +167,13 @@ class State:
         """The comparison in a folder.
 
         Raises:
-            InputError: there is none, or another version wrote it.
+            InputError: there is none, or neither this version nor the former one wrote it.
         """
         path = folder / STATE
         if not path.is_file():
             hint = "begin one: lmworks compare MODEL FILE --out FOLDER"
             raise InputError("is the folder of no comparison", str(folder), hint)
-        values = read_object(path)
+        values = _with_current_keys(read_object(path))
         if values.pop("version", None) != VERSION:
             raise InputError("was written by another version of lmworks", str(path), "begin the comparison anew")
         settings = CompareSettings.model_validate(values.pop("settings"))
@@ -181,6 +191,21 @@ class State:
     def done(self) -> list[Result]:
         """The contenders with a figure."""
         return [result for result in self.results if result.state == "done" and result.value is not None]
+
+
+def _with_current_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of comparison.json, those of version 1 under the keys of this version."""
+    if values.get("version") != 1:
+        return values
+    results = [
+        {FORMER_RESULT_KEYS.get(key, key): value for key, value in result.items()} for result in values["results"]
+    ]
+    for result in results:  # early files of version 1 have what each run was expected to take, which nothing reads
+        result["trials"] = [
+            {key: value for key, value in trial.items() if key != "expected"} for trial in result["trials"]
+        ]
+    renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
+    return {**renamed, "results": results, "version": VERSION}
 
 
 def is_comparison(folder: str | Path) -> bool:

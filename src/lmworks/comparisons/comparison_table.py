@@ -8,7 +8,7 @@ from lmworks.base.figures import UNKNOWN, byte_size, count, count_of, duration, 
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.recommendation import is_nothing_right
 
-SPARE = ("tokens/s", "kept", "trained", "memory", "95 % interval")
+SPARE = ("training tokens/s", "on disk", "trained parameters", "memory", "95 % interval")
 """Columns that a narrow terminal leaves out, in this order."""
 
 
@@ -22,12 +22,12 @@ def heads(state: State) -> list[str]:
         "95 % interval",
         "behind the best",
         *forgetting,
-        "trained",
-        "training",
-        "in all",
+        "trained parameters",
+        "training time",
+        "total time",
         "memory",
-        "kept",
-        "tokens/s",
+        "on disk",
+        "training tokens/s",
     ]
 
 
@@ -38,7 +38,7 @@ def ordered(state: State) -> list[Result]:
     return [*done, *(result for result in state.results if result not in done)]
 
 
-def rows(state: State) -> list[list[str]]:
+def table_cells(state: State) -> list[list[str]]:
     """The cells of each contender, in their order."""
     done, width = state.done, len(heads(state))
     return [
@@ -75,36 +75,36 @@ def ends(values: Sequence[float | None] | None, sign: bool = False) -> str:
 
 def behind(result: Result, state: State) -> str:
     """How far a contender is behind the best, and whether that is more than chance."""
-    own = result.difference
-    if not own:
+    difference = result.difference
+    if not difference:
         return "best" if result.name == state.best else ""
-    return f"{signed(own['value'])}{'' if own['differs'] else ' (chance)'}"
+    return f"{signed(difference['value'])}{'' if difference['differs'] else ' (chance)'}"
 
 
 def _forgetting(result: Result) -> str:
     """The change of the first measure of forgetting."""
-    for own in result.forgetting.values():
-        return signed(own["after"] - own["before"])
+    for measure in result.forgetting.values():
+        return signed(measure["after"] - measure["before"])
     return UNKNOWN
 
 
 def heading(state: State) -> str:
     """What was compared, on what."""
     settings = state.settings
-    measured = max((len(result.rows) for result in state.done), default=state.rows["test"])
+    row_count = max((len(result.numerators) for result in state.done), default=state.row_counts["test"])
     title = state.measure.get("title", "")
     direction = "more is better" if state.measure.get("better") == "higher" else "less is better"
     seeds = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
     return (
-        f"{settings.model} on {settings.source}: {title} on the same {count_of(measured, 'test row')} "
+        f"{settings.model} on {settings.source}: {title} on the same {count_of(row_count, 'test row')} "
         f"({direction}{seeds})"
     )
 
 
 def remarks(state: State) -> list[str]:
     """What a reader must know: time, parts, what was left out or cut short and why."""
-    rows_ = state.rows
-    parts = f"{rows_['training']:,} rows to train on, {rows_.get('validation', 0):,} of them to choose settings by"
+    training, validation = state.row_counts["training"], state.row_counts.get("validation", 0)
+    parts = f"{training:,} rows to train on, {validation:,} of them to choose settings by"
     lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}; {parts}"]
     for result in state.results:
         if result.state == "left out":
@@ -122,7 +122,7 @@ def remarks(state: State) -> list[str]:
 
 def recommendation(state: State) -> list[str]:
     """The recommendation and its reasons, a line each."""
-    own = state.recommendation
-    if not own:
+    choice = state.recommendation
+    if not choice:
         return []
-    return [f"recommended: {own['title']}", *(f"- {reason}" for reason in own["reasons"])]
+    return [f"recommended: {choice['title']}", *(f"- {reason}" for reason in choice["reasons"])]

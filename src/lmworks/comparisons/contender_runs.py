@@ -12,15 +12,16 @@ from lmworks.base.errors import InputError
 from lmworks.base.figures import duration, number
 from lmworks.base.journal import JOURNAL, RunFolder, is_locked
 from lmworks.base.settings import merge
-from lmworks.comparisons import measured, processes, schedule
+from lmworks.comparisons import comparison_figure, processes, schedule
 from lmworks.comparisons.comparison_state import Result, State, Trial
+from lmworks.comparisons.contender_recipes import data_and_groups
 from lmworks.comparisons.pacing import seconds_alive
 from lmworks.comparisons.planting import CANARY_KINDS
-from lmworks.comparisons.schedule import Pace
+from lmworks.comparisons.schedule import RunTimes
 from lmworks.train.settings import MOST_STEPS
 
-MOST_EPOCHS = 3.0
-"""Passes over the training rows that a comparison tries at least, where its budget allows them."""
+DEFAULT_EPOCH_LIMIT = 3.0
+"""Upper limit of epochs where train.epochs is not set."""
 QUICK_SECONDS = 8.0
 """Expected of a contender that counts words or asks nothing."""
 WRITTEN = "instructions"
@@ -47,16 +48,16 @@ class ContenderRuns:
         self.folder, self.state = folder, state
 
     def data_settings(self, validation: bool) -> dict[str, Any]:
-        """The group ``data`` of a run's recipe.
+        """The group ``data`` of a run's recipe, as all contenders have it.
 
         Args:
             validation: whether the validation part is held out and the test part left out, or the test part held out.
         """
         settings = self.state.settings
-        changed = settings.data.model_dump(mode="json", exclude_unset=True)
+        data = settings.data.model_dump(mode="json", exclude_unset=True)
         if (self.folder / CANARIES).is_file():
-            changed["additional"] = str((self.folder / CANARIES).resolve())
-        return {**changed, "source": settings.source, "validation": settings.validation if validation else 0.0}
+            data["additional"] = [*settings.data.additional, str((self.folder / CANARIES).resolve())]
+        return {**data, "source": settings.source, "validation": settings.validation if validation else 0.0}
 
     def killed_seconds(self) -> float:
         """Seconds that killed sessions spent on runs that they left unfinished, not counted before."""
@@ -73,11 +74,11 @@ class ContenderRuns:
 
     def expected_training(self, result: Result) -> float:
         """Seconds of training that the runs of a contender are expected to take, none of which is done."""
-        return (result.epochs or 0.0) * pace_of(result, self.state.rows).training(*self._runs_of(result))
+        return (result.epochs or 0.0) * run_times_of(result, self.state.row_counts).training(*self._runs_of(result))
 
     def expected_rest(self, result: Result) -> float:
         """Seconds of all else that they are expected to take."""
-        return pace_of(result, self.state.rows).fixed(*self._runs_of(result))
+        return run_times_of(result, self.state.row_counts).fixed(*self._runs_of(result))
 
     def _runs_of(self, result: Result) -> tuple[list[int], int]:
         """The runs of each round of its search, and its final runs."""
@@ -94,21 +95,14 @@ class ContenderRuns:
             InputError: a run was refused.
         """
         while result.searches and (trial := self._open(result, self._next_in_search)) is not None:
-            try:
-                self._do(result, trial, write)
-            except InputError:
-                if not _has_diverged(self.folder / trial.folder):
-                    raise
-                trial.state = "done"
-                write()
-                yield f"{_how(trial)}: the loss was no number any more"
-                continue
-            yield f"{_how(trial)}: validation {abs(trial.score or 0.0):.3f}, {duration(trial.seconds)}"
+            self._run_trial(result, trial, write)
+            said = "the loss was no number any more" if trial.score is None else f"validation {number(trial.score)}"
+            yield f"{_how(trial)}: {said}, {duration(trial.seconds)}"
         if not result.chosen:
             result.chosen = _choice(result)
         while (trial := self._open(result, self._next_final)) is not None:
-            self._do(result, trial, write)
-        if result.measuring is None:
+            self._run_trial(result, trial, write)
+        if result.measuring_seconds is None:
             yield "measuring what it costs in use" + (
                 ", what it forgot and memorised" if result.kind == "trained" else ""
             )
@@ -120,16 +114,16 @@ class ContenderRuns:
         began = time.monotonic()
         parts = [] if result.kind == "baseline" else ["in_use"]
         if result.kind == "trained":
-            parts += ["forgetting", *(["memorisation"] if self.state.rows["kind"] in CANARY_KINDS else [])]
+            parts += ["forgetting", *(["memorisation"] if self.state.row_counts["kind"] in CANARY_KINDS else [])]
         if parts:
             settings, run = self.state.settings, self.folder / result.finals[0].folder
             planted = settings.canaries if (self.folder / CANARIES).is_file() else 0
-            job = {"run": str(run), "parts": parts, "kind": self.state.rows["kind"], "canaries": planted}
-            found = processes.do("measure", **job, retained=str(self.folder / RETAINED))
-            result.notes += found.pop("notes")
-            result.in_use, result.memorisation = found.get("in_use", {}), found.get("memorisation", {})
-            result.forgetting |= found.get("forgetting", {})
-        result.measuring = time.monotonic() - began
+            job = {"run": str(run), "parts": parts, "kind": self.state.row_counts["kind"], "canaries": planted}
+            measurements = processes.run_job("measure", **job, retained=str(self.folder / RETAINED))
+            result.notes += measurements.pop("notes")
+            result.in_use, result.memorisation = measurements.get("in_use", {}), measurements.get("memorisation", {})
+            result.forgetting |= measurements.get("forgetting", {})
+        result.measuring_seconds = time.monotonic() - began
 
     def _open(self, result: Result, next_: Callable[[Result], Trial | None]) -> Trial | None:
         """The run that was begun and not finished, or the next one."""
@@ -165,8 +159,12 @@ class ContenderRuns:
         chosen = result.chosen
         return Trial(f"{result.name}/seed-{seed}", seed, chosen.get("learning_rate"), chosen.get("epochs"))
 
-    def _do(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
-        """Do a run, or go on with it."""
+    def _run_trial(self, result: Result, trial: Trial, write: Callable[[], None]) -> None:
+        """Do a run, or go on with it. A run of the search that diverges has no score.
+
+        Raises:
+            InputError: it was refused.
+        """
         write()
         began = time.monotonic()
         folder = self.folder / trial.folder
@@ -175,24 +173,36 @@ class ContenderRuns:
         has_begun = (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("start"))
         if not has_begun or result.kind == "baseline":  # killed before it began, or done in a moment
             shutil.rmtree(folder, ignore_errors=True)
-        model, groups = self.state.settings.model, dict(result.settings)
-        if result.kind == "classical":
-            model = groups.pop("model")
-        data = self.data_settings(validation=trial.share is not None)
-        if result.kind == "baseline":
-            answered = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
-            processes.do("nearest", data=data, out=str(folder), **answered)
-        else:
-            job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
-            processes.do("run", **job)
+        fault: InputError | None = None
+        try:
+            self._start(result, trial)
+            if trial.share is not None and (validation := _validation(folder)) is not None:
+                trial.score, trial.better, trial.loss = validation
+        except InputError as error:
+            fault = None if trial.share is not None and _has_diverged(folder) else error
         if trial.share is not None:
-            trial.score = measured.validation_score(measured.final_evaluation(folder), measured.task_of(folder))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             shutil.rmtree(folder / "final", ignore_errors=True)
         trial.state, trial.seconds = "done", trial.seconds + time.monotonic() - began
+        if fault is not None:
+            raise fault
         if result.kind != "classical":
-            self.state.task = self.state.task or measured.task_of(folder)
+            self.state.task = self.state.task or comparison_figure.task_of(folder)
         write()
+
+    def _start(self, result: Result, trial: Trial) -> None:
+        """Start the process of a run, and wait for its end."""
+        folder = self.folder / trial.folder
+        model, groups = self.state.settings.model, dict(result.settings)
+        if result.kind == "classical":
+            model = groups.pop("model")
+        data, groups = data_and_groups(groups, self.data_settings(validation=trial.share is not None))
+        if result.kind == "baseline":
+            job = {"rows": groups["rows"], "samples": groups["samples"], "task": self.state.task or WRITTEN}
+            processes.run_job("nearest", data=data, out=str(folder), **job)
+        else:
+            job = {"model": model, "data": data, "groups": self._with_trial(groups, trial), "out": str(folder)}
+            processes.run_job("run", **job)
 
     def _with_trial(self, groups: dict[str, Any], trial: Trial) -> dict[str, Any]:
         """The groups of the recipe of one run."""
@@ -216,9 +226,18 @@ def _has_diverged(folder: Path) -> bool:
     return (folder / JOURNAL).is_file() and bool(RunFolder(folder).events("failure"))
 
 
-def _rank(trial: Trial) -> tuple[float, float]:
-    """Best first; of equal ones the shorter."""
-    return -(trial.score if trial.score is not None else -float("inf")), trial.epochs or 0.0
+def _validation(folder: Path) -> comparison_figure.Validation | None:
+    """The score of a run on the validation part."""
+    return comparison_figure.validation_score(
+        comparison_figure.final_evaluation(folder), comparison_figure.task_of(folder)
+    )
+
+
+def _rank(trial: Trial) -> tuple[float, float, float]:
+    """Best first; of equal ones that of the lower loss, then the shorter."""
+    sign = -1.0 if trial.better == "higher" else 1.0
+    score = float("inf") if trial.score is None else sign * trial.score
+    return score, trial.loss or 0.0, trial.epochs or 0.0
 
 
 def _choice(result: Result) -> dict[str, Any]:
@@ -239,26 +258,26 @@ def _how(trial: Trial) -> str:
     return f"learning rate {trial.learning_rate:g}, {number(trial.epochs or 0.0)} epochs"
 
 
-def pace_of(result: Result, rows: dict[str, Any]) -> Pace:
-    """How fast a contender is, by its plan.
+def run_times_of(result: Result, row_counts: dict[str, Any]) -> RunTimes:
+    """The times of a contender's runs, by its plan.
 
     Args:
         result: of the contender, with its plan.
-        rows: numbers of rows, as of a comparison's state.
+        row_counts: numbers of rows, as of a comparison's state.
     """
     plan = result.plan
     if result.kind == "before":
-        return Pace(0.0)
+        return RunTimes(0.0)
     if result.kind in ("baseline", "classical"):
-        return Pace(QUICK_SECONDS)
-    of_training = plan["epoch"] * rows["validation"] / max(1, rows["training"])
-    of_test = plan["evaluation"] * rows["validation"] / max(1, rows["test"])
-    return Pace(
+        return RunTimes(QUICK_SECONDS)
+    of_training = plan["epoch"] * row_counts["validation"] / max(1, row_counts["training"])
+    of_test = plan["evaluation"] * row_counts["validation"] / max(1, row_counts["test"])
+    return RunTimes(
         start=plan["start"] + plan["process"],
         epoch=plan["epoch"] if result.kind == "trained" else 0.0,
         steps=max(1.0, plan["steps"]),
         validation=min(of_training, of_test),
         test=plan["evaluation"] + plan["before"],
         measuring=QUICK_SECONDS + plan["token"] * MEASURED_TOKENS if result.kind == "trained" else QUICK_SECONDS,
-        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(MOST_EPOCHS, plan["most_epochs"]),
+        most_epochs=plan["most_epochs"] if plan["is_length_set"] else max(DEFAULT_EPOCH_LIMIT, plan["most_epochs"]),
     )

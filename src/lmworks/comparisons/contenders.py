@@ -89,9 +89,9 @@ def choose(names: list[str], changes: dict[str, dict[str, Any]], kind: str) -> l
     """
     names, changes = (
         [known_name(name, changes) for name in names],
-        {known_name(name, changes): own for name, own in changes.items()},
+        {known_name(name, changes): groups for name, groups in changes.items()},
     )
-    known = {**CONTENDERS, **{name: _new(name, own) for name, own in changes.items() if name not in CONTENDERS}}
+    known = {**CONTENDERS, **{name: _new(name, groups) for name, groups in changes.items() if name not in CONTENDERS}}
     for name in names:
         if known[name].rows and kind not in known[name].rows:
             fault = f"{known[name].title} takes rows of kind {' or '.join(known[name].rows)}, and these are {kind}"
@@ -113,7 +113,7 @@ def known_name(name: str, changes: dict[str, dict[str, Any]]) -> str:
     Raises:
         InputError: there is no such contender.
     """
-    known = [*CONTENDERS, *(own for own, values in changes.items() if "method" in values)]
+    known = [*CONTENDERS, *(new_name for new_name, values in changes.items() if "method" in values)]
     if (word := spelled(name, known)) in known:
         return word
     near = nearest(name, known)

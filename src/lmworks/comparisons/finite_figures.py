@@ -1,4 +1,4 @@
-"""A comparison without numbers that are none: of a training that diverged, for instance. Pure."""
+"""Replaces NaN and infinite numbers of a comparison by None: those of a training that diverged, for instance. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from lmworks.comparisons.comparison_state import State
 
 
-def finite(value: Any) -> Any:
+def nonfinite_as_none(value: Any) -> Any:
     """The value with None in place of each number, however deep, that is NaN or infinite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [nonfinite_as_none(item) for item in value]
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nonfinite_as_none(item) for key, item in value.items()}
     return value
 
 
@@ -25,15 +25,19 @@ def finite_state(state: State) -> State:
     figure."""
     results = []
     for result in state.results:
-        plain = {own.name: finite(getattr(result, own.name)) for own in fields(result) if own.name != "trials"}
+        plain = {
+            field.name: nonfinite_as_none(getattr(result, field.name))
+            for field in fields(result)
+            if field.name != "trials"
+        }
         plain["interval"] = both_ends(plain["interval"])
         plain["forgetting"] = {
-            key: {**own, "interval": both_ends(own.get("interval"))}
-            for key, own in plain["forgetting"].items()
-            if own.get("before") is not None and own.get("after") is not None
+            key: {**measure, "interval": both_ends(measure.get("interval"))}
+            for key, measure in plain["forgetting"].items()
+            if measure.get("before") is not None and measure.get("after") is not None
         }
         trials = [
-            replace(trial, **{own.name: finite(getattr(trial, own.name)) for own in fields(trial)})
+            replace(trial, **{field.name: nonfinite_as_none(getattr(trial, field.name)) for field in fields(trial)})
             for trial in result.trials
         ]
         results.append(replace(result, **plain, trials=trials))

@@ -90,8 +90,8 @@ def _place(
         lambda index: -points[index][1],
         lambda index: -points[index][0],
     )
-    tried = [_in_order(sorted(range(len(points)), key=key), points, sizes, area, lines, spacing) for key in keys]
-    return min(tried, key=lambda own: own[1])[0]
+    placements = [_in_order(sorted(range(len(points)), key=key), points, sizes, area, lines, spacing) for key in keys]
+    return min(placements, key=lambda placement: placement[1])[0]
 
 
 def _in_order(
@@ -108,7 +108,7 @@ def _in_order(
     soft, total = list(lines), 0.0
     boxes: list[Box | None] = [None] * len(points)
     for index in order:
-        others = [box for own, box in enumerate(taken) if own != index]
+        others = [box for box_index, box in enumerate(taken) if box_index != index]
         box, cost = _nearest_free(points[index], sizes[index], area, others, soft, spacing)
         boxes[index], total = box, total + cost
         if box is not None:
@@ -152,35 +152,35 @@ def _candidates(point: Pair, size: Pair, area: Box, spacing: Spacing) -> np.ndar
 
 
 def _costs(
-    point: Pair, own: np.ndarray, ends: np.ndarray, taken: Sequence[Box], soft: Sequence[Box], spacing: Spacing
+    point: Pair, places: np.ndarray, ends: np.ndarray, taken: Sequence[Box], soft: Sequence[Box], spacing: Spacing
 ) -> np.ndarray:
     """(n,) what each place costs besides its distance.
 
     Args:
         point: that is labelled.
-        own: (4, n) free places.
+        places: (4, n) free places.
         ends: (2, n) where the lines from the point to them end.
         taken, soft: rectangles that it rather is not near to, and that it rather does not cover.
         spacing: what a crossing costs.
     """
     x, y = point
     # a label beside its point is read more easily than one above or below it, and one on the right than on the left
-    cost = 0.02 * np.abs((own[1] + own[3]) / 2 - y) + np.where(own[0] > x, 0.0, 1.0)
-    cost += spacing.crossing * np.minimum(_covered(own, soft).sum(0), 3)
+    cost = 0.02 * np.abs((places[1] + places[3]) / 2 - y) + np.where(places[0] > x, 0.0, 1.0)
+    cost += spacing.crossing * np.minimum(_covered(places, soft).sum(0), 3)
     # one that another point or label is near to might be taken for that point's
-    cost += spacing.crossing * np.minimum(_covered(own, [_around(box, spacing.gap) for box in taken]).sum(0), 2)
+    cost += spacing.crossing * np.minimum(_covered(places, [_around(box, spacing.gap) for box in taken]).sum(0), 2)
     for share in np.linspace(0.0, 1.0, SAMPLES)[1:-1]:
         at = np.stack([x + share * (ends[0] - x), y + share * (ends[1] - y)] * 2)
         cost += 2 * spacing.crossing * _covered(at, taken).any(0)
     return cost
 
 
-def _covered(own: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+def _covered(places: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     """(boxes, places): whether a place covers a box; places are (4, n): left, top, right, bottom."""
     if not boxes:
-        return np.zeros((1, own.shape[1]), dtype=bool)
+        return np.zeros((1, places.shape[1]), dtype=bool)
     left, top, right, bottom = np.array([(box.left, box.top, box.right, box.bottom) for box in boxes]).T[:, :, None]
-    return (own[0] < right) & (left < own[2]) & (own[1] < bottom) & (top < own[3])
+    return (places[0] < right) & (left < places[2]) & (places[1] < bottom) & (top < places[3])
 
 
 def _around(box: Box, room: float) -> Box:

@@ -17,9 +17,9 @@ from lmworks.base.figures import count_of, duration, number
 from lmworks.base.files import make_folder
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.settings import merge
-from lmworks.comparisons import ladder_page, pacing
-from lmworks.comparisons.ladder_settings import LadderSettings, State, Step, is_ladder
-from lmworks.comparisons.pacing import Pace
+from lmworks.comparisons import ladder_page, pacing, processes
+from lmworks.comparisons.ladder_settings import STATE, LadderSettings, LadderState, RungState, is_ladder
+from lmworks.comparisons.pacing import RunOverhead
 from lmworks.comparisons.rungs import LADDERS, Rung
 from lmworks.run import api
 from lmworks.run.result import Run, Say, silent
@@ -31,7 +31,7 @@ GROWTH = 3.0
 """Times the seconds that the rung of counts before it took: what a rung of counts may take at most."""
 
 
-class Comparison(Protocol):
+class LadderTask(Protocol):
     """What all rungs of one task share: data, how a rung is trained, and how it is measured.
 
     Attributes:
@@ -55,12 +55,12 @@ class Comparison(Protocol):
         """Train a rung in a new folder."""
         ...
 
-    def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
+    def measure(self, rung: Rung, step: RungState, folder: Path, say: Say, seconds: float) -> RungState:
         """The step with the figures of its rung; ``seconds`` bound a rung that is asked instead of trained."""
         ...
 
 
-def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None) -> State:
+def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None) -> LadderState:
     """Begin a ladder in a new folder.
 
     Args:
@@ -69,7 +69,7 @@ def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None
         say: called with each line of progress.
 
     Raises:
-        InputError: the data or a setting cannot be used, or the folder holds something.
+        InputError: the data or a setting cannot be used, or the folder holds something or is worked on.
     """
     folder = Path(out)
     if is_ladder(folder):
@@ -82,49 +82,61 @@ def run_ladder(settings: LadderSettings, out: str | Path, say: Say | None = None
     settings = settings.model_copy(update={"task": task}, deep=True)
     settings.check_names(task)
     steps = [
-        Step(rung.name, rung.title, f"{number}-{rung.name}")
+        RungState(rung.name, rung.title, f"{number}-{rung.name}")
         for number, rung in enumerate(LADDERS[task], 1)
         if not settings.only or rung.name in settings.only
     ]
     make_folder(folder)
-    return _Session(folder, State(settings, steps), say or silent).run()
+    with processes.locked(folder):
+        state = LadderState(settings, steps)
+        state.write(folder)
+        try:
+            return _Session(folder, state, say or silent).run()
+        except InputError:
+            if not LadderState.read(folder).compared:  # refused before anything was run
+                shutil.rmtree(folder)
+            raise
 
 
-def resume(folder: str | Path, say: Say | None = None) -> State:
+def resume(folder: str | Path, say: Say | None = None) -> LadderState:
     """Go on with a ladder that was killed or stopped; of a finished one, its figures.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or another process works on it.
     """
-    state = State.read(Path(folder))
-    return _Session(Path(folder), state, say or silent).run()
+    folder = Path(folder)
+    LadderState.read(folder)  # refused where there is none, before a lock is made there
+    with processes.locked(folder):
+        return _Session(folder, LadderState.read(folder), say or silent).run()
 
 
 class _Session:
     """One session of a ladder."""
 
-    def __init__(self, folder: Path, state: State, say: Say) -> None:
+    def __init__(self, folder: Path, state: LadderState, say: Say) -> None:
         self.folder, self.state, self.say = folder, state, say
         self.began, self.before = time.monotonic(), state.seconds
         self.rungs = {rung.name: rung for rung in LADDERS[state.settings.task]}
-        self.pace = Pace()
-        self.comparison: Comparison
+        self.overhead = RunOverhead()
+        self.task: LadderTask
 
     @property
     def spent(self) -> float:
         """Seconds of all sessions so far."""
         return self.before + time.monotonic() - self.began
 
-    def run(self) -> State:
+    def run(self) -> LadderState:
         """Run the rungs that are open."""
         state = self.state
         if all(step.state != "open" for step in state.steps):
             self._write()
             return state
         self._add_killed_seconds()
-        self.comparison = self._comparison()
-        state.compared, state.prompt = self.comparison.compared, self.comparison.prompt
-        state.notes = state.notes or self.comparison.notes
+        if not state.compared:
+            self._remove_partial_data()
+        self.task = self._ladder_task()
+        state.compared, state.prompt = self.task.compared, self.task.prompt
+        state.notes = state.notes or self.task.notes
         self._write()
         for place, step in enumerate(state.steps):
             if step.state == "open":
@@ -135,29 +147,29 @@ class _Session:
         self._write()
         return state
 
-    def _comparison(self) -> Comparison:
+    def _ladder_task(self) -> LadderTask:
         if self.state.settings.task == "language":
-            from lmworks.comparisons.language import LanguageComparison
+            from lmworks.comparisons.language import LanguageLadderTask
 
-            return LanguageComparison(self.folder, self.state.settings)
-        from lmworks.comparisons.classify import ClassifierComparison
+            return LanguageLadderTask(self.folder, self.state.settings)
+        from lmworks.comparisons.classify import ClassifierLadderTask
 
-        return ClassifierComparison(self.folder, self.state.settings)
+        return ClassifierLadderTask(self.folder, self.state.settings)
 
-    def _run_rung(self, place: int, step: Step) -> Step:
+    def _run_rung(self, place: int, step: RungState) -> RungState:
         """A rung, done or left out."""
         began, rung, folder = time.monotonic(), self.rungs[step.name], self.folder / step.folder
         is_new = not (folder / JOURNAL).is_file()
         try:
             if rung.kind in ("counted", "trained") and (reason := self._train(place, rung, folder)):
                 return self._left_out(step, reason, began)
-            step = self.comparison.measure(rung, step, folder, self.say, self._share(place))
+            step = self.task.measure(rung, step, folder, self.say, self._share(place))
         except InputError as error:
             return self._left_out(step, f"{error.place}: {error.fault}" if error.place else error.fault, began)
         trained, notes = _training_seconds(folder) or step.training_seconds, step.notes
         if rung.kind == "trained":
             if is_new:
-                self.pace.record(folder, time.monotonic() - began)
+                self.overhead.record(folder, time.monotonic() - began)
             notes = [*notes, *filter(None, [pacing.cut_short(folder)])]
         seconds = step.seconds + time.monotonic() - began
         return replace(step, state="done", seconds=seconds, training_seconds=trained, notes=notes)
@@ -167,35 +179,31 @@ class _Session:
         share = self._share(place)
         if (folder / JOURNAL).is_file() and RunFolder(folder).events("start"):
             self._finish(api.resume(folder, self.say))
-            return ""
+            return _too_short(rung, folder)
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
-        groups = merge(merge(rung.settings, self.comparison.groups(rung)), self.state.settings.rung.get(rung.name, {}))
+        groups = merge(merge(rung.settings, self.task.groups(rung)), self.state.settings.rung.get(rung.name, {}))
         if rung.kind == "counted":
             if reason := self._too_slow(place):
                 return reason
-            self._finish(self.comparison.start(rung, folder, **groups))
+            self._finish(self.task.start(rung, folder, **groups))
             return ""
-        seconds = self.pace.training_seconds(share)
+        seconds = self.overhead.training_seconds(share)
         if share < FEWEST_SECONDS or seconds < pacing.LEAST_SHARE * share:
-            rest = f", and all but training takes {duration(self.pace.overhead)}" if self.pace.overhead else ""
+            rest = f", and all but training takes {duration(self.overhead.seconds)}" if self.overhead.seconds else ""
             return f"its share of the budget is {duration(max(0.0, share))}{rest}"
         self.say(f"  at most {duration(seconds)} of training, in a share of {duration(share)}")
         training = pacing.training(seconds, rung.most_epochs)
         if {"steps", "epochs"} & groups.get("train", {}).keys():
             del training["epochs"]
-        self._finish(self.comparison.start(rung, folder, **merge({"train": training}, groups)))
-        few = pacing.too_few_steps(folder)
-        if few is None:
-            return ""
-        bought = f"bought {count_of(few, 'step')}; the fewest are {pacing.FEWEST_STEPS}"
-        return f"its share of the budget, {duration(share)}, {bought}"
+        self._finish(self.task.start(rung, folder, **merge({"train": training}, groups)))
+        return _too_short(rung, folder)
 
     def _share(self, place: int) -> float:
         """Seconds of the rung at a place: what is left, divided among the rungs that fill what they get."""
         filling = [step for step in self.state.steps[place:] if self.rungs[step.name].kind in ("trained", "prompted")]
         weights = [self.rungs[step.name].weight for step in filling]
-        own = self.rungs[self.state.steps[place].name].weight
-        return (self.state.settings.budget - self.spent) * own / (sum(weights) or 1.0)
+        weight = self.rungs[self.state.steps[place].name].weight
+        return (self.state.settings.budget - self.spent) * weight / (sum(weights) or 1.0)
 
     def _too_slow(self, place: int) -> str:
         """Why a rung of counts is left out: judged by the one before it."""
@@ -206,8 +214,8 @@ class _Session:
             return f"{duration(max(0.0, left))} of the budget are left, and it may take {duration(expected)}"
         return ""
 
-    def _left_out(self, step: Step, reason: str, began: float) -> Step:
-        return replace(step, state="left out", reason=reason, seconds=time.monotonic() - began)
+    def _left_out(self, step: RungState, reason: str, began: float) -> RungState:
+        return replace(step, state="left out", reason=reason, seconds=step.seconds + time.monotonic() - began)
 
     @staticmethod
     def _finish(run: Run) -> None:
@@ -224,10 +232,29 @@ class _Session:
                 step.seconds += more
                 self.before += more
 
+    def _remove_partial_data(self) -> None:
+        """Remove what a session left that was killed while it read the data, so that a new one says all notes of them.
+
+        The folder was empty when the ladder began: all in it is the ladder's own.
+        """
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (STATE, processes.LOCK):
+                path.unlink()
+
     def _write(self) -> None:
         self.state.seconds = self.spent
         self.state.write(self.folder)
         ladder_page.write(self.folder, self.state)
+
+
+def _too_short(rung: Rung, folder: Path) -> str:
+    """Why a network is left out after its training; empty of others, and of one that had steps enough."""
+    few = pacing.too_few_steps(folder) if rung.kind == "trained" else None
+    if few is None:
+        return ""
+    return f"its share of the budget bought {count_of(few, 'step')}; the fewest are {pacing.MIN_TRAINED_STEPS}"
 
 
 def _training_seconds(folder: Path) -> float | None:
@@ -239,7 +266,7 @@ def _training_seconds(folder: Path) -> float | None:
     return sum(seconds) if seconds else next((event.get("training_seconds") for event in run.events("finish")), None)
 
 
-def _result(step: Step) -> str:
+def _result(step: RungState) -> str:
     if step.state == "left out":
         return f"  left out: {step.reason}"
     ends = f" ({number(step.interval[0])} … {number(step.interval[1])})" if step.interval else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from lmworks.base.figures import interval, number
 from lmworks.base.files import atomic_write
 from lmworks.comparisons import ladder_report
-from lmworks.comparisons.ladder_settings import State, Step
+from lmworks.comparisons.ladder_settings import LadderState, RungState
 from lmworks.reports.markup import document, frame, prose, table, text
 
 HTML = "ladder.html"
@@ -34,18 +34,18 @@ LAYOUTS = (_Layout("desk", 760, 34, 230), _Layout("phone", 340, 50, 0))
 BAR = 18
 
 
-def write(folder: Path, state: State) -> Path:
+def write(folder: Path, state: LadderState) -> Path:
     """Write ladder.html into a ladder's folder, whole or not at all."""
     atomic_write(folder / HTML, render(state))
     return folder / HTML
 
 
-def notebook_html(state: State) -> str:
+def notebook_html(state: LadderState) -> str:
     """The page as part of another one, such as a notebook's, in a frame of its own."""
     return frame(f"The ladder on {state.settings.source}", render(state))
 
 
-def render(state: State) -> str:
+def render(state: LadderState) -> str:
     """The whole page."""
     title = f"The ladder on {state.settings.source}"
     heading = ladder_report.heading(state) if state.compared else "Not begun"
@@ -65,7 +65,7 @@ def render(state: State) -> str:
     return document(title, body, _STYLE)
 
 
-def _bars(state: State) -> str:
+def _bars(state: LadderState) -> str:
     """A bar for each rung that is done, from zero, with its interval as a line; drawn for wide screens and phones."""
     done = [step for step in state.steps if step.state == "done" and step.value is not None]
     if not done:
@@ -83,7 +83,7 @@ def _bars(state: State) -> str:
     return f"<figure>{''.join(drawings)}{legend}</figure>"
 
 
-def _bar(step: Step, place: int, most: float, measure: str, layout: _Layout) -> str:
+def _bar(step: RungState, place: int, most: float, measure: str, layout: _Layout) -> str:
     scale, left = (layout.width - layout.left - layout.right) / most, layout.left
     value = step.value or 0.0
     low, high = step.interval or [value, value]
@@ -107,7 +107,7 @@ def _in_few_lines(sample: str) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _samples(state: State) -> str:
+def _samples(state: LadderState) -> str:
     rows = [
         f'<tr><th scope="row">{text(step.title)}</th><td class="text">{text(_in_few_lines(step.sample))}</td></tr>'
         for step in state.steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmworks.base.figures import UNKNOWN, count, count_of, duration, interval, number
-from lmworks.comparisons.ladder_settings import State, Step
+from lmworks.comparisons.ladder_settings import LadderState, RungState
 
 HEADS = {
     "language": ("rung", "bits per byte", "95 % interval", "parameters", "training", "in all"),
@@ -11,12 +11,12 @@ HEADS = {
 }
 
 
-def rows(state: State) -> list[list[str]]:
+def rows(state: LadderState) -> list[list[str]]:
     """The cells of each rung."""
     return [_cells(step, state.settings.task) for step in state.steps]
 
 
-def _cells(step: Step, task: str) -> list[str]:
+def _cells(step: RungState, task: str) -> list[str]:
     if step.state != "done":
         return [step.title, "left out" if step.state == "left out" else "open", *[""] * (len(HEADS[task]) - 2)]
     ends = interval(step.interval[0], step.interval[1]) if step.interval else UNKNOWN
@@ -26,7 +26,7 @@ def _cells(step: Step, task: str) -> list[str]:
     return [step.title, number(step.value), ends, *middle, parameters, *times]
 
 
-def heading(state: State) -> str:
+def heading(state: LadderState) -> str:
     """What was compared, on what."""
     compared, settings = state.compared, state.settings
     if settings.task == "language":
@@ -35,7 +35,7 @@ def heading(state: State) -> str:
     return f"Classifiers of {settings.source}: accuracy on the same {count_of(compared['rows'], 'held-out row')}"
 
 
-def remarks(state: State) -> list[str]:
+def remarks(state: LadderState) -> list[str]:
     """What a reader must know: the budget, what was left out and why, notes of the rungs."""
     lines = [f"{duration(state.seconds)} of a budget of {duration(state.settings.budget)}"]
     for step in state.steps:
@@ -54,7 +54,7 @@ def remarks(state: State) -> list[str]:
     return lines
 
 
-def best(state: State) -> Step | None:
+def best(state: LadderState) -> RungState | None:
     """The rung with the best figure."""
     done = [step for step in state.steps if step.state == "done" and step.value is not None]
     sign = 1.0 if state.settings.task == "language" else -1.0

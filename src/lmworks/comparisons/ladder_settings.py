@@ -68,7 +68,7 @@ class LadderSettings(Settings):
 
 
 @dataclass
-class Step:
+class RungState:
     """Where one rung stands.
 
     Attributes:
@@ -106,7 +106,7 @@ class Step:
 
 
 @dataclass
-class State:
+class LadderState:
     """A whole ladder as ladder.json holds it.
 
     Attributes:
@@ -119,7 +119,7 @@ class State:
     """
 
     settings: LadderSettings
-    steps: list[Step]
+    steps: list[RungState]
     seconds: float = 0.0
     compared: dict[str, Any] = field(default_factory=dict)
     prompt: str = ""
@@ -131,7 +131,7 @@ class State:
         atomic_write(folder / STATE, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> State:
+    def read(cls, folder: Path) -> LadderState:
         """The ladder in a folder.
 
         Raises:
@@ -145,11 +145,11 @@ class State:
         if values.pop("version", None) != VERSION:
             raise InputError("was written by another version of lmworks", str(path), "begin the ladder anew")
         settings = LadderSettings.model_validate(values.pop("settings"))
-        steps = [Step(**step) for step in values.pop("steps")]
+        steps = [RungState(**step) for step in values.pop("steps")]
         return cls(settings, steps, **values)
 
 
-def _without_settings(state: State) -> dict[str, Any]:
+def _without_settings(state: LadderState) -> dict[str, Any]:
     """A state as plain values, without its settings, which pydantic writes."""
     return {name: value for name, value in asdict(state).items() if name != "settings"}
 

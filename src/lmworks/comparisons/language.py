@@ -17,7 +17,7 @@ import lmworks.run.api as runs
 from lmworks.base.errors import InputError
 from lmworks.base.figures import NATS_PER_BIT
 from lmworks.base.journal import RunFolder
-from lmworks.comparisons.ladder_settings import LadderSettings, Step
+from lmworks.comparisons.ladder_settings import LadderSettings, RungState
 from lmworks.comparisons.rungs import Rung
 from lmworks.evaluate.metrics import FEWEST_ROWS, bootstrap_interval
 from lmworks.run.load import load
@@ -39,7 +39,7 @@ TRAINED: dict[str, Any] = {"evaluate": {"samples": 1, "max_tokens": 24, "measure
 _LINES = re.compile(r"(?<=\n)")
 
 
-class LanguageComparison:
+class LanguageLadderTask:
     """What all rungs of language models share.
 
     Attributes:
@@ -107,7 +107,7 @@ class LanguageComparison:
         """How much a run evaluates for its own report, beside the ladder's figures."""
         return {"evaluate": {"samples": 1, "max_tokens": 24}} if rung.kind == "counted" else TRAINED
 
-    def measure(self, rung: Rung, step: Step, folder: Path, say: Say, seconds: float) -> Step:
+    def measure(self, rung: Rung, step: RungState, folder: Path, say: Say, seconds: float) -> RungState:
         """The rung's step with its figures on the held-out texts, and its sample.
 
         Raises:

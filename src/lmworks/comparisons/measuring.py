@@ -33,13 +33,13 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "forgetting": lambda: _forgetting(job["run"], Path(job["retained"])),
         "memorisation": lambda: _memorisation(job["run"], job["kind"], job["canaries"]),
     }
-    measured: dict[str, Any] = {"notes": []}
+    measurements: dict[str, Any] = {"notes": []}
     for name in job["parts"]:
         try:
-            measured[name] = parts[name]()
+            measurements[name] = parts[name]()
         except InputError as error:
-            measured["notes"].append(f"{name.replace('_', ' ')} is not measured: {error.fault}")
-    return measured
+            measurements["notes"].append(f"{name.replace('_', ' ')} is not measured: {error.fault}")
+    return measurements
 
 
 def _in_use(run: str) -> dict[str, Any]:
@@ -50,19 +50,23 @@ def _forgetting(run: str, kept: Path) -> dict[str, Any]:
     """The change of each figure; what the base can do is measured once and kept."""
     before = _read_retained(kept) if kept.is_file() else None
     questions = forgetting.choice_questions()[:QUESTIONS]
-    lost = forgetting.measure_forgetting(run, general_bytes=GENERAL_BYTES, questions=questions, before=before)
+    forgetting_figures = forgetting.measure_forgetting(
+        run, general_bytes=GENERAL_BYTES, questions=questions, before=before
+    )
     if before is None:
-        atomic_write(kept, json.dumps(asdict(Retained(lost.text.before, lost.choices.before, []))))
+        atomic_write(
+            kept, json.dumps(asdict(Retained(forgetting_figures.text.before, forgetting_figures.choices.before, [])))
+        )
     return {
         name: {
-            "title": f"{change.before.figure} of {change.before.subject}",
+            "title": f"{change.before.figure} ({change.before.subject})",
             "unit": "",
             "better": change.before.better,
             "before": change.before.value,
             "after": change.after.value,
             "interval": change.interval,
         }
-        for name, change in (("text", lost.text), ("choices", lost.choices))
+        for name, change in (("text", forgetting_figures.text), ("choices", forgetting_figures.choices))
     }
 
 
@@ -74,20 +78,20 @@ def _read_retained(path: Path) -> Retained:
 def _memorisation(run: str, kind: str, count: int) -> dict[str, Any]:
     """Exposure of the canaries, and the share of completions that are written word for word."""
     planted, controls = canaries_of(kind, count)
-    measured: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if planted:
-        exposed = memorisation.measure_exposure(run, [*planted, *controls], OTHER_SECRETS)
-        measured["exposure"] = {
-            "planted": exposed.mean_planted,
-            "control": exposed.mean_control,
-            "expected": exposed.expected,
-            "most": exposed.space_bits,
+        exposure = memorisation.measure_exposure(run, [*planted, *controls], OTHER_SECRETS)
+        figures["exposure"] = {
+            "planted": exposure.mean_planted,
+            "control": exposure.mean_control,
+            "expected": exposure.expected,
+            "most": exposure.space_bits,
         }
-    reproduced = memorisation.measure_reproduction(run, rows=REPRODUCED_ROWS)
-    measured["reproduced"] = {
-        "trained": reproduced.share_trained,
-        "held_out": reproduced.share_held_out,
-        "rows": len(reproduced.trained),
-        "tokens": reproduced.new_tokens,
+    reproduction = memorisation.measure_reproduction(run, rows=REPRODUCED_ROWS)
+    figures["reproduced"] = {
+        "trained": reproduction.share_trained,
+        "held_out": reproduction.share_held_out,
+        "rows": len(reproduction.trained),
+        "tokens": reproduction.new_tokens,
     }
-    return measured
+    return figures

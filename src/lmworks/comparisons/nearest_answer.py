@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base import machine, process_memory
-from lmworks.base.energy import EnergyMeter
+from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
 from lmworks.base.settings import build, to_yaml
@@ -60,39 +60,44 @@ def run(data: dict[str, Any], task: str, rows: int, samples: int, out: Path) -> 
         raise InputError(fault, settings.source, "leave nearest-answer out")
     prompts, answers = _columns(train)
     asked, references = (column[:rows] for column in _columns(held_out))
-    given = nearest_answers(prompts, answers, asked)
+    predictions = nearest_answers(prompts, answers, asked)
     energy = meter.stop()
     journal = RunFolder.create(out, to_yaml(settings))
+    _write_start(journal, settings.source, task)
+    shown = zip(asked[:samples], references, predictions, strict=False)
+    items = [{"prompt": prompt, "reference": right, "answer": answer} for prompt, right, answer in shown]
+    journal.write("samples", when="after", step=0, items=items)
+    journal.write("evaluation", when="after", step=0, **_figures(task, predictions, references))
+    size = sum(len(text.encode()) for text in (*prompts, *answers))
+    _write_finish(journal, settings.source, size, time.monotonic() - began, energy)
+    journal.sync()
+
+
+def _write_start(journal: RunFolder, source: str, task: str) -> None:
+    """The event of a run that trains nothing."""
     journal.write(
         "start",
         model="nearest-answer",
         new=True,
         method="nearest",
         task={"name": task},
-        data=settings.source,
+        data=source,
         machine=machine.describe(),
         parameters={"total": 0, "trainable": 0},
     )
-    shown = zip(asked[:samples], references, given, strict=False)
-    journal.write(
-        "samples",
-        when="after",
-        step=0,
-        items=[{"prompt": prompt, "reference": right, "answer": own} for prompt, right, own in shown],
-    )
-    journal.write("evaluation", when="after", step=0, **_figures(task, given, references))
-    size = sum(len(text.encode()) for text in (*prompts, *answers))
-    seconds = time.monotonic() - began
+
+
+def _write_finish(journal: RunFolder, source: str, size: int, seconds: float, energy: Energy) -> None:
+    """The event of the run's end; the rows of its source, of so many bytes, are what must be kept."""
     journal.write(
         "finish",
         seconds=seconds,
         training_seconds=seconds,
         peak_memory=process_memory.peak_memory(),
         energy={"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
-        artefact={"path": settings.source, "bytes": size},
+        artefact={"path": source, "bytes": size},
         stopped="finished",
     )
-    journal.sync()
 
 
 def _columns(table: Table) -> tuple[list[str], list[str]]:
@@ -101,10 +106,10 @@ def _columns(table: Table) -> tuple[list[str], list[str]]:
     return [row.values[prompt] for row in table.rows], [row.values[answer].strip() for row in table.rows]
 
 
-def _figures(task: str, given: list[str], references: list[str]) -> dict[str, Any]:
+def _figures(task: str, predictions: list[str], references: list[str]) -> dict[str, Any]:
     """The parts of an ``evaluation`` event that a model's answers have (run/evaluation)."""
     metric = metrics.metric(TASKS[task].metric)
-    values = [metric.row(own, right) for own, right in zip(given, references, strict=True)]
+    values = [metric.row(prediction, right) for prediction, right in zip(predictions, references, strict=True)]
     figures: dict[str, Any] = {
         "task": {
             "metric": metric.title,
@@ -116,7 +121,9 @@ def _figures(task: str, given: list[str], references: list[str]) -> dict[str, An
     }
     if TASKS[task].metric == "chrf" and metrics.end_in_numbers(references):
         numbers = metrics.metric("number_match")
-        right = [numbers.row(own, reference) for own, reference in zip(given, references, strict=True)]
+        right = [
+            numbers.row(prediction, reference) for prediction, reference in zip(predictions, references, strict=True)
+        ]
         figures["numbers"] = {
             "name": numbers.signature,
             "share": sum(right) / len(right),

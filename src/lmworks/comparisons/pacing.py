@@ -10,7 +10,7 @@ from lmworks.base.journal import RunFolder
 from lmworks.train.settings import MOST_STEPS
 from lmworks.train.time_limit import EVENT as LENGTH
 
-FEWEST_STEPS = 20
+MIN_TRAINED_STEPS = 20
 """A network whose share bought fewer steps is left out."""
 FIRST_SHARE = 0.3
 """Of the first network's share: for all but training, of which nothing is known yet."""
@@ -19,18 +19,18 @@ LEAST_SHARE = 0.1
 
 
 @dataclass
-class Pace:
+class RunOverhead:
     """What the network on the rung before took besides training.
 
     Attributes:
-        overhead: seconds of opening, evaluations, saving and the ladder's own figures; None before the first network.
+        seconds: of opening, evaluations, saving and the ladder's own figures; None before the first network.
     """
 
-    overhead: float | None = None
+    seconds: float | None = None
 
     def training_seconds(self, share: float) -> float:
         """Seconds of training in a share (in seconds) of the budget; negative where nothing is left for it."""
-        return share - (FIRST_SHARE * share if self.overhead is None else self.overhead)
+        return share - (FIRST_SHARE * share if self.seconds is None else self.seconds)
 
     def record(self, run: Path, seconds: float) -> None:
         """Keep what a run took besides training, and besides measuring this machine, which is done once.
@@ -42,7 +42,7 @@ class Pace:
         events = RunFolder(run)
         once = sum((events.events("start")[0].get("preparation") or {}).values())
         trained = [float(event["seconds"]) for kind in ("step", LENGTH) for event in events.events(kind)]
-        self.overhead = max(0.0, seconds - once - sum(trained))
+        self.seconds = max(0.0, seconds - once - sum(trained))
 
 
 def training(seconds: float, epochs: float) -> dict[str, Any]:
@@ -56,11 +56,11 @@ def training(seconds: float, epochs: float) -> dict[str, Any]:
 
 
 def too_few_steps(run: Path) -> int | None:
-    """The steps that a run has trained, where its time was too short for FEWEST_STEPS; else None."""
+    """The steps that a run has trained, where its time was too short for MIN_TRAINED_STEPS; else None."""
     events = RunFolder(run)
     done = max((int(event["step"]) for event in events.events("step")), default=0)
     lengths = events.events(LENGTH)
-    return done if done < FEWEST_STEPS and lengths and done < lengths[-1]["without_limit"] else None
+    return done if done < MIN_TRAINED_STEPS and lengths and done < lengths[-1]["without_limit"] else None
 
 
 def cut_short(run: Path) -> str:

@@ -17,5 +17,5 @@ def canaries_of(kind: str, count: int) -> tuple[list[Canary], list[Canary]]:
     """
     if kind not in CANARY_KINDS or not count:
         return [], []
-    made = make_canaries(kind, count + (count + 1) // 2)
-    return made[:count], made[count:]
+    canaries = make_canaries(kind, count + (count + 1) // 2)
+    return canaries[:count], canaries[count:]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,27 +23,30 @@ except ImportError:  # Windows: the folder is then not locked
 LOCK = ".lock"
 
 
-def do(work: str, **job: Any) -> dict[str, Any]:
-    """Do a piece of work (a function of comparisons/worker) in a process of its own.
+def run_job(work: str, **job: Any) -> dict[str, Any]:
+    """Run a job (a function of comparisons/worker) in a process of its own.
 
-    Ctrl-C reaches that process too; it is waited for, so that it can save what it has.
+    Ctrl-C reaches that process too; it is waited for, so that it can save what it has. However it ends, the
+    interruption is that of this process too: a signal may reach this one alone, or that one while it starts.
 
     Raises:
         InputError: the work was refused, or its process ended otherwise.
         KeyboardInterrupt: it was interrupted.
     """
     with tempfile.TemporaryDirectory(prefix="lmworks-") as scratch:
-        given, result = Path(scratch, "job.json"), Path(scratch, "result.json")
-        given.write_text(json.dumps({"work": work, **job}), encoding="utf-8")
-        process = subprocess.Popen([sys.executable, "-m", "lmworks.comparisons.worker", str(given), str(result)])
-        code = _wait(process)
-        if not result.is_file():
-            if code == 130:
-                raise KeyboardInterrupt
+        job_file, result_file = Path(scratch, "job.json"), Path(scratch, "result.json")
+        job_file.write_text(json.dumps({"work": work, "parent": os.getpid(), **job}), encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmworks.comparisons.worker", str(job_file), str(result_file)]
+        )
+        code, is_interrupted = _wait(process)
+        if is_interrupted or code == -signal.SIGINT:  # the latter: before it could say so
+            raise KeyboardInterrupt
+        if not result_file.is_file():
             place = str(job.get("out", work))
             fault = f"its process ended with exit code {code} (-9: killed, perhaps for want of memory)"
             raise InputError(fault, place, "see the lines above; less memory: --train.memory 2GB")
-        values: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
     if error := values.get("error"):
         raise InputError(error["fault"], error["place"], error["hint"])
     if values.get("stopped") == "interrupted":
@@ -49,12 +54,14 @@ def do(work: str, **job: Any) -> dict[str, Any]:
     return values
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
+    """The exit code of a process, and whether this process was interrupted meanwhile."""
+    is_interrupted = False
     while True:
         try:
-            return process.wait()
+            return process.wait(), is_interrupted
         except KeyboardInterrupt:
-            continue
+            is_interrupted = True
 
 
 @contextlib.contextmanager

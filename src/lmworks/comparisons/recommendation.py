@@ -1,7 +1,7 @@
 """Which contender to take, and why: from the figures of a comparison alone, so that it can be checked by hand.
 
 Among the contenders that are not worse than the best beyond chance, the cheapest one: a simple one before those that
-need the model, one without training before the trained ones, and of these the one whose search and training took the
+adapt the model, one without training before the trained ones, and of these the one whose search and training took the
 fewest seconds. What it gains and what it gives up is said in numbers, and so is what the test part
 could not have told apart.
 """
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.base.figures import count_of, list_names, number, percent
+from lmworks.base.figures import count_of, list_names, number, percent, signed
 from lmworks.comparisons.comparison_state import Result, State
 from lmworks.comparisons.contenders import CONTENDERS, SIMPLE
-from lmworks.evaluate.significance import Comparison
+from lmworks.evaluate.significance import PairedComparison
 
 
-def recommend(state: State, compared: Comparison | None) -> dict[str, Any]:
+def recommend(state: State, compared: PairedComparison | None) -> dict[str, Any]:
     """The recommendation: "name", "title", "reasons" (sentences); empty where fewer than two contenders have a figure,
     or none is right on any row.
 
@@ -45,8 +45,8 @@ def is_nothing_right(state: State) -> bool:
 
 
 def _work(result: Result) -> tuple[int, float]:
-    """What a contender asks: first whether it needs the model, and its training; then the seconds of all its runs. Of
-    those that need no model, which all take seconds, the simplest."""
+    """What a contender asks: first whether it adapts the model, and whether it trains it; then the seconds of all its
+    runs. Among those that do not adapt it, the first in the list of contenders, which begins with the simplest."""
     if result.kind in SIMPLE:
         return 0, float(list(CONTENDERS).index(result.name))
     return (1 if result.kind == "prompted" else 2), float(result.cost.get("all_seconds") or result.seconds)
@@ -74,8 +74,8 @@ def _headline(state: State, chosen: Result, best: Result, equal: list[Result]) -
 
 
 def _share(chosen: Result, best: Result, key: str, what: str) -> str:
-    own, other = chosen.cost.get(key), best.cost.get(key)
-    return f"{percent(own / other)} of its {what}" if own and other else ""
+    chosen_cost, best_cost = chosen.cost.get(key), best.cost.get(key)
+    return f"{percent(chosen_cost / best_cost)} of its {what}" if chosen_cost and best_cost else ""
 
 
 def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
@@ -85,7 +85,7 @@ def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
         return ["no other contender could be told apart from the best"] if len(equal) > 1 else []
     listed = [
         f"{result.title} {number(abs(result.difference['value']))}"
-        for result in sorted(behind, key=lambda own: abs(own.difference["value"]))
+        for result in sorted(behind, key=lambda result: abs(result.difference["value"]))
     ]
     return [f"behind {best.title} beyond chance, by: {list_names(listed)}"]
 
@@ -93,31 +93,33 @@ def _behind(state: State, best: Result, equal: list[Result]) -> list[str]:
 def _forgetting(chosen: Result, equal: list[Result]) -> list[str]:
     """What the chosen contender forgets, beside those as good as it."""
     lines = []
-    for key, own in chosen.forgetting.items():
-        change = own["after"] - own["before"]
+    for key, measure in chosen.forgetting.items():
         others = [result for result in equal if result is not chosen and key in result.forgetting]
-        beside = list_names([f"{result.title} {_signed(result.forgetting[key])}" for result in others])
-        lines.append(
-            f"{own['title']}: {number(own['before'])} -> {number(own['after'])} {own['unit']} ({change:+.3g})"
-            + (f"; {beside}" if beside else "")
-        )
+        beside = list_names([f"{result.title} {_change(result.forgetting[key])}" for result in others])
+        figures = f"{number(measure['before'])} → {number(measure['after'])}"
+        change = " ".join(filter(None, [figures, measure["unit"], f"({_change(measure)})"]))
+        lines.append(f"{measure['title']}: {change}" + (f"; {beside}" if beside else ""))
     return lines
 
 
-def _signed(measure: dict[str, Any]) -> str:
-    return f"{measure['after'] - measure['before']:+.3g}"
+def _change(measure: dict[str, Any]) -> str:
+    return signed(measure["after"] - measure["before"])
 
 
-def _uncertainty(state: State, compared: Comparison) -> str:
+def _uncertainty(state: State, compared: PairedComparison) -> str:
     """What the test part could not have told apart."""
     rows, tests = count_of(compared.rows, "test row"), count_of(compared.analysis.comparisons, "comparison")
     if not compared.can_tell:
         fewest = f"{compared.fewest_rows} would be the least"
         return f"{rows}: too few to tell any of {len(compared.contenders)} contenders apart; {fewest}"
-    smallest = sorted(own.smallest_difference for own in compared.contenders if own.smallest_difference)
+    smallest = sorted(
+        contender.smallest_difference for contender in compared.contenders if contender.smallest_difference
+    )
     if not smallest:
         return ""
-    needed = [own.rows_needed for own in compared.contenders if own.rows_needed and not own.differs]
+    needed = [
+        contender.rows_needed for contender in compared.contenders if contender.rows_needed and not contender.differs
+    ]
     more = f"; {max(needed):,} rows would be needed for the smallest difference in the table" if needed else ""
     middle = number(smallest[len(smallest) // 2])
     paired = f"paired tests, corrected for {tests} by Holm's method"

@@ -8,9 +8,9 @@ from typing import Any
 
 from lmworks.base.errors import InputError
 from lmworks.base.journal import RunFolder
-from lmworks.comparisons import measured
+from lmworks.comparisons import comparison_figure
+from lmworks.comparisons.comparison_figure import FigureByRow
 from lmworks.comparisons.comparison_state import Result, State
-from lmworks.comparisons.measured import Measured
 from lmworks.evaluate import metrics, significance
 from lmworks.evaluate.significance import RowFigures
 from lmworks.reports.cost import cost
@@ -31,18 +31,20 @@ def read(state: State, result: Result, folder: Path) -> None:
         InputError: its figures cannot share a table with the others'.
     """
     runs = [folder / trial.folder for trial in result.finals]
-    events = [measured.final_evaluation(run) for run in runs]
-    task = "classify" if result.kind == "classical" else measured.task_of(runs[0]) or state.task
-    parts = [part for event in events if (part := measured.measured(event, task, state.rows["digest"])) is not None]
-    if len(parts) < len(runs):
+    events = [comparison_figure.final_evaluation(run) for run in runs]
+    task = "classify" if result.kind == "classical" else comparison_figure.task_of(runs[0]) or state.task
+    by_event = [comparison_figure.figure_of(event, task, state.row_counts["digest"]) for event in events]
+    figures = [figure for figure in by_event if figure is not None]
+    if len(figures) < len(runs):
         raise InputError("has no figure by row on the test part", str(runs[0]), "lmworks report shows what it has")
-    _check_signature(state, parts[0], result)
-    result.rows, result.weights = measured.average(parts)
-    result.by_seed = [part.value for part in parts]
-    result.value = sum(result.by_seed) / len(parts)
-    result.interval = measured.interval(result.rows, result.weights)
+    _check_signature(state, figures[0], result)
+    result.numerators, result.denominators = comparison_figure.average(figures)
+    result.by_seed = [figure.value for figure in figures]
+    # intervals and tests are of the average over seeds too
+    result.value = FigureByRow(state.measure, result.numerators, result.denominators).value
+    result.interval = comparison_figure.interval(result.numerators, result.denominators)
     result.cost = _cost(result, runs)
-    result.forgetting |= _forgetting(measured.evaluation_before(runs[0]), events[0])
+    result.forgetting |= _forgetting(comparison_figure.evaluation_before(runs[0]), events[0])
     result.answers = _answers(runs[0])
 
 
@@ -57,82 +59,78 @@ def read_before(state: State, result: Result, folder: Path) -> None:
     Raises:
         InputError: no trained contender is done, or nothing was evaluated before training.
     """
-    trained = next((own for own in state.done if own.kind == "trained"), None)
+    trained = next((contender for contender in state.done if contender.kind == "trained"), None)
     if trained is None:
         raise InputError("no trained contender has been evaluated", result.name, "name one in --methods")
-    event = measured.evaluation_before(folder / trained.finals[0].folder)
-    part = measured.measured(event, state.task, state.rows["digest"])
-    if part is None:
+    event = comparison_figure.evaluation_before(folder / trained.finals[0].folder)
+    figure = comparison_figure.figure_of(event, state.task, state.row_counts["digest"])
+    if figure is None:
         raise InputError("nothing was evaluated before training", result.name, "leave it out")
-    _check_signature(state, part, result)
+    _check_signature(state, figure, result)
     result.title = str(event.get("name") or result.title)
-    result.rows, result.weights, result.by_seed, result.value = (
-        part.numerators,
-        part.denominators,
-        [part.value],
-        part.value,
-    )
-    result.interval = measured.interval(result.rows, result.weights)
+    result.numerators, result.denominators = figure.numerators, figure.denominators
+    result.by_seed, result.value = [figure.value], figure.value
+    result.interval = comparison_figure.interval(result.numerators, result.denominators)
 
 
-def _check_signature(state: State, part: Measured, result: Result) -> None:
+def _check_signature(state: State, figure: FigureByRow, result: Result) -> None:
     """Refuse a figure that was counted in another way than the others.
 
     Raises:
         InputError: it was.
     """
     if not state.measure:
-        state.measure = part.measure
-    known, own = state.measure["signature"], part.measure["signature"]
-    if own != known:
-        fault = f"{result.title} was measured as {own}, the others as {known}: such figures share no table"
+        state.measure = figure.measure
+    known, signature = state.measure["signature"], figure.measure["signature"]
+    if signature != known:
+        fault = f"{result.title} was measured as {signature}, the others as {known}: such figures share no table"
         raise InputError(fault, result.name, "measure all by one version of lmworks and the same task: begin anew")
 
 
-def compare(state: State) -> significance.Comparison | None:
+def paired_comparison(state: State) -> significance.PairedComparison | None:
     """The contenders with a figure, paired on the test rows; None with fewer than two."""
-    figures = {result.name: RowFigures.of(result.rows, result.weights) for result in state.done}
-    lengths = {len(result.rows) for result in state.done}
+    figures = {result.name: RowFigures.of(result.numerators, result.denominators) for result in state.done}
+    lengths = {len(result.numerators) for result in state.done}
     if len(figures) < 2 or len(lengths) > 1:
         return None
     return significance.compare(figures, state.measure["better"])
 
 
-def settle(state: State) -> significance.Comparison | None:
+def settle(state: State) -> significance.PairedComparison | None:
     """Write the difference of each contender from the best into the state."""
-    compared = compare(state)
+    compared = paired_comparison(state)
     state.best = "" if compared is None else compared.reference
-    for own in [] if compared is None else compared.contenders:
-        result = next(result for result in state.results if result.name == own.name)
-        result.difference = {} if own.name == compared.reference else _difference(own)  # type: ignore[union-attr]
+    for contender in [] if compared is None else compared.contenders:
+        result = next(result for result in state.results if result.name == contender.name)
+        result.difference = {} if contender.name == compared.reference else _difference(contender)  # type: ignore[union-attr]
     return compared
 
 
-def _difference(own: significance.Contender) -> dict[str, Any]:
+def _difference(contender: significance.ModelFigures) -> dict[str, Any]:
     return {
-        "value": own.difference,
-        "interval": own.difference_interval,
-        "test": own.test,
-        "p": own.p_value,
-        "p_holm": own.adjusted_p_value,
-        "differs": own.differs,
-        "smallest": own.smallest_difference,
-        "rows_needed": own.rows_needed,
+        "value": contender.difference,
+        "interval": contender.difference_interval,
+        "test": contender.test,
+        "p": contender.p_value,
+        "p_holm": contender.adjusted_p_value,
+        "differs": contender.differs,
+        "smallest": contender.smallest_difference,
+        "rows_needed": contender.rows_needed,
     }
 
 
 def _cost(result: Result, runs: list[Path]) -> dict[str, Any]:
     """The cost of the first final run, and the seconds of the search and of all runs."""
-    own = asdict(cost(runs[0]))
+    costs = asdict(cost(runs[0]))
     search = sum(trial.seconds for trial in result.search)
-    return {**own, "search_seconds": search, "all_seconds": result.seconds}
+    return {**costs, "search_seconds": search, "all_seconds": result.seconds}
 
 
 def _forgetting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """How well the model predicts a general text before training and after it, where its run measured it."""
     for figure in (GENERAL_BITS, GENERAL_LOSS):
         old, new = before.get(figure.part) or {}, after.get(figure.part) or {}
-        if figure.name not in old or figure.name not in new:
+        if old.get(figure.name) is None or new.get(figure.name) is None:  # None: NaN or infinite
             continue
         weights = new[figure.denominators]
         change = metrics.paired_difference(

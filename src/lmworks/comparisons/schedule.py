@@ -16,15 +16,15 @@ from lmworks.base.figures import duration
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the full length, in the rounds of a search."""
-FEWEST_STEPS = 16
+MIN_SEARCH_STEPS = 16
 """Of the shortest training of a search; with fewer, there is no search, and all time goes into the final runs."""
-STEP = 3.0
+LEARNING_RATE_FACTOR = 3.0
 """Between neighbouring learning rates of a search."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast a contender is, in seconds.
+class RunTimes:
+    """The times of a contender's runs, in seconds.
 
     Attributes:
         start: until a run trains.
@@ -79,75 +79,97 @@ def rounds(rates: int) -> list[int]:
 
 
 def learning_rates(default: float, count: int) -> list[float]:
-    """Learning rates around a default, neighbours :data:`STEP` times apart, the default first, then smaller and larger
-    ones in turn."""
+    """Learning rates around a default, neighbours :data:`LEARNING_RATE_FACTOR` times apart: the default first, then
+    smaller and larger ones in turn."""
     steps = [(number + 1) // 2 * (1 if number % 2 == 0 else -1) for number in range(count)]
-    return [float(f"{default * STEP**step:.3g}") for step in steps]
+    return [float(f"{default * LEARNING_RATE_FACTOR**step:.3g}") for step in steps]
 
 
-def divide(paces: dict[str, Pace], budget: float, rates: int, seeds: int) -> dict[str, Length]:
+def divide(times: dict[str, RunTimes], budget: float, rates: int, seeds: int, spent: float = 0.0) -> dict[str, Length]:
     """Divide seconds among contenders: equal times, but none more than its most epochs take.
 
     Args:
-        paces: by name of the contender.
+        times: by name of the contender.
         budget: seconds for all of them.
         rates: learning rates that a search begins with.
         seeds: final runs of each.
+        spent: seconds that planning took, which the hint of an error adds to the budget that is needed.
 
     Raises:
         InputError: they are too few for a step of each.
     """
-    runs = {name: rounds(rates) if pace.epoch else [] for name, pace in paces.items()}
+    runs = {name: rounds(rates) if run_times.epoch else [] for name, run_times in times.items()}
     while True:
-        share = _share(paces, runs, budget, seeds)
-        epochs = {name: _epochs(pace, runs[name], seeds, share) for name, pace in paces.items()}
+        share = _share(times, runs, budget, seeds)
+        epochs = {name: _epochs(run_times, runs[name], seeds, share) for name, run_times in times.items()}
         short = [
-            name for name, pace in paces.items() if runs[name] and epochs[name] * pace.steps * SHARES[0] < FEWEST_STEPS
+            name
+            for name, run_times in times.items()
+            if runs[name] and epochs[name] * run_times.steps * SHARES[0] < MIN_SEARCH_STEPS
         ]
+        if not short and _has_no_step(times, epochs):
+            short = [name for name in times if runs[name]]  # their searches leave another one without a step
         if not short:
             break
         # the slowest one first: the others may have time enough for a search then
-        worst = max(short, key=lambda name: paces[name].epoch / paces[name].steps)
+        worst = max(short, key=lambda name: times[name].epoch / times[name].steps)
         runs[worst] = []
-    _refuse_too_little(paces, epochs, budget, seeds)
+    _refuse_too_little(times, epochs, budget, seeds, spent)
     return {
         name: Length(
             epochs[name],
             bool(runs[name]),
-            pace.fixed(runs[name], seeds) + epochs[name] * pace.training(runs[name], seeds),
+            run_times.fixed(runs[name], seeds) + epochs[name] * run_times.training(runs[name], seeds),
         )
-        for name, pace in paces.items()
+        for name, run_times in times.items()
     }
 
 
-def _epochs(pace: Pace, runs: Sequence[int], seeds: int, share: float) -> float:
+def _has_no_step(times: dict[str, RunTimes], epochs: dict[str, float]) -> bool:
+    """Whether a contender that is trained gets less than a step."""
+    return any(run_times.epoch and epochs[name] * run_times.steps < 1 for name, run_times in times.items())
+
+
+def _epochs(run_times: RunTimes, runs: Sequence[int], seeds: int, share: float) -> float:
     """The full length that so many seconds allow."""
-    if not pace.epoch:
+    if not run_times.epoch:
         return 0.0
-    return min(pace.most_epochs, max(0.0, (share - pace.fixed(runs, seeds)) / pace.training(runs, seeds)))
+    return min(
+        run_times.most_epochs, max(0.0, (share - run_times.fixed(runs, seeds)) / run_times.training(runs, seeds))
+    )
 
 
-def _share(paces: dict[str, Pace], runs: dict[str, list[int]], budget: float, seeds: int) -> float:
+def _share(times: dict[str, RunTimes], runs: dict[str, list[int]], budget: float, seeds: int) -> float:
     """The seconds of each contender with which all of them together take the budget; found by halving an interval."""
     low, high = 0.0, budget
     for _ in range(60):
         middle = (low + high) / 2
         spent = sum(
-            pace.fixed(runs[name], seeds) + _epochs(pace, runs[name], seeds, middle) * pace.training(runs[name], seeds)
-            for name, pace in paces.items()
+            run_times.fixed(runs[name], seeds)
+            + _epochs(run_times, runs[name], seeds, middle) * run_times.training(runs[name], seeds)
+            for name, run_times in times.items()
         )
         low, high = (middle, high) if spent <= budget else (low, middle)
     return low
 
 
-def _refuse_too_little(paces: dict[str, Pace], epochs: dict[str, float], budget: float, seeds: int) -> None:
+def _refuse_too_little(
+    times: dict[str, RunTimes], epochs: dict[str, float], budget: float, seeds: int, spent: float
+) -> None:
     """Raise if a contender has no time for a step."""
-    trained = {name: pace for name, pace in paces.items() if pace.epoch}
-    if all(epochs[name] * pace.steps >= 1 for name, pace in trained.items()):
+    trained = {name: run_times for name, run_times in times.items() if run_times.epoch}
+    if not _has_no_step(times, epochs):
         return
-    needed = sum(pace.fixed([], seeds) for pace in paces.values())
-    needed += sum(pace.epoch / pace.steps * seeds * FEWEST_STEPS for pace in trained.values())
-    least = sorted(trained, key=lambda name: paces[name].fixed([], seeds) + paces[name].epoch / paces[name].steps)
-    fault = f"{duration(budget)} are too little for a step of each of {len(paces)} contenders"
-    hint = f"--budget {math.ceil(needed / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
+    # contenders get equal times, so that the slowest one decides: as in divide() with its time as the share
+    share = max(
+        run_times.fixed([], seeds) + MIN_SEARCH_STEPS * run_times.training([], seeds) / run_times.steps
+        for run_times in trained.values()
+    )
+    needed = sum(
+        run_times.fixed([], seeds) + _epochs(run_times, [], seeds, share) * run_times.training([], seeds)
+        for run_times in times.values()
+    )
+    least = sorted(trained, key=lambda name: times[name].fixed([], seeds) + times[name].epoch / times[name].steps)
+    fault = f"{duration(budget)} are too little for a step of each of {len(times)} contenders"
+    hint = f"--budget {math.ceil((needed + spent) / 60) + 1}m, or fewer contenders: --methods {','.join(least[:3])}"
     raise InputError(fault, "budget", hint)

@@ -12,10 +12,10 @@ def render(state: State) -> str:
     tables = "".join(_table(result) for result in state.results if result.search)
     if not tables:
         return ""
-    scores = [trial.score for result in state.results for trial in result.search if trial.score is not None]
-    better = "lower" if any(score < 0 for score in scores) else "higher"
+    scored = [trial for result in state.results for trial in result.search if trial.score is not None]
+    direction = f", {scored[0].better} is better" if scored else ""
     about = (
-        f"Score on the validation part, {better} is better: rows are learning rates, columns are lengths in epochs. "
+        f"Score on the validation part{direction}: rows are learning rates, columns are lengths in epochs. "
         "Each column keeps the better half of the rates. The framed one was taken."
     )
     return section("The search", f'<p class="detail">{text(about)}</p><div class="searches">{tables}</div>')
@@ -43,19 +43,20 @@ def _length(result: Result, share: float) -> str:
 
 def _cell(result: Result, rate: float, share: float, scores: list[float]) -> str:
     """A score, the darker the better it is among those of the contender."""
-    trial = next((own for own in result.search if (own.learning_rate, own.share) == (rate, share)), None)
+    trial = next((trial for trial in result.search if (trial.learning_rate, trial.share) == (rate, share)), None)
     if trial is None:
         return "<td></td>"
     if trial.score is None:
         return f"<td>{'…' if trial.state == 'open' else UNKNOWN}</td>"
     low, high = min(scores), max(scores)
     depth = (trial.score - low) / (high - low) if high > low else 0.5
+    depth = 1.0 - depth if trial.better == "lower" else depth
     kind = ' class="taken"' if _is_taken(result, trial) else ""
     said = f"learning rate {rate:g}, {number(trial.epochs)} epochs, {duration(trial.seconds)}"
     shade = f'style="--depth: {8 + 40 * depth:.0f}%"'
-    return f'<td{kind} {shade} title="{text(said)}">{text(number(abs(trial.score)))}</td>'
+    return f'<td{kind} {shade} title="{text(said)}">{text(number(trial.score))}</td>'
 
 
 def _is_taken(result: Result, trial: Trial) -> bool:
-    own = result.chosen
-    return bool(own) and (own.get("learning_rate"), own.get("epochs")) == (trial.learning_rate, trial.epochs)
+    choice = result.chosen
+    return bool(choice) and (choice.get("learning_rate"), choice.get("epochs")) == (trial.learning_rate, trial.epochs)

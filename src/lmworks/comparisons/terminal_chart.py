@@ -62,34 +62,39 @@ def terminal_chart(state: State, width: int) -> list[str]:
     Returns:
         No lines where fewer than two contenders have both numbers, or the terminal is narrower than 40 columns.
     """
-    own = next((own for own in trade_offs(finite_state(state)) if own.cost == TIME), None)
-    if own is None or width < NARROWEST:
+    trade_off = next((trade_off for trade_off in trade_offs(finite_state(state)) if trade_off.cost == TIME), None)
+    if trade_off is None or width < NARROWEST:
         return []
     width = min(width, WIDEST)
-    up = scale([y for point in own.points for y in (point.y, *(point.y_ends or []))], ROWS - 1, 0, own.is_measure_log)
+    up = scale(
+        [y for point in trade_off.points for y in (point.y, *(point.y_ends or []))],
+        ROWS - 1,
+        0,
+        trade_off.is_measure_log,
+    )
     levels = up.ticks(2)
     form = short_number(levels)
     numbers = {round(up(level)): form(level) for level in levels}
     left = max(map(len, numbers.values()), default=0)
-    across = scale([point.x for point in own.points], 0, width - left - 3, own.is_log)
-    grid, below = _drawn(own, across, up, width - left - 2)
-    better = "higher" if own.higher_is_better else "lower"
-    title = f"{own.measure} ({better} is better) against {own.cost} (logarithmic)"
-    missing = f"not measured for: {list_names(own.missing)}" if own.missing else ""
+    across = scale([point.x for point in trade_off.points], 0, width - left - 3, trade_off.is_log)
+    grid, below = _drawn(trade_off, across, up, width - left - 2)
+    better = "higher" if trade_off.higher_is_better else "lower"
+    title = f"{trade_off.measure} ({better} is better) against {trade_off.cost} (logarithmic)"
+    missing = f"not measured for: {list_names(trade_off.missing)}" if trade_off.missing else ""
     return [
         *textwrap.wrap(title, width),
         *(f"{numbers.get(row, ''):>{left}} |{''.join(letters)}".rstrip() for row, letters in enumerate(grid)),
         f"{'':>{left}} +{'-' * (width - left - 2)}",
-        f"{'':>{left}}  {_ticks(own, across, width - left - 2)}".rstrip(),
-        *(line.replace(BLANK, " ") for line in textwrap.wrap(f"{_legend(own)}{below}", width)),
+        f"{'':>{left}}  {_ticks(trade_off, across, width - left - 2)}".rstrip(),
+        *(line.replace(BLANK, " ") for line in textwrap.wrap(f"{_legend(trade_off)}{below}", width)),
         *textwrap.wrap(missing, width),
     ]
 
 
-def _drawn(own: TradeOff, across: Scale, up: Scale, columns: int) -> tuple[list[list[str]], str]:
+def _drawn(trade_off: TradeOff, across: Scale, up: Scale, columns: int) -> tuple[list[list[str]], str]:
     """The letters of the chart's area, and the names that found no room in it."""
     cells: dict[tuple[int, int], list[Point]] = {}
-    for point in own.points:
+    for point in trade_off.points:
         cells.setdefault((round(across(point.x)), round(up(point.y))), []).append(point)
     spots = [_Spot(column, row, points) for (column, row), points in cells.items()]
     spots.sort(key=lambda spot: (spot.sign != RECOMMENDED, not spot.is_on_front))
@@ -120,19 +125,19 @@ def _write(line: list[str], spot: _Spot) -> bool:
     return False
 
 
-def _ticks(own: TradeOff, across: Scale, columns: int) -> str:
+def _ticks(trade_off: TradeOff, across: Scale, columns: int) -> str:
     """The numbers below the chart."""
     letters = [" "] * columns
-    for value in across.ticks(12, own.rounds):
-        name = own.tick(value) if own.tick else f"{value:g}"
+    for value in across.ticks(12, trade_off.rounds):
+        name = trade_off.tick(value) if trade_off.tick else f"{value:g}"
         start = min(max(round(across(value)) - len(name) // 2, 0), columns - len(name))
         letters[start : start + len(name)] = name
     return "".join(letters)
 
 
-def _legend(own: TradeOff) -> str:
+def _legend(trade_off: TradeOff) -> str:
     """What the signs mean."""
-    chosen = f"{RECOMMENDED} recommended" if any(point.is_recommended for point in own.points) else ""
+    chosen = f"{RECOMMENDED} recommended" if any(point.is_recommended for point in trade_off.points) else ""
     return "   ".join(map(_unbroken, filter(None, [chosen, f"{FRONT} and capitals: none is better in both"])))
 
 

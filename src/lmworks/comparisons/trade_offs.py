@@ -17,7 +17,6 @@ from lmworks.comparisons.contenders import SIMPLE
 TIME = "training time"
 FEWEST = 2
 """Points of a chart."""
-"""Kinds of contenders that do not use the model."""
 LOG_RATIO = 10.0
 """Between the largest and the smallest value of a measure that has no upper end, from which it is drawn by its
 logarithm."""
@@ -31,7 +30,7 @@ class Point:
         title: of the contender.
         x, y: what it costs, and the measure.
         x_ends, y_ends: of their 95 % intervals; None: not known.
-        is_simple: whether it does not use the model.
+        is_simple: whether it does not adapt the model.
         is_recommended: whether it is the recommended one.
         is_on_front: whether it is on the Pareto front.
         lines: all its numbers, in words.
@@ -111,26 +110,33 @@ def trade_offs(state: State) -> list[TradeOff]:
     Args:
         state: with finite numbers (comparisons/finite_figures).
     """
-    return [own for cost in (*COSTS, *_forgettings(state)) if len((own := _trade_off(state, cost)).points) >= FEWEST]
+    return [
+        trade_off
+        for cost in (*COSTS, *_forgettings(state))
+        if len((trade_off := _trade_off(state, cost)).points) >= FEWEST
+    ]
 
 
 def _forgettings(state: State) -> list[_Cost]:
     """What the contenders forgot: a cost for each way in which it was measured."""
-    measures = {key: own for result in state.done for key, own in result.forgetting.items()}
+    measures = {key: measure for result in state.done for key, measure in result.forgetting.items()}
 
     def cost(key: str, title: str, unit: str, better: str) -> _Cost:
         def change(result: Result) -> float | None:
-            own = result.forgetting.get(key)
-            return None if own is None else own["after"] - own["before"]
+            measure = result.forgetting.get(key)
+            return None if measure is None else measure["after"] - measure["before"]
 
         def ends(result: Result) -> list[float] | None:
-            own: list[float] | None = result.forgetting.get(key, {}).get("interval")
-            return own
+            interval: list[float] | None = result.forgetting.get(key, {}).get("interval")
+            return interval
 
         name = f"forgetting: {title}, change{f' of {unit}' if unit and unit != title else ''}"
         return _Cost(name, change, is_log=False, ends_of=ends, lower_is_cheaper=better == "lower")
 
-    return [cost(key, str(own["title"]), str(own["unit"]), str(own["better"])) for key, own in measures.items()]
+    return [
+        cost(key, str(measure["title"]), str(measure["unit"]), str(measure["better"]))
+        for key, measure in measures.items()
+    ]
 
 
 def _trade_off(state: State, cost: _Cost) -> TradeOff:
@@ -173,12 +179,12 @@ def _spans_powers(values: Sequence[float]) -> bool:
 
 
 def is_on_front(
-    own: tuple[float, float], points: Sequence[tuple[float, float]], higher_is_better: bool, lower_is_cheaper: bool
+    point: tuple[float, float], points: Sequence[tuple[float, float]], higher_is_better: bool, lower_is_cheaper: bool
 ) -> bool:
     """Whether no point is at least as good in both numbers and better in one.
 
     Args:
-        own: (cost, measure) of a point.
+        point: (cost, measure) of a point.
         points: of all.
         higher_is_better: of the measure.
         lower_is_cheaper: of the cost.
@@ -186,7 +192,7 @@ def is_on_front(
     cost_sign, sign = (1.0 if lower_is_cheaper else -1.0), (1.0 if higher_is_better else -1.0)
 
     def gains(other: tuple[float, float]) -> tuple[float, float]:
-        return cost_sign * (own[0] - other[0]), sign * (other[1] - own[1])
+        return cost_sign * (point[0] - other[0]), sign * (other[1] - point[1])
 
     return not any(min(gains(other)) >= 0 and max(gains(other)) > 0 for other in points)
 
@@ -211,6 +217,6 @@ def describe(result: Result, state: State) -> list[str]:
     lines += [f"{name} {form(value)}" for name, form, value in texts if value is not None]
     if trained is not None:
         lines.append(f"trained parameters {count(trained)}{f' of {count(total)}' if total else ''}")
-    for own in result.forgetting.values():
-        lines.append(f"{own['title']} {signed(own['after'] - own['before'])} {own['unit']}".rstrip())
+    for measure in result.forgetting.values():
+        lines.append(f"{measure['title']} {signed(measure['after'] - measure['before'])} {measure['unit']}".rstrip())
     return [line for line in lines if UNKNOWN not in line]

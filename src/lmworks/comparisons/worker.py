@@ -30,41 +30,49 @@ def plan(job: Job) -> dict[str, Any]:
     Args:
         job: "model", "data"; "contenders": name -> groups of its recipe.
     """
-    from lmworks.run import recipe as recipes
-    from lmworks.run.setup import set_up
+    from lmworks.base import process_memory
 
     process = time.monotonic() - STARTED  # a run's process imports the same
     plans: dict[str, Any] = {}
     for name, groups in job["contenders"].items():
-        began = time.monotonic()
         try:
-            recipe = recipes.resolve({**groups, "model": job["model"], "data": job["data"]}, name)
-            is_set = "epochs" in recipe.train.model_fields_set
-            setup = set_up(recipe)
+            plans[name] = {"process": process, **_plan_of(name, groups, job)}
         except InputError as error:
             plans[name] = {"reason": error.fault, "place": error.place, "hint": error.hint}
-            continue
-        made = setup.plan
-        epochs = recipe.train.epochs
-        choosing = 0.0 if setup.method.trains else made.seconds.get("training", 0.0)
-        plans[name] = {
-            "task": setup.task.name,
-            "process": process,
-            "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
-            "epoch": made.seconds.get("training", 0.0) / epochs,
-            "steps": made.steps / epochs,
-            "evaluation": made.seconds.get("after", 0.0),
-            "before": made.seconds.get("before", 0.0),
-            "most_epochs": epochs,
-            "is_length_set": is_set,
-            "parameters": made.parameters,
-            "trainable": made.trainable,
-            "memory": made.memory.get("total"),
-            "token": made.seconds.get("training", 0.0) / max(1, made.tokens),
-            "learning_rate": recipe.train.learning_rate,
-            "note": made.note,
-        }
+        process_memory.release_memory()  # else the memory of the models before would be planned for
+        process_memory.reset_peak_memory()
     return plans
+
+
+def _plan_of(name: str, groups: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The plan of a contender; see comparison_state.Result.plan."""
+    from lmworks.comparisons.contender_recipes import data_and_groups
+    from lmworks.run import recipe as recipes
+    from lmworks.run.setup import set_up
+
+    began = time.monotonic()
+    data, others = data_and_groups(groups, job["data"])
+    recipe = recipes.resolve({**others, "model": job["model"], "data": data}, name)
+    is_set = "epochs" in recipe.train.model_fields_set
+    setup = set_up(recipe)
+    plan, epochs = setup.plan, recipe.train.epochs
+    choosing = 0.0 if setup.method.trains else plan.seconds.get("training", 0.0)
+    return {
+        "task": setup.task.name,
+        "start": time.monotonic() - began - sum(setup.preparation.values()) + choosing,
+        "epoch": plan.seconds.get("training", 0.0) / epochs,
+        "steps": plan.steps / epochs,
+        "evaluation": plan.seconds.get("after", 0.0),
+        "before": plan.seconds.get("before", 0.0),
+        "most_epochs": epochs,
+        "is_length_set": is_set,
+        "parameters": plan.parameters,
+        "trainable": plan.trainable,
+        "memory": plan.memory.get("total"),
+        "token": plan.seconds.get("training", 0.0) / max(1, plan.tokens),
+        "learning_rate": recipe.train.learning_rate,
+        "note": plan.note,
+    }
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -99,8 +107,8 @@ def measure(job: Job) -> dict[str, Any]:
     """Measure what a run's result costs in use, what it forgot and what it memorised, as far as its kind can.
 
     Args:
-        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with "kind" and
-            "seed"; "retained": a file that keeps what the base can do.
+        job: "run"; "parts": which of in_use, forgetting, memorisation; "canaries": how many were made, with
+            "kind"; "retained": a file that keeps what the base can do.
     """
     from lmworks.comparisons import measuring
 
@@ -116,9 +124,9 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: the files of job and result.
     """
-    _end_with_parent()
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
+        _end_with_parent(job["parent"])
         result = WORK[job["work"]](job)
     except InputError as error:
         result = {"error": {"fault": error.fault, "place": error.place, "hint": error.hint}}
@@ -128,9 +136,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Stop as Ctrl-C does when the process that started this one has ended, by whatever signal."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """Stop as Ctrl-C does when the process that started this one has ended, by whatever signal.
+
+    Args:
+        parent: its process id, which this process may be too late to ask for.
+    """
+    if os.name == "nt":  # Python may be started by another program there, which is the parent
+        parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

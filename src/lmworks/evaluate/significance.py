@@ -29,7 +29,7 @@ from lmworks.evaluate.metrics import resample_weights
 LEVEL, POWER = 0.95, 0.8
 FEWEST_RESAMPLES = 2000
 RESAMPLES_PER_TEST = 400  # the least p-value, twice one resample, is then a tenth of the level corrected for all tests
-NUMBERS = 400_000_000  # R N; of more there are fewer resamples, but still RESAMPLES_PER_TEST / 4
+MAX_RESAMPLED_NUMBERS = 400_000_000  # R N; of more there are fewer resamples, but still RESAMPLES_PER_TEST / 4
 Direction = Literal["higher", "lower"]
 
 
@@ -151,7 +151,7 @@ class PowerAnalysis:
 
 
 @dataclass(frozen=True)
-class Contender:
+class ModelFigures:
     """One model among others on the same rows.
 
     Attributes:
@@ -182,12 +182,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Several models on the same rows.
 
     Attributes:
         reference: the model with which all are compared.
-        is_best: whether it was chosen as the best by these rows, not named beforehand.
         better: "higher" or "lower".
         rows: N.
         analysis: of the tests: their number, level and power.
@@ -196,12 +195,11 @@ class Comparison:
     """
 
     reference: str
-    is_best: bool
     better: Direction
     rows: int
     analysis: PowerAnalysis
     fewest_rows: int
-    contenders: list[Contender]
+    contenders: list[ModelFigures]
 
     @property
     def can_tell(self) -> bool:
@@ -221,7 +219,7 @@ def compare(
     seed: int = 0,
     level: float = LEVEL,
     power: float = POWER,
-) -> Comparison:
+) -> PairedComparison:
     """Compare models on the same rows.
 
     Args:
@@ -245,35 +243,64 @@ def compare(
     best = names[0] if reference is None else reference
     pairs = list(combinations(names, 2)) if reference is None else [(best, name) for name in names if name != best]
     analysis = PowerAnalysis(max(len(pairs), 1), level, power)
-    draws = dict(zip(names, _resampled([figures[name] for name in names], analysis, seed), strict=True))
-    tests = {frozenset(pair): _test(*((figures[name], draws[name]) for name in pair)) for pair in pairs}
-    adjusted = dict(zip(tests, holm([p for _, p in tests.values()]), strict=True))
-    contenders = []
-    for name in names:
-        interval = _ends(draws[name], level)
-        if name == best:
-            contenders.append(Contender(name, figures[name].value, interval))
-            continue
-        pair = frozenset((best, name))
-        test, p_value = tests[pair]
-        difference = figures[name].value - figures[best].value
-        deviation = paired_deviation(figures[name], figures[best])
-        contenders.append(
-            Contender(
-                name,
-                figures[name].value,
-                interval,
-                difference,
-                _ends(draws[name] - draws[best], level),
-                test,
-                p_value,
-                adjusted[pair],
-                differs=adjusted[pair] <= 1 - level,
-                smallest_difference=analysis.smallest_difference(max(counts), deviation) if deviation else None,
-                rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
-            )
+    draws = _resampled([figures[name] for name in names], analysis, seed)
+    models = {name: _Model(name, figures[name], own) for name, own in zip(names, draws, strict=True)}
+    tests = _tests([(models[first], models[second]) for first, second in pairs])
+    contenders = [
+        own.beside(models[best], tests[frozenset((name, best))], analysis) if name != best else own.alone(level)
+        for name, own in models.items()
+    ]
+    return PairedComparison(best, better, max(counts), analysis, analysis.fewest_rows, contenders)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The test of two models: its name, the p-value by itself and after Holm's correction."""
+
+    name: str
+    p_value: float
+    adjusted_p_value: float
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model: its figures by row, and the figure of (R,) resamples, which are of the same rows for all models."""
+
+    name: str
+    figures: RowFigures
+    draws: np.ndarray
+
+    def alone(self, level: float) -> ModelFigures:
+        """The figures of the reference."""
+        return ModelFigures(self.name, self.figures.value, _ends(self.draws, level))
+
+    def beside(self, reference: _Model, test: _Test, analysis: PowerAnalysis) -> ModelFigures:
+        """The figures of a model that is compared with the reference."""
+        difference = self.figures.value - reference.figures.value
+        deviation, rows = paired_deviation(self.figures, reference.figures), len(self.figures.numerators)
+        return ModelFigures(
+            self.name,
+            self.figures.value,
+            _ends(self.draws, analysis.level),
+            difference,
+            _ends(self.draws - reference.draws, analysis.level),
+            test.name,
+            test.p_value,
+            test.adjusted_p_value,
+            differs=test.adjusted_p_value <= 1 - analysis.level,
+            smallest_difference=analysis.smallest_difference(rows, deviation) if deviation else None,
+            rows_needed=analysis.rows_needed(difference, deviation) if difference else None,
         )
-    return Comparison(best, reference is None, better, max(counts), analysis, analysis.fewest_rows, contenders)
+
+
+def _tests(pairs: Sequence[tuple[_Model, _Model]]) -> dict[frozenset[str], _Test]:
+    """The tests of pairs of models, by the names of each pair."""
+    tests = [_test(first, second) for first, second in pairs]
+    adjusted = holm([p_value for _, p_value in tests])
+    return {
+        frozenset((first.name, second.name)): _Test(name, p_value, after)
+        for (first, second), (name, p_value), after in zip(pairs, tests, adjusted, strict=True)
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -309,17 +336,22 @@ def paired_deviation(first: RowFigures, second: RowFigures) -> float:
 
 
 def deviation_of_accuracies(disagreement: float, difference: float = 0.0) -> float:
-    """The same of two accuracies, from the share of rows on which one alone is right, before anything is measured."""
+    """Standard deviation, by row, of the difference of two accuracies.
+
+    Args:
+        disagreement: the share of rows on which one alone is right, estimated before anything is measured.
+        difference: of the accuracies.
+    """
     return math.sqrt(max(disagreement - difference**2, 0.0))
 
 
-def _test(first: tuple[RowFigures, np.ndarray], second: tuple[RowFigures, np.ndarray]) -> tuple[str, float]:
-    """Name and p-value of the test of two models, from their figures and those of (R,) resamples."""
-    (one, one_draws), (other, other_draws) = first, second
+def _test(first: _Model, second: _Model) -> tuple[str, float]:
+    """Name and p-value of the test of two models."""
+    one, other = first.figures, second.figures
     if one.is_right_or_wrong and other.is_right_or_wrong:
         right, also = one.numerators[:, 0] > 0, other.numerators[:, 0] > 0
         return "mcnemar", mcnemar(int((right & ~also).sum()), int((also & ~right).sum()))
-    differences = other_draws - one_draws
+    differences = second.draws - first.draws
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     apart = (one.numerators != other.numerators) | (one.denominators != other.denominators)
     # resamples of few rows that all lie on one side never cross zero: their signs alone are chance this often
@@ -330,7 +362,7 @@ def _test(first: tuple[RowFigures, np.ndarray], second: tuple[RowFigures, np.nda
 def _resampled(figures: Sequence[RowFigures], analysis: PowerAnalysis, seed: int) -> np.ndarray:
     """(M, R): each model's figure over resampled rows, the same rows for all."""
     rows, most = len(figures[0].numerators), RESAMPLES_PER_TEST * analysis.comparisons
-    resamples = max(FEWEST_RESAMPLES, min(most, max(NUMBERS // rows, most // 4)))
+    resamples = max(FEWEST_RESAMPLES, min(most, max(MAX_RESAMPLED_NUMBERS // rows, most // 4)))
     parts = []
     for weights in resample_weights(rows, resamples, seed):
         parts.append([_ratios(weights @ one.numerators, weights @ one.denominators) for one in figures])

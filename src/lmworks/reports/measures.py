@@ -76,7 +76,9 @@ def measures(before: Event, after: Event, task: str | None = None, is_new: bool 
             listed += [_answers(old, new), *_macro_f1(old, new)]
             continue
         sides = _rows(old, figure), _rows(new, figure)
-        measure = _measure(old.get(figure.name), new.get(figure.name), *sides, figure.better, figure.own_denominators)
+        measure = _measure(
+            old.get(figure.name), new.get(figure.name), *sides, figure.better, figure.has_varying_denominators
+        )
         if all(figure.name in (side.get("resamples") or {}) for side in (old, new) if figure.name in side):
             _add_intervals(measure, old, new, figure)
         if figure is PERPLEXITY:
@@ -228,7 +230,7 @@ def _measure(
     before: tuple[list[float], list[float]] | None,
     after: tuple[list[float], list[float]] | None,
     better: str,
-    own_denominators: bool = False,
+    has_varying_denominators: bool = False,
 ) -> dict[str, Any]:
     """One figure on both sides, its change, and the verdict that the rows allow."""
     change: dict[str, Any] | None = None
@@ -237,13 +239,13 @@ def _measure(
         change = {"value": new - old, "interval": None, "percent": 100 * (new - old) / old if old else None}
         verdict = "not tested: no figures by row"
         # pairs need the same rows: as many, and weighing the same where the weights are no result themselves
-        if before and after and (own_denominators or before[1] == after[1]):
+        if before and after and (has_varying_denominators or before[1] == after[1]):
             if len(before[0]) < FEWEST_ROWS:
                 verdict = f"not tested: too few rows ({len(before[0])})"
             else:
                 pairs = (
                     metrics.paired_ratios(before, after, level=LEVEL)
-                    if own_denominators
+                    if has_varying_denominators
                     else metrics.paired_difference(before[0], after[0], level=LEVEL, weights=before[1])
                 )
                 change["interval"] = [pairs.low, pairs.high]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.base.errors import InputError
+from lmworks.base.files import folder_size
 from lmworks.base.journal import JOURNAL, is_locked
 from lmworks.reports import card, summary
 from lmworks.tasks.figures import ANSWERS
@@ -65,7 +66,7 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
         "state": _state(folder, run["state"]),
         "progress": _progress(built),
         "headline": headline and _headline(headline),
-        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "bytes": folder_size(folder),
     }
 
 

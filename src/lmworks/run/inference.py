@@ -64,8 +64,8 @@ class Inference:
     """What a model costs in use.
 
     Attributes:
-        disk: bytes of its own files, without the base of an adapter.
-        base_disk: bytes of the base that its adapter needs besides; None without one.
+        disk: bytes of its own files, without the base of an adapter or a prompt.
+        base_disk: bytes of the base that its adapter or its prompt needs besides; None of a whole model.
         speed: as it was saved: an adapter apart from its base.
         merged: the same with the adapter merged; None without one.
         note: why the adapter cannot be merged; empty where it can.
@@ -122,12 +122,12 @@ def default_inputs(count: int = INPUTS, size: int = INPUT_BYTES) -> list[str]:
 
 
 def sizes_on_disk(source: str | Path) -> tuple[int, int | None]:
-    """Bytes of a model's own files, and of the base that its adapter needs; None without an adapter."""
+    """Bytes of a model's own files, and of the base that its adapter or its prompt needs; None of a whole model."""
     path = expand_home(source)
     path = path / "final" if (path / JOURNAL).is_file() else path
     if not path.exists():
         path = find(str(source), "model").path
-    if not (path / "adapter_config.json").is_file():
+    if not adapter_folder.needs_base(path):
         return folder_size(path), None
     return folder_size(path), folder_size(find(adapter_folder.base_of(path), "model").path)
 

@@ -17,6 +17,7 @@ from lmworks.base import machine, process_memory
 from lmworks.base.energy import Energy, EnergyMeter
 from lmworks.base.errors import InputError, check_type
 from lmworks.base.figures import count_of
+from lmworks.base.files import folder_size
 from lmworks.base.journal import JOURNAL, RunFolder
 from lmworks.base.processor import use_threads
 from lmworks.base.settings import to_yaml
@@ -322,7 +323,6 @@ def _data_event(setup: Setup) -> dict[str, Any]:
 
 def _finish_event(run: RunFolder, outcome: Outcome, energy: Energy, seconds: float) -> dict[str, Any]:
     session = outcome.session
-    size = sum(file.stat().st_size for file in run.final.rglob("*") if file.is_file())
     reached = session["flops"] / session["seconds"] if session["seconds"] else None
     peak = process_memory.peak_memory()  # before rates are measured again
     limit = _flops_limit(outcome.precision[0], reached or 0.0)
@@ -333,7 +333,7 @@ def _finish_event(run: RunFolder, outcome: Outcome, energy: Energy, seconds: flo
         "peak_parts": session["peak_parts"] | ({"stage": "evaluation after"} if peak > session["peak_memory"] else {}),
         "flops": session["flops"],
         "energy": {"joules": energy.joules, "how": energy.how, "assumption": energy.assumption},
-        "artefact": {"path": str(run.final), "bytes": size},
+        "artefact": {"path": str(run.final), "bytes": folder_size(run.final)},
         "limit": limit,
         "share_of_limit": reached / limit if reached is not None and limit else None,
         "precision": outcome.precision[0],

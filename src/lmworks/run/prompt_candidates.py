@@ -18,7 +18,14 @@ from lmworks.base.seeds import derived_seed
 from lmworks.data.examples import Examples
 from lmworks.data.prompt_templates import PromptTemplate, default_templates, read_templates
 from lmworks.data.prompts import DEMONSTRATIONS, Prompt, prompts
-from lmworks.language_model.few_shot import FewShotPrompt, FixedExamples, NearestExamples, ShownExamples, text_of
+from lmworks.language_model.few_shot import (
+    CONTENT_FREE,
+    FewShotPrompt,
+    FixedExamples,
+    NearestExamples,
+    ShownExamples,
+    text_of,
+)
 from lmworks.language_model.opening import embed_by
 from lmworks.run.evaluation import Evaluation
 from lmworks.run.prompting_plan import PromptingWork
@@ -187,8 +194,10 @@ class PromptCandidates:
         shown = self.settings.shots * row
         asked = len(evaluation.held_out) + len(evaluation.prompts)
         candidates = len(self.templates) if len(self.templates) > 1 else 0
-        read = len(self.validation) * (row + shown * self.is_nearest)
-        after = asked * shown if self.is_nearest else 2 * shown
+        # a row with examples of its own has content-free prompts of its own, each read after the examples
+        free = len(CONTENT_FREE) * row if self.calibrates else 0.0
+        read = len(self.validation) * (row + (shown + free) * self.is_nearest)
+        after = asked * (shown + free) if self.is_nearest else 2 * (shown + free)
         kept = self.train.rows if self.is_nearest else self.pool.rows[: self.settings.shots]
         size = sum(len(str(value)) for each in kept for value in each.values.values())
         note = ""

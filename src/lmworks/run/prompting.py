@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from lmworks.base import process_memory
-from lmworks.base.energy import EnergyMeter
 from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import scoring
@@ -46,8 +45,7 @@ def choose(
     Returns:
         The chosen prompt; and the outcome, as training has one.
     """
-    began, meter = time.monotonic(), EnergyMeter()
-    meter.start()
+    began = time.monotonic()
     while_choosing, afterwards = candidates.examples()
     chosen, measured = 0, dict[int, Figures]()
     if len(candidates.templates) > 1:
@@ -62,13 +60,11 @@ def choose(
                 measured[number] = event
         chosen = max(measured, key=lambda number: _rank(measured[number]))
     run.write("chosen_prompt", number=chosen, **_described(candidates, chosen))
-    energy = meter.stop()
     session = {
         "seconds": time.monotonic() - began,
         "flops": sum(event["tokens"] for event in measured.values()) * forward_flops(model.config, 1, 0).total,
         "peak_memory": process_memory.peak_memory(),
         "peak_parts": {},
-        "energy_joules": energy.joules,
     }
     prompt = candidates.prompt(candidates.templates[chosen], afterwards)
     return prompt, Outcome("finished", 0, None, ("float32", "nothing is trained"), session)

@@ -144,8 +144,7 @@ def recipe_of(run: RunFolder) -> Recipe:
         entry.data.source = str(kept) if kept.is_file() else _resolved(began_in, entry.data.source)
     if recipe.data.source not in datasets.NAMED:  # a folder may have the same name
         recipe.data.source = _resolved(began_in, recipe.data.source)
-    if recipe.data.additional is not None:
-        recipe.data.additional = _resolved(began_in, recipe.data.additional)
+    recipe.data.additional = [_resolved(began_in, source) for source in recipe.data.additional]
     if (run.path / python_rows.FILE).is_file():
         recipe.data.source = str(run.path / python_rows.FILE)  # the folder may have moved
     if recipe.is_new:

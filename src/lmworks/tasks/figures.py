@@ -23,7 +23,7 @@ class Figure(NamedTuple):
         better: "lower" or "higher".
         divisor: of the numerators, which may have another unit than the figure.
         title_of_new: its title for a new model; empty: the same.
-        own_denominators: whether the denominators depend on the model too, as those of F1.
+        has_varying_denominators: whether the denominators depend on the model too, as those of F1.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Figure(NamedTuple):
     better: str = "lower"
     divisor: float = 1.0
     title_of_new: str = ""
-    own_denominators: bool = False
+    has_varying_denominators: bool = False
 
 
 ANSWERS = Figure("task", "Answers", "task", "value", better="higher")
@@ -110,7 +110,14 @@ PAIR_ACCURACY = Figure(
 
 ENTITIES = (
     Figure(
-        "entity_f1", "Entity F1", "entities", "f1", "row_right", "row_entities", better="higher", own_denominators=True
+        "entity_f1",
+        "Entity F1",
+        "entities",
+        "f1",
+        "row_right",
+        "row_entities",
+        better="higher",
+        has_varying_denominators=True,
     ),
     Figure("entity_precision", "Entity precision", "entities", "precision", better="higher"),
     Figure("entity_recall", "Entity recall", "entities", "recall", better="higher"),

@@ -184,9 +184,12 @@ def split(table: Table, settings: DataSettings | None = None) -> tuple[Table, Ta
         (train, held_out); held_out is empty where ``held_out`` is 0 or nothing can be taken away.
     """
     settings = settings or DataSettings()
-    if settings.additional is not None:
-        train, rest = split(table, settings.model_copy(update={"additional": None}))
-        return _with_additional(train, settings.additional), rest
+    if settings.additional:
+        train, rest = split(table, settings.model_copy(update={"additional": []}))
+        kept_apart = {content_hash(row) for row in table.rows} - {content_hash(row) for row in train.rows}
+        for source in settings.additional:
+            train = _with_additional(train, source, kept_apart)
+        return train, rest
     if settings.validation:
         rest, left_out = split(table, settings.model_copy(update={"validation": 0.0}))
         inner = {"held_out": settings.validation, "validation": 0.0}
@@ -225,17 +228,26 @@ def is_divided_inside(table: Table) -> bool:
     return table.kind == "text" and len({_key(row) for row in table.rows}) < FEWEST_TEXTS
 
 
-def _with_additional(train: Table, source: str) -> Table:
+def _with_additional(train: Table, source: str, kept_apart: set[str]) -> Table:
     """The rows to train on, and those of another file of the same kind after them.
 
+    Args:
+        train: the rows to train on.
+        source: of the other rows.
+        kept_apart: content hashes of the rows that are held out or left out, which stay so.
+
     Raises:
-        InputError: its rows have labels that the others lack.
+        InputError: the other rows have labels that these lack.
     """
-    more = read(source, DataSettings(kind=train.kind))
-    if unknown := [label for label in more.labels if label not in train.labels]:
+    table = read(source, DataSettings(kind=train.kind))
+    if unknown := [label for label in table.labels if label not in train.labels]:
         fault = f"has labels that the other rows lack: {list_names(unknown)}"
         raise InputError(fault, source, f"give rows with the labels {list_names(train.labels)}")
-    return _part(train, [*train.rows, *more.rows], [f"{count_of(len(more), 'additional row')} of {source}"])
+    more = [row for row in table.rows if content_hash(row) not in kept_apart]
+    note = f"{count_of(len(more), 'additional row')} of {source}"
+    if len(more) < len(table):
+        note += f", without {len(table) - len(more)} that are among the held-out rows"
+    return _part(train, [*train.rows, *more], [note])
 
 
 def _key(row: Row) -> str:

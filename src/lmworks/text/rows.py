@@ -85,11 +85,16 @@ class DataSettings(Settings):
         description="Leave the held-out rows out altogether, and hold out so large a share of the others instead (from "
         "1 on: their number): to choose settings without a look at the rows that the result is measured on.",
     )
-    additional: str | None = Field(
-        None,
-        description="A file of further rows of the same kind to train on, none of which is held out: other texts "
-        "against forgetting, or planted ones.",
+    additional: list[str] = Field(
+        default_factory=list,
+        description="Files of further rows of the same kind to train on, none of which is held out: rows of other "
+        "tasks against forgetting (replay), or planted ones.",
     )
+
+    @field_validator("additional", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else [] if value is None else value
 
     @field_validator("text", "prompt", "completion")
     @classmethod

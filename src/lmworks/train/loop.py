@@ -176,7 +176,7 @@ class _Training:
         if self.settings.find_learning_rate:
             self.peak_learning_rate = self._find_learning_rate()
         self.run.write("session", **self._session_entries())
-        meter = EnergyMeter()
+        meter = EnergyMeter(device=self.device)
         meter.start()
         first = self.step
         try:

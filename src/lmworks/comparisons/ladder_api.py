@@ -12,7 +12,7 @@ from lmworks.base.errors import check_type
 from lmworks.base.settings import build
 from lmworks.comparisons import ladder as ladders
 from lmworks.comparisons import ladder_page, ladder_report
-from lmworks.comparisons.ladder_settings import LadderSettings, State, Step
+from lmworks.comparisons.ladder_settings import LadderSettings, LadderState, RungState
 from lmworks.run.result import Say
 
 
@@ -26,17 +26,17 @@ class Ladder:
     """
 
     folder: Path
-    state: State
+    state: LadderState
 
     @property
-    def rows(self) -> list[Step]:
+    def rows(self) -> list[RungState]:
         """One a rung, from the simplest: ``title``, ``value`` (bits per byte, or accuracy) with its ``interval``,
         ``parameters``, ``seconds``, ``training_seconds``, ``sample``, ``folder`` below the ladder's; of a rung that was
         left out ``state`` and ``reason``."""
         return self.state.steps
 
     @property
-    def best(self) -> Step | None:
+    def best(self) -> RungState | None:
         """The rung with the best figure."""
         return ladder_report.best(self.state)
 
@@ -79,8 +79,8 @@ def ladder(
         InputError: the data or a setting cannot be used.
     """
     check_type(data, (str, Path, type(None)), "data", "give a file or a named data set")
-    given = {"source": data and str(data), "budget": budget, "task": task, "only": list(only)}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"source": data and str(data), "budget": budget, "task": task, "only": list(only)}
+    values = {name: value for name, value in options.items() if value is not None}
     folder = Path(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-ladder")
     if data is None:
         return Ladder(folder, ladders.resume(folder, say))

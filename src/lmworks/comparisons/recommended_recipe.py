@@ -8,6 +8,7 @@ from typing import Any
 from lmworks.base.errors import InputError
 from lmworks.base.settings import merge
 from lmworks.comparisons.comparison_state import State
+from lmworks.comparisons.contender_recipes import data_and_groups
 
 
 def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -21,26 +22,41 @@ def settings_of(folder: Path, state: State, name: str | None = None) -> tuple[st
     Raises:
         InputError: there is no such contender, it was not run, or nothing of it can be trained.
     """
-    if name is None and not state.recommendation and all(own.state != "open" for own in state.results):
-        hint = "in Python: lmworks.compare(out=FOLDER).tune(NAME)"
-        raise InputError(
-            "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
-        )
-    if name is None and not state.recommendation:
-        raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
-    name = name or str(state.recommendation["name"])
-    result = next((own for own in state.done if own.name == name), None)
+    name = name or recommended_name(folder, state, "tune")
+    result = next((result for result in state.done if result.name == name), None)
     if result is None:
-        known = ", ".join(own.name for own in state.done)
+        known = ", ".join(result.name for result in state.done)
         raise InputError(f"has no figure of {name!r}", str(folder), f"one of: {known}")
     if result.kind in ("baseline", "before"):
         fault = f"{result.title} needs no training"
-        others = ", ".join(own.name for own in state.done if own.kind not in ("baseline", "before"))
+        others = ", ".join(result.name for result in state.done if result.kind not in ("baseline", "before"))
         raise InputError(fault, str(folder), f"choose another: in Python Comparison.tune(name): {others}")
     data = {**state.settings.data.model_dump(mode="json", exclude_unset=True), "source": state.settings.source}
     data |= {"held_out": 0.0, "validation": 0.0}
-    groups, model = dict(result.settings), state.settings.model
+    data, groups = data_and_groups(result.settings, data)
+    model = state.settings.model
     if result.kind == "classical":
         return str(groups.pop("model")), data, groups
     train = {key: value for key, value in result.chosen.items() if key in ("learning_rate", "epochs") and value}
     return model, data, merge(groups, {"train": train}) if train else groups
+
+
+def recommended_name(folder: Path, state: State, call: str) -> str:
+    """The name of the recommended contender.
+
+    Args:
+        folder: of the comparison, for errors.
+        state: of the comparison.
+        call: method of a Comparison that takes a name instead, for the hint.
+
+    Raises:
+        InputError: none is recommended.
+    """
+    if state.recommendation:
+        return str(state.recommendation["name"])
+    if any(result.state == "open" for result in state.results):
+        raise InputError("has no recommendation yet", str(folder), f"go on with it: lmworks compare --out {folder}")
+    hint = f"in Python: lmworks.compare(out=FOLDER).{call}(NAME)"
+    raise InputError(
+        "recommends nothing: no contender is right on any row, or fewer than two have a figure", str(folder), hint
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.base.errors import InputError
+from lmworks.base.figures import count_of
 from lmworks.base.journal import RunFolder
 from lmworks.evaluate import metrics
 from lmworks.tasks.figures import ANSWERS, CLASS_ACCURACY, LOSS, NUMBERS, Figure
@@ -16,7 +17,7 @@ LABEL_METRIC = "accuracy"
 """Metric of labels that a model is asked for: the same figure as a classifier's accuracy."""
 
 
-class Measured(NamedTuple):
+class FigureByRow(NamedTuple):
     """A figure by row: sum(numerators) / sum(denominators) is its value.
 
     Attributes:
@@ -34,13 +35,30 @@ class Measured(NamedTuple):
         return sum(self.numerators) / (sum(self.denominators) or 1.0)
 
 
-def measured(event: Event, task: str, rows: str) -> Measured | None:
+class Validation(NamedTuple):
+    """By what a search chooses.
+
+    Attributes:
+        score: the figure on the validation part.
+        better: which scores are better: higher or lower.
+        loss: of equal scores, that of the lower one is better; None: there is no other loss.
+    """
+
+    score: float
+    better: str
+    loss: float | None = None
+
+
+def figure_of(event: Event, task: str, rows_digest: str) -> FigureByRow | None:
     """The main figure of an evaluation; None where it has none by row.
 
     Args:
         event: an ``evaluation`` event of a journal.
         task: what was learned; of a classifier by counts of words ``classify``.
-        rows: a digest of the rows, part of the signature.
+        rows_digest: of the rows, part of the signature.
+
+    Raises:
+        InputError: a row's figure is NaN or infinite.
     """
     for figure in _in_order(task, event):
         part = event.get(figure.part) or {}
@@ -48,8 +66,13 @@ def measured(event: Event, task: str, rows: str) -> Measured | None:
         if figure.name not in part or not numerators:
             continue
         denominators = part.get(figure.denominators) if figure.denominators else None
+        denominators = list(denominators or [1.0] * len(numerators))
+        missing = sum(None in pair for pair in zip(numerators, denominators, strict=True))  # as a journal has NaN
+        if missing:
+            fault = f"is NaN or infinite on {missing:,} of {count_of(len(numerators), 'row')}"
+            raise InputError(fault, figure.title, "lower train.learning_rate, where it is trained")
         scaled = [value / figure.divisor for value in numerators]
-        return Measured(_measure(figure, part, rows, len(scaled)), scaled, list(denominators or [1.0] * len(scaled)))
+        return FigureByRow(_measure(figure, part, rows_digest, len(scaled)), scaled, denominators)
     return None
 
 
@@ -61,7 +84,7 @@ def _in_order(task: str, event: Event) -> list[Figure]:
     return [figure for figure in figures if figure.numerators or figure is ANSWERS]
 
 
-def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, Any]:
+def _measure(figure: Figure, part: Event, rows_digest: str, count: int) -> dict[str, Any]:
     signature, key, title = figure.name, figure.key, figure.title
     if figure is ANSWERS:
         signature = key = str(part.get("signature") or part.get("metric"))
@@ -73,8 +96,7 @@ def _measure(figure: Figure, part: Event, rows: str, count: int) -> dict[str, An
         "title": title,
         "unit": figure.unit,
         "better": figure.better,
-        "own_denominators": figure.own_denominators,
-        "signature": f"{signature}|rows:{rows}:{count}",
+        "signature": f"{signature}|rows:{rows_digest}:{count}",
     }
 
 
@@ -101,25 +123,26 @@ def evaluation_before(run: Path) -> Event:
     return next((event for event in RunFolder(run).events("evaluation") if event.get("when") == "before"), {})
 
 
-def validation_score(event: Event, task: str) -> float:
-    """By what a search chooses: more is better. The task's own figure where it costs no generation, and less than one
-    step of it the loss, of which ties are rare; of other tasks the loss alone.
+def validation_score(event: Event, task: str) -> Validation | None:
+    """The task's own figure where it costs no generation, with the loss to choose among equal ones; of other tasks the
+    loss. None where a figure is NaN or infinite.
 
     Raises:
         InputError: nothing was evaluated.
     """
-    loss = (event.get(LOSS.part) or {}).get(LOSS.name)
-    own = measured({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
-    if own is None and loss is None:
+    held_out = event.get(LOSS.part) or {}
+    loss = held_out.get(LOSS.name)
+    if LOSS.name in held_out and loss is None:
+        return None
+    figure = figure_of({**event, ANSWERS.part: {}, NUMBERS.part: {}}, task, "")
+    if figure is None and loss is None:
         raise InputError("nothing was evaluated on the validation part", "validation", "give more rows")
-    if own is None or own.measure["key"].startswith("held_out"):
-        return -float(loss if loss is not None else own.value)  # type: ignore[union-attr]
-    sign = 1.0 if own.measure["better"] == "higher" else -1.0
-    tie = -float(loss or 0.0) / (1.0 + abs(float(loss or 0.0))) / (2 * max(1, len(own.numerators)))
-    return sign * own.value + tie
+    if figure is None or figure.measure["key"].startswith("held_out"):
+        return Validation(float(loss if loss is not None else figure.value), "lower")  # type: ignore[union-attr]
+    return Validation(figure.value, figure.measure["better"], loss)
 
 
-def average(parts: list[Measured]) -> tuple[list[float], list[float]]:
+def average(parts: list[FigureByRow]) -> tuple[list[float], list[float]]:
     """Means of numerators and denominators by row, over the runs with several seeds."""
     count = len(parts)
     return (
@@ -132,5 +155,5 @@ def interval(numerators: list[float], denominators: list[float]) -> list[float] 
     """The ends of the 95 % bootstrap interval; None with too few rows."""
     if len(numerators) < metrics.FEWEST_ROWS:
         return None
-    found = metrics.bootstrap_interval(numerators, weights=denominators)
-    return [found.low, found.high]
+    bootstrap = metrics.bootstrap_interval(numerators, weights=denominators)
+    return [bootstrap.low, bootstrap.high]

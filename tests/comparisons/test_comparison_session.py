@@ -1,0 +1,259 @@
+"""A comparison's state between sessions: what is kept in comparison.json, contenders that are added, sessions that are
+killed or stand in each other's way. Nothing is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_comparisons import comparison as finished
+from tiny_comparisons import result
+
+import lmworks
+from lmworks.base.errors import InputError
+from lmworks.commands.main import main
+from lmworks.comparisons import comparison, processes
+from lmworks.comparisons.comparison_api import Comparison
+from lmworks.comparisons.comparison_settings import CompareSettings
+from lmworks.comparisons.comparison_state import Result, State
+from lmworks.comparisons.contender_recipes import checked, measured_notes
+from lmworks.comparisons.contender_runs import ContenderRuns
+from lmworks.comparisons.recommended_recipe import settings_of
+from lmworks.text.rows import DataSettings
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """That of a finished comparison."""
+    state = finished(["majority", "lora"])
+    assert state.recommendation["name"] == "lora"
+    path = tmp_path / "comparison"
+    path.mkdir()
+    state.write(path)
+    return path
+
+
+@pytest.fixture
+def labelled(tmp_path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"film {n},{['good', 'bad'][n % 2]}\n" for n in range(200)))
+    return path
+
+
+def kill(session: comparison._Session) -> None:
+    """Ends a session as a signal does after it has written its state."""
+    session._write()
+    raise KeyboardInterrupt
+
+
+class TestSettings:
+    def test_a_file_that_is_recognised_by_its_lines_is_read_as_before(self, tmp_path) -> None:
+        path = tmp_path / "tagged.txt"
+        path.write_text("".join(f"Anna{n} B-PER\nsings O\n\n" for n in range(60)))
+        settings = checked(CompareSettings(model="m", source=str(path)))
+        train, _, test = comparison.divided(settings)
+        assert train.kind == "tags"
+        State(settings, []).write(tmp_path)
+        state = State.read(tmp_path)
+        again, _, held_out = comparison.divided(state.settings)
+        assert comparison.digest(again, held_out) == comparison.digest(train, test)
+        assert "document" not in ContenderRuns(tmp_path, state).data_settings(validation=False)
+        lora = finished(["lora"]).results
+        assert "document" not in settings_of(tmp_path, State(state.settings, lora), "lora")[1]
+
+    @pytest.mark.parametrize("given", [{}, {"limit": 50}, {"held_out": 0.3}, DataSettings(limit=50)])
+    def test_the_size_of_the_test_part_is_kept(self, given, tmp_path) -> None:
+        settings = CompareSettings(model="m", source="d", data=given)
+        assert settings.data.held_out == (0.3 if given == {"held_out": 0.3} else 0.2)
+        State(settings, []).write(tmp_path)
+        assert State.read(tmp_path).settings == settings
+        assert State.read(tmp_path).settings.data.model_fields_set == settings.data.model_fields_set
+
+    def test_the_validation_part_is_set_by_the_comparison(self, labelled, tmp_path) -> None:
+        with pytest.raises(InputError, match="is chosen by the comparison") as caught:
+            lmworks.compare("m", labelled, data={"validation": 0.2}, out=tmp_path / "out")
+        assert "--validation 0.2" in caught.value.hint
+
+
+class TestVersions:
+    def test_a_file_of_version_1_is_read_under_the_keys_of_today(self, folder) -> None:
+        state, path = State.read(folder), folder / "comparison.json"
+        state.results[1].measuring_seconds = 12.5
+        state.write(folder)
+        values = json.loads(path.read_text())
+        values["version"] = 1
+        values["rows"] = values.pop("row_counts")
+        for values_of_result in values["results"]:
+            values_of_result["rows"] = values_of_result.pop("numerators")
+            values_of_result["weights"] = values_of_result.pop("denominators")
+            values_of_result["measuring"] = values_of_result.pop("measuring_seconds")
+            for trial in values_of_result["trials"]:
+                trial["expected"] = 30.0  # which early files of version 1 have
+        path.write_text(json.dumps(values))
+        assert State.read(folder) == state
+        State.read(folder).write(folder)
+        assert json.loads(path.read_text())["version"] == 2
+
+    @pytest.mark.parametrize("version", [None, 0, 3])
+    def test_files_of_other_versions_are_refused(self, version, folder) -> None:
+        path = folder / "comparison.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "version": version}))
+        with pytest.raises(InputError, match="another version of lmworks"):
+            State.read(folder)
+
+
+class TestTestPart:
+    def test_rows_that_are_not_measured_are_said(self) -> None:
+        settings = CompareSettings(model="m", source="d")
+        (note,) = measured_notes(settings, "completion", 1000)
+        assert "100 of 1,000 test rows; --evaluate.task_rows" in note
+        assert measured_notes(settings, "completion", 100) == []
+        assert measured_notes(settings, "labels", 1000) == []
+        all_rows = CompareSettings(model="m", source="d", evaluate={"task_rows": 1000})
+        assert measured_notes(all_rows, "completion", 1000) == []
+        assert "200 test examples" in measured_notes(settings, "text", 1000)[0]
+
+    def test_too_few_that_are_measured_are_refused(self, tmp_path) -> None:
+        data = tmp_path / "rows.csv"
+        data.write_text("prompt,completion\n" + "".join(f"say {n},it is {n} now\n" for n in range(200)))
+        with pytest.raises(InputError, match="10 rows are measured") as caught:
+            lmworks.compare("m", data, evaluate={"task_rows": 10}, out=tmp_path / "out")
+        assert "--evaluate.task_rows 100" in caught.value.hint
+
+    def test_few_examples_that_are_asked_for_are_refused(self, labelled, tmp_path) -> None:
+        with pytest.raises(InputError, match="12 rows are measured") as caught:
+            lmworks.compare("m", labelled, evaluate={"measured": 12}, out=tmp_path / "out")
+        assert "--evaluate.measured 100" in caught.value.hint
+
+    def test_the_hint_for_one_long_text_works(self, tmp_path) -> None:
+        data = tmp_path / "book.txt"
+        data.write_text("\n\n".join(f"This is paragraph {n}. It is as long as others are." for n in range(200)))
+        with pytest.raises(InputError, match="too few to tell anything apart") as caught:
+            lmworks.compare("m", data, out=tmp_path / "out")
+        assert "--data.document paragraph" in caught.value.hint
+        settings = CompareSettings(model="m", source=str(data), data={"document": "paragraph"})
+        assert len(comparison.divided(settings)[2]) == 40
+
+    def test_the_hint_for_few_rows_holds_out_no_more_than_there_are(self, labelled, tmp_path) -> None:
+        with pytest.raises(InputError, match="too few to tell") as caught:
+            lmworks.compare("m", labelled, data={"held_out": 10, "held_out_max": 50}, out=tmp_path / "out")
+        assert "--data.held_out 100 --data.held_out_max 100" in caught.value.hint
+        with pytest.raises(InputError, match="too few to tell") as caught:
+            lmworks.compare("m", labelled, data={"limit": 60}, out=tmp_path / "out")
+        assert "--data.held_out" not in caught.value.hint
+
+
+class TestAdding:
+    def test_changes_are_found_whatever_the_spelling(self, folder, monkeypatch) -> None:
+        monkeypatch.setattr(comparison._Session, "run", kill)
+        words = ["compare", "--add", "last_layers", str(folder), "--contender.last_layers.last_layers.layers", "4"]
+        assert main(words) == 130
+        added = State.read(folder).results[-1]
+        assert (added.name, added.settings["last_layers"]["layers"]) == ("last-layers", 4)
+
+    def test_a_session_that_is_killed_before_its_recommendation_makes_another(self, folder, monkeypatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(comparison._Session, "run", kill)
+            with pytest.raises(KeyboardInterrupt):
+                comparison.add(folder, "tfidf-logreg")
+        state = State.read(folder)
+        added = result("tfidf-logreg")
+        lora = state.results[1]
+        added.numerators, added.value = lora.numerators, lora.value  # as good as LoRA, and simple
+        state.results[-1] = added
+        state.write(folder)
+        assert comparison.resume(folder).recommendation["name"] == "tfidf-logreg"
+
+    @pytest.mark.parametrize(
+        ("words", "fault"),
+        [
+            (["--contender.full.full.layers", "2"], "--contender.full: is another contender"),
+            (["more.csv"], "more.csv: is no part of adding"),
+        ],
+    )
+    def test_words_without_a_use_are_errors(self, words, fault, folder, capsys) -> None:
+        before = (folder / "comparison.json").read_bytes()
+        assert main(["compare", "--add", "bitfit", str(folder), *words]) == 2
+        assert fault in capsys.readouterr().err
+        assert (folder / "comparison.json").read_bytes() == before
+
+    def test_no_lock_is_left_in_a_folder_of_something_else(self, tmp_path) -> None:
+        with pytest.raises(InputError, match="no comparison"):
+            comparison.add(tmp_path, "lora")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTwoProcesses:
+    def test_the_state_is_read_when_the_other_has_ended(self, folder, monkeypatch) -> None:
+        locked = processes.locked
+
+        @contextlib.contextmanager
+        def locked_after_the_other(path: Path) -> Iterator[None]:
+            state = State.read(path)
+            state.notes.append("of the other process")
+            state.write(path)
+            with locked(path):
+                yield
+
+        monkeypatch.setattr(processes, "locked", locked_after_the_other)
+        assert comparison.resume(folder).notes[-1] == "of the other process"
+
+    def test_the_folder_of_the_other_is_not_deleted(self, labelled, tmp_path, monkeypatch) -> None:
+        make_folder, out = comparison.make_folder, tmp_path / "out"
+        with contextlib.ExitStack() as other:
+
+            def make_after_the_other(path: Path) -> None:
+                make_folder(path)
+                other.enter_context(processes.locked(path))
+                finished(["majority", "lora"]).write(path)
+
+            monkeypatch.setattr(comparison, "make_folder", make_after_the_other)
+            with pytest.raises(InputError, match="another process works"):
+                lmworks.compare("m", labelled, methods=["tfidf-logreg"], out=out)
+        assert [own.name for own in State.read(out).results] == ["majority", "lora"]
+
+
+def test_what_makes_plans_unreliable_is_said_once(tmp_path, monkeypatch) -> None:
+    plan = {
+        "task": "classify", "process": 1.0, "start": 1.0, "epoch": 2.0, "steps": 50.0, "evaluation": 1.0, "before": 1.0,
+        "most_epochs": 3.0, "is_length_set": False, "token": 1e-4, "learning_rate": 1e-4, "note": "measured in a hurry",
+    }  # fmt: skip
+    results = [Result(name, name, "trained") for name in ("lora", "full")]
+    row_counts = {"kind": "labels", "training": 800, "validation": 80, "test": 200, "digest": ""}
+    state = State(CompareSettings(model="m", source="d"), results, row_counts=row_counts)
+    session = comparison._Session(tmp_path, state, print)
+    monkeypatch.setattr(session, "_plans", lambda asked: {own.name: dict(plan) for own in asked})
+    session._plan()
+    assert State.read(tmp_path).notes == ["planned times: measured in a hurry"]
+
+
+class TestRecommendedRecipe:
+    def test_a_dry_run_trains_nothing(self, folder, labelled, tmp_path, capsys) -> None:
+        state = finished(["majority", "tfidf-logreg", "lora"])
+        state.settings.source = str(labelled)
+        for own, settings in zip(state.results, ({}, {"model": "tfidf-logreg"}, {"method": "lora"}), strict=True):
+            own.settings = settings
+        state.recommendation["name"] = "tfidf-logreg"
+        state.write(folder)
+        words = ["tune", "--like", str(folder), "--out", str(tmp_path / "run"), "--dry-run"]
+        assert main(words) == 0
+        assert "model: tfidf-logreg" in capsys.readouterr().out
+        state.recommendation["name"] = "lora"
+        state.write(folder)
+        assert main([*words, "--memory", "3GB"]) == 0
+        assert "memory: 3GB" in capsys.readouterr().out
+        assert not (tmp_path / "run").exists()
+
+    def test_without_a_recommendation_a_name_is_needed(self, folder) -> None:
+        state = State.read(folder)
+        state.recommendation = {}
+        with pytest.raises(InputError, match="recommends nothing") as caught:
+            Comparison(folder, state).run()
+        assert "run(NAME)" in caught.value.hint
+        assert Comparison(folder, state).run("lora").folder == folder / "lora" / "seed-0"
+        state.results[0].state = "open"
+        with pytest.raises(InputError, match="no recommendation yet"):
+            Comparison(folder, state).run()
