@@ -78,7 +78,7 @@ def engine_of(network: Transformer, precision: str = "float32") -> Any:
     _set_matrix(engine, -1, "embed_tokens", network.embed_tokens, dtype)
     if network.lm_head is not None:
         _set_matrix(engine, -1, "lm_head", network.lm_head, dtype)
-    if config.head_bias:
+    if network.head_bias is not None:
         engine.set_vector("head_bias", _floats(network.head_bias))
     if network.embed_positions is not None:
         table = network.embed_positions.weight[config.position_offset :]
@@ -134,9 +134,13 @@ def _values(network: Transformer, dtype: torch.dtype) -> dict[str, Any]:
 
 def _is_float(network: Transformer) -> bool:
     """Whether the weights are in float32, so that keys and values are kept so too."""
-    module = _linear_of(network.layers[0], "q_proj")
+    module = network.layers[0].get_submodule("self_attn.q_proj")
     storage: WeightStorage | None = getattr(module, "storage", None)
-    return storage.dtype_name == "float32" if storage is not None else module.weight.dtype == torch.float32
+    return (
+        storage.dtype_name == "float32"
+        if storage is not None
+        else module.get_parameter("weight").dtype == torch.float32
+    )
 
 
 def _linear_of(layer: nn.Module, name: str) -> nn.Module | None:
