@@ -62,6 +62,9 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         )
         for contender in chosen
     ]
+    for result in results:
+        for file in result.settings.get("data", {}).get("additional", []):
+            corpus.read(file, DataSettings(kind=train.kind))  # refuses it before anything is measured
     counts: dict[str, Any] = {"training": len(train), "validation": len(validation), "test": len(test)}
     row_counts = {"kind": train.kind, **counts, "digest": digest(train, test)}
     notes = [*test.notes, *measured_notes(settings, train.kind, len(test))]
@@ -71,6 +74,8 @@ def run_comparison(settings: CompareSettings, out: str | Path, say: Say | None =
         _refuse_comparison(folder)  # another process may have begun one meanwhile
         _plant(state, folder)
         state.write(folder)
+        if say is not None:
+            say(f"in {folder}; after an interruption: lmworks compare --out {folder}")
         try:
             return _Session(folder, State.read(folder), say or silent).run()
         except InputError:
@@ -141,7 +146,7 @@ def _refuse_few(settings: CompareSettings, kind: str, test: int) -> None:
     fault, tells = f"the test part has {count_of(test, 'row')}", f"some {wanted} tell large differences apart"
     if test >= FEWEST_TEST_ROWS:
         fault = f"of the test part {count_of(measured_count, 'row')} are measured"
-        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {wanted}"
+        more = f"--evaluate.{'task_rows' if kind in WRITTEN_KINDS else 'measured'} {min(wanted, test)}"
     else:
         more = _more_rows(corpus.read(settings.source, settings.data), settings.data, wanted)
     raise InputError(f"{fault}, too few to tell anything apart", settings.source, f"{more}: {tells}")
@@ -274,7 +279,10 @@ class _Session:
         new = [result for result in state.results if result.state == "open" and not result.plan]
         if not new:
             return
-        self.say(f"planning {count_of(len(new), 'contender')}: measuring how fast each trains on this machine")
+        time_counts = "which takes a while and is part of the budget"
+        self.say(
+            f"planning {count_of(len(new), 'contender')}: measuring how fast each is on this machine, {time_counts}"
+        )
         asked = [result for result in new if result.kind in ("trained", "prompted")]
         plans = self._plans(asked) if asked else {}
         state.task = state.task or next((str(plan["task"]) for plan in plans.values() if "task" in plan), "")
@@ -294,7 +302,16 @@ class _Session:
         times = {result.name: run_times_of(result, state.row_counts) for result in open_}
         is_first = not state.planned
         budget = settings.budget - self.spent if is_first else settings.budget / max(1, len(state.done)) * len(open_)
-        lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
+        try:
+            lengths = schedule.divide(times, budget, settings.rates, settings.seeds, self.spent)
+        except InputError as error:
+            unreliable = next((str(plan["note"]) for plan in plans.values() if plan.get("note")), "")
+            hint = (
+                f"{error.hint}; times were {unreliable}: try again when the machine is quiet"
+                if unreliable
+                else error.hint
+            )
+            raise InputError(error.fault, error.place, hint) from None
         for result in open_:
             length = lengths[result.name]
             result.epochs, result.searches = length.epochs or None, length.searches
